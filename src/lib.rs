@@ -1,2 +1,6 @@
 //! Clavel evaluates Nix flakes once, publishes what each machine should run as signed documents on a git branch, and
 //! lets every machine fetch, verify and switch by itself.
+
+pub mod model;
+pub mod process;
+pub mod trust;

@@ -1,0 +1,96 @@
+//! Digests: of files on the branch, and of Nix's archives.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::Invalid;
+use super::text::as_text;
+
+/// The SHA-256 of a file's bytes, written as 64 lower-case hexadecimal digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Sha256Digest([u8; 32]);
+
+impl Sha256Digest {
+    /// A digest that was computed.
+    pub fn from_bytes(bytes: [u8; 32]) -> Self {
+        Self(bytes)
+    }
+}
+
+impl fmt::Display for Sha256Digest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for Sha256Digest {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bad = || Invalid::new("a SHA-256 digest", text, "it has to be 64 lower-case hexadecimal digits");
+        let digit = |c: u8| match c {
+            b'0'..=b'9' => Ok(c - b'0'),
+            b'a'..=b'f' => Ok(c - b'a' + 10),
+            _ => Err(bad()),
+        };
+        let mut bytes = [0; 32];
+        if text.len() != 2 * bytes.len() {
+            return Err(bad());
+        }
+        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
+            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
+        }
+        Ok(Self(bytes))
+    }
+}
+
+as_text!(Sha256Digest, pattern: "^[0-9a-f]{64}$", about: "The SHA-256 of a file's bytes");
+
+/// The hash of a Nix archive in the SRI form that Nix prints: `sha256-` and the base64 of 32 bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct NarHash([u8; 32]);
+
+impl fmt::Display for NarHash {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "sha256-{}", STANDARD.encode(self.0))
+    }
+}
+
+impl FromStr for NarHash {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bad = || Invalid::new("a NAR hash", text, "it has to be `sha256-` and the base64 of 32 bytes");
+        let encoded = text.strip_prefix("sha256-").ok_or_else(bad)?;
+        let bytes = STANDARD.decode(encoded).map_err(|_| bad())?;
+        bytes.try_into().map(Self).map_err(|_| bad())
+    }
+}
+
+as_text!(NarHash, pattern: "^sha256-[A-Za-z0-9+/]{43}=$", about: "The SHA-256 of a Nix archive, in SRI form");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn a_digest_has_one_text(bytes: [u8; 32]) {
+            let digest = Sha256Digest::from_bytes(bytes);
+            prop_assert_eq!(digest.to_string().parse(), Ok(digest));
+            prop_assert_eq!(NarHash(bytes).to_string().parse(), Ok(NarHash(bytes)));
+        }
+    }
+
+    #[test]
+    fn other_spellings_are_refused() {
+        assert!("A".repeat(64).parse::<Sha256Digest>().is_err());
+        assert!("0".repeat(63).parse::<Sha256Digest>().is_err());
+        assert!("é".repeat(32).parse::<Sha256Digest>().is_err());
+        // The last character carries two bits that must be zero, and here are not.
+        assert!("sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB=".parse::<NarHash>().is_err());
+        assert!("sha512-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse::<NarHash>().is_err());
+    }
+}

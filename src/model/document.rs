@@ -1,0 +1,230 @@
+//! The documents of the branch: Deployment, Agent and Unit, as they are signed.
+//!
+//! Fields stand in the order of their names in JSON, so that serialising a document gives the canonical form
+//! (RFC 8785) without sorting: `trust::canonical` holds the test for it.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use schemars::JsonSchema;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::{Folder, List, Metadata, Name, PublicKey, Revision, StorePath, Substituter, System};
+
+/// Something that is signed: a document, or the index.
+pub trait Payload: Serialize + DeserializeOwned {
+    /// The word in its `kind` field.
+    const KIND: &'static str;
+    /// The payload type that its signature binds (DSSE, "Protocol").
+    const PAYLOAD_TYPE: &'static str;
+    /// The most bytes its file on the branch may have.
+    const LARGEST: u64;
+}
+
+/// What a document specifies, by kind.
+pub trait Specification: Clone + PartialEq + fmt::Debug + Serialize + DeserializeOwned + JsonSchema {
+    /// The word in the document's `kind` field.
+    const KIND: &'static str;
+    /// The payload type that its signature binds.
+    const PAYLOAD_TYPE: &'static str;
+    /// The folder of the branch that its documents are in.
+    const FOLDER: Folder;
+}
+
+/// The `kind` field of a `P`: the one word, and no other.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Kind<P>(PhantomData<P>);
+
+impl<P> Kind<P> {
+    /// The word.
+    pub const THIS: Self = Self(PhantomData);
+}
+
+impl<P: Payload> fmt::Debug for Kind<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(P::KIND)
+    }
+}
+
+impl<P: Payload> Serialize for Kind<P> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(P::KIND)
+    }
+}
+
+impl<'de, P: Payload> Deserialize<'de> for Kind<P> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let found = String::deserialize(deserializer)?;
+        if found == P::KIND {
+            return Ok(Self::THIS);
+        }
+        Err(serde::de::Error::custom(super::Invalid::new("the kind asked for", &found, format!("a {} is", P::KIND))))
+    }
+}
+
+impl<P: Payload> JsonSchema for Kind<P> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("KindOf{}", P::KIND).into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "const": P::KIND })
+    }
+}
+
+/// The version of the documents' schema.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Schema {
+    /// `clavel/v1`
+    #[serde(rename = "clavel/v1")]
+    V1,
+}
+
+/// A document of the branch: a specification under a name, at a revision.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(bound = "S: Specification", deny_unknown_fields)]
+#[schemars(bound = "S: Specification")]
+pub struct Document<S: Specification> {
+    /// What kind of document it is.
+    pub kind: Kind<Self>,
+    /// Where it came from, and what its flake says about it.
+    pub metadata: Metadata,
+    /// Its name, unique among its kind without regard to case.
+    pub name: Name,
+    /// How often its specification has changed, counted from 1.
+    pub revision: Revision,
+    /// The version of this schema.
+    pub schema: Schema,
+    /// What it is about.
+    pub specification: S,
+}
+
+impl<S: Specification> Payload for Document<S> {
+    const KIND: &'static str = S::KIND;
+    const PAYLOAD_TYPE: &'static str = S::PAYLOAD_TYPE;
+    const LARGEST: u64 = 256 << 10;
+}
+
+/// A document that was evaluated and has no revision yet.
+#[derive(Debug, Clone, PartialEq, Serialize, JsonSchema)]
+#[serde(bound = "S: Specification")]
+#[schemars(bound = "S: Specification")]
+pub struct Draft<S: Specification> {
+    /// What kind of document it will be.
+    pub kind: Kind<Document<S>>,
+    /// Where it came from, and what its flake says about it.
+    pub metadata: Metadata,
+    /// Its name.
+    pub name: Name,
+    /// The version of this schema.
+    pub schema: Schema,
+    /// What it is about.
+    pub specification: S,
+}
+
+impl<S: Specification> Draft<S> {
+    /// A draft of this content.
+    pub fn new(name: Name, metadata: Metadata, specification: S) -> Self {
+        Self { kind: Kind::THIS, metadata, name, schema: Schema::V1, specification }
+    }
+
+    /// The document it becomes at `revision`.
+    pub fn at(self, revision: Revision) -> Document<S> {
+        let Self { kind, metadata, name, schema, specification } = self;
+        Document { kind, metadata, name, revision, schema, specification }
+    }
+}
+
+/// A named, immutable unit of configuration evaluated from a Source.
+pub type Deployment = Document<DeploymentSpecification>;
+/// The daemon on a Unit.
+pub type Agent = Document<AgentSpecification>;
+/// A machine or an environment.
+pub type Unit = Document<UnitSpecification>;
+
+/// What a Deployment puts where.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct DeploymentSpecification {
+    /// What the unit shall run.
+    pub template: NarTemplateSpecification,
+    /// The name of the Unit it is for.
+    pub unit: Name,
+}
+
+/// A store path and where to fetch it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct NarTemplateSpecification {
+    /// What is said about the content.
+    pub metadata: Metadata,
+    /// The store path.
+    #[serde(rename = "narId")]
+    pub nar_id: StorePath,
+    /// The binary caches to fetch it from, in the order to try them.
+    pub substituters: List<Substituter, 32>,
+    /// The keys, one of which has to have signed what comes from a cache.
+    #[serde(rename = "substituters-public-keys")]
+    pub substituters_public_keys: List<PublicKey, 32>,
+}
+
+impl Specification for DeploymentSpecification {
+    const KIND: &'static str = "Deployment";
+    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.deployment.v1+json";
+    const FOLDER: Folder = Folder::Deployments;
+}
+
+/// What an Agent may ask for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct AgentSpecification {
+    /// The names of the Deployments it may request.
+    pub deployments: List<Name, 1024>,
+}
+
+impl Specification for AgentSpecification {
+    const KIND: &'static str = "Agent";
+    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.agent.v1+json";
+    const FOLDER: Folder = Folder::Agents;
+}
+
+/// What a Unit is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct UnitSpecification {
+    /// The system that its store paths are for.
+    pub arch: System,
+    /// How a Deployment is activated there.
+    #[serde(rename = "type")]
+    pub unit_type: UnitType,
+}
+
+impl Specification for UnitSpecification {
+    const KIND: &'static str = "Unit";
+    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.unit.v1+json";
+    const FOLDER: Folder = Folder::Units;
+}
+
+/// How a Deployment is activated on a Unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum UnitType {
+    /// The system profile and `bin/switch-to-configuration switch`.
+    Nixos,
+    /// A profile of its own and a command of the agent's configuration.
+    Command,
+}
+
+impl fmt::Display for UnitType {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Nixos => "nixos",
+            Self::Command => "command",
+        })
+    }
+}

@@ -1,0 +1,128 @@
+//! JSON as Clavel reads and writes it.
+//!
+//! Reading is strict: an unknown field, a duplicate key at any level, a number that is no integer, a byte-order mark,
+//! trailing data and too many bytes are errors that name the place. The types see to most of it (`deny_unknown_fields`,
+//! [`super::Map`], integer fields), since a document has no part without a type.
+
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+/// Why bytes are not the JSON they should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JsonError {
+    /// Too many bytes to be looked at.
+    #[error("it is {length} bytes long, and at most {limit} are read")]
+    TooLong {
+        /// How many there are.
+        length: u64,
+        /// How many there may be.
+        limit: u64,
+    },
+    /// A byte-order mark stands first.
+    #[error("it begins with a byte-order mark, which JSON may not (RFC 8259, section 8.1)")]
+    ByteOrderMark,
+    /// Something in it is wrong.
+    #[error("{}{why}", if place.is_empty() { String::new() } else { format!("at `{place}`: ") })]
+    Content {
+        /// The path of fields; empty where it is the whole.
+        place: String,
+        /// What is wrong, with line and column.
+        why: String,
+    },
+}
+
+/// Reads one `T` of at most `limit` bytes, strictly.
+pub fn parse<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<T, JsonError> {
+    let length = bytes.len() as u64;
+    if length > limit {
+        return Err(JsonError::TooLong { length, limit });
+    }
+    if bytes.starts_with(b"\xef\xbb\xbf") {
+        return Err(JsonError::ByteOrderMark);
+    }
+    serde_json::from_slice(bytes).map_err(|error| located::<T>(bytes, &error))
+}
+
+/// Reads once more with an eye on the path, which is dear and only needed for an error.
+fn located<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> JsonError {
+    let mut deserializer = serde_json::Deserializer::from_slice(bytes);
+    let place = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
+        Err(error) => error.path().to_string(),
+        Ok(_) => String::new(),
+    };
+    let place = if place == "." { String::new() } else { place };
+    JsonError::Content { place, why: error.to_string() }
+}
+
+/// The form of a file on the branch: indented by two spaces, one fact a line, keys in order, and a final newline.
+pub fn render<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut text = Vec::with_capacity(1024);
+    write(value, &mut serde_json::Serializer::pretty(&mut text));
+    text.push(b'\n');
+    text
+}
+
+/// The form without white space.
+pub fn compact<T: Serialize>(value: &T) -> Vec<u8> {
+    let mut text = Vec::with_capacity(1024);
+    write(value, &mut serde_json::Serializer::new(&mut text));
+    text
+}
+
+fn write<T: Serialize, F: serde_json::ser::Formatter>(
+    value: &T,
+    serializer: &mut serde_json::Serializer<&mut Vec<u8>, F>,
+) {
+    let written = value.serialize(serializer);
+    debug_assert!(written.is_ok(), "the documents' types have text keys and no fallible serialisation: {written:?}");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Deployment, Invalid};
+    use super::*;
+
+    const GOOD: &str = r#"{"kind":"Deployment","metadata":{},"name":"web-1","revision":1,"schema":"clavel/v1",
+        "specification":{"template":{"metadata":{},"narId":"/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x",
+        "substituters":[],"substituters-public-keys":[]},"unit":"web-1"}}"#;
+
+    fn error(text: &str) -> String {
+        parse::<Deployment>(text.as_bytes(), 10_000).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn every_bad_input_names_its_place() {
+        assert_eq!(parse::<Deployment>(GOOD.as_bytes(), 10_000).unwrap().name.as_str(), "web-1");
+        for (from, to, expected) in [
+            ("\"revision\":1", "\"revision\":1,\"revision\":1", "duplicate field `revision`"),
+            ("\"metadata\":{},\"name\"", "\"metadata\":{\"a\":\"\",\"a\":\"\"},\"name\"", "at `metadata"),
+            ("\"unit\"", "\"extra\":1,\"unit\"", "at `specification.extra`: unknown field `extra`"),
+            ("\"revision\":1", "\"revision\":1.0", "at `revision`: invalid type: floating point"),
+            ("\"revision\":1", "\"revision\":9007199254740992", "2^53"),
+            ("\"revision\":1", "\"revision\":-1", "at `revision`"),
+            ("}}", "}} {}", "trailing characters"),
+            ("}}", "}", "EOF"),
+            ("Deployment", "Unit", "at `kind`: `Unit` is not the kind asked for: a Deployment is"),
+            ("clavel/v1", "clavel/v2", "at `schema`: unknown variant `clavel/v2`"),
+            ("-x\"", "-x/y\"", "at `specification.template.narId`"),
+            ("\"name\":\"web-1\"", "\"name\":\"../web\"", "at `name`: `../web` is not a name"),
+        ] {
+            let message = error(&GOOD.replacen(from, to, 1));
+            assert!(message.contains(expected), "{message}");
+        }
+        assert!(error(&format!("\u{feff}{GOOD}")).contains("byte-order mark"));
+        let long = parse::<Deployment>(GOOD.as_bytes(), 100);
+        assert!(matches!(long, Err(JsonError::TooLong { limit: 100, .. })), "{long:?}");
+    }
+
+    #[test]
+    fn deep_nesting_is_refused_at_its_first_level() {
+        let deep = GOOD.replace("\"unit\":\"web-1\"", &format!("\"unit\":{}", "[".repeat(5_000)));
+        assert!(error(&deep).contains("at `specification.unit`"));
+    }
+
+    #[test]
+    fn a_bad_text_cannot_steer_a_terminal() {
+        assert_eq!(Invalid::new("x", "a\u{1b}[2J", "").text, "a\u{fffd}[2J");
+    }
+}

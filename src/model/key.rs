@@ -1,0 +1,89 @@
+//! Public keys as text, in Nix's own format. What they verify belongs to `trust`.
+
+use std::fmt;
+use std::str::FromStr;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+
+use super::Invalid;
+use super::text::{as_text, printable, validated_text};
+
+validated_text! {
+    /// The name of a key, the part before the colon: 1 to 128 printable ASCII characters without white space or `:`.
+    ///
+    /// In a signature it is a hint for whoever looks for the key, never a reason to trust.
+    KeyId, what: "a key's name", check: check_id, pattern: "^[!-9;-~]{1,128}$"
+}
+
+fn check_id(text: &str) -> Result<(), String> {
+    printable(text, 128)?;
+    if text.contains(':') { Err("it may not hold a colon".to_owned()) } else { Ok(()) }
+}
+
+/// An ed25519 public key in Nix's format: `NAME:BASE64`, where the base64 is of 32 bytes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PublicKey {
+    id: KeyId,
+    bytes: [u8; 32],
+}
+
+impl PublicKey {
+    /// The key `bytes` under the name `id`.
+    pub fn new(id: KeyId, bytes: [u8; 32]) -> Self {
+        Self { id, bytes }
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    /// The key itself.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.bytes
+    }
+}
+
+impl fmt::Display for PublicKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.id, STANDARD.encode(self.bytes))
+    }
+}
+
+impl FromStr for PublicKey {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bad = |why: &str| Invalid::new("a public key", text, why);
+        let (id, encoded) = text.split_once(':').ok_or_else(|| bad("it has to be NAME:BASE64"))?;
+        let bytes = STANDARD.decode(encoded).map_err(|_| bad("what follows the colon is not base64"))?;
+        if bytes.len() == 64 {
+            // Never echo what may be somebody's secret.
+            return Err(Invalid::new("a public key", &format!("{id}:…"), "it is as long as a secret key"));
+        }
+        let bytes = bytes.try_into().map_err(|_| bad("an ed25519 public key is 32 bytes long"))?;
+        Ok(Self { id: id.parse()?, bytes })
+    }
+}
+
+as_text!(PublicKey, pattern: "^[!-9;-~]{1,128}:[A-Za-z0-9+/]{43}=$", about: "An ed25519 public key in Nix's format");
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_of_the_public_cache_is_read_and_written_back() {
+        let text = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
+        let key: PublicKey = text.parse().unwrap();
+        assert_eq!(key.id().as_str(), "cache.nixos.org-1");
+        assert_eq!(key.to_string(), text);
+    }
+
+    #[test]
+    fn a_secret_key_in_its_place_is_refused_and_not_echoed() {
+        let secret = format!("k:{}", STANDARD.encode([7; 64]));
+        let error = secret.parse::<PublicKey>().unwrap_err().to_string();
+        assert!(error.contains("secret key") && !error.contains(&secret[2..20]), "{error}");
+    }
+}

@@ -1,0 +1,100 @@
+//! Lists that have a most.
+
+use std::ops::Deref;
+
+use serde::de::{Error as _, SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::Invalid;
+
+/// At most `MOST` items, in their order; the bound is checked before the item past it is parsed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
+pub struct List<T, const MOST: usize>(Vec<T>);
+
+impl<T, const MOST: usize> Default for List<T, MOST> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T, const MOST: usize> List<T, MOST> {
+    /// The list of one item.
+    pub fn one(item: T) -> Self {
+        const { assert!(MOST >= 1) };
+        Self(vec![item])
+    }
+}
+
+impl<T, const MOST: usize> Deref for List<T, MOST> {
+    type Target = [T];
+    fn deref(&self) -> &[T] {
+        &self.0
+    }
+}
+
+impl<T, const MOST: usize> TryFrom<Vec<T>> for List<T, MOST> {
+    type Error = Invalid;
+    fn try_from(items: Vec<T>) -> Result<Self, Invalid> {
+        if items.len() > MOST {
+            return Err(Invalid::new(
+                "a list",
+                &format!("{} items", items.len()),
+                format!("at most {MOST} are allowed"),
+            ));
+        }
+        Ok(Self(items))
+    }
+}
+
+impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Bounded<T, const MOST: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Bounded<T, MOST> {
+            type Value = List<T, MOST>;
+
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                write!(f, "a list of at most {MOST} items")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+                let mut list = Vec::new();
+                while let Some(item) = items.next_element()? {
+                    if list.len() == MOST {
+                        return Err(A::Error::invalid_length(MOST + 1, &self));
+                    }
+                    list.push(item);
+                }
+                Ok(List(list))
+            }
+        }
+        deserializer.deserialize_seq(Bounded(std::marker::PhantomData))
+    }
+}
+
+impl<T: schemars::JsonSchema, const MOST: usize> schemars::JsonSchema for List<T, MOST> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        format!("ListOf{}", T::schema_name()).into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "array", "maxItems": MOST, "items": generator.subschema_for::<T>() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_too_many_is_an_error() {
+        assert_eq!(serde_json::from_str::<List<u8, 2>>("[1,2]").unwrap().len(), 2);
+        let error = serde_json::from_str::<List<u8, 2>>("[1,2,3]").unwrap_err().to_string();
+        assert!(error.contains("at most 2"), "{error}");
+        assert!(List::<u8, 2>::try_from(vec![1, 2, 3]).is_err());
+    }
+}

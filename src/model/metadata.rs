@@ -1,0 +1,58 @@
+//! What is said about a document beside what it specifies.
+
+use super::Map;
+use super::text::validated_text;
+
+validated_text! {
+    /// A key of metadata: 1 to 64 of `A-Z a-z 0-9 . _ / -`.
+    MetadataKey, what: "a metadata key", check: check_key, pattern: "^[A-Za-z0-9._/-]{1,64}$"
+}
+
+validated_text! {
+    /// A value of metadata: at most 1024 bytes without control characters.
+    MetadataValue, what: "a metadata value", check: check_value, pattern: r"^[^\u0000-\u001f\u007f-\u009f]{0,1024}$"
+}
+
+fn check_key(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > 64 {
+        return Err("it has to be 1 to 64 characters long".to_owned());
+    }
+    match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || "._/-".contains(c))) {
+        Some(c) => Err(format!("it holds {c:?}, and only A-Z a-z 0-9 . _ / - may stand there")),
+        None => Ok(()),
+    }
+}
+
+fn check_value(text: &str) -> Result<(), String> {
+    if text.len() > 1024 {
+        return Err("it may be at most 1024 bytes long".to_owned());
+    }
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(format!("it holds the control character {c:?}")),
+        None => Ok(()),
+    }
+}
+
+/// At most 64 keys with a text each.
+pub type Metadata = Map<MetadataKey, MetadataValue, 64>;
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn a_key_twice_is_an_error() {
+        let error = serde_json::from_str::<Metadata>(r#"{"a":"1","a":"2"}"#).unwrap_err().to_string();
+        assert!(error.contains("there already"), "{error}");
+    }
+
+    #[test]
+    fn bounds_hold() {
+        let many: BTreeMap<String, String> = (0..65).map(|n| (format!("k{n}"), String::new())).collect();
+        assert!(serde_json::from_str::<Metadata>(&serde_json::to_string(&many).unwrap()).is_err());
+        assert!("x".repeat(1025).parse::<MetadataValue>().is_err());
+        assert!("two\nlines".parse::<MetadataValue>().is_err());
+    }
+}

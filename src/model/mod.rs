@@ -1,0 +1,38 @@
+//! The documents of Clavel as types: what they say, and the names, revisions, store paths, digests and keys they are
+//! made of. Each of those is a type of its own that cannot hold a bad value.
+//!
+//! No I/O, no cryptography, and nothing of Clavel's other rooms belongs here.
+
+mod digest;
+mod document;
+mod index;
+pub mod json;
+mod key;
+mod list;
+mod map;
+mod metadata;
+mod name;
+mod nix;
+mod number;
+mod provenance;
+mod source;
+mod text;
+mod timestamp;
+
+pub use digest::{NarHash, Sha256Digest};
+pub use document::{
+    Agent, AgentSpecification, Deployment, DeploymentSpecification, Document, Draft, Kind, NarTemplateSpecification,
+    Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
+};
+pub use index::{DocumentPath, Folder, Index, IndexEntry, Tombstone};
+pub use key::{KeyId, PublicKey};
+pub use list::List;
+pub use map::Map;
+pub use metadata::{Metadata, MetadataKey, MetadataValue};
+pub use name::Name;
+pub use nix::{Attribute, FlakeReference, SourceRevision, StorePath, Substituter, System};
+pub use number::{IndexVersion, Revision};
+pub use provenance::{Provenance, ProvenanceError};
+pub use source::{LockedSource, Source};
+pub use text::Invalid;
+pub use timestamp::Timestamp;

@@ -1,0 +1,223 @@
+//! Nix's own words as types: store paths, systems, substituters, flake references, attributes, source revisions.
+
+use std::fmt;
+use std::str::FromStr;
+
+use nix_derivation::store_path;
+
+use super::Invalid;
+use super::text::{as_text, printable, validated_text};
+
+/// A path directly in `/nix/store`: `/nix/store/HASH-NAME`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct StorePath(store_path::StorePath);
+
+impl StorePath {
+    /// The part after the hash and its dash.
+    pub fn name(&self) -> &str {
+        self.0.name()
+    }
+
+    /// Whether it ends in `.drv`.
+    pub fn is_derivation(&self) -> bool {
+        self.0.is_derivation()
+    }
+}
+
+impl fmt::Display for StorePath {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0.to_absolute_path())
+    }
+}
+
+impl FromStr for StorePath {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bad = |why: String| Invalid::new("a store path", text, why);
+        let path = store_path::StorePath::from_absolute_path(text.as_bytes()).map_err(|e| bad(e.to_string()))?;
+        // There is one way to write a path; whatever else the parser takes is not it.
+        if path.to_absolute_path() == text { Ok(Self(path)) } else { Err(bad("it is spelt unusually".to_owned())) }
+    }
+}
+
+as_text!(
+    StorePath,
+    pattern: "^/nix/store/[0-9abcdfghijklmnpqrsvwxyz]{32}-[0-9a-zA-Z+._?=-]{1,211}$",
+    about: "A path in the Nix store"
+);
+
+validated_text! {
+    /// What Nix calls a system: `x86_64-linux`, `aarch64-darwin`.
+    System, what: "a system", check: check_system, pattern: "^[a-z0-9_]{1,32}-[a-z0-9_]{1,32}$"
+}
+
+impl System {
+    /// The system that this program was built for.
+    pub fn this() -> Result<Self, Invalid> {
+        let os = if std::env::consts::OS == "macos" { "darwin" } else { std::env::consts::OS };
+        let arch = match std::env::consts::ARCH {
+            "x86" => "i686",
+            "arm" => "armv7l",
+            other => other,
+        };
+        format!("{arch}-{os}").parse()
+    }
+}
+
+fn check_system(text: &str) -> Result<(), String> {
+    let part = |part: &str| {
+        (1..=32).contains(&part.len()) && part.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_')
+    };
+    match text.split_once('-') {
+        Some((arch, os)) if part(arch) && part(os) => Ok(()),
+        _ => Err("it has to read like x86_64-linux".to_owned()),
+    }
+}
+
+validated_text! {
+    /// A binary cache as Nix's `substituters` names it: a URL, or an absolute path.
+    Substituter, what: "a substituter", check: check_substituter, pattern: "^([a-z][a-z0-9+.-]*://|/)[!-~]{1,512}$"
+}
+
+fn check_substituter(text: &str) -> Result<(), String> {
+    printable(text, 512)?;
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    let is_url = scheme.is_some_and(|scheme| {
+        scheme.starts_with(|c: char| c.is_ascii_lowercase())
+            && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+.-".contains(c))
+    });
+    if is_url || text.starts_with('/') {
+        Ok(())
+    } else {
+        Err("it has to be a URL such as https://cache.example.org, or an absolute path".to_owned())
+    }
+}
+
+validated_text! {
+    /// A reference to a flake as Nix writes them, without a fragment: `git+https://git.example.org/fleet`, `path:/etc/fleet`.
+    FlakeReference, what: "a flake reference", check: check_flake, pattern: "^[!-~]{1,1024}$"
+}
+
+fn check_flake(text: &str) -> Result<(), String> {
+    printable(text, 1024)?;
+    if text.starts_with('-') {
+        return Err("it may not begin with `-`".to_owned());
+    }
+    if text.contains('#') {
+        return Err("name the flake alone, without `#` and an attribute".to_owned());
+    }
+    Ok(())
+}
+
+validated_text! {
+    /// The revision of a source in its version control: 40 or 64 lower-case hexadecimal digits.
+    SourceRevision, what: "a source revision", check: check_revision, pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$"
+}
+
+impl SourceRevision {
+    /// Its first 10 digits, for people.
+    pub fn short(&self) -> &str {
+        &self.as_str()[..10]
+    }
+}
+
+fn check_revision(text: &str) -> Result<(), String> {
+    let hexadecimal = |c: char| c.is_ascii_digit() || ('a'..='f').contains(&c);
+    if matches!(text.len(), 40 | 64) && text.chars().all(hexadecimal) {
+        Ok(())
+    } else {
+        Err("it has to be 40 or 64 lower-case hexadecimal digits".to_owned())
+    }
+}
+
+validated_text! {
+    /// The path of an attribute among a flake's outputs, as Nix reads it on its command line:
+    /// `nixosConfigurations.web-1`, `nixosConfigurations."a.b"`.
+    Attribute, what: "an attribute", check: check_attribute, pattern: r"^[^\u0000-\u001f\u007f-\u009f]{1,1024}$"
+}
+
+fn check_attribute(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > 1024 || text.chars().any(char::is_control) {
+        return Err("it has to be 1 to 1024 bytes long, without control characters".to_owned());
+    }
+    Ok(())
+}
+
+impl Attribute {
+    /// The attribute at `path`, each part quoted where it has to be.
+    pub fn at(path: &[&str]) -> Result<Self, Invalid> {
+        path.iter().map(|part| quoted_part(part)).collect::<Vec<_>>().join(".").parse()
+    }
+}
+
+/// A part as Nix's expression language writes it: an identifier, or a string.
+fn quoted_part(part: &str) -> String {
+    let identifier = part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
+        && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-'".contains(c));
+    if identifier {
+        return part.to_owned();
+    }
+    let mut quoted = String::from("\"");
+    for c in part.chars() {
+        match c {
+            '"' | '\\' | '$' => quoted.extend(['\\', c]),
+            '\n' => quoted.push_str("\\n"),
+            '\r' => quoted.push_str("\\r"),
+            '\t' => quoted.push_str("\\t"),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn store_paths_are_those_of_nix() {
+        let good = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-nixos-system-web-1";
+        assert_eq!(good.parse::<StorePath>().unwrap().name(), "nixos-system-web-1");
+        for bad in [
+            "35ir4klckx5pcsb9drk2xjh46sppdcry-x",
+            "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcre-x",
+            "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x/bin",
+            "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry",
+            "/nix/store/../../etc/passwd",
+            "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x y",
+            "//nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x",
+            "",
+        ] {
+            assert!(bad.parse::<StorePath>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn attributes_are_quoted_where_nix_needs_it() {
+        let at = |name| Attribute::at(&["nixosConfigurations", name]).unwrap().to_string();
+        assert_eq!(at("web-1"), "nixosConfigurations.web-1");
+        assert_eq!(at("a.b"), "nixosConfigurations.\"a.b\"");
+        assert_eq!(at("my host"), "nixosConfigurations.\"my host\"");
+        assert_eq!(at("q\"${x}"), "nixosConfigurations.\"q\\\"\\${x}\"");
+        assert_eq!(at("9lives"), "nixosConfigurations.\"9lives\"");
+    }
+
+    #[test]
+    fn references_and_caches_cannot_pass_for_options() {
+        assert!("--impure".parse::<FlakeReference>().is_err());
+        assert!("a#b".parse::<FlakeReference>().is_err());
+        assert!("git+file:///srv/fleet.git?ref=main".parse::<FlakeReference>().is_ok());
+        for bad in ["--help", "daemon", "http//x", "https://a b", "Http://x"] {
+            assert!(bad.parse::<Substituter>().is_err(), "{bad}");
+        }
+        for good in ["https://cache.example.org", "file:///srv/cache?trusted=1", "s3://bucket", "/srv/cache"] {
+            assert!(good.parse::<Substituter>().is_ok(), "{good}");
+        }
+    }
+
+    #[test]
+    fn this_machine_has_a_system() {
+        System::this().unwrap();
+    }
+}

@@ -1,0 +1,133 @@
+//! Where a document came from: the part of its metadata that Claveld writes.
+
+use super::{Attribute, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, StorePath, Timestamp};
+
+/// What Claveld says in a document's metadata of how it came to be.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Provenance {
+    /// The attribute of the flake that was evaluated.
+    pub attribute: Attribute,
+    /// The derivation that makes the store path; none where the flake named a store path itself.
+    pub drv_path: Option<StorePath>,
+    /// When it was evaluated.
+    pub evaluated_at: Timestamp,
+    /// The source, as the configuration names it.
+    pub source: FlakeReference,
+    /// The hash of the source's content.
+    pub source_hash: NarHash,
+    /// The source's revision; none for a plain folder or a dirty work tree.
+    pub source_revision: Option<SourceRevision>,
+}
+
+/// Why a document's metadata does not say where it came from.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProvenanceError {
+    /// A key that has to be there is not.
+    #[error("the metadata has no `{0}`")]
+    Missing(&'static str),
+    /// A key holds what cannot stand there.
+    #[error("the metadata's `{key}`: {source}")]
+    Bad {
+        /// The key.
+        key: &'static str,
+        /// What is wrong with its value.
+        source: Invalid,
+    },
+}
+
+impl Provenance {
+    const ATTRIBUTE: &'static str = "attribute";
+    const DRV_PATH: &'static str = "drvPath";
+    const EVALUATED_AT: &'static str = "evaluatedAt";
+    const SOURCE: &'static str = "source";
+    const SOURCE_HASH: &'static str = "sourceHash";
+    const SOURCE_REVISION: &'static str = "sourceRevision";
+
+    /// The keys that are Claveld's alone; a flake may not set them.
+    pub const KEYS: [&'static str; 6] =
+        [Self::ATTRIBUTE, Self::DRV_PATH, Self::EVALUATED_AT, Self::SOURCE, Self::SOURCE_HASH, Self::SOURCE_REVISION];
+
+    /// Writes itself beside what the flake said. A key the flake has no right to, or one too many, is an error.
+    pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
+        let entries = [
+            (Self::ATTRIBUTE, Some(self.attribute.to_string())),
+            (Self::DRV_PATH, self.drv_path.as_ref().map(ToString::to_string)),
+            (Self::EVALUATED_AT, Some(self.evaluated_at.to_string())),
+            (Self::SOURCE, Some(self.source.to_string())),
+            (Self::SOURCE_HASH, Some(self.source_hash.to_string())),
+            (Self::SOURCE_REVISION, self.source_revision.as_ref().map(ToString::to_string)),
+        ];
+        if let Some(taken) = Self::KEYS.iter().find(|key| metadata.get(**key).is_some()) {
+            return Err(Invalid::new("a metadata key for a flake to set", taken, "Claveld writes it itself"));
+        }
+        for (key, value) in entries {
+            if let Some(value) = value {
+                metadata.insert(key.parse()?, value.parse()?)?;
+            }
+        }
+        Ok(metadata)
+    }
+}
+
+impl TryFrom<&Metadata> for Provenance {
+    type Error = ProvenanceError;
+    fn try_from(metadata: &Metadata) -> Result<Self, ProvenanceError> {
+        Ok(Self {
+            attribute: required(metadata, Self::ATTRIBUTE)?,
+            drv_path: optional(metadata, Self::DRV_PATH)?,
+            evaluated_at: required(metadata, Self::EVALUATED_AT)?,
+            source: required(metadata, Self::SOURCE)?,
+            source_hash: required(metadata, Self::SOURCE_HASH)?,
+            source_revision: optional(metadata, Self::SOURCE_REVISION)?,
+        })
+    }
+}
+
+fn optional<T: std::str::FromStr<Err = Invalid>>(
+    metadata: &Metadata,
+    key: &'static str,
+) -> Result<Option<T>, ProvenanceError> {
+    let value = metadata.get(key).map(|value| value.as_str().parse());
+    value.transpose().map_err(|source| ProvenanceError::Bad { key, source })
+}
+
+fn required<T: std::str::FromStr<Err = Invalid>>(metadata: &Metadata, key: &'static str) -> Result<T, ProvenanceError> {
+    optional(metadata, key)?.ok_or(ProvenanceError::Missing(key))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn provenance() -> Provenance {
+        Provenance {
+            attribute: Attribute::at(&["nixosConfigurations", "web-1"]).unwrap(),
+            drv_path: None,
+            evaluated_at: "2026-01-01T00:00:00Z".parse().unwrap(),
+            source: "git+https://git.example.org/fleet".parse().unwrap(),
+            source_hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
+            source_revision: Some("a".repeat(40).parse().unwrap()),
+        }
+    }
+
+    #[test]
+    fn it_comes_back_from_the_metadata_it_went_into() {
+        let mut own = Metadata::default();
+        own.insert("team".parse().unwrap(), "infra".parse().unwrap()).unwrap();
+        let metadata = provenance().add_to(own).unwrap();
+        assert_eq!(metadata.len(), 6);
+        assert_eq!(Provenance::try_from(&metadata), Ok(provenance()));
+    }
+
+    #[test]
+    fn a_flake_may_not_write_it() {
+        let mut own = Metadata::default();
+        own.insert("drvPath".parse().unwrap(), "/nix/store/x".parse().unwrap()).unwrap();
+        assert!(provenance().add_to(own).unwrap_err().to_string().contains("Claveld writes it itself"));
+    }
+
+    #[test]
+    fn what_is_missing_is_named() {
+        assert_eq!(Provenance::try_from(&Metadata::default()), Err(ProvenanceError::Missing("attribute")));
+    }
+}

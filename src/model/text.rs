@@ -1,0 +1,122 @@
+//! Text that keeps a rule: the one way in which a string becomes a validated type, in code and in documents alike.
+
+/// Why a text is not what it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("`{text}` is not {what}: {why}")]
+pub struct Invalid {
+    /// What it should have been, with its article: "a name", "a store path".
+    pub what: &'static str,
+    /// What it was, cut short where it is long.
+    pub text: String,
+    /// The rule that it breaks.
+    pub why: String,
+}
+
+impl Invalid {
+    /// `text` is not `what`, because of `why`.
+    pub fn new(what: &'static str, text: &str, why: impl Into<String>) -> Self {
+        const SHOWN: usize = 160;
+        let text = match text.char_indices().nth(SHOWN) {
+            Some((end, _)) => format!("{}…", &text[..end]),
+            None => text.to_owned(),
+        };
+        // Whoever reads this is at a terminal: nothing of the text may steer it.
+        let text = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        Self { what, text, why: why.into() }
+    }
+}
+
+/// Gives a type that has `FromStr` and `Display` the same rule in documents: it serialises as its text, and
+/// deserialises through `FromStr`.
+macro_rules! as_text {
+    ($type:ty, pattern: $pattern:expr, about: $about:expr) => {
+        impl TryFrom<String> for $type {
+            type Error = $crate::model::Invalid;
+            fn try_from(text: String) -> Result<Self, Self::Error> {
+                text.parse()
+            }
+        }
+
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        impl<'de> serde::Deserialize<'de> for $type {
+            fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+                text.parse().map_err(serde::de::Error::custom)
+            }
+        }
+
+        impl schemars::JsonSchema for $type {
+            fn schema_name() -> std::borrow::Cow<'static, str> {
+                stringify!($type).into()
+            }
+
+            fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+                schemars::json_schema!({ "type": "string", "pattern": $pattern, "description": $about })
+            }
+        }
+    };
+}
+
+/// A type that is a string which keeps a rule: `validated_text!(Name, "a name", check, pattern, about)`, where `check`
+/// is `fn(&str) -> Result<(), String>`.
+macro_rules! validated_text {
+    ($(#[$doc:meta])* $type:ident, what: $what:literal, check: $check:expr, pattern: $pattern:expr) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $type(String);
+
+        impl $type {
+            /// The text itself.
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl std::str::FromStr for $type {
+            type Err = $crate::model::Invalid;
+            fn from_str(text: &str) -> Result<Self, Self::Err> {
+                let check: fn(&str) -> Result<(), String> = $check;
+                check(text).map_err(|why| $crate::model::Invalid::new($what, text, why))?;
+                Ok(Self(text.to_owned()))
+            }
+        }
+
+        impl std::fmt::Display for $type {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.pad(&self.0)
+            }
+        }
+
+        impl std::borrow::Borrow<str> for $type {
+            fn borrow(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl AsRef<str> for $type {
+            fn as_ref(&self) -> &str {
+                &self.0
+            }
+        }
+
+        $crate::model::text::as_text!($type, pattern: $pattern, about: concat!("Text that is ", $what));
+    };
+}
+
+pub(crate) use {as_text, validated_text};
+
+/// The rule "1 to `most` characters of printable ASCII without white space".
+pub(crate) fn printable(text: &str, most: usize) -> Result<(), String> {
+    if text.is_empty() || text.len() > most {
+        return Err(format!("it has to be 1 to {most} characters long"));
+    }
+    match text.chars().find(|c| !c.is_ascii_graphic()) {
+        Some(c) => Err(format!("it holds {c:?}, and only printable ASCII without white space may stand there")),
+        None => Ok(()),
+    }
+}

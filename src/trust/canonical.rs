@@ -1,0 +1,123 @@
+//! What a signature is over: the DSSE pre-authentication encoding of the payload type and the canonical form.
+
+use crate::model::{Payload, json};
+
+/// The bytes to sign for `payload`: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body` (DSSE 1.0, "Signature
+/// Definition"), where the body is the payload's canonical form.
+pub(super) fn signing_bytes<P: Payload>(payload: &P) -> Vec<u8> {
+    let kind = P::PAYLOAD_TYPE;
+    let body = canonical(payload);
+    let mut bytes = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len()).into_bytes();
+    bytes.extend_from_slice(&body);
+    bytes
+}
+
+/// The canonical form by RFC 8785.
+///
+/// A payload has integers up to 2^53 - 1 alone, its fields are declared in the order of their names, and the keys of its
+/// maps are ASCII and ordered: then what `serde_json` writes without white space is the canonical form. The tests
+/// below hold every payload to it, against an implementation that knows nothing of Clavel.
+fn canonical<P: Payload>(payload: &P) -> Vec<u8> {
+    json::compact(payload)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{
+        Agent, AgentSpecification, Deployment, DeploymentSpecification, Document, DocumentPath, Draft, Folder, Index,
+        IndexEntry, IndexVersion, Kind, List, Map, Metadata, Name, NarTemplateSpecification, Revision, Schema,
+        Specification, Tombstone, Unit, UnitSpecification, UnitType,
+    };
+
+    fn names() -> impl Strategy<Value = Name> {
+        "[A-Za-z0-9_@][A-Za-z0-9._@-]{0,20}".prop_map(|text| text.parse().unwrap())
+    }
+
+    fn metadata() -> impl Strategy<Value = Metadata> {
+        let value = any::<String>().prop_map(|text| text.chars().filter(|c| !c.is_control()).collect::<String>());
+        let entries = proptest::collection::btree_map("[A-Za-z0-9._/-]{1,10}", value, 0..6);
+        entries.prop_map(|entries| {
+            let mut metadata = Metadata::default();
+            for (key, value) in entries {
+                if let Ok(value) = value.parse() {
+                    metadata.insert(key.parse().unwrap(), value).unwrap();
+                }
+            }
+            metadata
+        })
+    }
+
+    fn document<S: Specification>(specification: impl Strategy<Value = S>) -> impl Strategy<Value = Document<S>> {
+        (names(), metadata(), 1..(1_u64 << 53), specification).prop_map(|(name, metadata, revision, specification)| {
+            Draft::new(name, metadata, specification).at(Revision::try_from(revision).unwrap())
+        })
+    }
+
+    fn deployment() -> impl Strategy<Value = DeploymentSpecification> {
+        (names(), metadata()).prop_map(|(unit, metadata)| DeploymentSpecification {
+            unit,
+            template: NarTemplateSpecification {
+                metadata,
+                nar_id: "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x".parse().unwrap(),
+                substituters: List::try_from(vec!["https://cache.example.org".parse().unwrap()]).unwrap(),
+                substituters_public_keys: List::default(),
+            },
+        })
+    }
+
+    fn check<P: Payload>(payload: &P) {
+        let theirs = serde_json_canonicalizer::to_vec(&serde_json::to_value(payload).unwrap()).unwrap();
+        assert_eq!(String::from_utf8(canonical(payload)).unwrap(), String::from_utf8(theirs).unwrap());
+    }
+
+    proptest! {
+        #[test]
+        fn every_document_has_its_canonical_form(
+            deployment in document(deployment()),
+            agent in document(proptest::collection::vec(names(), 0..5).prop_map(|names| AgentSpecification {
+                deployments: List::try_from(names).unwrap(),
+            })),
+            unit in document(Just(UnitSpecification {
+                arch: "x86_64-linux".parse().unwrap(),
+                unit_type: UnitType::Command,
+            })),
+        ) {
+            check(&deployment);
+            check(&agent);
+            check(&unit);
+        }
+
+        #[test]
+        fn the_index_has_its_canonical_form(
+            names in proptest::collection::btree_set(names(), 0..8),
+            length: u32, version in 1..(1_u64 << 53),
+        ) {
+            let revision = Revision::FIRST;
+            let (mut documents, mut tombstones) = (Map::default(), Map::default());
+            for name in names {
+                let entry = IndexEntry { length: length.into(), revision, sha256: super::super::digest(b"x") };
+                documents.insert(DocumentPath::new(Folder::Units, name.clone()), entry).unwrap();
+                tombstones.insert(DocumentPath::new(Folder::Agents, name), Tombstone { revision }).unwrap();
+            }
+            let now = "2026-01-01T00:00:00Z".parse().unwrap();
+            check(&Index {
+                documents, expires: now, issued: now, kind: Kind::THIS, previous: Some(super::super::digest(b"y")),
+                schema: Schema::V1, tombstones, version: IndexVersion::try_from(version).unwrap(),
+            });
+        }
+    }
+
+    #[test]
+    fn no_two_kinds_sign_the_same_bytes() {
+        let types = [Agent::PAYLOAD_TYPE, Deployment::PAYLOAD_TYPE, Unit::PAYLOAD_TYPE, Index::PAYLOAD_TYPE];
+        let distinct: std::collections::BTreeSet<_> = types.into_iter().collect();
+        assert_eq!(distinct.len(), types.len());
+        let unit = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
+        let unit = Draft::new("a".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST);
+        let bytes = String::from_utf8(signing_bytes(&unit)).unwrap();
+        assert!(bytes.starts_with("DSSEv1 35 application/vnd.clavel.unit.v1+json 129 {\"kind\":\"Unit\""), "{bytes}");
+    }
+}

@@ -1,0 +1,193 @@
+//! Secret keys and the files they are in, in Nix's own format: `NAME:BASE64` of 64 bytes, the seed and the public key.
+
+use std::fmt;
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::{Path, PathBuf};
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signer as _, SigningKey};
+use zeroize::Zeroizing;
+
+use super::Signature;
+use crate::model::{Invalid, KeyId, PublicKey};
+
+/// The most bytes that are read of a key file.
+const LARGEST: u64 = 1024;
+
+/// A secret ed25519 key. It is wiped from memory when it is dropped, and shows nothing of itself.
+pub struct SecretKey {
+    id: KeyId,
+    key: SigningKey,
+}
+
+impl fmt::Debug for SecretKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SecretKey({}:…)", self.id)
+    }
+}
+
+/// Why there is no secret key.
+#[derive(Debug, thiserror::Error)]
+pub enum SecretKeyError {
+    /// The file cannot be read or written.
+    #[error("cannot {act} the secret key {}: {source}", path.display())]
+    Io {
+        /// `read` or `write`.
+        act: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// Others can read the file.
+    #[error(
+        "the secret key {} can be read by others (mode {mode:04o}); `chmod 600 {}`, and make a new key if somebody may have read it",
+        path.display(), path.display()
+    )]
+    Exposed {
+        /// The file.
+        path: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// What it holds is no secret key.
+    #[error("{} holds no secret key: {why}", path.display())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, without a byte of it.
+        why: &'static str,
+    },
+    /// The system gave no randomness.
+    #[error("the system gave no randomness for a new key: {0}")]
+    NoRandomness(String),
+}
+
+impl SecretKey {
+    /// Makes a new key under the name `id`.
+    pub fn generate(id: KeyId) -> Result<Self, SecretKeyError> {
+        let mut seed = Zeroizing::new([0; 32]);
+        getrandom::fill(seed.as_mut()).map_err(|error| SecretKeyError::NoRandomness(error.to_string()))?;
+        Ok(Self { id, key: SigningKey::from_bytes(&seed) })
+    }
+
+    /// Reads a key that Nix or Clavel made. A file that the group or others can read is refused.
+    pub fn read(path: &Path) -> Result<Self, SecretKeyError> {
+        let io = |source| SecretKeyError::Io { act: "read", path: path.to_owned(), source };
+        // The mode is asked of what was opened, so that nobody can swap the file between the question and the reading.
+        let file = std::fs::File::open(path).map_err(io)?;
+        let metadata = file.metadata().map_err(io)?;
+        let mode = metadata.mode() & 0o7777;
+        if metadata.is_file() && mode & 0o077 != 0 {
+            return Err(SecretKeyError::Exposed { path: path.to_owned(), mode });
+        }
+        let mut text = Zeroizing::new(String::with_capacity(256));
+        file.take(LARGEST).read_to_string(&mut text).map_err(io)?;
+        Self::parse(text.trim_end()).map_err(|why| SecretKeyError::Malformed { path: path.to_owned(), why })
+    }
+
+    /// Reads a key from its text.
+    fn parse(text: &str) -> Result<Self, &'static str> {
+        let (id, encoded) = text.split_once(':').ok_or("it has to be NAME:BASE64")?;
+        let id = id.parse().map_err(|_: Invalid| "the name before the colon is none")?;
+        let mut bytes = Zeroizing::new([0; 96]);
+        let length = STANDARD
+            .decode_slice(encoded, bytes.as_mut())
+            .map_err(|_| "what follows the colon is not the base64 of a key")?;
+        if length == 32 {
+            return Err("it is a public key; the secret one is 64 bytes long");
+        }
+        let pair: &[u8; 64] = bytes[..length].try_into().map_err(|_| "an ed25519 secret key is 64 bytes long")?;
+        let key = SigningKey::from_keypair_bytes(pair).map_err(|_| "its two halves do not belong together")?;
+        Ok(Self { id, key })
+    }
+
+    /// Its name.
+    pub fn id(&self) -> &KeyId {
+        &self.id
+    }
+
+    /// The key that verifies what this one signs.
+    pub fn public(&self) -> PublicKey {
+        PublicKey::new(self.id.clone(), self.key.verifying_key().to_bytes())
+    }
+
+    /// The key in Nix's format, as `nix key generate-secret` prints it.
+    pub fn to_text(&self) -> Zeroizing<String> {
+        let pair = Zeroizing::new(self.key.to_keypair_bytes());
+        let mut text = Zeroizing::new(String::with_capacity(self.id.as_str().len() + 1 + 88));
+        text.push_str(self.id.as_str());
+        text.push(':');
+        STANDARD.encode_string(pair.as_ref(), &mut text);
+        text
+    }
+
+    /// Writes the key to a new file that its owner alone can read. A file that is there already is left as it is.
+    pub fn write_new(&self, path: &Path) -> Result<(), SecretKeyError> {
+        let io = |source| SecretKeyError::Io { act: "write", path: path.to_owned(), source };
+        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+        file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+    }
+
+    pub(super) fn sign(&self, message: &[u8]) -> Signature {
+        Signature::new(self.id.clone(), self.key.sign(message).to_bytes())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    fn key() -> SecretKey {
+        SecretKey::generate("test-1".parse().unwrap()).unwrap()
+    }
+
+    #[test]
+    fn a_key_comes_back_from_its_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let written = key();
+        written.write_new(&path).unwrap();
+        assert_eq!(std::fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
+        assert_eq!(SecretKey::read(&path).unwrap().public(), written.public());
+        assert!(matches!(key().write_new(&path), Err(SecretKeyError::Io { act: "write", .. })));
+    }
+
+    #[test]
+    fn a_key_that_others_can_read_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        key().write_new(&path).unwrap();
+        for mode in [0o640, 0o604, 0o644, 0o620] {
+            std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
+            let error = SecretKey::read(&path).unwrap_err();
+            assert!(matches!(error, SecretKeyError::Exposed { .. }), "{error}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_is_refused_without_showing_it() {
+        let text = key().to_text();
+        let other = key().to_text();
+        // The seed of one key and the public half of another.
+        let mixed = {
+            let half = |text: &str| STANDARD.decode(&text[7..]).unwrap();
+            format!("test-1:{}", STANDARD.encode([&half(&text)[..32], &half(&other)[32..]].concat()))
+        };
+        for (bad, why) in [
+            (key().public().to_string(), "it is a public key"),
+            (mixed, "halves"),
+            ("nonsense".to_owned(), "NAME:BASE64"),
+            (text[..text.len() - 4].to_owned(), "64 bytes"),
+            (String::new(), "NAME:BASE64"),
+        ] {
+            let error = SecretKey::parse(&bad).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
+        assert_eq!(format!("{:?}", key()), "SecretKey(test-1:…)");
+    }
+}

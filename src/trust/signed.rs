@@ -1,0 +1,251 @@
+//! A document with its signatures, and one that was verified.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use sha2::{Digest as _, Sha256};
+
+use super::canonical::signing_bytes;
+use super::{Authority, SecretKey};
+use crate::model::json::{self, JsonError};
+use crate::model::{KeyId, List, Payload, Sha256Digest};
+
+/// The SHA-256 of `bytes`.
+pub fn digest(bytes: &[u8]) -> Sha256Digest {
+    Sha256Digest::from_bytes(Sha256::digest(bytes).into())
+}
+
+/// A signature, and a hint whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    keyid: KeyId,
+    sig: SignatureBytes,
+}
+
+impl Signature {
+    pub(super) fn new(keyid: KeyId, bytes: [u8; 64]) -> Self {
+        Self { keyid, sig: SignatureBytes(bytes) }
+    }
+
+    /// The name of the key that is said to have made it. A hint, never a reason to trust.
+    pub fn keyid(&self) -> &KeyId {
+        &self.keyid
+    }
+
+    pub(super) fn bytes(&self) -> &[u8; 64] {
+        &self.sig.0
+    }
+}
+
+/// The 64 bytes of an ed25519 signature, written as base64 with padding.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct SignatureBytes([u8; 64]);
+
+impl Serialize for SignatureBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&STANDARD.encode(self.0))
+    }
+}
+
+impl<'de> Deserialize<'de> for SignatureBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bytes = STANDARD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
+        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not the base64 of a 64-byte ed25519 signature"))
+    }
+}
+
+impl JsonSchema for SignatureBytes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SignatureBytes".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9+/]{86}==$" })
+    }
+}
+
+/// A document and its signatures, as the branch holds them. Nothing in it is to be believed before
+/// [`Signed::verify`] has made a [`Verified`] of it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
+#[serde(bound = "P: Payload", deny_unknown_fields)]
+#[schemars(bound = "P: Payload + JsonSchema")]
+pub struct Signed<P: Payload> {
+    signatures: List<Signature, 16>,
+    signed: P,
+}
+
+/// Why a file is no document to be believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SignedError {
+    /// It does not parse as its kind.
+    #[error("it is no {kind}: {source}")]
+    Malformed {
+        /// The kind it should be.
+        kind: &'static str,
+        /// What is wrong with it, and where.
+        source: JsonError,
+    },
+    /// It says what it says in another way than the one there is.
+    #[error(
+        "it is not written in the one form a {kind} has (sorted keys, two spaces, a final newline): somebody edited it"
+    )]
+    OtherRendering {
+        /// The kind it should be.
+        kind: &'static str,
+    },
+    /// Too few trusted keys signed it.
+    #[error(
+        "{}, and {threshold} of {} {} to have signed it",
+        if *valid == 0 { "no valid signature by a trusted key".to_owned() } else { format!("{valid} trusted keys signed it") },
+        trusted.join(", "),
+        if *threshold == 1 { "has" } else { "have" }
+    )]
+    NotEnoughSignatures {
+        /// How many different trusted keys signed it.
+        valid: usize,
+        /// How many have to.
+        threshold: usize,
+        /// The names of the trusted keys.
+        trusted: Vec<String>,
+    },
+}
+
+impl<P: Payload> Signed<P> {
+    /// Signs `payload` with `key`.
+    pub fn sign(payload: P, key: &SecretKey) -> Self {
+        Self { signatures: List::one(key.sign(&signing_bytes(&payload))), signed: payload }
+    }
+
+    /// Reads a file of the branch: of bounded size, strictly parsed, and in the one rendering there is.
+    pub fn parse(bytes: &[u8]) -> Result<Self, SignedError> {
+        let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
+        let signed: Self = json::parse(bytes, P::LARGEST).map_err(malformed)?;
+        if signed.render() == bytes { Ok(signed) } else { Err(SignedError::OtherRendering { kind: P::KIND }) }
+    }
+
+    /// The file that says this.
+    pub fn render(&self) -> Vec<u8> {
+        json::render(self)
+    }
+
+    /// Believes it when enough keys of `authority` signed it.
+    pub fn verify(self, authority: &Authority) -> Result<Verified<P>, SignedError> {
+        let valid = authority.count(&signing_bytes(&self.signed), &self.signatures);
+        if valid < authority.threshold() {
+            let trusted = authority.key_ids().map(ToString::to_string).collect();
+            return Err(SignedError::NotEnoughSignatures { valid, threshold: authority.threshold(), trusted });
+        }
+        Ok(Verified { payload: self.signed })
+    }
+
+    /// Who is said to have signed it.
+    pub fn signatures(&self) -> &[Signature] {
+        &self.signatures
+    }
+
+    /// What it says, for those who only show it.
+    pub fn unverified(&self) -> &P {
+        &self.signed
+    }
+}
+
+/// A payload that enough trusted keys signed. [`Signed::verify`] alone makes one.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified<P> {
+    payload: P,
+}
+
+impl<P> std::ops::Deref for Verified<P> {
+    type Target = P;
+    fn deref(&self) -> &P {
+        &self.payload
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::model::{Agent, Draft, Metadata, Revision, Unit, UnitSpecification, UnitType};
+
+    fn unit() -> Unit {
+        let unit = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
+        Draft::new("web-1".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST)
+    }
+
+    fn key(id: &str) -> SecretKey {
+        SecretKey::generate(id.parse().unwrap()).unwrap()
+    }
+
+    fn read(bytes: &[u8], authority: &Authority) -> Result<Verified<Unit>, SignedError> {
+        Signed::parse(bytes)?.verify(authority)
+    }
+
+    #[test]
+    fn what_a_trusted_key_signed_is_believed() {
+        let key = key("claveld-1");
+        let authority = Authority::any_of(&[key.public()]).unwrap();
+        assert_eq!(*read(&Signed::sign(unit(), &key).render(), &authority).unwrap(), unit());
+    }
+
+    #[test]
+    fn the_name_of_the_key_is_only_a_hint() {
+        let key = key("claveld-1");
+        let renamed = crate::model::PublicKey::new("other".parse().unwrap(), *key.public().bytes());
+        let authority = Authority::any_of(&[renamed]).unwrap();
+        assert!(read(&Signed::sign(unit(), &key).render(), &authority).is_ok());
+    }
+
+    #[test]
+    fn what_no_trusted_key_signed_is_not() {
+        let (ours, theirs) = (key("claveld-1"), key("claveld-1"));
+        let authority = Authority::any_of(&[ours.public()]).unwrap();
+        let error = read(&Signed::sign(unit(), &theirs).render(), &authority).unwrap_err();
+        assert_eq!(error.to_string(), "no valid signature by a trusted key, and 1 of claveld-1 has to have signed it");
+    }
+
+    #[test]
+    fn a_document_does_not_pass_for_another_kind() {
+        let key = key("claveld-1");
+        let bytes = Signed::sign(unit(), &key).render();
+        let error = Signed::<Agent>::parse(&bytes).unwrap_err().to_string();
+        assert!(error.contains("`Unit` is not the kind asked for"), "{error}");
+    }
+
+    #[test]
+    fn another_rendering_of_the_same_is_refused() {
+        let key = key("claveld-1");
+        let text = String::from_utf8(Signed::sign(unit(), &key).render()).unwrap();
+        for other in [
+            text.trim_end().to_owned(),
+            text.replacen("  ", "\t", 1),
+            text.replace("web-1", "web\\u002d1"),
+            text.replace('\n', "\r\n"),
+        ] {
+            let error = Signed::<Unit>::parse(other.as_bytes()).unwrap_err();
+            assert_eq!(error, SignedError::OtherRendering { kind: "Unit" });
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn one_flipped_bit_is_enough(at: prop::sample::Index, bit in 0..8_u8) {
+            let key = key("claveld-1");
+            let authority = Authority::any_of(&[key.public()]).unwrap();
+            let mut bytes = Signed::sign(unit(), &key).render();
+            let at = at.index(bytes.len());
+            bytes[at] ^= 1 << bit;
+            // The key's name is a hint: another name there is the one change that alters nothing.
+            let keyid_changed = Signed::<Unit>::parse(&bytes).is_ok_and(|s| s.signatures[0].keyid() != key.id());
+            prop_assert_eq!(read(&bytes, &authority).is_ok(), keyid_changed);
+        }
+    }
+}
