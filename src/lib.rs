@@ -2,5 +2,6 @@
 //! lets every machine fetch, verify and switch by itself.
 
 pub mod model;
+pub mod nix;
 pub mod process;
 pub mod trust;

@@ -24,6 +24,26 @@ const STDERR_TAIL: usize = 16 << 10;
 /// How long a process group has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
+/// What `git rev-parse --local-env-vars` lists, and what a quarantine adds.
+const GIT_LOCAL_VARIABLES: [&str; 16] = [
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
+    "GIT_COMMON_DIR",
+    "GIT_CONFIG",
+    "GIT_CONFIG_COUNT",
+    "GIT_CONFIG_PARAMETERS",
+    "GIT_DIR",
+    "GIT_GRAFT_FILE",
+    "GIT_IMPLICIT_WORK_TREE",
+    "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS",
+    "GIT_OBJECT_DIRECTORY",
+    "GIT_PREFIX",
+    "GIT_QUARANTINE_PATH",
+    "GIT_REPLACE_REF_BASE",
+    "GIT_SHALLOW_FILE",
+    "GIT_WORK_TREE",
+];
+
 /// Why a program did not do what it was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
@@ -175,6 +195,13 @@ impl Invocation {
     pub fn env_remove(mut self, key: impl Into<OsString>) -> Self {
         self.environment.push((key.into(), None));
         self
+    }
+
+    /// Forgets the git repository that this process was started in: git sets these for its hooks, and whoever inherits
+    /// them works on the wrong repository.
+    #[must_use]
+    pub fn outside_any_repository(self) -> Self {
+        GIT_LOCAL_VARIABLES.iter().fold(self, Self::env_remove)
     }
 
     /// Runs in `directory`.

@@ -52,6 +52,13 @@ as_text!(Sha256Digest, pattern: "^[0-9a-f]{64}$", about: "The SHA-256 of a file'
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NarHash([u8; 32]);
 
+impl NarHash {
+    /// The hash itself.
+    pub fn bytes(&self) -> &[u8; 32] {
+        &self.0
+    }
+}
+
 impl fmt::Display for NarHash {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "sha256-{}", STANDARD.encode(self.0))

@@ -86,11 +86,14 @@ fn check_substituter(text: &str) -> Result<(), String> {
         scheme.starts_with(|c: char| c.is_ascii_lowercase())
             && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+.-".contains(c))
     });
-    if is_url || text.starts_with('/') {
-        Ok(())
-    } else {
-        Err("it has to be a URL such as https://cache.example.org, or an absolute path".to_owned())
+    if !is_url && !text.starts_with('/') {
+        return Err("it has to be a URL such as https://cache.example.org, or an absolute path".to_owned());
     }
+    let parameters = text.split_once('?').map_or("", |(_, query)| query);
+    if parameters.split('&').any(|parameter| parameter.split('=').next() == Some("trusted")) {
+        return Err("`trusted` would switch the check of signatures off".to_owned());
+    }
+    Ok(())
 }
 
 validated_text! {
@@ -208,10 +211,10 @@ mod tests {
         assert!("--impure".parse::<FlakeReference>().is_err());
         assert!("a#b".parse::<FlakeReference>().is_err());
         assert!("git+file:///srv/fleet.git?ref=main".parse::<FlakeReference>().is_ok());
-        for bad in ["--help", "daemon", "http//x", "https://a b", "Http://x"] {
+        for bad in ["--help", "daemon", "http//x", "https://a b", "Http://x", "file:///srv/cache?a=b&trusted=1"] {
             assert!(bad.parse::<Substituter>().is_err(), "{bad}");
         }
-        for good in ["https://cache.example.org", "file:///srv/cache?trusted=1", "s3://bucket", "/srv/cache"] {
+        for good in ["https://cache.example.org", "file:///srv/cache?priority=10", "s3://bucket", "/srv/cache"] {
             assert!(good.parse::<Substituter>().is_ok(), "{good}");
         }
     }

@@ -1,0 +1,123 @@
+//! Nix's commands with typed results: resolve a flake, evaluate, realise, ask a cache, set a profile.
+//!
+//! Each option's why stands beside it. What to evaluate or realise, and what follows, belongs to `evaluate` and `agent`.
+
+mod flake;
+mod store;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+pub use store::CacheEntry;
+
+use crate::process::{Invocation, ProcessError};
+
+/// Why Nix did not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum NixError {
+    /// The program failed.
+    #[error("cannot {act}: {source}")]
+    Failed {
+        /// What was being done, to what.
+        act: String,
+        /// How it failed.
+        source: ProcessError,
+    },
+    /// What it printed is not what is known of it.
+    #[error("cannot {act}: nix printed what Clavel does not understand ({why}); Clavel knows Nix 2.8 to 2.34")]
+    Unexpected {
+        /// What was being done, to what.
+        act: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+impl NixError {
+    /// Nix's own message, where Nix said something.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Failed { source: source @ ProcessError::Failed { stderr, .. }, .. } => {
+                let message = own_message(stderr);
+                if message.is_empty() { source.to_string() } else { message }
+            }
+            Self::Failed { source, .. } => source.to_string(),
+            Self::Unexpected { .. } => self.to_string(),
+        }
+    }
+}
+
+/// What Nix says in `stderr` from its error on, without the warnings before it.
+fn own_message(stderr: &str) -> String {
+    let lines = stderr.lines().skip_while(|line| !line.starts_with("error:"));
+    let message: Vec<&str> = lines.collect();
+    if message.is_empty() { stderr.trim().to_owned() } else { message.join("\n").trim().to_owned() }
+}
+
+/// The Nix of this machine.
+#[derive(Debug, Clone)]
+pub struct Nix {
+    /// A store other than the machine's own: the folder that has a `nix/store` below it.
+    store: Option<PathBuf>,
+    /// How long one command may take.
+    deadline: Duration,
+    voice: Voice,
+}
+
+/// Whether a person is there to see what Nix says while it works.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Voice {
+    /// Only errors show it.
+    Quiet,
+    /// It is passed on to standard error.
+    Aloud,
+}
+
+impl Nix {
+    /// The Nix on the PATH, with the machine's own store, where no command may take longer than `deadline`.
+    pub fn new(deadline: Duration) -> Self {
+        Self { store: None, deadline, voice: Voice::Quiet }
+    }
+
+    /// With the store below `root` in place of the machine's own.
+    #[must_use]
+    pub fn with_store(mut self, root: Option<PathBuf>) -> Self {
+        self.store = root;
+        self
+    }
+
+    /// With what Nix says while it fetches passed on, or not.
+    #[must_use]
+    pub fn with_voice(mut self, voice: Voice) -> Self {
+        self.voice = voice;
+        self
+    }
+
+    /// A run of one of Nix's programs, with what every one of them gets.
+    fn program(&self, name: &str) -> Invocation {
+        let invocation = Invocation::new(name).outside_any_repository().within(self.deadline);
+        // On a machine without the build users' group Nix warns at every start; nothing is ever built here.
+        let invocation = invocation.args(["--option", "build-users-group", ""]);
+        match &self.store {
+            Some(root) => invocation.arg("--store").arg(root.as_os_str()),
+            None => invocation,
+        }
+    }
+
+    /// `nix VERB…`, whose command line is still called experimental.
+    fn nix(&self, verb: &[&str]) -> Invocation {
+        self.program("nix").args(["--extra-experimental-features", "nix-command flakes"]).args(verb.iter().copied())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_begins_with_the_error() {
+        let stderr = "warning: Git tree is dirty\nerror: no\n\n       at flake.nix:1:2\n";
+        assert_eq!(own_message(stderr), "error: no\n\n       at flake.nix:1:2");
+        assert_eq!(own_message("odd\n"), "odd");
+    }
+}

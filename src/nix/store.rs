@@ -1,0 +1,157 @@
+//! Stores: fetching a path from its caches, asking a cache for it, setting a profile.
+
+use std::path::{Path, PathBuf};
+
+use nix_derivation::nixbase32;
+use nix_narinfo::{NarInfoSignature, TrustedPublicKey};
+use serde::Deserialize;
+
+use super::{Nix, NixError, Voice};
+use crate::model::{NarHash, NarTemplateSpecification, PublicKey, StorePath, Substituter};
+
+/// What a cache says of a path it has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheEntry {
+    nar_hash: NarHash,
+    nar_size: u64,
+    references: Vec<StorePath>,
+    #[serde(default)]
+    signatures: Vec<String>,
+}
+
+impl Nix {
+    /// Where the files of `path` are on this machine.
+    pub fn files_of(&self, path: &StorePath) -> PathBuf {
+        match &self.store {
+            Some(root) => root.join(path.to_string().trim_start_matches('/')),
+            None => PathBuf::from(path.to_string()),
+        }
+    }
+
+    /// Fetches `template`'s path and all it needs from the template's caches alone, believing the template's keys alone,
+    /// and keeps it from the garbage collector by a link at `root`. Nothing is built.
+    pub async fn realise(&self, template: &NarTemplateSpecification, root: &Path) -> Result<(), NixError> {
+        let run = self
+            .program("nix-store")
+            .args(["--realise", &template.nar_id.to_string()])
+            // A collection between this and the profile must not take the path away again.
+            .arg("--add-root")
+            .arg(root.as_os_str())
+            .args(["--max-jobs", "0", "--option", "builders", "", "--option", "fallback", "false"])
+            .args(["--option", "substituters", &joined(&template.substituters, " ")])
+            .args(["--option", "trusted-public-keys", &joined(&template.substituters_public_keys, " ")])
+            // Nix trusts the keys that this machine signs with, too; the specification is to be the only word.
+            .args(["--option", "secret-key-files", ""])
+            .args(["--option", "require-sigs", "true"])
+            // Nix remembers for an hour that a cache had no such path, and by then it mostly has.
+            .args(["--option", "narinfo-cache-negative-ttl", "0"]);
+        let run = if self.voice == Voice::Aloud { run.passing_output_on() } else { run };
+        let act = || format!("fetch {}", template.nar_id);
+        run.run().await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
+    }
+
+    /// What `cache` says of `path`; `None` when it does not have it.
+    pub async fn look_up(&self, cache: &Substituter, path: &StorePath) -> Result<Option<CacheEntry>, NixError> {
+        let act = || format!("ask {cache} for {path}");
+        // The question is for the cache; a store of our own must not answer it.
+        let nix = Self { store: None, ..self.clone() };
+        let run = nix
+            .nix(&["path-info", "--json", "--store", cache.as_str()])
+            .args(["--option", "narinfo-cache-negative-ttl", "0"])
+            .arg(path.to_string())
+            .run();
+        let output = run.await.map_err(|source| NixError::Failed { act: act(), source })?;
+        let unexpected = |error: serde_json::Error| NixError::Unexpected { act: act(), why: error.to_string() };
+        let all: PathInfo = serde_json::from_slice(&output.stdout).map_err(unexpected)?;
+        all.first().map(serde_json::from_value).transpose().map_err(unexpected)
+    }
+
+    /// Makes `path` the newest generation of `profile`.
+    pub async fn set_profile(&self, profile: &Path, path: &StorePath) -> Result<(), NixError> {
+        let run = self.program("nix-env").arg("--profile").arg(profile.as_os_str()).args(["--set", &path.to_string()]);
+        let act = || format!("set the profile {} to {path}", profile.display());
+        run.run().await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
+    }
+}
+
+fn joined<T: ToString>(items: &[T], separator: &str) -> String {
+    items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
+}
+
+/// What `nix path-info --json` prints: a list up to Nix 2.18, a map by path (null where it is not there) since 2.19.
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum PathInfo {
+    List(Vec<serde_json::Value>),
+    Map(serde_json::Map<String, serde_json::Value>),
+}
+
+impl PathInfo {
+    fn first(self) -> Option<serde_json::Value> {
+        let first = match self {
+            Self::List(list) => list.into_iter().next(),
+            Self::Map(map) => map.into_iter().next().map(|(_, value)| value),
+        };
+        first.filter(|entry| !entry.is_null() && entry["valid"] != serde_json::Value::Bool(false))
+    }
+}
+
+impl CacheEntry {
+    /// Whether one of `keys` signed this entry for `path` (Nix's manual, "Signing paths": the fingerprint).
+    pub fn is_signed_by(&self, path: &StorePath, keys: &[PublicKey]) -> bool {
+        let fingerprint = self.fingerprint(path);
+        let keys: Vec<TrustedPublicKey> =
+            keys.iter().filter_map(|key| TrustedPublicKey::parse(&key.to_string()).ok()).collect();
+        let mut signatures = self.signatures.iter().filter_map(|text| NarInfoSignature::parse(text).ok());
+        // A malformed signature is no signature; another one may be good.
+        signatures.any(|signature| signature.verify(fingerprint.as_bytes(), &keys).unwrap_or(false))
+    }
+
+    fn fingerprint(&self, path: &StorePath) -> String {
+        let hash = nixbase32::encode(self.nar_hash.bytes());
+        format!("1;{path};sha256:{hash};{};{}", self.nar_size, joined(&self.references, ","))
+    }
+
+    /// The names of the keys that are said to have signed it.
+    pub fn signers(&self) -> Vec<&str> {
+        self.signatures.iter().filter_map(|text| text.split_once(':')).map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Printed by Nix 2.8 of a path in a cache that was signed with the key below.
+    const LISTED: &str = r#"[{"path":"/nix/store/pxzcmw8rvay770ashv53bv5765sv0hfb-t",
+        "narHash":"sha256-77dlDcqTnlOIvhVcgRCg77MIUBXSOhzwYrzh+budw6g=","narSize":456,"references":[],
+        "signatures":["SIGNATURE"],"url":"nar/x.nar"}]"#;
+
+    fn entry(json: &str) -> Option<CacheEntry> {
+        let all: PathInfo = serde_json::from_str(json).unwrap();
+        all.first().map(|value| serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn a_cache_is_believed_by_its_signature_alone() {
+        let path: StorePath = "/nix/store/pxzcmw8rvay770ashv53bv5765sv0hfb-t".parse().unwrap();
+        let listed = LISTED.replace("SIGNATURE", SIGNATURE);
+        let entry = entry(&listed).unwrap();
+        let key: PublicKey = KEY.parse().unwrap();
+        assert!(entry.is_signed_by(&path, std::slice::from_ref(&key)));
+        assert_eq!(entry.signers(), ["c-1"]);
+        assert!(!entry.is_signed_by(&path, &[PublicKey::new("c-1".parse().unwrap(), [7; 32])]));
+        assert!(!CacheEntry { nar_size: 457, ..entry }.is_signed_by(&path, &[key]));
+    }
+
+    #[test]
+    fn both_shapes_of_an_absent_path_are_known() {
+        assert_eq!(entry("[]"), None);
+        assert_eq!(entry(r#"{"/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x":null}"#), None);
+    }
+
+    const KEY: &str = "c-1:zUKaRQdOh2MbC3fCvP0xWwVxdeVkF/0L1WQg6VNMcT0=";
+    const SIGNATURE: &str =
+        "c-1:CFBcSNfkQy9R8cvBewykipAUJ6FlNCVL3kuoC8Amn8eiNJ5kR8JPRP6WveaCYTkA7BlnA1DzMdwP/ao7Nf/EAQ==";
+}
