@@ -1,0 +1,149 @@
+use serde_json::json;
+
+use super::*;
+
+const HASH: &str = "35ir4klckx5pcsb9drk2xjh46sppdcry";
+const KEY: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
+
+fn source(substituters: &[&str]) -> Source {
+    let flake = "git+https://git.example.org/fleet".parse().unwrap();
+    let substituters: Vec<_> = substituters.iter().map(|s| s.parse().unwrap()).collect();
+    Source { substituters: List::try_from(substituters).unwrap(), ..Source::bare(flake) }
+}
+
+fn run(source: &Source, answers: Vec<(Output, &str, serde_json::Value)>) -> Found {
+    run_all(source, answers.into_iter().map(|(output, name, value)| ((output, name.to_owned()), Ok(value))).collect())
+}
+
+fn run_all(source: &Source, answers: Answers) -> Found {
+    let locked = LockedSource {
+        flake: source.flake.clone(),
+        locked: "git+https://git.example.org/fleet?rev=x".parse().unwrap(),
+        hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
+        revision: Some("a".repeat(40).parse().unwrap()),
+    };
+    assemble(source, &locked, "2026-01-01T00:00:00Z".parse().unwrap(), answers)
+}
+
+fn nar(name: &str) -> serde_json::Value {
+    json!({ "path": format!("/nix/store/{HASH}-{name}"), "drv": format!("/nix/store/{HASH}-{name}.drv"), "system": "x86_64-linux" })
+}
+
+fn host(name: &str) -> serde_json::Value {
+    json!({ "nar": nar(name), "substituters": ["https://host.example.org"], "substituters-public-keys": [KEY] })
+}
+
+fn failures(found: &Found) -> Vec<(&str, &str)> {
+    found.failures.iter().map(|f| (f.attribute.as_str(), f.error.as_str())).collect()
+}
+
+#[test]
+fn a_nixos_host_alone_gives_deployment_unit_and_agent() {
+    let found = run(&source(&[]), vec![(Output::NixosConfigurations, "web-1", host("web-1"))]);
+    assert_eq!(failures(&found), []);
+    let [deployment] = &found.deployments[..] else { panic!("{found:?}") };
+    assert_eq!(deployment.specification.unit.as_str(), "web-1");
+    assert_eq!(deployment.specification.template.substituters[0].as_str(), "https://host.example.org");
+    let provenance = Provenance::try_from(&deployment.metadata).unwrap();
+    assert_eq!(provenance.attribute.as_str(), "nixosConfigurations.web-1");
+    assert!(provenance.drv_path.is_some());
+    let [unit] = &found.units[..] else { panic!("{found:?}") };
+    assert_eq!((unit.specification.unit_type, unit.specification.arch.as_str()), (UnitType::Nixos, "x86_64-linux"));
+    let [agent] = &found.agents[..] else { panic!("{found:?}") };
+    assert_eq!((agent.name.as_str(), agent.specification.deployments[0].as_str()), ("web-1", "web-1"));
+}
+
+#[test]
+fn caches_come_from_the_deployment_then_the_source_then_the_host() {
+    let declared = json!({ "template": { "substituters": ["https://own.example.org"] } });
+    let first = |found: &Found| found.deployments[0].specification.template.substituters[0].to_string();
+    let hosts = vec![(Output::NixosConfigurations, "web-1", host("web-1"))];
+    let with_own = [hosts.clone(), vec![(Output::Deployments, "web-1", declared)]].concat();
+    assert_eq!(first(&run(&source(&["https://source.example.org"]), with_own)), "https://own.example.org");
+    assert_eq!(first(&run(&source(&["https://source.example.org"]), hosts.clone())), "https://source.example.org");
+    assert_eq!(first(&run(&source(&[]), hosts)), "https://host.example.org");
+}
+
+#[test]
+fn anything_else_comes_in_by_the_clavel_output() {
+    let found = run(
+        &source(&[]),
+        vec![
+            (
+                Output::Deployments,
+                "router-1",
+                json!({ "template": { "narId": nar("image") }, "metadata": { "site": "north" } }),
+            ),
+            (
+                Output::Deployments,
+                "sensor",
+                json!({ "unit": "board", "template": { "narId": { "path": format!("/nix/store/{HASH}-fw"), "drv": null, "system": null } } }),
+            ),
+            (Output::Units, "board", json!({ "type": "command", "arch": "armv7l-linux" })),
+            (Output::Agents, "gateway", json!({ "deployments": ["sensor"] })),
+        ],
+    );
+    assert_eq!(failures(&found), []);
+    let names = |names: Vec<&Name>| names.into_iter().map(ToString::to_string).collect::<Vec<_>>();
+    assert_eq!(names(found.deployments.iter().map(|d| &d.name).collect()), ["router-1", "sensor"]);
+    assert_eq!(names(found.units.iter().map(|d| &d.name).collect()), ["board", "router-1"]);
+    assert_eq!(names(found.agents.iter().map(|d| &d.name).collect()), ["gateway", "router-1"]);
+    assert_eq!(found.units[1].specification.unit_type, UnitType::Command);
+    assert_eq!(found.deployments[0].metadata.get("site").unwrap().as_str(), "north");
+}
+
+#[test]
+fn a_broken_host_is_told_and_the_others_are_there() {
+    let mut answers: Answers = BTreeMap::new();
+    answers.insert((Output::NixosConfigurations, "bad".to_owned()), Err("error: no".to_owned()));
+    answers.insert((Output::NixosConfigurations, "good".to_owned()), Ok(host("good")));
+    // It names a broken deployment, and that is not its fault.
+    answers.insert((Output::Agents, "bad".to_owned()), Ok(json!({ "deployments": ["bad"] })));
+    let found = run_all(&source(&[]), answers);
+    assert_eq!(failures(&found), [("nixosConfigurations.bad", "error: no")]);
+    assert_eq!(found.deployments.len(), 1);
+    assert_eq!(found.agents.len(), 2);
+}
+
+#[test]
+fn what_breaks_a_rule_is_told_with_its_attribute() {
+    let bad_nar = json!({ "path": "/tmp/x", "drv": null, "system": null });
+    for (answers, attribute, why) in [
+        (vec![(Output::NixosConfigurations, "my host", host("x"))], "nixosConfigurations.\"my host\"", "is not a name"),
+        (
+            vec![(Output::NixosConfigurations, "web", host("x")), (Output::NixosConfigurations, "WEB", host("x"))],
+            "nixosConfigurations.WEB",
+            "in case alone",
+        ),
+        (vec![(Output::Deployments, "a", json!({ "template": {} }))], "clavel.deployments.a", "no `template.narId`"),
+        (vec![(Output::Deployments, "a", json!({ "tmplate": {} }))], "clavel.deployments.a", "unknown field `tmplate`"),
+        (
+            vec![(Output::Deployments, "a", json!({ "template": { "narId": bad_nar } }))],
+            "clavel.deployments.a",
+            "at `template.narId.path`",
+        ),
+        (
+            vec![(
+                Output::Deployments,
+                "a",
+                json!({ "metadata": { "source": "x" }, "template": { "narId": nar("x") } }),
+            )],
+            "clavel.deployments.a",
+            "Claveld writes it itself",
+        ),
+        (
+            vec![
+                (Output::Deployments, "a", json!({ "template": { "narId": nar("x") } })),
+                (Output::Units, "a", json!({ "arch": "aarch64-linux" })),
+            ],
+            "clavel.units.a",
+            "is for x86_64-linux",
+        ),
+        (vec![(Output::Units, "a", json!({ "type": "toaster" }))], "clavel.units.a", "unknown variant `toaster`"),
+        (vec![(Output::Agents, "a", json!({ "deployments": ["no"] }))], "clavel.agents.a", "does not have"),
+    ] {
+        let found = run(&source(&[]), answers);
+        let told = failures(&found);
+        assert!(told.iter().any(|(a, e)| *a == attribute && e.contains(why)), "{told:?}");
+    }
+}

@@ -1,0 +1,82 @@
+# What Claveld asks of a flake. Evaluates to functions of the flake's outputs:
+#   names        the names of everything that could become a document, without looking at any of it
+#   all          everything, each guarded: { ok = …; } or { failed = true; } where it throws
+#   one KIND N   one of them, unguarded, so that Nix says what is wrong with it
+flake:
+let
+  inherit (builtins) attrNames deepSeq getAttr isAttrs mapAttrs removeAttrs tryEval;
+
+  outputs = flake.outputs or flake;
+  clavel = outputs.clavel or { };
+
+  kinds = {
+    nixosConfigurations = {
+      found = outputs.nixosConfigurations or { };
+      read =
+        host:
+        let
+          inherit (host.config.system.build) toplevel;
+          settings = host.config.nix.settings or { };
+        in
+        {
+          nar = nar toplevel;
+          substituters = settings.substituters or [ ];
+          substituters-public-keys = settings.trusted-public-keys or [ ];
+        };
+    };
+    deployments = {
+      found = clavel.deployments or { };
+      read =
+        deployment:
+        deployment
+        // (
+          if deployment ? template.narId then
+            { template = deployment.template // { narId = nar deployment.template.narId; }; }
+          else
+            { }
+        );
+    };
+    units = {
+      found = clavel.units or { };
+      read = unit: unit;
+    };
+    agents = {
+      found = clavel.agents or { };
+      read = agent: agent;
+    };
+  };
+
+  # A derivation's output, or a store path as text. Asking for drvPath writes the .drv and builds nothing.
+  nar =
+    value:
+    if isAttrs value then
+      {
+        path = value.outPath;
+        drv = value.drvPath or null;
+        system = value.system or null;
+      }
+    else
+      {
+        path = "${value}";
+        drv = null;
+        system = null;
+      };
+
+  guarded =
+    value:
+    let
+      result = tryEval (deepSeq value value);
+    in
+    if result.success then { ok = result.value; } else { failed = true; };
+in
+{
+  names = {
+    kinds = mapAttrs (_: kind: attrNames kind.found) kinds;
+    others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" ]);
+  };
+  all = {
+    kinds = mapAttrs (_: kind: mapAttrs (_: value: guarded (kind.read value)) kind.found) kinds;
+    others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" ]);
+  };
+  one = kind: name: (getAttr kind kinds).read (getAttr name (getAttr kind kinds).found);
+}
