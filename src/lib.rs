@@ -1,8 +1,11 @@
 //! Clavel evaluates Nix flakes once, publishes what each machine should run as signed documents on a git branch, and
 //! lets every machine fetch, verify and switch by itself.
 
+pub mod config;
 pub mod evaluate;
 pub mod model;
 pub mod nix;
 pub mod process;
+pub mod publish;
+pub mod repository;
 pub mod trust;

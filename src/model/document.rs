@@ -104,6 +104,11 @@ pub struct Document<S: Specification> {
     pub specification: S,
 }
 
+impl<S: Specification> Document<S> {
+    /// The folder of the branch that it is in.
+    pub const FOLDER: Folder = S::FOLDER;
+}
+
 impl<S: Specification> Payload for Document<S> {
     const KIND: &'static str = S::KIND;
     const PAYLOAD_TYPE: &'static str = S::PAYLOAD_TYPE;

@@ -12,9 +12,11 @@
 
 mod authority;
 mod canonical;
+mod listed;
 mod secret;
 mod signed;
 
 pub use authority::{Authority, AuthorityError};
+pub use listed::{ListedError, verify_listed};
 pub use secret::{SecretKey, SecretKeyError};
 pub use signed::{Signature, Signed, SignedError, Verified, digest};

@@ -1,0 +1,187 @@
+//! `clavel-agent.toml`.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{ConfigError, Span, Written};
+use crate::model::{List, Name, PublicKey};
+use crate::repository::{BranchName, RemoteUrl};
+use crate::trust::Authority;
+
+/// What an agent is to do.
+#[derive(Debug)]
+pub struct AgentConfig {
+    /// The agent's name on the branch.
+    pub name: Name,
+    /// The repository that carries the branch.
+    pub repository: RemoteUrl,
+    /// The branch.
+    pub branch: BranchName,
+    /// Whose signatures count.
+    pub authority: Authority,
+    /// The Deployments to take of those that the agent may ask for; all of them where none is named.
+    pub deployments: Option<List<Name, 1024>>,
+    /// What to do with each unit, by its name.
+    pub units: BTreeMap<Name, UnitConfig>,
+    /// Where the agent keeps its state.
+    pub state_directory: PathBuf,
+    /// How long to wait between two passes.
+    pub interval: Duration,
+    /// How long fetching a closure may take.
+    pub realise_deadline: Duration,
+    /// How long an activation may take.
+    pub activation_deadline: Duration,
+    /// A Nix store other than the machine's own: the folder that has `nix/store` below it.
+    pub store: Option<PathBuf>,
+    /// What is run in place of `ssh`.
+    pub ssh_command: Option<String>,
+}
+
+/// What to do with one unit.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UnitConfig {
+    /// The profile that holds what the unit runs; by its type where none is named.
+    pub profile: Option<PathBuf>,
+    /// The argv that activates a unit of type command.
+    pub command: Option<Vec<String>>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    name: Name,
+    repository: RemoteUrl,
+    branch: Option<BranchName>,
+    trusted_public_keys: List<PublicKey, 64>,
+    deployments: Option<List<Name, 1024>>,
+    state_directory: Option<PathBuf>,
+    interval: Option<Span>,
+    ssh_command: Option<String>,
+    #[serde(default)]
+    nix: NixTable,
+    #[serde(default)]
+    activate: ActivateTable,
+    #[serde(default)]
+    units: BTreeMap<Name, UnitTable>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct NixTable {
+    store: Option<PathBuf>,
+    timeout: Option<Span>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct ActivateTable {
+    timeout: Option<Span>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct UnitTable {
+    profile: Option<PathBuf>,
+    command: Option<Vec<String>>,
+}
+
+impl AgentConfig {
+    /// Where it is when nobody says otherwise.
+    pub const DEFAULT_PATH: &'static str = "/etc/clavel/clavel-agent.toml";
+
+    /// Reads the file at `path`.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        super::read::<File>(path)
+    }
+}
+
+impl Written for File {
+    type Settled = AgentConfig;
+
+    fn settle(self, directory: &Path) -> Result<AgentConfig, (&'static str, String)> {
+        const HOUR: Duration = Duration::from_hours(1);
+        let authority =
+            Authority::any_of(&self.trusted_public_keys).map_err(|error| ("trusted-public-keys", error.to_string()))?;
+        let mut units = BTreeMap::new();
+        for (name, unit) in self.units {
+            if unit.command.as_ref().is_some_and(Vec::is_empty) {
+                return Err(("units.NAME.command", format!("the command of the unit `{name}` is empty")));
+            }
+            let profile = unit.profile.map(|profile| directory.join(profile));
+            units.insert(name, UnitConfig { profile, command: unit.command });
+        }
+        Ok(AgentConfig {
+            name: self.name,
+            repository: self.repository,
+            branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,
+            authority,
+            deployments: self.deployments,
+            units,
+            state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/clavel-agent".into())),
+            interval: self.interval.map_or(Duration::from_mins(1), |span| span.0),
+            realise_deadline: self.nix.timeout.map_or(HOUR, |span| span.0),
+            activation_deadline: self.activate.timeout.map_or(HOUR / 2, |span| span.0),
+            store: self.nix.store.map(|store| directory.join(store)),
+            ssh_command: self.ssh_command,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "claveld-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
+
+    fn read(text: &str) -> Result<AgentConfig, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("clavel-agent.toml");
+        std::fs::write(&path, text).unwrap();
+        AgentConfig::read(&path)
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let small = format!("name = \"web-1\"\nrepository = \"/srv/fleet.git\"\ntrusted-public-keys = [\"{KEY}\"]\n");
+        assert_eq!(read(&small).unwrap().interval, Duration::from_mins(1));
+        for (from, to, expected) in [
+            (KEY, "", "is not a public key"),
+            (&format!("\"{KEY}\""), "", "no public key is trusted"),
+            ("name", "nmae", "unknown field `nmae`"),
+            ("\"web-1\"", "\"../x\"", "is not a name"),
+            ("name", "interval = \"0s\"\nname", "longer than nothing"),
+            ("name", "[units.web-1]\ncommand = []\n[x]\nname", "unknown field"),
+        ] {
+            let error = read(&small.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let error = read(&format!("{small}[units.r]\ncommand = []\n")).unwrap_err().to_string();
+        assert!(error.contains("the command of the unit `r` is empty"), "{error}");
+    }
+
+    #[test]
+    fn the_example_is_complete_and_right() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/clavel-agent.toml");
+        AgentConfig::read(&path).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        for key in [
+            "name",
+            "repository",
+            "branch",
+            "trusted-public-keys",
+            "deployments",
+            "state-directory",
+            "interval",
+            "ssh-command",
+            "store",
+            "timeout",
+            "profile",
+            "command",
+        ] {
+            assert!(text.contains(&format!("{key} = ")), "the example lacks {key}");
+        }
+    }
+}

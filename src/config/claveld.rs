@@ -1,0 +1,211 @@
+//! `claveld.toml`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+
+use super::{ConfigError, Span, Written};
+use crate::model::{FlakeReference, List, PublicKey, Source, Substituter};
+use crate::repository::{BranchName, RemoteUrl};
+
+const MINUTE: Duration = Duration::from_mins(1);
+const DAY: Duration = Duration::from_hours(24);
+
+/// What `claveld` is to do.
+#[derive(Debug)]
+pub struct ClaveldConfig {
+    /// The flakes to watch; at least one.
+    pub sources: Vec<Source>,
+    /// Where and how to publish.
+    pub publish: PublishConfig,
+    /// How long one run of Nix may take.
+    pub evaluation_deadline: Duration,
+    /// How often sources that nobody announces are looked at.
+    pub poll_interval: Duration,
+}
+
+/// Where and how to publish.
+#[derive(Debug)]
+pub struct PublishConfig {
+    /// The repository that carries the branch.
+    pub repository: RemoteUrl,
+    /// The branch.
+    pub branch: BranchName,
+    /// The file with the key that signs.
+    pub secret_key_file: PathBuf,
+    /// How long an index is to be believed.
+    pub validity: Duration,
+    /// Where the working copy of a repository elsewhere is kept.
+    pub state_directory: PathBuf,
+    /// What git runs in place of `ssh`.
+    pub ssh_command: Option<String>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct File {
+    state_directory: Option<PathBuf>,
+    publish: PublishTable,
+    #[serde(default)]
+    evaluate: EvaluateTable,
+    #[serde(default)]
+    watch: WatchTable,
+    #[serde(default)]
+    source: Vec<SourceTable>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct PublishTable {
+    repository: RemoteUrl,
+    branch: Option<BranchName>,
+    secret_key_file: PathBuf,
+    expires_after: Option<Span>,
+    ssh_command: Option<String>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct EvaluateTable {
+    timeout: Option<Span>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct WatchTable {
+    poll: Option<Span>,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct SourceTable {
+    flake: FlakeReference,
+    #[serde(default)]
+    substituters: List<Substituter, 32>,
+    #[serde(default)]
+    substituters_public_keys: List<PublicKey, 32>,
+}
+
+impl ClaveldConfig {
+    /// Where it is when nobody says otherwise.
+    pub const DEFAULT_PATH: &'static str = "/etc/clavel/claveld.toml";
+
+    /// Reads the file at `path`.
+    pub fn read(path: &Path) -> Result<Self, ConfigError> {
+        super::read::<File>(path)
+    }
+}
+
+impl Written for File {
+    type Settled = ClaveldConfig;
+
+    fn settle(self, directory: &Path) -> Result<ClaveldConfig, (&'static str, String)> {
+        let sources: Vec<Source> = self.source.into_iter().map(SourceTable::settle).collect();
+        if sources.is_empty() {
+            return Err(("source", "there is none, so nothing would ever be published; add a [[source]]".to_owned()));
+        }
+        let twice =
+            sources.iter().enumerate().find(|(at, s)| sources[..*at].iter().any(|other| other.flake == s.flake));
+        if let Some((_, source)) = twice {
+            return Err(("source", format!("{} is there twice", source.flake)));
+        }
+        let validity = self.publish.expires_after.map_or(7 * DAY, |span| span.0);
+        if validity < MINUTE {
+            return Err(("publish.expires-after", "less than a minute leaves agents no time to fetch".to_owned()));
+        }
+        Ok(ClaveldConfig {
+            sources,
+            publish: PublishConfig {
+                repository: self.publish.repository,
+                branch: self.publish.branch.map_or_else(default_branch, Ok)?,
+                secret_key_file: directory.join(self.publish.secret_key_file),
+                validity,
+                state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/claveld".into())),
+                ssh_command: self.publish.ssh_command,
+            },
+            evaluation_deadline: self.evaluate.timeout.map_or(10 * MINUTE, |span| span.0),
+            poll_interval: self.watch.poll.map_or(MINUTE, |span| span.0),
+        })
+    }
+}
+
+impl SourceTable {
+    fn settle(self) -> Source {
+        let Self { flake, substituters, substituters_public_keys } = self;
+        Source { flake, substituters, substituters_public_keys }
+    }
+}
+
+pub(super) fn default_branch() -> Result<BranchName, (&'static str, String)> {
+    "deployments".parse().map_err(|error| ("branch", format!("{error}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = r#"
+        [publish]
+        repository = "/srv/git/fleet.git"
+        secret-key-file = "claveld.secret"
+        [[source]]
+        flake = "git+file:///srv/git/fleet.git?ref=main"
+    "#;
+
+    fn read(text: &str) -> Result<ClaveldConfig, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("claveld.toml");
+        std::fs::write(&path, text).unwrap();
+        ClaveldConfig::read(&path)
+    }
+
+    #[test]
+    fn a_small_file_is_enough() {
+        let config = read(SMALL).unwrap();
+        assert_eq!(config.evaluation_deadline, Duration::from_mins(10));
+        assert_eq!(config.publish.validity, 7 * DAY);
+        assert!(config.publish.secret_key_file.is_absolute());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named_with_its_line() {
+        for (from, to, expected) in [
+            ("[publish]", "[publish]\nbranhc = \"x\"", "line 3"),
+            ("[publish]", "[publish]\nbranhc = \"x\"", "unknown field `branhc`"),
+            ("secret-key-file", "#", "missing field `secret-key-file`"),
+            ("/srv/git/fleet.git\"\n        secret", "--upload-pack=x\"\n        secret", "--upload-pack=x"),
+            ("[[source]]", "[evaluate]\ntimeout = \"soon\"\n[[source]]", "a length of time"),
+            ("[publish]", "state-directory = 7\n[publish]", "line 2"),
+            ("[[source]]\n", "[[source]]\nflake = \"x\"\n[[source]]\nflake = \"x\"\n[[source]]\n", "there twice"),
+            ("[publish]", "[publish", "line 2"),
+        ] {
+            let error = read(&SMALL.replacen(from, to, 1)).unwrap_err().to_string();
+            assert!(error.contains(expected) && error.contains("claveld.toml"), "{error}");
+        }
+        let error = ClaveldConfig::read(Path::new("/does/not/exist.toml")).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the configuration /does/not/exist.toml: "), "{error}");
+    }
+
+    #[test]
+    fn the_example_is_complete_and_right() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/claveld.toml");
+        ClaveldConfig::read(&path).unwrap();
+        let text = std::fs::read_to_string(path).unwrap();
+        for key in [
+            "state-directory",
+            "repository",
+            "branch",
+            "secret-key-file",
+            "expires-after",
+            "ssh-command",
+            "timeout",
+            "poll",
+            "flake",
+            "substituters",
+            "substituters-public-keys",
+        ] {
+            assert!(text.contains(&format!("{key} = ")), "the example lacks {key}");
+        }
+    }
+}

@@ -1,0 +1,97 @@
+//! Configuration files: as they are written, and the settled settings they become.
+//!
+//! Reading is strict: an unknown key is an error with its line. Nothing is looked up or contacted here.
+
+mod agent;
+mod claveld;
+
+use std::fmt;
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+pub use agent::{AgentConfig, UnitConfig};
+pub use claveld::{ClaveldConfig, PublishConfig};
+
+use crate::model::Invalid;
+
+/// The most bytes that are read of a configuration: 1 MiB.
+const LARGEST: u64 = 1 << 20;
+
+/// Why there is no configuration.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// What it says is not a configuration; the message has line and key.
+    #[error("the configuration {} is not right: {}", path.display(), why.trim_end())]
+    Malformed {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, with its line.
+        why: String,
+    },
+    /// Every key is right by itself, and something does not fit.
+    #[error("the configuration {} is not right: `{key}`: {why}", path.display())]
+    Unfit {
+        /// The file.
+        path: PathBuf,
+        /// The key to change.
+        key: &'static str,
+        /// What does not fit.
+        why: String,
+    },
+}
+
+/// A file as it is written, that becomes settings.
+trait Written: DeserializeOwned {
+    type Settled;
+    /// The settings; relative paths count from `directory`. An error names the key and what does not fit.
+    fn settle(self, directory: &Path) -> Result<Self::Settled, (&'static str, String)>;
+}
+
+fn read<W: Written>(path: &Path) -> Result<W::Settled, ConfigError> {
+    use std::io::Read as _;
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let mut text = String::new();
+    std::fs::File::open(path).map_err(unreadable)?.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
+    let malformed = |error: toml::de::Error| ConfigError::Malformed { path: path.to_owned(), why: error.to_string() };
+    let written: W = toml::from_str(&text).map_err(malformed)?;
+    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    written.settle(directory).map_err(|(key, why)| ConfigError::Unfit { path: path.to_owned(), key, why })
+}
+
+/// A length of time as people write it: `90s`, `10m`, `7d`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Span(Duration);
+
+impl FromStr for Span {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bad = |why: String| Invalid::new("a length of time", text, why);
+        let duration =
+            humantime::parse_duration(text).map_err(|e| bad(format!("{e}; write it like 90s, 10m or 7d")))?;
+        if duration.is_zero() { Err(bad("it has to be longer than nothing".to_owned())) } else { Ok(Self(duration)) }
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        humantime::format_duration(self.0).fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Span {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}

@@ -1,0 +1,371 @@
+//! What names a thing in git: a branch, a ref, a commit, a remote. Each is checked once, where it enters.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use gix::bstr::{BStr, ByteSlice as _};
+use gix::url::{ArgumentSafety, Scheme};
+use serde::{Deserialize, Serialize};
+
+use crate::model::Invalid;
+
+const LONGEST_BRANCH: usize = 200;
+
+/// Takes a type's `FromStr` and `Display` for documents and configuration too.
+macro_rules! as_string {
+    ($type:ty) => {
+        impl TryFrom<String> for $type {
+            type Error = Invalid;
+            fn try_from(text: String) -> Result<Self, Invalid> {
+                text.parse()
+            }
+        }
+
+        impl From<$type> for String {
+            fn from(value: $type) -> Self {
+                value.to_string()
+            }
+        }
+    };
+}
+
+/// The short name of a branch, like `deployments`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(try_from = "String", into = "String")]
+pub struct BranchName(String);
+
+impl BranchName {
+    /// The branch's full name, below `refs/heads/`.
+    pub fn full(&self) -> RefName {
+        RefName(format!("refs/heads/{}", self.0))
+    }
+}
+
+impl FromStr for BranchName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        check_branch(text).map_err(|why| Invalid::new("a branch name", text, why))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+fn check_branch(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > LONGEST_BRANCH {
+        return Err(format!("it has to be 1 to {LONGEST_BRANCH} bytes long"));
+    }
+    if text.starts_with('-') {
+        return Err("it may not begin with `-`, which programs take for an option".to_owned());
+    }
+    if text.starts_with("refs/") {
+        return Err("write the short name, without `refs/heads/`".to_owned());
+    }
+    let full = format!("refs/heads/{text}");
+    gix::validate::reference::branch_name(full.as_str().into()).map(drop).map_err(|error| error.to_string())
+}
+
+impl fmt::Display for BranchName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+as_string!(BranchName);
+
+/// The full name of a ref, like `refs/clavel/fetched`.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RefName(String);
+
+impl RefName {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for RefName {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid = |why: String| Invalid::new("the full name of a ref", text, why);
+        if !text.starts_with("refs/") {
+            return Err(invalid("it has to begin with `refs/`".to_owned()));
+        }
+        gix::validate::reference::name(text.into()).map_err(|error| invalid(error.to_string()))?;
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl fmt::Display for RefName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
+}
+
+/// A commit's object id. It is an address, never a reason to trust what is found there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct CommitId(gix::ObjectId);
+
+impl CommitId {
+    pub(super) fn object(self) -> gix::ObjectId {
+        self.0
+    }
+}
+
+impl From<gix::ObjectId> for CommitId {
+    fn from(id: gix::ObjectId) -> Self {
+        Self(id)
+    }
+}
+
+impl FromStr for CommitId {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid = || Invalid::new("a commit id", text, "it has to be 40 hexadecimal digits");
+        if text.len() != 40 {
+            return Err(invalid());
+        }
+        gix::ObjectId::from_hex(text.as_bytes()).map(Self).map_err(|_| invalid())
+    }
+}
+
+impl fmt::Display for CommitId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+as_string!(CommitId);
+
+/// Where a repository is: a URL or an absolute path, as git accepts them. What is displayed hides a user and password
+/// of an HTTP URL (hosts take tokens in either place); [`RemoteUrl::reveal`] has the real value.
+#[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
+#[serde(try_from = "String")]
+pub struct RemoteUrl {
+    text: String,
+    url: gix::Url,
+}
+
+impl RemoteUrl {
+    /// The URL as it was written, secrets and all: for the program that connects, never for a person.
+    pub fn reveal(&self) -> &str {
+        &self.text
+    }
+
+    /// The path, where the repository is on this machine.
+    pub fn local_path(&self) -> Option<PathBuf> {
+        (self.url.scheme == Scheme::File).then(|| self.url.path.to_path_lossy().into_owned())
+    }
+
+    /// The parsed URL.
+    pub(super) fn parsed(&self) -> &gix::Url {
+        &self.url
+    }
+
+    /// `text`, which another program wrote about this URL, without the secrets of it.
+    pub(super) fn redact(&self, text: &str) -> String {
+        let mut text = text.replace(&self.text, &self.to_string());
+        let canonical = self.url.to_bstring().to_string();
+        text = text.replace(&canonical, &self.to_string());
+        match self.url.password() {
+            Some(password) if !password.is_empty() => text.replace(password, "***"),
+            _ => text,
+        }
+    }
+}
+
+impl FromStr for RemoteUrl {
+    type Err = Invalid;
+
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let invalid = |why: String| Invalid::new("the URL of a repository", &without_userinfo(text), why);
+        check_form(text).map_err(|why| invalid(why.to_owned()))?;
+        let url = gix::url::parse(BStr::new(text)).map_err(|_| invalid("git cannot read it".to_owned()))?;
+        check_parts(&url).map_err(|why| invalid(why.to_owned()))?;
+        Ok(Self { text: text.to_owned(), url })
+    }
+}
+
+/// What can be said of a URL before it is taken apart.
+fn check_form(text: &str) -> Result<(), &'static str> {
+    if text.is_empty() {
+        return Err("it is empty");
+    }
+    if text.starts_with('-') {
+        return Err("it may not begin with `-`, which programs take for an option");
+    }
+    if text.chars().any(char::is_control) {
+        return Err("it holds a control character");
+    }
+    if text.split_once("::").is_some_and(|(helper, _)| helper.chars().all(|c| c.is_ascii_alphanumeric())) {
+        return Err("remote helpers (`ext::` and the like) run programs and are not supported");
+    }
+    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
+    match scheme {
+        Some("https" | "http" | "ssh" | "file" | "git") => Ok(()),
+        Some(_) => Err("only https, http, ssh, git and file URLs are supported"),
+        None if text.starts_with('/') => Ok(()),
+        None if text.split('/').next().is_some_and(|first| first.contains(':')) => Ok(()),
+        None => Err("write a URL, host:path, or an absolute path; a relative path depends on where Clavel is started"),
+    }
+}
+
+/// What can be said of its parts: nothing of it may reach `ssh` or `git` as an option.
+fn check_parts(url: &gix::Url) -> Result<(), &'static str> {
+    if matches!(url.host_as_argument(), ArgumentSafety::Dangerous(_)) {
+        return Err("its host begins with `-`, which ssh takes for an option");
+    }
+    if matches!(url.user_as_argument(), ArgumentSafety::Dangerous(_)) {
+        return Err("its user begins with `-`, which ssh takes for an option");
+    }
+    if url.path.starts_with(b"-") {
+        return Err("its path begins with `-`, which git takes for an option");
+    }
+    match url.scheme {
+        Scheme::Ssh if url.password().is_some() => Err("ssh takes no password from a URL; use a key"),
+        Scheme::Git if url.user().is_some() => Err("git:// knows no users"),
+        Scheme::File if url.host().is_some() => Err("a file URL has three slashes: file:///path"),
+        Scheme::File | Scheme::Git | Scheme::Ssh | Scheme::Http | Scheme::Https => match url.host() {
+            Some("") => Err("its host is missing"),
+            None if url.scheme != Scheme::File => Err("its host is missing"),
+            _ => Ok(()),
+        },
+        Scheme::Ext | Scheme::Helper(_) | Scheme::HelperUrl(_) => Err("remote helpers are not supported"),
+    }
+}
+
+/// `text` without what stands before an HTTP URL's host.
+fn without_userinfo(text: &str) -> String {
+    let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else { return text.to_owned() };
+    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
+    match rest[..end].rsplit_once('@') {
+        Some((_, host)) => format!("{scheme}://***@{host}{}", &rest[end..]),
+        None => text.to_owned(),
+    }
+}
+
+impl fmt::Display for RemoteUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&without_userinfo(&self.text))
+    }
+}
+
+impl fmt::Debug for RemoteUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "RemoteUrl({self})")
+    }
+}
+
+impl TryFrom<String> for RemoteUrl {
+    type Error = Invalid;
+
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+impl schemars::JsonSchema for RemoteUrl {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RemoteUrl".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "description": "Where a git repository is: a URL or an absolute path" })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn branch_names_follow_git_and_a_little_more() {
+        for good in ["deployments", "fleet/eu", "a.b"] {
+            assert_eq!(good.parse::<BranchName>().unwrap().full().as_str(), format!("refs/heads/{good}"));
+        }
+        let long = "x".repeat(201);
+        for bad in ["", "-x", "refs/heads/x", "HEAD", "a..b", "a b", "x.lock", "/x", "x/", "a\nb", "@{", &long] {
+            assert!(bad.parse::<BranchName>().is_err(), "{bad}");
+            assert!(serde_json::from_value::<BranchName>(bad.into()).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn commit_ids_are_forty_digits_in_text_and_json() {
+        let hex = "0123456789abcdef0123456789abcdef01234567";
+        let id: CommitId = hex.parse().unwrap();
+        assert_eq!(id.to_string(), hex);
+        assert_eq!(serde_json::to_string(&id).unwrap(), format!("\"{hex}\""));
+        assert_eq!(serde_json::from_str::<CommitId>(&format!("\"{hex}\"")).unwrap(), id);
+        for bad in ["", "0123", &hex[1..], &format!("{hex}0"), &hex.replace('0', "g")] {
+            assert!(bad.parse::<CommitId>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn urls_that_git_knows_pass() {
+        for good in [
+            "https://example.org/fleet.git",
+            "http://example.org:8080/fleet.git",
+            "ssh://git@example.org:2222/fleet.git",
+            "git@example.org:fleet.git",
+            "example.org:fleet.git",
+            "[::1]:fleet.git",
+            "git://example.org/fleet.git",
+            "file:///srv/fleet.git",
+            "/srv/fleet.git",
+            "/srv/with space/a:b.git",
+        ] {
+            let url: RemoteUrl = good.parse().unwrap();
+            assert_eq!(url.to_string(), good);
+        }
+    }
+
+    #[test]
+    fn urls_that_could_run_something_are_refused() {
+        for (bad, why) in [
+            ("", "empty"),
+            ("-oProxyCommand=x", "option"),
+            ("ssh://-oProxyCommand=x/y", "option"),
+            ("-x:y", "option"),
+            ("ssh://-u@host/y", "option"),
+            ("host:-y", "option"),
+            ("ext::sh -c x", "helpers"),
+            ("fd::3", "helpers"),
+            ("ftp://example.org/x", "only https"),
+            ("ext://x", "only https"),
+            ("fleet.git", "absolute path"),
+            ("./a:b", "absolute path"),
+            ("https://example.org/\nx", "control"),
+            ("ssh://git:secret@example.org/x", "password"),
+            ("https:///x", ""),
+            ("file://host/x", ""),
+        ] {
+            let error = bad.parse::<RemoteUrl>().unwrap_err().to_string();
+            assert!(error.contains(why), "{bad}: {error}");
+            assert!(serde_json::from_value::<RemoteUrl>(bad.into()).is_err());
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_shown() {
+        let url: RemoteUrl = "https://me:s%40crt@example.org/fleet.git".parse().unwrap();
+        assert_eq!(url.to_string(), "https://***@example.org/fleet.git");
+        assert_eq!(url.reveal(), "https://me:s%40crt@example.org/fleet.git");
+        assert!(!format!("{url:?}").contains("crt"));
+        assert_eq!(url.redact("fatal: https://me:s%40crt@example.org/fleet.git: s@crt"), format!("fatal: {url}: ***"));
+        let error = "https://me:secret@example.org/\n".parse::<RemoteUrl>().unwrap_err().to_string();
+        assert!(!error.contains("secret"), "{error}");
+    }
+
+    #[test]
+    fn local_paths_are_known() {
+        let path = |text: &str| text.parse::<RemoteUrl>().unwrap().local_path();
+        assert_eq!(path("/srv/fleet.git"), Some("/srv/fleet.git".into()));
+        assert_eq!(path("file:///srv/fleet.git"), Some("/srv/fleet.git".into()));
+        assert_eq!(path("https://example.org/fleet.git"), None);
+    }
+}

@@ -1,0 +1,104 @@
+//! The branch's documents: where they are, and reading them verified.
+
+use std::collections::BTreeMap;
+
+use super::{ReadError, Snapshot};
+use crate::model::{Document, DocumentPath, Folder, Index, Name, Payload, Revision, Sha256Digest, Specification};
+use crate::trust::{Authority, ListedError, Signed, SignedError, Verified, digest, verify_listed};
+
+/// Where the index is.
+pub const INDEX_PATH: &str = "index.json";
+/// Where the table for people is. It is not signed, and nothing reads it.
+pub const README_PATH: &str = "README.md";
+
+/// Somewhere that the files of a branch can be read from.
+pub trait Files {
+    /// The regular file at `path`, of at most `limit` bytes; `None` where there is none.
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError>;
+}
+
+impl Files for Snapshot {
+    fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        Self::read(self, path, limit)
+    }
+}
+
+/// Files in memory.
+impl Files for BTreeMap<String, Vec<u8>> {
+    fn read(&self, path: &str, _limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        Ok(self.get(path).cloned())
+    }
+}
+
+/// Why the branch cannot be read, or not be believed.
+#[derive(Debug, thiserror::Error)]
+pub enum BranchError {
+    /// It has no index, so Clavel did not make it.
+    #[error("this is not a branch of Clavel: it has no {INDEX_PATH}")]
+    NotClavels,
+    /// The index is not to be believed.
+    #[error("the index is not to be believed: {0}")]
+    Index(SignedError),
+    /// A document is not to be believed.
+    #[error(transparent)]
+    Document(#[from] ListedError),
+    /// Git could not read it.
+    #[error(transparent)]
+    Read(#[from] ReadError),
+}
+
+/// An index that was verified, with the digest of its file.
+#[derive(Debug, Clone)]
+pub struct VerifiedIndex {
+    /// What it says.
+    pub index: Verified<Index>,
+    /// The SHA-256 of its file.
+    pub digest: Sha256Digest,
+}
+
+/// The branch at one commit, read by somebody who believes one authority.
+#[derive(Debug)]
+pub struct Branch<'a, F> {
+    files: &'a F,
+    authority: &'a Authority,
+}
+
+impl VerifiedIndex {
+    /// The names of all documents in one folder.
+    pub fn names(&self, folder: Folder) -> Vec<Name> {
+        let listed = self.index.documents.iter().map(|(path, _)| path);
+        listed.filter(|path| path.folder() == folder).map(|path| path.name().clone()).collect()
+    }
+
+    /// The revision that is listed for a document.
+    pub fn revision(&self, path: &DocumentPath) -> Option<Revision> {
+        self.index.documents.get(path).map(|entry| entry.revision)
+    }
+}
+
+impl<'a, F: Files> Branch<'a, F> {
+    /// The branch with these files.
+    pub fn new(files: &'a F, authority: &'a Authority) -> Self {
+        Self { files, authority }
+    }
+
+    /// Its index.
+    pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
+        let bytes = self.files.read(INDEX_PATH, Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
+        let index =
+            Signed::parse(&bytes).and_then(|signed| signed.verify(self.authority)).map_err(BranchError::Index)?;
+        Ok(VerifiedIndex { index, digest: digest(&bytes) })
+    }
+
+    /// One of its documents, as `index` lists it.
+    pub fn document<S: Specification>(
+        &self,
+        index: &VerifiedIndex,
+        name: &Name,
+    ) -> Result<Verified<Document<S>>, BranchError> {
+        let path = DocumentPath::new(S::FOLDER, name.clone());
+        let listed = index.index.documents.get(&path).is_some();
+        let bytes = if listed { self.files.read(path.as_str(), Document::<S>::LARGEST)? } else { None };
+        Ok(verify_listed(&path, bytes.as_deref(), &index.index, self.authority)?)
+    }
+}

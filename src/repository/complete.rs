@@ -1,0 +1,93 @@
+//! Whether a commit can be read to its last file. A fetch that ends well does not say so: a pack may lack what its commits
+//! name, and git would notice only when it is read.
+
+use std::collections::HashSet;
+
+use gix::ObjectId;
+use gix::objs::Kind;
+
+use super::address::CommitId;
+use super::snapshot::{Mode, ReadError, Reader};
+
+/// How much of the history has to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum History {
+    /// The commit alone.
+    None,
+    /// Every commit back to the first, or to where a shallow repository says that it ends.
+    Commits,
+}
+
+/// Checks that every tree and blob of `tip` is there, and as much of its history as is asked for. What `known`, an
+/// earlier tip that was checked already, holds too is not looked at again.
+pub(super) fn check(
+    repository: &gix::Repository,
+    tip: CommitId,
+    known: Option<CommitId>,
+    history: History,
+) -> Result<(), ReadError> {
+    let mut seen = HashSet::new();
+    if let Some(known) = known {
+        let reader = Reader { repository, commit: known };
+        if let Err(error) = walk(&reader, &mut seen, Visit::TreesOnly) {
+            // What was checked once is broken now: nothing of it is taken for granted.
+            tracing::warn!(%error, "the last fetched commit cannot be read any more");
+            seen.clear();
+        }
+    }
+    walk(&Reader { repository, commit: tip }, &mut seen, Visit::Everything)?;
+    match history {
+        History::None => Ok(()),
+        History::Commits => check_history(repository, tip, known),
+    }
+}
+
+/// What a walk looks at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Visit {
+    /// Trees are read; what they name is taken as seen.
+    TreesOnly,
+    /// Trees are read, and files are looked up.
+    Everything,
+}
+
+fn walk(reader: &Reader<'_>, seen: &mut HashSet<ObjectId>, visit: Visit) -> Result<(), ReadError> {
+    let mut folders = vec![(String::new(), reader.root()?)];
+    while let Some((path, tree)) = folders.pop() {
+        // Each tree once, so that no nest of a few trees unfolds into endless paths.
+        if !seen.insert(tree) {
+            continue;
+        }
+        for (name, mode, id) in reader.entries(if path.is_empty() { "/" } else { &path }, tree)? {
+            let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
+            match mode {
+                Mode::Folder => folders.push((below, id)),
+                // The commit of another repository is never here.
+                Mode::Submodule => {}
+                Mode::File | Mode::Executable | Mode::Symlink | Mode::Other(_) => {
+                    if seen.insert(id) && visit == Visit::Everything {
+                        reader.size(&below, id, Kind::Blob)?;
+                    }
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn check_history(repository: &gix::Repository, tip: CommitId, known: Option<CommitId>) -> Result<(), ReadError> {
+    let boundary = repository.shallow_commits().ok().flatten();
+    let ends: HashSet<ObjectId> = boundary.iter().flat_map(|commits| commits.iter().copied()).collect();
+    let mut seen: HashSet<ObjectId> = known.map(CommitId::object).into_iter().collect();
+    let mut commits = vec![tip.object()];
+    while let Some(id) = commits.pop() {
+        if !seen.insert(id) {
+            continue;
+        }
+        let parents = Reader { repository, commit: id.into() }.parents()?;
+        if !ends.contains(&id) {
+            commits.extend(parents);
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,263 @@
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::time::Instant;
+
+use super::super::fixture::{self, Bench};
+use super::*;
+
+fn fetch_with(into: &Repository, url: &str, depth: Depth, ssh_command: Option<&str>) -> Result<Fetched, FetchError> {
+    into.fetch(&FetchRequest {
+        url: &url.parse().unwrap(),
+        branch: &fixture::branch(),
+        into: &fetched_ref(),
+        depth,
+        ssh_command,
+        interrupt: &AtomicBool::new(false),
+    })
+}
+
+fn fetch(into: &Repository, url: &str) -> Result<Fetched, FetchError> {
+    fetch_with(into, url, Depth::Tip, None)
+}
+
+fn fetched_ref() -> RefName {
+    "refs/clavel/fetched".parse().unwrap()
+}
+
+fn file(repository: &Repository, commit: CommitId, path: &str) -> String {
+    let bytes = repository.snapshot(commit).unwrap().read(path, 1 << 20).unwrap().unwrap();
+    String::from_utf8(bytes).unwrap()
+}
+
+/// A bench with a remote and a cache, and the remote's URL.
+fn remote_and_cache(bench: &Bench) -> (Repository, Repository, String) {
+    let url = format!("file://{}", bench.path().join("remote.git").display());
+    (bench.repository("remote.git"), bench.repository("cache.git"), url)
+}
+
+#[test]
+fn a_branch_is_followed() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let mut tip = fixture::put(&remote, None, &[("a.json", "0"), ("d/b.json", "0")]);
+    tip = fixture::put(&remote, Some(tip), &[("a.json", "1")]);
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
+    assert_eq!(cache.tip_of_ref(&fetched_ref()).unwrap(), Some(tip));
+    assert_eq!(file(&cache, tip, "a.json"), "1");
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Unchanged(tip));
+    for number in 2..6 {
+        tip = fixture::put(&remote, Some(tip), &[("d/b.json", &number.to_string())]);
+        assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
+        assert_eq!(file(&cache, tip, "d/b.json"), number.to_string());
+    }
+    let path = bench.path().join("cache.git");
+    // The first fetch brought one commit, not the history before it; nothing was left behind.
+    assert_eq!(fixture::git(&path, &["rev-list", "--count", "refs/clavel/fetched"]), "5");
+    assert_eq!(fixture::git(&path, &["for-each-ref", "--format=%(refname)"]), "refs/clavel/fetched");
+    assert_eq!(cache.pack_count().unwrap(), 5);
+    assert_eq!(kept_packs(&path), 0);
+    fixture::git(&path, &["fsck", "--strict"]);
+}
+
+fn kept_packs(repository: &Path) -> usize {
+    let entries = fs::read_dir(repository.join("objects/pack")).unwrap();
+    entries.filter(|e| e.as_ref().unwrap().path().extension().is_some_and(|e| e == "keep")).count()
+}
+
+#[test]
+fn rewritten_history_is_accepted() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let first = fixture::put(&remote, None, &[("a.json", "1")]);
+    let second = fixture::put(&remote, Some(first), &[("a.json", "2")]);
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
+    fixture::git(&bench.path().join("remote.git"), &["update-ref", "-d", "refs/heads/deployments"]);
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::BranchMissing);
+    assert_eq!(cache.tip_of_ref(&fetched_ref()).unwrap(), Some(second));
+    let other = fixture::put(&remote, None, &[("a.json", "other")]);
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(other));
+    assert_eq!(file(&cache, other, "a.json"), "other");
+    // Back to a commit that the cache still has: nothing to receive, and the ref moves all the same.
+    let back = ["update-ref", "refs/heads/deployments", &second.to_string()];
+    fixture::git(&bench.path().join("remote.git"), &back);
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
+    fixture::git(&bench.path().join("cache.git"), &["fsck", "--strict", "--no-dangling"]);
+}
+
+#[test]
+fn the_whole_history_is_fetched_when_asked_for() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let first = fixture::put(&remote, None, &[("a.json", "1")]);
+    let second = fixture::put(&remote, Some(first), &[("a.json", "2")]);
+    let path = bench.path().join("cache.git");
+    let count = || fixture::git(&path, &["rev-list", "--count", "refs/clavel/fetched"]);
+    assert_eq!(fetch_with(&cache, &url, Depth::Full, None).unwrap(), Fetched::Moved(second));
+    assert_eq!(count(), "2");
+    let third = fixture::put(&remote, Some(second), &[("a.json", "3")]);
+    assert_eq!(fetch_with(&cache, &url, Depth::Full, None).unwrap(), Fetched::Moved(third));
+    assert_eq!(count(), "3");
+    assert!(!path.join("shallow").exists());
+    fixture::git(&path, &["fsck", "--strict"]);
+}
+
+#[test]
+fn a_shallow_cache_grows_to_the_whole_history() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let first = fixture::put(&remote, None, &[("a.json", "1")]);
+    let second = fixture::put(&remote, Some(first), &[("a.json", "2")]);
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
+    let third = fixture::put(&remote, Some(second), &[("a.json", "3")]);
+    assert_eq!(fetch_with(&cache, &url, Depth::Full, None).unwrap(), Fetched::Moved(third));
+    let path = bench.path().join("cache.git");
+    assert_eq!(fixture::git(&path, &["rev-list", "--count", "refs/clavel/fetched"]), "3");
+}
+
+#[test]
+fn a_missing_branch_is_no_error_and_a_missing_repository_is() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::BranchMissing);
+    let change = [super::super::Change::Put { path: "a".to_owned(), bytes: vec![] }];
+    fixture::commit(&remote, None, &change).unwrap();
+    let path = bench.path().join("remote.git");
+    fixture::git(&path, &["update-ref", "refs/heads/deployments-2", "deployments"]);
+    fixture::git(&path, &["update-ref", "-d", "refs/heads/deployments"]);
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::BranchMissing);
+    let error = fetch(&cache, "file:///nowhere/at-all.git").unwrap_err();
+    assert!(matches!(error, FetchError::RepositoryNotFound { .. }), "{error}");
+    let error = fetch(&cache, &bench.path().display().to_string()).unwrap_err();
+    assert!(matches!(error, FetchError::RepositoryNotFound { .. }), "{error}");
+    assert_eq!(error.remedy(), Remedy::Operator);
+}
+
+#[test]
+fn an_unreachable_remote_is_named_without_its_secret() {
+    let bench = Bench::new();
+    let cache = bench.repository("cache.git");
+    for url in ["http://me:secret@127.0.0.1:1/x.git", "git://127.0.0.1:1/x.git"] {
+        let error = fetch(&cache, url).unwrap_err();
+        assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
+        assert!(error.to_string().contains("127.0.0.1:1/x.git"), "{error}");
+        assert!(error.to_string().contains("`deployments`"), "{error}");
+        assert!(!format!("{error} {error:?}").contains("secret"), "{error:?}");
+        assert_eq!(error.remedy(), Remedy::TryAgain);
+    }
+    let error = fetch_with(&cache, "ssh://host.invalid/x.git", Depth::Tip, Some("false")).unwrap_err();
+    assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
+}
+
+#[test]
+fn an_interrupted_fetch_says_so() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    fixture::put(&remote, None, &[("a.json", "1")]);
+    let interrupted = cache.fetch(&FetchRequest {
+        url: &url.parse().unwrap(),
+        branch: &fixture::branch(),
+        into: &fetched_ref(),
+        depth: Depth::Tip,
+        ssh_command: None,
+        interrupt: &AtomicBool::new(true),
+    });
+    assert!(matches!(interrupted, Err(FetchError::Interrupted { .. })), "{interrupted:?}");
+    assert_eq!(cache.tip_of_ref(&fetched_ref()).unwrap(), None);
+    assert!(matches!(fetch(&cache, &url), Ok(Fetched::Moved(_))));
+}
+
+/// An ssh in whose place a script serves `repository`, packing what `packs` prints the names of.
+fn server(bench: &Bench, repository: &Path, packs: &str) -> String {
+    let script = |name: &str, text: String| {
+        let path = bench.path().join(name);
+        fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+        path.display().to_string()
+    };
+    let hook = script("hook", format!("cat > /dev/null; {packs} | git pack-objects --stdout -q"));
+    let repository = repository.display();
+    script("server", format!("exec git -c uploadpack.packObjectsHook={hook} upload-pack {repository}"))
+}
+
+#[test]
+fn an_incomplete_pack_is_refused_and_healed_by_the_next_fetch() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let path = bench.path().join("remote.git");
+    let ssh = "ssh://host/x.git";
+    let first = fixture::put(&remote, None, &[("a.json", "1"), ("d/b.json", "1")]);
+    let commit_only = server(&bench, &path, "git rev-parse deployments");
+    // At first, and on top of what was fetched: neither the ref nor anything else is left of it.
+    let refused = |lacking: &str, script: &str| {
+        let before = (cache.tip_of_ref(&fetched_ref()).unwrap(), cache.pack_count().unwrap());
+        let error = fetch_with(&cache, ssh, Depth::Tip, Some(script)).unwrap_err();
+        assert!(matches!(&error, FetchError::Incomplete { source: ReadError::Missing { .. }, .. }), "{error}");
+        assert!(error.to_string().contains(lacking), "{error}");
+        assert_eq!(before, (cache.tip_of_ref(&fetched_ref()).unwrap(), cache.pack_count().unwrap()));
+        assert_eq!(kept_packs(&bench.path().join("cache.git")), 0);
+    };
+    refused("`/`", &commit_only);
+    assert!(!bench.path().join("cache.git/shallow").exists());
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(first));
+    let second = fixture::put(&remote, Some(first), &[("d/b.json", "2")]);
+    refused("`/`", &commit_only);
+    let trees_only = "git rev-parse deployments deployments^{tree} deployments:d";
+    refused("`d/b.json`", &server(&bench, &path, trees_only));
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
+    assert_eq!(file(&cache, second, "d/b.json"), "2");
+    fixture::git(&bench.path().join("cache.git"), &["fsck", "--strict"]);
+}
+
+#[test]
+fn a_broken_cache_asks_to_be_started_afresh() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let tip = fixture::put(&remote, None, &[("a.json", "1")]);
+    // The commit without its tree, as a power cut may leave it.
+    let path = bench.path().join("remote.git");
+    let (name, bytes) = (tip.to_string(), fixture::git(&path, &["cat-file", "commit", "deployments"]));
+    let input = format!("{bytes}\n");
+    let copied = ["hash-object", "-t", "commit", "-w", "--stdin"];
+    assert_eq!(fixture::git_with_input(&bench.path().join("cache.git"), &copied, &input), name);
+    fs::write(bench.path().join("cache.git/shallow"), format!("{name}\n")).unwrap();
+    let error = fetch(&cache, &url).unwrap_err();
+    assert!(matches!(error, FetchError::Broken { .. }), "{error}");
+    assert_eq!(error.remedy(), Remedy::StartAfresh);
+    let cache = cache.start_afresh().unwrap();
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
+}
+
+#[test]
+fn what_was_fetched_whole_can_be_pushed_on() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let first = fixture::put(&remote, None, &[("a.json", "1")]);
+    assert_eq!(fetch_with(&cache, &url, Depth::Full, None).unwrap(), Fetched::Moved(first));
+    let path = bench.path().join("cache.git");
+    fixture::git(&path, &["update-ref", "refs/heads/deployments", &first.to_string()]);
+    let second = fixture::put(&cache, Some(first), &[("a.json", "2")]);
+    fixture::git(&path, &["push", "-q", &url, "deployments"]);
+    assert_eq!(remote.tip(&fixture::branch()).unwrap(), Some(second));
+}
+
+/// Not a test of a promise: `cargo test --release --lib -- --ignored --nocapture no_op` measures.
+#[test]
+#[ignore = "it measures"]
+#[expect(clippy::print_stderr, reason = "a measurement is for whoever runs it")]
+fn time_of_a_no_op_poll() {
+    const ROUNDS: u32 = 200;
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    fixture::put(&remote, None, &[("a.json", "1")]);
+    assert!(matches!(fetch(&cache, &url), Ok(Fetched::Moved(_))));
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        assert!(matches!(fetch(&cache, &url), Ok(Fetched::Unchanged(_))));
+    }
+    eprintln!("fetch: {:?}", start.elapsed() / ROUNDS);
+    let start = Instant::now();
+    for _ in 0..ROUNDS {
+        fixture::git(bench.path(), &["ls-remote", &url, "refs/heads/deployments"]);
+    }
+    eprintln!("git ls-remote: {:?}", start.elapsed() / ROUNDS);
+}

@@ -1,0 +1,291 @@
+//! One repository on disk: opening or creating it, and reading where its refs stand.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use gix::create::Kind;
+
+use super::address::{BranchName, CommitId, RefName};
+
+/// How many packs a cache may gather: every fetch adds one, and a lookup asks them all.
+const MANY_PACKS: usize = 24;
+/// The largest object that is ever inflated: 64 MiB, a hundred times the largest document. A hostile pack of less than a
+/// megabyte can otherwise unfold into any amount of memory.
+const LARGEST_OBJECT: u64 = 64 << 20;
+
+/// Git's own trouble with a repository, in one line.
+#[derive(Debug, thiserror::Error)]
+#[error("cannot {act}: {why}")]
+pub struct GitError {
+    /// What was being done, to what.
+    pub act: String,
+    /// What stood in the way.
+    pub why: String,
+}
+
+impl GitError {
+    pub(super) fn new(act: impl Into<String>, why: &gix::Error) -> Self {
+        Self { act: act.into(), why: in_one_line(why) }
+    }
+
+    pub(super) fn io(act: impl Into<String>, why: &io::Error) -> Self {
+        Self { act: act.into(), why: why.to_string() }
+    }
+}
+
+/// An error of gix with all of its causes: gix itself displays the outermost, which seldom says what happened.
+pub(super) fn in_one_line(error: &gix::Error) -> String {
+    let mut parts: Vec<String> = Vec::new();
+    for cause in error.iter_errors() {
+        let cause = cause.to_string();
+        if !parts.iter().any(|part| part.contains(&cause)) {
+            parts.push(cause);
+        }
+    }
+    parts.join(": ")
+}
+
+/// Why a repository cannot be opened or created.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// Nothing that git knows is there.
+    #[error("cannot open the git repository {}: {why}; create it with `git init --bare`, or correct the path", path.display())]
+    NotARepository {
+        /// Where it was looked for.
+        path: PathBuf,
+        /// What was found instead.
+        why: String,
+    },
+    /// Its refs are stored in a way that Clavel cannot read.
+    #[error(
+        "cannot use the git repository {}: it uses reftable, which is not supported; \
+         convert it with `git refs migrate --ref-format=files`",
+        path.display()
+    )]
+    Reftable {
+        /// Where it is.
+        path: PathBuf,
+    },
+    /// It could not be created.
+    #[error("cannot create a bare git repository at {}: {why}", path.display())]
+    NotCreated {
+        /// Where it should be.
+        path: PathBuf,
+        /// What stood in the way.
+        why: String,
+    },
+    /// A cache could not be thrown away.
+    #[error("cannot start the cache {} afresh: {why}; delete the folder by hand", path.display())]
+    NotRemoved {
+        /// Where it is.
+        path: PathBuf,
+        /// What stood in the way.
+        why: String,
+    },
+}
+
+/// A git repository on this machine. Nothing of it is ever checked out, and the machine's git configuration has no say.
+#[derive(Debug, Clone)]
+pub struct Repository {
+    inner: gix::ThreadSafeRepository,
+    path: PathBuf,
+}
+
+impl Repository {
+    /// The repository at `path`: a bare one, a work tree, or a work tree's `.git`.
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        let inner = gix::ThreadSafeRepository::open_opts(path, options())
+            .map_err(|error| OpenError::NotARepository { path: path.to_owned(), why: in_one_line(&error) })?;
+        let repository = Self { inner, path: path.to_owned() };
+        // gix would say of every ref that there is none.
+        let local = repository.local();
+        let format = local.config_snapshot().string("extensions.refStorage");
+        if format.is_some_and(|format| format != "files") || local.common_dir().join("reftable").exists() {
+            return Err(OpenError::Reftable { path: path.to_owned() });
+        }
+        Ok(repository)
+    }
+
+    /// The repository at `path`, which becomes a new bare one where nothing or an empty folder is.
+    pub fn open_or_create_bare(path: &Path) -> Result<Self, OpenError> {
+        let not_created = |why: String| OpenError::NotCreated { path: path.to_owned(), why };
+        let empty = match fs::read_dir(path) {
+            Ok(mut entries) => entries.next().is_none(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(not_created(error.to_string())),
+        };
+        if empty {
+            fs::create_dir_all(path).map_err(|error| not_created(error.to_string()))?;
+            gix::ThreadSafeRepository::init_opts(path, Kind::Bare, gix::create::Options::default(), options())
+                .map_err(|error| not_created(in_one_line(&error)))?;
+        }
+        Self::open(path)
+    }
+
+    /// The folder with the refs and objects.
+    pub fn git_dir(&self) -> PathBuf {
+        self.local().common_dir().to_owned()
+    }
+
+    /// The commit that `branch` is at; `None` where there is no such branch.
+    pub fn tip(&self, branch: &BranchName) -> Result<Option<CommitId>, GitError> {
+        self.tip_of_ref(&branch.full())
+    }
+
+    /// The commit that the ref `name` is at; `None` where there is no such ref.
+    pub fn tip_of_ref(&self, name: &RefName) -> Result<Option<CommitId>, GitError> {
+        let act = || format!("read the ref `{name}` of {}", self.path.display());
+        let local = self.local();
+        let found = local.try_find_reference(name.as_str()).map_err(|error| GitError::new(act(), &error))?;
+        let Some(reference) = found else { return Ok(None) };
+        match reference.target().try_id() {
+            Some(id) => Ok(Some(id.to_owned().into())),
+            // Whoever moves a symbolic ref moves another branch than the one that was named.
+            None => Err(GitError { act: act(), why: "it is a symbolic ref; name the branch it points to".to_owned() }),
+        }
+    }
+
+    /// How many packs have gathered.
+    pub fn pack_count(&self) -> Result<usize, GitError> {
+        let packs = self.git_dir().join("objects/pack");
+        let act = || format!("count the packs in {}", packs.display());
+        let entries = fs::read_dir(&packs).map_err(|error| GitError::io(act(), &error))?;
+        Ok(entries.filter_map(Result::ok).filter(|e| e.path().extension().is_some_and(|e| e == "pack")).count())
+    }
+
+    /// Whether so many packs have gathered that a cache is better thrown away, with [`Repository::start_afresh`].
+    pub fn has_many_packs(&self) -> Result<bool, GitError> {
+        Ok(self.pack_count()? > MANY_PACKS)
+    }
+
+    /// Deletes the repository and creates an empty one in its place. Only for a cache, from which nothing is lost that
+    /// the next fetch does not bring back: the agent's, never the one that `claveld` publishes from.
+    pub fn start_afresh(self) -> Result<Self, OpenError> {
+        let path = self.path.clone();
+        let not_removed = |why: String| OpenError::NotRemoved { path: path.clone(), why };
+        if self.local().workdir().is_some() || !path.join("objects").is_dir() {
+            return Err(not_removed("it is not a bare repository, so it is somebody's work".to_owned()));
+        }
+        let mut aside = path.clone().into_os_string();
+        aside.push(".discarded");
+        let aside = PathBuf::from(aside);
+        // Renamed first, so that a power cut never leaves half a repository under the name that will be opened.
+        remove_if_there(&aside).map_err(|error| not_removed(error.to_string()))?;
+        fs::rename(&path, &aside).map_err(|error| not_removed(error.to_string()))?;
+        let fresh = Self::open_or_create_bare(&path)?;
+        remove_if_there(&aside).map_err(|error| not_removed(error.to_string()))?;
+        Ok(fresh)
+    }
+
+    /// The path it was opened at, for errors.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// A handle that shares nothing with any other: what it saw of a pack that is thrown away is forgotten with it.
+    pub(super) fn apart(&self) -> Result<gix::Repository, GitError> {
+        let opened = gix::ThreadSafeRepository::open_opts(&self.path, options());
+        let act = || format!("open the git repository {}", self.path.display());
+        Ok(opened.map_err(|error| GitError::new(act(), &error))?.to_thread_local())
+    }
+
+    /// A handle for this thread.
+    pub(super) fn local(&self) -> gix::Repository {
+        self.inner.to_thread_local()
+    }
+}
+
+fn remove_if_there(path: &Path) -> io::Result<()> {
+    match fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// How every repository is opened.
+fn options() -> gix::open::Options {
+    let mut permissions = gix::open::Permissions::isolated();
+    // A machine behind a proxy says so in its environment; this opens http_proxy and its kin, and nothing else.
+    permissions.env.http_transport = gix::sec::Permission::Allow;
+    let mut overrides = vec![
+        // A reflog of a published branch helps nobody, and failing to write one must not fail a publication.
+        "core.logAllRefUpdates=false".to_owned(),
+        // Objects are what their ids say: no refs/replace.
+        "core.useReplaceRefs=false".to_owned(),
+        // Two writers wait for each other a moment; the compare-and-swap then tells who was first.
+        "core.filesRefLockTimeout=2000".to_owned(),
+        "core.packedRefsTimeout=2000".to_owned(),
+        format!("gitoxide.objects.allocLimit={LARGEST_OBJECT}"),
+        // Only version 2 lists one branch without listing all of them.
+        "protocol.version=2".to_owned(),
+        // A server that no longer answers, or drips, is given up.
+        "gitoxide.http.connectTimeout=30000".to_owned(),
+        "http.lowSpeedLimit=100".to_owned(),
+        "http.lowSpeedTime=60".to_owned(),
+    ];
+    if let Ok(certificates) = std::env::var("SSL_CERT_FILE") {
+        // What every other program of the machine trusts (Nix sets it); gix does not look at it by itself.
+        overrides.push(format!("http.sslCAInfo={certificates}"));
+    }
+    gix::open::Options::isolated().permissions(permissions).config_overrides(overrides)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, Bench};
+    use super::*;
+
+    #[test]
+    fn what_was_created_is_opened_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("a/b.git");
+        let first = Repository::open_or_create_bare(&path).unwrap();
+        assert_eq!(first.tip(&fixture::branch()).unwrap(), None);
+        Repository::open_or_create_bare(&path).unwrap();
+        assert!(matches!(Repository::open(&dir.path().join("a")), Err(OpenError::NotARepository { .. })));
+        fs::write(dir.path().join("a/file"), "x").unwrap();
+        assert!(Repository::open_or_create_bare(&dir.path().join("a")).is_err());
+    }
+
+    #[test]
+    fn a_work_tree_leads_to_its_repository() {
+        let bench = Bench::new();
+        fixture::git(bench.path(), &["init", "-q", "tree"]);
+        let tree = bench.path().join("tree");
+        let opened = Repository::open(&tree).unwrap();
+        assert_eq!(opened.git_dir(), tree.join(".git"));
+        assert!(matches!(opened.start_afresh(), Err(OpenError::NotRemoved { .. })));
+        assert!(tree.join(".git").is_dir());
+    }
+
+    #[test]
+    fn reftable_is_refused_by_name() {
+        let bench = Bench::new();
+        fixture::git(bench.path(), &["init", "-q", "--bare", "--ref-format=reftable", "r.git"]);
+        let error = Repository::open(&bench.path().join("r.git")).unwrap_err();
+        assert!(matches!(error, OpenError::Reftable { .. }), "{error}");
+        assert!(error.to_string().contains("uses reftable, which is not supported"));
+    }
+
+    #[test]
+    fn a_symbolic_branch_is_refused() {
+        let bench = Bench::new();
+        let repository = bench.repository("r.git");
+        fixture::git(&bench.path().join("r.git"), &["symbolic-ref", "refs/heads/deployments", "refs/heads/other"]);
+        let error = repository.tip(&fixture::branch()).unwrap_err();
+        assert!(error.to_string().contains("symbolic"), "{error}");
+    }
+
+    #[test]
+    fn starting_afresh_leaves_an_empty_repository() {
+        let bench = Bench::new();
+        let repository = bench.repository("r.git");
+        fixture::put(&repository, None, &[("a.json", "1")]);
+        let fresh = repository.start_afresh().unwrap();
+        assert_eq!(fresh.tip(&fixture::branch()).unwrap(), None);
+        assert_eq!(fresh.pack_count().unwrap(), 0);
+        assert!(!fresh.has_many_packs().unwrap());
+        assert!(!bench.path().join("r.git.discarded").exists());
+    }
+}

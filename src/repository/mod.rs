@@ -1,0 +1,24 @@
+//! The branch as git holds it: reading a commit without checking it out, committing with compare-and-swap, fetching one
+//! branch, and pushing it.
+//!
+//! Everything that touches a git object, a ref or a remote stands here. What the bytes mean beyond their paths
+//! (signatures, roles, who may say what) is `trust`'s, and when to fetch or publish is `agent`'s and `publish`'s.
+
+mod address;
+mod branch;
+mod commit;
+mod complete;
+mod fetch;
+#[cfg(test)]
+mod fixture;
+mod git;
+mod push;
+mod snapshot;
+
+pub use address::{BranchName, CommitId, RefName, RemoteUrl};
+pub use branch::{Branch, BranchError, Files, INDEX_PATH, README_PATH, VerifiedIndex};
+pub use commit::{Change, CommitError, Identity, NewCommit};
+pub use fetch::{Depth, FetchError, FetchRequest, Fetched, Remedy};
+pub use git::{GitError, OpenError, Repository};
+pub use push::{Push, PushError};
+pub use snapshot::{Entry, Mode, ReadError, Snapshot};

@@ -1,0 +1,393 @@
+//! A commit's files, read from the object database: nothing is checked out, so no link is followed, no filter is run and
+//! no path of the branch ever becomes a path of this machine.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
+use std::rc::Rc;
+
+use gix::ObjectId;
+use gix::bstr::{BString, ByteSlice as _};
+use gix::objs::{Kind, TreeRefIter};
+
+use super::address::CommitId;
+use super::git::{Repository, in_one_line};
+
+/// The largest tree object that is read: 16 MiB, some 200,000 names in one folder.
+const LARGEST_TREE: u64 = 16 << 20;
+
+/// The largest commit object that is read: 1 MiB of message is more than anyone writes.
+const LARGEST_COMMIT: u64 = 1 << 20;
+
+/// What an entry of a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A regular file, mode 100644.
+    File,
+    /// A file with the executable bit, mode 100755.
+    Executable,
+    /// A symbolic link.
+    Symlink,
+    /// A folder.
+    Folder,
+    /// A commit of another repository.
+    Submodule,
+    /// A mode that git itself no longer writes.
+    Other(u16),
+}
+
+impl Mode {
+    pub(super) fn of(mode: gix::objs::tree::EntryMode) -> Self {
+        match mode.value() {
+            0o100_644 => Self::File,
+            0o100_755 => Self::Executable,
+            0o120_000 => Self::Symlink,
+            0o040_000 => Self::Folder,
+            0o160_000 => Self::Submodule,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => f.write_str("a file"),
+            Self::Executable => f.write_str("an executable file"),
+            Self::Symlink => f.write_str("a symbolic link"),
+            Self::Folder => f.write_str("a folder"),
+            Self::Submodule => f.write_str("a submodule"),
+            Self::Other(mode) => write!(f, "an entry of mode {mode:o}"),
+        }
+    }
+}
+
+/// One entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name; what is not UTF-8 in it is replaced by U+FFFD, so that it equals no name that Clavel gives.
+    pub name: String,
+    /// What it is.
+    pub mode: Mode,
+}
+
+/// Why a commit's files cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Something else than a file or folder is where one belongs.
+    #[error("cannot read `{path}` of commit {commit}: it is {found}, where only {wanted} is accepted")]
+    Unexpected {
+        /// Where.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// What is there.
+        found: Mode,
+        /// What should be there.
+        wanted: &'static str,
+    },
+    /// It is larger than it may be; it was not read.
+    #[error("cannot read `{path}` of commit {commit}: it has {size} bytes, and {limit} are allowed")]
+    TooLarge {
+        /// Where.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// Its size.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The folder holds more than it may.
+    #[error("cannot list `{path}` of commit {commit}: it has {count} entries, and {limit} are allowed")]
+    TooMany {
+        /// Which folder; `/` is the root.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// How many there are.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The repository does not hold an object that it should: a broken pack, or a power cut.
+    #[error("cannot read `{path}` of commit {commit}: the repository lacks object {object}; fetch the branch afresh")]
+    Missing {
+        /// What was being read.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// The object that is not there.
+        object: String,
+    },
+    /// The repository holds the object, and git cannot make sense of it.
+    #[error("cannot read `{path}` of commit {commit}: object {object} is damaged: {why}; fetch the branch afresh")]
+    Damaged {
+        /// What was being read.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// The object.
+        object: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// A folder's entries by name.
+type Folder = BTreeMap<BString, (Mode, ObjectId)>;
+
+/// The files of one commit. It belongs to one thread.
+#[derive(Debug)]
+pub struct Snapshot {
+    repository: gix::Repository,
+    commit: CommitId,
+    root: Rc<Folder>,
+    /// Folders already parsed: a branch of many documents reads each of its few folders once.
+    folders: RefCell<HashMap<ObjectId, Rc<Folder>>>,
+}
+
+impl Repository {
+    /// The files of `commit`.
+    pub fn snapshot(&self, commit: CommitId) -> Result<Snapshot, ReadError> {
+        let repository = self.local();
+        let reader = Reader { repository: &repository, commit };
+        let root = Rc::new(reader.folder("/", reader.root()?)?);
+        Ok(Snapshot { repository, commit, root, folders: RefCell::default() })
+    }
+}
+
+impl Snapshot {
+    /// The commit whose files these are.
+    pub fn commit(&self) -> CommitId {
+        self.commit
+    }
+
+    /// The bytes of the regular file at `path`, `None` where nothing is there. Anything but a regular file at the path
+    /// is an error, and so is a file of more than `limit` bytes, which is not inflated.
+    pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(folder) = self.folder(folder)? else { return Ok(None) };
+        match folder.get(name.as_bytes().as_bstr()) {
+            None => Ok(None),
+            Some((Mode::File, id)) => self.reader().object(path, *id, Kind::Blob, limit).map(Some),
+            Some((found, _)) => Err(self.unexpected(path, *found, "a regular file")),
+        }
+    }
+
+    /// The entries of the folder `path` (the root is the empty string), none where nothing is there: git knows no
+    /// empty folders.
+    pub fn list(&self, path: &str, most: usize) -> Result<Vec<Entry>, ReadError> {
+        let Some(folder) = self.folder(path)? else { return Ok(Vec::new()) };
+        if folder.len() > most {
+            let path = if path.is_empty() { "/" } else { path }.to_owned();
+            return Err(ReadError::TooMany { path, commit: self.commit, count: folder.len(), limit: most });
+        }
+        Ok(folder
+            .iter()
+            .map(|(name, (mode, _))| Entry { name: name.to_str_lossy().into_owned(), mode: *mode })
+            .collect())
+    }
+
+    fn reader(&self) -> Reader<'_> {
+        Reader { repository: &self.repository, commit: self.commit }
+    }
+
+    fn folder(&self, path: &str) -> Result<Option<Rc<Folder>>, ReadError> {
+        let mut folder = Rc::clone(&self.root);
+        if path.is_empty() {
+            return Ok(Some(folder));
+        }
+        for (end, name) in components(path) {
+            let here = &path[..end];
+            folder = match folder.get(name.as_bytes().as_bstr()) {
+                None => return Ok(None),
+                Some((Mode::Folder, id)) => self.parsed(here, *id)?,
+                Some((found, _)) => return Err(self.unexpected(here, *found, "a folder")),
+            };
+        }
+        Ok(Some(folder))
+    }
+
+    fn parsed(&self, path: &str, id: ObjectId) -> Result<Rc<Folder>, ReadError> {
+        if let Some(folder) = self.folders.borrow().get(&id) {
+            return Ok(Rc::clone(folder));
+        }
+        let folder = Rc::new(self.reader().folder(path, id)?);
+        self.folders.borrow_mut().insert(id, Rc::clone(&folder));
+        Ok(folder)
+    }
+
+    fn unexpected(&self, path: &str, found: Mode, wanted: &'static str) -> ReadError {
+        ReadError::Unexpected { path: path.to_owned(), commit: self.commit, found, wanted }
+    }
+}
+
+/// The parts of a path, each with where it ends.
+fn components(path: &str) -> impl Iterator<Item = (usize, &str)> {
+    path.split('/').scan(0, |start, name| {
+        let end = *start + name.len();
+        *start = end + 1;
+        Some((end, name))
+    })
+}
+
+/// Reads objects, and says in terms of paths what is wrong with them.
+pub(super) struct Reader<'a> {
+    pub(super) repository: &'a gix::Repository,
+    pub(super) commit: CommitId,
+}
+
+impl Reader<'_> {
+    /// The commit's root tree.
+    pub(super) fn root(&self) -> Result<ObjectId, ReadError> {
+        self.in_commit(|commit| commit.tree())
+    }
+
+    /// The commit's parents.
+    pub(super) fn parents(&self) -> Result<Vec<ObjectId>, ReadError> {
+        self.in_commit(|commit| commit.parents().collect())
+    }
+
+    fn in_commit<T>(&self, part: impl Fn(&gix::objs::CommitRef<'_>) -> T) -> Result<T, ReadError> {
+        let id = self.commit.object();
+        let bytes = self.object("/", id, Kind::Commit, LARGEST_COMMIT)?;
+        let commit = gix::objs::CommitRef::from_bytes(&bytes, id.kind());
+        commit.map(|commit| part(&commit)).map_err(|error| self.damaged("/", id, error.to_string()))
+    }
+
+    /// The entries of the tree `id`, which stands at `path`.
+    fn folder(&self, path: &str, id: ObjectId) -> Result<Folder, ReadError> {
+        let mut folder = Folder::new();
+        for (name, mode, entry) in self.entries(path, id)? {
+            if folder.insert(name.clone(), (mode, entry)).is_some() {
+                // Git forbids it; of two entries with one name, two readers could see different ones.
+                return Err(self.damaged(path, id, format!("it holds `{name}` twice")));
+            }
+        }
+        Ok(folder)
+    }
+
+    /// The entries of the tree `id` as they stand there.
+    pub(super) fn entries(&self, path: &str, id: ObjectId) -> Result<Vec<(BString, Mode, ObjectId)>, ReadError> {
+        let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
+        let entries = TreeRefIter::from_bytes(&bytes, id.kind());
+        entries
+            .map(|entry| entry.map(|entry| (entry.filename.to_owned(), Mode::of(entry.mode), entry.oid.to_owned())))
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.damaged(path, id, error.to_string()))
+    }
+
+    /// The object's size, if it is there and is what it should be; it is not inflated for that.
+    pub(super) fn size(&self, path: &str, id: ObjectId, kind: Kind) -> Result<u64, ReadError> {
+        let header =
+            self.repository.try_find_header(id).map_err(|error| self.damaged(path, id, in_one_line(&error)))?;
+        let Some(header) = header else {
+            return Err(ReadError::Missing { path: path.to_owned(), commit: self.commit, object: id.to_string() });
+        };
+        if header.kind() != kind {
+            return Err(self.damaged(path, id, format!("it is a {}, not a {kind}", header.kind())));
+        }
+        Ok(header.size())
+    }
+
+    fn object(&self, path: &str, id: ObjectId, kind: Kind, limit: u64) -> Result<Vec<u8>, ReadError> {
+        let size = self.size(path, id, kind)?;
+        if size > limit {
+            return Err(ReadError::TooLarge { path: path.to_owned(), commit: self.commit, size, limit });
+        }
+        let object = self.repository.find_object(id).map_err(|error| self.damaged(path, id, in_one_line(&error)))?;
+        Ok(object.detach().data)
+    }
+
+    fn damaged(&self, path: &str, id: ObjectId, why: String) -> ReadError {
+        ReadError::Damaged { path: path.to_owned(), commit: self.commit, object: id.to_string(), why }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, Bench};
+    use super::*;
+
+    const NO_LIMIT: u64 = 1 << 20;
+
+    /// A commit whose root has one entry of each kind, made by git itself.
+    fn zoo(bench: &Bench) -> (Repository, CommitId) {
+        let repository = bench.repository("r.git");
+        let path = bench.path().join("r.git");
+        let blob = fixture::git_with_input(&path, &["hash-object", "-w", "--stdin"], "hello");
+        let sub = fixture::git_with_input(&path, &["mktree"], &format!("100644 blob {blob}\ta.json\n"));
+        let commit = "0123456789012345678901234567890123456789";
+        let root = format!(
+            "100644 blob {blob}\tfile.json\n100755 blob {blob}\texec.json\n120000 blob {blob}\tlink.json\n\
+             160000 commit {commit}\tsub.json\n040000 tree {sub}\tdir\n120000 blob {blob}\tlinkdir\n"
+        );
+        (repository, fixture::commit_tree(&path, &fixture::git_with_input(&path, &["mktree"], &root)))
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let bench = Bench::new();
+        let (repository, commit) = zoo(&bench);
+        let snapshot = repository.snapshot(commit).unwrap();
+        assert_eq!(snapshot.commit(), commit);
+        for path in ["file.json", "dir/a.json"] {
+            assert_eq!(snapshot.read(path, NO_LIMIT).unwrap().as_deref(), Some(&b"hello"[..]), "{path}");
+        }
+        for path in ["none.json", "none/a.json", "dir/none.json", "FILE.json", "dir//a.json", ""] {
+            assert_eq!(snapshot.read(path, NO_LIMIT).unwrap(), None, "{path}");
+        }
+        for (path, mode, named) in [
+            ("exec.json", Mode::Executable, "exec.json"),
+            ("link.json", Mode::Symlink, "link.json"),
+            ("sub.json", Mode::Submodule, "sub.json"),
+            ("dir", Mode::Folder, "dir"),
+            ("linkdir/a.json", Mode::Symlink, "linkdir"),
+            ("file.json/a.json", Mode::File, "file.json"),
+        ] {
+            let error = snapshot.read(path, NO_LIMIT).unwrap_err();
+            let as_expected =
+                matches!(&error, ReadError::Unexpected { path, found, .. } if path == named && *found == mode);
+            assert!(as_expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_listed_with_modes_and_within_a_limit() {
+        let bench = Bench::new();
+        let (repository, commit) = zoo(&bench);
+        let snapshot = repository.snapshot(commit).unwrap();
+        let entries = snapshot.list("", 6).unwrap();
+        assert_eq!(entries.len(), 6);
+        assert!(entries.contains(&Entry { name: "link.json".to_owned(), mode: Mode::Symlink }));
+        assert_eq!(snapshot.list("dir", 1).unwrap(), [Entry { name: "a.json".to_owned(), mode: Mode::File }]);
+        assert_eq!(snapshot.list("none", 1).unwrap(), []);
+        assert!(matches!(snapshot.list("", 5), Err(ReadError::TooMany { count: 6, limit: 5, .. })));
+        assert!(matches!(snapshot.list("file.json", 5), Err(ReadError::Unexpected { .. })));
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_not_read() {
+        let bench = Bench::new();
+        let (repository, commit) = zoo(&bench);
+        let snapshot = repository.snapshot(commit).unwrap();
+        assert!(snapshot.read("file.json", 5).is_ok());
+        assert!(matches!(snapshot.read("file.json", 4), Err(ReadError::TooLarge { size: 5, limit: 4, .. })));
+    }
+
+    #[test]
+    fn an_object_that_is_not_there_is_named() {
+        let bench = Bench::new();
+        let repository = bench.repository("r.git");
+        let commit = fixture::put(&repository, None, &[("a.json", "x"), ("d/b.json", "y")]);
+        let blob = fixture::git(&bench.path().join("r.git"), &["rev-parse", "deployments:a.json"]);
+        std::fs::remove_file(bench.path().join("r.git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
+        let snapshot = Repository::open(&bench.path().join("r.git")).unwrap().snapshot(commit).unwrap();
+        let error = snapshot.read("a.json", NO_LIMIT).unwrap_err();
+        assert!(matches!(&error, ReadError::Missing { object, .. } if *object == blob), "{error}");
+        assert!(snapshot.read("d/b.json", NO_LIMIT).unwrap().is_some());
+        let nowhere = "0123456789012345678901234567890123456789".parse().unwrap();
+        assert!(matches!(repository.snapshot(nowhere), Err(ReadError::Missing { .. })));
+    }
+}

@@ -1,0 +1,85 @@
+//! A document is believed only as the index lists it.
+
+use super::signed::digest;
+use super::{Authority, Signed, SignedError, Verified};
+use crate::model::{Document, DocumentPath, Index, Revision, Sha256Digest, Specification};
+
+/// Why a document of the branch is not to be believed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ListedError {
+    /// The index does not know it.
+    #[error("{path} is not in the index")]
+    NotListed {
+        /// The document.
+        path: DocumentPath,
+    },
+    /// The index says that it was withdrawn.
+    #[error("{path} was withdrawn after its revision {revision}")]
+    Withdrawn {
+        /// The document.
+        path: DocumentPath,
+        /// Its last revision.
+        revision: Revision,
+    },
+    /// The index lists it, and the tree does not have it.
+    #[error("{path} is in the index and not on the branch")]
+    Absent {
+        /// The document.
+        path: DocumentPath,
+    },
+    /// Its bytes are not those that the index lists.
+    #[error("{path} is not what the index lists (its SHA-256 is {found}, and {listed} is listed): somebody altered it")]
+    Altered {
+        /// The document.
+        path: DocumentPath,
+        /// What the index lists.
+        listed: Sha256Digest,
+        /// What the file is.
+        found: Sha256Digest,
+    },
+    /// It does not parse, or too few trusted keys signed it.
+    #[error("{path} is not to be believed: {source}")]
+    Signed {
+        /// The document.
+        path: DocumentPath,
+        /// Why.
+        source: SignedError,
+    },
+    /// It says of itself that it is another document.
+    #[error("{path} says that it is {found}")]
+    OtherDocument {
+        /// The document.
+        path: DocumentPath,
+        /// What it says: a name and a revision.
+        found: String,
+    },
+}
+
+/// Believes `bytes` to be the document at `path` when `index` lists just them, and enough keys of `authority` signed
+/// what they say, under that name and revision.
+pub fn verify_listed<S: Specification>(
+    path: &DocumentPath,
+    bytes: Option<&[u8]>,
+    index: &Verified<Index>,
+    authority: &Authority,
+) -> Result<Verified<Document<S>>, ListedError> {
+    let path = || path.clone();
+    let Some(entry) = index.documents.get(&path()) else {
+        return Err(match index.tombstones.get(&path()) {
+            Some(tombstone) => ListedError::Withdrawn { path: path(), revision: tombstone.revision },
+            None => ListedError::NotListed { path: path() },
+        });
+    };
+    let bytes = bytes.ok_or_else(|| ListedError::Absent { path: path() })?;
+    let found = digest(bytes);
+    if found != entry.sha256 || bytes.len() as u64 != entry.length {
+        return Err(ListedError::Altered { path: path(), listed: entry.sha256, found });
+    }
+    let signed = |source| ListedError::Signed { path: path(), source };
+    let document = Signed::<Document<S>>::parse(bytes).map_err(signed)?.verify(authority).map_err(signed)?;
+    if path().folder() != S::FOLDER || document.name != *path().name() || document.revision != entry.revision {
+        let found = format!("`{}` at revision {}, not revision {}", document.name, document.revision, entry.revision);
+        return Err(ListedError::OtherDocument { path: path(), found });
+    }
+    Ok(document)
+}
