@@ -1,6 +1,7 @@
 //! Clavel evaluates Nix flakes once, publishes what each machine should run as signed documents on a git branch, and
 //! lets every machine fetch, verify and switch by itself.
 
+pub mod agent;
 pub mod config;
 pub mod evaluate;
 pub mod model;

@@ -87,5 +87,5 @@ impl Watcher {
 /// Reading moves nothing, and a lock file comes before the move it is for.
 fn is_telling(event: &notify::Event) -> bool {
     let is_lock = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lock");
-    !matches!(event.kind, EventKind::Access(_)) && !(!event.paths.is_empty() && event.paths.iter().all(is_lock))
+    !matches!(event.kind, EventKind::Access(_)) && (event.paths.is_empty() || !event.paths.iter().all(is_lock))
 }

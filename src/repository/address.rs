@@ -227,6 +227,7 @@ fn check_parts(url: &gix::Url) -> Result<(), &'static str> {
     match url.scheme {
         Scheme::Ssh if url.password().is_some() => Err("ssh takes no password from a URL; use a key"),
         Scheme::Git if url.user().is_some() => Err("git:// knows no users"),
+        Scheme::Http if url.user().is_some() => Err("http:// would send its user or password in clear text; use https"),
         Scheme::File if url.host().is_some() => Err("a file URL has three slashes: file:///path"),
         Scheme::File | Scheme::Git | Scheme::Ssh | Scheme::Http | Scheme::Https => match url.host() {
             Some("") => Err("its host is missing"),
@@ -341,6 +342,7 @@ mod tests {
             ("./a:b", "absolute path"),
             ("https://example.org/\nx", "control"),
             ("ssh://git:secret@example.org/x", "password"),
+            ("http://me:secret@example.org/x", "clear text"),
             ("https:///x", ""),
             ("file://host/x", ""),
         ] {

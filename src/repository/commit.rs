@@ -13,7 +13,7 @@ use super::address::{BranchName, CommitId, RefName};
 use super::git::{GitError, Repository};
 
 /// A lock older than this belongs to a process that is gone: ten minutes.
-const STALE_AFTER: Duration = Duration::from_mins(10);
+pub(super) const STALE_AFTER: Duration = Duration::from_mins(10);
 
 /// One change to the branch's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -169,7 +169,7 @@ impl Repository {
         let failed =
             |what: &str, error: &gix::Error| GitError::new(format!("write {what} to {}", self.path().display()), error);
         let tree = local.find_tree(root).map_err(|error| failed("a tree", &error))?;
-        let tree = tree.decode().map_err(|error| failed("a tree", &error.into()))?;
+        let tree = tree.decode().map_err(|error| failed("a tree", &error))?;
         let mut editor = gix::objs::tree::Editor::new(tree.into(), &local.objects, local.object_hash());
         for change in changes {
             let path = change.path();
@@ -212,13 +212,11 @@ impl Repository {
         if found != new.expected {
             return Err(CommitError::TipMoved { branch: new.branch.clone(), expected: new.expected, found });
         }
-        let git_dir = self.git_dir();
-        let locks = [git_dir.join(format!("{name}.lock")), git_dir.join("packed-refs.lock")];
-        let held = locks.into_iter().find_map(|lock| Some((age(&lock)?, lock)));
+        let held = held_lock(&self.git_dir(), &[name.as_str(), "packed-refs"]);
         let branch = new.branch.clone();
         match held {
-            Some((age, lock)) if age >= STALE_AFTER => Err(CommitError::StaleLock { branch, lock, age }),
-            Some((_, lock)) => Err(CommitError::Locked { branch, lock }),
+            Some((lock, age)) if age >= STALE_AFTER => Err(CommitError::StaleLock { branch, lock, age }),
+            Some((lock, _)) => Err(CommitError::Locked { branch, lock }),
             None => Err(error.into()),
         }
     }
@@ -258,6 +256,15 @@ fn message(text: &str) -> String {
 
 fn seconds(at: SystemTime) -> i64 {
     at.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
+}
+
+/// The first of these files in `git_dir` that is locked, with how old its lock is.
+pub(super) fn held_lock(git_dir: &Path, names: &[&str]) -> Option<(PathBuf, Duration)> {
+    names.iter().find_map(|name| {
+        let lock = git_dir.join(format!("{name}.lock"));
+        let age = age(&lock)?;
+        Some((lock, age))
+    })
 }
 
 /// How old the file is; `None` where there is none.
@@ -306,141 +313,5 @@ pub(super) fn sync_file(file: &Path) -> io::Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::fixture::{self, Bench};
-    use super::*;
-
-    fn put(path: &str, text: &str) -> Change {
-        Change::Put { path: path.to_owned(), bytes: text.as_bytes().to_vec() }
-    }
-
-    fn remove(path: &str) -> Change {
-        Change::Remove { path: path.to_owned() }
-    }
-
-    #[test]
-    fn the_first_commit_is_an_orphan_and_clean() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        let path = bench.path().join("r.git");
-        let commit = fixture::put(&repository, None, &[("a.json", "1\n"), ("deployments/aux.json", "2\n")]);
-        assert_eq!(repository.tip(&fixture::branch()).unwrap(), Some(commit));
-        assert_eq!(fixture::git(&path, &["rev-list", "--parents", "deployments"]), commit.to_string());
-        let shown = fixture::git(&path, &["log", "--format=%an <%ae> %at %cn <%ce> %ct %B", "deployments"]);
-        assert_eq!(shown, "Clavel <clavel@example.org> 1700000000 Clavel <clavel@example.org> 1700000000 a test");
-        fixture::git(&path, &["fsck", "--strict", "--no-dangling"]);
-        assert!(!path.join("logs").exists());
-    }
-
-    #[test]
-    fn a_commit_keeps_what_it_does_not_change() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        let path = bench.path().join("r.git");
-        let first = fixture::put(&repository, None, &[("a.json", "1"), ("d/b.json", "2"), ("d/c.json", "3")]);
-        let changes = [put("d/b.json", "4"), remove("a.json"), remove("none/at/all.json")];
-        let second = fixture::commit(&repository, Some(first), &changes).unwrap();
-        assert_eq!(fixture::git(&path, &["ls-tree", "-r", "--name-only", "deployments"]), "d/b.json\nd/c.json");
-        assert_eq!(fixture::git(&path, &["rev-parse", "deployments^"]), first.to_string());
-        let third = fixture::commit(&repository, Some(second), &[remove("d/b.json"), remove("d/c.json"), put("e", "")]);
-        assert_eq!(fixture::git(&path, &["ls-tree", "--name-only", "deployments"]), "e");
-        let snapshot = repository.snapshot(third.unwrap()).unwrap();
-        assert_eq!(snapshot.list("", 9).unwrap().len(), 1);
-        fixture::git(&path, &["fsck", "--strict", "--no-dangling"]);
-    }
-
-    #[test]
-    fn changes_that_change_nothing_make_no_commit() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        let first = fixture::put(&repository, None, &[("a.json", "1")]);
-        let again = fixture::commit(&repository, Some(first), &[put("a.json", "1"), remove("b.json")]).unwrap();
-        assert_eq!(again, first);
-    }
-
-    #[test]
-    fn a_branch_that_moved_is_left_alone() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        let first = fixture::put(&repository, None, &[("a.json", "1")]);
-        let second = fixture::put(&repository, Some(first), &[("a.json", "2")]);
-        for expected in [None, Some(first)] {
-            let error = fixture::commit(&repository, expected, &[put("a.json", "3")]).unwrap_err();
-            let moved = matches!(error, CommitError::TipMoved { found, .. } if found == Some(second));
-            assert!(moved, "{error}");
-        }
-    }
-
-    #[test]
-    fn of_racing_writers_each_commit_counts_once() {
-        const WRITERS: usize = 4;
-        const COMMITS: usize = 8;
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        fixture::put(&repository, None, &[("base", "1")]);
-        std::thread::scope(|scope| {
-            for writer in 0..WRITERS {
-                // Each opens the repository for itself, as another process would.
-                let repository = Repository::open(&bench.path().join("r.git")).unwrap();
-                scope.spawn(move || {
-                    for number in 0..COMMITS {
-                        let change = [put(&format!("{writer}/{number}"), "x")];
-                        loop {
-                            let tip = repository.tip(&fixture::branch()).unwrap();
-                            match fixture::commit(&repository, tip, &change) {
-                                Ok(_) => break,
-                                Err(CommitError::TipMoved { .. } | CommitError::Locked { .. }) => {}
-                                Err(error) => panic!("{error}"),
-                            }
-                        }
-                    }
-                });
-            }
-        });
-        let path = bench.path().join("r.git");
-        let count = (WRITERS * COMMITS + 1).to_string();
-        assert_eq!(fixture::git(&path, &["rev-list", "--count", "deployments"]), count);
-        assert_eq!(fixture::git(&path, &["ls-tree", "-r", "deployments"]).lines().count().to_string(), count);
-        fixture::git(&path, &["fsck", "--strict", "--no-dangling"]);
-    }
-
-    #[test]
-    fn a_lock_is_named_and_never_removed() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        let first = fixture::put(&repository, None, &[("a.json", "1")]);
-        let lock = bench.path().join("r.git/refs/heads/deployments.lock");
-        fs::write(&lock, "").unwrap();
-        let error = fixture::commit(&repository, Some(first), &[put("a.json", "2")]).unwrap_err();
-        assert!(matches!(error, CommitError::Locked { .. }), "{error}");
-        let old = SystemTime::now() - Duration::from_mins(11);
-        File::options().write(true).open(&lock).unwrap().set_modified(old).unwrap();
-        let error = fixture::commit(&repository, Some(first), &[put("a.json", "2")]).unwrap_err();
-        assert!(matches!(error, CommitError::StaleLock { .. }), "{error}");
-        assert!(error.to_string().contains("deployments.lock is 11m"), "{error}");
-        assert!(lock.exists());
-        assert_eq!(repository.tip(&fixture::branch()).unwrap(), Some(first));
-    }
-
-    #[test]
-    fn paths_that_git_would_not_hold_are_refused() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        for bad in ["", "/a", "a/", "a//b", ".", "../a", "a/..", ".git/config", "a/.GIT", "a\nb", "a\\b", "a\0"] {
-            let error = fixture::commit(&repository, None, &[put(bad, "x")]).unwrap_err();
-            assert!(matches!(error, CommitError::BadPath { .. }), "{bad:?}: {error}");
-        }
-    }
-
-    #[test]
-    fn an_identity_that_would_break_the_commit_is_refused() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        let by = Identity { name: "a\nparent x".to_owned(), email: "a@b".to_owned() };
-        let changes = [put("a", "x")];
-        let branch = fixture::branch();
-        let new =
-            NewCommit { branch: &branch, expected: None, changes: &changes, message: "x", by: &by, at: UNIX_EPOCH };
-        assert!(matches!(repository.commit(&new), Err(CommitError::Git(_))));
-    }
-}
+#[path = "commit_tests.rs"]
+mod tests;

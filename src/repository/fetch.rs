@@ -6,20 +6,22 @@
 
 use std::fs;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use gix::progress::Discard;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
 
 use super::address::{BranchName, CommitId, RefName, RemoteUrl};
-use super::commit::sync_file;
+use super::commit::{STALE_AFTER, held_lock, sync_file};
 use super::complete::{self, History};
 use super::git::{GitError, Repository, in_one_line};
 use super::snapshot::ReadError;
 
-/// The ssh that is run when no command was given: BatchMode, since there is nobody to ask for a password; the others end
+/// The ssh that is run when no command was given: `BatchMode`, since there is nobody to ask for a password; the others end
 /// a connection that hangs, because gix cannot interrupt a read.
 const SSH: &str = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=4";
 
@@ -66,7 +68,8 @@ pub enum Fetched {
 pub enum Remedy {
     /// To try again later: the network, or the remote.
     TryAgain,
-    /// To throw the cache away ([`Repository::start_afresh`]) and fetch again.
+    /// To throw the repository away ([`Repository::start_afresh`]) and fetch again where it is a cache; an operator where
+    /// it is more.
     StartAfresh,
     /// An operator: the URL, the credentials, or this machine's disk.
     Operator,
@@ -113,7 +116,7 @@ pub enum FetchError {
         /// The branch.
         branch: BranchName,
         /// What is missing or damaged.
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// The repository itself lacks what it should hold of a commit that it has, and a fetch does not ask for it again.
     #[error("cannot fetch branch `{branch}` from {url}: the local repository is broken: {source}")]
@@ -123,7 +126,7 @@ pub enum FetchError {
         /// The branch.
         branch: BranchName,
         /// What is missing or damaged.
-        source: ReadError,
+        source: Box<ReadError>,
     },
     /// It was interrupted from outside.
     #[error("the fetch of branch `{branch}` from {url} was interrupted")]
@@ -132,6 +135,22 @@ pub enum FetchError {
         url: String,
         /// The branch.
         branch: BranchName,
+    },
+    /// A file of the local repository is locked, by another program or by one that died.
+    #[error(
+        "cannot fetch branch `{branch}` from {url}: the lock {} is there since {}; \
+         if no git program is at work in this repository, delete that file",
+        lock.display(), humantime::format_duration(*age)
+    )]
+    Locked {
+        /// The remote, without secrets.
+        url: String,
+        /// The branch.
+        branch: BranchName,
+        /// The lock file.
+        lock: PathBuf,
+        /// How long it has been there.
+        age: Duration,
     },
     /// The local repository could not be written.
     #[error(transparent)]
@@ -143,7 +162,8 @@ impl FetchError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Unreachable { .. } | Self::Incomplete { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
-            Self::Broken { .. } => Remedy::StartAfresh,
+            Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
+            Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
             Self::RepositoryNotFound { .. } | Self::Refused { .. } | Self::Local(_) => Remedy::Operator,
         }
     }
@@ -179,7 +199,7 @@ impl Repository {
         let outcome = prepared
             .with_shallow(self.shallow(&local, request.depth)?)
             .receive(Discard, request.interrupt)
-            .map_err(|error| request.failed(&error))?;
+            .map_err(|error| self.locked(request).unwrap_or_else(|| request.failed(&error)))?;
         if let Status::Change { write_pack_bundle, .. } = outcome.status {
             received.pack = Some(write_pack_bundle);
         }
@@ -198,7 +218,7 @@ impl Repository {
             Depth::Tip => History::None,
             Depth::Full => History::Commits,
         };
-        if let Err(source) = complete::check(local, tip, known, history) {
+        if let Err(source) = complete::check(local, tip, known, history).map_err(Box::new) {
             let (url, branch) = (request.url.to_string(), request.branch.clone());
             if received.pack.is_none() {
                 return Err(FetchError::Broken { url, branch, source });
@@ -209,9 +229,16 @@ impl Repository {
         }
         let act = || format!("bring what was fetched into {} to the disk", self.path().display());
         received.sync().map_err(|error| GitError::io(act(), &error))?;
-        self.move_ref(local, request.into, known, tip)?;
+        let moved = self.move_ref(local, request.into, known, tip);
+        moved.map_err(|error| self.locked(request).unwrap_or(FetchError::Local(error)))?;
         received.release();
         Ok(Fetched::Moved(tip))
+    }
+
+    /// The error for a lock that is in the way, if one is.
+    fn locked(&self, request: &FetchRequest<'_>) -> Option<FetchError> {
+        let (lock, age) = held_lock(&self.git_dir(), &["shallow", request.into.as_str(), "packed-refs"])?;
+        Some(FetchError::Locked { url: request.url.to_string(), branch: request.branch.clone(), lock, age })
     }
 
     /// A handle whose in-memory configuration is the request's.
@@ -267,7 +294,16 @@ impl FetchRequest<'_> {
         if self.interrupt.load(Ordering::Relaxed) {
             return FetchError::Interrupted { url, branch };
         }
-        let why = self.url.redact(&in_one_line(error));
+        let why = if error.is_unauthenticated() {
+            // gix speaks of a credential helper here, and there is none.
+            "it asks for credentials, and the URL has none that it accepts".to_owned()
+        } else {
+            self.url.redact(&in_one_line(error))
+        };
+        let before_any_word = why.contains("handshake failed");
+        if let Some(why) = self.url.local_path().filter(|_| before_any_word).and_then(|path| not_ours(&path)) {
+            return FetchError::Refused { url, branch, why };
+        }
         let not_a_repository = self.url.local_path().is_some() && error.is_not_found();
         if error.is_unauthenticated() || error.is_permission_denied() || why.contains("HTTP status 403") {
             FetchError::Refused { url, branch, why }
@@ -277,6 +313,19 @@ impl FetchRequest<'_> {
             FetchError::Unreachable { url, branch, why }
         }
     }
+}
+
+/// Git serves no repository of another user, and its words about it are lost: gix discards what a local git says.
+fn not_ours(path: &Path) -> Option<String> {
+    let owner = fs::metadata(path).ok()?.uid();
+    let ours = rustix::process::geteuid().as_raw();
+    (owner != ours).then(|| {
+        let path = path.display();
+        format!(
+            "the folder belongs to user {owner}, this is user {ours}, and git serves no other user's repository; \
+             allow it with `git config --system --add safe.directory {path}`"
+        )
+    })
 }
 
 /// Hosts take a token as the user without a password; gix sends by itself only what has both. Nobody else is asked: no

@@ -136,7 +136,7 @@ fn a_missing_branch_is_no_error_and_a_missing_repository_is() {
 fn an_unreachable_remote_is_named_without_its_secret() {
     let bench = Bench::new();
     let cache = bench.repository("cache.git");
-    for url in ["http://me:secret@127.0.0.1:1/x.git", "git://127.0.0.1:1/x.git"] {
+    for url in ["https://me:secret@127.0.0.1:1/x.git", "git://127.0.0.1:1/x.git"] {
         let error = fetch(&cache, url).unwrap_err();
         assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
         assert!(error.to_string().contains("127.0.0.1:1/x.git"), "{error}");
@@ -191,7 +191,10 @@ fn an_incomplete_pack_is_refused_and_healed_by_the_next_fetch() {
     let refused = |lacking: &str, script: &str| {
         let before = (cache.tip_of_ref(&fetched_ref()).unwrap(), cache.pack_count().unwrap());
         let error = fetch_with(&cache, ssh, Depth::Tip, Some(script)).unwrap_err();
-        assert!(matches!(&error, FetchError::Incomplete { source: ReadError::Missing { .. }, .. }), "{error}");
+        assert!(
+            matches!(&error, FetchError::Incomplete { source, .. } if matches!(**source, ReadError::Missing { .. })),
+            "{error}"
+        );
         assert!(error.to_string().contains(lacking), "{error}");
         assert_eq!(before, (cache.tip_of_ref(&fetched_ref()).unwrap(), cache.pack_count().unwrap()));
         assert_eq!(kept_packs(&bench.path().join("cache.git")), 0);
@@ -225,6 +228,43 @@ fn a_broken_cache_asks_to_be_started_afresh() {
     assert_eq!(error.remedy(), Remedy::StartAfresh);
     let cache = cache.start_afresh().unwrap();
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
+}
+
+#[test]
+fn a_lock_is_named_and_never_removed() {
+    for name in ["shallow.lock", "refs/clavel/fetched.lock"] {
+        let bench = Bench::new();
+        let (remote, cache, url) = remote_and_cache(&bench);
+        let tip = fixture::put(&remote, None, &[("a.json", "1")]);
+        let lock = bench.path().join("cache.git").join(name);
+        fs::create_dir_all(lock.parent().unwrap()).unwrap();
+        fs::write(&lock, "").unwrap();
+        let error = fetch(&cache, &url).unwrap_err();
+        assert!(matches!(&error, FetchError::Locked { lock: named, .. } if *named == lock), "{error}");
+        assert_eq!(error.remedy(), Remedy::TryAgain);
+        let old = std::time::SystemTime::now() - STALE_AFTER;
+        fs::File::options().write(true).open(&lock).unwrap().set_modified(old).unwrap();
+        let error = fetch(&cache, &url).unwrap_err();
+        assert_eq!(error.remedy(), Remedy::StartAfresh, "{error}");
+        fs::remove_file(&lock).unwrap();
+        assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
+    }
+}
+
+#[test]
+fn a_cache_of_many_packs_is_started_afresh() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let mut tip = None;
+    for number in 0..=24 {
+        assert!(!cache.has_many_packs().unwrap());
+        tip = Some(fixture::put(&remote, tip, &[("a.json", &number.to_string())]));
+        assert!(matches!(fetch(&cache, &url), Ok(Fetched::Moved(_))));
+    }
+    assert!(cache.has_many_packs().unwrap());
+    let cache = cache.start_afresh().unwrap();
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip.unwrap()));
+    assert_eq!(cache.pack_count().unwrap(), 1);
 }
 
 #[test]

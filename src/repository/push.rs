@@ -184,7 +184,7 @@ mod tests {
     async fn push(from: &Repository, url: &str, commit: CommitId) -> Result<(), PushError> {
         let branch = fixture::branch();
         let url = url.parse().unwrap();
-        let within = Duration::from_secs(60);
+        let within = Duration::from_mins(1);
         Push { url: &url, branch: &branch, commit, ssh_command: None, within }.run(from).await
     }
 
@@ -238,7 +238,7 @@ mod tests {
         let commit = fixture::put(&from, None, &[("a.json", "1")]);
         let error = push(&from, "/nowhere/at-all.git", commit).await.unwrap_err();
         assert!(matches!(&error, PushError::Failed { said, .. } if said.contains("/nowhere/at-all.git")), "{error}");
-        let error = push(&from, "http://me:secret@127.0.0.1:1/x.git", commit).await.unwrap_err();
+        let error = push(&from, "https://me:secret@127.0.0.1:1/x.git", commit).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }

@@ -241,19 +241,20 @@ pub(super) struct Reader<'a> {
 impl Reader<'_> {
     /// The commit's root tree.
     pub(super) fn root(&self) -> Result<ObjectId, ReadError> {
-        self.in_commit(|commit| commit.tree())
+        Ok(self.decoded()?.tree)
     }
 
     /// The commit's parents.
     pub(super) fn parents(&self) -> Result<Vec<ObjectId>, ReadError> {
-        self.in_commit(|commit| commit.parents().collect())
+        Ok(self.decoded()?.parents.to_vec())
     }
 
-    fn in_commit<T>(&self, part: impl Fn(&gix::objs::CommitRef<'_>) -> T) -> Result<T, ReadError> {
+    fn decoded(&self) -> Result<gix::objs::Commit, ReadError> {
         let id = self.commit.object();
         let bytes = self.object("/", id, Kind::Commit, LARGEST_COMMIT)?;
         let commit = gix::objs::CommitRef::from_bytes(&bytes, id.kind());
-        commit.map(|commit| part(&commit)).map_err(|error| self.damaged("/", id, error.to_string()))
+        let commit = commit.and_then(gix::objs::CommitRef::into_owned);
+        commit.map_err(|error| self.damaged("/", id, in_one_line(&error)))
     }
 
     /// The entries of the tree `id`, which stands at `path`.

@@ -3,7 +3,7 @@ use crate::evaluate::Found;
 use crate::model::{LockedSource, Metadata, Source, UnitType};
 use crate::trust::{Authority, SecretKey, Signed};
 
-const DAY: Duration = Duration::from_secs(86_400);
+const DAY: Duration = Duration::from_hours(24);
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()

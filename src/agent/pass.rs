@@ -1,0 +1,391 @@
+//! One pass: fetch, verify, decide, and for each deployment realise, activate, record. The only place that knows the
+//! order of the steps, and that writes each one down before it is begun.
+
+use std::fmt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::SystemTime;
+
+use super::activate::{ActivateError, Activation, Target};
+use super::decide::{Decision, HoldReason, Retry, decide};
+use super::realise::{RealiseError, realise};
+use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
+use super::verify::{Asker, Order, Refusal, Verdict, check_expiry, verify};
+use crate::config::AgentConfig;
+use crate::model::{Invalid, Name, Revision, Sha256Digest, StorePath, System, Timestamp};
+use crate::nix::{Nix, Voice};
+use crate::repository::{
+    CommitId, Depth, FetchError, FetchRequest, Fetched, GitError, OpenError, ReadError, RefName, Remedy, Repository,
+};
+use crate::trust::digest;
+
+/// Why a pass ended before anything was decided. What runs goes on running.
+#[derive(Debug, thiserror::Error)]
+pub enum PassError {
+    /// What the agent knows cannot be read or written.
+    #[error(transparent)]
+    State(#[from] StateError),
+    /// Its copy of the branch cannot be used.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Its copy of the branch cannot be used.
+    #[error(transparent)]
+    Git(#[from] GitError),
+    /// The branch could not be fetched.
+    #[error(transparent)]
+    Fetch(#[from] FetchError),
+    /// The repository has no such branch.
+    #[error("{repository} has no branch `{branch}`; has claveld published there yet?")]
+    NoBranch {
+        /// The repository, without secrets.
+        repository: String,
+        /// The branch.
+        branch: String,
+    },
+    /// The branch is not believed.
+    #[error("refused what {repository} shows: {refusal}")]
+    Refused {
+        /// The repository, without secrets.
+        repository: String,
+        /// Why.
+        #[source]
+        refusal: Refusal,
+    },
+    /// Nobody knows what this machine is.
+    #[error("cannot tell what system this machine is: {0}")]
+    System(#[from] Invalid),
+    /// The agent was asked to stop.
+    #[error("stopped while the branch was being fetched")]
+    Stopped,
+}
+
+/// What became of one deployment.
+#[derive(Debug)]
+pub enum Settled {
+    /// It ran already.
+    UpToDate(Revision),
+    /// Its revision changed, and what it names ran already.
+    Adopted(Revision),
+    /// The unit switched to it.
+    Switched(Revision),
+    /// It was not to be had yet, or this revision failed before; what ran before goes on.
+    Waiting(String),
+    /// It failed; what ran before goes on, or runs again.
+    Failed(Failure),
+    /// It was withdrawn; what runs goes on running.
+    Withdrawn,
+}
+
+/// How a deployment failed.
+#[derive(Debug)]
+pub enum Failure {
+    /// It could not be fetched.
+    Realise(RealiseError),
+    /// The unit did not switch to it.
+    Activate(ActivateError),
+    /// This very revision failed before, and is not tried again by itself.
+    Before(FailedActivation),
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Realise(error) => error.fmt(f),
+            Self::Activate(error) => error.fmt(f),
+            Self::Before(failed) => write!(
+                f,
+                "revision {} failed to activate at {} ({}); waiting for another revision, or for `clavel-agent once --retry`",
+                failed.revision,
+                failed.at,
+                failed.error.lines().next().unwrap_or_default()
+            ),
+        }
+    }
+}
+
+/// What a pass tells while it runs.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// The branch has moved.
+    Fetched(CommitId),
+    /// A deployment is being fetched from its caches.
+    Realising(&'a Order),
+    /// The unit is being switched.
+    Activating(&'a Order),
+    /// The unit is being switched back to this.
+    RollingBack(&'a StorePath),
+    /// Going back failed too.
+    RollBackFailed(&'a ActivateError),
+}
+
+/// An agent at work: its settings, and what it knows.
+#[derive(Debug)]
+pub struct Pass<'a> {
+    config: &'a AgentConfig,
+    directory: StateDirectory,
+    state: State,
+    nix: Nix,
+    system: System,
+    switching: Arc<AtomicBool>,
+    stop: Arc<AtomicBool>,
+}
+
+impl<'a> Pass<'a> {
+    /// Takes the agent's lock and reads what it knows.
+    pub fn open(config: &'a AgentConfig, voice: Voice) -> Result<Self, PassError> {
+        let directory = StateDirectory::open(&config.state_directory)?;
+        let state = directory.load()?;
+        let nix = Nix::new(config.realise_deadline).with_store(config.store.clone()).with_voice(voice);
+        let system = System::this()?;
+        let (switching, stop) = (Arc::default(), Arc::default());
+        Ok(Self { config, directory, state, nix, system, switching, stop })
+    }
+
+    /// Whether a unit is just being switched, so that this must not be ended.
+    pub fn switching(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.switching)
+    }
+
+    /// Ends a fetch early when it is set.
+    pub fn stop(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.stop)
+    }
+
+    /// Where the agent keeps its state.
+    pub fn directory(&self) -> &StateDirectory {
+        &self.directory
+    }
+
+    /// Runs one pass to its end. Each deployment is settled by itself: one that fails does not hold up another.
+    pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<(Name, Settled)>, PassError> {
+        let (repository, tip) = self.fetch(tell).await?;
+        let now = Timestamp::from(SystemTime::now());
+        if let Some(settled) = self.already_settled(tip, now)
+            && retry == Retry::NewRevisions
+        {
+            return settled;
+        }
+        let verdict = self.verify(&repository, tip, now)?;
+        let Verdict { trusted, orders, withdrawn } = verdict;
+        if self.state.trusted != trusted {
+            self.state.trusted = trusted;
+            self.directory.save(&self.state)?;
+        }
+        let mut settled = Vec::new();
+        for order in &orders {
+            let outcome = self.settle(order, retry, tell).await?;
+            settled.push((order.deployment.name.clone(), outcome));
+        }
+        settled.extend(withdrawn.into_iter().map(|name| (name, Settled::Withdrawn)));
+        let done = |(_, s): &(Name, Settled)| !matches!(s, Settled::Waiting(_) | Settled::Failed(_));
+        let at = settled.iter().all(done).then(|| SettledAt { commit: tip, asker: self.asker_digest() });
+        if self.state.settled != at {
+            self.state.settled = at;
+            self.directory.save(&self.state)?;
+        }
+        Ok(settled)
+    }
+
+    async fn fetch(&self, tell: &dyn Fn(Event<'_>)) -> Result<(Repository, CommitId), PassError> {
+        match self.fetch_into_copy().await {
+            Err(PassError::Fetch(error)) if error.remedy() == Remedy::StartAfresh => {
+                // The copy is a cache: a broken one is made again rather than mended.
+                self.copy()?.start_afresh()?;
+                self.fetch_into_copy().await
+            }
+            other => other,
+        }
+        .inspect(|(_, tip)| {
+            if self.state.settled.as_ref().is_none_or(|settled| settled.commit != *tip) {
+                tell(Event::Fetched(*tip));
+            }
+        })
+    }
+
+    fn copy(&self) -> Result<Repository, OpenError> {
+        Repository::open_or_create_bare(&self.directory.join("branch.git"))
+    }
+
+    async fn fetch_into_copy(&self) -> Result<(Repository, CommitId), PassError> {
+        let mut repository = self.copy()?;
+        // Packs gather with every fetch.
+        if repository.has_many_packs()? {
+            repository = repository.start_afresh()?;
+        }
+        let into: RefName = "refs/clavel/fetched".parse()?;
+        let (url, branch) = (self.config.repository.clone(), self.config.branch.clone());
+        let (ssh_command, stop) = (self.config.ssh_command.clone(), self.stop());
+        // gix blocks, and signals have to be heard meanwhile.
+        let fetching = tokio::task::spawn_blocking(move || {
+            let request = FetchRequest {
+                url: &url,
+                branch: &branch,
+                into: &into,
+                depth: Depth::Tip,
+                ssh_command: ssh_command.as_deref(),
+                interrupt: &stop,
+            };
+            let fetched = repository.fetch(&request);
+            (repository, fetched)
+        });
+        let (repository, fetched) = fetching.await.map_err(|_| PassError::Stopped)?;
+        match fetched? {
+            Fetched::Unchanged(tip) | Fetched::Moved(tip) => Ok((repository, tip)),
+            Fetched::BranchMissing => Err(PassError::NoBranch {
+                repository: self.config.repository.to_string(),
+                branch: self.config.branch.to_string(),
+            }),
+        }
+    }
+
+    /// Where everything was done at this very commit, only the time can change anything.
+    fn already_settled(&self, tip: CommitId, now: Timestamp) -> Option<Result<Vec<(Name, Settled)>, PassError>> {
+        let settled = self.state.settled.as_ref()?;
+        let index = self.state.trusted.index.as_ref()?;
+        if settled.commit != tip || settled.asker != self.asker_digest() {
+            return None;
+        }
+        let fresh = check_expiry(index.version, index.expires, now).map_err(|refusal| self.refused(refusal));
+        let applied = self.state.applied.iter();
+        Some(fresh.map(|()| applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect()))
+    }
+
+    fn verify(&self, repository: &Repository, tip: CommitId, now: Timestamp) -> Result<Verdict, PassError> {
+        let asker = Asker {
+            agent: &self.config.name,
+            wanted: self.config.deployments.as_deref(),
+            system: &self.system,
+            authority: &self.config.authority,
+        };
+        let unreadable = |error: ReadError| self.refused(Refusal::Branch(error.into()));
+        let snapshot = repository.snapshot(tip).map_err(unreadable)?;
+        verify(&snapshot, &asker, &self.state.trusted, now).map_err(|refusal| self.refused(refusal))
+    }
+
+    fn refused(&self, refusal: Refusal) -> PassError {
+        PassError::Refused { repository: self.config.repository.to_string(), refusal }
+    }
+
+    /// Who asks for what, and believes whom: what was settled for another one is not settled for this one.
+    fn asker_digest(&self) -> Sha256Digest {
+        let AgentConfig { name, deployments, authority, units, .. } = self.config;
+        digest(format!("{name:?} {deployments:?} {:?} {units:?}", authority.key_ids().collect::<Vec<_>>()).as_bytes())
+    }
+
+    async fn settle(&mut self, order: &Order, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
+        let name = &order.deployment.name;
+        let revision = order.deployment.revision;
+        let applied = self.state.applied.get(name);
+        match decide(order, applied, self.state.failed.get(name), retry) {
+            Decision::UpToDate => Ok(Settled::UpToDate(revision)),
+            Decision::Hold(HoldReason::FailedBefore(failed)) => Ok(Settled::Failed(Failure::Before(failed))),
+            Decision::Adopt => {
+                self.record(order);
+                self.directory.save(&self.state)?;
+                Ok(Settled::Adopted(revision))
+            }
+            Decision::Apply => self.apply(order, tell).await,
+        }
+    }
+
+    async fn apply(&mut self, order: &Order, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
+        let (deployment, unit) = (&order.deployment, &order.unit);
+        let units = self.directory.join("units");
+        let config = self.config.units.get(&unit.name);
+        let activation = match Activation::settle(unit, config, &units, self.config.activation_deadline) {
+            Ok(activation) => activation,
+            Err(error) => return Ok(Settled::Failed(Failure::Activate(error))),
+        };
+        let (name, revision) = (deployment.name.clone(), deployment.revision);
+        self.begin(Step::Realising { deployment: name.clone(), revision })?;
+        tell(Event::Realising(order));
+        let folder = self.directory.join("roots");
+        let io = |source| StateError::Io { act: "make", path: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(io)?;
+        let realised = realise(&self.nix, &deployment.specification.template, &folder.join(name.as_str())).await;
+        if let Err(error) = realised {
+            self.begin(Step::Idle)?;
+            return Ok(match error {
+                not_yet @ RealiseError::NotYet { .. } => Settled::Waiting(not_yet.to_string()),
+                error => Settled::Failed(Failure::Realise(error)),
+            });
+        }
+        self.activate(order, &activation, tell).await
+    }
+
+    async fn activate(
+        &mut self,
+        order: &Order,
+        activation: &Activation,
+        tell: &dyn Fn(Event<'_>),
+    ) -> Result<Settled, PassError> {
+        let deployment = &order.deployment;
+        let previous = self.state.applied.get(&deployment.name).map(|applied| applied.nar_id.clone());
+        let previous = previous.or_else(|| activation.current());
+        let target = Target::of(deployment, previous.as_ref());
+        self.begin(Step::Activating { deployment: deployment.name.clone(), revision: deployment.revision })?;
+        tell(Event::Activating(order));
+        self.switching.store(true, Ordering::SeqCst);
+        let switched = activation.run(&self.nix, target).await;
+        let settled = match switched {
+            Ok(()) => {
+                self.record(order);
+                Settled::Switched(deployment.revision)
+            }
+            Err(error) => {
+                self.roll_back(order, activation, previous.as_ref(), tell).await?;
+                let at = SystemTime::now().into();
+                let failed = FailedActivation {
+                    revision: deployment.revision,
+                    sha256: order.sha256,
+                    at,
+                    error: error.to_string(),
+                };
+                self.state.failed.insert(deployment.name.clone(), failed);
+                Settled::Failed(Failure::Activate(error))
+            }
+        };
+        self.begin(Step::Idle)?;
+        self.switching.store(false, Ordering::SeqCst);
+        Ok(settled)
+    }
+
+    /// Back to the path that ran before, not to "the previous generation", which another tool may have moved.
+    async fn roll_back(
+        &mut self,
+        order: &Order,
+        activation: &Activation,
+        previous: Option<&StorePath>,
+        tell: &dyn Fn(Event<'_>),
+    ) -> Result<(), PassError> {
+        let Some(previous) = previous.filter(|path| **path != order.deployment.specification.template.nar_id) else {
+            return Ok(());
+        };
+        let name = &order.deployment.name;
+        self.begin(Step::RollingBack { deployment: name.clone(), to: previous.clone() })?;
+        tell(Event::RollingBack(previous));
+        let revision = self.state.applied.get(name).map_or(order.deployment.revision, |applied| applied.revision);
+        let back = Target { deployment: name, revision, path: previous, previous: None };
+        if let Err(error) = activation.run(&self.nix, back).await {
+            tell(Event::RollBackFailed(&error));
+        }
+        Ok(())
+    }
+
+    fn begin(&mut self, step: Step) -> Result<(), StateError> {
+        self.state.step = step;
+        self.directory.save(&self.state)
+    }
+
+    fn record(&mut self, order: &Order) {
+        let deployment = &order.deployment;
+        let applied = Applied {
+            revision: deployment.revision,
+            sha256: order.sha256,
+            nar_id: deployment.specification.template.nar_id.clone(),
+            since: SystemTime::now().into(),
+        };
+        self.state.failed.remove(&deployment.name);
+        self.state.applied.insert(deployment.name.clone(), applied);
+    }
+}

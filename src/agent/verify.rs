@@ -1,0 +1,310 @@
+//! What is checked before anything of a fetch is believed. Pure: files, memory and time go in.
+//!
+//! In this order: the index (signatures, expiry, version never lower than the last one seen, the same version never with
+//! other content); the agent's own document and the deployments it names (in the index by hash, signed, named as asked
+//! for, revision never lower than the last one seen, the same revision never with other content); their units (this
+//! machine's arch). The root chain has its place before the index.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{
+    AgentSpecification, Deployment, DeploymentSpecification, DocumentPath, IndexVersion, Name, Revision, Sha256Digest,
+    Specification, System, Timestamp, Unit, UnitSpecification,
+};
+use crate::repository::{Branch, BranchError, Files, VerifiedIndex};
+use crate::trust::{Authority, ListedError, Verified};
+
+/// An index that was believed once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenIndex {
+    /// Its version.
+    pub version: IndexVersion,
+    /// The SHA-256 of its file.
+    pub sha256: Sha256Digest,
+    /// When it stops being believed to be the newest.
+    pub expires: Timestamp,
+}
+
+/// A document that was believed once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct SeenDocument {
+    /// Its revision.
+    pub revision: Revision,
+    /// The SHA-256 of its file.
+    pub sha256: Sha256Digest,
+}
+
+/// What is remembered as trusted.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Trusted {
+    /// The newest index.
+    pub index: Option<SeenIndex>,
+    /// The newest of each document that concerned this agent.
+    pub documents: BTreeMap<DocumentPath, SeenDocument>,
+}
+
+/// Who asks.
+#[derive(Debug)]
+pub(super) struct Asker<'a> {
+    /// The agent's name.
+    pub(super) agent: &'a Name,
+    /// The deployments that it wants of those that it may have; all of them where none is named.
+    pub(super) wanted: Option<&'a [Name]>,
+    /// What this machine is.
+    pub(super) system: &'a System,
+    /// Whose signatures count.
+    pub(super) authority: &'a Authority,
+}
+
+/// A deployment that this unit is to run, with everything about it verified.
+#[derive(Debug, Clone)]
+pub struct Order {
+    /// The deployment.
+    pub deployment: Verified<Deployment>,
+    /// The SHA-256 of its file.
+    pub sha256: Sha256Digest,
+    /// The unit it is for.
+    pub unit: Verified<Unit>,
+}
+
+/// What a branch says to this agent, once it is believed.
+#[derive(Debug, Clone)]
+pub struct Verdict {
+    /// What to remember as trusted from now on.
+    pub trusted: Trusted,
+    /// What to run, in the order of the agent's document.
+    pub orders: Vec<Order>,
+    /// Deployments of the agent that were withdrawn. What runs goes on running.
+    pub withdrawn: Vec<Name>,
+}
+
+/// Why a branch is not believed. The agent keeps what it runs.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    /// The index, or a document.
+    #[error(transparent)]
+    Branch(#[from] BranchError),
+    /// The index is past its time.
+    #[error(
+        "the index (version {version}) expired at {expires}, and by this machine's clock it is {now}: nobody can tell \
+         whether it still is the newest; see whether claveld runs, whether the mirror is up to date, and the clock"
+    )]
+    Expired {
+        /// Its version.
+        version: IndexVersion,
+        /// When it expired.
+        expires: Timestamp,
+        /// What this machine's clock says.
+        now: Timestamp,
+    },
+    /// The index is older than one that was believed before.
+    #[error("the index went back from version {seen} to {found}: somebody shows an old branch")]
+    IndexRollback {
+        /// The newest that was believed.
+        seen: IndexVersion,
+        /// What the branch has.
+        found: IndexVersion,
+    },
+    /// There are two indexes of one version.
+    #[error("there are two indexes of version {version}: {seen} was believed before, and now it is {found}")]
+    IndexFork {
+        /// The version.
+        version: IndexVersion,
+        /// The SHA-256 of the one that was believed.
+        seen: Sha256Digest,
+        /// The SHA-256 of the other.
+        found: Sha256Digest,
+    },
+    /// A document is older than one that was believed before.
+    #[error("{path} went back from revision {seen} to {found}")]
+    Rollback {
+        /// The document.
+        path: DocumentPath,
+        /// The newest that was believed.
+        seen: Revision,
+        /// What the branch has.
+        found: Revision,
+    },
+    /// There are two documents of one revision.
+    #[error(
+        "there are two contents of {path} at revision {revision}: {seen} was believed before, and now it is {found}"
+    )]
+    Fork {
+        /// The document.
+        path: DocumentPath,
+        /// The revision.
+        revision: Revision,
+        /// The SHA-256 of the one that was believed.
+        seen: Sha256Digest,
+        /// The SHA-256 of the other.
+        found: Sha256Digest,
+    },
+    /// The configuration wants what the agent may not have.
+    #[error(
+        "the agent `{agent}` may not ask for the deployment `{deployment}`; its document names {}",
+        listed(allowed)
+    )]
+    NotAllowed {
+        /// The agent.
+        agent: Name,
+        /// What it was configured to take.
+        deployment: Name,
+        /// What it may have.
+        allowed: Vec<Name>,
+    },
+    /// Two deployments are for one unit.
+    #[error(
+        "`{first}` and `{second}` are both for the unit `{unit}`; say with `deployments` in the configuration which one this agent takes"
+    )]
+    SharedUnit {
+        /// The unit.
+        unit: Name,
+        /// One of them.
+        first: Name,
+        /// The other.
+        second: Name,
+    },
+    /// The unit is another kind of machine.
+    #[error("the deployment `{deployment}` is for the unit `{unit}` of arch {arch}, and this machine is {machine}")]
+    OtherArch {
+        /// The deployment.
+        deployment: Name,
+        /// The unit.
+        unit: Name,
+        /// The unit's arch.
+        arch: System,
+        /// What this machine is.
+        machine: System,
+    },
+}
+
+fn listed(names: &[Name]) -> String {
+    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
+    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
+}
+
+/// Checks a branch for `asker`, who remembers `trusted`, at `now`.
+pub(super) fn verify<F: Files>(
+    files: &F,
+    asker: &Asker<'_>,
+    trusted: &Trusted,
+    now: Timestamp,
+) -> Result<Verdict, Refusal> {
+    let branch = Branch::new(files, asker.authority);
+    let index = branch.index()?;
+    check_index(&index, trusted.index.as_ref(), now)?;
+    let mut check = Check { branch, index, trusted, documents: BTreeMap::new() };
+    let (agent, _) = check.document::<AgentSpecification>(asker.agent)?;
+    let wanted = chosen(asker, &agent.specification)?;
+    let (mut orders, mut withdrawn) = (Vec::<Order>::new(), Vec::new());
+    for name in wanted {
+        let Some((deployment, sha256)) = check.deployment(&name)? else {
+            withdrawn.push(name);
+            continue;
+        };
+        let (unit, _) = check.document::<UnitSpecification>(&deployment.specification.unit)?;
+        if unit.specification.arch != *asker.system {
+            let (arch, machine) = (unit.specification.arch.clone(), asker.system.clone());
+            return Err(Refusal::OtherArch { deployment: name, unit: unit.name.clone(), arch, machine });
+        }
+        if let Some(other) = orders.iter().find(|order| order.unit.name == unit.name) {
+            let first = other.deployment.name.clone();
+            return Err(Refusal::SharedUnit { unit: unit.name.clone(), first, second: name });
+        }
+        orders.push(Order { deployment, sha256, unit });
+    }
+    Ok(Verdict { trusted: check.remembered(), orders, withdrawn })
+}
+
+fn check_index(found: &VerifiedIndex, seen: Option<&SeenIndex>, now: Timestamp) -> Result<(), Refusal> {
+    let version = found.index.version;
+    if let Some(seen) = seen {
+        if version < seen.version {
+            return Err(Refusal::IndexRollback { seen: seen.version, found: version });
+        }
+        if version == seen.version && found.digest != seen.sha256 {
+            return Err(Refusal::IndexFork { version, seen: seen.sha256, found: found.digest });
+        }
+    }
+    check_expiry(version, found.index.expires, now)
+}
+
+/// Whether an index may still be believed to be the newest.
+pub(super) fn check_expiry(version: IndexVersion, expires: Timestamp, now: Timestamp) -> Result<(), Refusal> {
+    if now < expires { Ok(()) } else { Err(Refusal::Expired { version, expires, now }) }
+}
+
+fn chosen(asker: &Asker<'_>, agent: &AgentSpecification) -> Result<Vec<Name>, Refusal> {
+    let allowed = &agent.deployments;
+    let Some(wanted) = asker.wanted else { return Ok(allowed.to_vec()) };
+    match wanted.iter().find(|name| !allowed.contains(name)) {
+        None => Ok(wanted.to_vec()),
+        Some(refused) => Err(Refusal::NotAllowed {
+            agent: asker.agent.clone(),
+            deployment: refused.clone(),
+            allowed: allowed.to_vec(),
+        }),
+    }
+}
+
+struct Check<'a, F> {
+    branch: Branch<'a, F>,
+    index: VerifiedIndex,
+    trusted: &'a Trusted,
+    documents: BTreeMap<DocumentPath, SeenDocument>,
+}
+
+impl<F: Files> Check<'_, F> {
+    fn document<S: Specification>(
+        &mut self,
+        name: &Name,
+    ) -> Result<(Verified<crate::model::Document<S>>, Sha256Digest), Refusal> {
+        let document = self.branch.document::<S>(&self.index, name)?;
+        let path = DocumentPath::new(S::FOLDER, name.clone());
+        let listed = self.index.index.documents.get(&path);
+        let sha256 = listed.ok_or_else(|| BranchError::from(ListedError::NotListed { path: path.clone() }))?.sha256;
+        let found = SeenDocument { revision: document.revision, sha256 };
+        self.never_back(&path, found)?;
+        self.documents.insert(path, found);
+        Ok((document, sha256))
+    }
+
+    fn never_back(&self, path: &DocumentPath, found: SeenDocument) -> Result<(), Refusal> {
+        let Some(seen) = self.trusted.documents.get(path) else { return Ok(()) };
+        let path = || path.clone();
+        if found.revision < seen.revision {
+            return Err(Refusal::Rollback { path: path(), seen: seen.revision, found: found.revision });
+        }
+        if found.revision == seen.revision && found.sha256 != seen.sha256 {
+            let SeenDocument { revision, sha256: found } = found;
+            return Err(Refusal::Fork { path: path(), revision, seen: seen.sha256, found });
+        }
+        Ok(())
+    }
+
+    /// A deployment; `None` where it was withdrawn with a tombstone. One that is merely gone is refused.
+    fn deployment(&mut self, name: &Name) -> Result<Option<(Verified<Deployment>, Sha256Digest)>, Refusal> {
+        match self.document::<DeploymentSpecification>(name) {
+            Ok(found) => Ok(Some(found)),
+            Err(Refusal::Branch(BranchError::Document(ListedError::Withdrawn { .. }))) => Ok(None),
+            Err(refusal) => Err(refusal),
+        }
+    }
+
+    /// What was seen before, with what is seen now over it.
+    fn remembered(self) -> Trusted {
+        let VerifiedIndex { index, digest } = self.index;
+        let seen = SeenIndex { version: index.version, sha256: digest, expires: index.expires };
+        let mut documents = self.trusted.documents.clone();
+        documents.extend(self.documents);
+        Trusted { index: Some(seen), documents }
+    }
+}
+
+#[cfg(test)]
+mod tests;

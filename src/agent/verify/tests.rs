@@ -1,0 +1,231 @@
+use std::collections::BTreeMap;
+
+use super::*;
+use crate::model::{
+    Draft, Index, IndexEntry, Kind, List, Map, Metadata, NarTemplateSpecification, Schema, Tombstone, UnitType,
+};
+use crate::trust::{SecretKey, Signed, digest};
+
+/// A branch in memory, signed by one key.
+struct World {
+    key: SecretKey,
+    files: BTreeMap<String, Vec<u8>>,
+    index: Index,
+}
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn revision(n: u64) -> Revision {
+    Revision::try_from(n).unwrap()
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn template(path: &str) -> NarTemplateSpecification {
+    NarTemplateSpecification {
+        metadata: Metadata::default(),
+        nar_id: format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{path}").parse().unwrap(),
+        substituters: List::default(),
+        substituters_public_keys: List::default(),
+    }
+}
+
+impl World {
+    /// One unit, `web-1`, with its agent and its deployment, all at revision 3.
+    fn new() -> Self {
+        let index = Index {
+            documents: Map::default(),
+            expires: now().plus(std::time::Duration::from_hours(1)),
+            issued: now(),
+            kind: Kind::THIS,
+            previous: None,
+            schema: Schema::V1,
+            tombstones: Map::default(),
+            version: IndexVersion::try_from(5).unwrap(),
+        };
+        let key = SecretKey::generate("claveld-1".parse().unwrap()).unwrap();
+        let mut world = Self { key, files: BTreeMap::new(), index };
+        world.put("web-1", 3, DeploymentSpecification { unit: name("web-1"), template: template("a") });
+        world.put("web-1", 3, AgentSpecification { deployments: List::one(name("web-1")) });
+        world.put_unit("web-1", "x86_64-linux");
+        world.publish();
+        world
+    }
+
+    fn put_unit(&mut self, unit: &str, arch: &str) {
+        self.put(unit, 3, UnitSpecification { arch: arch.parse().unwrap(), unit_type: UnitType::Nixos });
+    }
+
+    fn put<S: Specification>(&mut self, document: &str, at: u64, specification: S) {
+        let document = Draft::new(name(document), Metadata::default(), specification).at(revision(at));
+        let path = DocumentPath::new(S::FOLDER, document.name.clone());
+        self.write(&path, Signed::sign(document, &self.key).render(), at);
+    }
+
+    /// Writes a file and lists it as it is.
+    fn write(&mut self, path: &DocumentPath, bytes: Vec<u8>, at: u64) {
+        let entry = IndexEntry { length: bytes.len() as u64, revision: revision(at), sha256: digest(&bytes) };
+        self.unlist(path);
+        self.index.documents.insert(path.clone(), entry).unwrap();
+        self.files.insert(path.to_string(), bytes);
+    }
+
+    fn unlist(&mut self, path: &DocumentPath) {
+        let others = self.index.documents.iter().filter(|(p, _)| *p != path).map(|(p, e)| (p.clone(), *e));
+        let mut documents = Map::default();
+        for (path, entry) in others.collect::<Vec<_>>() {
+            documents.insert(path, entry).unwrap();
+        }
+        self.index.documents = documents;
+    }
+
+    /// Signs the index as it is now.
+    fn publish(&mut self) {
+        let index = Signed::sign(self.index.clone(), &self.key);
+        self.files.insert("index.json".to_owned(), index.render());
+    }
+
+    fn verify(&self, trusted: &Trusted) -> Result<Verdict, Refusal> {
+        self.verify_as(trusted, None, now())
+    }
+
+    fn verify_as(&self, trusted: &Trusted, wanted: Option<&[Name]>, now: Timestamp) -> Result<Verdict, Refusal> {
+        let authority = Authority::any_of(&[self.key.public()]).unwrap();
+        let (agent, system) = (name("web-1"), "x86_64-linux".parse().unwrap());
+        let asker = Asker { agent: &agent, wanted, system: &system, authority: &authority };
+        verify(&self.files, &asker, trusted, now)
+    }
+
+    fn refusal(&self, trusted: &Trusted) -> String {
+        self.verify(trusted).unwrap_err().to_string()
+    }
+}
+
+fn deployment_path() -> DocumentPath {
+    "deployments/web-1.json".parse().unwrap()
+}
+
+#[test]
+fn what_is_signed_and_listed_is_ordered() {
+    let verdict = World::new().verify(&Trusted::default()).unwrap();
+    assert_eq!(verdict.orders.len(), 1);
+    assert_eq!(verdict.orders[0].deployment.revision, revision(3));
+    assert_eq!(verdict.trusted.documents.len(), 3);
+    // The same again is still believed.
+    assert!(World::new().verify(&Trusted::default()).is_ok());
+}
+
+#[test]
+fn a_branch_of_somebody_else_is_told_apart() {
+    let mut world = World::new();
+    world.files.remove("index.json");
+    assert!(world.refusal(&Trusted::default()).contains("not a branch of Clavel"));
+    let mut world = World::new();
+    world.key = SecretKey::generate("claveld-1".parse().unwrap()).unwrap();
+    assert!(world.refusal(&Trusted::default()).contains("no valid signature by a trusted key"));
+}
+
+#[test]
+fn an_altered_a_moved_and_an_absent_document_are_refused() {
+    let mut world = World::new();
+    world.files.get_mut("deployments/web-1.json").unwrap().push(b' ');
+    assert!(world.refusal(&Trusted::default()).contains("somebody altered it"));
+    // A document in another's place, listed there by an index that is signed all the same.
+    let mut world = World::new();
+    world.put("web-2", 3, DeploymentSpecification { unit: name("web-1"), template: template("b") });
+    let other = world.files["deployments/web-2.json"].clone();
+    world.write(&deployment_path(), other, 3);
+    world.publish();
+    assert!(world.refusal(&Trusted::default()).contains("says that it is `web-2`"));
+    let mut world = World::new();
+    world.files.remove("deployments/web-1.json");
+    assert!(world.refusal(&Trusted::default()).contains("not on the branch"));
+}
+
+#[test]
+fn an_unsigned_document_is_refused_though_it_is_listed() {
+    let mut world = World::new();
+    let text = String::from_utf8(world.files["deployments/web-1.json"].clone()).unwrap();
+    let unsigned = text.replace("sppdcry-a", "sppdcry-b").into_bytes();
+    world.write(&deployment_path(), unsigned, 3);
+    world.publish();
+    assert!(world.refusal(&Trusted::default()).contains("no valid signature"));
+}
+
+#[test]
+fn nothing_goes_back() {
+    let world = World::new();
+    let trusted = world.verify(&Trusted::default()).unwrap().trusted;
+    let mut older =
+        World { index: Index { version: IndexVersion::try_from(4).unwrap(), ..world.index.clone() }, ..world };
+    older.publish();
+    assert!(older.refusal(&trusted).contains("went back from version 5 to 4"));
+    let mut fork = older;
+    fork.index.version = IndexVersion::try_from(5).unwrap();
+    fork.index.expires = fork.index.expires.plus(std::time::Duration::from_secs(1));
+    fork.publish();
+    assert!(fork.refusal(&trusted).contains("two indexes of version 5"));
+    let mut lower = fork;
+    lower.index.version = IndexVersion::try_from(6).unwrap();
+    lower.put("web-1", 2, DeploymentSpecification { unit: name("web-1"), template: template("a") });
+    lower.publish();
+    assert!(lower.refusal(&trusted).contains("went back from revision 3 to 2"));
+    let mut other = lower;
+    other.put("web-1", 3, DeploymentSpecification { unit: name("web-1"), template: template("other") });
+    other.publish();
+    assert!(other.refusal(&trusted).contains("two contents of deployments/web-1.json at revision 3"));
+    let mut newer = other;
+    newer.put("web-1", 4, DeploymentSpecification { unit: name("web-1"), template: template("other") });
+    newer.publish();
+    assert_eq!(newer.verify(&trusted).unwrap().orders[0].deployment.revision, revision(4));
+}
+
+#[test]
+fn an_expired_index_is_refused() {
+    let world = World::new();
+    let late = now().plus(std::time::Duration::from_hours(1));
+    let refusal = world.verify_as(&Trusted::default(), None, late).unwrap_err();
+    assert!(refusal.to_string().contains("expired at 2026-01-01T01:00:00Z"), "{refusal}");
+}
+
+#[test]
+fn a_withdrawal_needs_a_tombstone() {
+    let mut world = World::new();
+    world.unlist(&deployment_path());
+    world.publish();
+    assert!(world.refusal(&Trusted::default()).contains("is not in the index"));
+    world.index.tombstones.insert(deployment_path(), Tombstone { revision: revision(3) }).unwrap();
+    world.publish();
+    let verdict = world.verify(&Trusted::default()).unwrap();
+    assert!(verdict.orders.is_empty());
+    assert_eq!(verdict.withdrawn, [name("web-1")]);
+}
+
+#[test]
+fn an_agent_gets_what_its_document_names_for_a_unit_like_this() {
+    let mut world = World::new();
+    let refused = world.verify_as(&Trusted::default(), Some(&[name("web-2")]), now()).unwrap_err();
+    assert!(refused.to_string().contains("may not ask for the deployment `web-2`"), "{refused}");
+    world.put("web-1b", 1, DeploymentSpecification { unit: name("web-1"), template: template("b") });
+    let both = vec![name("web-1"), name("web-1b")];
+    world.put("web-1", 4, AgentSpecification { deployments: List::try_from(both).unwrap() });
+    world.publish();
+    assert!(world.refusal(&Trusted::default()).contains("are both for the unit `web-1`"));
+    assert!(world.verify_as(&Trusted::default(), Some(&[name("web-1b")]), now()).is_ok());
+    world.put_unit("web-1", "aarch64-linux");
+    world.publish();
+    assert!(world.refusal(&Trusted::default()).contains("of arch aarch64-linux, and this machine is x86_64-linux"));
+}
+
+#[test]
+fn a_document_of_another_kind_is_refused() {
+    let mut world = World::new();
+    let unit = world.files["units/web-1.json"].clone();
+    world.write(&deployment_path(), unit, 3);
+    world.publish();
+    assert!(world.refusal(&Trusted::default()).contains("`Unit` is not the kind asked for"));
+}
