@@ -1,2 +1,7 @@
-//! stub
-fn main() {}
+//! `clavel`: the operator's tool.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    clavel::cli::clavel::main()
+}

@@ -162,6 +162,13 @@ pub struct Verified<P> {
     payload: P,
 }
 
+impl<P> Verified<P> {
+    /// What it says, for those who only show it from here on.
+    pub fn into_inner(self) -> P {
+        self.payload
+    }
+}
+
 impl<P> std::ops::Deref for Verified<P> {
     type Target = P;
     fn deref(&self) -> &P {

@@ -1,0 +1,69 @@
+//! `clavel-agent`: brings its unit to what the branch says.
+
+mod once;
+mod run;
+mod status;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use super::Exit;
+use crate::config::AgentConfig;
+
+/// The command line of `clavel-agent`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "clavel-agent",
+    version,
+    about = "Fetches, verifies and activates what this machine should run",
+    after_help = "Exit codes: 0 done, or waiting for a cache; 2 usage; 3 configuration; 4 repository; 5 refused what the \
+                  branch shows; 6 could not fetch from the caches; 7 activation failed; 8 this machine. Whatever the code, \
+                  what ran before goes on running."
+)]
+pub struct Arguments {
+    /// Say on standard error which programs are run; twice, say more.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run one pass after another until told to stop.
+    #[command(after_help = "Example:\n  clavel-agent run --config /etc/clavel/clavel-agent.toml")]
+    Run(ConfigArgument),
+    /// Run one pass.
+    #[command(after_help = "Examples:\n  clavel-agent once\n  clavel-agent once --retry")]
+    Once(once::Arguments),
+    /// Show what runs, and how the last pass ended.
+    #[command(after_help = "Examples:\n  clavel-agent status\n  clavel-agent status --json | jq .deployments")]
+    Status(status::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", env = "CLAVEL_AGENT_CONFIG", default_value = AgentConfig::DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+impl ConfigArgument {
+    fn read(&self) -> Result<AgentConfig, Exit> {
+        Ok(AgentConfig::read(&self.config)?)
+    }
+}
+
+/// Runs `clavel-agent` with the arguments of this process.
+pub fn main() -> ExitCode {
+    super::main(
+        |arguments: &Arguments| arguments.verbose,
+        async |arguments: Arguments| match arguments.command {
+            Command::Run(config) => run::run(&config.read()?).await,
+            Command::Once(arguments) => once::run(&arguments).await,
+            Command::Status(arguments) => status::run(&arguments),
+        },
+    )
+}

@@ -1,0 +1,57 @@
+//! `clavel list`
+
+use super::view::{BranchArguments, TrustArguments, View};
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::model::{Deployment, DeploymentSpecification, Folder, Index, Provenance};
+use crate::repository::Branch;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    branch: BranchArguments,
+    #[command(flatten)]
+    trust: TrustArguments,
+    /// Print one JSON document: a list of the deployments, as they are signed.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let view = arguments.branch.view()?;
+    let deployments = match arguments.trust.authority()? {
+        Some(authority) => {
+            let branch = Branch::new(&view.snapshot, &authority);
+            let index = branch.index()?;
+            let names = index.names(Folder::Deployments);
+            let read = |name| Ok(branch.document::<DeploymentSpecification>(&index, &name)?.into_inner());
+            names.into_iter().map(read).collect::<Result<Vec<Deployment>, Exit>>()?
+        }
+        None => unverified(&view)?,
+    };
+    if arguments.json { output::json(&deployments) } else { show(&deployments) }
+}
+
+fn unverified(view: &View) -> Result<Vec<Deployment>, Exit> {
+    output::remark("not verified: name a key with --trusted-public-key, or run `clavel verify`");
+    let Index { documents, .. } = view.index()?;
+    let listed = documents.iter().map(|(path, _)| path).filter(|path| path.folder() == Folder::Deployments);
+    listed.map(|path| view.document::<DeploymentSpecification>(path.name())).collect()
+}
+
+fn show(deployments: &[Deployment]) -> Result<(), Exit> {
+    let rows = deployments.iter().map(|deployment| {
+        let provenance = Provenance::try_from(&deployment.metadata).ok();
+        let told = |tell: fn(&Provenance) -> String| provenance.as_ref().map_or_else(|| "-".to_owned(), tell);
+        let specification = &deployment.specification;
+        vec![
+            deployment.name.to_string(),
+            deployment.revision.to_string(),
+            specification.unit.to_string(),
+            told(|p| p.source_revision.as_ref().map_or_else(|| "-".to_owned(), |r| r.short().to_owned())),
+            told(|p| p.evaluated_at.to_string()),
+            specification.template.nar_id.to_string(),
+        ]
+    });
+    output::table(&["deployment", "revision", "unit", "source", "evaluated", "store path"], rows)
+}

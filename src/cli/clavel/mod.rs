@@ -1,0 +1,59 @@
+//! `clavel`: the operator's tool.
+
+mod key;
+mod list;
+mod show;
+mod verify;
+mod view;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// The command line of `clavel`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "clavel",
+    version,
+    about = "Keys, and a look at the deployments branch",
+    after_help = "Exit codes: 0 done; 2 usage; 3 key or argument; 4 repository; 5 a branch that is not to be believed; \
+                  8 this machine."
+)]
+pub struct Arguments {
+    /// Say on standard error which programs are run; twice, say more.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Make keys, and show their public half.
+    #[command(subcommand)]
+    Key(key::Command),
+    /// List the deployments on a branch.
+    #[command(
+        after_help = "Examples:\n  clavel list\n  clavel list --repository https://git.example.org/fleet.git --json"
+    )]
+    List(list::Arguments),
+    /// Show one document of a branch.
+    #[command(after_help = "Examples:\n  clavel show web-1\n  clavel show web-1 --json | jq .specification.template")]
+    Show(show::Arguments),
+    /// Verify everything on a branch, as an agent would.
+    #[command(after_help = "Example:\n  clavel verify --trusted-public-key \"$(clavel key public claveld-1.secret)\"")]
+    Verify(verify::Arguments),
+}
+
+/// Runs `clavel` with the arguments of this process.
+pub fn main() -> ExitCode {
+    super::main(
+        |arguments: &Arguments| arguments.verbose,
+        async |arguments: Arguments| match arguments.command {
+            Command::Key(command) => key::run(&command),
+            Command::List(arguments) => list::run(&arguments),
+            Command::Show(arguments) => show::run(&arguments),
+            Command::Verify(arguments) => verify::run(&arguments),
+        },
+    )
+}

@@ -1,0 +1,81 @@
+//! `clavel show NAME`
+
+use clap::ValueEnum;
+
+use super::view::{BranchArguments, TrustArguments, View};
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
+use crate::repository::Branch;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The document's name.
+    name: Name,
+    /// Which kind of document.
+    #[arg(long, default_value = "deployment")]
+    kind: Kind,
+    #[command(flatten)]
+    branch: BranchArguments,
+    #[command(flatten)]
+    trust: TrustArguments,
+    /// Print the document as JSON, without its signatures.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Kind {
+    Deployment,
+    Unit,
+    Agent,
+}
+
+pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let view = arguments.branch.view()?;
+    match arguments.kind {
+        Kind::Deployment => {
+            let deployment = read::<DeploymentSpecification>(arguments, &view)?;
+            let DeploymentSpecification { template, unit } = deployment.specification.clone();
+            let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
+            facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
+            facts.extend(template.substituters_public_keys.iter().map(|key| ("public key", key.to_string())));
+            show(arguments, &deployment, facts)
+        }
+        Kind::Unit => {
+            let unit = read::<UnitSpecification>(arguments, &view)?;
+            let UnitSpecification { arch, unit_type } = unit.specification.clone();
+            show(arguments, &unit, vec![("type", unit_type.to_string()), ("arch", arch.to_string())])
+        }
+        Kind::Agent => {
+            let agent = read::<AgentSpecification>(arguments, &view)?;
+            let deployments = agent.specification.deployments.iter();
+            let facts = deployments.map(|name| ("deployment", name.to_string())).collect();
+            show(arguments, &agent, facts)
+        }
+    }
+}
+
+fn read<S: Specification>(arguments: &Arguments, view: &View) -> Result<Document<S>, Exit> {
+    if let Some(authority) = arguments.trust.authority()? {
+        let branch = Branch::new(&view.snapshot, &authority);
+        return Ok(branch.document::<S>(&branch.index()?, &arguments.name)?.into_inner());
+    }
+    output::remark("not verified: name a key with --trusted-public-key, or run `clavel verify`");
+    view.document::<S>(&arguments.name)
+}
+
+fn show<S: Specification>(
+    arguments: &Arguments,
+    document: &Document<S>,
+    facts: Vec<(&str, String)>,
+) -> Result<(), Exit> {
+    if arguments.json {
+        return output::json(document);
+    }
+    output::line(format_args!("{} {}, revision {}", S::KIND, document.name, document.revision))?;
+    let metadata = document.metadata.iter().map(|(key, value)| (key.as_str(), value.to_string()));
+    let all: Vec<(&str, String)> = facts.into_iter().chain(metadata).collect();
+    let width = all.iter().map(|(key, _)| key.len()).max().unwrap_or(0);
+    all.iter().try_for_each(|(key, value)| output::line(format_args!("  {key:width$}  {value}")))
+}

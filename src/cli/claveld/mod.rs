@@ -1,0 +1,78 @@
+//! `claveld`: evaluates sources and publishes what they give.
+
+mod evaluate;
+mod hook;
+mod once;
+mod run;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::config::ClaveldConfig;
+
+use super::Exit;
+
+/// The command line of `claveld`.
+#[derive(Debug, Parser)]
+#[command(
+    name = "claveld",
+    version,
+    about = "Evaluates Nix flakes and publishes what each machine should run as signed documents on a git branch",
+    after_help = "Exit codes: 0 done; 1 something in a source is broken, the rest was done; 2 usage; 3 configuration or \
+                  key; 4 repository; 5 a branch that is not to be believed; 8 this machine."
+)]
+pub struct Arguments {
+    /// Say on standard error which programs are run; twice, say more.
+    #[arg(short, long, action = clap::ArgAction::Count, global = true)]
+    verbose: u8,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Evaluate all sources and publish, whenever one changes, until told to stop.
+    #[command(after_help = "Example:\n  claveld run --config /etc/clavel/claveld.toml")]
+    Run(ConfigArgument),
+    /// Evaluate all sources once and publish what changed.
+    #[command(after_help = "Examples:\n  claveld once\n  claveld once --json | jq .report.changes")]
+    Once(once::Arguments),
+    /// Show what a flake gives, and publish nothing.
+    #[command(
+        after_help = "Examples:\n  claveld evaluate .\n  claveld evaluate git+https://git.example.org/fleet?ref=main --json"
+    )]
+    Evaluate(evaluate::Arguments),
+    /// Be a git hook: evaluate and publish what was pushed, and tell the pusher.
+    #[command(
+        after_help = "Example (hooks/post-receive in the flake's bare repository):\n  exec claveld hook post-receive --config /etc/clavel/claveld.toml"
+    )]
+    Hook(hook::Arguments),
+}
+
+#[derive(Debug, clap::Args)]
+struct ConfigArgument {
+    /// The configuration.
+    #[arg(long, value_name = "FILE", env = "CLAVELD_CONFIG", default_value = ClaveldConfig::DEFAULT_PATH)]
+    config: PathBuf,
+}
+
+impl ConfigArgument {
+    fn read(&self) -> Result<ClaveldConfig, Exit> {
+        Ok(ClaveldConfig::read(&self.config)?)
+    }
+}
+
+/// Runs `claveld` with the arguments of this process.
+pub fn main() -> ExitCode {
+    super::main(
+        |arguments: &Arguments| arguments.verbose,
+        async |arguments: Arguments| match arguments.command {
+            Command::Run(config) => run::run(&config.read()?).await,
+            Command::Once(arguments) => once::run(&arguments).await,
+            Command::Evaluate(arguments) => evaluate::run(&arguments).await,
+            Command::Hook(arguments) => hook::run(&arguments).await,
+        },
+    )
+}

@@ -1,0 +1,60 @@
+//! `claveld run`
+
+use tokio::time::Instant;
+
+use super::once::{announced, report, trouble};
+use crate::cli::exit::{Exit, error};
+use crate::cli::{asked_to_stop, output};
+use crate::config::ClaveldConfig;
+use crate::evaluate::Evaluation;
+use crate::publish::{Outcome, Round, Target, Watcher};
+
+pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
+    let round = Round::new(config)?;
+    tokio::select! {
+        stopped = asked_to_stop() => stopped.map_err(|error| Exit::machine(&error)),
+        () = rounds(config, &round) => Ok(()),
+    }
+}
+
+/// Round after round. What fails is told and tried again; the last good state stays on the branch.
+async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
+    let mut watcher = Watcher::new(&config.sources).map_err(error).ok();
+    let mut known: Vec<Evaluation> = Vec::new();
+    let mut targets = round.all();
+    let mut written = None;
+    loop {
+        let due = written.is_none_or(|at: Instant| at.elapsed() > config.publish.validity / 2);
+        if due || !targets.is_empty() {
+            written = published(round, &targets, &mut known).await.or(written);
+        }
+        match &mut watcher {
+            Some(watcher) => drop(watcher.next(config.poll_interval).await),
+            None => tokio::time::sleep(config.poll_interval).await,
+        }
+        targets = round.changed(&known).await;
+    }
+}
+
+/// One round; when it wrote or found the branch in order.
+async fn published(round: &Round<'_>, targets: &[Target<'_>], known: &mut Vec<Evaluation>) -> Option<Instant> {
+    let outcome = round.run(targets, &|announcement| output::remark(announced(&announcement))).await;
+    match outcome {
+        Ok(outcome) => {
+            for line in report(&outcome.report) {
+                output::remark(line);
+            }
+            trouble(&outcome);
+            let Outcome { evaluations, .. } = outcome;
+            known.retain(|known| evaluations.iter().all(|new| new.source.flake != known.source.flake));
+            known.extend(evaluations);
+            Some(Instant::now())
+        }
+        Err(unpublished) => {
+            // What was evaluated is not on the branch: the next round has to do it again.
+            known.retain(|known| targets.iter().all(|target| target.source.flake != known.source.flake));
+            error(&unpublished);
+            None
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! Exit codes, and how an error is told. README.md has the same table.
+
+use std::fmt::Display;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use crate::agent::{Failure, PassError};
+use crate::config::ConfigError;
+use crate::evaluate::EvaluateError;
+use crate::publish::{HookError, PublishError};
+use crate::repository::{BranchError, FetchError, OpenError, Remedy};
+use crate::trust::SecretKeyError;
+
+/// Why a command did not do all it was asked: an exit code, and what to say.
+#[derive(Debug)]
+pub struct Exit {
+    code: Code,
+    message: String,
+}
+
+/// What an exit code means.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Code {
+    /// Something in the sources is broken or claimed twice. The rest was done.
+    Incomplete = 1,
+    // 2 is a command line that makes no sense, as clap tells it.
+    /// The configuration, a key file or an argument is not right.
+    Configuration = 3,
+    /// A repository cannot be reached, read or written.
+    Repository = 4,
+    /// A branch, or something on it, is not to be believed.
+    Refused = 5,
+    /// A deployment could not be fetched from its caches.
+    Realise = 6,
+    /// A unit did not switch.
+    Activate = 7,
+    /// This machine: its disk, its Nix, its state folder.
+    Machine = 8,
+}
+
+impl Exit {
+    pub(super) fn new(code: Code, message: impl Display) -> Self {
+        Self { code, message: message.to_string() }
+    }
+
+    /// A command that said everything already.
+    pub(super) fn silent(code: Code) -> Self {
+        Self { code, message: String::new() }
+    }
+
+    pub(super) fn machine(error: &impl Display) -> Self {
+        Self::new(Code::Machine, error)
+    }
+}
+
+/// Says what went wrong, and gives its code.
+pub(super) fn told(exit: &Exit) -> ExitCode {
+    if !exit.message.is_empty() {
+        error(&exit.message);
+    }
+    ExitCode::from(exit.code as u8)
+}
+
+/// Tells an error on standard error.
+pub(super) fn error(message: impl Display) {
+    let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    // Where standard error is closed there is nobody to tell.
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {message}");
+}
+
+impl From<ConfigError> for Exit {
+    fn from(error: ConfigError) -> Self {
+        Self::new(Code::Configuration, error)
+    }
+}
+
+impl From<SecretKeyError> for Exit {
+    fn from(error: SecretKeyError) -> Self {
+        Self::new(Code::Configuration, error)
+    }
+}
+
+impl From<EvaluateError> for Exit {
+    fn from(error: EvaluateError) -> Self {
+        Self::new(Code::Incomplete, error)
+    }
+}
+
+impl From<HookError> for Exit {
+    fn from(error: HookError) -> Self {
+        Self::new(Code::Configuration, error)
+    }
+}
+
+impl From<OpenError> for Exit {
+    fn from(error: OpenError) -> Self {
+        Self::new(Code::Repository, error)
+    }
+}
+
+impl From<BranchError> for Exit {
+    fn from(error: BranchError) -> Self {
+        let code = match &error {
+            BranchError::NotClavels | BranchError::Index(_) | BranchError::Document(_) => Code::Refused,
+            BranchError::Read(_) => Code::Repository,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<FetchError> for Exit {
+    fn from(error: FetchError) -> Self {
+        let code = match error.remedy() {
+            Remedy::TryAgain | Remedy::StartAfresh | Remedy::Operator => Code::Repository,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<PublishError> for Exit {
+    fn from(error: PublishError) -> Self {
+        let code = match &error {
+            PublishError::SecretKey(_) | PublishError::Authority(_) => Code::Configuration,
+            PublishError::Branch { source: BranchError::Read(_), .. }
+            | PublishError::Open(_)
+            | PublishError::Git(_)
+            | PublishError::Commit(_)
+            | PublishError::Fetch(_)
+            | PublishError::Push(_)
+            | PublishError::Raced { .. } => Code::Repository,
+            PublishError::Branch { .. } => Code::Refused,
+            PublishError::Plan(_) | PublishError::Index(_) => Code::Incomplete,
+        };
+        Self::new(code, error)
+    }
+}
+
+impl From<PassError> for Exit {
+    fn from(error: PassError) -> Self {
+        let code = match &error {
+            PassError::State(_) | PassError::System(_) => Code::Machine,
+            PassError::Open(_)
+            | PassError::Git(_)
+            | PassError::Fetch(_)
+            | PassError::NoBranch { .. }
+            | PassError::Stopped => Code::Repository,
+            PassError::Refused { .. } => Code::Refused,
+        };
+        Self::new(code, error)
+    }
+}
+
+/// The code of a deployment that failed.
+pub(super) fn code_of(failure: &Failure) -> Code {
+    match failure {
+        Failure::Realise(_) => Code::Realise,
+        Failure::Activate(_) | Failure::Before(_) => Code::Activate,
+    }
+}

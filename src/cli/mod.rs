@@ -1,0 +1,66 @@
+//! The operator's commands: arguments in, the other rooms' work, and output, hints and exit codes.
+//!
+//! Data goes to standard output; everything else to standard error. What is decided here is only how to say it.
+
+pub mod agent;
+pub mod clavel;
+pub mod claveld;
+mod exit;
+mod output;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+pub use exit::Exit;
+
+/// Parses the arguments, runs the command, and turns what came of it into an exit code.
+fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<(), Exit>) -> ExitCode {
+    let arguments = A::parse();
+    start_log(verbosity(&arguments));
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit::told(&Exit::machine(&error)),
+    };
+    let outcome = runtime.block_on(run(arguments));
+    // A fetch that was left behind must not hold up the end.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(exit) => exit::told(&exit),
+    }
+}
+
+fn start_log(verbosity: u8) {
+    let level = match verbosity {
+        0 => tracing::level_filters::LevelFilter::WARN,
+        1 => tracing::level_filters::LevelFilter::DEBUG,
+        _ => tracing::level_filters::LevelFilter::TRACE,
+    };
+    // gix tells more of itself than anybody asked for.
+    let filter = tracing_subscriber::EnvFilter::new(format!("warn,clavel={level}"));
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+}
+
+/// Waits for SIGTERM or SIGINT.
+async fn asked_to_stop() -> std::io::Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_lines_are_sound() {
+        super::claveld::Arguments::command().debug_assert();
+        super::agent::Arguments::command().debug_assert();
+        super::clavel::Arguments::command().debug_assert();
+    }
+}
