@@ -18,6 +18,11 @@ impl Sha256Digest {
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
+
+    /// Its first 12 digits, for people.
+    pub fn short(&self) -> String {
+        self.to_string()[..12].to_owned()
+    }
 }
 
 impl fmt::Display for Sha256Digest {

@@ -95,7 +95,11 @@ impl Nix {
 
     /// A run of one of Nix's programs, with what every one of them gets.
     fn program(&self, name: &str) -> Invocation {
-        let invocation = Invocation::new(name).outside_any_repository().within(self.deadline);
+        self.prepared(Invocation::new(name))
+    }
+
+    fn prepared(&self, invocation: Invocation) -> Invocation {
+        let invocation = invocation.outside_any_repository().within(self.deadline);
         // On a machine without the build users' group Nix warns at every start; nothing is ever built here.
         let invocation = invocation.args(["--option", "build-users-group", ""]);
         match &self.store {
@@ -106,7 +110,8 @@ impl Nix {
 
     /// `nix VERB…`, whose command line is still called experimental.
     fn nix(&self, verb: &[&str]) -> Invocation {
-        self.program("nix").args(["--extra-experimental-features", "nix-command flakes"]).args(verb.iter().copied())
+        self.prepared(Invocation::new("nix").args(verb.iter().copied()))
+            .args(["--extra-experimental-features", "nix-command flakes"])
     }
 }
 

@@ -28,7 +28,7 @@ pub enum ListedError {
         path: DocumentPath,
     },
     /// Its bytes are not those that the index lists.
-    #[error("{path} is not what the index lists (its SHA-256 is {found}, and {listed} is listed): somebody altered it")]
+    #[error("{path} is not the file that the index lists (SHA-256 {}… in place of {}…): somebody altered it", found.short(), listed.short())]
     Altered {
         /// The document.
         path: DocumentPath,
