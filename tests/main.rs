@@ -1,1 +1,7 @@
-//! The promises of Clavel.
+//! The promises of Clavel: one file a promise, and its first line says which.
+
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+
+mod evaluate;
+mod one_push;
+mod support;

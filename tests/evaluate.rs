@@ -1,0 +1,226 @@
+//! Promise: an evaluation never builds, never hides a healthy host behind a broken one, and ends in time.
+
+use crate::support::world::{Ran, World, until};
+
+/// Evaluates a flake whose outputs are `outputs`.
+fn evaluate(world: &World, outputs: &str, arguments: &[&str]) -> Ran {
+    let flake = format!(
+        "{{ outputs = {{ self }}: let sys = import ./lib/host.nix {{ system = \"x86_64-linux\"; }}; in {outputs}; }}"
+    );
+    world.write("flake.nix", &flake);
+    let path = format!("path:{}", world.at("work"));
+    world.claveld(&[&["evaluate", &path], arguments].concat())
+}
+
+fn names(found: &serde_json::Value, kind: &str) -> Vec<String> {
+    let all = found[kind].as_array().unwrap();
+    all.iter().map(|document| document["name"].as_str().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn a_nixos_configuration_alone_is_enough() {
+    let world = World::new();
+    let found = evaluate(&world, "{ nixosConfigurations.web-1 = sys ./hosts/web-1.nix; }", &["--json"]).json();
+    for kind in ["deployments", "units", "agents"] {
+        assert_eq!(names(&found, kind), ["web-1"]);
+    }
+    assert_eq!(found["failures"], serde_json::json!([]));
+    let deployment = &found["deployments"][0];
+    assert_eq!(deployment["kind"], "Deployment");
+    assert_eq!(deployment["specification"]["unit"], "web-1");
+    assert_eq!(found["units"][0]["specification"], serde_json::json!({ "arch": "x86_64-linux", "type": "nixos" }));
+}
+
+#[test]
+fn the_table_has_every_host_and_progress_stays_off_a_pipe() {
+    let world = World::new();
+    let ran = world.claveld(&["evaluate", &world.flake()]);
+    assert_eq!(ran.stderr, "");
+    let table = ran.good();
+    let lines: Vec<&str> = table.lines().collect();
+    assert!(lines[0].starts_with("DEPLOYMENT  UNIT"), "{table}");
+    assert_eq!(lines.len(), 4, "{table}");
+}
+
+#[test]
+fn whatever_breaks_one_host_is_told_and_the_others_are_there() {
+    let world = World::new();
+    let outputs = r#"{
+      nixosConfigurations = {
+        healthy = sys ./hosts/web-1.nix;
+        throws = throw "no such thing";
+        aborts = abort "enough";
+        recurses = let x = x; in x;
+        mistyped.config.system.build.toplevel = 1 + "a";
+        lacking.config.system.build = { };
+        asserts = assert 1 == 2; { };
+        unbuilt.config.system.build.toplevel = "not a store path";
+      };
+    }"#;
+    let ran = evaluate(&world, outputs, &["--json"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let found = ran.json();
+    assert_eq!(names(&found, "deployments"), ["healthy"]);
+    let error = |name: &str| {
+        let failures = found["failures"].as_array().unwrap();
+        let failure = failures.iter().find(|failure| failure["name"] == name).unwrap_or_else(|| panic!("{name}"));
+        assert_eq!(failure["attribute"], format!("nixosConfigurations.{name}"));
+        failure["error"].as_str().unwrap().to_owned()
+    };
+    for (name, message) in [
+        ("throws", "no such thing"),
+        ("aborts", "enough"),
+        ("recurses", "infinite recursion"),
+        ("mistyped", "cannot"),
+        ("lacking", "attribute 'toplevel' missing"),
+        ("asserts", "assertion"),
+        ("unbuilt", "is not a store path"),
+    ] {
+        assert!(error(name).contains(message), "{name}: {}", error(name));
+    }
+}
+
+#[test]
+fn the_table_comes_with_the_broken_hosts_below_it() {
+    let world = World::new();
+    let outputs = "{ nixosConfigurations = { good = sys ./hosts/web-1.nix; bad = throw \"oh no\"; }; }";
+    let ran = evaluate(&world, outputs, &[]);
+    assert!(ran.stdout.contains("good"), "{}", ran.stdout);
+    ran.refused(1, "broken: nixosConfigurations.bad\n    error: oh no");
+}
+
+#[test]
+fn names_that_nix_has_to_quote_are_quoted() {
+    let world = World::new();
+    let outputs = r#"{ nixosConfigurations = {
+        "a.b" = sys ./hosts/web-1.nix;
+        "db@home" = sys ./hosts/web-1.nix;
+        "my host" = sys ./hosts/web-1.nix;
+        "q\"${""}'" = throw "quoted";
+        "c.d" = throw "dotted";
+    }; }"#;
+    let found = evaluate(&world, outputs, &["--json"]).json();
+    assert_eq!(names(&found, "deployments"), ["a.b", "db@home"]);
+    let failures = found["failures"].to_string();
+    assert!(failures.contains("is not a name"), "{failures}");
+    assert!(failures.contains("error: dotted"), "{failures}");
+}
+
+#[test]
+fn nothing_is_built_not_even_for_the_evaluation() {
+    let world = World::new();
+    let outputs = r#"{
+      nixosConfigurations.good = sys ./hosts/web-1.nix;
+      nixosConfigurations.imports.config.system.build.toplevel = import (derivation {
+        name = "imported"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ "-c" "echo '{}' > $out" ];
+        salt = "SALT";
+      });
+    }"#;
+    // A salt of its own, so that nobody built this before.
+    let outputs = outputs.replace("SALT", &world.at(""));
+    let ran = evaluate(&world, &outputs, &["--json"]);
+    assert_eq!(ran.code, Some(1));
+    let found = ran.json();
+    let error = found["failures"][0]["error"].as_str().unwrap();
+    assert!(error.contains("allow-import-from-derivation"), "{error}");
+
+    world.edit("hosts/web-1.nix", "Welcome", &world.at("Welcome"));
+    let found = evaluate(&world, "{ nixosConfigurations.good = sys ./hosts/web-1.nix; }", &["--json"]).json();
+    let path = found["deployments"][0]["specification"]["template"]["narId"].as_str().unwrap();
+    let drv = found["deployments"][0]["metadata"]["drvPath"].as_str().unwrap();
+    assert!(!std::path::Path::new(path).exists(), "{path} was built");
+    assert!(std::path::Path::new(drv).exists(), "{drv} is there for CI to build");
+}
+
+#[test]
+fn a_flake_cannot_change_how_it_is_evaluated() {
+    let world = World::new();
+    let marker = world.at("marker");
+    let flake = format!(
+        "{{ nixConfig.allow-import-from-derivation = true; nixConfig.max-jobs = 4; nixConfig.pure-eval = false;
+            outputs = {{ self }}: {{ nixosConfigurations.a.config.system.build.toplevel = import (derivation {{
+              name = \"x\"; system = \"x86_64-linux\"; builder = \"/bin/sh\"; args = [ \"-c\" \"touch {marker}; echo 1 > $out\" ]; }}); }}; }}"
+    );
+    world.write("flake.nix", &flake);
+    let ran = world.claveld(&["evaluate", &format!("path:{}", world.at("work")), "--json"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    assert!(!world.path("marker").exists());
+}
+
+#[test]
+fn a_host_that_never_ends_is_ended() {
+    let world = World::new();
+    let outputs = r#"{ nixosConfigurations = {
+        endless = builtins.foldl' (a: b: a + b) 0 (builtins.genList (n: builtins.length (builtins.genList (m: m) 100000)) 10000000);
+        good = sys ./hosts/web-1.nix;
+    }; }"#;
+    let ran = evaluate(&world, outputs, &["--json", "--timeout", "2s"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let found = ran.json();
+    assert_eq!(names(&found, "deployments"), ["good"]);
+    let failures = found["failures"].to_string();
+    assert!(failures.contains("did not finish within 2s"), "{failures}");
+}
+
+#[test]
+fn a_killed_evaluation_is_told_apart() {
+    let world = World::new();
+    // Reads a pipe that nobody writes to, so that there is time to kill it.
+    let outputs = r#"{ nixosConfigurations.slow = builtins.foldl' (a: b: a + b) 0
+        (builtins.genList (n: builtins.length (builtins.genList (m: m) 100000)) 10000000); }"#;
+    world.write("flake.nix", &format!("{{ outputs = {{ self }}: {outputs}; }}"));
+    let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["evaluate", &format!("path:{}", world.at("work"))]);
+    // Everything at once, then the names, then the host by itself: each that hangs is killed as the kernel would.
+    for _ in 0..2 {
+        let mut evaluator = None;
+        until("nix evaluates", || {
+            evaluator = child_of(claveld.id(), "eval");
+            evaluator.is_some()
+        });
+        let pid = rustix::process::Pid::from_raw(evaluator.unwrap()).unwrap();
+        rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        until("the killed one is gone", || child_of(claveld.id(), "eval") != evaluator);
+    }
+    assert_eq!(claveld.wait(), Some(1));
+    assert!(claveld.said().contains("killed by signal 9 (most likely because memory ran out)"), "{}", claveld.said());
+}
+
+/// The running child of `parent` that has `word` among its arguments and has used some time.
+fn child_of(parent: u32, word: &str) -> Option<i32> {
+    let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
+    children.split_whitespace().find_map(|child| {
+        let arguments = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
+        let slow = !String::from_utf8_lossy(&arguments).contains(".names");
+        let found = arguments.split(|b| *b == 0).any(|argument| argument == word.as_bytes());
+        (found && slow).then(|| child.parse().ok()).flatten()
+    })
+}
+
+#[test]
+fn what_is_no_flake_is_told() {
+    let world = World::new();
+    world.write_file("empty/x", "");
+    world.claveld(&["evaluate", &format!("path:{}", world.at("empty"))]).refused(1, "flake.nix");
+    world.claveld(&["evaluate", "path:/does/not/exist"]).refused(1, "cannot read the source path:/does/not/exist");
+    world.claveld(&["evaluate", "--", "--impure"]).refused(2, "may not begin with `-`");
+    world.claveld(&["evaluate", ".#web-1"]).refused(2, "without `#`");
+    evaluate(&world, "{ clavel.machines = { }; }", &[]).refused(1, "the `clavel` output of");
+    evaluate(&world, "{ nixosConfigurations = throw \"all broken\"; }", &[]).refused(1, "all broken");
+}
+
+#[test]
+fn the_flake_itself_stays_as_it_is() {
+    let world = World::new();
+    world.claveld(&["evaluate", &world.at("work")]).good();
+    assert!(!world.path("work/flake.lock").exists());
+    let status = world.git(&["-C", &world.at("work"), "status", "--porcelain"]);
+    assert_eq!(status, "");
+}
+
+#[test]
+fn a_dirty_work_tree_is_evaluated_as_it_is() {
+    let world = World::new();
+    world.edit("hosts/web-1.nix", "version = \"1\"", "version = \"dirty\"");
+    let table = world.claveld(&["evaluate", &world.at("work")]).good();
+    assert!(table.contains("nixos-system-web-1-dirty"), "{table}");
+}

@@ -1,0 +1,329 @@
+//! A small world: a fleet's flake in a bare repository, a key, a binary cache, claveld and agents, all in one temporary
+//! folder, driven through the real programs.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+
+/// How a program ended.
+pub(crate) struct Ran {
+    pub(crate) code: Option<i32>,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ran {
+    fn from(output: Output) -> Self {
+        let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+        Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
+    }
+
+    /// The program did what it was asked; its standard output.
+    #[track_caller]
+    pub(crate) fn good(self) -> String {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
+        self.stdout
+    }
+
+    /// The program ended with `code`, and said `text` on standard error.
+    #[track_caller]
+    pub(crate) fn refused(self, code: i32, text: &str) -> String {
+        assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
+        assert!(self.stderr.contains(text), "`{text}` is not in:\n{}", self.stderr);
+        self.stderr
+    }
+
+    pub(crate) fn json(self) -> serde_json::Value {
+        serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}:\n{}\n{}", self.stdout, self.stderr))
+    }
+}
+
+/// The fixture fleet with everything around it. Units: `web-1`, `web-2` (nixos) and `router-1` (command).
+pub(crate) struct World {
+    dir: tempfile::TempDir,
+}
+
+impl World {
+    /// The fleet is pushed; nothing is evaluated yet.
+    pub(crate) fn new() -> Self {
+        let world = Self { dir: tempfile::tempdir().unwrap() };
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fleet");
+        world.run("cp", &["-r", fixture.to_str().unwrap(), world.path("work").to_str().unwrap()]).good();
+        std::fs::create_dir(world.path("cache")).unwrap();
+        world.write_file("cache/nix-cache-info", "StoreDir: /nix/store\n");
+        let system = format!("\"{}\"\n", clavel::model::System::this().unwrap());
+        world.write("system.nix", &system);
+        world.clavel(&["key", "generate", "claveld-1", "--output", &world.at("claveld-1.secret")]).good();
+        world.clavel(&["key", "generate", "cache-1", "--output", &world.at("cache-1.secret")]).good();
+        world.use_cache(&format!("file://{}", world.at("cache")));
+        world.git(&["init", "-q", "--bare", "-b", "main", &world.at("fleet.git")]);
+        world.git(&["-C", &world.at("work"), "init", "-q", "-b", "main"]);
+        world.git(&["-C", &world.at("work"), "remote", "add", "origin", &world.at("fleet.git")]);
+        world.push("The fleet");
+        world.configure_claveld("");
+        world
+    }
+
+    /// A place in the world.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// The same as text.
+    pub(crate) fn at(&self, name: &str) -> String {
+        self.path(name).to_str().unwrap().to_owned()
+    }
+
+    pub(crate) fn write_file(&self, name: &str, text: &str) {
+        let path = self.path(name);
+        std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+        std::fs::write(path, text).unwrap();
+    }
+
+    pub(crate) fn read_file(&self, name: &str) -> String {
+        std::fs::read_to_string(self.path(name)).unwrap()
+    }
+
+    /// Writes a file of the flake.
+    pub(crate) fn write(&self, name: &str, text: &str) {
+        self.write_file(&format!("work/{name}"), text);
+    }
+
+    /// Replaces text in a file of the flake.
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
+        let text = self.read_file(&format!("work/{name}"));
+        assert!(text.contains(from), "{name} lacks {from}");
+        self.write(name, &text.replace(from, to));
+    }
+
+    /// Makes the fleet's hosts name this cache, and the key that [`World::build`] signs with.
+    pub(crate) fn use_cache(&self, url: &str) {
+        let key = self.public_key("cache-1");
+        let caches = format!("{{ substituters = [ \"{url}\" ]; substituters-public-keys = [ \"{key}\" ]; }}\n");
+        self.write("caches.nix", &caches);
+    }
+
+    /// The public half of the key of that name.
+    pub(crate) fn public_key(&self, name: &str) -> String {
+        self.clavel(&["key", "public", &self.at(&format!("{name}.secret"))]).good().trim().to_owned()
+    }
+
+    /// Commits the flake and pushes it; what the pusher saw.
+    pub(crate) fn push(&self, message: &str) -> String {
+        self.git(&["-C", &self.at("work"), "add", "-A"]);
+        self.git(&["-C", &self.at("work"), "commit", "-q", "--allow-empty", "-m", message]);
+        self.run("git", &["-C", &self.at("work"), "push", "origin", "main"]).also_good().stderr
+    }
+
+    /// The flake's address.
+    pub(crate) fn flake(&self) -> String {
+        format!("git+file://{}?ref=main", self.at("fleet.git"))
+    }
+
+    /// Writes claveld's configuration, with `more` at its end.
+    pub(crate) fn configure_claveld(&self, more: &str) {
+        let text = format!(
+            "state-directory = \"{}\"\n[publish]\nrepository = \"{}\"\nsecret-key-file = \"claveld-1.secret\"\n\
+             [[source]]\nflake = \"{}\"\n{more}",
+            self.at("claveld"),
+            self.at("fleet.git"),
+            self.flake()
+        );
+        self.write_file("claveld.toml", &text);
+    }
+
+    /// Writes the configuration of the agent of `unit`, which fetches from `repository`.
+    pub(crate) fn configure_agent(&self, unit: &str, repository: &str, more: &str) {
+        let motd = "command = [\"/bin/sh\", \"-c\", \"cp -f $CLAVEL_PATH/etc/motd $(dirname $CLAVEL_PROFILE)/motd\"]";
+        let text = format!(
+            "name = \"{unit}\"\nrepository = \"{repository}\"\ntrusted-public-keys = [\"{}\"]\n\
+             state-directory = \"{unit}/state\"\n{more}\n[nix]\nstore = \"{unit}/store\"\n[units.{unit}]\n\
+             profile = \"{unit}/profile/system\"\n{}\n",
+            self.public_key("claveld-1"),
+            if unit.starts_with("router") { motd } else { "" },
+        );
+        self.write_file(&format!("{unit}.toml"), &text);
+    }
+
+    /// What `unit` runs, as its activation left it.
+    pub(crate) fn motd(&self, unit: &str) -> Option<String> {
+        std::fs::read_to_string(self.path(&format!("{unit}/profile/motd"))).ok().map(|text| text.trim().to_owned())
+    }
+
+    /// The stand-in for CI: builds these attributes of the flake and copies them, signed, to the cache.
+    pub(crate) fn build(&self, hosts: &[&str]) {
+        let to = format!("file://{}?secret-key={}", self.at("cache"), self.at("cache-1.secret"));
+        let flake = self.flake();
+        let mut arguments =
+            vec!["copy".to_owned(), "--option".into(), "tarball-ttl".into(), "0".into(), "--to".into(), to];
+        arguments.extend(hosts.iter().map(|host| match *host {
+            "router-1" => format!("{flake}#clavel.deployments.router-1.template.narId"),
+            host => format!("{flake}#nixosConfigurations.{host}.config.system.build.toplevel"),
+        }));
+        self.run("nix", &arguments.iter().map(String::as_str).collect::<Vec<_>>()).good();
+    }
+
+    pub(crate) fn claveld(&self, arguments: &[&str]) -> Ran {
+        self.run(env!("CARGO_BIN_EXE_claveld"), arguments)
+    }
+
+    /// `claveld once` with the world's configuration.
+    pub(crate) fn publish(&self) -> Ran {
+        self.claveld(&["once", "--config", &self.at("claveld.toml")])
+    }
+
+    pub(crate) fn agent(&self, unit: &str, arguments: &[&str]) -> Ran {
+        let config = self.at(&format!("{unit}.toml"));
+        self.run(env!("CARGO_BIN_EXE_clavel-agent"), &[arguments, &["--config", &config]].concat())
+    }
+
+    pub(crate) fn clavel(&self, arguments: &[&str]) -> Ran {
+        self.run(env!("CARGO_BIN_EXE_clavel"), arguments)
+    }
+
+    #[track_caller]
+    pub(crate) fn git(&self, arguments: &[&str]) -> String {
+        self.run("git", arguments).good()
+    }
+
+    /// The commit that the branch is at; empty where there is none.
+    pub(crate) fn tip(&self) -> String {
+        self.run("git", &["-C", &self.at("fleet.git"), "rev-parse", "-q", "--verify", "deployments"])
+            .stdout
+            .trim()
+            .into()
+    }
+
+    /// A file of the branch.
+    pub(crate) fn on_branch(&self, path: &str) -> Option<String> {
+        let shown = self.run("git", &["-C", &self.at("fleet.git"), "show", &format!("deployments:{path}")]);
+        (shown.code == Some(0)).then_some(shown.stdout)
+    }
+
+    /// A document of the branch: what is signed.
+    pub(crate) fn document(&self, path: &str) -> serde_json::Value {
+        let text = self.on_branch(path).unwrap_or_else(|| panic!("the branch has no {path}"));
+        serde_json::from_str::<serde_json::Value>(&text).unwrap()["signed"].clone()
+    }
+
+    /// What somebody with write access and no key does: commits these files on top of the branch (none removes one).
+    pub(crate) fn tamper(&self, changes: &BTreeMap<&str, Option<String>>) {
+        let clone = self.at("attacker");
+        let _ = std::fs::remove_dir_all(&clone);
+        self.git(&["clone", "-q", "-b", "deployments", &self.at("fleet.git"), &clone]);
+        for (path, text) in changes {
+            match text {
+                Some(text) => self.write_file(&format!("attacker/{path}"), text),
+                None => std::fs::remove_file(self.path(&format!("attacker/{path}"))).unwrap(),
+            }
+        }
+        self.git(&["-C", &clone, "add", "-A"]);
+        self.git(&["-C", &clone, "commit", "-q", "-m", "A small change"]);
+        self.git(&["-C", &clone, "push", "-q", "origin", "deployments"]);
+    }
+
+    /// Installs the hook as README says.
+    pub(crate) fn install_hook(&self) {
+        let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/post-receive");
+        self.run("cp", &[hook.to_str().unwrap(), &self.at("fleet.git/hooks/post-receive")]).good();
+        self.git(&["-C", &self.at("fleet.git"), "config", "clavel.config", &self.at("claveld.toml")]);
+    }
+
+    pub(crate) fn run(&self, program: &str, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(program, arguments).output().unwrap())
+    }
+
+    /// A program in the background.
+    pub(crate) fn start(&self, program: &str, arguments: &[&str]) -> Running {
+        let log = std::fs::File::create(self.path("running.log")).unwrap();
+        let mut command = self.command(program, arguments);
+        let child = command.stdout(log.try_clone().unwrap()).stderr(log).stdin(Stdio::null()).spawn().unwrap();
+        Running { child, log: self.path("running.log") }
+    }
+
+    /// A program in an environment that owes nothing to this machine's configuration.
+    pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
+        #[expect(clippy::disallowed_methods, reason = "the tests run the programs as a person would")]
+        let mut command = Command::new(program);
+        let programs = Path::new(env!("CARGO_BIN_EXE_claveld")).parent().unwrap();
+        let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .env("PATH", path)
+            .env("HOME", self.dir.path())
+            .env("XDG_CACHE_HOME", self.path("cache-home"))
+            .env("NIX_CONFIG", NIX_CONFIG)
+            .env("GIT_CONFIG_GLOBAL", "/dev/null")
+            .env("GIT_CONFIG_NOSYSTEM", "1")
+            .env("GIT_AUTHOR_NAME", "Ada")
+            .env("GIT_AUTHOR_EMAIL", "ada@example.org")
+            .env("GIT_COMMITTER_NAME", "Ada")
+            .env("GIT_COMMITTER_EMAIL", "ada@example.org");
+        command
+    }
+}
+
+/// No public cache, no build users, no sandbox: none of them is there on a fresh machine.
+const NIX_CONFIG: &str =
+    "extra-experimental-features = nix-command flakes\nsubstituters =\nsandbox = false\nbuild-users-group =";
+
+impl Drop for World {
+    fn drop(&mut self) {
+        // What Nix put into a store of the world is read-only.
+        let _ = self.run("chmod", &["-R", "u+w", self.dir.path().to_str().unwrap()]);
+    }
+}
+
+impl Ran {
+    #[track_caller]
+    pub(crate) fn also_good(self) -> Self {
+        assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
+        self
+    }
+}
+
+/// A program in the background, ended when this goes.
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// Sends a signal: `TERM`, `KILL`.
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let pid = rustix::process::Pid::from_raw(i32::try_from(self.child.id()).unwrap()).unwrap();
+        rustix::process::kill_process(pid, signal).unwrap();
+    }
+
+    /// Waits for its end; its exit code.
+    pub(crate) fn wait(&mut self) -> Option<i32> {
+        self.child.wait().unwrap().code()
+    }
+
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Waits until `condition` holds, for a minute at most.
+#[track_caller]
+pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
+    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
+    while !condition() {
+        assert!(std::time::Instant::now() < deadline, "waited a minute for: {what}");
+        std::thread::sleep(std::time::Duration::from_millis(20));
+    }
+}
