@@ -150,10 +150,10 @@ fn a_flake_cannot_change_how_it_is_evaluated() {
 #[test]
 fn a_host_that_never_ends_is_ended() {
     let world = World::new();
-    let outputs = r#"{ nixosConfigurations = {
+    let outputs = r"{ nixosConfigurations = {
         endless = builtins.foldl' (a: b: a + b) 0 (builtins.genList (n: builtins.length (builtins.genList (m: m) 100000)) 10000000);
         good = sys ./hosts/web-1.nix;
-    }; }"#;
+    }; }";
     let ran = evaluate(&world, outputs, &["--json", "--timeout", "2s"]);
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     let found = ran.json();
@@ -165,12 +165,12 @@ fn a_host_that_never_ends_is_ended() {
 #[test]
 fn a_killed_evaluation_is_told_apart() {
     let world = World::new();
-    // Reads a pipe that nobody writes to, so that there is time to kill it.
-    let outputs = r#"{ nixosConfigurations.slow = builtins.foldl' (a: b: a + b) 0
-        (builtins.genList (n: builtins.length (builtins.genList (m: m) 100000)) 10000000); }"#;
+    // It goes on for hours, so that there is time to kill it.
+    let outputs = r"{ nixosConfigurations.slow = builtins.foldl' (a: b: a + b) 0
+        (builtins.genList (n: builtins.length (builtins.genList (m: m) 100000)) 10000000); }";
     world.write("flake.nix", &format!("{{ outputs = {{ self }}: {outputs}; }}"));
     let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["evaluate", &format!("path:{}", world.at("work"))]);
-    // Everything at once, then the names, then the host by itself: each that hangs is killed as the kernel would.
+    // Everything at once, and then the host by itself: each is killed as the kernel would.
     for _ in 0..2 {
         let mut evaluator = None;
         until("nix evaluates", || {

@@ -2,6 +2,11 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
 
+mod agent;
+mod configuration;
+mod daemons;
 mod evaluate;
+mod keys;
 mod one_push;
+mod publish;
 mod support;

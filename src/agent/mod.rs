@@ -7,6 +7,7 @@
 
 mod activate;
 mod decide;
+mod fetch;
 mod pass;
 mod realise;
 mod state;
@@ -14,6 +15,7 @@ mod verify;
 
 pub use activate::ActivateError;
 pub use decide::{Decision, HoldReason, Retry};
+pub use fetch::BranchFetchError;
 pub use pass::{Event, Failure, Pass, PassError, Settled};
 pub use realise::RealiseError;
 pub use state::{Applied, FailedActivation, LastPass, State, StateDirectory, StateError, Step};

@@ -8,15 +8,14 @@ use std::time::SystemTime;
 
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
+use super::fetch::{BranchFetchError, fetch};
 use super::realise::{RealiseError, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
 use super::verify::{Asker, Order, Refusal, Verdict, check_expiry, verify};
 use crate::config::AgentConfig;
 use crate::model::{Invalid, Name, Revision, Sha256Digest, StorePath, System, Timestamp};
 use crate::nix::{Nix, Voice};
-use crate::repository::{
-    CommitId, Depth, FetchError, FetchRequest, Fetched, GitError, OpenError, ReadError, RefName, Remedy, Repository,
-};
+use crate::repository::{CommitId, ReadError, Repository};
 use crate::trust::digest;
 
 /// Why a pass ended before anything was decided. What runs goes on running.
@@ -25,23 +24,9 @@ pub enum PassError {
     /// What the agent knows cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// Its copy of the branch cannot be used.
+    /// The branch could not be had.
     #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Its copy of the branch cannot be used.
-    #[error(transparent)]
-    Git(#[from] GitError),
-    /// The branch could not be fetched.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// The repository has no such branch.
-    #[error("{repository} has no branch `{branch}`; has claveld published there yet?")]
-    NoBranch {
-        /// The repository, without secrets.
-        repository: String,
-        /// The branch.
-        branch: String,
-    },
+    Fetch(#[from] BranchFetchError),
     /// The branch is not believed.
     #[error("refused what {repository} shows: {refusal}")]
     Refused {
@@ -54,9 +39,6 @@ pub enum PassError {
     /// Nobody knows what this machine is.
     #[error("cannot tell what system this machine is: {0}")]
     System(#[from] Invalid),
-    /// The agent was asked to stop.
-    #[error("stopped while the branch was being fetched")]
-    Stopped,
 }
 
 /// What became of one deployment.
@@ -158,7 +140,10 @@ impl<'a> Pass<'a> {
 
     /// Runs one pass to its end. Each deployment is settled by itself: one that fails does not hold up another.
     pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<(Name, Settled)>, PassError> {
-        let (repository, tip) = self.fetch(tell).await?;
+        let (repository, tip) = fetch(self.config, &self.directory.join("branch.git"), &self.stop).await?;
+        if self.state.settled.as_ref().is_none_or(|settled| settled.commit != tip) {
+            tell(Event::Fetched(tip));
+        }
         let now = Timestamp::from(SystemTime::now());
         if let Some(settled) = self.already_settled(tip, now)
             && retry == Retry::NewRevisions
@@ -184,58 +169,6 @@ impl<'a> Pass<'a> {
             self.directory.save(&self.state)?;
         }
         Ok(settled)
-    }
-
-    async fn fetch(&self, tell: &dyn Fn(Event<'_>)) -> Result<(Repository, CommitId), PassError> {
-        match self.fetch_into_copy().await {
-            Err(PassError::Fetch(error)) if error.remedy() == Remedy::StartAfresh => {
-                // The copy is a cache: a broken one is made again rather than mended.
-                self.copy()?.start_afresh()?;
-                self.fetch_into_copy().await
-            }
-            other => other,
-        }
-        .inspect(|(_, tip)| {
-            if self.state.settled.as_ref().is_none_or(|settled| settled.commit != *tip) {
-                tell(Event::Fetched(*tip));
-            }
-        })
-    }
-
-    fn copy(&self) -> Result<Repository, OpenError> {
-        Repository::open_or_create_bare(&self.directory.join("branch.git"))
-    }
-
-    async fn fetch_into_copy(&self) -> Result<(Repository, CommitId), PassError> {
-        let mut repository = self.copy()?;
-        // Packs gather with every fetch.
-        if repository.has_many_packs()? {
-            repository = repository.start_afresh()?;
-        }
-        let into: RefName = "refs/clavel/fetched".parse()?;
-        let (url, branch) = (self.config.repository.clone(), self.config.branch.clone());
-        let (ssh_command, stop) = (self.config.ssh_command.clone(), self.stop());
-        // gix blocks, and signals have to be heard meanwhile.
-        let fetching = tokio::task::spawn_blocking(move || {
-            let request = FetchRequest {
-                url: &url,
-                branch: &branch,
-                into: &into,
-                depth: Depth::Tip,
-                ssh_command: ssh_command.as_deref(),
-                interrupt: &stop,
-            };
-            let fetched = repository.fetch(&request);
-            (repository, fetched)
-        });
-        let (repository, fetched) = fetching.await.map_err(|_| PassError::Stopped)?;
-        match fetched? {
-            Fetched::Unchanged(tip) | Fetched::Moved(tip) => Ok((repository, tip)),
-            Fetched::BranchMissing => Err(PassError::NoBranch {
-                repository: self.config.repository.to_string(),
-                branch: self.config.branch.to_string(),
-            }),
-        }
     }
 
     /// Where everything was done at this very commit, only the time can change anything.

@@ -140,11 +140,7 @@ impl From<PassError> for Exit {
     fn from(error: PassError) -> Self {
         let code = match &error {
             PassError::State(_) | PassError::System(_) => Code::Machine,
-            PassError::Open(_)
-            | PassError::Git(_)
-            | PassError::Fetch(_)
-            | PassError::NoBranch { .. }
-            | PassError::Stopped => Code::Repository,
+            PassError::Fetch(_) => Code::Repository,
             PassError::Refused { .. } => Code::Refused,
         };
         Self::new(code, error)

@@ -226,7 +226,7 @@ fn a_broken_cache_asks_to_be_started_afresh() {
     let error = fetch(&cache, &url).unwrap_err();
     assert!(matches!(error, FetchError::Broken { .. }), "{error}");
     assert_eq!(error.remedy(), Remedy::StartAfresh);
-    let cache = cache.start_afresh().unwrap();
+    let cache = Repository::start_afresh(&bench.path().join("cache.git")).unwrap();
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
 }
 
@@ -262,7 +262,7 @@ fn a_cache_of_many_packs_is_started_afresh() {
         assert!(matches!(fetch(&cache, &url), Ok(Fetched::Moved(_))));
     }
     assert!(cache.has_many_packs().unwrap());
-    let cache = cache.start_afresh().unwrap();
+    let cache = Repository::start_afresh(&bench.path().join("cache.git")).unwrap();
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip.unwrap()));
     assert_eq!(cache.pack_count().unwrap(), 1);
 }

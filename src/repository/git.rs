@@ -159,21 +159,21 @@ impl Repository {
         Ok(self.pack_count()? > MANY_PACKS)
     }
 
-    /// Deletes the repository and creates an empty one in its place. Only for a cache, from which nothing is lost that
-    /// the next fetch does not bring back: the agent's, never the one that `claveld` publishes from.
-    pub fn start_afresh(self) -> Result<Self, OpenError> {
-        let path = self.path.clone();
-        let not_removed = |why: String| OpenError::NotRemoved { path: path.clone(), why };
-        if self.local().workdir().is_some() || !path.join("objects").is_dir() {
+    /// Deletes the bare repository at `path`, however damaged it is, and creates an empty one in its place. Only for a
+    /// cache, from which nothing is lost that the next fetch does not bring back: the agent's, never the one that
+    /// `claveld` publishes from.
+    pub fn start_afresh(path: &Path) -> Result<Self, OpenError> {
+        let not_removed = |why: String| OpenError::NotRemoved { path: path.to_owned(), why };
+        if path.join(".git").exists() {
             return Err(not_removed("it is not a bare repository, so it is somebody's work".to_owned()));
         }
-        let mut aside = path.clone().into_os_string();
+        let mut aside = path.to_owned().into_os_string();
         aside.push(".discarded");
         let aside = PathBuf::from(aside);
         // Renamed first, so that a power cut never leaves half a repository under the name that will be opened.
         remove_if_there(&aside).map_err(|error| not_removed(error.to_string()))?;
-        fs::rename(&path, &aside).map_err(|error| not_removed(error.to_string()))?;
-        let fresh = Self::open_or_create_bare(&path)?;
+        fs::rename(path, &aside).map_err(|error| not_removed(error.to_string()))?;
+        let fresh = Self::open_or_create_bare(path)?;
         remove_if_there(&aside).map_err(|error| not_removed(error.to_string()))?;
         Ok(fresh)
     }
@@ -253,9 +253,8 @@ mod tests {
         let bench = Bench::new();
         fixture::git(bench.path(), &["init", "-q", "tree"]);
         let tree = bench.path().join("tree");
-        let opened = Repository::open(&tree).unwrap();
-        assert_eq!(opened.git_dir(), tree.join(".git"));
-        assert!(matches!(opened.start_afresh(), Err(OpenError::NotRemoved { .. })));
+        assert_eq!(Repository::open(&tree).unwrap().git_dir(), tree.join(".git"));
+        assert!(matches!(Repository::start_afresh(&tree), Err(OpenError::NotRemoved { .. })));
         assert!(tree.join(".git").is_dir());
     }
 
@@ -282,7 +281,7 @@ mod tests {
         let bench = Bench::new();
         let repository = bench.repository("r.git");
         fixture::put(&repository, None, &[("a.json", "1")]);
-        let fresh = repository.start_afresh().unwrap();
+        let fresh = Repository::start_afresh(&bench.path().join("r.git")).unwrap();
         assert_eq!(fresh.tip(&fixture::branch()).unwrap(), None);
         assert_eq!(fresh.pack_count().unwrap(), 0);
         assert!(!fresh.has_many_packs().unwrap());

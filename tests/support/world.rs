@@ -33,6 +33,13 @@ impl Ran {
         self.stderr
     }
 
+    /// Like [`Ran::refused`], and the program did not say `secret` anywhere.
+    #[track_caller]
+    pub(crate) fn refused_without(self, code: i32, text: &str, secret: &str) {
+        assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "a secret was shown");
+        self.refused(code, text);
+    }
+
     pub(crate) fn json(self) -> serde_json::Value {
         serde_json::from_str(&self.stdout).unwrap_or_else(|e| panic!("{e}:\n{}\n{}", self.stdout, self.stderr))
     }

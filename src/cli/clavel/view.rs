@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::cli::exit::{Code, Exit};
-use crate::model::{Document, Index, Name, Payload, PublicKey, Specification};
+use crate::model::{Document, Index, Invalid, Name, Payload, PublicKey, Specification};
 use crate::repository::{
     BranchName, Depth, FetchRequest, Fetched, GitError, INDEX_PATH, ReadError, RemoteUrl, Repository, Snapshot,
 };
@@ -24,14 +24,19 @@ pub(super) struct BranchArguments {
 #[derive(Debug, clap::Args)]
 pub(super) struct TrustArguments {
     /// A key that has to have signed what is shown; may be given more than once.
+    // Parsed later than the rest: an error of clap would show what may be somebody's secret key.
     #[arg(long = "trusted-public-key", value_name = "NAME:BASE64")]
-    keys: Vec<PublicKey>,
+    keys: Vec<String>,
 }
 
 impl TrustArguments {
     pub(super) fn authority(&self) -> Result<Option<Authority>, Exit> {
-        let authority = (!self.keys.is_empty()).then(|| Authority::any_of(&self.keys)).transpose();
-        authority.map_err(|error| Exit::new(Code::Configuration, error))
+        if self.keys.is_empty() {
+            return Ok(None);
+        }
+        let keys: Result<Vec<PublicKey>, Invalid> = self.keys.iter().map(|key| key.parse()).collect();
+        let keys = keys.map_err(|error| Exit::new(Code::Configuration, error))?;
+        Authority::any_of(&keys).map(Some).map_err(|error| Exit::new(Code::Configuration, error))
     }
 }
 

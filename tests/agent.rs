@@ -1,0 +1,258 @@
+//! Promise: an agent switches to what is signed for it and to nothing else, and whatever happens something good runs.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::PermissionsExt as _;
+
+use crate::support::world::{World, until};
+
+/// A published fleet whose systems are in the cache, and the agent of `unit`.
+fn ready(unit: &str) -> World {
+    let world = World::new();
+    world.publish().good();
+    world.build(&[unit]);
+    world.configure_agent(unit, &format!("file://{}", world.at("fleet.git")), "");
+    world
+}
+
+/// Changes a host and publishes it.
+fn change(world: &World, from: &str, to: &str) {
+    world.edit("hosts/web-1.nix", from, to);
+    world.push("A change");
+    world.publish().good();
+    world.build(&["web-1"]);
+}
+
+#[test]
+fn a_path_that_no_cache_has_yet_is_waited_for() {
+    let world = World::new();
+    world.publish().good();
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    let said = world.agent("web-1", &["once"]).good();
+    assert!(said.contains("is not in any of its caches yet"), "{said}");
+    world.build(&["web-1"]);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    let status = world.agent("web-1", &["status", "--json"]).json();
+    assert_eq!(status["deployments"]["web-1"]["revision"], 1);
+    assert_eq!(status["step"]["doing"], "idle");
+    assert_eq!(status["lastPass"]["ok"], true);
+}
+
+#[test]
+fn a_cache_that_another_key_signed_is_not_believed() {
+    let world = World::new();
+    // The hosts name the first key; the cache is signed with another of the same name.
+    world.publish().good();
+    std::fs::remove_file(world.path("cache-1.secret")).unwrap();
+    world.clavel(&["key", "generate", "cache-1", "--output", &world.at("cache-1.secret")]).good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world.agent("web-1", &["once"]).refused(6, "but not signed by any key that the deployment names (cache-1)");
+    assert_eq!(world.motd("web-1"), None);
+}
+
+#[test]
+fn a_cache_out_of_reach_is_an_error_and_what_runs_goes_on() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    world.use_cache("http://127.0.0.1:9");
+    change(&world, "Welcome", "Hello");
+    world.agent("web-1", &["once"]).refused(6, "127.0.0.1:9");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
+fn an_activation_that_fails_is_rolled_back_and_not_tried_again_by_itself() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    let good = std::fs::read_link(world.path("web-1/profile/system-1-link")).unwrap();
+    // It puts the new message in place, and fails then.
+    world.edit("hosts/web-1.nix", "/motd\\\"\";", "/motd\\\"; test -e $CLAVEL_PROFILE.allowed\";");
+    change(&world, "Welcome", "Broken");
+    let said = world.agent("web-1", &["once"]).refused(7, "the activation of `web-1` failed");
+    assert!(said.contains(&format!("going back to {}", good.display())), "{said}");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    let profile = world.path("web-1/profile");
+    let current = std::fs::read_link(profile.join(std::fs::read_link(profile.join("system")).unwrap())).unwrap();
+    assert_eq!(current, good);
+
+    let again = world.agent("web-1", &["once"]).refused(7, "revision 2 failed to activate at");
+    assert!(!again.contains("activating"), "{again}");
+    let status = world.agent("web-1", &["status"]).good();
+    assert!(status.contains("web-1: revision 2 failed at"), "{status}");
+    // The operator may have mended what was in its way.
+    world.write_file("web-1/profile/system.allowed", "");
+    assert_eq!(world.agent("web-1", &["once", "--retry"]).good(), "web-1: switched to revision 2\n");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Broken to web-1"));
+}
+
+#[test]
+fn what_was_altered_on_the_branch_is_refused_in_one_line() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    let original = world.on_branch("deployments/web-1.json").unwrap();
+    let other = world.on_branch("deployments/web-2.json").unwrap();
+    let unsigned = {
+        let mut document: serde_json::Value = serde_json::from_str(&original).unwrap();
+        document["signatures"] = serde_json::json!([]);
+        serde_json::to_string_pretty(&document).unwrap() + "\n"
+    };
+    let cases = [
+        ("deployments/web-1.json", Some(original.replace("web-1-1", "evil-1")), "somebody altered it"),
+        ("deployments/web-1.json", Some(unsigned), "somebody altered it"),
+        ("deployments/web-1.json", Some(other), "somebody altered it"),
+        ("deployments/web-1.json", None, "is in the index and not on the branch"),
+        ("index.json", None, "this is not a branch of Clavel"),
+        ("index.json", Some("{}\n".to_owned()), "the index is not to be believed"),
+    ];
+    let good = world.tip();
+    for (path, text, why) in cases {
+        world.tamper(&BTreeMap::from([(path, text)]));
+        let said = world.agent("web-1", &["once"]).refused(5, why);
+        assert_eq!(said.lines().filter(|line| line.starts_with("error:")).count(), 1, "{said}");
+        assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+        world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
+    }
+    // The good branch is believed again at once.
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+}
+
+#[test]
+fn a_whole_old_branch_is_refused() {
+    let world = ready("web-1");
+    let old = world.tip();
+    change(&world, "Welcome", "Hello");
+    world.agent("web-1", &["once"]).good();
+    world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &old]);
+    world.agent("web-1", &["once"]).refused(5, "the index went back from version 2 to 1");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
+}
+
+#[test]
+fn only_the_agents_own_key_counts() {
+    let world = ready("web-1");
+    let config = world.read_file("web-1.toml");
+    world.write_file("web-1.toml", &config.replace(&world.public_key("claveld-1"), &world.public_key("cache-1")));
+    world.agent("web-1", &["once"]).refused(5, "no valid signature by a trusted key");
+    assert_eq!(world.motd("web-1"), None);
+}
+
+#[test]
+fn an_expired_index_is_refused_and_what_runs_goes_on() {
+    let world = World::new();
+    let config = world.read_file("claveld.toml");
+    world.write_file("claveld.toml", &config.replace("[publish]", "[publish]\nexpires-after = \"1m\""));
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world.agent("web-1", &["once"]).good();
+    let expires: clavel::model::Timestamp = world.document("index.json")["expires"].as_str().unwrap().parse().unwrap();
+    // What the agent remembers is brought forward instead of waiting for a minute.
+    let state = world.read_file("web-1/state/state.json");
+    world.write_file("web-1/state/state.json", &state.replace(&expires.to_string(), "2026-01-01T00:00:00Z"));
+    world.agent("web-1", &["once"]).refused(5, "expired at 2026-01-01T00:00:00Z");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
+fn a_unit_of_another_arch_is_refused() {
+    let world = World::new();
+    world.write("system.nix", "\"riscv64-linux\"\n");
+    world.push("Another machine");
+    world.publish().good();
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world.agent("web-1", &["once"]).refused(5, "of arch riscv64-linux, and this machine is");
+}
+
+#[test]
+fn a_unit_of_type_command_needs_its_command() {
+    let world = ready("router-1");
+    let config = world.read_file("router-1.toml");
+    world.write_file("router-1.toml", config.split("command =").next().unwrap());
+    world.agent("router-1", &["once"]).refused(7, "the configuration names no command for it");
+    world.write_file("router-1.toml", &config);
+    assert_eq!(world.agent("router-1", &["once"]).good(), "router-1: switched to revision 1\n");
+    assert_eq!(world.motd("router-1").as_deref(), Some("10 routes"));
+}
+
+#[test]
+fn a_withdrawn_deployment_goes_on_running() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    world.edit(
+        "flake.nix",
+        "nixosConfigurations.web-1 = host ./hosts/web-1.nix;",
+        "clavel.agents.web-1.deployments = [ ];",
+    );
+    world.push("Without web-1");
+    world.publish().good();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
+fn an_agent_killed_in_the_middle_of_an_activation_finishes_it_later() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    let gate = world.at("gate");
+    world.edit(
+        "hosts/web-1.nix",
+        "activate = \"",
+        &format!("activate = \"touch {gate}; while test -e {gate}.shut; do sleep 0.05; done; "),
+    );
+    world.write_file("gate.shut", "");
+    change(&world, "Welcome", "Hello");
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--config", &world.at("web-1.toml")]);
+    until("the activation is at work", || world.path("gate").exists());
+    assert_eq!(world.agent("web-1", &["status", "--json"]).json()["step"]["doing"], "activating");
+    world.agent("web-1", &["once"]).refused(8, "another clavel-agent is at work");
+    agent.signal(rustix::process::Signal::KILL);
+    agent.wait();
+    std::fs::remove_file(world.path("gate.shut")).unwrap();
+    until("nobody holds the lock", || {
+        let ran = world.agent("web-1", &["once"]);
+        ran.code != Some(8)
+    });
+    assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
+}
+
+#[test]
+fn a_damaged_state_is_never_taken_for_a_new_agent() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    world.write_file("web-1/state/state.json", "{ \"trusted\": ");
+    world.agent("web-1", &["once"]).refused(8, "cannot understand the state in");
+    // The copy of the branch, though, is only a copy.
+    std::fs::remove_file(world.path("web-1/state/state.json")).unwrap();
+    std::fs::remove_dir_all(world.path("web-1/state/branch.git/objects")).unwrap();
+    std::fs::create_dir(world.path("web-1/state/branch.git/objects")).unwrap();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
+fn a_repository_that_is_gone_is_told_and_what_runs_goes_on() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    std::fs::rename(world.path("fleet.git"), world.path("moved.git")).unwrap();
+    world.agent("web-1", &["once"]).refused(4, "cannot fetch branch `deployments`");
+    std::fs::rename(world.path("moved.git"), world.path("fleet.git")).unwrap();
+    world.git(&["-C", &world.at("fleet.git"), "branch", "-D", "deployments"]);
+    world.agent("web-1", &["once"]).refused(4, "has no branch `deployments`; has claveld published there yet?");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
+fn a_full_or_read_only_disk_leaves_what_runs() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    change(&world, "Welcome", "Hello");
+    // Root writes through permissions; a file where a folder belongs stops it, too.
+    std::fs::remove_dir_all(world.path("web-1/state/roots")).unwrap();
+    world.write_file("web-1/state/roots", "in the way");
+    world.agent("web-1", &["once"]).refused(8, "cannot make");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    std::fs::remove_file(world.path("web-1/state/roots")).unwrap();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+    let mode = std::fs::metadata(world.path("web-1/state/state.json")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o077, 0, "the state is its owner's alone");
+}

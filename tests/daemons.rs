@@ -1,0 +1,58 @@
+//! Promise: the daemons notice by themselves, survive what fails, and end when they are told to.
+
+use rustix::process::Signal;
+
+use crate::support::world::{World, until};
+
+#[test]
+fn claveld_notices_a_push_and_the_agent_a_publication() {
+    let world = World::new();
+    world.configure_claveld("");
+    let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
+    until("the first publication", || world.on_branch("deployments/web-1.json").is_some());
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "interval = \"100ms\"");
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["run", "--config", &world.at("web-1.toml")]);
+    until("the first revision runs", || world.motd("web-1").as_deref() == Some("Welcome to web-1"));
+
+    // A broken push stands in nobody's way.
+    let work = world.read_file("work/flake.nix");
+    world.write("flake.nix", "{ no");
+    world.push("Broken");
+    world.write("flake.nix", &work);
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    until("the second revision is published", || {
+        world.on_branch("deployments/web-1.json").is_some_and(|text| text.contains("\"revision\": 2"))
+    });
+    world.build(&["web-1"]);
+    until("the second revision runs", || world.motd("web-1").as_deref() == Some("Hello to web-1"));
+    for daemon in [&mut claveld, &mut agent] {
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.wait(), Some(0));
+    }
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_finishes_its_activation_first() {
+    let world = World::new();
+    let gate = world.at("gate");
+    world.edit(
+        "hosts/web-1.nix",
+        "activate = \"",
+        &format!("activate = \"touch {gate}; while test -e {gate}.shut; do sleep 0.05; done; "),
+    );
+    world.write_file("gate.shut", "");
+    world.push("Slow");
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "interval = \"100ms\"");
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["run", "--config", &world.at("web-1.toml")]);
+    until("the activation is at work", || world.path("gate").exists());
+    agent.signal(Signal::TERM);
+    until("it says so", || agent.said().contains("finishing the activation first"));
+    std::fs::remove_file(world.path("gate.shut")).unwrap();
+    assert_eq!(agent.wait(), Some(0));
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    assert_eq!(world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"]["revision"], 1);
+}

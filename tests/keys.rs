@@ -1,0 +1,74 @@
+//! Promise: keys are Nix's keys, both ways, and a secret that others can read is refused.
+
+use std::os::unix::fs::PermissionsExt;
+
+use crate::support::world::World;
+
+#[test]
+fn keys_of_nix_are_keys_of_clavel_and_the_other_way_round() {
+    let world = World::new();
+    let secret = world.run("nix", &["key", "generate-secret", "--key-name", "by-nix-1"]).good();
+    world.write_file("by-nix-1.secret", &secret);
+    std::fs::set_permissions(world.path("by-nix-1.secret"), PermissionsExt::from_mode(0o600)).unwrap();
+    let public = |secret: &str| {
+        world.write_file("nix-reads", secret);
+        world.run("sh", &["-c", &format!("nix key convert-secret-to-public < {}", world.at("nix-reads"))]).good()
+    };
+    assert_eq!(world.public_key("by-nix-1"), public(&secret));
+    assert_eq!(world.public_key("claveld-1"), public(&world.read_file("claveld-1.secret")));
+
+    world
+        .run("nix-store", &["--generate-binary-cache-key", "old-1", &world.at("old-1.secret"), &world.at("old-1.pub")])
+        .good();
+    std::fs::set_permissions(world.path("old-1.secret"), PermissionsExt::from_mode(0o600)).unwrap();
+    assert_eq!(world.public_key("old-1"), world.read_file("old-1.pub").trim());
+
+    // Claveld signs with Nix's key, and an agent believes it.
+    std::fs::copy(world.path("by-nix-1.secret"), world.path("claveld-1.secret")).unwrap();
+    world.publish().good();
+    let fleet = world.at("fleet.git");
+    world.clavel(&["verify", "--repository", &fleet, "--trusted-public-key", &world.public_key("by-nix-1")]).good();
+}
+
+#[test]
+fn a_secret_that_others_can_read_is_refused_by_everybody() {
+    let world = World::new();
+    std::fs::set_permissions(world.path("claveld-1.secret"), PermissionsExt::from_mode(0o644)).unwrap();
+    world.publish().refused(3, "can be read by others (mode 0644)");
+    world.clavel(&["key", "public", &world.at("claveld-1.secret")]).refused(3, "chmod 600");
+    assert_eq!(world.tip(), "");
+}
+
+#[test]
+fn a_key_of_the_wrong_kind_is_told_and_never_shown() {
+    let world = World::new();
+    let public = world.public_key("claveld-1");
+    let secret = world.read_file("claveld-1.secret");
+    world.write_file("claveld-1.secret", &public);
+    std::fs::set_permissions(world.path("claveld-1.secret"), PermissionsExt::from_mode(0o600)).unwrap();
+    world.publish().refused(3, "it is a public key; the secret one is 64 bytes long");
+    world.write_file("claveld-1.secret", "-----BEGIN OPENSSH PRIVATE KEY-----");
+    world.publish().refused(3, "holds no secret key");
+    std::fs::remove_file(world.path("claveld-1.secret")).unwrap();
+    world.publish().refused(3, "cannot read the secret key");
+    // A secret where a public one belongs must not end up in a terminal.
+    world.write_file(
+        "web-1.toml",
+        &format!("name = \"web-1\"\nrepository = \"/x\"\ntrusted-public-keys = [\"{secret}\"]\n"),
+    );
+    world.clavel(&["verify", "--trusted-public-key", &secret]).refused_without(
+        3,
+        "as long as a secret key",
+        &secret[20..],
+    );
+}
+
+#[test]
+fn a_key_file_is_never_overwritten() {
+    let world = World::new();
+    let before = world.read_file("claveld-1.secret");
+    world
+        .clavel(&["key", "generate", "claveld-1", "--output", &world.at("claveld-1.secret")])
+        .refused(3, "cannot write");
+    assert_eq!(world.read_file("claveld-1.secret"), before);
+}

@@ -1,0 +1,189 @@
+//! Promise: the branch changes only where a specification did, one signed and atomic commit at a time.
+
+use std::collections::BTreeMap;
+
+use crate::support::world::World;
+
+/// A second source, with the hosts of `outputs`, beside the world's own.
+fn second_source(world: &World, outputs: &str) {
+    let repository = world.at("second");
+    world.git(&["init", "-q", "-b", "main", &repository]);
+    let flake = format!("{{ outputs = {{ self }}: let system = \"x86_64-linux\"; in {outputs}; }}");
+    world.write_file("second/flake.nix", &flake);
+    world.git(&["-C", &repository, "add", "-A"]);
+    world.git(&["-C", &repository, "commit", "-qm", "Second"]);
+    world.configure_claveld(&format!("[[source]]\nflake = \"git+file://{repository}?ref=main\"\n"));
+}
+
+fn host(name: &str) -> String {
+    format!(
+        "{{ nixosConfigurations.{name}.config.system.build.toplevel = derivation {{ name = \"other\"; inherit system; \
+         builder = \"/bin/sh\"; }}; }}"
+    )
+}
+
+#[test]
+fn the_same_evaluation_twice_makes_no_commit() {
+    let world = World::new();
+    assert!(world.publish().good().contains("published as index version 1"));
+    let tip = world.tip();
+    assert_eq!(world.publish().good(), "nothing changed (index version 1)\n");
+    // Another revision of the source with the same systems changes no specification.
+    world.push("Nothing of note");
+    assert_eq!(world.publish().good(), "nothing changed (index version 1)\n");
+    assert_eq!(world.tip(), tip);
+}
+
+#[test]
+fn one_changed_host_is_one_changed_document_with_the_next_revision() {
+    let world = World::new();
+    world.publish().good();
+    let before = world.tip();
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    let report = world.claveld(&["once", "--json", "--config", &world.at("claveld.toml")]).json();
+    assert_eq!(
+        report["report"]["changes"],
+        serde_json::json!([{ "path": "deployments/web-1.json", "from": 1, "to": 2 }])
+    );
+    let fleet = world.at("fleet.git");
+    let changed = world.git(&["-C", &fleet, "diff", "--name-only", &before, "deployments"]);
+    assert_eq!(changed, "README.md\ndeployments/web-1.json\nindex.json\n");
+    assert_eq!(world.git(&["-C", &fleet, "rev-parse", "deployments~1"]).trim(), before);
+    let index = world.document("index.json");
+    assert_eq!(index["documents"]["deployments/web-1.json"]["revision"], 2);
+    assert_eq!(index["version"], 2);
+    let message = world.git(&["-C", &fleet, "log", "-1", "--format=%B", "deployments"]);
+    assert!(message.starts_with("deployments: web-1 2\n\ndeployments/web-1.json: revision 1 → 2\n"), "{message}");
+    let source = world.git(&["-C", &fleet, "rev-parse", "main"]);
+    assert!(message.contains(&format!("Source: {} {}", world.flake(), source.trim())), "{message}");
+    world.git(&["-C", &fleet, "fsck", "--strict"]);
+}
+
+#[test]
+fn what_is_published_is_an_orphan_branch_that_anybody_can_verify() {
+    let world = World::new();
+    world.publish().good();
+    let fleet = world.at("fleet.git");
+    assert_eq!(world.git(&["-C", &fleet, "rev-list", "--count", "deployments"]), "1\n");
+    assert!(world.on_branch("README.md").unwrap().contains("| `web-1` | `web-1` | 1 |"));
+    let key = world.public_key("claveld-1");
+    let verify = |key: &str| world.clavel(&["verify", "--repository", &fleet, "--trusted-public-key", key]);
+    assert!(verify(&key).good().contains("3 deployments, 3 units and 3 agents verified"));
+    verify(&world.public_key("cache-1")).refused(5, "no valid signature by a trusted key");
+    let listed = world.clavel(&["list", "--repository", &fleet, "--trusted-public-key", &key]).good();
+    assert_eq!(listed.lines().count(), 4, "{listed}");
+    let shown = world.clavel(&["show", "web-1", "--repository", &fleet, "--json"]).json();
+    assert_eq!(shown, world.document("deployments/web-1.json"));
+    world.clavel(&["show", "web-9", "--repository", &fleet]).refused(5, "deployments/web-9.json");
+    world.clavel(&["list", "--repository", &fleet, "--branch", "none"]).refused(4, "has no branch `none`");
+}
+
+#[test]
+fn a_host_that_left_leaves_a_tombstone_and_comes_back_counting_on() {
+    let world = World::new();
+    world.publish().good();
+    world.edit("flake.nix", "nixosConfigurations.web-2 = host ./hosts/web-2.nix;", "");
+    world.push("Without web-2");
+    assert!(world.publish().good().contains("deployments/web-2.json  withdrawn after revision 1"));
+    assert_eq!(world.on_branch("deployments/web-2.json"), None);
+    assert_eq!(world.document("index.json")["tombstones"]["deployments/web-2.json"]["revision"], 1);
+    world.edit(
+        "flake.nix",
+        "nixosConfigurations.web-1 =",
+        "nixosConfigurations.web-2 = host ./hosts/web-2.nix; nixosConfigurations.web-1 =",
+    );
+    world.push("With web-2 again");
+    world.publish().good();
+    assert_eq!(world.document("deployments/web-2.json")["revision"], 2);
+    assert!(world.document("index.json")["tombstones"].as_object().unwrap().is_empty());
+}
+
+#[test]
+fn two_sources_share_a_branch_and_a_name_that_both_claim_is_left_alone() {
+    let world = World::new();
+    second_source(&world, &host("db-1"));
+    world.publish().good();
+    assert!(world.on_branch("deployments/db-1.json").is_some());
+    let before = world.on_branch("deployments/web-1.json");
+    second_source(&world, &host("Web-1"));
+    world.write_file("second/flake.nix", &world.read_file("second/flake.nix").replace("Web-1", "web-1"));
+    world.git(&["-C", &world.at("second"), "commit", "-qam", "Claims web-1"]);
+    let said = world.publish().refused(1, "deployments/web-1.json is claimed by");
+    assert!(said.contains(&world.flake()) && said.contains("/second?ref=main"), "{said}");
+    assert_eq!(world.on_branch("deployments/web-1.json"), before);
+    // The second source does not have db-1 any more, and that is published all the same.
+    assert_eq!(world.on_branch("deployments/db-1.json"), None);
+}
+
+#[test]
+fn a_source_that_cannot_be_evaluated_keeps_what_it_has() {
+    let world = World::new();
+    world.publish().good();
+    let tip = world.tip();
+    world.write("flake.nix", "{ this is no nix");
+    world.push("Broken");
+    world.publish().refused(1, "syntax error");
+    assert_eq!(world.tip(), tip);
+}
+
+#[test]
+fn what_somebody_altered_is_published_anew() {
+    let world = World::new();
+    world.publish().good();
+    let altered = world.on_branch("deployments/web-1.json").unwrap().replace("web-1-1", "evil-1-1");
+    world.tamper(&BTreeMap::from([("deployments/web-1.json", Some(altered)), ("units/web-2.json", None)]));
+    let said = world.publish().good();
+    assert!(said.contains("deployments/web-1.json  revision 1 → 2 (it had been altered on the branch)"), "{said}");
+    assert!(said.contains("units/web-2.json        revision 1 → 2"), "{said}");
+    let key = world.public_key("claveld-1");
+    world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--trusted-public-key", &key]).good();
+}
+
+#[test]
+fn a_branch_that_is_not_clavels_is_left_alone() {
+    let world = World::new();
+    world.git(&["-C", &world.at("fleet.git"), "branch", "deployments", "main"]);
+    let tip = world.tip();
+    world.publish().refused(5, "this is not a branch of Clavel");
+    assert_eq!(world.tip(), tip);
+}
+
+#[test]
+fn a_branch_that_another_key_signed_is_left_alone() {
+    let world = World::new();
+    world.publish().good();
+    let tip = world.tip();
+    std::fs::remove_file(world.path("claveld-1.secret")).unwrap();
+    world.clavel(&["key", "generate", "claveld-1", "--output", &world.at("claveld-1.secret")]).good();
+    world.publish().refused(5, "the index is not to be believed: no valid signature");
+    assert_eq!(world.tip(), tip);
+}
+
+#[test]
+fn two_that_publish_at_once_both_succeed() {
+    let world = World::new();
+    let config = world.at("claveld.toml");
+    std::thread::scope(|scope| {
+        let publish = || world.claveld(&["once", "--config", &config]).good();
+        let all: Vec<_> = (0..4).map(|_| scope.spawn(publish)).collect();
+        let said: Vec<String> = all.into_iter().map(|one| one.join().unwrap()).collect();
+        assert_eq!(said.iter().filter(|said| said.contains("published as index version 1")).count(), 1, "{said:?}");
+        assert_eq!(said.iter().filter(|said| said.contains("nothing changed")).count(), 3, "{said:?}");
+    });
+    world.git(&["-C", &world.at("fleet.git"), "fsck", "--strict"]);
+}
+
+#[test]
+fn caches_come_from_the_source_when_the_deployment_names_none() {
+    let world = World::new();
+    let key = world.public_key("cache-1");
+    world.configure_claveld(&format!(
+        "substituters = [\"https://source.example.org\"]\nsubstituters-public-keys = [\"{key}\"]\n"
+    ));
+    world.publish().good();
+    let cache = |path: &str| world.document(path)["specification"]["template"]["substituters"][0].clone();
+    assert_eq!(cache("deployments/web-1.json"), "https://source.example.org");
+    // router-1 names its own.
+    assert_eq!(cache("deployments/router-1.json"), format!("file://{}", world.at("cache")));
+}
