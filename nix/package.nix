@@ -22,6 +22,7 @@ rustPlatform.buildRustPackage {
       ../Cargo.lock
       ../src
       ../benches
+      ../examples
       ../tests
       (lib.fileset.maybeMissing ../share)
     ];
