@@ -1,6 +1,7 @@
-//! The promises of Clavel: one file a promise, and its first line says which.
+//! The promises of Clavel, kept or broken in front of real servers, real git and real Nix: one file a promise, and its
+//! first line says which. What the tests stand on is in `support`.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by panicking")]
 
 mod agent;
 mod configuration;
@@ -10,3 +11,4 @@ mod keys;
 mod one_push;
 mod publish;
 mod support;
+mod transports;

@@ -168,9 +168,10 @@ fn two_that_publish_at_once_both_succeed() {
         let publish = || world.claveld(&["once", "--config", &config]).good();
         let all: Vec<_> = (0..4).map(|_| scope.spawn(publish)).collect();
         let said: Vec<String> = all.into_iter().map(|one| one.join().unwrap()).collect();
-        assert_eq!(said.iter().filter(|said| said.contains("published as index version 1")).count(), 1, "{said:?}");
-        assert_eq!(said.iter().filter(|said| said.contains("nothing changed")).count(), 3, "{said:?}");
+        // Two may make the very same commit within one second; nobody makes a second one.
+        assert!(said.iter().all(|said| said.contains("index version 1")), "{said:?}");
     });
+    assert_eq!(world.git(&["-C", &world.at("fleet.git"), "rev-list", "--count", "deployments"]), "1\n");
     world.git(&["-C", &world.at("fleet.git"), "fsck", "--strict"]);
 }
 

@@ -1,6 +1,5 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
-use std::time::Instant;
 
 use super::super::fixture::{self, Bench};
 use super::*;
@@ -278,26 +277,4 @@ fn what_was_fetched_whole_can_be_pushed_on() {
     let second = fixture::put(&cache, Some(first), &[("a.json", "2")]);
     fixture::git(&path, &["push", "-q", &url, "deployments"]);
     assert_eq!(remote.tip(&fixture::branch()).unwrap(), Some(second));
-}
-
-/// Not a test of a promise: `cargo test --release --lib -- --ignored --nocapture no_op` measures.
-#[test]
-#[ignore = "it measures"]
-#[expect(clippy::print_stderr, reason = "a measurement is for whoever runs it")]
-fn time_of_a_no_op_poll() {
-    const ROUNDS: u32 = 200;
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
-    fixture::put(&remote, None, &[("a.json", "1")]);
-    assert!(matches!(fetch(&cache, &url), Ok(Fetched::Moved(_))));
-    let start = Instant::now();
-    for _ in 0..ROUNDS {
-        assert!(matches!(fetch(&cache, &url), Ok(Fetched::Unchanged(_))));
-    }
-    eprintln!("fetch: {:?}", start.elapsed() / ROUNDS);
-    let start = Instant::now();
-    for _ in 0..ROUNDS {
-        fixture::git(bench.path(), &["ls-remote", &url, "refs/heads/deployments"]);
-    }
-    eprintln!("git ls-remote: {:?}", start.elapsed() / ROUNDS);
 }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use super::{SOON, hermetic_git, wait_until};
+
 /// How a program ended.
 pub(crate) struct Ran {
     pub(crate) code: Option<i32>,
@@ -250,23 +252,16 @@ impl World {
 
     /// A program in an environment that owes nothing to this machine's configuration.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
-        #[expect(clippy::disallowed_methods, reason = "the tests run the programs as a person would")]
-        let mut command = Command::new(program);
+        let mut command = super::program(program);
+        hermetic_git(&mut command, self.dir.path());
         let programs = Path::new(env!("CARGO_BIN_EXE_claveld")).parent().unwrap();
         let path = format!("{}:{}", programs.display(), std::env::var("PATH").unwrap());
         command
             .args(arguments)
             .stdin(Stdio::null())
             .env("PATH", path)
-            .env("HOME", self.dir.path())
             .env("XDG_CACHE_HOME", self.path("cache-home"))
-            .env("NIX_CONFIG", NIX_CONFIG)
-            .env("GIT_CONFIG_GLOBAL", "/dev/null")
-            .env("GIT_CONFIG_NOSYSTEM", "1")
-            .env("GIT_AUTHOR_NAME", "Ada")
-            .env("GIT_AUTHOR_EMAIL", "ada@example.org")
-            .env("GIT_COMMITTER_NAME", "Ada")
-            .env("GIT_COMMITTER_EMAIL", "ada@example.org");
+            .env("NIX_CONFIG", NIX_CONFIG);
         command
     }
 }
@@ -325,12 +320,8 @@ impl Drop for Running {
     }
 }
 
-/// Waits until `condition` holds, for a minute at most.
+/// Waits until `condition` holds, as long as a slow machine may need to evaluate, fetch and switch.
 #[track_caller]
-pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
-    let deadline = std::time::Instant::now() + std::time::Duration::from_mins(1);
-    while !condition() {
-        assert!(std::time::Instant::now() < deadline, "waited a minute for: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
-    }
+pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
+    wait_until(what, 2 * SOON, condition);
 }

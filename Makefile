@@ -1,0 +1,61 @@
+CARGO ?= cargo
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+BINS := clavel claveld clavel-agent
+UNITS := systemd/claveld.service systemd/clavel-agent.service
+
+.PHONY: help build demo test bench lint deny generate install clean
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+
+build: ## the three programs, optimised, in target/release
+	@scripts/setup build
+	$(CARGO) build --locked --release --bins
+
+demo: ## a fleet on this machine: evaluated, published, fetched and switched
+	@scripts/setup nix
+	$(CARGO) build --locked --release --bins --example serve_files
+	@scripts/demo
+
+test: ## every test; installs the servers that the tests talk to
+	@scripts/setup test
+	$(CARGO) test --locked
+
+bench: ## what Clavel costs, measured
+	@scripts/setup test
+	$(CARGO) bench --locked
+
+lint: ## formatting, clippy and the documentation, where a warning is an error
+	$(CARGO) fmt --check
+	$(CARGO) clippy --locked --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
+
+deny: ## licences, advisories and origins of the dependencies
+	@$(CARGO) deny --version >/dev/null 2>&1 || \
+	  { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
+	$(CARGO) deny --locked check
+
+generate: ## man pages, completions and schemas, from the programs' own definitions
+	$(CARGO) run --locked --example generate
+
+# Below share/, man pages may lie as they like; everything else lies there as it is to lie below PREFIX/share.
+install: build ## the programs and what belongs to them, below DESTDIR and PREFIX (/usr/local)
+	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/systemd/system' '$(DESTDIR)$(PREFIX)/lib/sysusers.d'
+	install -m 755 $(BINS:%=$(TARGET_DIR)/release/%) '$(DESTDIR)$(PREFIX)/bin'
+	@for unit in $(UNITS); do \
+	  sed 's|/usr/local/bin|$(PREFIX)/bin|' "$$unit" > '$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$${unit##*/}"; \
+	  chmod 644 '$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$${unit##*/}"; \
+	done
+	install -m 644 systemd/claveld.sysusers '$(DESTDIR)$(PREFIX)/lib/sysusers.d/claveld.conf'
+	@if test -d share/man; then find share/man -type f -name '*.[1-8]'; fi | while read -r page; do \
+	  install -D -m 644 "$$page" '$(DESTDIR)$(PREFIX)/share/man/man'"$${page##*.}/$${page##*/}"; \
+	done
+	@if test -d share; then find share -type f ! -path 'share/man/*'; fi | while read -r file; do \
+	  install -D -m 644 "$$file" '$(DESTDIR)$(PREFIX)/'"$$file"; \
+	done
+
+clean: ## what was built
+	$(CARGO) clean

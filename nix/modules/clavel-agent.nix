@@ -1,0 +1,97 @@
+# The daemon that fetches, verifies and switches to what this machine should run.
+self:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+
+let
+  cfg = config.services.clavel-agent;
+  format = pkgs.formats.toml { };
+  inherit (lib) mkOption types;
+in
+{
+  options.services.clavel-agent = {
+    enable = lib.mkEnableOption "the Clavel agent, which keeps this machine at what its fleet publishes for it";
+
+    package = mkOption {
+      type = types.package;
+      default = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+      defaultText = lib.literalMD "this flake's package";
+      description = "The package that has clavel-agent.";
+    };
+
+    settings = mkOption {
+      description = "clavel-agent.toml, as examples/clavel-agent.toml describes it.";
+      default = { };
+      type = types.submodule {
+        freeformType = format.type;
+        options = {
+          name = mkOption {
+            type = types.str;
+            default = config.networking.hostName;
+            defaultText = lib.literalExpression "config.networking.hostName";
+            description = "The agent's name on the branch.";
+          };
+          repository = mkOption {
+            type = types.str;
+            example = "https://git.example.org/fleet.git";
+            description = "The git repository that carries the deployments.";
+          };
+          branch = mkOption {
+            type = types.str;
+            default = "deployments";
+            description = "The branch.";
+          };
+          trusted-public-keys = mkOption {
+            type = types.nonEmptyListOf types.str;
+            example = [ "claveld-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=" ];
+            description = "Whose signatures count: one of these keys has to have signed each document.";
+          };
+        };
+      };
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    environment.systemPackages = [ cfg.package ];
+
+    systemd.services.clavel-agent = {
+      description = "Fetches, verifies and switches to what this machine should run";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [
+        "network-online.target"
+        "nix-daemon.socket"
+      ];
+      # It is this service that switches: a switch that stopped or restarted it would end itself half-way. The new
+      # agent begins with the next start of the machine, or by `systemctl restart clavel-agent`.
+      restartIfChanged = false;
+      stopIfChanged = false;
+      path = [ config.nix.package ];
+      environment = {
+        CLAVEL_AGENT_CONFIG = toString (
+          format.generate "clavel-agent.toml" ({ state-directory = "/var/lib/clavel-agent"; } // cfg.settings)
+        );
+        HOME = "/root";
+        XDG_CACHE_HOME = "/var/cache/clavel-agent";
+      };
+      # The same as systemd/clavel-agent.service, which says why.
+      serviceConfig = {
+        ExecStart = "${cfg.package}/bin/clavel-agent run";
+        Restart = "always";
+        RestartSec = "10s";
+        StateDirectory = "clavel-agent";
+        StateDirectoryMode = "0700";
+        CacheDirectory = "clavel-agent";
+        KillMode = "process";
+        RestrictRealtime = true;
+        KeyringMode = "private";
+        UMask = "0022";
+        OOMScoreAdjust = -500;
+      };
+    };
+  };
+}

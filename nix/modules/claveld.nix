@@ -1,0 +1,135 @@
+# The service that evaluates Sources into Deployments and publishes them.
+self:
+{
+  config,
+  lib,
+  pkgs,
+  ...
+}:
+
+let
+  cfg = config.services.claveld;
+  format = pkgs.formats.toml { };
+  inherit (lib) mkOption types;
+in
+{
+  options.services.claveld = {
+    enable = lib.mkEnableOption "claveld, which evaluates flakes and publishes what each machine should run";
+
+    package = mkOption {
+      type = types.package;
+      default = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
+      defaultText = lib.literalMD "this flake's package";
+      description = "The package that has claveld.";
+    };
+
+    settings = mkOption {
+      description = "claveld.toml, as examples/claveld.toml describes it.";
+      default = { };
+      type = types.submodule {
+        freeformType = format.type;
+        options = {
+          publish = mkOption {
+            description = "Where and how to publish.";
+            type = types.submodule {
+              freeformType = format.type;
+              options = {
+                repository = mkOption {
+                  type = types.str;
+                  example = "ssh://git@git.example.org/fleet.git";
+                  description = "The git repository that carries the deployments.";
+                };
+                branch = mkOption {
+                  type = types.str;
+                  default = "deployments";
+                  description = "The branch, which Clavel makes and nothing else belongs on.";
+                };
+                secret-key-file = mkOption {
+                  # A string: a path would be copied to the store, where everybody could read the key.
+                  type = types.strMatching "/.*";
+                  example = "/run/secrets/claveld-1";
+                  description = "The key that signs. Only the user claveld may be able to read the file.";
+                };
+              };
+            };
+          };
+          source = mkOption {
+            description = "The flakes whose machines are published.";
+            type = types.nonEmptyListOf (
+              types.submodule {
+                freeformType = format.type;
+                options.flake = mkOption {
+                  type = types.str;
+                  example = "git+https://git.example.org/fleet.git?ref=main";
+                  description = "The flake.";
+                };
+              }
+            );
+          };
+        };
+      };
+    };
+  };
+
+  config = lib.mkIf cfg.enable {
+    users.users.claveld = {
+      isSystemUser = true;
+      group = "claveld";
+      home = "/var/lib/claveld";
+    };
+    users.groups.claveld = { };
+
+    environment.systemPackages = [ cfg.package ];
+
+    systemd.services.claveld = {
+      description = "Evaluates flakes and publishes what each machine should run";
+      wantedBy = [ "multi-user.target" ];
+      wants = [ "network-online.target" ];
+      after = [
+        "network-online.target"
+        "nix-daemon.socket"
+      ];
+      path = [ config.nix.package ];
+      environment = {
+        CLAVELD_CONFIG = toString (format.generate "claveld.toml" ({ state-directory = "/var/lib/claveld"; } // cfg.settings));
+        HOME = "/var/lib/claveld";
+        XDG_CACHE_HOME = "/var/cache/claveld";
+      };
+      # The same as systemd/claveld.service, which says why.
+      serviceConfig = {
+        ExecStart = "${cfg.package}/bin/claveld run";
+        User = "claveld";
+        Group = "claveld";
+        Restart = "on-failure";
+        RestartSec = "10s";
+        StateDirectory = "claveld";
+        CacheDirectory = "claveld";
+        ProtectSystem = "full";
+        ProtectHome = "read-only";
+        PrivateTmp = true;
+        PrivateDevices = true;
+        NoNewPrivileges = true;
+        CapabilityBoundingSet = "";
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectKernelTunables = true;
+        ProtectProc = "invisible";
+        LockPersonality = true;
+        RestrictAddressFamilies = [
+          "AF_UNIX"
+          "AF_INET"
+          "AF_INET6"
+          "AF_NETLINK"
+        ];
+        RestrictRealtime = true;
+        RestrictNamespaces = true;
+        RestrictSUIDSGID = true;
+        SystemCallArchitectures = "native";
+        OOMScoreAdjust = 500;
+      };
+    };
+  };
+}

@@ -1,0 +1,133 @@
+//! nginx, for plain files and for git's smart HTTP.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
+
+use tempfile::TempDir;
+
+use super::server::Server;
+use super::{find_program, hermetic_git, program, run};
+
+/// nginx, serving one directory.
+#[derive(Debug)]
+pub(crate) struct HttpServer {
+    port: u16,
+    // Fields are dropped in this order: nginx before what it talks to, and both before their files.
+    _nginx: Server,
+    _fcgiwrap: Option<Server>,
+    files: TempDir,
+}
+
+impl HttpServer {
+    /// Serves the files below `directory`, as a binary cache's host does.
+    pub(crate) fn serve_files(directory: &Path) -> Self {
+        let files = TempDir::new().unwrap();
+        let location = format!("location / {{ root \"{}\"; }}", directory.display());
+        Self::start(files, None, &location)
+    }
+
+    /// Serves the git repositories below `directory`, to be read only, as a git host does.
+    pub(crate) fn serve_git(directory: &Path) -> Self {
+        let files = TempDir::new().unwrap();
+        let socket = files.path().join("fcgi");
+        let mut fcgiwrap = program(find_program("fcgiwrap"));
+        fcgiwrap.arg("-s").arg(format!("unix:{}", socket.display()));
+        // How many requests are answered at a time.
+        fcgiwrap.args(["-c", "4"]);
+        hermetic_git(&mut fcgiwrap, files.path());
+        let answers = || UnixStream::connect(&socket).is_ok();
+        let log = files.path().join("fcgiwrap.log");
+        let fcgiwrap = Server::start(&mut fcgiwrap, &log, answers).unwrap_or_else(|log| panic!("{log}"));
+        let location = format!(
+            "location / {{
+                fastcgi_pass \"unix:{socket}\";
+                fastcgi_param SCRIPT_FILENAME \"{backend}\";
+                fastcgi_param GIT_PROJECT_ROOT \"{root}\";
+                fastcgi_param GIT_HTTP_EXPORT_ALL 1;
+                fastcgi_param PATH_INFO $uri;
+                fastcgi_param QUERY_STRING $query_string;
+                fastcgi_param REQUEST_METHOD $request_method;
+                fastcgi_param CONTENT_TYPE $content_type;
+                fastcgi_param CONTENT_LENGTH $content_length;
+            }}",
+            socket = socket.display(),
+            backend = git_http_backend().display(),
+            root = directory.display(),
+        );
+        Self::start(files, Some(fcgiwrap), &location)
+    }
+
+    fn start(files: TempDir, fcgiwrap: Option<Server>, location: &str) -> Self {
+        let nginx = find_program("nginx");
+        let log = files.path().join("error.log");
+        let (server, port) = Server::on_free_port(
+            |port| {
+                let configuration = files.path().join("nginx.conf");
+                fs::write(&configuration, nginx_conf(files.path(), port, location)).unwrap();
+                let mut nginx = program(&nginx);
+                // -e: until the configuration is read, errors would go to the system's own log.
+                nginx.arg("-e").arg(&log).arg("-p").arg(files.path()).arg("-c").arg(configuration);
+                nginx
+            },
+            &log,
+        );
+        Self { port, _nginx: server, _fcgiwrap: fcgiwrap, files }
+    }
+
+    /// Where the directory is: `http://127.0.0.1:PORT`, without a slash at the end.
+    pub(crate) fn url(&self) -> String {
+        format!("http://127.0.0.1:{}", self.port)
+    }
+
+    /// What was asked so far, oldest first, as `METHOD /path?query STATUS`.
+    pub(crate) fn requests(&self) -> Vec<String> {
+        // nginx logs a request after it has answered, so the last one may not be there yet. It does one thing at a
+        // time: once it answers us, whatever was answered before is logged.
+        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        connection.write_all(b"GET /.all-logged HTTP/1.0\r\n\r\n").unwrap();
+        connection.read_to_end(&mut Vec::new()).unwrap();
+        let log = fs::read_to_string(self.files.path().join("access.log")).unwrap();
+        log.lines().map(str::to_owned).collect()
+    }
+}
+
+fn nginx_conf(files: &Path, port: u16, location: &str) -> String {
+    let files = files.display();
+    // One process in the foreground: no worker to outlive it, no other user to be kept out of the test's directories.
+    format!(
+        "daemon off;
+        master_process off;
+        pid \"{files}/nginx.pid\";
+        error_log \"{files}/error.log\";
+        events {{ worker_connections 512; }}
+        http {{
+            log_format asked '$request_method $request_uri $status';
+            access_log \"{files}/access.log\" asked;
+            client_body_temp_path \"{files}/body\";
+            fastcgi_temp_path \"{files}/fastcgi\";
+            proxy_temp_path \"{files}/proxy\";
+            scgi_temp_path \"{files}/scgi\";
+            uwsgi_temp_path \"{files}/uwsgi\";
+            client_max_body_size 0;
+            server {{
+                listen 127.0.0.1:{port};
+                location = /.all-logged {{ access_log off; return 204; }}
+                {location}
+            }}
+        }}
+        "
+    )
+}
+
+/// git's own CGI program. A git that was built by hand may lack it where the distribution's has it.
+fn git_http_backend() -> PathBuf {
+    let own = PathBuf::from(run(program("git").arg("--exec-path")).trim_end());
+    [own, PathBuf::from("/usr/lib/git-core")]
+        .map(|directory| directory.join("git-http-backend"))
+        .into_iter()
+        .find(|file| file.is_file())
+        .expect("git-http-backend is missing: `scripts/setup test` installs it")
+}

@@ -1,0 +1,67 @@
+//! A server's process: started in the foreground, believed in once it can be connected to, ended with its value.
+
+use std::fs::File;
+use std::net::{Ipv4Addr, TcpStream};
+use std::os::unix::process::CommandExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use rustix::process::{Pid, Signal, kill_process_group};
+
+use super::{SOON, free_port};
+
+/// A process with its children. Dropping it ends them all.
+#[derive(Debug)]
+pub(crate) struct Server {
+    child: Child,
+}
+
+impl Server {
+    /// Starts `command`, whose output goes to the file `log`, and waits until `ready`. Gives the log when the process
+    /// ends before that. Panics when it does neither.
+    pub(crate) fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Result<Self, String> {
+        let file = File::options().create(true).append(true).open(log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        // A group of its own, so that what it forks can be ended with it.
+        let child = command.process_group(0).spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
+        let mut server = Self { child };
+        let start = Instant::now();
+        loop {
+            // The order matters: an answer counts only while the process lives, since another one may have the port.
+            let answered = ready();
+            if let Some(status) = server.child.try_wait().unwrap() {
+                let log = std::fs::read_to_string(log).unwrap();
+                return Err(format!("{command:?} ended, {status}:\n{log}"));
+            }
+            if answered {
+                return Ok(server);
+            }
+            assert!(start.elapsed() < SOON, "{command:?} cannot be connected to after {SOON:?}");
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// Starts what `command` makes for a port, once it has one: between being chosen and being taken, a port can be
+    /// lost to another process.
+    pub(crate) fn on_free_port(mut command: impl FnMut(u16) -> Command, log: &Path) -> (Self, u16) {
+        let mut refusal = String::new();
+        for _ in 0..3 {
+            let port = free_port();
+            match Self::start(&mut command(port), log, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+                Ok(server) => return (server, port),
+                Err(log) => refusal = log,
+            }
+        }
+        panic!("{refusal}");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // Until it is waited for, the pid is still its own, even if it has ended.
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).unwrap();
+        let _ = kill_process_group(group, Signal::KILL);
+        let _ = self.child.wait();
+    }
+}
