@@ -243,49 +243,19 @@ impl Invocation {
     pub async fn run(self) -> Result<Output, ProcessError> {
         tracing::debug!(argv = %self, "running");
         let command = self.short();
-        let deadline = self.deadline;
-        let limit = self.output_limit;
-        let streams = self.streams;
-        let stdin = self.stdin.clone();
+        let (deadline, limit) = (self.deadline, self.output_limit);
         let mut group = Group::spawn(&self)?;
-        let io = |source| ProcessError::Io { command: command.clone(), source };
-
-        let mut stderr_tail = Vec::new();
-        let collected = {
-            let input = group.child.stdin.take();
-            let (stdout, stderr) = (group.child.stdout.take(), group.child.stderr.take());
-            let work = async {
-                tokio::try_join!(
-                    feed(input, &stdin),
-                    collect(stdout, limit, streams),
-                    tail(stderr, &mut stderr_tail, streams),
-                )
-            };
-            let child = &mut group.child;
-            let whole = async {
-                let ((), stdout, ()) = work.await?;
-                Ok::<_, std::io::Error>((stdout, child.wait().await?))
-            };
-            tokio::time::timeout(deadline, whole).await
-        };
-        let stderr = String::from_utf8_lossy(&stderr_tail).into_owned();
-        match collected {
-            Err(_elapsed) => {
-                group.end().await;
-                Err(ProcessError::TimedOut { command, deadline, stderr })
-            }
-            Ok(Err(error)) => {
-                group.end().await;
-                Err(io(error))
-            }
-            Ok(Ok((None, _))) => {
-                group.end().await;
-                Err(ProcessError::TooMuchOutput { command, limit })
-            }
-            Ok(Ok((Some(stdout), status))) => {
-                group.ended = true;
-                settle(command, status, stdout, stderr)
-            }
+        let mut stderr = Vec::new();
+        let ended = tokio::time::timeout(deadline, group.attend(&self, &mut stderr)).await;
+        if !matches!(ended, Ok(Ok(_))) {
+            group.end().await;
+        }
+        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        match ended {
+            Ok(Ok((stdout, status))) => settle(command, status, stdout, stderr),
+            Ok(Err(Interrupted::TooMuchOutput)) => Err(ProcessError::TooMuchOutput { command, limit }),
+            Ok(Err(Interrupted::Io(source))) => Err(ProcessError::Io { command, source }),
+            Err(_elapsed) => Err(ProcessError::TimedOut { command, deadline, stderr }),
         }
     }
 
@@ -324,6 +294,18 @@ fn settle(command: String, status: ExitStatus, stdout: Vec<u8>, stderr: String) 
     }
 }
 
+/// Why a program was not attended to its end.
+enum Interrupted {
+    Io(std::io::Error),
+    TooMuchOutput,
+}
+
+impl From<std::io::Error> for Interrupted {
+    fn from(error: std::io::Error) -> Self {
+        Self::Io(error)
+    }
+}
+
 /// A child and the process group it leads; the group is ended when this is dropped early.
 struct Group {
     child: Child,
@@ -358,6 +340,24 @@ impl Group {
         Ok(Self { child, leader, ended: false })
     }
 
+    /// Feeds the child and collects what it says until it ends.
+    async fn attend(
+        &mut self,
+        invocation: &Invocation,
+        stderr_tail: &mut Vec<u8>,
+    ) -> Result<(Vec<u8>, ExitStatus), Interrupted> {
+        let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
+        let streams = invocation.streams;
+        let ((), stdout, ()) = tokio::try_join!(
+            feed(stdin, &invocation.stdin),
+            collect(stdout, invocation.output_limit, streams),
+            tail(stderr, stderr_tail, streams),
+        )?;
+        let status = self.child.wait().await?;
+        self.ended = true;
+        Ok((stdout, status))
+    }
+
     /// SIGTERM to the group, then SIGKILL to whatever of it is left.
     async fn end(&mut self) {
         self.signal(Signal::TERM);
@@ -383,39 +383,39 @@ impl Drop for Group {
     }
 }
 
-async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) -> std::io::Result<()> {
+async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) -> Result<(), Interrupted> {
     let Some(mut stdin) = stdin else { return Ok(()) };
     match stdin.write_all(bytes).await {
         // A program that does not read all of its input says so with its exit code.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => other,
+        other => Ok(other?),
     }
 }
 
-/// Reads all of `stream`; `None` when it goes past `limit` bytes.
+/// Reads all of `stream`, of at most `limit` bytes.
 async fn collect(
     stream: Option<impl AsyncRead + Unpin>,
     limit: usize,
     streams: Streams,
-) -> std::io::Result<Option<Vec<u8>>> {
+) -> Result<Vec<u8>, Interrupted> {
     let mut all = Vec::new();
-    let Some(mut stream) = stream else { return Ok(Some(all)) };
+    let Some(mut stream) = stream else { return Ok(all) };
     let mut buffer = vec![0; 16 << 10];
     loop {
         let count = stream.read(&mut buffer).await?;
         if count == 0 {
-            return Ok(Some(all));
+            return Ok(all);
         }
         match streams {
             Streams::PassedOn => pass_on(&buffer[..count]),
-            Streams::Collected if all.len() + count > limit => return Ok(None),
+            Streams::Collected if all.len() + count > limit => return Err(Interrupted::TooMuchOutput),
             Streams::Collected => all.extend_from_slice(&buffer[..count]),
         }
     }
 }
 
 /// Reads all of `stream` and keeps its end.
-async fn tail(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, streams: Streams) -> std::io::Result<()> {
+async fn tail(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, streams: Streams) -> Result<(), Interrupted> {
     let Some(mut stream) = stream else { return Ok(()) };
     let mut buffer = vec![0; 16 << 10];
     loop {
@@ -479,7 +479,9 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn endless_output_is_cut_off() {
-        let error = Invocation::new("yes").at_most(1 << 20).run().await.unwrap_err();
+        // One that does not mind that nobody reads any more.
+        let script = "trap '' PIPE; while :; do echo yes || sleep 600; done";
+        let error = Invocation::new("sh").args(["-c", script]).at_most(1 << 10).run().await.unwrap_err();
         assert!(matches!(error, ProcessError::TooMuchOutput { .. }), "{error}");
     }
 

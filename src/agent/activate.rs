@@ -3,8 +3,9 @@
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::realise::Realised;
 use crate::config::UnitConfig;
-use crate::model::{Deployment, Name, Revision, StorePath, Unit, UnitType};
+use crate::model::{Name, Revision, StorePath, Unit, UnitType};
 use crate::nix::{Nix, NixError};
 use crate::process::{Invocation, ProcessError};
 
@@ -72,16 +73,9 @@ enum Method {
 pub(super) struct Target<'a> {
     pub(super) deployment: &'a Name,
     pub(super) revision: Revision,
-    pub(super) path: &'a StorePath,
+    pub(super) realised: &'a Realised,
     /// What runs until then.
     pub(super) previous: Option<&'a StorePath>,
-}
-
-impl<'a> Target<'a> {
-    pub(super) fn of(deployment: &'a Deployment, previous: Option<&'a StorePath>) -> Self {
-        let path = &deployment.specification.template.nar_id;
-        Self { deployment: &deployment.name, revision: deployment.revision, path, previous }
-    }
 }
 
 impl Activation {
@@ -127,14 +121,14 @@ impl Activation {
             let made = std::fs::create_dir_all(folder);
             made.map_err(|source| ActivateError::Folder { path: folder.to_owned(), source })?;
         }
-        nix.set_profile(&self.profile, target.path).await?;
+        nix.set_profile(&self.profile, target.realised.path()).await?;
         let run = self.invocation(nix, target).within(self.deadline).passing_output_on().run();
         let failed = |source| ActivateError::Failed { deployment: target.deployment.clone(), source };
         run.await.map(drop).map_err(failed)
     }
 
     fn invocation(&self, nix: &Nix, target: Target<'_>) -> Invocation {
-        let files = nix.files_of(target.path);
+        let files = nix.files_of(target.realised.path());
         let invocation = match &self.method {
             Method::SwitchToConfiguration => Invocation::new(files.join("bin/switch-to-configuration")).arg("switch"),
             Method::Command(argv) => {
@@ -148,7 +142,7 @@ impl Activation {
             .env("CLAVEL_DEPLOYMENT", target.deployment.as_str())
             .env("CLAVEL_REVISION", target.revision.to_string())
             .env("CLAVEL_UNIT", self.unit.as_str())
-            .env("CLAVEL_STORE_PATH", target.path.to_string())
+            .env("CLAVEL_STORE_PATH", target.realised.path().to_string())
             .env("CLAVEL_PATH", files)
             .env("CLAVEL_PREVIOUS_PATH", previous)
             .env("CLAVEL_PROFILE", self.profile.as_os_str())

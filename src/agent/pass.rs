@@ -9,7 +9,7 @@ use std::time::SystemTime;
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
 use super::fetch::{BranchFetchError, fetch};
-use super::realise::{RealiseError, realise};
+use super::realise::{RealiseError, Realised, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
 use super::verify::{Asker, Order, Refusal, Verdict, check_expiry, verify};
 use crate::config::AgentConfig;
@@ -235,28 +235,31 @@ impl<'a> Pass<'a> {
         let folder = self.directory.join("roots");
         let io = |source| StateError::Io { act: "make", path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
-        let realised = realise(&self.nix, &deployment.specification.template, &folder.join(name.as_str())).await;
-        if let Err(error) = realised {
-            self.begin(Step::Idle)?;
-            return Ok(match error {
-                not_yet @ RealiseError::NotYet { .. } => Settled::Waiting(not_yet.to_string()),
-                error => Settled::Failed(Failure::Realise(error)),
-            });
+        match realise(&self.nix, deployment, &folder.join(name.as_str())).await {
+            Ok(realised) => self.activate(order, &activation, &realised, tell).await,
+            Err(error) => {
+                self.begin(Step::Idle)?;
+                Ok(match error {
+                    not_yet @ RealiseError::NotYet { .. } => Settled::Waiting(not_yet.to_string()),
+                    error => Settled::Failed(Failure::Realise(error)),
+                })
+            }
         }
-        self.activate(order, &activation, tell).await
     }
 
     async fn activate(
         &mut self,
         order: &Order,
         activation: &Activation,
+        realised: &Realised,
         tell: &dyn Fn(Event<'_>),
     ) -> Result<Settled, PassError> {
         let deployment = &order.deployment;
         let previous = self.state.applied.get(&deployment.name).map(|applied| applied.nar_id.clone());
         let previous = previous.or_else(|| activation.current());
-        let target = Target::of(deployment, previous.as_ref());
-        self.begin(Step::Activating { deployment: deployment.name.clone(), revision: deployment.revision })?;
+        let (name, revision) = (&deployment.name, deployment.revision);
+        let target = Target { deployment: name, revision, realised, previous: previous.as_ref() };
+        self.begin(Step::Activating { deployment: name.clone(), revision })?;
         tell(Event::Activating(order));
         self.switching.store(true, Ordering::SeqCst);
         let switched = activation.run(&self.nix, target).await;
@@ -298,7 +301,8 @@ impl<'a> Pass<'a> {
         self.begin(Step::RollingBack { deployment: name.clone(), to: previous.clone() })?;
         tell(Event::RollingBack(previous));
         let revision = self.state.applied.get(name).map_or(order.deployment.revision, |applied| applied.revision);
-        let back = Target { deployment: name, revision, path: previous, previous: None };
+        let realised = Realised::that_ran_before(previous.clone());
+        let back = Target { deployment: name, revision, realised: &realised, previous: None };
         if let Err(error) = activation.run(&self.nix, back).await {
             tell(Event::RollBackFailed(&error));
         }

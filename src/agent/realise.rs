@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use crate::model::{NarTemplateSpecification, StorePath, Substituter};
+use crate::model::{Deployment, NarTemplateSpecification, StorePath, Substituter};
 use crate::nix::{Nix, NixError};
 use crate::process::ProcessError;
+use crate::trust::Verified;
 
 /// Why a deployment's path is not here.
 #[derive(Debug, thiserror::Error)]
@@ -42,10 +43,30 @@ fn shown<T: ToString>(items: &[T]) -> String {
     if items.is_empty() { "it names none".to_owned() } else { items.join(", ") }
 }
 
-/// Fetches what `template` names and links it at `root`.
-pub(super) async fn realise(nix: &Nix, template: &NarTemplateSpecification, root: &Path) -> Result<(), RealiseError> {
+/// A path that is here, in full, because a verified deployment named it. Nothing else is ever activated.
+#[derive(Debug, Clone)]
+pub(super) struct Realised(StorePath);
+
+impl Realised {
+    /// What this unit ran until now, and so was realised before.
+    pub(super) fn that_ran_before(path: StorePath) -> Self {
+        Self(path)
+    }
+
+    pub(super) fn path(&self) -> &StorePath {
+        &self.0
+    }
+}
+
+/// Fetches what `deployment` names and links it at `root`.
+pub(super) async fn realise(
+    nix: &Nix,
+    deployment: &Verified<Deployment>,
+    root: &Path,
+) -> Result<Realised, RealiseError> {
+    let template = &deployment.specification.template;
     match nix.realise(template, root).await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Realised(template.nar_id.clone())),
         // Nix said no: the caches tell why. Whatever ended Nix from outside is told as it is.
         Err(error @ NixError::Failed { source: ProcessError::Failed { .. }, .. }) => {
             Err(explained(nix, template, error).await)

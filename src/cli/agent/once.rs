@@ -3,6 +3,8 @@
 use std::io::IsTerminal as _;
 use std::time::SystemTime;
 
+use serde::Serialize;
+
 use super::ConfigArgument;
 use crate::agent::{Event, LastPass, Pass, PassError, Retry, Settled};
 use crate::cli::exit::{Exit, code_of, error};
@@ -17,6 +19,17 @@ pub(super) struct Arguments {
     /// Try again what failed to activate before.
     #[arg(long)]
     retry: bool,
+    /// Print one JSON document: what became of each deployment.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints of a deployment.
+#[derive(Serialize)]
+struct Printed<'a> {
+    deployment: &'a Name,
+    outcome: &'static str,
+    message: String,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
@@ -26,7 +39,20 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let mut pass = Pass::open(&config, voice)?;
     let outcome = pass.run(retry, &|event| output::remark(told(&event))).await;
     note(&pass, &outcome);
-    settled(&outcome?)
+    let outcome = outcome?;
+    if arguments.json {
+        let printed =
+            |(name, settled)| Printed { deployment: name, outcome: word(settled), message: line(name, settled) };
+        output::json(&outcome.iter().map(|(name, settled)| printed((name, settled))).collect::<Vec<_>>())?;
+    } else {
+        show(&outcome)?;
+    }
+    // The code is that of the first failure.
+    let failure = outcome.iter().find_map(|(_, settled)| match settled {
+        Settled::Failed(failure) => Some(code_of(failure)),
+        _ => None,
+    });
+    failure.map_or(Ok(()), |code| Err(Exit::silent(code)))
 }
 
 /// Leaves word of how a pass ended for `status`.
@@ -71,17 +97,25 @@ pub(super) fn line(name: &Name, settled: &Settled) -> String {
     }
 }
 
-/// Says what became of each deployment; the code is that of the first failure.
-fn settled(settled: &[(Name, Settled)]) -> Result<(), Exit> {
-    let mut code = None;
-    for (name, outcome) in settled {
-        match outcome {
-            Settled::Failed(failure) => {
-                error(line(name, outcome));
-                code = code.or(Some(code_of(failure)));
-            }
-            _ => output::line(line(name, outcome))?,
-        }
+/// The word for what became of a deployment.
+fn word(settled: &Settled) -> &'static str {
+    match settled {
+        Settled::UpToDate(_) => "up-to-date",
+        Settled::Adopted(_) => "adopted",
+        Settled::Switched(_) => "switched",
+        Settled::Waiting(_) => "waiting",
+        Settled::Failed(_) => "failed",
+        Settled::Withdrawn => "withdrawn",
     }
-    code.map_or(Ok(()), |code| Err(Exit::silent(code)))
+}
+
+/// Says what became of each deployment.
+fn show(settled: &[(Name, Settled)]) -> Result<(), Exit> {
+    settled.iter().try_for_each(|(name, outcome)| match outcome {
+        Settled::Failed(_) => {
+            error(line(name, outcome));
+            Ok(())
+        }
+        _ => output::line(line(name, outcome)),
+    })
 }

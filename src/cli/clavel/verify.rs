@@ -2,10 +2,14 @@
 
 use std::time::SystemTime;
 
+use serde::Serialize;
+
 use super::view::{BranchArguments, TrustArguments};
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
-use crate::model::{AgentSpecification, DeploymentSpecification, Specification, Timestamp, UnitSpecification};
+use crate::model::{
+    AgentSpecification, DeploymentSpecification, IndexVersion, Specification, Timestamp, UnitSpecification,
+};
 use crate::repository::{Branch, Files, VerifiedIndex};
 
 #[derive(Debug, clap::Args)]
@@ -14,6 +18,20 @@ pub(super) struct Arguments {
     branch: BranchArguments,
     #[command(flatten)]
     trust: TrustArguments,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed {
+    version: IndexVersion,
+    expires: Timestamp,
+    deployments: usize,
+    units: usize,
+    agents: usize,
+    errors: Vec<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
@@ -30,14 +48,17 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     if now >= index.index.expires {
         bad.push(format!("the index expired at {}", index.index.expires));
     }
-    for why in &bad {
-        error(why);
-    }
+    let is_good = bad.is_empty();
     let (version, expires) = (index.index.version, index.index.expires);
-    output::line(format_args!(
-        "index version {version}, until {expires}: {deployments} deployments, {units} units and {agents} agents verified"
-    ))?;
-    if bad.is_empty() { Ok(()) } else { Err(Exit::silent(Code::Refused)) }
+    if arguments.json {
+        output::json(&Printed { version, expires, deployments, units, agents, errors: bad })?;
+    } else {
+        bad.iter().for_each(error);
+        output::line(format_args!(
+            "index version {version}, until {expires}: {deployments} deployments, {units} units and {agents} agents verified"
+        ))?;
+    }
+    if is_good { Ok(()) } else { Err(Exit::silent(Code::Refused)) }
 }
 
 /// Verifies all documents of one kind; how many are good.
