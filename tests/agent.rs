@@ -186,6 +186,10 @@ fn a_withdrawn_deployment_goes_on_running() {
     world.push("Without web-1");
     world.publish().good();
     assert_eq!(world.agent("web-1", &["once"]).good(), "");
+    world.edit("flake.nix", "clavel.agents.web-1.deployments = [ ];", "");
+    world.push("And without its agent");
+    world.publish().good();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: was withdrawn; what runs goes on running\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }
 

@@ -10,8 +10,8 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::model::{
-    AgentSpecification, Deployment, DeploymentSpecification, DocumentPath, IndexVersion, Name, Revision, Sha256Digest,
-    Specification, System, Timestamp, Unit, UnitSpecification,
+    AgentSpecification, Deployment, DeploymentSpecification, Document, DocumentPath, IndexVersion, Name, Revision,
+    Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification,
 };
 use crate::repository::{Branch, BranchError, Files, VerifiedIndex};
 use crate::trust::{Authority, ListedError, Verified};
@@ -79,7 +79,7 @@ pub struct Verdict {
     pub trusted: Trusted,
     /// What to run, in the order of the agent's document.
     pub orders: Vec<Order>,
-    /// Deployments of the agent that were withdrawn. What runs goes on running.
+    /// Deployments of the agent that were withdrawn, or the agent itself. What runs goes on running.
     pub withdrawn: Vec<Name>,
 }
 
@@ -199,11 +199,14 @@ pub(super) fn verify<F: Files>(
     let index = branch.index()?;
     check_index(&index, trusted.index.as_ref(), now)?;
     let mut check = Check { branch, index, trusted, documents: BTreeMap::new() };
-    let (agent, _) = check.document::<AgentSpecification>(asker.agent)?;
+    let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(asker.agent)? else {
+        let withdrawn = vec![asker.agent.clone()];
+        return Ok(Verdict { trusted: check.remembered(), orders: Vec::new(), withdrawn });
+    };
     let wanted = chosen(asker, &agent.specification)?;
     let (mut orders, mut withdrawn) = (Vec::<Order>::new(), Vec::new());
     for name in wanted {
-        let Some((deployment, sha256)) = check.deployment(&name)? else {
+        let Some((deployment, sha256)) = check.unless_withdrawn::<DeploymentSpecification>(&name)? else {
             withdrawn.push(name);
             continue;
         };
@@ -252,6 +255,9 @@ fn chosen(asker: &Asker<'_>, agent: &AgentSpecification) -> Result<Vec<Name>, Re
     }
 }
 
+/// A document that passed, and the SHA-256 of its file.
+type Checked<S> = (Verified<Document<S>>, Sha256Digest);
+
 struct Check<'a, F> {
     branch: Branch<'a, F>,
     index: VerifiedIndex,
@@ -260,10 +266,7 @@ struct Check<'a, F> {
 }
 
 impl<F: Files> Check<'_, F> {
-    fn document<S: Specification>(
-        &mut self,
-        name: &Name,
-    ) -> Result<(Verified<crate::model::Document<S>>, Sha256Digest), Refusal> {
+    fn document<S: Specification>(&mut self, name: &Name) -> Result<Checked<S>, Refusal> {
         let document = self.branch.document::<S>(&self.index, name)?;
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let listed = self.index.index.documents.get(&path);
@@ -287,9 +290,9 @@ impl<F: Files> Check<'_, F> {
         Ok(())
     }
 
-    /// A deployment; `None` where it was withdrawn with a tombstone. One that is merely gone is refused.
-    fn deployment(&mut self, name: &Name) -> Result<Option<(Verified<Deployment>, Sha256Digest)>, Refusal> {
-        match self.document::<DeploymentSpecification>(name) {
+    /// A document; `None` where it was withdrawn with a tombstone. One that is merely gone is refused.
+    fn unless_withdrawn<S: Specification>(&mut self, name: &Name) -> Result<Option<Checked<S>>, Refusal> {
+        match self.document::<S>(name) {
             Ok(found) => Ok(Some(found)),
             Err(Refusal::Branch(BranchError::Document(ListedError::Withdrawn { .. }))) => Ok(None),
             Err(refusal) => Err(refusal),

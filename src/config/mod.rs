@@ -66,7 +66,8 @@ fn read<W: Written>(path: &Path) -> Result<W::Settled, ConfigError> {
     std::fs::File::open(path).map_err(unreadable)?.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
     let malformed = |error: toml::de::Error| ConfigError::Malformed { path: path.to_owned(), why: error.to_string() };
     let written: W = toml::from_str(&text).map_err(malformed)?;
-    let directory = path.parent().unwrap_or_else(|| Path::new("."));
+    let path = &std::path::absolute(path).map_err(unreadable)?;
+    let directory = path.parent().unwrap_or(Path::new("/"));
     written.settle(directory).map_err(|(key, why)| ConfigError::Unfit { path: path.to_owned(), key, why })
 }
 

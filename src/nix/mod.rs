@@ -47,11 +47,27 @@ impl NixError {
     }
 }
 
-/// What Nix says in `stderr` from its error on, without the warnings before it.
+/// What Nix says in `stderr` from its error on: first what is wrong, then the trace that newer versions print before it,
+/// without the warnings, and without what is Clavel's own expression in it.
 fn own_message(stderr: &str) -> String {
-    let lines = stderr.lines().skip_while(|line| !line.starts_with("error:"));
-    let message: Vec<&str> = lines.collect();
-    if message.is_empty() { stderr.trim().to_owned() } else { message.join("\n").trim().to_owned() }
+    let lines: Vec<&str> = stderr.lines().skip_while(|line| !line.starts_with("error:")).collect();
+    let Some(heart) = lines.iter().rposition(|line| line.trim_start().starts_with("error:")) else {
+        return stderr.trim().to_owned();
+    };
+    let indent = lines[heart].len() - lines[heart].trim_start().len();
+    let dedented = |lines: &[&str]| lines.iter().map(|line| dedented(line, indent)).collect::<Vec<_>>().join("\n");
+    let mut paragraphs = vec![dedented(&lines[heart..]).trim_end().to_owned()];
+    let trace = lines.get(1..heart).unwrap_or_default().split(|line| line.trim().is_empty());
+    let of_the_flake = |frame: &&[&str]| {
+        !frame.is_empty() && !frame.iter().any(|line| line.contains("«string»:") || line.contains("--show-trace"))
+    };
+    paragraphs.extend(trace.filter(of_the_flake).map(dedented));
+    paragraphs.join("\n\n")
+}
+
+fn dedented(line: &str, indent: usize) -> &str {
+    let spaces = line.len() - line.trim_start_matches(' ').len();
+    &line[spaces.min(indent)..]
 }
 
 /// The Nix of this machine.
@@ -124,5 +140,14 @@ mod tests {
         let stderr = "warning: Git tree is dirty\nerror: no\n\n       at flake.nix:1:2\n";
         assert_eq!(own_message(stderr), "error: no\n\n       at flake.nix:1:2");
         assert_eq!(own_message("odd\n"), "odd");
+    }
+
+    #[test]
+    fn the_trace_of_newer_versions_comes_after_what_is_wrong() {
+        let stderr = "error:\n       … while evaluating attribute 'nar'\n         at «string»:22:11:\n           22|  nar\n\n       \
+                      … while evaluating the option `networking.hostName'\n\n       (stack trace truncated; use \
+                      '--show-trace' to show the full, detailed trace)\n\n       error: inner\n         at flake.nix:1:2\n";
+        let expected = "error: inner\n  at flake.nix:1:2\n\n… while evaluating the option `networking.hostName'";
+        assert_eq!(own_message(stderr), expected);
     }
 }
