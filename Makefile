@@ -17,8 +17,8 @@ build: ## the three programs, optimised, in target/release
 
 demo: ## a fleet on this machine: evaluated, published, fetched and switched
 	@scripts/setup nix
-	$(CARGO) build --locked --release --bins --example serve_files
-	@PATH='$(abspath $(TARGET_DIR))/release/examples':"$$PATH" CLAVEL_PROGRAMS='$(abspath $(TARGET_DIR))/release' scripts/demo
+	$(CARGO) build --locked --bins --example serve_files
+	@CLAVEL_PROGRAMS='$(abspath $(TARGET_DIR))/debug' scripts/demo
 
 test: ## every test; installs the servers that the tests talk to
 	@scripts/setup test

@@ -1,1 +1,85 @@
-fn main() {}
+//! What Clavel costs beside what would be done without it, as ratios in one run: `make bench`.
+//!
+//! Rounds are interleaved, so that whatever else the machine does falls on both sides; the figures are medians.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+#[path = "../tests/support/mod.rs"]
+#[expect(dead_code, reason = "the tests use more of it")]
+mod support;
+
+use support::world::World;
+
+const ROUNDS: usize = 21;
+
+/// A measure: what is compared, the medians, and the goal.
+struct Row {
+    what: &'static str,
+    ours: Duration,
+    peer: Duration,
+    verdict: String,
+}
+
+fn main() {
+    let world = World::new();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world.agent("web-1", &["once"]).good();
+    let rows = [evaluation(&world), no_op_pass(&world)];
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{:50} {:>9} {:>9}   beside", "", "ours", "peer").unwrap();
+    for Row { what, ours, peer, verdict } in rows {
+        writeln!(out, "{what:50} {:>9} {:>9}   {verdict}", shown(ours), shown(peer)).unwrap();
+    }
+}
+
+/// `claveld once` of three units beside the bare `nix eval` of the same flake.
+fn evaluation(world: &World) -> Row {
+    let flake = format!("{}#nixosConfigurations", world.flake());
+    let hosts = "builtins.mapAttrs (_: host: host.config.system.build.toplevel.drvPath)";
+    // Both ask anew where the branch is.
+    let eval = ["eval", "--json", "--option", "tarball-ttl", "0", &flake, "--apply", hosts];
+    let config = world.at("claveld.toml");
+    let (ours, peer) =
+        interleaved(|| world.claveld(&["once", "--config", &config]).good(), || world.run("nix", &eval).good());
+    let over = ours.saturating_sub(peer);
+    let verdict = format!("{} over (goal: at most 100 ms), {:.2} times", shown(over), ratio(ours, peer));
+    Row { what: "claveld once, three units / nix eval", ours, peer, verdict }
+}
+
+/// `clavel-agent once` with nothing to do beside `git ls-remote`.
+fn no_op_pass(world: &World) -> Row {
+    let url = format!("file://{}", world.at("fleet.git"));
+    let (ours, peer) = interleaved(
+        || world.agent("web-1", &["once"]).good(),
+        || world.run("git", &["ls-remote", &url, "refs/heads/deployments"]).good(),
+    );
+    let verdict = format!("{:.2} times (goal: at most 2)", ratio(ours, peer));
+    Row { what: "clavel-agent once, nothing to do / git ls-remote", ours, peer, verdict }
+}
+
+fn interleaved(ours: impl Fn() -> String, peer: impl Fn() -> String) -> (Duration, Duration) {
+    let timed = |run: &dyn Fn() -> String| {
+        let start = Instant::now();
+        run();
+        start.elapsed()
+    };
+    // The first of each warms the caches of the disk.
+    let _ = (timed(&ours), timed(&peer));
+    let (mut ours_all, mut peer_all): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| (timed(&ours), timed(&peer))).unzip();
+    ours_all.sort();
+    peer_all.sort();
+    (ours_all[ROUNDS / 2], peer_all[ROUNDS / 2])
+}
+
+fn ratio(ours: Duration, peer: Duration) -> f64 {
+    ours.as_secs_f64() / peer.as_secs_f64()
+}
+
+fn shown(time: Duration) -> String {
+    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
+}

@@ -1,0 +1,53 @@
+# Print an optspec for argparse to handle cmd's options that are independent of any subcommand.
+function __fish_claveld_global_optspecs
+    string join \n v/verbose h/help V/version
+end
+
+function __fish_claveld_needs_command
+    # Figure out if the current invocation already has a command.
+    set -l cmd (commandline -opc)
+    set -e cmd[1]
+    argparse -s (__fish_claveld_global_optspecs) -- $cmd 2>/dev/null
+    or return
+    if set -q argv[1]
+        # Also print the command, so this can be used to figure out what it is.
+        echo $argv[1]
+        return 1
+    end
+    return 0
+end
+
+function __fish_claveld_using_subcommand
+    set -l cmd (__fish_claveld_needs_command)
+    test -z "$cmd"
+    and return 1
+    contains -- $cmd[1] $argv
+end
+
+complete -c claveld -n "__fish_claveld_needs_command" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_needs_command" -s h -l help -d 'Print help'
+complete -c claveld -n "__fish_claveld_needs_command" -s V -l version -d 'Print version'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "run" -d 'Evaluate all sources and publish, whenever one changes, until told to stop'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "once" -d 'Evaluate all sources once and publish what changed'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "evaluate" -d 'Show what a flake gives, and publish nothing'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "hook" -d 'Be a git hook: evaluate and publish what was pushed, and tell the pusher'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c claveld -n "__fish_claveld_using_subcommand run" -l config -d 'The configuration' -r -F
+complete -c claveld -n "__fish_claveld_using_subcommand run" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_using_subcommand run" -s h -l help -d 'Print help'
+complete -c claveld -n "__fish_claveld_using_subcommand once" -l config -d 'The configuration' -r -F
+complete -c claveld -n "__fish_claveld_using_subcommand once" -l json -d 'Print one JSON document: the report, what is broken, and the sources that are broken as a whole'
+complete -c claveld -n "__fish_claveld_using_subcommand once" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_using_subcommand once" -s h -l help -d 'Print help'
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l timeout -d 'How long one run of Nix may take' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l json -d 'Print one JSON document in the branch\'s own shapes, unsigned'
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s h -l help -d 'Print help'
+complete -c claveld -n "__fish_claveld_using_subcommand hook" -l config -d 'The configuration' -r -F
+complete -c claveld -n "__fish_claveld_using_subcommand hook" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_using_subcommand hook" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "run" -d 'Evaluate all sources and publish, whenever one changes, until told to stop'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "once" -d 'Evaluate all sources once and publish what changed'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "evaluate" -d 'Show what a flake gives, and publish nothing'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "hook" -d 'Be a git hook: evaluate and publish what was pushed, and tell the pusher'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -1,0 +1,101 @@
+//! Promise: a room imports only what ARCHITECTURE.md allows it.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// What each room may use of the others.
+const RULES: [(&str, &[&str]); 11] = [
+    ("model", &[]),
+    ("process", &[]),
+    ("trust", &["model"]),
+    ("nix", &["model", "process"]),
+    ("repository", &["model", "trust", "process"]),
+    ("config", &["model", "trust", "repository"]),
+    ("evaluate", &["model", "nix", "process"]),
+    ("publish", &["model", "trust", "repository", "evaluate", "config", "nix", "process"]),
+    ("agent", &["model", "trust", "repository", "config", "nix", "process"]),
+    ("cli", &["model", "trust", "repository", "evaluate", "publish", "agent", "config", "nix", "process"]),
+    ("bin", &["cli"]),
+];
+
+/// The rooms that a source text names by `crate::ROOM`, or by `clavel::ROOM` in a program.
+fn rooms_in(source: &str) -> BTreeSet<String> {
+    let code = source.lines().map(|line| line.split("//").next().unwrap_or_default()).collect::<Vec<_>>().join("\n");
+    let after = |prefix: &str| code.match_indices(prefix).map(|(at, _)| &code[at + prefix.len()..]).collect::<Vec<_>>();
+    let mut rooms = BTreeSet::new();
+    for rest in [after("crate::"), after("clavel::")].concat() {
+        let words = match rest.strip_prefix('{') {
+            // Of `use crate::{a::B, c}` the first word of each item.
+            Some(list) => top_level_items(list),
+            None => vec![rest],
+        };
+        for word in words {
+            let end = word.find(|c: char| !(c.is_alphanumeric() || c == '_')).unwrap_or(word.len());
+            // A list may end in a comma.
+            if end > 0 {
+                rooms.insert(word[..end].to_owned());
+            }
+        }
+    }
+    rooms
+}
+
+/// The items of a list up to its closing brace, leaving what is in inner braces to them.
+fn top_level_items(list: &str) -> Vec<&str> {
+    let (mut depth, mut start, mut items) = (0_i32, 0, Vec::new());
+    for (at, c) in list.char_indices() {
+        match c {
+            '{' => depth += 1,
+            '}' if depth == 0 => {
+                items.push(list[start..at].trim());
+                return items;
+            }
+            '}' => depth -= 1,
+            ',' if depth == 0 => {
+                items.push(list[start..at].trim());
+                start = at + 1;
+            }
+            _ => {}
+        }
+    }
+    items
+}
+
+fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    let below = folders.iter().flat_map(|folder| sources(folder));
+    files.into_iter().filter(|file| file.extension().is_some_and(|e| e == "rs")).chain(below).collect()
+}
+
+#[test]
+fn every_import_is_allowed() {
+    let src = Path::new(env!("CARGO_MANIFEST_DIR")).join("src");
+    let mut seen = BTreeSet::new();
+    for file in sources(&src) {
+        let relative = file.strip_prefix(&src).unwrap();
+        let first = relative.components().next().unwrap().as_os_str().to_str().unwrap();
+        let room = first.trim_end_matches(".rs");
+        if room == "lib" {
+            continue;
+        }
+        let rule = RULES.iter().find(|(name, _)| *name == room);
+        let (_, allowed) = rule.unwrap_or_else(|| panic!("{room} has no rule here: write it, and ARCHITECTURE.md"));
+        seen.insert(room.to_owned());
+        for used in rooms_in(&std::fs::read_to_string(&file).unwrap()) {
+            let is_room = RULES.iter().any(|(name, _)| *name == used);
+            assert!(!is_room || used == room || allowed.contains(&used.as_str()), "{} uses {used}", relative.display());
+        }
+    }
+    assert_eq!(seen.len(), RULES.len(), "a rule is for a room that is not there: {seen:?}");
+}
+
+#[test]
+fn the_scanner_sees_every_way_to_import() {
+    let rooms = |source: &str| rooms_in(source).into_iter().collect::<Vec<_>>().join(" ");
+    assert_eq!(rooms("use crate::agent::Pass;"), "agent");
+    assert_eq!(rooms("use crate::{\n    agent::{Pass, x},\n    nix,\n};"), "agent nix");
+    assert_eq!(rooms("let a: crate::publish::Report = b();"), "publish");
+    assert_eq!(rooms("// crate::agent is not for us"), "");
+    assert_eq!(rooms("fn main() { clavel::cli::claveld::main() }"), "cli");
+}
