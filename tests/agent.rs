@@ -86,6 +86,16 @@ fn an_activation_that_fails_is_rolled_back_and_not_tried_again_by_itself() {
 }
 
 #[test]
+fn a_profile_that_cannot_be_set_is_tried_again_by_itself() {
+    let world = ready("web-1");
+    // A file where the profile's folder belongs.
+    world.write_file("web-1/profile", "in the way");
+    world.agent("web-1", &["once"]).refused(7, "web-1/profile");
+    std::fs::remove_file(world.path("web-1/profile")).unwrap();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
 fn what_was_altered_on_the_branch_is_refused_in_one_line() {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
@@ -103,6 +113,7 @@ fn what_was_altered_on_the_branch_is_refused_in_one_line() {
         ("deployments/web-1.json", None, "is in the index and not on the branch"),
         ("index.json", None, "this is not a branch of Clavel"),
         ("index.json", Some("{}\n".to_owned()), "the index is not to be believed"),
+        ("index.json", Some("{\"\\u001b[2J\": 1}\n".to_owned()), "unknown field `\u{fffd}[2J`"),
     ];
     let good = world.tip();
     for (path, text, why) in cases {

@@ -51,6 +51,16 @@ pub enum ActivateError {
     },
 }
 
+impl ActivateError {
+    /// Whether it was the deployment that failed, and would again; else it was this machine, and the next pass may do.
+    pub(super) fn is_of_the_deployment(&self) -> bool {
+        match self {
+            Self::Failed { .. } => true,
+            Self::NoCommand { .. } | Self::UnusedCommand { .. } | Self::Profile(_) | Self::Folder { .. } => false,
+        }
+    }
+}
+
 /// How one unit is switched: settled from its type and the configuration before anything is fetched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Activation {

@@ -201,8 +201,8 @@ impl<'a> Pass<'a> {
 
     /// Who asks for what, and believes whom: what was settled for another one is not settled for this one.
     fn asker_digest(&self) -> Sha256Digest {
-        let AgentConfig { name, deployments, authority, units, .. } = self.config;
-        digest(format!("{name:?} {deployments:?} {:?} {units:?}", authority.key_ids().collect::<Vec<_>>()).as_bytes())
+        let AgentConfig { name, deployments, authority, units, store, .. } = self.config;
+        digest(format!("{name:?} {deployments:?} {authority:?} {units:?} {store:?}").as_bytes())
     }
 
     async fn settle(&mut self, order: &Order, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
@@ -269,15 +269,10 @@ impl<'a> Pass<'a> {
                 Settled::Switched(deployment.revision)
             }
             Err(error) => {
-                self.roll_back(order, activation, previous.as_ref(), tell).await?;
-                let at = SystemTime::now().into();
-                let failed = FailedActivation {
-                    revision: deployment.revision,
-                    sha256: order.sha256,
-                    at,
-                    error: error.to_string(),
-                };
-                self.state.failed.insert(deployment.name.clone(), failed);
+                if error.is_of_the_deployment() {
+                    self.roll_back(order, activation, previous.as_ref(), tell).await?;
+                    self.record_failure(order, &error);
+                }
                 Settled::Failed(Failure::Activate(error))
             }
         };
@@ -312,6 +307,13 @@ impl<'a> Pass<'a> {
     fn begin(&mut self, step: Step) -> Result<(), StateError> {
         self.state.step = step;
         self.directory.save(&self.state)
+    }
+
+    fn record_failure(&mut self, order: &Order, error: &ActivateError) {
+        let Order { deployment, sha256, .. } = order;
+        let (at, error) = (SystemTime::now().into(), error.to_string());
+        let failed = FailedActivation { revision: deployment.revision, sha256: *sha256, at, error };
+        self.state.failed.insert(deployment.name.clone(), failed);
     }
 
     fn record(&mut self, order: &Order) {

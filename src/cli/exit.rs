@@ -4,6 +4,7 @@ use std::fmt::Display;
 use std::io::Write as _;
 use std::process::ExitCode;
 
+use super::output;
 use crate::agent::{Failure, PassError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
@@ -66,7 +67,7 @@ pub(super) fn told(exit: &Exit) -> ExitCode {
 pub(super) fn error(message: impl Display) {
     let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {message}");
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", output::harmless(&message));
 }
 
 impl From<ConfigError> for Exit {

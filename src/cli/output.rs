@@ -36,7 +36,13 @@ fn written(written: io::Result<()>) -> Result<(), Exit> {
 /// A remark for whoever watches.
 pub(super) fn remark(text: impl Display) {
     // Where standard error is closed nobody watches.
-    let _ = writeln!(anstream::stderr(), "{text}");
+    let _ = writeln!(anstream::stderr(), "{}", harmless(&text));
+}
+
+/// Text without anything that could steer a terminal: parts of it may come from a branch, a flake or a server.
+pub(super) fn harmless(text: &impl Display) -> String {
+    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
+    text.to_string().chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// A table of data; nothing where there are no rows.
@@ -89,4 +95,17 @@ impl Drop for Spinner {
 /// Text below a heading, indented so that it is seen to belong there.
 pub(super) fn indented(text: &str) -> String {
     text.lines().map(|line| format!("    {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_others_wrote_cannot_steer_a_terminal() {
+        assert_eq!(
+            harmless(&"unknown field `\u{1b}[2J`\n\tat \u{9b}31m"),
+            "unknown field `\u{fffd}[2J`\n\tat \u{fffd}31m"
+        );
+    }
 }
