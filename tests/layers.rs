@@ -11,9 +11,9 @@ const RULES: [(&str, &[&str]); 11] = [
     ("nix", &["model", "process"]),
     ("repository", &["model", "trust", "process"]),
     ("config", &["model", "trust", "repository"]),
-    ("evaluate", &["model", "nix", "process"]),
-    ("publish", &["model", "trust", "repository", "evaluate", "config", "nix", "process"]),
-    ("agent", &["model", "trust", "repository", "config", "nix", "process"]),
+    ("evaluate", &["model", "nix"]),
+    ("publish", &["model", "trust", "repository", "evaluate", "nix", "config"]),
+    ("agent", &["model", "trust", "repository", "nix", "process", "config"]),
     ("cli", &["model", "trust", "repository", "evaluate", "publish", "agent", "config", "nix", "process"]),
     ("bin", &["cli"]),
 ];
