@@ -1,5 +1,6 @@
 //! Signing a plan and putting it on the branch: one atomic commit, decided again when somebody else was faster.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
@@ -236,12 +237,13 @@ impl<'a> Publisher<'a> {
         written: &[SignedFile],
     ) -> Result<Index, PublishError> {
         let (mut documents, mut tombstones) = (Map::default(), Map::default());
-        let changed = |path: &DocumentPath| plan.changes.iter().any(|change| change.path == *path);
+        // Looked up once for each of the branch's documents: a list would cost their product.
+        let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
         if let Some((index, _)) = &branch.index {
-            for (path, entry) in index.documents.iter().filter(|(path, _)| !changed(path)) {
+            for (path, entry) in index.documents.iter().filter(|(path, _)| !changed.contains(path)) {
                 documents.insert(path.clone(), *entry)?;
             }
-            for (path, stone) in index.tombstones.iter().filter(|(path, _)| !changed(path)) {
+            for (path, stone) in index.tombstones.iter().filter(|(path, _)| !changed.contains(path)) {
                 tombstones.insert(path.clone(), *stone)?;
             }
         }
