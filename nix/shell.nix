@@ -13,6 +13,7 @@
   rustfmt,
   shellcheck,
   stdenv,
+  strace,
 }:
 
 mkShell {
@@ -27,5 +28,8 @@ mkShell {
     rustfmt
     shellcheck
   ]
-  ++ lib.optional stdenv.hostPlatform.isLinux fcgiwrap;
+  ++ lib.optionals stdenv.hostPlatform.isLinux [
+    fcgiwrap
+    strace
+  ];
 }

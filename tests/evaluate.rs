@@ -170,29 +170,31 @@ fn a_killed_evaluation_is_told_apart() {
         (builtins.genList (n: builtins.length (builtins.genList (m: m) 100000)) 10000000); }";
     world.write("flake.nix", &format!("{{ outputs = {{ self }}: {outputs}; }}"));
     let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["evaluate", &format!("path:{}", world.at("work"))]);
-    // Everything at once, and then the host by itself: each is killed as the kernel would.
+    // Beside others, and then alone: each is killed as the kernel would.
     for _ in 0..2 {
         let mut evaluator = None;
         until("nix evaluates", || {
-            evaluator = child_of(claveld.id(), "eval");
+            evaluator = evaluator_of(claveld.id());
             evaluator.is_some()
         });
         let pid = rustix::process::Pid::from_raw(evaluator.unwrap()).unwrap();
         rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
-        until("the killed one is gone", || child_of(claveld.id(), "eval") != evaluator);
+        until("the killed one is gone", || evaluator_of(claveld.id()) != evaluator);
     }
     assert_eq!(claveld.wait(), Some(1));
     assert!(claveld.said().contains("killed by signal 9 (most likely because memory ran out)"), "{}", claveld.said());
 }
 
-/// The running child of `parent` that has `word` among its arguments and has used some time.
-fn child_of(parent: u32, word: &str) -> Option<i32> {
+/// The child of `parent` that evaluates, and has done so for longer than it takes to find the names.
+fn evaluator_of(parent: u32) -> Option<i32> {
+    /// Of a hundredth of a second each (`proc_pid_stat(5)`, the fourteenth field).
+    const TICKS: u64 = 30;
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
     children.split_whitespace().find_map(|child| {
-        let arguments = std::fs::read(format!("/proc/{child}/cmdline")).ok()?;
-        let slow = !String::from_utf8_lossy(&arguments).contains(".names");
-        let found = arguments.split(|b| *b == 0).any(|argument| argument == word.as_bytes());
-        (found && slow).then(|| child.parse().ok()).flatten()
+        let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
+        let (name, fields) = stat.rsplit_once(')')?;
+        let used: u64 = fields.split_whitespace().nth(11)?.parse().ok()?;
+        (name.contains("(nix") && used > TICKS).then(|| child.parse().ok()).flatten()
     })
 }
 

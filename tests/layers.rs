@@ -11,7 +11,7 @@ const RULES: [(&str, &[&str]); 11] = [
     ("nix", &["model", "process"]),
     ("repository", &["model", "trust", "process"]),
     ("config", &["model", "trust", "repository"]),
-    ("evaluate", &["model", "nix"]),
+    ("evaluate", &["model", "nix", "process"]),
     ("publish", &["model", "trust", "repository", "evaluate", "nix", "config"]),
     ("agent", &["model", "trust", "repository", "nix", "process", "config"]),
     ("cli", &["model", "trust", "repository", "evaluate", "publish", "agent", "config", "nix", "process"]),

@@ -8,6 +8,7 @@ mod configuration;
 mod daemons;
 mod evaluate;
 mod generated;
+mod incremental;
 mod keys;
 mod layers;
 mod one_push;

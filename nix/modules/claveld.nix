@@ -89,7 +89,11 @@ in
         "network-online.target"
         "nix-daemon.socket"
       ];
-      path = [ config.nix.package ];
+      path = [
+        config.nix.package
+        # It tells what an evaluation reads.
+        pkgs.strace
+      ];
       environment = {
         CLAVELD_CONFIG = toString (format.generate "claveld.toml" ({ state-directory = "/var/lib/claveld"; } // cfg.settings));
         HOME = "/var/lib/claveld";
@@ -104,6 +108,8 @@ in
         RestartSec = "10s";
         StateDirectory = "claveld";
         CacheDirectory = "claveld";
+        Delegate = "memory";
+        DelegateSubgroup = "claveld";
         ProtectSystem = "full";
         ProtectHome = "read-only";
         PrivateTmp = true;
@@ -111,7 +117,6 @@ in
         NoNewPrivileges = true;
         CapabilityBoundingSet = "";
         ProtectClock = true;
-        ProtectControlGroups = true;
         ProtectHostname = true;
         ProtectKernelLogs = true;
         ProtectKernelModules = true;

@@ -5,7 +5,7 @@ use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::exit::{Code, Exit};
@@ -69,20 +69,26 @@ pub(super) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>
 pub(super) struct Spinner(ProgressBar);
 
 impl Spinner {
-    pub(super) fn start() -> Self {
+    /// Its line is what `line` says each time it is drawn.
+    pub(super) fn telling(line: impl Fn() -> String + Clone + Send + Sync + 'static) -> Self {
         if !io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
         let bar = ProgressBar::new_spinner();
-        if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
-            bar.set_style(style);
+        let write = move |_: &ProgressState, to: &mut dyn std::fmt::Write| {
+            // It is written to a text, which takes everything.
+            let _ = to.write_str(&harmless(&line()));
+        };
+        if let Ok(style) = ProgressStyle::with_template("{spinner} {line}") {
+            bar.set_style(style.with_key("line", write));
         }
         bar.enable_steady_tick(Duration::from_millis(120));
         Self(bar)
     }
 
-    pub(super) fn say(&self, text: impl Into<String>) {
-        self.0.set_message(text.into());
+    /// Draws the line anew.
+    pub(super) fn turn(&self) {
+        self.0.tick();
     }
 }
 

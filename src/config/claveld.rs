@@ -1,15 +1,18 @@
 //! `claveld.toml`.
 
+use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Span, Written};
+use super::{ConfigError, Size, Span, Written};
 use crate::model::{FlakeReference, List, PublicKey, Source, Substituter};
 use crate::repository::{BranchName, RemoteUrl};
 
 const MINUTE: Duration = Duration::from_mins(1);
+/// The least memory that evaluations may be given, in bytes.
+const LEAST_MEMORY: u64 = 64 << 20;
 const DAY: Duration = Duration::from_hours(24);
 
 /// What `claveld` is to do.
@@ -19,10 +22,23 @@ pub struct ClaveldConfig {
     pub sources: Vec<Source>,
     /// Where and how to publish.
     pub publish: PublishConfig,
-    /// How long one run of Nix may take.
-    pub evaluation_deadline: Duration,
+    /// How to evaluate.
+    pub evaluate: EvaluateConfig,
     /// How often sources that nobody announces are looked at.
     pub poll_interval: Duration,
+}
+
+/// How to evaluate.
+#[derive(Debug)]
+pub struct EvaluateConfig {
+    /// How long one run of Nix may take.
+    pub deadline: Duration,
+    /// How many run at once; what the machine has processors where it is not said.
+    pub processes: Option<NonZeroUsize>,
+    /// How much memory all of them may take, in bytes; most of the machine's where it is not said.
+    pub memory: Option<u64>,
+    /// Where it is written down what was evaluated.
+    pub records: PathBuf,
 }
 
 /// Where and how to publish.
@@ -69,6 +85,8 @@ struct PublishTable {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct EvaluateTable {
     timeout: Option<Span>,
+    processes: Option<NonZeroUsize>,
+    memory: Option<Size>,
 }
 
 #[derive(Deserialize, Default)]
@@ -114,17 +132,27 @@ impl Written for File {
         if validity < MINUTE {
             return Err(("publish.expires-after", "less than a minute leaves agents no time to fetch".to_owned()));
         }
+        let state_directory = directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/claveld".into()));
+        let memory = self.evaluate.memory.map(|size| size.0);
+        if memory.is_some_and(|memory| memory < LEAST_MEMORY) {
+            return Err(("evaluate.memory", "Nix does not even start with less than 64 MiB".to_owned()));
+        }
         Ok(ClaveldConfig {
             sources,
+            evaluate: EvaluateConfig {
+                deadline: self.evaluate.timeout.map_or(10 * MINUTE, |span| span.0),
+                processes: self.evaluate.processes,
+                memory,
+                records: state_directory.join("evaluations"),
+            },
             publish: PublishConfig {
                 repository: self.publish.repository,
                 branch: self.publish.branch.map_or_else(default_branch, Ok)?,
                 secret_key_file: directory.join(self.publish.secret_key_file),
                 validity,
-                state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/claveld".into())),
+                state_directory,
                 ssh_command: self.publish.ssh_command,
             },
-            evaluation_deadline: self.evaluate.timeout.map_or(10 * MINUTE, |span| span.0),
             poll_interval: self.watch.poll.map_or(MINUTE, |span| span.0),
         })
     }
@@ -163,7 +191,7 @@ mod tests {
     #[test]
     fn a_small_file_is_enough() {
         let config = read(SMALL).unwrap();
-        assert_eq!(config.evaluation_deadline, Duration::from_mins(10));
+        assert_eq!(config.evaluate.deadline, Duration::from_mins(10));
         assert_eq!(config.publish.validity, 7 * DAY);
         assert!(config.publish.secret_key_file.is_absolute());
     }
@@ -176,6 +204,9 @@ mod tests {
             ("secret-key-file", "#", "missing field `secret-key-file`"),
             ("/srv/git/fleet.git\"\n        secret", "--upload-pack=x\"\n        secret", "--upload-pack=x"),
             ("[[source]]", "[evaluate]\ntimeout = \"soon\"\n[[source]]", "a length of time"),
+            ("[[source]]", "[evaluate]\nmemory = \"1 KiB\"\n[[source]]", "evaluate.memory"),
+            ("[[source]]", "[evaluate]\nmemory = \"lots\"\n[[source]]", "write it like 512 MiB or 4 GiB"),
+            ("[[source]]", "[evaluate]\nprocesses = 0\n[[source]]", "nonzero"),
             ("[publish]", "state-directory = 7\n[publish]", "line 2"),
             ("[[source]]\n", "[[source]]\nflake = \"x\"\n[[source]]\nflake = \"x\"\n[[source]]\n", "there twice"),
             ("[publish]", "[publish", "line 2"),
@@ -200,6 +231,8 @@ mod tests {
             "expires-after",
             "ssh-command",
             "timeout",
+            "processes",
+            "memory",
             "poll",
             "flake",
             "substituters",

@@ -10,11 +10,12 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use bytesize::ByteSize;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 pub use agent::{AgentConfig, UnitConfig};
-pub use claveld::{ClaveldConfig, PublishConfig};
+pub use claveld::{ClaveldConfig, EvaluateConfig, PublishConfig};
 
 use crate::model::Invalid;
 
@@ -94,5 +95,17 @@ impl fmt::Display for Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// A size as people write it: `512 MiB`, `4 GiB`; in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Size(u64);
+
+impl<'de> Deserialize<'de> for Size {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let bad = |_| Invalid::new("a size", &text, "write it like 512 MiB or 4 GiB");
+        text.parse::<ByteSize>().map_err(bad).map(|size| Self(size.as_u64())).map_err(serde::de::Error::custom)
     }
 }

@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 
-use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, Nar, NixosHost, Output};
+use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, Item, Nar, NixosHost, Output};
 use super::{Failure, Found};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Draft, List, LockedSource, Metadata, Name, NarTemplateSpecification,
@@ -16,7 +16,7 @@ use crate::model::{
 };
 
 /// What Nix said of each attribute: its value, or the message of its failure.
-pub(super) type Answers = BTreeMap<(Output, String), Result<serde_json::Value, String>>;
+pub(super) type Answers = BTreeMap<Item, Result<serde_json::Value, String>>;
 
 /// The documents that follow from `answers`.
 pub(super) fn assemble(source: &Source, locked: &LockedSource, now: Timestamp, answers: Answers) -> Found {
@@ -69,7 +69,7 @@ impl Assembly<'_> {
 
     fn read(&mut self, answers: Answers) -> Outputs {
         let mut outputs = Outputs::default();
-        for ((output, name), answer) in answers {
+        for (Item { output, name }, answer) in answers {
             let (parsed, value) = match (name.parse::<Name>(), answer) {
                 (Ok(parsed), Ok(value)) => (parsed, value),
                 (Err(invalid), _) => {

@@ -1,33 +1,69 @@
 //! From a flake to its Deployments, Units and Agents, by driving `nix`. Nothing is ever built here.
 //!
-//! [`evaluate`] is the step's one entry. `outputs` knows what to ask of Nix and reads the answers; `assemble` decides,
-//! without any I/O, what follows from them; `run` is the deed: everything in one process, and whatever fails once more
-//! by itself, so that one broken host never hides a healthy one and its error is Nix's own.
+//! [`Evaluator::evaluate`] is the step's one entry. What decides has no I/O: `lock` (which inputs there are), `observe`
+//! (what an evaluation read), `record` (what of the last time still holds), `schedule` (who is evaluated when, and with
+//! whom), `assemble` (which documents follow). What does is thin: `session` asks Nix, `pool` asks it as often at once as
+//! it may, `fingerprint` and `leak` look at files, `run` has the order of it all.
 //!
 //! What happens with a document after that belongs to `publish`.
 
 mod assemble;
+mod fingerprint;
+mod leak;
+mod lock;
+mod observe;
 mod outputs;
+mod pool;
+mod record;
 mod run;
+mod schedule;
+mod session;
 
 use serde::Serialize;
 
 use crate::model::{AgentSpecification, DeploymentSpecification, Draft, LockedSource, UnitSpecification};
 
-pub use run::{EvaluateError, Progress, evaluate};
+pub use record::Why;
+pub use run::{Demand, EvaluateError, Evaluator, Progress};
+pub use schedule::Budget;
 
-/// What one evaluation of one source found.
-#[derive(Debug, Clone, PartialEq)]
+/// What one evaluation of one source found. This is what `claveld evaluate --json` prints.
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Evaluation {
     /// The source, at the content that was evaluated.
+    #[serde(skip)]
     pub source: LockedSource,
     /// What was found.
+    #[serde(flatten)]
     pub found: Found,
+    /// What was done for it.
+    pub work: Work,
 }
 
-/// The documents of a source, and what stands in the way of others. This is what `claveld evaluate --json` prints.
+/// What an evaluation did, and why.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
-#[schemars(title = "Evaluation")]
+pub struct Work {
+    /// What was evaluated.
+    pub evaluated: Vec<Evaluated>,
+    /// How many were not, because nothing that they come from changed.
+    pub unchanged: usize,
+    /// What came out differently than was remembered, though nothing that it comes from changed: errors of Clavel.
+    pub differences: Vec<String>,
+}
+
+/// One attribute that was evaluated.
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+pub struct Evaluated {
+    /// The attribute.
+    pub attribute: String,
+    /// Why it was.
+    pub why: Why,
+    /// How long it took, or its part of what those took that it shared a process with; none where it failed.
+    pub seconds: Option<f64>,
+}
+
+/// The documents of a source, and what stands in the way of others.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct Found {
     /// The Deployments, without revisions: they are given when they are published.
     pub deployments: Vec<Draft<DeploymentSpecification>>,

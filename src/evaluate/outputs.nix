@@ -1,10 +1,19 @@
 # What Claveld asks of a flake. Evaluates to functions of the flake's outputs:
 #   names        the names of everything that could become a document, without looking at any of it
-#   all          everything, each guarded: { ok = …; } or { failed = true; } where it throws
+#   some ITEMS   some of them, each [ KIND NAME ], guarded: { ok = …; } or { failed = true; } where it throws
 #   one KIND N   one of them, unguarded, so that Nix says what is wrong with it
 flake:
 let
-  inherit (builtins) attrNames deepSeq getAttr isAttrs mapAttrs removeAttrs tryEval;
+  inherit (builtins)
+    attrNames
+    deepSeq
+    elemAt
+    getAttr
+    isAttrs
+    mapAttrs
+    removeAttrs
+    tryEval
+    ;
 
   outputs = flake.outputs or flake;
   clavel = outputs.clavel or { };
@@ -68,15 +77,14 @@ let
       result = tryEval (deepSeq value value);
     in
     if result.success then { ok = result.value; } else { failed = true; };
+
+  one = kind: name: (getAttr kind kinds).read (getAttr name (getAttr kind kinds).found);
 in
 {
   names = {
     kinds = mapAttrs (_: kind: attrNames kind.found) kinds;
     others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" ]);
   };
-  all = {
-    kinds = mapAttrs (_: kind: mapAttrs (_: value: guarded (kind.read value)) kind.found) kinds;
-    others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" ]);
-  };
-  one = kind: name: (getAttr kind kinds).read (getAttr name (getAttr kind kinds).found);
+  some = map (item: guarded (one (elemAt item 0) (elemAt item 1)));
+  inherit one;
 }

@@ -5,6 +5,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
+use super::run::EvaluateError;
 use crate::model::{
     Attribute, FlakeReference, Invalid, List, Metadata, Name, PublicKey, StorePath, Substituter, System, UnitType,
 };
@@ -46,33 +47,63 @@ impl Output {
     }
 }
 
+/// Something that a flake has under a name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Item {
+    pub(super) output: Output,
+    pub(super) name: String,
+}
+
+impl Item {
+    /// The attribute of the flake that it is.
+    pub(super) fn attribute(&self) -> Result<Attribute, Invalid> {
+        self.output.attribute(&self.name)
+    }
+}
+
+impl fmt::Display for Item {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.attribute() {
+            Ok(attribute) => write!(f, "{attribute}"),
+            Err(_) => write!(f, "{}", self.name.escape_debug()),
+        }
+    }
+}
+
 /// A question to Nix about a flake.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Question<'a> {
     /// Which names there are.
     Names,
-    /// Everything at once.
-    All,
+    /// Some of them, each guarded.
+    Some(&'a [&'a Item]),
     /// One of them.
-    One(Output, &'a str),
+    One(&'a Item),
+}
+
+/// What is asked, apart from the flake and the names: an answer depends on it.
+pub(super) fn template() -> &'static str {
+    OUTPUTS
 }
 
 impl Question<'_> {
-    /// The expression that answers it for `flake`.
-    pub(super) fn expression(self, flake: &FlakeReference) -> String {
-        let flake = NixString(flake.as_str());
-        match self {
-            Self::Names => format!("(({OUTPUTS}) (builtins.getFlake {flake})).names"),
-            Self::All => format!("(({OUTPUTS}) (builtins.getFlake {flake})).all"),
-            Self::One(output, name) => {
-                format!("(({OUTPUTS}) (builtins.getFlake {flake})).one {} {}", NixString(output.key()), NixString(name))
+    /// The expression that answers it for the flake that the expression `flake` calls.
+    pub(super) fn expression(self, flake: &str) -> String {
+        let of = |item: &Item| format!("{} {}", NixString(item.output.key()), NixString(&item.name));
+        let question = match self {
+            Self::Names => "names".to_owned(),
+            Self::Some(items) => {
+                let items: Vec<String> = items.iter().map(|item| format!("[ {} ]", of(item))).collect();
+                format!("some [ {} ]", items.join(" "))
             }
-        }
+            Self::One(item) => format!("one {}", of(item)),
+        };
+        format!("(({OUTPUTS}) {flake}).{question}")
     }
 }
 
 /// Text as a string of Nix's language (Nix's manual, "String literal").
-struct NixString<'a>(&'a str);
+pub(super) struct NixString<'a>(pub(super) &'a str);
 
 impl fmt::Display for NixString<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,14 +119,19 @@ pub(super) struct Names {
     pub(super) others: Vec<String>,
 }
 
-/// The answer to [`Question::All`].
-#[derive(Debug, Deserialize)]
-pub(super) struct All {
-    pub(super) kinds: BTreeMap<Output, BTreeMap<String, Guarded>>,
-    pub(super) others: Vec<String>,
+impl Names {
+    /// All that `flake` has.
+    pub(super) fn items(self, flake: &FlakeReference) -> Result<Vec<Item>, EvaluateError> {
+        if let Some(other) = self.others.first() {
+            let attribute = other.escape_debug().to_string();
+            return Err(EvaluateError::UnknownOutput { flake: flake.to_string(), attribute });
+        }
+        let of = |(output, names): (Output, Vec<String>)| names.into_iter().map(move |name| Item { output, name });
+        Ok(self.kinds.into_iter().flat_map(of).collect())
+    }
 }
 
-/// One value of [`All`].
+/// One value of the answer to [`Question::Some`].
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Guarded {
@@ -172,7 +208,10 @@ mod tests {
     #[test]
     fn names_cannot_leave_their_string() {
         assert_eq!(NixString(r#"a"${b}\"#).to_string(), r#""a\"\${b}\\""#);
-        let question = Question::One(Output::Units, "a.b").expression(&"path:/x".parse().unwrap());
-        assert!(question.ends_with(r#"(builtins.getFlake "path:/x")).one "units" "a.b""#), "{question}");
+        let item = Item { output: Output::Units, name: "a.b".to_owned() };
+        let question = Question::One(&item).expression("flake");
+        assert!(question.ends_with(r#") flake).one "units" "a.b""#), "{question}");
+        let question = Question::Some(&[&item, &item]).expression("flake");
+        assert!(question.ends_with(r#") flake).some [ [ "units" "a.b" ] [ "units" "a.b" ] ]"#), "{question}");
     }
 }

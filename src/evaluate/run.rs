@@ -1,14 +1,29 @@
-//! The deed: ask Nix everything in one process; ask again, one by one, for what failed.
+//! The deed: what a source has, what of it still holds, and the rest evaluated.
 
 use std::collections::BTreeMap;
+use std::num::NonZeroUsize;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde::de::DeserializeOwned;
+use serde_json::Value;
+use sha2::{Digest as _, Sha256};
 
-use super::Evaluation;
 use super::assemble::{Answers, assemble};
-use super::outputs::{All, Guarded, Names, Output, Question};
-use crate::model::{LockedSource, Source, SourceRevision, Timestamp};
+use super::fingerprint::Files;
+use super::lock::Inputs;
+use super::observe::Observed;
+use super::outputs::{Item, Names, Question};
+use super::pool::{self, Outcome};
+use super::record::{Answered, Now, Record, Why};
+use super::schedule::{Budget, Cost, Precision, Schedule, Task};
+use super::session::Session;
+use super::{Evaluated, Evaluation, Work};
+use crate::model::{Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
 use crate::nix::{Nix, NixError};
+use crate::process::machine_memory;
+
+/// Under which key the record has the names.
+const NAMES: &str = "";
 
 /// Why a source could not be evaluated at all.
 #[derive(Debug, thiserror::Error)]
@@ -34,97 +49,6 @@ pub enum EvaluateError {
     },
 }
 
-/// What an evaluation is at.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Progress {
-    /// Finding out which content the source has.
-    Locking,
-    /// Evaluating everything at once.
-    Evaluating(LockedSource),
-    /// Evaluating one attribute by itself, since everything at once did not tell what is wrong with it.
-    Isolating {
-        /// The attribute.
-        attribute: String,
-        /// How many were so evaluated before it.
-        done: usize,
-        /// How many there are.
-        of: usize,
-    },
-}
-
-/// Evaluates `source` at its newest content, or at the revision `pin`.
-///
-/// Every run of Nix has the deadline of `nix`. An attribute that fails is among the failures; the source as a whole
-/// fails only where not even its names can be had.
-pub async fn evaluate(
-    nix: &Nix,
-    source: &Source,
-    pin: Option<&SourceRevision>,
-    now: Timestamp,
-    progress: &dyn Fn(Progress),
-) -> Result<Evaluation, EvaluateError> {
-    progress(Progress::Locking);
-    let locked = nix.lock(&source.flake, pin).await?;
-    progress(Progress::Evaluating(locked.clone()));
-    let flake = Flake { nix, locked: &locked };
-    let mut answers = Answers::new();
-    let mut open = Vec::new();
-    match flake.ask::<All>(Question::All).await {
-        Ok(all) => {
-            flake.refuse_others(&all.others)?;
-            for (output, name, answer) in flatten(all.kinds) {
-                match answer {
-                    Guarded::Ok(value) => drop(answers.insert((output, name), Ok(value))),
-                    Guarded::Failed(_) => open.push((output, name)),
-                }
-            }
-        }
-        Err(error) => {
-            // Something in it ended the whole evaluation. The names may still be had; where they cannot, that is why.
-            tracing::debug!(%error, "evaluating everything at once failed");
-            let names = flake.ask::<Names>(Question::Names).await?;
-            flake.refuse_others(&names.others)?;
-            open.extend(
-                names.kinds.into_iter().flat_map(|(output, names)| names.into_iter().map(move |n| (output, n))),
-            );
-        }
-    }
-    let of = open.len();
-    for (done, (output, name)) in open.into_iter().enumerate() {
-        let attribute = output.attribute(&name).map_or_else(|_| name.clone(), |a| a.to_string());
-        progress(Progress::Isolating { attribute, done, of });
-        let answer = flake.ask(Question::One(output, &name)).await.map_err(|error| error.message());
-        answers.insert((output, name), answer);
-    }
-    let found = assemble(source, &locked, now, answers);
-    Ok(Evaluation { source: locked, found })
-}
-
-/// A source at one content, and who evaluates it.
-struct Flake<'a> {
-    nix: &'a Nix,
-    locked: &'a LockedSource,
-}
-
-impl Flake<'_> {
-    async fn ask<T: DeserializeOwned>(&self, question: Question<'_>) -> Result<T, EvaluateError> {
-        let act = || format!("evaluate {}", self.locked.locked);
-        let answer = self.nix.evaluate(act, &question.expression(&self.locked.locked)).await?;
-        serde_json::from_slice(&answer)
-            .map_err(|error| EvaluateError::Answer { flake: self.locked.flake.to_string(), why: error.to_string() })
-    }
-
-    fn refuse_others(&self, others: &[String]) -> Result<(), EvaluateError> {
-        match others.first() {
-            None => Ok(()),
-            Some(other) => Err(EvaluateError::UnknownOutput {
-                flake: self.locked.flake.to_string(),
-                attribute: other.escape_debug().to_string(),
-            }),
-        }
-    }
-}
-
 impl EvaluateError {
     /// Nix's own message where Nix said something.
     pub fn message(&self) -> String {
@@ -135,6 +59,283 @@ impl EvaluateError {
     }
 }
 
-fn flatten(kinds: BTreeMap<Output, BTreeMap<String, Guarded>>) -> impl Iterator<Item = (Output, String, Guarded)> {
-    kinds.into_iter().flat_map(|(output, values)| values.into_iter().map(move |(name, value)| (output, name, value)))
+/// What an evaluation is at.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Progress {
+    /// Finding out which content the source has.
+    Locking,
+    /// It is known what there is, and what of it has to be evaluated.
+    Found {
+        /// The revision of the source, where it has one.
+        revision: Option<SourceRevision>,
+        /// How many are to be evaluated.
+        changed: usize,
+        /// How many there are.
+        of: usize,
+    },
+    /// One of them began.
+    Started {
+        /// Its attribute.
+        attribute: String,
+        /// How long it took the last time.
+        before: Option<Duration>,
+    },
+    /// One of them is done, well or not.
+    Done {
+        /// Its attribute.
+        attribute: String,
+        /// How long it took, or those it shared a process with.
+        time: Duration,
+        /// How many are done.
+        done: usize,
+        /// How many are to be evaluated.
+        of: usize,
+    },
+}
+
+/// What to evaluate.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Demand {
+    /// What changed since the last time.
+    Changed,
+    /// All of it; what would not have been evaluated is compared with the last time.
+    Everything,
+}
+
+/// Whoever evaluates sources, and with what.
+#[derive(Debug)]
+pub struct Evaluator {
+    /// The Nix of this machine.
+    pub nix: Nix,
+    /// What all its processes may take together.
+    pub budget: Budget,
+    /// The folder where it is written down what answers came from; nothing is, where there is none.
+    pub records: Option<PathBuf>,
+    /// What to evaluate.
+    pub demand: Demand,
+}
+
+impl Budget {
+    /// What is asked for; for what is not, as many processes as the machine has processors, and three quarters of its
+    /// memory.
+    pub fn of_this_machine(processes: Option<NonZeroUsize>, memory: Option<u64>) -> Self {
+        /// Where the machine does not say how much it has.
+        const UNKNOWN: u64 = 4 << 30;
+        let processors = || std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+        let most = || machine_memory().map_or(UNKNOWN, |all| all / 4 * 3);
+        Self { processes: processes.map_or_else(processors, NonZeroUsize::get), memory: memory.unwrap_or_else(most) }
+    }
+}
+
+impl Evaluator {
+    /// Evaluates `source` at its newest content, or at the revision `pin`.
+    ///
+    /// Every run of Nix has the deadline of `nix`. An attribute that fails is among the failures; the source as a whole
+    /// fails only where not even its names can be had.
+    pub async fn evaluate(
+        &self,
+        source: &Source,
+        pin: Option<&SourceRevision>,
+        now: Timestamp,
+        progress: &dyn Fn(Progress),
+    ) -> Result<Evaluation, EvaluateError> {
+        progress(Progress::Locking);
+        let (flake, watched) = tokio::join!(self.nix.lock(&source.flake, pin), self.watched());
+        let session = Session::open(&self.nix, flake?, watched.err()).await?;
+        let (answers, work) = match session.observable() {
+            Some(inputs) => self.incrementally(source, &session, inputs, progress).await?,
+            None => self.anew(&session, progress).await?,
+        };
+        let found = assemble(source, &session.source, now, answers);
+        Ok(Evaluation { source: session.source, found, work })
+    }
+
+    /// Whether what Nix reads can be watched, where that is of any use; else why not.
+    async fn watched(&self) -> Result<(), String> {
+        match self.records {
+            Some(_) => self.nix.can_watch().await,
+            None => Err("nothing is recorded".to_owned()),
+        }
+    }
+
+    /// Evaluates everything, without a record.
+    async fn anew(&self, session: &Session<'_>, progress: &dyn Fn(Progress)) -> Result<(Answers, Work), EvaluateError> {
+        let names = session.ask::<Names>(&Question::Names, self.budget.memory).await?;
+        let items = names.answer.items(&session.source.flake)?;
+        let why = session.why_unobservable().unwrap_or_default().to_owned();
+        let why = if self.records.is_some() { Why::Unobservable(why) } else { Why::New };
+        let stale = items.into_iter().map(|item| (item, why.clone())).collect();
+        let plan = Plan { stale, ..Plan::default() };
+        let outcomes = self.outcomes(session, &plan, &Record::default(), names.cost, Precision::None, progress).await;
+        Ok(plan.settle(outcomes, |_, _, _| ()))
+    }
+
+    /// Evaluates what does not hold any more, and records what it came from.
+    async fn incrementally(
+        &self,
+        source: &Source,
+        session: &Session<'_>,
+        inputs: &Inputs,
+        progress: &dyn Fn(Progress),
+    ) -> Result<(Answers, Work), EvaluateError> {
+        let path = self.records.as_deref().map(|folder| record_path(folder, source));
+        let record = path.as_deref().map(Record::read).unwrap_or_default();
+        let mut files = Files::of(session.files());
+        let in_store = |path: &StorePath| Path::new(&path.to_string()).exists();
+        let mut look = |read: &_| files.fingerprint(read);
+        let mut now = Now::new(session.environment(), inputs, &mut look, &in_store);
+
+        let names = self.names(session, &record, &mut now).await?;
+        let items = names.names.items(&session.source.flake)?;
+        let plan = Plan::make(&record, items, &mut now, self.demand);
+        let outcomes = self.outcomes(session, &plan, &record, names.cost, Precision::PerHost, progress).await;
+
+        let mut kept = record.kept(plan.keys_held(names.asked.is_none()), &now);
+        if let Some((answered, observed)) = &names.asked {
+            kept.add(NAMES, answered, observed.as_ref().map_err(Clone::clone), &mut now);
+        }
+        let settled = plan.settle(outcomes, |item, outcome, value| {
+            let Outcome::Answered { observed, cost, alone, .. } = outcome else { return };
+            match session.answered(value.clone(), *cost, *alone) {
+                Ok(answered) => {
+                    kept.add(&item.to_string(), &answered, observed.as_ref().map_err(Clone::clone), &mut now);
+                }
+                Err(why) => tracing::debug!(%item, why, "not recorded"),
+            }
+        });
+        if let Some(path) = path
+            && let Err(error) = kept.finish().write(&path)
+        {
+            // What is not remembered costs time alone.
+            tracing::warn!(path = %path.display(), %error, "cannot record what was evaluated");
+        }
+        Ok(settled)
+    }
+
+    /// The names of all there is: those of the record where they hold.
+    async fn names(
+        &self,
+        session: &Session<'_>,
+        record: &Record,
+        now: &mut Now<'_>,
+    ) -> Result<KnownNames, EvaluateError> {
+        if self.demand == Demand::Changed
+            && let Ok(known) = record.holds(NAMES, now)
+            && let Ok(names) = serde_json::from_value(known.clone())
+        {
+            let cost = record.cost(NAMES).unwrap_or_default();
+            return Ok(KnownNames { names, cost, asked: None });
+        }
+        let asked = session.ask::<Value>(&Question::Names, self.budget.memory).await?;
+        let answered = Answered {
+            names_its_source: session.is_named_in(&asked.answer),
+            answer: asked.answer.clone(),
+            cost: asked.cost,
+            derivation: None,
+            alone: true,
+        };
+        let unknown = |error: serde_json::Error| EvaluateError::Answer {
+            flake: session.source.flake.to_string(),
+            why: error.to_string(),
+        };
+        let names = serde_json::from_value(asked.answer).map_err(unknown)?;
+        Ok(KnownNames { names, cost: asked.cost, asked: Some((answered, asked.observed)) })
+    }
+
+    /// Evaluates what the plan has to be evaluated.
+    async fn outcomes(
+        &self,
+        session: &Session<'_>,
+        plan: &Plan,
+        record: &Record,
+        start: Cost,
+        precision: Precision,
+        progress: &dyn Fn(Progress),
+    ) -> BTreeMap<Item, Outcome> {
+        let changed = plan.stale.len();
+        let of = changed + plan.held.len();
+        progress(Progress::Found { revision: session.source.revision.clone(), changed, of });
+        let task = |(item, why): &(Item, Why)| Task {
+            item: item.clone(),
+            before: record.cost(&item.to_string()),
+            company: why.company(),
+        };
+        let tasks = plan.stale.iter().map(task).collect();
+        let schedule = Schedule::new(self.budget, precision, start.time, tasks);
+        pool::run(session, self.budget, schedule, changed, progress).await
+    }
+}
+
+/// The names, and what asking for them took.
+struct KnownNames {
+    names: Names,
+    cost: Cost,
+    /// What there is to record, where they were asked for just now.
+    asked: Option<(Answered, Result<Observed, String>)>,
+}
+
+/// What holds and what has to be evaluated.
+#[derive(Debug, Default)]
+struct Plan {
+    held: BTreeMap<Item, Value>,
+    stale: Vec<(Item, Why)>,
+    /// What held, where everything is evaluated nevertheless: it has to come out the same.
+    expected: BTreeMap<Item, Value>,
+}
+
+impl Plan {
+    fn make(record: &Record, items: Vec<Item>, now: &mut Now<'_>, demand: Demand) -> Self {
+        let mut plan = Self::default();
+        for item in items {
+            match (record.holds(&item.to_string(), now), demand) {
+                (Ok(value), Demand::Changed) => drop(plan.held.insert(item, value.clone())),
+                (Ok(value), Demand::Everything) => {
+                    plan.expected.insert(item.clone(), value.clone());
+                    plan.stale.push((item, Why::Full));
+                }
+                (Err(why), _) => plan.stale.push((item, why)),
+            }
+        }
+        plan
+    }
+
+    /// The keys of the record that still hold.
+    fn keys_held(&self, names_held: bool) -> impl Iterator<Item = String> {
+        self.held.keys().map(Item::to_string).chain(names_held.then(|| NAMES.to_owned()))
+    }
+
+    /// All answers, and what was done for them. `record` is shown every outcome that is new.
+    fn settle(
+        self,
+        outcomes: BTreeMap<Item, Outcome>,
+        mut record: impl FnMut(&Item, &Outcome, &Value),
+    ) -> (Answers, Work) {
+        let mut work = Work { unchanged: self.held.len(), ..Work::default() };
+        let mut whys: BTreeMap<Item, Why> = self.stale.into_iter().collect();
+        let mut answers: Answers = self.held.into_iter().map(|(item, value)| (item, Ok(value))).collect();
+        for (item, outcome) in outcomes {
+            let attribute = item.to_string();
+            let expected = self.expected.get(&item);
+            let (time, same) = match &outcome {
+                Outcome::Answered { value, cost, .. } => {
+                    record(&item, &outcome, value);
+                    (Some(cost.time), expected.is_none_or(|expected| expected == value))
+                }
+                Outcome::Failed(_) => (None, expected.is_none()),
+            };
+            if !same {
+                work.differences.push(attribute.clone());
+            }
+            let why = whys.remove(&item).unwrap_or(Why::New);
+            work.evaluated.push(Evaluated { attribute, why, seconds: time.map(|time| time.as_secs_f64()) });
+            answers.insert(item, outcome.into_answer());
+        }
+        (answers, work)
+    }
+}
+
+/// Where the record of `source` is below `folder`.
+fn record_path(folder: &Path, source: &Source) -> PathBuf {
+    let name = Sha256Digest::from_bytes(Sha256::digest(source.flake.as_str()).into());
+    folder.join(format!("{name}.json"))
 }

@@ -3,10 +3,10 @@
 use std::fmt;
 use std::str::FromStr;
 
-use nix_derivation::store_path;
+use nix_derivation::{CAHash, NixHash, store_path};
 
-use super::Invalid;
 use super::text::{as_text, printable, validated_text};
+use super::{Invalid, NarHash};
 
 /// A path directly in `/nix/store`: `/nix/store/HASH-NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -16,6 +16,18 @@ impl StorePath {
     /// The part after the hash and its dash.
     pub fn name(&self) -> &str {
         self.0.name()
+    }
+
+    /// Where a source tree of this hash is: Nix calls all of them `source` (Nix's manual, "Store path specification").
+    pub fn of_source(hash: &NarHash) -> Result<Self, Invalid> {
+        let content = CAHash::Nar(NixHash::Sha256(*hash.bytes()));
+        let path = store_path::build_ca_path("source", &content, [], false);
+        path.map(Self).map_err(|error| Invalid::new("the hash of a source", &hash.to_string(), error.to_string()))
+    }
+
+    /// The 32 characters before its name.
+    pub fn hash_part(&self) -> String {
+        self.0.to_basename().chars().take(32).collect()
     }
 
     /// Whether it ends in `.drv`.

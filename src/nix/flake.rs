@@ -1,19 +1,31 @@
-//! Flakes: resolving a reference to one content, and evaluating an expression.
+//! Flakes: resolving a reference to one content, and fetching its inputs.
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
+use serde_json::{Map, Value};
 
 use super::{Nix, NixError};
-use crate::model::{FlakeReference, LockedSource, NarHash, SourceRevision};
+use crate::model::{FlakeReference, LockedSource, NarHash, SourceRevision, StorePath};
 
-/// The most that one evaluation may print: a line for each of ten thousand hosts is 10 MiB.
-const LARGEST_OUTPUT: usize = 256 << 20;
+/// A flake at one content, with all that Nix says of it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LockedFlake {
+    /// The source, as Clavel knows it.
+    pub source: LockedSource,
+    /// Where its tree is in the store.
+    pub tree: StorePath,
+    /// What names this content, as Nix writes it in locks.
+    pub locked: Map<String, Value>,
+    /// Its lock, of version 7 or before.
+    pub lock: Value,
+}
 
 /// What is read of `nix flake metadata --json`.
 #[derive(Deserialize)]
 struct FlakeMetadata {
-    locked: Locked,
-    path: String,
+    locked: Map<String, Value>,
+    locks: Value,
+    path: StorePath,
     url: String,
 }
 
@@ -30,7 +42,7 @@ struct Locked {
 
 impl Nix {
     /// Finds out which content `flake` has now, or at `pin`, and fetches it into the store.
-    pub async fn lock(&self, flake: &FlakeReference, pin: Option<&SourceRevision>) -> Result<LockedSource, NixError> {
+    pub async fn lock(&self, flake: &FlakeReference, pin: Option<&SourceRevision>) -> Result<LockedFlake, NixError> {
         let act = || format!("read the source {flake}");
         let asked =
             pin.map_or_else(|| flake.to_string(), |revision| with_parameter(flake.as_str(), "rev", revision.as_str()));
@@ -47,45 +59,40 @@ impl Nix {
         let unexpected = |why: String| NixError::Unexpected { act: act(), why };
         let metadata: FlakeMetadata =
             serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
-        let locked = metadata.locked_reference().parse().map_err(|error| unexpected(format!("{error}")))?;
-        let FlakeMetadata { locked: Locked { nar_hash, rev, .. }, .. } = metadata;
-        Ok(LockedSource { flake: flake.clone(), locked, hash: nar_hash, revision: rev })
+        let known: Locked =
+            serde_json::from_value(metadata.locked.clone().into()).map_err(|e| unexpected(e.to_string()))?;
+        let reference = known.reference(&metadata.url, &metadata.path);
+        let locked = reference.parse().map_err(|error| unexpected(format!("{error}")))?;
+        let source = LockedSource { flake: flake.clone(), locked, hash: known.nar_hash, revision: known.rev };
+        let FlakeMetadata { locked, locks: lock, path: tree, .. } = metadata;
+        Ok(LockedFlake { source, tree, locked, lock })
     }
 
-    /// Evaluates `expression`, purely, and gives what `--json` prints. Nothing is built for it, ever.
-    pub async fn evaluate(&self, act: impl Fn() -> String, expression: &str) -> Result<Vec<u8>, NixError> {
+    /// Brings all inputs of `flake` into the store.
+    pub async fn fetch_inputs(&self, flake: &FlakeReference) -> Result<(), NixError> {
         let run = self
-            .nix(&["eval", "--json"])
-            // What a host is must follow from the flake alone, not from this machine.
-            .args(["--option", "pure-eval", "true"])
-            // An import from a derivation would have to be built first.
-            .args(["--option", "allow-import-from-derivation", "false"])
-            // And whatever else might ask for a build finds nobody to do it.
-            .args(["--option", "max-jobs", "0", "--option", "builders", ""])
-            // A flake's nixConfig may not change how it is evaluated.
+            .nix(&["flake", "archive", "--json", "--no-update-lock-file"])
             .args(["--option", "accept-flake-config", "false"])
-            .args(["--expr", expression])
-            .at_most(LARGEST_OUTPUT)
+            .arg(flake.as_str())
             .run();
-        let output = run.await.map_err(|source| NixError::Failed { act: act(), source })?;
-        Ok(output.stdout)
+        let act = || format!("fetch the inputs of {flake}");
+        run.await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
     }
 }
 
-impl FlakeMetadata {
+impl Locked {
     /// The reference that a pure evaluation takes, and that always means this content.
-    fn locked_reference(&self) -> String {
-        let is_git = matches!(self.locked.fetcher.as_str(), "git" | "mercurial");
-        if !is_git || self.locked.rev.is_some() {
-            return self.url.clone();
+    fn reference(&self, url: &str, tree: &StorePath) -> String {
+        let is_git = matches!(self.fetcher.as_str(), "git" | "mercurial");
+        if !is_git || self.rev.is_some() {
+            return url.to_owned();
         }
         // A dirty work tree has no name; the copy that Nix made of it has.
-        let mut reference =
-            with_parameter(&format!("path:{}", self.path), "narHash", &self.locked.nar_hash.to_string());
-        if let Some(seconds) = self.locked.last_modified {
+        let mut reference = with_parameter(&format!("path:{tree}"), "narHash", &self.nar_hash.to_string());
+        if let Some(seconds) = self.last_modified {
             reference = with_parameter(&reference, "lastModified", &seconds.to_string());
         }
-        if let Some(dir) = &self.locked.dir {
+        if let Some(dir) = &self.dir {
             reference = with_parameter(&reference, "dir", dir);
         }
         reference
@@ -107,12 +114,15 @@ mod tests {
 
     #[test]
     fn a_dirty_tree_is_named_by_its_copy() {
-        let json = r#"{"locked":{"lastModified":12,"narHash":"sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4=",
-            "type":"git","dir":"a b"},"path":"/nix/store/x-source","url":"git+file:///tmp/w"}"#;
-        let metadata: FlakeMetadata = serde_json::from_str(json).unwrap();
+        let json = r#"{"lastModified":12,"narHash":"sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4=",
+            "type":"git","dir":"a b"}"#;
+        let locked: Locked = serde_json::from_str(json).unwrap();
+        let tree: StorePath = "/nix/store/gns2lnaa6k5sisq8c939vrjm3qg0nwlh-source".parse().unwrap();
         assert_eq!(
-            metadata.locked_reference(),
-            "path:/nix/store/x-source?narHash=sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4%3D&lastModified=12&dir=a%20b"
+            locked.reference("git+file:///tmp/w", &tree),
+            format!(
+                "path:{tree}?narHash=sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4%3D&lastModified=12&dir=a%20b"
+            )
         );
     }
 

@@ -2,12 +2,15 @@
 //!
 //! Each option's why stands beside it. What to evaluate or realise, and what follows, belongs to `evaluate` and `agent`.
 
+mod evaluate;
 mod flake;
 mod store;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use evaluate::{Answer, Question, Watch};
+pub use flake::LockedFlake;
 pub use store::CacheEntry;
 
 use crate::process::{Invocation, ProcessError};
@@ -22,6 +25,14 @@ pub enum NixError {
         act: String,
         /// How it failed.
         source: ProcessError,
+    },
+    /// This machine's disk failed.
+    #[error("cannot {act}: {source}")]
+    Files {
+        /// What was being done, to what.
+        act: String,
+        /// What the system said.
+        source: std::io::Error,
     },
     /// What it printed is not what is known of it.
     #[error("cannot {act}: nix printed what Clavel does not understand ({why}); Clavel knows Nix 2.8 to 2.34")]
@@ -42,7 +53,7 @@ impl NixError {
                 if message.is_empty() { source.to_string() } else { message }
             }
             Self::Failed { source, .. } => source.to_string(),
-            Self::Unexpected { .. } => self.to_string(),
+            Self::Files { .. } | Self::Unexpected { .. } => self.to_string(),
         }
     }
 }

@@ -5,8 +5,8 @@ use std::time::SystemTime;
 use super::changes::Report;
 use super::commit::{PublishError, Publisher};
 use super::plan::{Evaluated, Strays};
-use crate::config::ClaveldConfig;
-use crate::evaluate::{EvaluateError, Evaluation, Failure, Progress, evaluate};
+use crate::config::{ClaveldConfig, EvaluateConfig};
+use crate::evaluate::{Budget, Demand, EvaluateError, Evaluation, Evaluator, Failure, Progress};
 use crate::model::{FlakeReference, Source, SourceRevision};
 use crate::nix::Nix;
 
@@ -59,9 +59,17 @@ impl Outcome {
         self.evaluations.iter().flat_map(|evaluation| &evaluation.found.failures)
     }
 
+    /// Every attribute that came out differently than was remembered: errors of Clavel.
+    pub fn differences(&self) -> impl Iterator<Item = &str> {
+        self.evaluations.iter().flat_map(|evaluation| evaluation.work.differences.iter().map(String::as_str))
+    }
+
     /// Whether everything that was asked for is on the branch now.
     pub fn is_whole(&self) -> bool {
-        self.broken_sources.is_empty() && self.report.conflicts.is_empty() && self.failures().next().is_none()
+        self.broken_sources.is_empty()
+            && self.report.conflicts.is_empty()
+            && self.failures().next().is_none()
+            && self.differences().next().is_none()
     }
 }
 
@@ -69,15 +77,18 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Round<'a> {
     config: &'a ClaveldConfig,
-    nix: Nix,
+    evaluator: Evaluator,
     publisher: Publisher<'a>,
 }
 
 impl<'a> Round<'a> {
     /// Prepares rounds by `config`: reads the key, so that a bad one is told before anything is evaluated.
-    pub fn new(config: &'a ClaveldConfig) -> Result<Self, PublishError> {
+    pub fn new(config: &'a ClaveldConfig, demand: Demand) -> Result<Self, PublishError> {
         let publisher = Publisher::new(&config.publish)?;
-        Ok(Self { config, nix: Nix::new(config.evaluation_deadline), publisher })
+        let EvaluateConfig { deadline, processes, memory, records } = &config.evaluate;
+        let budget = Budget::of_this_machine(*processes, *memory);
+        let evaluator = Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), demand };
+        Ok(Self { config, evaluator, publisher })
     }
 
     /// Every source of the configuration, at its newest.
@@ -96,7 +107,7 @@ impl<'a> Round<'a> {
         let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
         for Target { source, pin } in targets {
             let progress = |progress| announce(Announcement::Evaluating { source, progress });
-            match evaluate(&self.nix, source, pin.as_ref(), now(), &progress).await {
+            match self.evaluator.evaluate(source, pin.as_ref(), now(), &progress).await {
                 Ok(evaluation) => evaluations.push(evaluation),
                 Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
             }
@@ -116,8 +127,8 @@ impl<'a> Round<'a> {
         for target in self.all() {
             let flake = &target.source.flake;
             let before = known.iter().find(|evaluation| evaluation.source.flake == *flake);
-            let same = match (before, self.nix.lock(flake, None).await) {
-                (Some(before), Ok(locked)) => before.source == locked,
+            let same = match (before, self.evaluator.nix.lock(flake, None).await) {
+                (Some(before), Ok(locked)) => before.source == locked.source,
                 // The round itself will say what is wrong.
                 (None, _) | (_, Err(_)) => false,
             };

@@ -37,10 +37,15 @@ complete -c claveld -n "__fish_claveld_using_subcommand run" -s v -l verbose -d 
 complete -c claveld -n "__fish_claveld_using_subcommand run" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_using_subcommand once" -l config -d 'The configuration' -r -F
 complete -c claveld -n "__fish_claveld_using_subcommand once" -l json -d 'Print one JSON document: the report, what is broken, and the sources that are broken as a whole'
+complete -c claveld -n "__fish_claveld_using_subcommand once" -l full -d 'Evaluate everything, and compare it with what is remembered'
 complete -c claveld -n "__fish_claveld_using_subcommand once" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c claveld -n "__fish_claveld_using_subcommand once" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l timeout -d 'How long one run of Nix may take' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l processes -d 'How many hosts are evaluated at once [default: the machine\'s processors]' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l memory -d 'How much memory all evaluations may take together, such as 4GiB [default: three quarters of the machine\'s]' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l records -d 'Remember in this folder what was read, and evaluate only what changed since the last time' -r -F
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l json -d 'Print one JSON document in the branch\'s own shapes, unsigned'
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l full -d 'Evaluate everything, and compare it with what is remembered'
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_using_subcommand hook" -l config -d 'The configuration' -r -F

@@ -1,10 +1,15 @@
 //! `claveld evaluate FLAKE`
 
+use std::num::NonZeroUsize;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
-use crate::cli::exit::{Code, Exit};
-use crate::cli::output::{self, Spinner};
-use crate::evaluate::{Failure, Found, Progress, evaluate};
+use bytesize::ByteSize;
+
+use super::progress::{Board, reasons};
+use crate::cli::exit::{Code, Exit, error};
+use crate::cli::output;
+use crate::evaluate::{Budget, Demand, Evaluation, Evaluator, Failure, Found};
 use crate::model::{FlakeReference, Source, UnitSpecification};
 use crate::nix::Nix;
 
@@ -18,37 +23,54 @@ pub(super) struct Arguments {
     /// How long one run of Nix may take.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     timeout: std::time::Duration,
+    /// How many hosts are evaluated at once [default: the machine's processors].
+    #[arg(long, value_name = "COUNT")]
+    processes: Option<NonZeroUsize>,
+    /// How much memory all evaluations may take together, such as 4GiB [default: three quarters of the machine's].
+    #[arg(long, value_name = "SIZE")]
+    memory: Option<ByteSize>,
+    /// Remember in this folder what was read, and evaluate only what changed since the last time.
+    #[arg(long, value_name = "FOLDER")]
+    records: Option<PathBuf>,
+    /// Evaluate everything, and compare it with what is remembered.
+    #[arg(long, requires = "records")]
+    full: bool,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let nix = Nix::new(arguments.timeout);
+    let evaluator = Evaluator {
+        nix: Nix::new(arguments.timeout),
+        budget: Budget::of_this_machine(arguments.processes, arguments.memory.map(|memory| memory.as_u64())),
+        records: arguments.records.clone(),
+        demand: if arguments.full { Demand::Everything } else { Demand::Changed },
+    };
     let source = Source::bare(arguments.flake.clone());
     let evaluation = {
-        let spinner = Spinner::start();
-        let progress = |progress| spinner.say(said(&source, &progress));
-        evaluate(&nix, &source, None, SystemTime::now().into(), &progress).await?
+        let board = Board::live();
+        evaluator
+            .evaluate(&source, None, SystemTime::now().into(), &|progress| board.advance(&source, &progress))
+            .await?
     };
-    let found = &evaluation.found;
+    let Evaluation { found, work, .. } = &evaluation;
     if arguments.json {
-        output::json(found)?;
+        output::json(&evaluation)?;
     } else {
         show(found)?;
         failures(found.failures.iter());
+        reasons(work).into_iter().for_each(output::remark);
     }
-    if found.failures.is_empty() { Ok(()) } else { Err(Exit::silent(Code::Incomplete)) }
+    differences(work.differences.iter().map(String::as_str));
+    let is_whole = found.failures.is_empty() && work.differences.is_empty();
+    if is_whole { Ok(()) } else { Err(Exit::silent(Code::Incomplete)) }
 }
 
-/// What an evaluation is at, in a line.
-pub(super) fn said(source: &Source, progress: &Progress) -> String {
-    match progress {
-        Progress::Locking => format!("reading {}", source.flake),
-        Progress::Evaluating(locked) => match &locked.revision {
-            Some(revision) => format!("evaluating {} at {}", source.flake, revision.short()),
-            None => format!("evaluating {}", source.flake),
-        },
-        Progress::Isolating { attribute, done, of } => {
-            format!("evaluating {attribute} by itself ({} of {of})", done + 1)
-        }
+/// Tells what Clavel got wrong the last time.
+pub(super) fn differences<'a>(differences: impl Iterator<Item = &'a str>) {
+    for attribute in differences {
+        error(format_args!(
+            "{attribute} came out differently than was remembered, though nothing that it comes from changed; this is an \
+             error of Clavel, please report it. What was evaluated just now counts"
+        ));
     }
 }
 

@@ -6,9 +6,11 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 
 use super::ConfigArgument;
-use super::once::{announced, report, trouble, verdict};
+use super::once::{announced, report, told_reasons, trouble, verdict};
+use super::progress::Board;
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::evaluate::Demand;
 use crate::publish::{Round, pushed_refs, pushed_sources};
 
 /// The most that git may say of one push: ten thousand refs are 1 MiB.
@@ -40,8 +42,10 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     if targets.is_empty() {
         return Ok(());
     }
-    let round = Round::new(&config)?;
-    let outcome = round.run(&targets, &|announcement| output::remark(announced(&announcement))).await?;
+    let round = Round::new(&config, Demand::Changed)?;
+    let board = Board::lines();
+    let outcome = round.run(&targets, &|announcement| announced(&board, &announcement)).await?;
+    told_reasons(&outcome);
     for line in report(&outcome.report) {
         output::remark(line);
     }

@@ -3,6 +3,7 @@
 mod evaluate;
 mod hook;
 mod once;
+mod progress;
 mod run;
 
 use std::path::PathBuf;

@@ -3,10 +3,11 @@
 use serde::Serialize;
 
 use super::ConfigArgument;
-use super::evaluate::{failures, said};
+use super::evaluate::{differences, failures};
+use super::progress::{Board, reasons};
 use crate::cli::exit::{Code, Exit, error};
-use crate::cli::output::{self, Spinner};
-use crate::evaluate::Failure;
+use crate::cli::output;
+use crate::evaluate::{Demand, Failure, Work};
 use crate::publish::{Announcement, Outcome, Report, Round};
 
 #[derive(Debug, clap::Args)]
@@ -16,6 +17,9 @@ pub(super) struct Arguments {
     /// Print one JSON document: the report, what is broken, and the sources that are broken as a whole.
     #[arg(long)]
     json: bool,
+    /// Evaluate everything, and compare it with what is remembered.
+    #[arg(long)]
+    full: bool,
 }
 
 /// What `--json` prints.
@@ -24,6 +28,7 @@ struct Printed<'a> {
     report: &'a Report,
     failures: Vec<&'a Failure>,
     sources: Vec<BrokenSource>,
+    work: Vec<&'a Work>,
 }
 
 #[derive(Serialize)]
@@ -34,15 +39,16 @@ struct BrokenSource {
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
-    let round = Round::new(&config)?;
+    let round = Round::new(&config, if arguments.full { Demand::Everything } else { Demand::Changed })?;
     let outcome = {
-        let spinner = Spinner::start();
-        round.run(&round.all(), &|announcement| spinner.say(announced(&announcement))).await?
+        let board = Board::live();
+        round.run(&round.all(), &|announcement| announced(&board, &announcement)).await?
     };
     if arguments.json {
         let broken = outcome.broken_sources.iter();
         let sources = broken.map(|b| BrokenSource { source: b.source.to_string(), error: b.error.message() }).collect();
-        output::json(&Printed { report: &outcome.report, failures: outcome.failures().collect(), sources })?;
+        let work = outcome.evaluations.iter().map(|evaluation| &evaluation.work).collect();
+        output::json(&Printed { report: &outcome.report, failures: outcome.failures().collect(), sources, work })?;
     } else {
         for line in report(&outcome.report) {
             output::line(line)?;
@@ -52,11 +58,16 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     verdict(&outcome)
 }
 
-pub(super) fn announced(announcement: &Announcement<'_>) -> String {
+pub(super) fn announced(board: &Board, announcement: &Announcement<'_>) {
     match announcement {
-        Announcement::Evaluating { source, progress } => said(source, progress),
-        Announcement::Publishing => "publishing".to_owned(),
+        Announcement::Evaluating { source, progress } => board.advance(source, progress),
+        Announcement::Publishing => board.say("publishing"),
     }
+}
+
+/// Why what was evaluated was, in lines.
+pub(super) fn told_reasons(outcome: &Outcome) {
+    outcome.evaluations.iter().flat_map(|evaluation| reasons(&evaluation.work)).for_each(output::remark);
 }
 
 /// What was published, in lines.
@@ -81,6 +92,7 @@ pub(super) fn report(report: &Report) -> Vec<String> {
 /// Tells what stands in the way of the rest.
 pub(super) fn trouble(outcome: &Outcome) {
     failures(outcome.failures());
+    differences(outcome.differences());
     for broken in &outcome.broken_sources {
         error(&broken.error);
     }

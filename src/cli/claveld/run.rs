@@ -2,15 +2,16 @@
 
 use tokio::time::Instant;
 
-use super::once::{announced, report, trouble};
+use super::once::{announced, report, told_reasons, trouble};
+use super::progress::Board;
 use crate::cli::exit::{Exit, error};
 use crate::cli::{asked_to_stop, output};
 use crate::config::ClaveldConfig;
-use crate::evaluate::Evaluation;
+use crate::evaluate::{Demand, Evaluation};
 use crate::publish::{Outcome, Round, Target, Watcher};
 
 pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
-    let round = Round::new(config)?;
+    let round = Round::new(config, Demand::Changed)?;
     tokio::select! {
         stopped = asked_to_stop() => stopped.map_err(|error| Exit::machine(&error)),
         () = rounds(config, &round) => Ok(()),
@@ -38,9 +39,11 @@ async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
 
 /// One round; when it wrote or found the branch in order.
 async fn published(round: &Round<'_>, targets: &[Target<'_>], known: &mut Vec<Evaluation>) -> Option<Instant> {
-    let outcome = round.run(targets, &|announcement| output::remark(announced(&announcement))).await;
+    let board = Board::lines();
+    let outcome = round.run(targets, &|announcement| announced(&board, &announcement)).await;
     match outcome {
         Ok(outcome) => {
+            told_reasons(&outcome);
             for line in report(&outcome.report) {
                 output::remark(line);
             }

@@ -12,7 +12,11 @@ fn source(substituters: &[&str]) -> Source {
 }
 
 fn run(source: &Source, answers: Vec<(Output, &str, serde_json::Value)>) -> Found {
-    run_all(source, answers.into_iter().map(|(output, name, value)| ((output, name.to_owned()), Ok(value))).collect())
+    run_all(source, answers.into_iter().map(|(output, name, value)| (item(output, name), Ok(value))).collect())
+}
+
+fn item(output: Output, name: &str) -> Item {
+    Item { output, name: name.to_owned() }
 }
 
 fn run_all(source: &Source, answers: Answers) -> Found {
@@ -95,10 +99,10 @@ fn anything_else_comes_in_by_the_clavel_output() {
 #[test]
 fn a_broken_host_is_told_and_the_others_are_there() {
     let mut answers: Answers = BTreeMap::new();
-    answers.insert((Output::NixosConfigurations, "bad".to_owned()), Err("error: no".to_owned()));
-    answers.insert((Output::NixosConfigurations, "good".to_owned()), Ok(host("good")));
+    answers.insert(item(Output::NixosConfigurations, "bad"), Err("error: no".to_owned()));
+    answers.insert(item(Output::NixosConfigurations, "good"), Ok(host("good")));
     // It names a broken deployment, and that is not its fault.
-    answers.insert((Output::Agents, "bad".to_owned()), Ok(json!({ "deployments": ["bad"] })));
+    answers.insert(item(Output::Agents, "bad"), Ok(json!({ "deployments": ["bad"] })));
     let found = run_all(&source(&[]), answers);
     assert_eq!(failures(&found), [("nixosConfigurations.bad", "error: no")]);
     assert_eq!(found.deployments.len(), 1);

@@ -43,6 +43,7 @@ fn evaluation(source: &str, units: Vec<Draft<UnitSpecification>>, failing: &[&st
             revision: None,
         },
         found: Found { units, failures, ..Found::default() },
+        work: crate::evaluate::Work::default(),
     }
 }
 

@@ -4,25 +4,26 @@
 //! bounded output, and its argv is logged once. What a program is asked to do, and why each flag is there, belongs to
 //! the room that asks (`nix`, `repository`, `agent`).
 
+mod group;
+mod memory;
+
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::PathBuf;
-use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{Child, Command};
+use rustix::process::Signal;
+
+use group::{Attended, Group, Interrupted};
+use memory::Warden;
+
+pub use memory::machine_memory;
 
 /// A deadline for programs that nobody gave one: one hour.
 const DEFAULT_DEADLINE: Duration = Duration::from_hours(1);
 /// How many bytes of standard output are kept when nobody says otherwise: 64 MiB.
 const DEFAULT_OUTPUT_LIMIT: usize = 64 << 20;
-/// How many bytes of the end of standard error are kept.
-const STDERR_TAIL: usize = 16 << 10;
-/// How long a process group has between SIGTERM and SIGKILL.
-const GRACE: Duration = Duration::from_secs(2);
 
 /// What `git rev-parse --local-env-vars` lists, and what a quarantine adds.
 const GIT_LOCAL_VARIABLES: [&str; 16] = [
@@ -93,6 +94,14 @@ pub enum ProcessError {
         /// The limit in bytes.
         limit: usize,
     },
+    /// The program took more memory than it may.
+    #[error("`{command}` needed more than {} of memory and was ended", bytesize::ByteSize(*limit))]
+    TooMuchMemory {
+        /// The program and its first argument.
+        command: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// Talking to the program failed.
     #[error("lost contact with `{command}`: {source}")]
     Io {
@@ -108,7 +117,7 @@ impl ProcessError {
     pub fn stderr(&self) -> &str {
         match self {
             Self::Failed { stderr, .. } | Self::Killed { stderr, .. } | Self::TimedOut { stderr, .. } => stderr,
-            Self::NotStarted { .. } | Self::TooMuchOutput { .. } | Self::Io { .. } => "",
+            Self::NotStarted { .. } | Self::TooMuchOutput { .. } | Self::TooMuchMemory { .. } | Self::Io { .. } => "",
         }
     }
 }
@@ -127,8 +136,12 @@ fn memory_hint(signal: i32) -> &'static str {
 pub struct Output {
     /// All of its standard output.
     pub stdout: Vec<u8>,
-    /// The end of its standard error.
+    /// The end of its standard error, without what was sifted out.
     pub stderr: String,
+    /// The lines of standard error that began with the mark, without it; empty where none was asked for.
+    pub sifted: Vec<String>,
+    /// The most memory that it and what it started held at once, in bytes; zero where it was given no limit.
+    pub peak_memory: u64,
 }
 
 /// Where a program's standard output and error go.
@@ -151,6 +164,8 @@ pub struct Invocation {
     stdin: Vec<u8>,
     deadline: Duration,
     output_limit: usize,
+    memory_limit: Option<u64>,
+    mark: Option<String>,
     streams: Streams,
 }
 
@@ -165,6 +180,8 @@ impl Invocation {
             stdin: Vec::new(),
             deadline: DEFAULT_DEADLINE,
             output_limit: DEFAULT_OUTPUT_LIMIT,
+            memory_limit: None,
+            mark: None,
             streams: Streams::Collected,
         }
     }
@@ -232,6 +249,20 @@ impl Invocation {
         self
     }
 
+    /// Ends the program when it and what it started hold more than `bytes` of memory.
+    #[must_use]
+    pub fn within_memory(mut self, bytes: u64) -> Self {
+        self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Collects all lines of standard error that begin with `mark`, apart from the rest; of at most 64 MiB.
+    #[must_use]
+    pub fn sifting(mut self, mark: impl Into<String>) -> Self {
+        self.mark = Some(mark.into());
+        self
+    }
+
     /// Lets the person see what the program says while it runs.
     #[must_use]
     pub fn passing_output_on(mut self) -> Self {
@@ -245,17 +276,26 @@ impl Invocation {
         let command = self.short();
         let (deadline, limit) = (self.deadline, self.output_limit);
         let mut group = Group::spawn(&self)?;
-        let mut stderr = Vec::new();
-        let ended = tokio::time::timeout(deadline, group.attend(&self, &mut stderr)).await;
+        let mut warden = Warden::over(group.leader(), self.memory_limit);
+        let mut said = Said::default();
+        let ended = tokio::select! {
+            ended = tokio::time::timeout(deadline, group.attend(&self, &mut said)) => ended.map_err(|_| Stopped::Time),
+            () = warden.watch() => Err(Stopped::Memory),
+        };
         if !matches!(ended, Ok(Ok(_))) {
             group.end().await;
         }
-        let stderr = String::from_utf8_lossy(&stderr).into_owned();
+        let too_much_memory = |limit| ProcessError::TooMuchMemory { command: self.short(), limit };
+        if let Some(limit) = warden.exceeded() {
+            return Err(too_much_memory(limit));
+        }
+        let stderr = String::from_utf8_lossy(&said.stderr).into_owned();
         match ended {
-            Ok(Ok((stdout, status))) => settle(command, status, stdout, stderr),
+            Ok(Ok(attended)) => settle(command, attended, stderr, said.sifted, warden.peak()),
             Ok(Err(Interrupted::TooMuchOutput)) => Err(ProcessError::TooMuchOutput { command, limit }),
             Ok(Err(Interrupted::Io(source))) => Err(ProcessError::Io { command, source }),
-            Err(_elapsed) => Err(ProcessError::TimedOut { command, deadline, stderr }),
+            Err(Stopped::Time) => Err(ProcessError::TimedOut { command, deadline, stderr }),
+            Err(Stopped::Memory) => Err(too_much_memory(self.memory_limit.unwrap_or_default())),
         }
     }
 
@@ -286,157 +326,33 @@ fn quoted(argument: &OsStr) -> String {
     if !text.is_empty() && text.chars().all(plain) { text.into_owned() } else { format!("{text:?}") }
 }
 
-fn settle(command: String, status: ExitStatus, stdout: Vec<u8>, stderr: String) -> Result<Output, ProcessError> {
+/// Why Clavel ended a program.
+enum Stopped {
+    Time,
+    Memory,
+}
+
+/// What a program wrote to standard error.
+#[derive(Debug, Default)]
+struct Said {
+    /// The end of it.
+    stderr: Vec<u8>,
+    /// What was sifted out.
+    sifted: Vec<String>,
+}
+
+fn settle(
+    command: String,
+    Attended { stdout, status }: Attended,
+    stderr: String,
+    sifted: Vec<String>,
+    peak_memory: u64,
+) -> Result<Output, ProcessError> {
     match (status.code(), status.signal()) {
-        (Some(0), _) => Ok(Output { stdout, stderr }),
+        (Some(0), _) => Ok(Output { stdout, stderr, sifted, peak_memory }),
         (Some(code), _) => Err(ProcessError::Failed { command, code, stderr }),
         (None, signal) => Err(ProcessError::Killed { command, signal: signal.unwrap_or(0), stderr }),
     }
-}
-
-/// Why a program was not attended to its end.
-enum Interrupted {
-    Io(std::io::Error),
-    TooMuchOutput,
-}
-
-impl From<std::io::Error> for Interrupted {
-    fn from(error: std::io::Error) -> Self {
-        Self::Io(error)
-    }
-}
-
-/// A child and the process group it leads; the group is ended when this is dropped early.
-struct Group {
-    child: Child,
-    leader: Option<Pid>,
-    ended: bool,
-}
-
-impl Group {
-    fn spawn(invocation: &Invocation) -> Result<Self, ProcessError> {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
-        let mut command = Command::new(&invocation.program);
-        command.args(&invocation.arguments);
-        for (key, value) in &invocation.environment {
-            match value {
-                Some(value) => command.env(key, value),
-                None => command.env_remove(key),
-            };
-        }
-        if let Some(directory) = &invocation.directory {
-            command.current_dir(directory);
-        }
-        // A program asked for nothing gets an end of file at once, never the terminal.
-        command.stdin(if invocation.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Its own group, so that a deadline ends what it started too (nix forks git, git forks ssh).
-        command.process_group(0).kill_on_drop(true);
-        let child = command.spawn().map_err(|source| ProcessError::NotStarted {
-            program: invocation.program.to_string_lossy().into_owned(),
-            source,
-        })?;
-        let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Ok(Self { child, leader, ended: false })
-    }
-
-    /// Feeds the child and collects what it says until it ends.
-    async fn attend(
-        &mut self,
-        invocation: &Invocation,
-        stderr_tail: &mut Vec<u8>,
-    ) -> Result<(Vec<u8>, ExitStatus), Interrupted> {
-        let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
-        let streams = invocation.streams;
-        let ((), stdout, ()) = tokio::try_join!(
-            feed(stdin, &invocation.stdin),
-            collect(stdout, invocation.output_limit, streams),
-            tail(stderr, stderr_tail, streams),
-        )?;
-        let status = self.child.wait().await?;
-        self.ended = true;
-        Ok((stdout, status))
-    }
-
-    /// SIGTERM to the group, then SIGKILL to whatever of it is left.
-    async fn end(&mut self) {
-        self.signal(Signal::TERM);
-        let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
-        self.signal(Signal::KILL);
-        let _ = self.child.wait().await;
-        self.ended = true;
-    }
-
-    fn signal(&self, signal: Signal) {
-        if let Some(leader) = self.leader {
-            // The group may be gone already, and that is what was wanted.
-            let _ = kill_process_group(leader, signal);
-        }
-    }
-}
-
-impl Drop for Group {
-    fn drop(&mut self) {
-        if !self.ended {
-            self.signal(Signal::KILL);
-        }
-    }
-}
-
-async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) -> Result<(), Interrupted> {
-    let Some(mut stdin) = stdin else { return Ok(()) };
-    match stdin.write_all(bytes).await {
-        // A program that does not read all of its input says so with its exit code.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
-    }
-}
-
-/// Reads all of `stream`, of at most `limit` bytes.
-async fn collect(
-    stream: Option<impl AsyncRead + Unpin>,
-    limit: usize,
-    streams: Streams,
-) -> Result<Vec<u8>, Interrupted> {
-    let mut all = Vec::new();
-    let Some(mut stream) = stream else { return Ok(all) };
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(all);
-        }
-        match streams {
-            Streams::PassedOn => pass_on(&buffer[..count]),
-            Streams::Collected if all.len() + count > limit => return Err(Interrupted::TooMuchOutput),
-            Streams::Collected => all.extend_from_slice(&buffer[..count]),
-        }
-    }
-}
-
-/// Reads all of `stream` and keeps its end.
-async fn tail(stream: Option<impl AsyncRead + Unpin>, kept: &mut Vec<u8>, streams: Streams) -> Result<(), Interrupted> {
-    let Some(mut stream) = stream else { return Ok(()) };
-    let mut buffer = vec![0; 16 << 10];
-    loop {
-        let count = stream.read(&mut buffer).await?;
-        if count == 0 {
-            return Ok(());
-        }
-        if streams == Streams::PassedOn {
-            pass_on(&buffer[..count]);
-        }
-        kept.extend_from_slice(&buffer[..count]);
-        if kept.len() > STDERR_TAIL {
-            kept.drain(..kept.len() - STDERR_TAIL);
-        }
-    }
-}
-
-fn pass_on(bytes: &[u8]) {
-    use std::io::Write as _;
-    // A closed terminal must not end the work whose output it would have shown.
-    let _ = std::io::stderr().write_all(bytes);
 }
 
 #[cfg(test)]
@@ -483,6 +399,27 @@ mod tests {
         let script = "trap '' PIPE; while :; do echo yes || sleep 600; done";
         let error = Invocation::new("sh").args(["-c", script]).at_most(1 << 10).run().await.unwrap_err();
         assert!(matches!(error, ProcessError::TooMuchOutput { .. }), "{error}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_marked_is_sifted_out_and_all_of_it_kept() {
+        let script =
+            "i=0; while [ $i -lt 5000 ]; do echo \"mark $i\" >&2; i=$((i+1)); done; echo rest >&2; printf 'mark x' >&2";
+        let output = Invocation::new("sh").args(["-c", script]).sifting("mark ").run().await.unwrap();
+        assert_eq!(output.sifted.len(), 5001);
+        assert_eq!((output.sifted[4999].as_str(), output.sifted[5000].as_str()), ("4999", "x"));
+        assert_eq!(output.stderr, "rest\n");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn one_that_takes_too_much_memory_is_ended_with_what_it_started() {
+        // The hungry one is a grandchild, as nix is below a program that watches it.
+        let script = "sh -c 'x=aaaaaaaaaaaaaaaa; while :; do x=$x$x; done'; true";
+        let error = Invocation::new("sh").args(["-c", script]).within_memory(64 << 20).run().await.unwrap_err();
+        assert!(matches!(error, ProcessError::TooMuchMemory { .. }), "{error}");
+        assert_eq!(error.to_string(), "`sh` needed more than 64.0 MiB of memory and was ended");
+        let output = Invocation::new("sh").args(["-c", "sleep 0.3"]).within_memory(64 << 20).run().await.unwrap();
+        assert!((1..64 << 20).contains(&output.peak_memory), "{}", output.peak_memory);
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -1,0 +1,187 @@
+//! What an evaluation is at: a line that is kept up to date where a person watches, plain lines elsewhere.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use crate::cli::output::{self, Spinner};
+use crate::evaluate::{Progress, Work};
+use crate::model::Source;
+
+/// Up to so many each get a line of their own; of more, every tenth part.
+const EACH: usize = 10;
+/// So many of those that run are named.
+const NAMED: usize = 3;
+
+/// Where the progress of evaluations is shown.
+pub(super) struct Board {
+    shown: Shown,
+    state: Arc<Mutex<State>>,
+    /// What the last plain line said is done, in tenths.
+    tenths: RefCell<usize>,
+}
+
+enum Shown {
+    /// In one line, while a person watches.
+    Live(Spinner),
+    /// In lines for a push's output or a log.
+    Lines,
+}
+
+#[derive(Default)]
+struct State {
+    said: String,
+    done: usize,
+    of: usize,
+    running: BTreeMap<String, (Instant, Option<Duration>)>,
+}
+
+impl Board {
+    /// A line on the terminal; nothing where there is none.
+    pub(super) fn live() -> Self {
+        let state = Arc::<Mutex<State>>::default();
+        let told = Arc::clone(&state);
+        let line = move || told.lock().unwrap_or_else(PoisonError::into_inner).line();
+        Self { shown: Shown::Live(Spinner::telling(line)), state, tenths: RefCell::default() }
+    }
+
+    /// Plain lines.
+    pub(super) fn lines() -> Self {
+        Self { shown: Shown::Lines, state: Arc::default(), tenths: RefCell::default() }
+    }
+
+    /// Something that is no evaluation begins.
+    pub(super) fn say(&self, text: &str) {
+        self.state(|state| *state = State { said: text.to_owned(), ..State::default() });
+        self.line(text);
+    }
+
+    /// An evaluation of `source` came on.
+    pub(super) fn advance(&self, source: &Source, progress: &Progress) {
+        match progress {
+            Progress::Locking => self.say(&format!("reading {}", source.flake)),
+            Progress::Found { revision, changed, of } => {
+                let at = revision.as_ref().map(|revision| format!(" at {}", revision.short())).unwrap_or_default();
+                self.say(&format!("evaluating {}{at}: {}", source.flake, share(*changed, *of)));
+                self.state(|state| state.of = *changed);
+                *self.tenths.borrow_mut() = 0;
+            }
+            Progress::Started { attribute, before } => self.state(|state| {
+                state.running.insert(attribute.clone(), (Instant::now(), *before));
+            }),
+            Progress::Done { attribute, time, done, of } => {
+                self.state(|state| {
+                    state.running.remove(attribute);
+                    state.done = *done;
+                });
+                let tenths = *done * 10 / (*of).max(1);
+                if *of <= EACH {
+                    self.line(&format!("evaluated {attribute} in {}", shown(*time)));
+                } else if self.tenths.replace(tenths) != tenths {
+                    self.line(&format!("evaluated {done} of {of}"));
+                }
+            }
+        }
+    }
+
+    fn state(&self, change: impl FnOnce(&mut State)) {
+        change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
+    }
+
+    fn line(&self, text: &str) {
+        match &self.shown {
+            Shown::Live(spinner) => spinner.turn(),
+            Shown::Lines => output::remark(text),
+        }
+    }
+}
+
+impl State {
+    fn line(&self) -> String {
+        let mut line = self.said.clone();
+        if self.of > 0 {
+            let _ = write!(line, "; {} done", self.done);
+        }
+        for (at, (attribute, (since, before))) in self.running.iter().take(NAMED).enumerate() {
+            let before = before.map(|before| format!(", last time {}", shown(before))).unwrap_or_default();
+            let _ =
+                write!(line, "{} {attribute} ({}{before})", if at == 0 { ":" } else { "," }, shown(since.elapsed()));
+        }
+        line
+    }
+}
+
+fn share(changed: usize, of: usize) -> String {
+    match (changed, of) {
+        (0, 0) => "it has nothing".to_owned(),
+        (0, of) => format!("none of {of}, since nothing that they come from changed"),
+        (changed, of) if changed == of => format!("all {of}"),
+        (changed, of) => format!("{changed} of {of}"),
+    }
+}
+
+/// A time for people: `0.4 s`, `75 s`.
+fn shown(time: Duration) -> String {
+    if time < Duration::from_secs(10) {
+        format!("{:.1} s", time.as_secs_f64())
+    } else {
+        format!("{} s", time.as_secs())
+    }
+}
+
+/// Why what was evaluated was, by reason, where some of it was not or is so each time.
+pub(super) fn reasons(work: &Work) -> Vec<String> {
+    /// So many reasons get a line.
+    const MOST: usize = 10;
+    let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    for evaluated in &work.evaluated {
+        by_reason.entry(evaluated.why.to_string()).or_default().push(&evaluated.attribute);
+    }
+    if work.unchanged == 0 && by_reason.len() < 2 {
+        return Vec::new();
+    }
+    let line = |(why, attributes): (&String, &Vec<&str>)| match attributes.get(NAMED..) {
+        Some(more) if !more.is_empty() => {
+            format!("evaluated {} and {} more: {why}", attributes[..NAMED].join(", "), more.len())
+        }
+        _ => format!("evaluated {}: {why}", attributes.join(", ")),
+    };
+    let mut lines: Vec<String> = by_reason.iter().take(MOST).map(line).collect();
+    if by_reason.len() > MOST {
+        lines.push(format!("and for {} more reasons", by_reason.len() - MOST));
+    }
+    lines
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::evaluate::{Evaluated, Why};
+
+    #[test]
+    fn the_line_tells_what_runs_and_how_long_it_took_last_time() {
+        let board = Board::lines();
+        let source = Source::bare("path:/fleet".parse().unwrap());
+        board.advance(&source, &Progress::Found { revision: None, changed: 2, of: 7 });
+        let before = Some(Duration::from_secs(75));
+        board.advance(&source, &Progress::Started { attribute: "x.web-1".to_owned(), before });
+        let line = board.state.lock().unwrap().line();
+        assert_eq!(line, "evaluating path:/fleet: 2 of 7; 0 done: x.web-1 (0.0 s, last time 75 s)");
+    }
+
+    #[test]
+    fn reasons_are_told_where_they_say_something() {
+        let evaluated = |attribute: &str, why| Evaluated { attribute: attribute.to_owned(), why, seconds: None };
+        let path = || Why::Changed("a.nix".into());
+        let all_new = Work { evaluated: vec![evaluated("a", Why::New), evaluated("b", Why::New)], ..Work::default() };
+        assert_eq!(reasons(&all_new), [""; 0]);
+        let some = Work {
+            evaluated: ["a", "b", "c", "d"].map(|name| evaluated(name, path())).into(),
+            unchanged: 1,
+            ..Work::default()
+        };
+        assert_eq!(reasons(&some), ["evaluated a, b, c and 1 more: a.nix changed"]);
+    }
+}

@@ -1,0 +1,131 @@
+//! The deed: what a look at a path of the source's tree shows now.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use sha2::{Digest as _, Sha256};
+
+use super::observe::{Look, Read};
+use crate::model::Sha256Digest;
+
+/// What a look showed: the same fingerprint means that the same look shows the same.
+pub(super) type Fingerprint = Sha256Digest;
+
+/// A tree of files, looked at as an evaluation did; each look is made once.
+#[derive(Debug)]
+pub(super) struct Files {
+    tree: PathBuf,
+    seen: HashMap<Read, Option<Fingerprint>>,
+}
+
+impl Files {
+    pub(super) fn of(tree: PathBuf) -> Self {
+        Self { tree, seen: HashMap::new() }
+    }
+
+    /// What `read` shows now; none where it cannot be looked at, and so may be anything.
+    pub(super) fn fingerprint(&mut self, read: &Read) -> Option<Fingerprint> {
+        if let Some(known) = self.seen.get(read) {
+            return *known;
+        }
+        let path = self.tree.join(&read.path);
+        let shown = match read.look {
+            Look::Status => status(&path),
+            Look::Content => content(&path),
+        };
+        let shown = match shown {
+            Ok(shown) => Some(shown),
+            Err(error) if is_absent(&error) => Some(digest("absent", &[])),
+            Err(_) => None,
+        };
+        self.seen.insert(read.clone(), shown);
+        shown
+    }
+}
+
+fn is_absent(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
+}
+
+fn status(path: &PathBuf) -> io::Result<Fingerprint> {
+    let metadata = fs::symlink_metadata(path)?;
+    if metadata.is_symlink() {
+        return Ok(digest("link", fs::read_link(path)?.as_os_str().as_bytes()));
+    }
+    Ok(digest(kind(&metadata), &[]))
+}
+
+fn kind(metadata: &fs::Metadata) -> &'static str {
+    match metadata.permissions().mode() & 0o100 {
+        _ if metadata.is_dir() => "folder",
+        0 => "file",
+        _ => "program",
+    }
+}
+
+fn content(path: &PathBuf) -> io::Result<Fingerprint> {
+    let metadata = fs::metadata(path)?;
+    if !metadata.is_dir() {
+        return Ok(digest(kind(&metadata), &fs::read(path)?));
+    }
+    let mut names = Vec::new();
+    for entry in fs::read_dir(path)? {
+        let entry = entry?;
+        let kind = if entry.file_type()?.is_symlink() { "link" } else { kind(&entry.metadata()?) };
+        names.push([entry.file_name().as_bytes(), b"\0", kind.as_bytes(), b"\0"].concat());
+    }
+    names.sort();
+    Ok(digest("folder", &names.concat()))
+}
+
+fn digest(what: &str, bytes: &[u8]) -> Fingerprint {
+    let hash = Sha256::new().chain_update(what).chain_update([0]).chain_update(bytes).finalize();
+    Sha256Digest::from_bytes(hash.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(tree: &std::path::Path, look: Look, path: &str) -> Option<Fingerprint> {
+        Files::of(tree.to_owned()).fingerprint(&Read { path: path.into(), look })
+    }
+
+    #[test]
+    fn whatever_a_look_could_tell_apart_has_another_fingerprint() {
+        let dir = tempfile::tempdir().unwrap();
+        let tree = dir.path();
+        let file = tree.join("a");
+        let both = |path: &str| (look(tree, Look::Status, path).unwrap(), look(tree, Look::Content, path).unwrap());
+        let absent = both("a");
+        fs::write(&file, "one").unwrap();
+        let one = both("a");
+        fs::write(&file, "two").unwrap();
+        let two = both("a");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).unwrap();
+        let program = both("a");
+        fs::remove_file(&file).unwrap();
+        fs::write(tree.join("b"), "two").unwrap();
+        std::os::unix::fs::symlink("b", &file).unwrap();
+        let link = both("a");
+        fs::remove_file(&file).unwrap();
+        fs::create_dir(&file).unwrap();
+        let folder = both("a");
+        fs::write(file.join("x"), "").unwrap();
+        let with_a_file = both("a");
+        assert_eq!(one.0, two.0, "the status says nothing of the bytes");
+        assert_eq!(two.1, link.1, "bytes are read through a link");
+        assert_eq!(folder.0, with_a_file.0);
+        let statuses = [absent.0, one.0, program.0, link.0, folder.0];
+        let contents = [absent.1, one.1, two.1, program.1, folder.1, with_a_file.1];
+        for all in [&statuses[..], &contents[..]] {
+            let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+            assert_eq!(distinct.len(), all.len());
+        }
+        assert_eq!(look(tree, Look::Status, "a/x/y"), Some(absent.0), "below a file there is nothing");
+    }
+}

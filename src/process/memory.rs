@@ -1,0 +1,201 @@
+//! How much memory a process group may hold: a control group of its own where that is allowed, else a watch on what its
+//! processes hold.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
+
+/// Between two looks at what a group holds.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// What a process may map beyond its limit before the system refuses it: mapped is not yet held.
+const MAPPED_BEYOND: u64 = 1 << 30;
+/// Where Linux shows its control groups (cgroups(7), version 2).
+const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
+
+/// All of this machine's memory in bytes; none where the system does not say.
+pub fn machine_memory() -> Option<u64> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
+    total.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// Who sees to it that a process group keeps its limit.
+#[derive(Debug)]
+pub(super) struct Warden {
+    guard: Guard,
+    limit: u64,
+    peak: u64,
+}
+
+#[derive(Debug)]
+enum Guard {
+    /// There is no limit.
+    None,
+    /// The kernel ends what takes too much.
+    ControlGroup(ControlGroup),
+    /// Clavel looks at the group now and then; the kernel refuses what is far beyond the limit.
+    Watch(Pid),
+}
+
+impl Warden {
+    /// Watches the group that `leader` leads, from now on.
+    pub(super) fn over(leader: Option<Pid>, limit: Option<u64>) -> Self {
+        let (Some(leader), Some(limit)) = (leader, limit) else {
+            return Self { guard: Guard::None, limit: u64::MAX, peak: 0 };
+        };
+        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        let control_group = parent_of_own_group(&own)
+            .and_then(|parent| ControlGroup::create(&Path::new(CONTROL_GROUPS).join(parent), leader, limit));
+        let guard = control_group.map_or_else(
+            || {
+                let mapped = Some(limit.saturating_add(MAPPED_BEYOND));
+                // Only a second line of defence: the watch is the first.
+                let _ = prlimit(Some(leader), Resource::Data, Rlimit { current: mapped, maximum: mapped });
+                Guard::Watch(leader)
+            },
+            Guard::ControlGroup,
+        );
+        Self { guard, limit, peak: 0 }
+    }
+
+    /// Returns when the group holds more than it may. Where the kernel sees to that, it never does.
+    pub(super) async fn watch(&mut self) {
+        let Guard::Watch(leader) = self.guard else { return std::future::pending().await };
+        loop {
+            self.peak = self.peak.max(held_by_group(leader));
+            if self.peak > self.limit {
+                return;
+            }
+            tokio::time::sleep(LOOK_EVERY).await;
+        }
+    }
+
+    /// The limit, where it was passed.
+    pub(super) fn exceeded(&self) -> Option<u64> {
+        let passed = match &self.guard {
+            Guard::None => false,
+            Guard::ControlGroup(group) => group.was_ended_by_the_kernel(),
+            Guard::Watch(_) => self.peak > self.limit,
+        };
+        passed.then_some(self.limit)
+    }
+
+    /// The most that the group held at once, in bytes.
+    pub(super) fn peak(&self) -> u64 {
+        match &self.guard {
+            Guard::ControlGroup(group) => group.peak(),
+            Guard::None | Guard::Watch(_) => self.peak,
+        }
+    }
+}
+
+/// What all processes of the group hold in memory, in bytes. What two of them share counts twice.
+fn held_by_group(leader: Pid) -> u64 {
+    let Ok(processes) = fs::read_dir("/proc") else { return 0 };
+    let leader = leader.as_raw_nonzero().get().to_string();
+    let page = rustix::param::page_size() as u64;
+    let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
+    let names = processes.flatten().filter_map(|entry| entry.file_name().into_string().ok());
+    let stats =
+        names.filter(|name| is_process(name)).filter_map(|name| fs::read_to_string(format!("/proc/{name}/stat")).ok());
+    stats.filter_map(|stat| pages_in_group(&stat, &leader)).sum::<u64>() * page
+}
+
+/// The resident pages of the process that `stat` is of, where it is in the group (`proc_pid_stat(5)`: the fifth field is
+/// the group, the twenty-fourth the resident set; the second may hold spaces, and ends with the last parenthesis).
+fn pages_in_group(stat: &str, group: &str) -> Option<u64> {
+    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
+    (fields.nth(2)? == group).then(|| fields.nth(18)?.parse().ok()).flatten()
+}
+
+/// The control group above this process's own, as a path below [`CONTROL_GROUPS`]. A group with processes in it cannot
+/// give its memory to groups below, so they are made beside our own (systemd's `DelegateSubgroup=`).
+fn parent_of_own_group(own: &str) -> Option<PathBuf> {
+    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+    Path::new(own).parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_owned)
+}
+
+/// A control group of one process group; taken away when this goes.
+#[derive(Debug)]
+struct ControlGroup(PathBuf);
+
+impl ControlGroup {
+    /// Makes one below `parent` and moves `leader` there; none where that is not allowed.
+    fn create(parent: &Path, leader: Pid, limit: u64) -> Option<Self> {
+        let controllers = fs::read_to_string(parent.join("cgroup.controllers")).ok()?;
+        if !controllers.split_whitespace().any(|controller| controller == "memory") {
+            return None;
+        }
+        fs::write(parent.join("cgroup.subtree_control"), "+memory").ok()?;
+        let group = Self(parent.join(format!("evaluator-{leader}")));
+        fs::create_dir(&group.0).ok()?;
+        // Once it is made, leaving early takes it away again.
+        fs::write(group.0.join("memory.max"), limit.to_string()).ok()?;
+        fs::write(group.0.join("memory.swap.max"), "0").ok()?;
+        fs::write(group.0.join("memory.oom.group"), "1").ok()?;
+        fs::write(group.0.join("cgroup.procs"), leader.to_string()).ok()?;
+        Some(group)
+    }
+
+    fn was_ended_by_the_kernel(&self) -> bool {
+        let events = fs::read_to_string(self.0.join("memory.events")).unwrap_or_default();
+        let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
+        kills.is_some_and(|count| count.trim() != "0")
+    }
+
+    fn peak(&self) -> u64 {
+        let peak = fs::read_to_string(self.0.join("memory.peak")).unwrap_or_default();
+        peak.trim().parse().unwrap_or_default()
+    }
+}
+
+impl Drop for ControlGroup {
+    fn drop(&mut self) {
+        // It is empty by now; one that is not stays behind and holds nothing.
+        let _ = fs::remove_dir(&self.0);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_process_is_told_by_its_group() {
+        let stat = "7 (a b) c) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 5 9000 321 18446744073709551615 1";
+        assert_eq!(pages_in_group(stat, "42"), Some(321));
+        assert_eq!(pages_in_group(stat, "43"), None);
+        assert_eq!(pages_in_group("", "42"), None);
+    }
+
+    #[test]
+    fn a_group_beside_our_own_is_asked_for_and_none_at_the_top() {
+        let parent = |own| parent_of_own_group(own);
+        let delegated = "1:cpu:/x\n0::/system.slice/claveld.service/claveld\n";
+        assert_eq!(parent(delegated), Some("system.slice/claveld.service".into()));
+        assert_eq!(parent("0::/\n"), None);
+        assert_eq!(parent("0::/init.scope\n"), None);
+        assert_eq!(parent("4:memory:/x\n"), None);
+    }
+
+    #[test]
+    fn a_control_group_is_made_with_its_limit_only_where_memory_may_be_shared_out() {
+        // The files as the kernel shows them, in a plain folder.
+        let dir = tempfile::tempdir().unwrap();
+        let leader = Pid::from_raw(77).unwrap();
+        assert!(ControlGroup::create(dir.path(), leader, 1).is_none());
+        fs::write(dir.path().join("cgroup.controllers"), "cpu io\n").unwrap();
+        assert!(ControlGroup::create(dir.path(), leader, 1).is_none());
+        fs::write(dir.path().join("cgroup.controllers"), "cpu io memory\n").unwrap();
+        let group = ControlGroup::create(dir.path(), leader, 4096).unwrap();
+        let said = |name: &str| fs::read_to_string(group.0.join(name)).unwrap();
+        assert_eq!((said("memory.max").as_str(), said("cgroup.procs").as_str()), ("4096", "77"));
+        assert!(!group.was_ended_by_the_kernel());
+        fs::write(group.0.join("memory.events"), "low 0\noom 1\noom_kill 1\n").unwrap();
+        fs::write(group.0.join("memory.peak"), "4095\n").unwrap();
+        assert!(group.was_ended_by_the_kernel());
+        assert_eq!(group.peak(), 4095);
+    }
+}
