@@ -192,9 +192,9 @@ fn evaluator_of(parent: u32) -> Option<i32> {
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
     children.split_whitespace().find_map(|child| {
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
-        let (name, fields) = stat.rsplit_once(')')?;
+        let (_, fields) = stat.rsplit_once(')')?;
         let used: u64 = fields.split_whitespace().nth(11)?.parse().ok()?;
-        (name.contains("(nix") && used > TICKS).then(|| child.parse().ok()).flatten()
+        (used > TICKS).then(|| child.parse().ok()).flatten()
     })
 }
 
