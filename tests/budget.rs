@@ -39,7 +39,10 @@ fn one_that_does_not_fit_at_all_is_broken_and_hides_no_other() {
     assert_eq!(names(&found), ["web-1", "web-2"]);
     let failure = &found["failures"][0];
     assert_eq!(failure["name"], "hungry");
-    assert!(failure["error"].as_str().unwrap().contains("needed more than 300.0 MiB of memory and was ended"), "{failure}");
+    assert!(
+        failure["error"].as_str().unwrap().contains("needed more than 300.0 MiB of memory and was ended"),
+        "{failure}"
+    );
 }
 
 #[test]
