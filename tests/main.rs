@@ -13,6 +13,7 @@ mod generated;
 mod incremental;
 mod keys;
 mod layers;
+mod nix_eval_jobs;
 mod one_push;
 mod publish;
 mod support;

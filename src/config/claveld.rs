@@ -37,6 +37,8 @@ pub struct EvaluateConfig {
     pub processes: Option<NonZeroUsize>,
     /// How much memory all of them may take, in bytes; most of the machine's where it is not said.
     pub memory: Option<u64>,
+    /// Whether nix-eval-jobs evaluates.
+    pub nix_eval_jobs: bool,
     /// Where it is written down what was evaluated.
     pub records: PathBuf,
 }
@@ -87,6 +89,8 @@ struct EvaluateTable {
     timeout: Option<Span>,
     processes: Option<NonZeroUsize>,
     memory: Option<Size>,
+    #[serde(default)]
+    nix_eval_jobs: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -143,6 +147,7 @@ impl Written for File {
                 deadline: self.evaluate.timeout.map_or(10 * MINUTE, |span| span.0),
                 processes: self.evaluate.processes,
                 memory,
+                nix_eval_jobs: self.evaluate.nix_eval_jobs,
                 records: state_directory.join("evaluations"),
             },
             publish: PublishConfig {
@@ -233,6 +238,7 @@ mod tests {
             "timeout",
             "processes",
             "memory",
+            "nix-eval-jobs",
             "poll",
             "flake",
             "substituters",

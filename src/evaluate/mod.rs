@@ -9,6 +9,7 @@
 
 mod assemble;
 mod fingerprint;
+mod jobs;
 mod leak;
 mod lock;
 mod observe;
@@ -24,7 +25,7 @@ use serde::Serialize;
 use crate::model::{AgentSpecification, DeploymentSpecification, Draft, LockedSource, UnitSpecification};
 
 pub use record::Why;
-pub use run::{Demand, EvaluateError, Evaluator, Progress};
+pub use run::{Demand, Engine, EvaluateError, Evaluator, Progress};
 pub use schedule::Budget;
 
 /// What one evaluation of one source found. This is what `claveld evaluate --json` prints.

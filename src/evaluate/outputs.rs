@@ -79,6 +79,8 @@ pub(super) enum Question<'a> {
     Some(&'a [&'a Item]),
     /// One of them.
     One(&'a Item),
+    /// Some of them, as nix-eval-jobs takes them.
+    Jobs(&'a [&'a Item]),
 }
 
 /// What is asked, apart from the flake and the names: an answer depends on it.
@@ -90,12 +92,14 @@ impl Question<'_> {
     /// The expression that answers it for the flake that the expression `flake` calls.
     pub(super) fn expression(self, flake: &str) -> String {
         let of = |item: &Item| format!("{} {}", NixString(item.output.key()), NixString(&item.name));
+        let list = |items: &[&Item]| {
+            let items: Vec<String> = items.iter().map(|item| format!("[ {} ]", of(item))).collect();
+            format!("[ {} ]", items.join(" "))
+        };
         let question = match self {
             Self::Names => "names".to_owned(),
-            Self::Some(items) => {
-                let items: Vec<String> = items.iter().map(|item| format!("[ {} ]", of(item))).collect();
-                format!("some [ {} ]", items.join(" "))
-            }
+            Self::Some(items) => format!("some {}", list(items)),
+            Self::Jobs(items) => format!("jobs {}", list(items)),
             Self::One(item) => format!("one {}", of(item)),
         };
         format!("(({OUTPUTS}) {flake}).{question}")

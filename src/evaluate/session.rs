@@ -13,9 +13,9 @@ use super::observe::Observed;
 use super::outputs::{NixString, Question, template};
 use super::record::Answered;
 use super::run::EvaluateError;
-use super::schedule::Cost;
+use super::schedule::{Budget, Cost};
 use crate::model::{LockedSource, Sha256Digest, StorePath};
-use crate::nix::{self, LockedFlake, Nix, NixError, Watch};
+use crate::nix::{self, Job, LockedFlake, Nix, NixError, Watch};
 
 /// How a flake is called so that its reads are seen.
 const CALL: &str = include_str!("call.nix");
@@ -123,9 +123,7 @@ impl<'a> Session<'a> {
         let (flake, watch) = match &self.view {
             View::Called { call, unwatched: None, .. } => (call.clone(), Watch::Files),
             View::Called { call, .. } => (call.clone(), Watch::Nothing),
-            View::Native(_) => {
-                (format!("(builtins.getFlake {})", NixString(self.source.locked.as_str())), Watch::Nothing)
-            }
+            View::Native(_) => (self.native(), Watch::Nothing),
         };
         let act = format!("evaluate {}", self.source.locked);
         let expression = question.expression(&flake);
@@ -141,6 +139,24 @@ impl<'a> Session<'a> {
         let answer = serde_json::from_slice(&answer.json)
             .map_err(|error| EvaluateError::Answer { flake: self.source.flake.to_string(), why: error.to_string() })?;
         Ok(Asked { answer, observed, cost })
+    }
+
+    /// Asks nix-eval-jobs.
+    pub(super) async fn ask_jobs(&self, question: &Question<'_>, budget: Budget) -> Result<Vec<Job>, EvaluateError> {
+        let expression = question.expression(&self.native());
+        let act = format!("evaluate {}", self.source.locked);
+        let asked = nix::JobsQuestion {
+            act: &act,
+            expression: &expression,
+            workers: budget.processes,
+            memory_of_each: budget.share(),
+        };
+        Ok(self.nix.evaluate_jobs(&asked).await?)
+    }
+
+    /// The flake as Nix calls it.
+    fn native(&self) -> String {
+        format!("(builtins.getFlake {})", NixString(self.source.locked.as_str()))
     }
 
     /// What there is to record of `answer`, which `cost` so much, alone in its process or not. Looks for the source's own

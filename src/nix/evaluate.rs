@@ -8,7 +8,7 @@ use super::{Nix, NixError};
 use crate::process::{Invocation, ProcessError};
 
 /// The most that one evaluation may print: a line for each of ten thousand hosts is 10 MiB.
-const LARGEST_OUTPUT: usize = 256 << 20;
+pub(super) const LARGEST_OUTPUT: usize = 256 << 20;
 
 /// An expression, and how it is to be evaluated.
 #[derive(Debug, Clone, Copy)]

@@ -4,6 +4,7 @@
 
 mod evaluate;
 mod flake;
+mod jobs;
 mod store;
 
 use std::path::PathBuf;
@@ -11,6 +12,7 @@ use std::time::Duration;
 
 pub use evaluate::{Answer, Question, Watch};
 pub use flake::LockedFlake;
+pub use jobs::{Job, JobsQuestion};
 pub use store::CacheEntry;
 
 use crate::process::{Invocation, ProcessError};

@@ -6,7 +6,7 @@ use super::changes::Report;
 use super::commit::{PublishError, Publisher};
 use super::plan::{Evaluated, Strays};
 use crate::config::{ClaveldConfig, EvaluateConfig};
-use crate::evaluate::{Budget, Demand, EvaluateError, Evaluation, Evaluator, Failure, Progress};
+use crate::evaluate::{Budget, Demand, Engine, EvaluateError, Evaluation, Evaluator, Failure, Progress};
 use crate::model::{FlakeReference, Source, SourceRevision};
 use crate::nix::Nix;
 
@@ -85,9 +85,10 @@ impl<'a> Round<'a> {
     /// Prepares rounds by `config`: reads the key, so that a bad one is told before anything is evaluated.
     pub fn new(config: &'a ClaveldConfig, demand: Demand) -> Result<Self, PublishError> {
         let publisher = Publisher::new(&config.publish)?;
-        let EvaluateConfig { deadline, processes, memory, records } = &config.evaluate;
+        let EvaluateConfig { deadline, processes, memory, nix_eval_jobs, records } = &config.evaluate;
+        let engine = if *nix_eval_jobs { Engine::NixEvalJobs } else { Engine::Pool };
         let budget = Budget::of_this_machine(*processes, *memory);
-        let evaluator = Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), demand };
+        let evaluator = Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), demand, engine };
         Ok(Self { config, evaluator, publisher })
     }
 

@@ -46,6 +46,7 @@ complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l memory -d '
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l records -d 'Remember in this folder what was read, and evaluate only what changed since the last time' -r -F
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l json -d 'Print one JSON document in the branch\'s own shapes, unsigned'
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l full -d 'Evaluate everything, and compare it with what is remembered'
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l nix-eval-jobs -d 'Let the program nix-eval-jobs evaluate'
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_using_subcommand hook" -l config -d 'The configuration' -r -F
