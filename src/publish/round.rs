@@ -65,6 +65,24 @@ impl Outcome {
     }
 }
 
+/// Evaluates `targets`: what they gave, and which of them could not be evaluated at all.
+pub(super) async fn evaluated(
+    nix: &Nix,
+    targets: &[Target<'_>],
+    announce: &dyn Fn(Announcement<'_>),
+) -> (Vec<Evaluation>, Vec<SourceFailure>) {
+    let now = || SystemTime::now().into();
+    let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
+    for Target { source, pin } in targets {
+        let progress = |progress| announce(Announcement::Evaluating { source, progress });
+        match evaluate(nix, source, pin.as_ref(), now(), &progress).await {
+            Ok(evaluation) => evaluations.push(evaluation),
+            Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
+        }
+    }
+    (evaluations, broken_sources)
+}
+
 /// Who evaluates and publishes, and with what.
 #[derive(Debug)]
 pub struct Round<'a> {
@@ -92,15 +110,7 @@ impl<'a> Round<'a> {
         targets: &[Target<'_>],
         announce: &dyn Fn(Announcement<'_>),
     ) -> Result<Outcome, PublishError> {
-        let now = || SystemTime::now().into();
-        let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
-        for Target { source, pin } in targets {
-            let progress = |progress| announce(Announcement::Evaluating { source, progress });
-            match evaluate(&self.nix, source, pin.as_ref(), now(), &progress).await {
-                Ok(evaluation) => evaluations.push(evaluation),
-                Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
-            }
-        }
+        let (evaluations, broken_sources) = evaluated(&self.nix, targets, announce).await;
         announce(Announcement::Publishing);
         let configured: Vec<FlakeReference> = self.config.sources.iter().map(|source| source.flake.clone()).collect();
         let every_source = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));
