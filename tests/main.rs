@@ -9,6 +9,7 @@ mod budget;
 mod configuration;
 mod daemons;
 mod evaluate;
+mod gate;
 mod generated;
 mod incremental;
 mod keys;

@@ -8,8 +8,8 @@ use super::output;
 use crate::agent::{Failure, PassError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
-use crate::publish::{HookError, PublishError};
-use crate::repository::{BranchError, FetchError, OpenError, Remedy};
+use crate::publish::{GateError, HookError, PublishError};
+use crate::repository::{BranchError, FetchError, OpenError, PreviewError, Remedy};
 use crate::trust::SecretKeyError;
 
 /// Why a command did not do all it was asked: an exit code, and what to say.
@@ -50,6 +50,11 @@ impl Exit {
         Self { code, message: String::new() }
     }
 
+    /// Whether everything was said already.
+    pub(super) fn is_silent(&self) -> bool {
+        self.message.is_empty()
+    }
+
     pub(super) fn machine(error: &impl Display) -> Self {
         Self::new(Code::Machine, error)
     }
@@ -57,7 +62,7 @@ impl Exit {
 
 /// Says what went wrong, and gives its code.
 pub(super) fn told(exit: &Exit) -> ExitCode {
-    if !exit.message.is_empty() {
+    if !exit.is_silent() {
         error(&exit.message);
     }
     ExitCode::from(exit.code as u8)
@@ -91,6 +96,17 @@ impl From<EvaluateError> for Exit {
 impl From<HookError> for Exit {
     fn from(error: HookError) -> Self {
         Self::new(Code::Configuration, error)
+    }
+}
+
+impl From<GateError> for Exit {
+    fn from(error: GateError) -> Self {
+        let code = match &error {
+            GateError::Hook(_) | GateError::NoSource => Code::Configuration,
+            GateError::Preview(PreviewError::Open(_) | PreviewError::LineBreak { .. }) => Code::Repository,
+            GateError::Preview(PreviewError::NotMade { .. }) | GateError::Place(_) => Code::Machine,
+        };
+        Self::new(code, error)
     }
 }
 

@@ -19,7 +19,7 @@ use super::record::{Answered, Now, Record, Why};
 use super::schedule::{Budget, Cost, Precision, Schedule, Task};
 use super::session::Session;
 use super::{Evaluated, Evaluation, Work};
-use crate::model::{Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
+use crate::model::{FlakeReference, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
 use crate::nix::{Nix, NixError};
 use crate::process::machine_memory;
 
@@ -140,7 +140,8 @@ impl Budget {
 }
 
 impl Evaluator {
-    /// Evaluates `source` at its newest content, or at the revision `pin`.
+    /// Evaluates `source` at its newest content, or at the revision `pin`. What is recorded goes under the name
+    /// `remembered_as`: the same content may be looked at in another place.
     ///
     /// Every run of Nix has the deadline of `nix`. An attribute that fails is among the failures; the source as a whole
     /// fails only where not even its names can be had.
@@ -148,6 +149,7 @@ impl Evaluator {
         &self,
         source: &Source,
         pin: Option<&SourceRevision>,
+        remembered_as: &FlakeReference,
         now: Timestamp,
         progress: &dyn Fn(Progress),
     ) -> Result<Evaluation, EvaluateError> {
@@ -155,7 +157,7 @@ impl Evaluator {
         let (flake, watched) = tokio::join!(self.nix.lock(&source.flake, pin), self.watched());
         let session = Session::open(&self.nix, flake?, watched.err()).await?;
         let (answers, work) = match session.observable() {
-            Some(inputs) => self.incrementally(source, &session, inputs, progress).await?,
+            Some(inputs) => self.incrementally(remembered_as, &session, inputs, progress).await?,
             None => self.anew(&session, progress).await?,
         };
         let found = assemble(source, &session.source, now, answers);
@@ -194,12 +196,12 @@ impl Evaluator {
     /// Evaluates what does not hold any more, and records what it came from.
     async fn incrementally(
         &self,
-        source: &Source,
+        remembered_as: &FlakeReference,
         session: &Session<'_>,
         inputs: &Inputs,
         progress: &dyn Fn(Progress),
     ) -> Result<(Answers, Work), EvaluateError> {
-        let path = self.records.as_deref().map(|folder| record_path(folder, source));
+        let path = self.records.as_deref().map(|folder| record_path(folder, remembered_as));
         let record = path.as_deref().map(Record::read).unwrap_or_default();
         let mut files = Files::of(session.files());
         let in_store = |path: &StorePath| Path::new(&path.to_string()).exists();
@@ -356,7 +358,7 @@ impl Plan {
 }
 
 /// Where the record of `source` is below `folder`.
-fn record_path(folder: &Path, source: &Source) -> PathBuf {
-    let name = Sha256Digest::from_bytes(Sha256::digest(source.flake.as_str()).into());
+fn record_path(folder: &Path, source: &FlakeReference) -> PathBuf {
+    let name = Sha256Digest::from_bytes(Sha256::digest(source.as_str()).into());
     folder.join(format!("{name}.json"))
 }

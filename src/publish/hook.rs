@@ -1,33 +1,55 @@
-//! A git `post-receive` hook: which sources did a push change?
+//! Git's `pre-receive` and `post-receive` hooks: which sources does a push change, from what to what?
 
 use std::path::{Path, PathBuf};
+
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::round::Target;
 use crate::model::{FlakeReference, Invalid, Source, SourceRevision};
 
-/// A line that git gives a `post-receive` hook (githooks(5)).
+/// A line that git gives these hooks (githooks(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PushedRef {
     /// The ref's full name.
     pub name: String,
-    /// The commit it is at now; none where it was deleted.
-    pub revision: Option<SourceRevision>,
+    /// The commit it was at before; none where it is new.
+    pub before: Option<SourceRevision>,
+    /// The commit it is at after; none where it is deleted.
+    pub after: Option<SourceRevision>,
+}
+
+/// A source that a push changes.
+#[derive(Debug, Clone)]
+pub struct PushedSource<'a> {
+    /// The source.
+    pub source: &'a Source,
+    /// The revision it was at before; none where its branch is new.
+    pub before: Option<SourceRevision>,
+    /// The revision it is at after.
+    pub after: SourceRevision,
+}
+
+impl<'a> PushedSource<'a> {
+    /// The source, pinned to what was pushed.
+    pub fn target(&self) -> Target<'a> {
+        Target { source: self.source, pin: Some(self.after.clone()), remembered_as: &self.source.flake }
+    }
 }
 
 /// Why a push cannot be told from what git gave.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// A line is not `OLD NEW REF`.
-    #[error("cannot read what git gives its post-receive hook: the line `{line}` is not OLD NEW REF")]
+    #[error("cannot read what git gives its hook: the line `{line}` is not OLD NEW REF")]
     Line {
         /// The line.
         line: String,
     },
     /// A commit's id is none.
-    #[error("cannot read what git gives its post-receive hook: {0}")]
+    #[error("cannot read what git gives its hook: {0}")]
     Revision(#[from] Invalid),
     /// The repository cannot be found out.
-    #[error("cannot tell which repository was pushed to ({path}: {source}); this is for a post-receive hook", path = path.display())]
+    #[error("cannot tell which repository was pushed to ({path}: {source}); this is for a hook of git", path = path.display())]
     Repository {
         /// What git said it is.
         path: PathBuf,
@@ -36,38 +58,60 @@ pub enum HookError {
     },
 }
 
-/// Reads the standard input of a `post-receive` hook.
+/// Reads the standard input of either hook.
 pub fn pushed_refs(input: &str) -> Result<Vec<PushedRef>, HookError> {
     input.lines().map(pushed_ref).collect()
 }
 
 fn pushed_ref(line: &str) -> Result<PushedRef, HookError> {
     let mut words = line.splitn(3, ' ');
-    let (Some(_old), Some(new), Some(name)) = (words.next(), words.next(), words.next()) else {
+    let (Some(before), Some(after), Some(name)) = (words.next(), words.next(), words.next()) else {
         return Err(HookError::Line { line: line.escape_debug().to_string() });
     };
-    let deleted = new.bytes().all(|byte| byte == b'0');
-    let revision = if deleted { None } else { Some(new.parse()?) };
-    Ok(PushedRef { name: name.to_owned(), revision })
+    Ok(PushedRef { name: name.to_owned(), before: revision(before)?, after: revision(after)? })
 }
 
-/// The sources that a push to the repository at `git_dir` changed, pinned to what was pushed.
+/// Git writes zeros where there is no commit.
+fn revision(text: &str) -> Result<Option<SourceRevision>, Invalid> {
+    if !text.is_empty() && text.bytes().all(|byte| byte == b'0') { Ok(None) } else { text.parse().map(Some) }
+}
+
+/// The sources that a push to the repository at `git_dir` changes.
 pub fn pushed_sources<'a>(
     git_dir: &Path,
     pushed: &[PushedRef],
     sources: &'a [Source],
-) -> Result<Vec<Target<'a>>, HookError> {
-    let io = |source| HookError::Repository { path: git_dir.to_owned(), source };
-    let repository = git_dir.canonicalize().map_err(io)?;
-    let head = std::fs::read_to_string(repository.join("HEAD")).map_err(io)?;
-    let head = head.trim_end().strip_prefix("ref: ").unwrap_or_default();
-    let here = |flake: &FlakeReference| local_git(flake).filter(|local| is_at(&local.path, &repository));
-    let target = |source: &'a Source| {
-        let wanted = here(&source.flake)?.branch.map_or_else(|| head.to_owned(), |branch| full_name(&branch));
-        let pin = pushed.iter().find(|pushed| pushed.name == wanted)?.revision.clone()?;
-        Some(Target { source, pin: Some(pin) })
+) -> Result<Vec<PushedSource<'a>>, HookError> {
+    let head = head(git_dir)?;
+    let changed = |(source, branch): (&'a Source, Option<String>)| {
+        let wanted = branch.filter(|branch| branch != "HEAD").map_or_else(|| head.clone(), |branch| full_name(&branch));
+        let PushedRef { before, after, .. } = pushed.iter().find(|pushed| pushed.name == wanted)?.clone();
+        Some(PushedSource { source, before, after: after? })
     };
-    Ok(sources.iter().filter_map(target).collect())
+    Ok(sources_in(git_dir, sources)?.into_iter().filter_map(changed).collect())
+}
+
+/// Those of `sources` that are in the repository at `git_dir`, and the branch that each of them names.
+pub(super) fn sources_in<'a>(
+    git_dir: &Path,
+    sources: &'a [Source],
+) -> Result<Vec<(&'a Source, Option<String>)>, HookError> {
+    let repository = git_dir.canonicalize().map_err(not_told(git_dir))?;
+    let here = |source: &'a Source| {
+        let local = local_git(&source.flake).filter(|local| is_at(&local.path, &repository))?;
+        Some((source, local.branch))
+    };
+    Ok(sources.iter().filter_map(here).collect())
+}
+
+/// The full name of the branch that the repository's HEAD names.
+fn head(git_dir: &Path) -> Result<String, HookError> {
+    let head = std::fs::read_to_string(git_dir.join("HEAD")).map_err(not_told(git_dir))?;
+    Ok(head.trim_end().strip_prefix("ref: ").unwrap_or_default().to_owned())
+}
+
+fn not_told(git_dir: &Path) -> impl Fn(std::io::Error) -> HookError {
+    move |source| HookError::Repository { path: git_dir.to_owned(), source }
 }
 
 /// A git repository on this machine, as a flake reference names it.
@@ -89,6 +133,19 @@ pub(super) fn local_git(flake: &FlakeReference) -> Option<LocalGit> {
     }
     let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
     Some(LocalGit { path: decoded(path).into(), branch: parameter("ref").map(|(_, branch)| decoded(branch)) })
+}
+
+/// What may stand unencoded in a URL's path (RFC 3986, section 3.3).
+const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
+
+/// The flake that `flake` would be, were its repository at `path`.
+pub(super) fn moved_to(flake: &FlakeReference, path: &Path) -> Result<FlakeReference, Invalid> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let path = percent_encode(path.as_os_str().as_bytes(), PLAIN);
+    match flake.as_str().split_once('?') {
+        Some((_, query)) => format!("git+file://{path}?{query}").parse(),
+        None => format!("git+file://{path}").parse(),
+    }
 }
 
 fn full_name(branch: &str) -> String {
@@ -115,6 +172,7 @@ mod tests {
             format!("git+file://{at}?ref=staging"),
             format!("git+file://{at}?ref=main&dir=sub"),
             "git+file:///somewhere/else".to_owned(),
+            format!("git+file://{at}?ref=HEAD&rev={}", "b".repeat(40)),
             "git+https://git.example.org/fleet".to_owned(),
         ]
         .iter()
@@ -123,17 +181,26 @@ mod tests {
         let (old, new) = ("0".repeat(40), "a".repeat(40));
         let changed = |input: &str| -> Vec<usize> {
             let targets = pushed_sources(&git_dir, &pushed_refs(input).unwrap(), &sources).unwrap();
-            targets.iter().map(|t| sources.iter().position(|s| s == t.source).unwrap()).collect()
+            targets.iter().map(|pushed| sources.iter().position(|s| s == pushed.source).unwrap()).collect()
         };
         assert_eq!(changed(&format!("{old} {new} refs/heads/main\n")), [0, 2]);
         assert_eq!(changed(&format!("{old} {new} refs/heads/staging\n{old} {new} refs/tags/x\n")), [1]);
         assert_eq!(changed(&format!("{old} {new} refs/heads/deployments\n")), [0_usize; 0]);
         assert_eq!(changed(&format!("{new} {old} refs/heads/main\n")), [0_usize; 0]);
+        assert_eq!(sources_in(&git_dir, &sources).unwrap().len(), 3);
+    }
+
+    #[test]
+    fn a_flake_moves_with_all_that_it_says() {
+        let moved = |flake: &str| moved_to(&flake.parse().unwrap(), Path::new("/tmp/a b")).unwrap().to_string();
+        assert_eq!(moved("git+file:///srv/fleet.git"), "git+file:///tmp/a%20b");
+        assert_eq!(moved("git+file:///srv/x%20y?ref=main&dir=sub"), "git+file:///tmp/a%20b?ref=main&dir=sub");
     }
 
     #[test]
     fn what_is_no_push_is_refused() {
         assert!(pushed_refs("one two\n").is_err());
+        assert!(pushed_refs(&format!("{}  refs/heads/x\n", "a".repeat(40))).is_err());
         assert!(pushed_refs(&format!("{0} {0}g refs/heads/x\n", "a".repeat(39))).is_err());
     }
 }

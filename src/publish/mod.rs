@@ -1,10 +1,12 @@
 //! What to write when an evaluation ends, writing it, and what starts an evaluation.
 //!
 //! `plan` decides, from the branch as it is and what was evaluated, which documents change: pure. `commit` signs the
-//! plan and puts it on the branch, and decides again when somebody else was faster. `hook` and `watch` say when.
+//! plan and puts it on the branch, and decides again when somebody else was faster. `hook` and `watch` say when. `gate`
+//! judges a push before git takes it in, and publishes nothing.
 
 mod changes;
 mod commit;
+mod gate;
 mod hook;
 mod plan;
 mod readme;
@@ -13,6 +15,7 @@ mod watch;
 
 pub use changes::{Change, Conflict, Report};
 pub use commit::{PublishError, Publisher};
-pub use hook::{HookError, PushedRef, pushed_refs, pushed_sources};
+pub use gate::{Gate, GateError, Judgement, Push};
+pub use hook::{HookError, PushedRef, PushedSource, pushed_refs, pushed_sources};
 pub use round::{Announcement, Outcome, Round, SourceFailure, Target};
 pub use watch::{Trigger, WatchError, Watcher};

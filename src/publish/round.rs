@@ -17,6 +17,8 @@ pub struct Target<'a> {
     pub source: &'a Source,
     /// The revision to evaluate; the newest where none is named.
     pub pin: Option<SourceRevision>,
+    /// The source as its owner names it, under which it is remembered what was evaluated.
+    pub remembered_as: &'a FlakeReference,
 }
 
 /// Something that a round tells while it runs.
@@ -73,6 +75,32 @@ impl Outcome {
     }
 }
 
+/// Who evaluates by `config`.
+pub(super) fn evaluator(config: &EvaluateConfig, demand: Demand) -> Evaluator {
+    let EvaluateConfig { deadline, processes, memory, nix_eval_jobs, records } = config;
+    let engine = if *nix_eval_jobs { Engine::NixEvalJobs } else { Engine::Pool };
+    let budget = Budget::of_this_machine(*processes, *memory);
+    Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), demand, engine }
+}
+
+/// Evaluates `targets`: what they gave, and which of them could not be evaluated at all.
+pub(super) async fn evaluated(
+    evaluator: &Evaluator,
+    targets: &[Target<'_>],
+    announce: &dyn Fn(Announcement<'_>),
+) -> (Vec<Evaluation>, Vec<SourceFailure>) {
+    let now = || SystemTime::now().into();
+    let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
+    for Target { source, pin, remembered_as } in targets {
+        let progress = |progress| announce(Announcement::Evaluating { source, progress });
+        match evaluator.evaluate(source, pin.as_ref(), remembered_as, now(), &progress).await {
+            Ok(evaluation) => evaluations.push(evaluation),
+            Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
+        }
+    }
+    (evaluations, broken_sources)
+}
+
 /// Who evaluates and publishes, and with what.
 #[derive(Debug)]
 pub struct Round<'a> {
@@ -85,16 +113,12 @@ impl<'a> Round<'a> {
     /// Prepares rounds by `config`: reads the key, so that a bad one is told before anything is evaluated.
     pub fn new(config: &'a ClaveldConfig, demand: Demand) -> Result<Self, PublishError> {
         let publisher = Publisher::new(&config.publish)?;
-        let EvaluateConfig { deadline, processes, memory, nix_eval_jobs, records } = &config.evaluate;
-        let engine = if *nix_eval_jobs { Engine::NixEvalJobs } else { Engine::Pool };
-        let budget = Budget::of_this_machine(*processes, *memory);
-        let evaluator = Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), demand, engine };
-        Ok(Self { config, evaluator, publisher })
+        Ok(Self { config, evaluator: evaluator(&config.evaluate, demand), publisher })
     }
 
     /// Every source of the configuration, at its newest.
     pub fn all(&self) -> Vec<Target<'a>> {
-        self.config.sources.iter().map(|source| Target { source, pin: None }).collect()
+        self.config.sources.iter().map(|source| Target { source, pin: None, remembered_as: &source.flake }).collect()
     }
 
     /// Evaluates `targets` and publishes. Sources that are not among them keep what they have on the branch; when every
@@ -104,15 +128,7 @@ impl<'a> Round<'a> {
         targets: &[Target<'_>],
         announce: &dyn Fn(Announcement<'_>),
     ) -> Result<Outcome, PublishError> {
-        let now = || SystemTime::now().into();
-        let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
-        for Target { source, pin } in targets {
-            let progress = |progress| announce(Announcement::Evaluating { source, progress });
-            match self.evaluator.evaluate(source, pin.as_ref(), now(), &progress).await {
-                Ok(evaluation) => evaluations.push(evaluation),
-                Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
-            }
-        }
+        let (evaluations, broken_sources) = evaluated(&self.evaluator, targets, announce).await;
         announce(Announcement::Publishing);
         let configured: Vec<FlakeReference> = self.config.sources.iter().map(|source| source.flake.clone()).collect();
         let every_source = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));

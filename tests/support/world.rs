@@ -119,9 +119,14 @@ impl World {
 
     /// Commits the flake and pushes it; what the pusher saw.
     pub(crate) fn push(&self, message: &str) -> String {
+        self.try_push(message).also_good().stderr
+    }
+
+    /// Commits the flake and tries to push it.
+    pub(crate) fn try_push(&self, message: &str) -> Ran {
         self.git(&["-C", &self.at("work"), "add", "-A"]);
         self.git(&["-C", &self.at("work"), "commit", "-q", "--allow-empty", "-m", message]);
-        self.run("git", &["-C", &self.at("work"), "push", "origin", "main"]).also_good().stderr
+        self.run("git", &["-C", &self.at("work"), "push", "origin", "main"])
     }
 
     /// The flake's address.
@@ -231,10 +236,19 @@ impl World {
         self.git(&["-C", &clone, "push", "-q", "origin", "deployments"]);
     }
 
-    /// Installs the hook as README says.
+    /// Installs the hook that publishes, as README says.
     pub(crate) fn install_hook(&self) {
-        let hook = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks/post-receive");
-        self.run("cp", &[hook.to_str().unwrap(), &self.at("fleet.git/hooks/post-receive")]).good();
+        self.install("post-receive");
+    }
+
+    /// Installs the hook that judges, as README says.
+    pub(crate) fn install_gate(&self) {
+        self.install("pre-receive");
+    }
+
+    fn install(&self, hook: &str) {
+        let file = Path::new(env!("CARGO_MANIFEST_DIR")).join("hooks").join(hook);
+        self.run("cp", &[file.to_str().unwrap(), &self.at(&format!("fleet.git/hooks/{hook}"))]).good();
         self.git(&["-C", &self.at("fleet.git"), "config", "clavel.config", &self.at("claveld.toml")]);
     }
 

@@ -30,7 +30,7 @@ complete -c claveld -n "__fish_claveld_needs_command" -s V -l version -d 'Print 
 complete -c claveld -n "__fish_claveld_needs_command" -f -a "run" -d 'Evaluate all sources and publish, whenever one changes, until told to stop'
 complete -c claveld -n "__fish_claveld_needs_command" -f -a "once" -d 'Evaluate all sources once and publish what changed'
 complete -c claveld -n "__fish_claveld_needs_command" -f -a "evaluate" -d 'Show what a flake gives, and publish nothing'
-complete -c claveld -n "__fish_claveld_needs_command" -f -a "hook" -d 'Be a git hook: evaluate and publish what was pushed, and tell the pusher'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "hook" -d 'Be a git hook: judge a push before it comes in, or evaluate and publish it afterwards, and tell the pusher'
 complete -c claveld -n "__fish_claveld_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c claveld -n "__fish_claveld_using_subcommand run" -l config -d 'The configuration' -r -F
 complete -c claveld -n "__fish_claveld_using_subcommand run" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
@@ -55,5 +55,5 @@ complete -c claveld -n "__fish_claveld_using_subcommand hook" -s h -l help -d 'P
 complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "run" -d 'Evaluate all sources and publish, whenever one changes, until told to stop'
 complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "once" -d 'Evaluate all sources once and publish what changed'
 complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "evaluate" -d 'Show what a flake gives, and publish nothing'
-complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "hook" -d 'Be a git hook: evaluate and publish what was pushed, and tell the pusher'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "hook" -d 'Be a git hook: judge a push before it comes in, or evaluate and publish it afterwards, and tell the pusher'
 complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -51,9 +51,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let source = Source::bare(arguments.flake.clone());
     let evaluation = {
         let board = Board::live();
-        evaluator
-            .evaluate(&source, None, SystemTime::now().into(), &|progress| board.advance(&source, &progress))
-            .await?
+        let progress = |progress| board.advance(&source, &progress);
+        evaluator.evaluate(&source, None, &source.flake, SystemTime::now().into(), &progress).await?
     };
     let Evaluation { found, work, .. } = &evaluation;
     if arguments.json {

@@ -45,9 +45,9 @@ enum Command {
         after_help = "Examples:\n  claveld evaluate .\n  claveld evaluate git+https://git.example.org/fleet?ref=main --json"
     )]
     Evaluate(evaluate::Arguments),
-    /// Be a git hook: evaluate and publish what was pushed, and tell the pusher.
+    /// Be a git hook: judge a push before it comes in, or evaluate and publish it afterwards, and tell the pusher.
     #[command(
-        after_help = "Example (hooks/post-receive in the flake's bare repository):\n  exec claveld hook post-receive --config /etc/clavel/claveld.toml"
+        after_help = "Examples (hooks/pre-receive and hooks/post-receive in the flake's bare repository):\n  exec claveld hook pre-receive --config /etc/clavel/claveld.toml\n  exec claveld hook post-receive --config /etc/clavel/claveld.toml"
     )]
     Hook(hook::Arguments),
 }
