@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 pub use agent::{AgentConfig, UnitConfig};
-pub use claveld::{ClaveldConfig, PublishConfig};
+pub use claveld::{ClaveldConfig, Moment, PublishConfig};
 
 use crate::model::Invalid;
 

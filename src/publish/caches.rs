@@ -1,0 +1,115 @@
+//! Asking the caches whether they have what is to be published: the deed behind `ready`.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::time::Duration;
+
+use tokio::task::JoinSet;
+
+use super::plan::{BranchState, Evaluated, Plan, PlanError, plan};
+use super::ready::{Answers, Held, Said, Unready, hold_back, questions};
+use crate::model::{Deployment, StorePath, Substituter, Timestamp};
+use crate::nix::{Nix, NixError};
+
+/// How many paths one process asks for. It asks for one after another.
+const PATHS_A_PROCESS: usize = 50;
+/// How many processes ask at a time. They wait for the network, not for this machine.
+const PROCESSES: usize = 8;
+/// How long one process may take.
+const DEADLINE: Duration = Duration::from_mins(2);
+
+/// Who asks the caches.
+#[derive(Debug)]
+pub(super) struct Caches {
+    nix: Nix,
+}
+
+/// Paths to ask one cache for in one process.
+type Batch = (Substituter, Vec<StorePath>);
+
+impl Caches {
+    pub(super) fn new() -> Self {
+        Self { nix: Nix::new(DEADLINE) }
+    }
+
+    /// Plans as `plan` does, with what is not in its cache yet held back. What is in `answers` is not asked again.
+    pub(super) async fn plan(
+        &self,
+        branch: &BranchState,
+        evaluated: &Evaluated<'_>,
+        answers: &mut Answers,
+        now: Timestamp,
+        validity: Duration,
+    ) -> Result<(Plan, Unready), PlanError> {
+        let whole = plan(branch, evaluated, &Held::default(), now, validity)?;
+        self.ask_for(&whole.deployments, answers).await;
+        let (held, unready) = hold_back(branch, &whole, answers);
+        let plan = if held.is_empty() { whole } else { plan(branch, evaluated, &held, now, validity)? };
+        Ok((plan, unready))
+    }
+
+    /// Asks until each of `deployments` is ready, or all of its caches were asked.
+    async fn ask_for(&self, deployments: &[Deployment], answers: &mut Answers) {
+        loop {
+            let questions = questions(deployments, answers);
+            if questions.is_empty() {
+                return;
+            }
+            self.ask(questions, answers).await;
+        }
+    }
+
+    /// Asks all of `questions`; each has an answer afterwards.
+    async fn ask(&self, questions: BTreeMap<Substituter, BTreeSet<StorePath>>, answers: &mut Answers) {
+        let mut open: VecDeque<Batch> = VecDeque::new();
+        for (cache, paths) in questions {
+            let paths: Vec<StorePath> = paths.into_iter().collect();
+            open.extend(paths.chunks(PATHS_A_PROCESS).map(|paths| (cache.clone(), paths.to_vec())));
+        }
+        // Whatever becomes of a process, what it was to ask for has an answer.
+        let lost = || Said::OutOfReach("asking it was broken off".to_owned());
+        answers.extend(open.iter().flat_map(|batch| said(batch, |_| lost())));
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < PROCESSES
+                && let Some(batch) = open.pop_front()
+            {
+                running.spawn(look_up(self.nix.clone(), batch));
+            }
+            match running.join_next().await {
+                None => return,
+                Some(Err(_aborted)) => {}
+                Some(Ok((batch, Ok(mut found)))) => {
+                    let told = |path: &StorePath| found.remove(path).map_or(Said::HasNot, Said::Has);
+                    answers.extend(said(&batch, told));
+                }
+                Some(Ok((batch, Err(error)))) => {
+                    let why = in_one_line(&error);
+                    answers.extend(said(&batch, |_| Said::OutOfReach(why.clone())));
+                    // A cache that is down makes nobody wait for each of its batches.
+                    let (same, others): (VecDeque<Batch>, _) =
+                        open.into_iter().partition(|(cache, _)| *cache == batch.0);
+                    open = others;
+                    answers.extend(same.iter().flat_map(|batch| said(batch, |_| Said::OutOfReach(why.clone()))));
+                }
+            }
+        }
+    }
+}
+
+type Found = BTreeMap<StorePath, crate::nix::CacheEntry>;
+
+async fn look_up(nix: Nix, batch: Batch) -> (Batch, Result<Found, NixError>) {
+    let found = nix.look_up_all(&batch.0, &batch.1).await;
+    (batch, found)
+}
+
+/// What is said of each path of a batch.
+fn said((cache, paths): &Batch, mut told: impl FnMut(&StorePath) -> Said) -> Vec<((Substituter, StorePath), Said)> {
+    paths.iter().map(|path| ((cache.clone(), path.clone()), told(path))).collect()
+}
+
+fn in_one_line(error: &NixError) -> String {
+    let message = error.message();
+    let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
+    line.trim().trim_start_matches("error: ").to_owned()
+}
