@@ -126,8 +126,25 @@ fn a_cache_that_is_out_of_reach_is_told_and_another_will_do() {
     let said = world.publish().good();
     assert!(said.contains("deployments/web-1.json  new, revision 1"), "{said}");
     let line = said.lines().find(|line| line.starts_with("web-2: waits")).unwrap();
-    assert!(line.contains("http://127.0.0.1:1 (out of reach: unable to download "), "{line}");
+    assert!(line.contains("http://127.0.0.1:1 (cannot be asked: unable to download "), "{line}");
     assert!(line.ends_with(&format!(", or in {here} (not there yet)")), "{line}");
+}
+
+#[test]
+fn one_bad_answer_of_a_cache_spoils_no_other() {
+    let world = waiting("");
+    world.build(&["web-1", "web-2", "router-1"]);
+    let bad = world.claveld(&["evaluate", &world.flake(), "--json"]).json()["deployments"][1].clone();
+    assert_eq!(bad["name"], "web-1");
+    let path = bad["specification"]["template"]["narId"].as_str().unwrap();
+    let hash = path["/nix/store/".len()..].split('-').next().unwrap();
+    world.write_file(&format!("cache/{hash}.narinfo"), "this is no narinfo\n");
+    let said = world.publish().good();
+    assert!(
+        said.contains("deployments/web-2.json     new") && said.contains("deployments/router-1.json  new"),
+        "{said}"
+    );
+    assert!(said.contains("web-1: waits for ") && said.contains("(cannot be asked: NAR info file "), "{said}");
 }
 
 #[test]

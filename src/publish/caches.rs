@@ -14,6 +14,8 @@ use crate::nix::{Nix, NixError};
 const PATHS_A_PROCESS: usize = 50;
 /// How many processes ask at a time. They wait for the network, not for this machine.
 const PROCESSES: usize = 8;
+/// How many processes may fail before a cache counts as down: enough to find some bad answers by halving a batch.
+const FAILURES_A_CACHE: usize = 24;
 /// How long one process may take.
 const DEADLINE: Duration = Duration::from_mins(2);
 
@@ -68,7 +70,7 @@ impl Caches {
         // Whatever becomes of a process, what it was to ask for has an answer.
         let lost = || Said::OutOfReach("asking it was broken off".to_owned());
         answers.extend(open.iter().flat_map(|batch| said(batch, |_| lost())));
-        let mut running = JoinSet::new();
+        let (mut running, mut failures) = (JoinSet::new(), BTreeMap::<Substituter, usize>::new());
         loop {
             while running.len() < PROCESSES
                 && let Some(batch) = open.pop_front()
@@ -83,17 +85,31 @@ impl Caches {
                     answers.extend(said(&batch, told));
                 }
                 Some(Ok((batch, Err(error)))) => {
-                    let why = in_one_line(&error);
-                    answers.extend(said(&batch, |_| Said::OutOfReach(why.clone())));
-                    // A cache that is down makes nobody wait for each of its batches.
-                    let (same, others): (VecDeque<Batch>, _) =
-                        open.into_iter().partition(|(cache, _)| *cache == batch.0);
-                    open = others;
-                    answers.extend(same.iter().flat_map(|batch| said(batch, |_| Said::OutOfReach(why.clone()))));
+                    let failed = failures.entry(batch.0.clone()).or_default();
+                    *failed += 1;
+                    let out_of_reach = |batch: &Batch| said(batch, |_| Said::OutOfReach(in_one_line(&error)));
+                    answers.extend(out_of_reach(&batch));
+                    if *failed < FAILURES_A_CACHE {
+                        open.extend(halves(batch));
+                    } else {
+                        let is_same = |open: &Batch| open.0 == batch.0;
+                        answers.extend(open.iter().filter(|open| is_same(open)).flat_map(out_of_reach));
+                        open.retain(|open| !is_same(open));
+                    }
                 }
             }
         }
     }
+}
+
+/// Both halves of a batch; none of one that has a single path. One bad answer spoils those of its whole batch.
+fn halves((cache, paths): Batch) -> Vec<Batch> {
+    let (left, right) = paths.split_at(paths.len() / 2);
+    [left, right]
+        .into_iter()
+        .filter(|half| paths.len() > 1 && !half.is_empty())
+        .map(|half| (cache.clone(), half.to_vec()))
+        .collect()
 }
 
 type Found = BTreeMap<StorePath, crate::nix::CacheEntry>;

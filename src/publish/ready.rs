@@ -267,7 +267,7 @@ impl fmt::Display for CacheState {
             Lack::SignedByOthers(signers) => {
                 write!(f, "there, but signed by none of its keys; it is signed by {}", signers.join(", "))?;
             }
-            Lack::OutOfReach(why) => write!(f, "out of reach: {why}")?,
+            Lack::OutOfReach(why) => write!(f, "cannot be asked: {why}")?,
             Lack::NotAsked => write!(f, "not asked")?,
         }
         write!(f, ")")

@@ -146,7 +146,7 @@ fn what_is_waited_for_is_told_with_what_each_cache_said() {
         waiting.to_string(),
         format!(
             "web-1: waits for {SIGNED} in {CACHE} (there, but signed by none of its keys; it is signed by c-1), or in \
-             https://down.example.org (out of reach: no route), or in ssh://builder (not asked)"
+             https://down.example.org (cannot be asked: no route), or in ssh://builder (not asked)"
         )
     );
 }
