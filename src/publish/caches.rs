@@ -87,7 +87,7 @@ impl Caches {
                 Some(Ok((batch, Err(error)))) => {
                     let failed = failures.entry(batch.0.clone()).or_default();
                     *failed += 1;
-                    let out_of_reach = |batch: &Batch| said(batch, |_| Said::OutOfReach(in_one_line(&error)));
+                    let out_of_reach = |batch: &Batch| said(batch, |_| Said::OutOfReach(reason(&error.message())));
                     answers.extend(out_of_reach(&batch));
                     if *failed < FAILURES_A_CACHE {
                         open.extend(halves(batch));
@@ -124,8 +124,51 @@ fn said((cache, paths): &Batch, mut told: impl FnMut(&StorePath) -> Said) -> Vec
     paths.iter().map(|path| ((cache.clone(), path.clone()), told(path))).collect()
 }
 
-fn in_one_line(error: &NixError) -> String {
-    let message = error.message();
+/// Nix's own reason for a failure, without the rest of its words.
+fn reason(message: &str) -> String {
     let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
-    line.trim().trim_start_matches("error: ").to_owned()
+    let line = line.trim().trim_start_matches("error: ");
+    // Nix 2.8 says this where one of its threads failed before another was given its work: the true reason is lost.
+    let lost = line.starts_with("cannot enqueue a work item");
+    if lost { "Nix does not say why".to_owned() } else { line.to_owned() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_failed_batch_is_asked_for_in_halves_down_to_a_single_path() {
+        let paths: Vec<StorePath> = ["a", "b", "c"]
+            .iter()
+            .map(|name| format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{name}").parse().unwrap())
+            .collect();
+        let cache: Substituter = "https://cache.example.org".parse().unwrap();
+        let [left, right] = &halves((cache.clone(), paths.clone()))[..] else { panic!() };
+        assert_eq!([&left.1[..], &right.1[..]].concat(), paths);
+        assert!(!left.1.is_empty() && !right.1.is_empty());
+        assert_eq!(halves((cache, paths[..1].to_vec())), []);
+    }
+
+    #[test]
+    fn a_reason_is_one_line() {
+        assert_eq!(reason("error: unable to download 'x'\n\n  at y\n"), "unable to download 'x'");
+        assert_eq!(reason("error: cannot enqueue a work item while …"), "Nix does not say why");
+    }
+
+    /// What comes of asking a cache that nobody serves for as many paths.
+    async fn asked_for(count: u32) -> Answers {
+        let path = |n: u32| format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x{n}").parse().unwrap();
+        let cache: Substituter = "http://127.0.0.1:1".parse().unwrap();
+        let mut answers = Answers::new();
+        Caches::new().ask(BTreeMap::from([(cache, (0..count).map(path).collect())]), &mut answers).await;
+        answers
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn each_path_has_an_answer_though_the_cache_is_down() {
+        let answers = asked_for(2000).await;
+        assert_eq!(answers.len(), 2000);
+        assert!(answers.values().all(|said| matches!(said, Said::OutOfReach(why) if !why.contains("broken off"))));
+    }
 }
