@@ -19,3 +19,4 @@ mod one_push;
 mod publish;
 mod support;
 mod transports;
+mod wait_for_cache;

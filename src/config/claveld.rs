@@ -58,6 +58,17 @@ pub struct PublishConfig {
     pub state_directory: PathBuf,
     /// What git runs in place of `ssh`.
     pub ssh_command: Option<String>,
+    /// When a deployment is published.
+    pub moment: Moment,
+}
+
+/// When a deployment is published.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Moment {
+    /// As soon as it is evaluated. The agents wait for their caches.
+    Evaluated,
+    /// When one of its caches has it, signed by one of its keys.
+    InItsCache,
 }
 
 #[derive(Deserialize)]
@@ -81,6 +92,8 @@ struct PublishTable {
     secret_key_file: PathBuf,
     expires_after: Option<Span>,
     ssh_command: Option<String>,
+    #[serde(default)]
+    wait_for_cache: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -157,6 +170,7 @@ impl Written for File {
                 validity,
                 state_directory,
                 ssh_command: self.publish.ssh_command,
+                moment: if self.publish.wait_for_cache { Moment::InItsCache } else { Moment::Evaluated },
             },
             poll_interval: self.watch.poll.map_or(MINUTE, |span| span.0),
         })
@@ -235,6 +249,7 @@ mod tests {
             "secret-key-file",
             "expires-after",
             "ssh-command",
+            "wait-for-cache",
             "timeout",
             "processes",
             "memory",

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 pub use agent::{AgentConfig, UnitConfig};
-pub use claveld::{ClaveldConfig, EvaluateConfig, PublishConfig};
+pub use claveld::{ClaveldConfig, EvaluateConfig, Moment, PublishConfig};
 
 use crate::model::Invalid;
 

@@ -1,5 +1,6 @@
 //! Stores: fetching a path from its caches, asking a cache for it, setting a profile.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use nix_derivation::nixbase32;
@@ -7,7 +8,7 @@ use nix_narinfo::{NarInfoSignature, TrustedPublicKey};
 use serde::Deserialize;
 
 use super::{Nix, NixError, Voice};
-use crate::model::{NarHash, NarTemplateSpecification, PublicKey, StorePath, Substituter};
+use crate::model::{Invalid, NarHash, NarTemplateSpecification, PublicKey, StorePath, Substituter};
 
 /// What a cache says of a path it has.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -53,18 +54,39 @@ impl Nix {
 
     /// What `cache` says of `path`; `None` when it does not have it.
     pub async fn look_up(&self, cache: &Substituter, path: &StorePath) -> Result<Option<CacheEntry>, NixError> {
-        let act = || format!("ask {cache} for {path}");
+        let mut found = self.look_up_all(cache, std::slice::from_ref(path)).await?;
+        Ok(found.remove(path))
+    }
+
+    /// What `cache` says of those of `paths` that it has.
+    pub async fn look_up_all(
+        &self,
+        cache: &Substituter,
+        paths: &[StorePath],
+    ) -> Result<BTreeMap<StorePath, CacheEntry>, NixError> {
+        let act = || match paths {
+            [path] => format!("ask {cache} for {path}"),
+            _ => format!("ask {cache} for {} paths", paths.len()),
+        };
         // The question is for the cache; a store of our own must not answer it.
         let nix = Self { store: None, ..self.clone() };
         let run = nix
             .nix(&["path-info", "--json", "--store", cache.as_str()])
-            .args(["--option", "narinfo-cache-negative-ttl", "0"])
-            .arg(path.to_string())
+            // What it said before is not the answer: a path may have come, or have been signed by another key.
+            .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"])
+            // Whoever asks will ask again; nobody waits for a cache that is down.
+            .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"])
+            .args(paths.iter().map(ToString::to_string))
             .run();
         let output = run.await.map_err(|source| NixError::Failed { act: act(), source })?;
-        let unexpected = |error: serde_json::Error| NixError::Unexpected { act: act(), why: error.to_string() };
-        let all: PathInfo = serde_json::from_slice(&output.stdout).map_err(unexpected)?;
-        all.first().map(serde_json::from_value).transpose().map_err(unexpected)
+        let unexpected = |why: String| NixError::Unexpected { act: act(), why };
+        let all: PathInfo = serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
+        let entry = |(path, value): (String, serde_json::Value)| {
+            let path = path.parse().map_err(|error: Invalid| unexpected(error.to_string()))?;
+            let entry = serde_json::from_value(value).map_err(|error| unexpected(error.to_string()))?;
+            Ok((path, entry))
+        };
+        all.present().map(entry).collect()
     }
 
     /// Makes `path` the newest generation of `profile`.
@@ -88,12 +110,15 @@ enum PathInfo {
 }
 
 impl PathInfo {
-    fn first(self) -> Option<serde_json::Value> {
-        let first = match self {
-            Self::List(list) => list.into_iter().next(),
-            Self::Map(map) => map.into_iter().next().map(|(_, value)| value),
+    /// Each path that is there, and what is said of it.
+    fn present(self) -> impl Iterator<Item = (String, serde_json::Value)> {
+        let all: Vec<_> = match self {
+            Self::List(list) => {
+                list.into_iter().map(|entry| (entry["path"].as_str().unwrap_or_default().to_owned(), entry)).collect()
+            }
+            Self::Map(map) => map.into_iter().collect(),
         };
-        first.filter(|entry| !entry.is_null() && entry["valid"] != serde_json::Value::Bool(false))
+        all.into_iter().filter(|(_, entry)| !entry.is_null() && entry["valid"] != serde_json::Value::Bool(false))
     }
 }
 
@@ -130,7 +155,7 @@ mod tests {
 
     fn entry(json: &str) -> Option<CacheEntry> {
         let all: PathInfo = serde_json::from_str(json).unwrap();
-        all.first().map(|value| serde_json::from_value(value).unwrap())
+        all.present().next().map(|(_, value)| serde_json::from_value(value).unwrap())
     }
 
     #[test]
@@ -146,8 +171,9 @@ mod tests {
     }
 
     #[test]
-    fn both_shapes_of_an_absent_path_are_known() {
+    fn every_shape_of_an_absent_path_is_known() {
         assert_eq!(entry("[]"), None);
+        assert_eq!(entry(r#"[{"path":"/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x","valid":false}]"#), None);
         assert_eq!(entry(r#"{"/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x":null}"#), None);
     }
 

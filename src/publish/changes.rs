@@ -4,6 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::ready::Unready;
 use crate::model::{DocumentPath, Folder, IndexVersion, Revision, SourceRevision};
 
 /// One document that a publication changes.
@@ -54,6 +55,9 @@ pub struct Report {
     pub changes: Vec<Change>,
     /// The names that two sources claim.
     pub conflicts: Vec<Conflict>,
+    /// The deployments that are not published yet, since no cache has them.
+    #[serde(flatten)]
+    pub unready: Unready,
     /// The version of the index now.
     pub version: IndexVersion,
     /// The commit that was made; none where nothing had to be written.

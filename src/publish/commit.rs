@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
+use super::caches::Caches;
 use super::changes::{Report, commit_message};
 use super::plan::{BranchState, Evaluated, Existing, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::readme::readme;
-use crate::config::PublishConfig;
+use super::ready::{Answers, Held, Unready};
+use crate::config::{Moment, PublishConfig};
 use crate::model::{
     Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Kind, Map, Name, Schema, Specification,
     Timestamp,
@@ -80,6 +82,8 @@ pub struct Publisher<'a> {
     config: &'a PublishConfig,
     key: SecretKey,
     authority: Authority,
+    /// Who asks the caches; nobody where nothing waits for them.
+    caches: Option<Caches>,
 }
 
 /// What became of one try.
@@ -93,13 +97,18 @@ impl<'a> Publisher<'a> {
     pub fn new(config: &'a PublishConfig) -> Result<Self, PublishError> {
         let key = SecretKey::read(&config.secret_key_file)?;
         let authority = Authority::any_of(&[key.public()])?;
-        Ok(Self { config, key, authority })
+        let caches = match config.moment {
+            Moment::Evaluated => None,
+            Moment::InItsCache => Some(Caches::new()),
+        };
+        Ok(Self { config, key, authority, caches })
     }
 
     /// Brings the branch up to what was evaluated.
     pub(super) async fn publish(&self, evaluated: &Evaluated<'_>) -> Result<Report, PublishError> {
+        let mut answers = Answers::new();
         for _ in 0..TRIES {
-            if let Attempt::Done(report) = self.attempt(evaluated).await? {
+            if let Attempt::Done(report) = self.attempt(evaluated, &mut answers).await? {
                 return Ok(report);
             }
         }
@@ -109,7 +118,7 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    async fn attempt(&self, evaluated: &Evaluated<'_>) -> Result<Attempt, PublishError> {
+    async fn attempt(&self, evaluated: &Evaluated<'_>, answers: &mut Answers) -> Result<Attempt, PublishError> {
         let here = self.config.repository.local_path();
         let repository = match &here {
             Some(path) => Repository::open(path)?,
@@ -121,9 +130,13 @@ impl<'a> Publisher<'a> {
         let snapshot = snapshot.map_err(|error| self.refused(error.into()))?;
         let branch = snapshot.as_ref().map(|s| self.read(s)).transpose().map_err(|error| self.refused(error))?;
         let branch = branch.unwrap_or_default();
-        let plan = plan(&branch, evaluated, now.into(), self.config.validity)?;
+        let validity = self.config.validity;
+        let (plan, unready) = match &self.caches {
+            Some(caches) => caches.plan(&branch, evaluated, answers, now.into(), validity).await?,
+            None => (plan(&branch, evaluated, &Held::default(), now.into(), validity)?, Unready::default()),
+        };
         let IndexPlan::Write(version) = plan.index else {
-            return Ok(Attempt::Done(report(plan, None)));
+            return Ok(Attempt::Done(report(plan, unready, None)));
         };
         let changes = self.files(&plan, &branch, version, now.into())?;
         let message = commit_message(&plan.changes, version, &sources(evaluated));
@@ -148,7 +161,7 @@ impl<'a> Publisher<'a> {
                 Err(error) => return Err(error.into()),
             }
         }
-        Ok(Attempt::Done(report(plan, Some(commit))))
+        Ok(Attempt::Done(report(plan, unready, Some(commit))))
     }
 
     /// A copy of a repository elsewhere, whose branch is where it is there.
@@ -318,10 +331,10 @@ fn sources(evaluated: &Evaluated<'_>) -> Vec<(String, Option<crate::model::Sourc
     evaluations.map(|e| (e.source.flake.to_string(), e.source.revision.clone())).collect()
 }
 
-fn report(plan: Plan, commit: Option<CommitId>) -> Report {
+fn report(plan: Plan, unready: Unready, commit: Option<CommitId>) -> Report {
     let version = match plan.index {
         IndexPlan::Keep(version) | IndexPlan::Write(version) => version,
     };
     let commit = commit.map(|commit| commit.to_string());
-    Report { changes: plan.changes, conflicts: plan.conflicts, version, commit }
+    Report { changes: plan.changes, conflicts: plan.conflicts, unready, version, commit }
 }

@@ -1,15 +1,18 @@
 //! What to write when an evaluation ends, writing it, and what starts an evaluation.
 //!
 //! `plan` decides, from the branch as it is and what was evaluated, which documents change: pure. `commit` signs the
-//! plan and puts it on the branch, and decides again when somebody else was faster. `hook` and `watch` say when. `gate`
+//! plan and puts it on the branch, and decides again when somebody else was faster. Where deployments wait for their
+//! caches, `caches` asks these, and `ready` decides what is held back: pure. `hook` and `watch` say when. `gate`
 //! judges a push before git takes it in, and publishes nothing.
 
+mod caches;
 mod changes;
 mod commit;
 mod gate;
 mod hook;
 mod plan;
 mod readme;
+mod ready;
 mod round;
 mod watch;
 
@@ -17,5 +20,6 @@ pub use changes::{Change, Conflict, Report};
 pub use commit::{PublishError, Publisher};
 pub use gate::{Gate, GateError, Judgement, Push};
 pub use hook::{HookError, PushedRef, PushedSource, pushed_refs, pushed_sources};
+pub use ready::{Awaited, CacheState, Hopeless, Lack, Missing, Unready, Waiting};
 pub use round::{Announcement, Outcome, Round, SourceFailure, Target};
 pub use watch::{Trigger, WatchError, Watcher};

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::changes::{Change, Conflict};
+use super::ready::Held;
 use crate::evaluate::{Evaluation, Failure};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, Index, IndexVersion,
@@ -86,17 +87,19 @@ pub enum PlanError {
     },
 }
 
-/// Decides what to write at `now`, where an index is to be believed for `validity`.
+/// Decides what to write at `now`, where an index is to be believed for `validity` and what is `held` stays as it is.
 pub(super) fn plan(
     branch: &BranchState,
     evaluated: &Evaluated<'_>,
+    held: &Held,
     now: Timestamp,
     validity: Duration,
 ) -> Result<Plan, PlanError> {
     let mut planner = Planner { branch, evaluated, changes: Vec::new(), conflicts: Vec::new() };
-    let agents = planner.documents(&branch.agents, |evaluation| &evaluation.found.agents)?;
-    let deployments = planner.documents(&branch.deployments, |evaluation| &evaluation.found.deployments)?;
-    let units = planner.documents(&branch.units, |evaluation| &evaluation.found.units)?;
+    let agents = planner.documents(&branch.agents, &held.agents, |evaluation| &evaluation.found.agents)?;
+    let deployments =
+        planner.documents(&branch.deployments, &held.deployments, |evaluation| &evaluation.found.deployments)?;
+    let units = planner.documents(&branch.units, &held.units, |evaluation| &evaluation.found.units)?;
     let Planner { mut changes, mut conflicts, .. } = planner;
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     conflicts.sort();
@@ -134,6 +137,7 @@ impl<'a> Planner<'a> {
     fn documents<S: Specification + 'a>(
         &mut self,
         existing: &Existing<S>,
+        held: &BTreeSet<Name>,
         drafts: impl Fn(&'a Evaluation) -> &'a [Draft<S>],
     ) -> Result<Vec<Document<S>>, PlanError> {
         let mut claims: BTreeMap<String, Vec<Claim<'a, S>>> = BTreeMap::new();
@@ -150,13 +154,16 @@ impl<'a> Planner<'a> {
             if let Some(conflict) = self.conflict(claims, holder) {
                 self.conflicts.push(conflict);
                 contested.insert(folded.clone());
-            } else if let [(_, draft), ..] = claims[..] {
+            } else if let [(_, draft), ..] = claims[..]
+                && !held.contains(&draft.name)
+            {
                 written.extend(self.document(existing.get(&draft.name), draft)?);
             }
         }
         for (name, document) in existing {
             let claimed = claims.get(&name.folded()).is_some_and(|claims| claims.iter().any(|(_, d)| d.name == *name));
-            if !claimed && !contested.contains(&name.folded()) && self.is_withdrawn(document) {
+            let stays = claimed || contested.contains(&name.folded()) || held.contains(name);
+            if !stays && self.is_withdrawn(document) {
                 let from = Some(document.revision());
                 let path = DocumentPath::new(S::FOLDER, name.clone());
                 self.changes.push(Change { path, from, to: None, mended: false });

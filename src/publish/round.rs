@@ -66,12 +66,13 @@ impl Outcome {
         self.evaluations.iter().flat_map(|evaluation| evaluation.work.differences.iter().map(String::as_str))
     }
 
-    /// Whether everything that was asked for is on the branch now.
+    /// Whether everything that was asked for is on the branch now, or will be when a cache has it.
     pub fn is_whole(&self) -> bool {
-        self.broken_sources.is_empty()
-            && self.report.conflicts.is_empty()
-            && self.failures().next().is_none()
-            && self.differences().next().is_none()
+        let Report { conflicts, unready, .. } = &self.report;
+        let all_evaluated = self.broken_sources.is_empty() && self.failures().next().is_none();
+        let as_remembered = self.differences().next().is_none();
+        // What waits is on its way, and is no failure.
+        all_evaluated && as_remembered && conflicts.is_empty() && unready.hopeless.is_empty()
     }
 }
 
@@ -130,12 +131,23 @@ impl<'a> Round<'a> {
     ) -> Result<Outcome, PublishError> {
         let (evaluations, broken_sources) = evaluated(&self.evaluator, targets, announce).await;
         announce(Announcement::Publishing);
-        let configured: Vec<FlakeReference> = self.config.sources.iter().map(|source| source.flake.clone()).collect();
+        let configured = self.configured();
         let every_source = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));
         let strays = if every_source { Strays::Go } else { Strays::Stay };
         let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays };
         let report = self.publisher.publish(&evaluated).await?;
         Ok(Outcome { evaluations, broken_sources, report })
+    }
+
+    /// Publishes what of `known` waited for a cache that has it now. Nothing is evaluated.
+    pub async fn publish_again(&self, known: &[Evaluation]) -> Result<Report, PublishError> {
+        let configured = self.configured();
+        let evaluated = Evaluated { configured: &configured, evaluations: known, strays: Strays::Stay };
+        self.publisher.publish(&evaluated).await
+    }
+
+    fn configured(&self) -> Vec<FlakeReference> {
+        self.config.sources.iter().map(|source| source.flake.clone()).collect()
     }
 
     /// Those sources that have another content than `known` says, or whose content cannot be told.

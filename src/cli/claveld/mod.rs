@@ -21,7 +21,7 @@ use super::Exit;
     name = "claveld",
     version,
     about = "Evaluates Nix flakes and publishes what each machine should run as signed documents on a git branch",
-    after_help = "Exit codes: 0 done; 1 something in a source is broken, the rest was done; 2 usage; 3 configuration or \
+    after_help = "Exit codes: 0 done, or waiting for a cache; 1 something in a source is broken, the rest was done; 2 usage; 3 configuration or \
                   key; 4 repository; 5 a branch that is not to be believed; 8 this machine."
 )]
 pub struct Arguments {

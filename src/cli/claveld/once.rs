@@ -86,6 +86,7 @@ pub(super) fn report(report: &Report) -> Vec<String> {
         )),
         (None, _) => lines.push(format!("nothing changed (index version {})", report.version)),
     }
+    lines.extend(report.unready.waiting.iter().map(ToString::to_string));
     lines
 }
 
@@ -98,6 +99,9 @@ pub(super) fn trouble(outcome: &Outcome) {
     }
     for conflict in &outcome.report.conflicts {
         error(conflict);
+    }
+    for hopeless in &outcome.report.unready.hopeless {
+        error(hopeless);
     }
 }
 

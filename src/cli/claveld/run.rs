@@ -1,5 +1,7 @@
 //! `claveld run`
 
+use std::collections::BTreeSet;
+
 use tokio::time::Instant;
 
 use super::once::{announced, report, told_reasons, trouble};
@@ -22,12 +24,18 @@ pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
 async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
     let mut watcher = Watcher::new(&config.sources).map_err(error).ok();
     let mut known: Vec<Evaluation> = Vec::new();
+    let mut waiting = Waiting::new();
     let mut targets = round.all();
     let mut written = None;
     loop {
+        if !waiting.is_empty() {
+            let is_target = |known: &&Evaluation| targets.iter().any(|t| t.source.flake == known.source.flake);
+            let unchanged: Vec<Evaluation> = known.iter().filter(|known| !is_target(known)).cloned().collect();
+            waiting = look_again(round, &unchanged, waiting).await;
+        }
         let due = written.is_none_or(|at: Instant| at.elapsed() > config.publish.validity / 2);
         if due || !targets.is_empty() {
-            written = published(round, &targets, &mut known).await.or(written);
+            written = published(round, &targets, &mut known, &mut waiting).await.or(written);
         }
         match &mut watcher {
             Some(watcher) => drop(watcher.next(config.poll_interval).await),
@@ -37,8 +45,35 @@ async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
     }
 }
 
+/// What was said of each deployment that waits for a cache.
+type Waiting = BTreeSet<String>;
+
+/// Publishes what waited for a cache that has it now, and says what has changed for the rest. What waits still.
+async fn look_again(round: &Round<'_>, known: &[Evaluation], waiting: Waiting) -> Waiting {
+    match round.publish_again(known).await {
+        Ok(published) => {
+            let still: Waiting = published.unready.waiting.iter().map(ToString::to_string).collect();
+            if published.commit.is_some() {
+                report(&published).into_iter().for_each(output::remark);
+            } else {
+                still.difference(&waiting).for_each(output::remark);
+            }
+            still
+        }
+        Err(unpublished) => {
+            error(&unpublished);
+            waiting
+        }
+    }
+}
+
 /// One round; when it wrote or found the branch in order.
-async fn published(round: &Round<'_>, targets: &[Target<'_>], known: &mut Vec<Evaluation>) -> Option<Instant> {
+async fn published(
+    round: &Round<'_>,
+    targets: &[Target<'_>],
+    known: &mut Vec<Evaluation>,
+    waiting: &mut Waiting,
+) -> Option<Instant> {
     let board = Board::lines();
     let outcome = round.run(targets, &|announcement| announced(&board, &announcement)).await;
     match outcome {
@@ -48,6 +83,7 @@ async fn published(round: &Round<'_>, targets: &[Target<'_>], known: &mut Vec<Ev
                 output::remark(line);
             }
             trouble(&outcome);
+            waiting.extend(outcome.report.unready.waiting.iter().map(ToString::to_string));
             let Outcome { evaluations, .. } = outcome;
             known.retain(|known| evaluations.iter().all(|new| new.source.flake != known.source.flake));
             known.extend(evaluations);

@@ -84,7 +84,7 @@ fn branch(units: &[(Draft<UnitSpecification>, u64)], tombstones: &[(&str, u64)])
 
 fn planned(branch: &BranchState, configured: &[&str], evaluations: &[Evaluation], strays: Strays) -> Plan {
     let configured: Vec<FlakeReference> = configured.iter().map(|name| flake(name)).collect();
-    plan(branch, &Evaluated { configured: &configured, evaluations, strays }, now(), 7 * DAY).unwrap()
+    plan(branch, &Evaluated { configured: &configured, evaluations, strays }, &Held::default(), now(), 7 * DAY).unwrap()
 }
 
 fn told(plan: &Plan) -> Vec<String> {

@@ -1,0 +1,289 @@
+//! What may be published already, where deployments wait for their caches. No I/O: the plan and what the caches said go
+//! in; what is held back, and why, comes out.
+//!
+//! A deployment that waits stays on the branch as it is, and what is on the branch has to fit together meanwhile:
+//! 1. the unit of what runs there stays as it is too, and is not withdrawn;
+//! 2. another deployment to a unit that stays waits with it;
+//! 3. an agent that would get or lose a deployment that waits stays as it is: none is to name what is not there yet, or to
+//!    run on another machine what was meant for this one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+
+use serde::Serialize;
+
+use super::plan::{BranchState, ExistingDocument, Plan};
+use crate::model::{AgentSpecification, Deployment, Folder, Name, NarTemplateSpecification, StorePath, Substituter};
+use crate::nix::CacheEntry;
+
+/// What one cache said of one path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Said {
+    /// It has it.
+    Has(CacheEntry),
+    /// It does not have it.
+    HasNot,
+    /// It could not be asked.
+    OutOfReach(String),
+}
+
+/// What the caches said.
+pub(super) type Answers = BTreeMap<(Substituter, StorePath), Said>;
+
+/// Names of documents that stay on the branch as they are.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Held {
+    pub(super) deployments: BTreeSet<Name>,
+    pub(super) units: BTreeSet<Name>,
+    pub(super) agents: BTreeSet<Name>,
+}
+
+/// The deployments that are not published yet.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+pub struct Unready {
+    /// Those that will be when a cache has them.
+    pub waiting: Vec<Waiting>,
+    /// Those that no cache can ever make ready.
+    pub hopeless: Vec<Hopeless>,
+}
+
+/// A deployment that waits.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Waiting {
+    /// The deployment.
+    pub name: Name,
+    /// What for.
+    #[serde(flatten)]
+    pub awaited: Awaited,
+}
+
+/// What a deployment waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Awaited {
+    /// For a cache to have its path.
+    Cache {
+        /// The path.
+        path: StorePath,
+        /// What each of its caches said.
+        caches: Vec<CacheState>,
+    },
+    /// For another deployment to its unit, since the unit changes with both.
+    Unit {
+        /// The unit.
+        unit: Name,
+    },
+}
+
+/// A cache that does not make a deployment ready, and why.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct CacheState {
+    /// The cache.
+    pub cache: Substituter,
+    /// Why.
+    pub state: Lack,
+}
+
+/// Why a cache does not make a deployment ready.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Lack {
+    /// It does not have the path.
+    NotThere,
+    /// It has the path, and none of the deployment's keys signed it.
+    SignedByOthers(Vec<String>),
+    /// It could not be asked, for this reason.
+    OutOfReach(String),
+    /// It is of a kind that is not asked.
+    NotAsked,
+}
+
+/// A deployment that would wait for ever.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Hopeless {
+    /// The deployment.
+    pub name: Name,
+    /// What it lacks.
+    pub lack: Missing,
+}
+
+/// What a deployment lacks that could be waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Missing {
+    /// A cache.
+    Cache,
+    /// A key.
+    Key,
+    /// A cache that can be asked.
+    CacheToAsk,
+}
+
+/// Whether a deployment may be published.
+#[derive(Debug, PartialEq, Eq)]
+enum Readiness {
+    Ready,
+    Waits(Awaited),
+    Hopeless(Missing),
+}
+
+/// The caches of `template` that are asked: plain files, here or over HTTP. A machine to log in to is none.
+fn asked(template: &NarTemplateSpecification) -> impl Iterator<Item = &Substituter> {
+    template.substituters.iter().filter(|cache| is_asked(cache))
+}
+
+fn is_asked(cache: &Substituter) -> bool {
+    ["https://", "http://", "file://"].iter().any(|scheme| cache.as_str().starts_with(scheme))
+}
+
+fn readiness(template: &NarTemplateSpecification, answers: &Answers) -> Readiness {
+    let (path, keys) = (&template.nar_id, &template.substituters_public_keys);
+    match (asked(template).next(), keys.is_empty(), template.substituters.is_empty()) {
+        (_, _, true) => return Readiness::Hopeless(Missing::Cache),
+        (_, true, _) => return Readiness::Hopeless(Missing::Key),
+        (None, _, _) => return Readiness::Hopeless(Missing::CacheToAsk),
+        (Some(_), false, false) => {}
+    }
+    let mut caches = Vec::new();
+    for cache in template.substituters.iter() {
+        let state = match answers.get(&(cache.clone(), path.clone())) {
+            Some(Said::Has(entry)) if entry.is_signed_by(path, keys) => return Readiness::Ready,
+            Some(Said::Has(entry)) => {
+                Lack::SignedByOthers(entry.signers().into_iter().map(ToOwned::to_owned).collect())
+            }
+            Some(Said::HasNot) => Lack::NotThere,
+            Some(Said::OutOfReach(why)) => Lack::OutOfReach(why.clone()),
+            None => Lack::NotAsked,
+        };
+        caches.push(CacheState { cache: cache.clone(), state });
+    }
+    Readiness::Waits(Awaited::Cache { path: path.clone(), caches })
+}
+
+/// What to ask of which cache next: of each deployment that is not ready yet, the first of its caches that nobody asked.
+pub(super) fn questions(deployments: &[Deployment], answers: &Answers) -> BTreeMap<Substituter, BTreeSet<StorePath>> {
+    let mut questions: BTreeMap<Substituter, BTreeSet<StorePath>> = BTreeMap::new();
+    for template in deployments.iter().map(|deployment| &deployment.specification.template) {
+        let is_open = |cache: &&Substituter| !answers.contains_key(&((*cache).clone(), template.nar_id.clone()));
+        if let Readiness::Waits(_) = readiness(template, answers)
+            && let Some(cache) = asked(template).find(is_open)
+        {
+            questions.entry(cache.clone()).or_default().insert(template.nar_id.clone());
+        }
+    }
+    questions
+}
+
+/// What of `plan` is held back, and which deployments are not ready.
+pub(super) fn hold_back(branch: &BranchState, plan: &Plan, answers: &Answers) -> (Held, Unready) {
+    let mut unready = Unready::default();
+    let mut held = Held::default();
+    for Deployment { name, specification, .. } in &plan.deployments {
+        match readiness(&specification.template, answers) {
+            Readiness::Ready => continue,
+            Readiness::Waits(awaited) => unready.waiting.push(Waiting { name: name.clone(), awaited }),
+            Readiness::Hopeless(lack) => unready.hopeless.push(Hopeless { name: name.clone(), lack }),
+        }
+        held.deployments.insert(name.clone());
+    }
+    loop {
+        held.units = units_that_stay(branch, plan, &held.deployments);
+        let waits_with = |deployment: &&Deployment| {
+            !held.deployments.contains(&deployment.name) && held.units.contains(&deployment.specification.unit)
+        };
+        let with_others: Vec<&Deployment> = plan.deployments.iter().filter(waits_with).collect();
+        if with_others.is_empty() {
+            break;
+        }
+        for Deployment { name, specification, .. } in with_others {
+            let awaited = Awaited::Unit { unit: specification.unit.clone() };
+            unready.waiting.push(Waiting { name: name.clone(), awaited });
+            held.deployments.insert(name.clone());
+        }
+    }
+    held.agents = agents_that_stay(branch, plan, &held.deployments);
+    (held, unready)
+}
+
+/// The agents that would get or lose what is held back.
+fn agents_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Name>) -> BTreeSet<Name> {
+    let held = |agent: &AgentSpecification| -> BTreeSet<Name> {
+        agent.deployments.iter().filter(|name| deployments.contains(*name)).cloned().collect()
+    };
+    let after: BTreeMap<&Name, BTreeSet<Name>> =
+        plan.agents.iter().map(|agent| (&agent.name, held(&agent.specification))).collect();
+    let changes = plan.changes.iter().filter(|change| change.path.folder() == Folder::Agents);
+    let stays = |name: &&Name| {
+        let after = after.get(name).cloned().unwrap_or_default();
+        match branch.agents.get(*name) {
+            None => !after.is_empty(),
+            Some(ExistingDocument::Intact(agent)) => held(&agent.specification) != after,
+            // It is mended, unless it would name what is not there.
+            Some(ExistingDocument::Altered(_)) => after.iter().any(|name| !branch.deployments.contains_key(name)),
+        }
+    };
+    changes.map(|change| change.path.name()).filter(stays).cloned().collect()
+}
+
+/// The units that the plan would change or withdraw, and that what is held back runs on.
+fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Name>) -> BTreeSet<Name> {
+    let unit = |name: &Name| match branch.deployments.get(name) {
+        Some(ExistingDocument::Intact(document)) => Some(&document.specification.unit),
+        Some(ExistingDocument::Altered(_)) | None => None,
+    };
+    let in_use: BTreeSet<&Name> = deployments.iter().filter_map(unit).collect();
+    // What somebody altered is of no use to anybody: it is mended at once.
+    let changes = plan.changes.iter().filter(|change| change.path.folder() == Folder::Units && !change.mended);
+    changes.map(|change| change.path.name()).filter(|name| in_use.contains(name)).cloned().collect()
+}
+
+impl Held {
+    pub(super) fn is_empty(&self) -> bool {
+        let Self { deployments, units, agents } = self;
+        deployments.is_empty() && units.is_empty() && agents.is_empty()
+    }
+}
+
+impl fmt::Display for Waiting {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.awaited {
+            Awaited::Cache { path, caches } => {
+                let caches: Vec<String> = caches.iter().map(ToString::to_string).collect();
+                write!(f, "{}: waits for {path} in {}", self.name, caches.join(", or in "))
+            }
+            Awaited::Unit { unit } => {
+                write!(f, "{}: waits for the other deployments to {unit}, which changes with them", self.name)
+            }
+        }
+    }
+}
+
+impl fmt::Display for CacheState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (", self.cache)?;
+        match &self.state {
+            Lack::NotThere => write!(f, "not there yet")?,
+            Lack::SignedByOthers(signers) if signers.is_empty() => write!(f, "there, but signed by nobody")?,
+            Lack::SignedByOthers(signers) => {
+                write!(f, "there, but signed by none of its keys; it is signed by {}", signers.join(", "))?;
+            }
+            Lack::OutOfReach(why) => write!(f, "cannot be asked: {why}")?,
+            Lack::NotAsked => write!(f, "not asked")?,
+        }
+        write!(f, ")")
+    }
+}
+
+impl fmt::Display for Hopeless {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lack = match self.lack {
+            Missing::Cache => "it names no cache",
+            Missing::Key => "it names no key of its caches",
+            Missing::CacheToAsk => "none of its caches is asked: only https://, http:// and file:// are",
+        };
+        write!(f, "{} is not published, and with `publish.wait-for-cache` never will be: {lack}", self.name)
+    }
+}
+
+#[cfg(test)]
+mod tests;

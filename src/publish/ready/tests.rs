@@ -1,0 +1,228 @@
+use std::time::Duration;
+
+use super::super::plan::{Evaluated, Existing, Strays, plan};
+use super::*;
+use crate::evaluate::{Evaluation, Found};
+use crate::model::{
+    DeploymentSpecification, Draft, FlakeReference, Index, IndexVersion, Kind, List, LockedSource, Map, Metadata,
+    Payload, Provenance, Revision, Schema, Specification, Timestamp, UnitSpecification, UnitType,
+};
+use crate::trust::{Authority, SecretKey, Signed, Verified};
+
+const CACHE: &str = "https://cache.example.org";
+/// A path, its key, and what Nix 2.8 printed of it in a cache that was signed with this key.
+const SIGNED: &str = "/nix/store/pxzcmw8rvay770ashv53bv5765sv0hfb-t";
+const KEY: &str = "c-1:zUKaRQdOh2MbC3fCvP0xWwVxdeVkF/0L1WQg6VNMcT0=";
+const ENTRY: &str = r#"{"narHash":"sha256-77dlDcqTnlOIvhVcgRCg77MIUBXSOhzwYrzh+budw6g=","narSize":456,"references":[],
+    "signatures":["c-1:CFBcSNfkQy9R8cvBewykipAUJ6FlNCVL3kuoC8Amn8eiNJ5kR8JPRP6WveaCYTkA7BlnA1DzMdwP/ao7Nf/EAQ=="]}"#;
+/// Another path, that no cache has.
+const ABSENT: &str = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x";
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn flake() -> FlakeReference {
+    "git+https://git.example.org/fleet".parse().unwrap()
+}
+
+fn list<T: std::str::FromStr<Err: fmt::Debug>, const MOST: usize>(items: &[&str]) -> List<T, MOST> {
+    items.iter().map(|item| item.parse().unwrap()).collect::<Vec<T>>().try_into().unwrap()
+}
+
+fn template(path: &str, caches: &[&str], keys: &[&str]) -> NarTemplateSpecification {
+    NarTemplateSpecification {
+        metadata: Metadata::default(),
+        nar_id: path.parse().unwrap(),
+        substituters: list(caches),
+        substituters_public_keys: list(keys),
+    }
+}
+
+fn draft<S: Specification>(name: &str, specification: S) -> Draft<S> {
+    let provenance = Provenance {
+        attribute: format!("x.{name}").parse().unwrap(),
+        drv_path: None,
+        evaluated_at: now(),
+        source: flake(),
+        source_hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
+        source_revision: None,
+    };
+    Draft::new(name.parse().unwrap(), provenance.add_to(Metadata::default()).unwrap(), specification)
+}
+
+/// Deployments as `NAME UNIT PATH`, units as `NAME TYPE`, agents as `NAME DEPLOYMENT…`.
+fn found(deployments: &[&str], units: &[&str], agents: &[&str]) -> Found {
+    fn words(line: &str) -> Vec<&str> {
+        line.split(' ').collect()
+    }
+    let deployment = |line: &&str| {
+        let [name, unit, path] = words(line)[..] else { panic!("{line}") };
+        let template = template(path, &[CACHE], &[KEY]);
+        draft(name, DeploymentSpecification { template, unit: unit.parse().unwrap() })
+    };
+    let unit = |line: &&str| {
+        let unit_type = if line.ends_with(" nixos") { UnitType::Nixos } else { UnitType::Command };
+        draft(words(line)[0], UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type })
+    };
+    let agent = |line: &&str| draft(words(line)[0], AgentSpecification { deployments: list(&words(line)[1..]) });
+    Found {
+        deployments: deployments.iter().map(deployment).collect(),
+        units: units.iter().map(unit).collect(),
+        agents: agents.iter().map(agent).collect(),
+        failures: Vec::new(),
+    }
+}
+
+fn verified<P: Payload>(payload: P) -> Verified<P> {
+    let key = SecretKey::generate("k".parse().unwrap()).unwrap();
+    Signed::sign(payload, &key).verify(&Authority::any_of(&[key.public()]).unwrap()).unwrap()
+}
+
+fn existing<S: Specification>(drafts: Vec<Draft<S>>) -> Existing<S> {
+    let intact = |draft: Draft<S>| (draft.name.clone(), ExistingDocument::Intact(verified(draft.at(Revision::FIRST))));
+    drafts.into_iter().map(intact).collect()
+}
+
+fn branch(found: Found) -> BranchState {
+    let index = Index {
+        documents: Map::default(),
+        expires: now().plus(Duration::from_hours(1)),
+        issued: now(),
+        kind: Kind::THIS,
+        previous: None,
+        schema: Schema::V1,
+        tombstones: Map::default(),
+        version: IndexVersion::FIRST,
+    };
+    BranchState {
+        index: Some((verified(index), crate::trust::digest(b"index"))),
+        deployments: existing(found.deployments),
+        units: existing(found.units),
+        agents: existing(found.agents),
+    }
+}
+
+fn answers() -> Answers {
+    Answers::from([
+        ((CACHE.parse().unwrap(), SIGNED.parse().unwrap()), Said::Has(serde_json::from_str(ENTRY).unwrap())),
+        ((CACHE.parse().unwrap(), ABSENT.parse().unwrap()), Said::HasNot),
+    ])
+}
+
+/// What is written where the branch is as `before` and the evaluation found `after`, and who is said to wait.
+fn published(before: Found, after: Found) -> (Vec<String>, Vec<String>) {
+    let branch = branch(before);
+    let hash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap();
+    let source = LockedSource { flake: flake(), locked: flake(), hash, revision: None };
+    let evaluations = [Evaluation { source, found: after, work: crate::evaluate::Work::default() }];
+    let configured = [flake()];
+    let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays: Strays::Go };
+    let planned = |held: &Held| plan(&branch, &evaluated, held, now(), Duration::from_hours(1)).unwrap();
+    let (held, unready) = hold_back(&branch, &planned(&Held::default()), &answers());
+    let written = planned(&held).changes.iter().map(|change| change.path.to_string()).collect();
+    (written, unready.waiting.iter().map(|waiting| waiting.name.to_string()).collect())
+}
+
+#[test]
+fn one_cache_with_a_good_signature_is_enough() {
+    let judged = |caches: &[&str]| readiness(&template(SIGNED, caches, &[KEY]), &answers());
+    assert_eq!(judged(&[CACHE]), Readiness::Ready);
+    assert_eq!(judged(&["https://other.example.org", CACHE]), Readiness::Ready);
+    assert!(matches!(judged(&["https://other.example.org"]), Readiness::Waits(_)));
+    assert!(matches!(readiness(&template(ABSENT, &[CACHE], &[KEY]), &answers()), Readiness::Waits(_)));
+}
+
+#[test]
+fn what_is_waited_for_is_told_with_what_each_cache_said() {
+    let other = KEY.replace("c-1:z", "c-1:y");
+    let caches = [CACHE, "https://down.example.org", "ssh://builder"];
+    let mut answers = answers();
+    let down = ("https://down.example.org".parse().unwrap(), SIGNED.parse().unwrap());
+    answers.insert(down, Said::OutOfReach("no route".to_owned()));
+    let Readiness::Waits(awaited) = readiness(&template(SIGNED, &caches, &[&other]), &answers) else { panic!() };
+    let waiting = Waiting { name: "web-1".parse().unwrap(), awaited };
+    assert_eq!(
+        waiting.to_string(),
+        format!(
+            "web-1: waits for {SIGNED} in {CACHE} (there, but signed by none of its keys; it is signed by c-1), or in \
+             https://down.example.org (cannot be asked: no route), or in ssh://builder (not asked)"
+        )
+    );
+}
+
+#[test]
+fn what_could_never_be_there_is_not_waited_for() {
+    let judged = |caches: &[&str], keys: &[&str]| readiness(&template(ABSENT, caches, keys), &answers());
+    assert_eq!(judged(&[], &[KEY]), Readiness::Hopeless(Missing::Cache));
+    assert_eq!(judged(&[CACHE], &[]), Readiness::Hopeless(Missing::Key));
+    assert_eq!(judged(&["ssh://builder", "/srv/store"], &[KEY]), Readiness::Hopeless(Missing::CacheToAsk));
+}
+
+#[test]
+fn caches_are_asked_in_their_order_until_one_is_enough() {
+    let second = "https://second.example.org";
+    let deployments: Vec<Deployment> = [SIGNED, ABSENT]
+        .iter()
+        .map(|path| {
+            let template = template(path, &["ssh://builder", CACHE, second], &[KEY]);
+            draft("d", DeploymentSpecification { template, unit: "u".parse().unwrap() }).at(Revision::FIRST)
+        })
+        .collect();
+    let asked = |answers: &Answers| -> Vec<String> {
+        let questions = questions(&deployments, answers).into_iter();
+        questions.flat_map(|(cache, paths)| paths.into_iter().map(move |path| format!("{cache} {path}"))).collect()
+    };
+    assert_eq!(asked(&Answers::new()), [format!("{CACHE} {ABSENT}"), format!("{CACHE} {SIGNED}")]);
+    assert_eq!(asked(&answers()), [format!("{second} {ABSENT}")]);
+    let mut all = answers();
+    all.insert((second.parse().unwrap(), ABSENT.parse().unwrap()), Said::OutOfReach(String::new()));
+    assert_eq!(asked(&all), [""; 0]);
+}
+
+#[test]
+fn a_new_deployment_waits_with_the_agent_that_names_it() {
+    let after =
+        || found(&[&format!("a a {ABSENT}"), &format!("b b {SIGNED}")], &["a nixos", "b nixos"], &["a a", "b b"]);
+    let (written, waiting) = published(Found::default(), after());
+    assert_eq!(waiting, ["a"]);
+    // A unit that nothing is deployed to harms nobody.
+    assert_eq!(written, ["agents/b.json", "deployments/b.json", "units/a.json", "units/b.json"]);
+}
+
+#[test]
+fn an_agent_that_names_what_is_there_does_not_wait() {
+    let before = found(&[&format!("a a {SIGNED}")], &["a nixos"], &["a a"]);
+    let after = found(&[&format!("a a {ABSENT}"), &format!("b b {SIGNED}")], &["a nixos", "b nixos"], &["a a b"]);
+    let (written, waiting) = published(before, after);
+    assert_eq!(waiting, ["a"]);
+    assert_eq!(written, ["agents/a.json", "deployments/b.json", "units/b.json"]);
+}
+
+#[test]
+fn the_unit_of_what_waits_stays_as_it_is_and_so_does_what_else_is_on_it() {
+    let before = found(&[&format!("a u {SIGNED}"), &format!("b u {ABSENT}")], &["u nixos"], &["u a b"]);
+    let after = found(&[&format!("a u {ABSENT}"), &format!("b u {SIGNED}")], &["u command"], &["u a b"]);
+    let (written, waiting) = published(before, after);
+    assert_eq!(waiting, ["a", "b"]);
+    assert_eq!(written, [""; 0]);
+}
+
+#[test]
+fn what_waits_keeps_its_unit_and_its_agent() {
+    let before = found(&[&format!("a old {SIGNED}")], &["old nixos"], &["old a"]);
+    let after = found(&[&format!("a new {ABSENT}")], &["new nixos"], &["new a"]);
+    let (written, waiting) = published(before, after);
+    assert_eq!(waiting, ["a"]);
+    // Nor does its agent change before it does.
+    assert_eq!(written, ["units/new.json"]);
+}
+
+#[test]
+fn a_deployment_that_left_goes_whatever_else_waits() {
+    let before = found(&[&format!("a a {SIGNED}"), &format!("b b {SIGNED}")], &["a nixos", "b nixos"], &["a a", "b b"]);
+    let after = found(&[&format!("a a {ABSENT}")], &["a nixos"], &["a a"]);
+    let (written, waiting) = published(before, after);
+    assert_eq!(waiting, ["a"]);
+    assert_eq!(written, ["agents/b.json", "deployments/b.json", "units/b.json"]);
+}
