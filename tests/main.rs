@@ -7,6 +7,7 @@ mod agent;
 mod configuration;
 mod daemons;
 mod evaluate;
+mod fleets;
 mod generated;
 mod keys;
 mod layers;
