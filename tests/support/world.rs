@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
+use super::command::NIX_CONFIG;
 use super::{SOON, hermetic_git, wait_until};
 
 /// How a program ended.
@@ -279,10 +280,6 @@ impl World {
         command
     }
 }
-
-/// No public cache, no build users, no sandbox: none of them is there on a fresh machine.
-const NIX_CONFIG: &str =
-    "extra-experimental-features = nix-command flakes\nsubstituters =\nsandbox = false\nbuild-users-group =";
 
 impl Drop for World {
     fn drop(&mut self) {

@@ -1,0 +1,239 @@
+//! Promise, of the proving ground itself: the generated fleets are what `support::fleet` says of them, edit by edit.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use crate::support::command::NIX_CONFIG;
+use crate::support::fleet::{Break, Edit, Fact, Fleet, Input, Kind, Mix, Module, Options, Role, Seeded, Weight};
+use crate::support::{hermetic_git, program, run};
+
+/// As many hosts as make one of each kind, and one for each fact of the source.
+const ONE_OF_EACH: u32 = 21;
+
+fn options(hosts: u32, below: &str) -> Options {
+    Options { hosts, weight: Weight::Light, mix: Mix::EveryKind, below: below.to_owned() }
+}
+
+/// What each of `hosts` evaluates to, in one process, which fails where one of them does.
+fn evaluated(fleet: &Fleet, hosts: &[&String], home: &Path) -> Result<BTreeMap<String, String>, String> {
+    let names = hosts.iter().fold(String::new(), |mut names, name| {
+        write!(names, " \"{name}\"").unwrap();
+        names
+    });
+    let ask = format!(
+        "hosts: builtins.listToAttrs (map (name: {{ inherit name; \
+         value = hosts.${{name}}.config.system.build.toplevel.drvPath; }}) [{names} ])"
+    );
+    let mut nix = program("nix");
+    nix.args(["eval", "--json", "--option", "tarball-ttl", "0", "--option", "eval-cache", "false"]).args([
+        &format!("{}#nixosConfigurations", fleet.reference()),
+        "--apply",
+        &ask,
+    ]);
+    let output = hermetic_git(&mut nix, home).env("NIX_CONFIG", NIX_CONFIG).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    if output.status.success() { Ok(serde_json::from_slice(&output.stdout).unwrap()) } else { Err(said) }
+}
+
+/// A fleet, and what its hosts evaluated to when it was looked at last.
+struct Watched {
+    fleet: Fleet,
+    folder: tempfile::TempDir,
+    derivations: BTreeMap<String, Option<String>>,
+}
+
+impl Watched {
+    fn new(options: Options) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let fleet = Fleet::create(&folder.path().join("a"), options);
+        let mut watched = Self { fleet, folder, derivations: BTreeMap::new() };
+        watched.look("at first");
+        assert!(watched.derivations.values().all(Option::is_some));
+        watched
+    }
+
+    /// Evaluates every host. Those that are said to be broken fail, each by itself, and no other.
+    fn look(&mut self, when: &str) {
+        let essences = self.fleet.essences();
+        let (whole, broken): (Vec<_>, Vec<_>) = essences.keys().partition(|name| essences[*name].is_some());
+        let found = evaluated(&self.fleet, &whole, self.folder.path()).unwrap_or_else(|said| panic!("{when}: {said}"));
+        self.derivations = found.into_iter().map(|(name, derivation)| (name, Some(derivation))).collect();
+        for name in broken {
+            let answer = evaluated(&self.fleet, &[name], self.folder.path());
+            assert!(answer.is_err(), "{when}: {name} is broken, and evaluates to {answer:?}");
+            self.derivations.insert(name.clone(), None);
+        }
+    }
+
+    /// Applies `edit`: the hosts that it reaches have another derivation, and the others the same. How many it reached.
+    fn edit(&mut self, edit: &Edit, when: &str) -> usize {
+        let (essences, derivations) = (self.fleet.essences(), self.derivations.clone());
+        self.fleet.edit(edit);
+        self.look(&format!("{when}, {edit:?}"));
+        let mut reached = 0;
+        for (name, essence) in self.fleet.essences() {
+            let (is, was) = (&self.derivations[&name], derivations.get(&name));
+            let differs = essences.get(&name) != Some(&essence);
+            reached += usize::from(differs);
+            assert_eq!(was != Some(is), differs, "{when}, {edit:?}: {name} was {was:?} and is {is:?}: {essence:?}");
+        }
+        reached
+    }
+
+    /// The first host of that kind that does not know its source.
+    fn host(&self, kind: Kind) -> String {
+        let mut hosts = self.fleet.model().hosts.iter();
+        let found = hosts.find(|(_, host)| host.kind == kind && host.stamp.is_none());
+        found.unwrap().0.clone()
+    }
+}
+
+/// Those that use the source as a whole, and are changed by whatever is changed: the folder's path as text, and the
+/// facts.
+const ALWAYS: usize = 1 + Fact::ALL.len();
+
+#[test]
+fn an_edit_reaches_the_hosts_that_follow_from_it() {
+    let mut watched = Watched::new(options(ONE_OF_EACH, ""));
+    let everybody = usize::try_from(ONE_OF_EACH).unwrap();
+    let roles = |watched: &Watched, of: fn(Role) -> bool| {
+        let mut hosts: Vec<_> = watched.fleet.model().hosts.values().collect();
+        hosts.retain(|host| host.stamp.is_some() || host.kind == Kind::FolderAsText || of(host.role));
+        hosts.len()
+    };
+    let backup = roles(&watched, |role| role.modules().contains(&Module::Backup));
+    let web = roles(&watched, |role| role == Role::Web);
+    let own = |kind: Kind, edit: fn(String) -> Edit| (kind, edit);
+    for (edit, reached) in [
+        (Edit::ChangeModule(Module::Base), everybody),
+        (Edit::ChangeModule(Module::Backup), backup),
+        (Edit::ChangeRole(Role::Web), web),
+        (Edit::AddUser(1), everybody),
+        (Edit::RemoveUser(1), everybody),
+        (Edit::BumpInput(Input::Platform), everybody),
+        // The file, the revision, and the lock.
+        (Edit::BumpInput(Input::Site), ALWAYS + 3),
+        (Edit::BumpInput(Input::Tables), ALWAYS + 2),
+        (Edit::BumpInput(Input::Shelf), ALWAYS + 2),
+        (Edit::ChangeNotes, ALWAYS + 1),
+        (Edit::ChangeUnread, ALWAYS),
+    ] {
+        assert_eq!(watched.edit(&edit, "of the fleet"), reached, "{edit:?}");
+    }
+    for ((kind, edit), reached) in [
+        (own(Kind::Plain, Edit::ChangeHost), 1),
+        (own(Kind::Plain, |name| Edit::AssignRole(name, Role::Builder)), 1),
+        (own(Kind::ReadsFolder, |name| Edit::AddEntry(name, 9)), 1),
+        (own(Kind::ReadsFolder, |name| Edit::RemoveEntry(name, 1)), 1),
+        (own(Kind::ReadsFolder, Edit::ReplaceByLink), 0),
+        (own(Kind::ListsFolder, |name| Edit::AddEntry(name, 9)), 1),
+        (own(Kind::ListsFolder, Edit::MakeExecutable), 0),
+        (own(Kind::ListsFolder, Edit::ReplaceByLink), 1),
+        (own(Kind::ReadsFile, Edit::ChangeData), 1),
+        (own(Kind::ReadsFile, Edit::MakeExecutable), 0),
+        (own(Kind::ReadsFile, Edit::ReplaceByLink), 0),
+        (own(Kind::ReadsFile, Edit::ChangeData), 1),
+        (own(Kind::HashesFile, Edit::ChangeData), 1),
+        (own(Kind::HashesFile, Edit::ReplaceByLink), 0),
+        (own(Kind::CopiesFolder, Edit::ChangeData), 1),
+        (own(Kind::CopiesFolder, Edit::MakeExecutable), 1),
+        (own(Kind::CopiesFolder, Edit::ReplaceByLink), 1),
+        (own(Kind::CopiesFolder, Edit::ChangeData), 0),
+        (own(Kind::CopiesFolder, Edit::MakePlain), 1),
+        (own(Kind::FiltersFolder, Edit::ChangeData), 1),
+        (own(Kind::FiltersFolder, Edit::ChangeFilteredOut), 0),
+        (own(Kind::AsksPath, Edit::CreateLookedFor), 1),
+        (own(Kind::AsksPath, Edit::ChangeData), 0),
+        (own(Kind::AsksPath, Edit::DeleteLookedFor), 1),
+    ] {
+        let edit = edit(watched.host(kind));
+        assert_eq!(watched.edit(&edit, "of a host"), ALWAYS + reached, "{edit:?}");
+    }
+}
+
+#[test]
+fn hosts_come_go_break_and_are_mended() {
+    let mut watched = Watched::new(options(ONE_OF_EACH, "infrastructure/nix"));
+    let plain = watched.host(Kind::Plain);
+    let new = || Edit::AddHost {
+        name: "host-0100".into(),
+        kind: Kind::AsksPath,
+        role: Role::Web,
+        neighbour: "host-0001".into(),
+    };
+    // The new one, and the one that has all names.
+    assert_eq!(watched.edit(&new(), "adding"), ALWAYS + 2);
+    let neighbour = watched.fleet.model().hosts[&watched.host(Kind::SeesNeighbour)].neighbour.clone();
+    let rename = |from: &str, to: &str| Edit::RenameHost { from: from.into(), to: to.into() };
+    // The one that has all names was the neighbour of the one before it.
+    assert_eq!(watched.edit(&rename(&neighbour, "other"), "renaming"), ALWAYS + 2);
+    assert_eq!(watched.edit(&rename("other", &neighbour), "renaming it back"), ALWAYS + 2);
+    assert_eq!(watched.edit(&Edit::RemoveHost("host-0100".into()), "removing"), ALWAYS + 1);
+    let whole = watched.derivations[&plain].clone();
+    for how in Break::ALL {
+        watched.edit(&Edit::Break(plain.clone(), how), "breaking");
+        assert_eq!(watched.derivations[&plain], None);
+    }
+    watched.edit(&Edit::Mend(plain.clone()), "mending");
+    assert_eq!(watched.derivations[&plain], whole);
+    // What is wrong with the whole of a host is wrong for the one that looks at it, too.
+    assert_eq!(watched.edit(&Edit::Break(neighbour.clone(), Break::Throw), "breaking"), ALWAYS + 1);
+    assert_eq!(watched.edit(&Edit::Break(neighbour, Break::Syntax), "breaking"), ALWAYS + 1);
+    watched.edit(&Edit::Stamp(plain.clone(), Fact::Revision), "stamping");
+    assert_ne!(watched.derivations[&plain], whole);
+    watched.edit(&Edit::Unstamp(plain.clone()), "taking the stamp off");
+    assert_eq!(watched.derivations[&plain], whole);
+}
+
+#[test]
+fn edits_by_chance_do_what_they_say_and_can_be_had_again() {
+    const SEED: u64 = 2026;
+    let mut watched = Watched::new(options(8, ""));
+    let mut chance = Seeded::new(SEED);
+    let mut edits = Vec::new();
+    for step in 0..20 {
+        let edit = watched.fleet.choose(&mut chance);
+        watched.edit(&edit, &format!("seed {SEED}, step {step}"));
+        edits.push(edit);
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let mut again = Fleet::create(&folder.path().join("a"), options(8, ""));
+    let mut chance = Seeded::new(SEED);
+    for edit in edits {
+        assert_eq!(again.choose(&mut chance), edit);
+        again.edit(&edit);
+    }
+    assert_eq!(again.essences(), watched.fleet.essences());
+}
+
+#[test]
+fn a_heavier_host_has_more_to_evaluate() {
+    let services = |weight: Weight| {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { hosts: 1, weight, mix: Mix::Plain, below: String::new() };
+        let fleet = Fleet::create(&folder.path().join("a"), options);
+        let mut nix = program("nix");
+        let asked = format!("{}#nixosConfigurations.host-0001.config.services", fleet.reference());
+        nix.args(["eval", &asked, "--apply", "services: builtins.length (builtins.attrNames services)"]);
+        let count = run(hermetic_git(&mut nix, folder.path()).env("NIX_CONFIG", NIX_CONFIG));
+        count.trim().parse::<u32>().unwrap()
+    };
+    let counts = [Weight::Light, Weight::Normal, Weight::Heavy].map(services);
+    assert_eq!(counts, [30, 480, 3600]);
+}
+
+#[test]
+fn a_host_of_a_generated_fleet_can_be_built() {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = Fleet::create(&folder.path().join("a"), options(1, ""));
+    let mut nix = program("nix");
+    let host = format!("{}#nixosConfigurations.host-0001.config.system.build.toplevel", fleet.reference());
+    nix.args(["build", "--json", "--no-link", &host]);
+    let built = run(hermetic_git(&mut nix, folder.path()).env("NIX_CONFIG", NIX_CONFIG));
+    let built: serde_json::Value = serde_json::from_str(&built).unwrap();
+    let out = Path::new(built[0]["outputs"]["out"].as_str().unwrap()).to_owned();
+    assert!(out.join("bin/switch-to-configuration").is_file());
+    assert_eq!(std::fs::read_to_string(out.join("etc/role")).unwrap(), "0444\nweb, edition 1\n");
+    assert!(std::fs::read_to_string(out.join("units/service-004")).unwrap().contains("ExecStart=/nix/store/"));
+}

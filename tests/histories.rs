@@ -1,0 +1,151 @@
+//! Promise: whatever happens to a fleet, evaluating what changed gives what evaluating everything gives.
+//!
+//! Fleets with a host of each kind live through edits by chance; at each step both are compared. The Nix on the PATH and
+//! that of Debian unstable are asked. A failure prints its seed and step, from which it can be had again.
+
+use std::collections::BTreeSet;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::support::command::{NIX_CONFIG, hermetic_git, program, run};
+use crate::support::fleet::{Fleet, Mix, Options, Seeded, Weight};
+
+/// As many hosts as make one of each kind, and one for each fact of the source.
+const HOSTS: u32 = 21;
+/// On each Nix: so many edits in each of two histories.
+const STEPS: u32 = 155;
+/// At every so many steps Nix itself is asked, too.
+const ASK_NIX: u32 = 31;
+
+/// A fleet with a history.
+struct History {
+    fleet: Fleet,
+    folder: tempfile::TempDir,
+    /// Where the programs of another Nix are; the PATH's own, where there is none.
+    nix: Option<PathBuf>,
+}
+
+impl History {
+    fn begin(nix: Option<PathBuf>) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let options = Options { hosts: HOSTS, weight: Weight::Light, mix: Mix::EveryKind, below: String::new() };
+        let fleet = Fleet::create(&folder.path().join("a"), options);
+        Self { fleet, folder, nix }
+    }
+
+    /// A program with the Nix of this history.
+    fn run(&self, name: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
+        let mut command = program(name);
+        hermetic_git(&mut command, self.folder.path()).env("NIX_CONFIG", NIX_CONFIG).args(arguments);
+        if let Some(nix) = &self.nix {
+            let path = std::env::var("PATH").unwrap();
+            command.env("PATH", format!("{}:{path}", nix.display()));
+        }
+        String::from_utf8(command.output().unwrap().stdout).unwrap()
+    }
+
+    fn found(&self, more: &[&str]) -> Value {
+        let flake = self.fleet.reference();
+        let arguments = [&["evaluate", &flake, "--json"], more].concat();
+        serde_json::from_str(&self.run(env!("CARGO_BIN_EXE_claveld"), &arguments)).unwrap()
+    }
+
+    /// Evaluates what changed, and everything. How many were evaluated of how many.
+    fn compare(&self, when: &str) -> (usize, usize) {
+        let mut partly = self.found(&["--records", self.folder.path().join("records").to_str().unwrap()]);
+        let mut all = self.found(&[]);
+        let work = partly["work"].take();
+        for found in [&mut partly, &mut all] {
+            only_what_matters(found);
+        }
+        assert_eq!(partly, all, "{when}: an evaluation of everything gives something else; {work:#}");
+        (work["evaluated"].as_array().unwrap().len(), all["deployments"].as_array().unwrap().len())
+    }
+
+    /// Asks Nix itself what each healthy host is.
+    fn compare_with_nix(&self, when: &str) {
+        let found = self.found(&["--records", self.folder.path().join("records").to_str().unwrap()]);
+        let documents = found["deployments"].as_array().unwrap();
+        let derivation = |document: &Value| document["metadata"]["drvPath"].as_str().unwrap().to_owned();
+        let ours: BTreeSet<String> = documents.iter().map(derivation).collect();
+        let healthy: Vec<String> = documents.iter().map(|document| document["name"].to_string()).collect();
+        let ask = format!(
+            "hosts: map (name: hosts.${{name}}.config.system.build.toplevel.drvPath) [ {} ]",
+            healthy.join(" ")
+        );
+        let flake = format!("{}#nixosConfigurations", self.fleet.reference());
+        let said = self.run("nix", &["eval", "--json", "--option", "tarball-ttl", "0", &flake, "--apply", &ask]);
+        let by_nix: BTreeSet<String> = serde_json::from_str(&said).unwrap();
+        assert_eq!(ours, by_nix, "{when}: nix gives something else");
+    }
+}
+
+/// Leaves the time out, and the words of a failure: where its source is stands in them.
+fn only_what_matters(found: &mut Value) {
+    found.as_object_mut().unwrap().remove("work");
+    for kind in ["deployments", "units", "agents"] {
+        for document in found[kind].as_array_mut().unwrap() {
+            document["metadata"] = document["metadata"]["drvPath"].take();
+        }
+    }
+    for failure in found["failures"].as_array_mut().unwrap() {
+        failure["error"] = Value::Null;
+    }
+}
+
+/// A history of edits by chance.
+fn live(nix: Option<PathBuf>, seed: u64) {
+    let mut history = History::begin(nix);
+    let mut chance = Seeded::new(seed);
+    let first = history.compare("at first");
+    assert_eq!(first.0, first.1);
+    let (mut evaluated, mut all) = (0, 0);
+    for step in 1..=STEPS {
+        let edit = history.fleet.choose(&mut chance);
+        history.fleet.edit(&edit);
+        let when = format!("seed {seed}, step {step}, {edit:?}");
+        let (some, of) = history.compare(&when);
+        evaluated += some;
+        all += of;
+        if step % ASK_NIX == 0 {
+            history.compare_with_nix(&when);
+        }
+    }
+    // A good part of the edits reaches everybody; those that do not have to count.
+    assert!(evaluated * 3 < all * 2, "{evaluated} of {all} were evaluated");
+}
+
+/// The programs of the Nix of Debian unstable; a word where they cannot be had.
+fn unstable() -> Option<PathBuf> {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/nix-unstable");
+    let folder = Path::new(env!("CARGO_TARGET_TMPDIR")).join("nix-unstable");
+    let output = program(script).arg(&folder).output().unwrap();
+    if output.status.code() == Some(3) {
+        // Past the capture of the test's output: this is to be seen.
+        let why = String::from_utf8_lossy(&output.stderr).into_owned();
+        writeln!(std::io::stderr(), "SKIPPED histories on the Nix of Debian unstable: {}", why.trim()).unwrap();
+        return None;
+    }
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Some(folder.join("bin"))
+}
+
+#[test]
+fn on_the_nix_at_hand() {
+    run(program("nix").arg("--version"));
+    std::thread::scope(|both| {
+        both.spawn(|| live(None, 1));
+        both.spawn(|| live(None, 2));
+    });
+}
+
+#[test]
+fn on_the_nix_of_debian_unstable() {
+    let Some(nix) = unstable() else { return };
+    std::thread::scope(|both| {
+        both.spawn(|| live(Some(nix.clone()), 3));
+        both.spawn(|| live(Some(nix.clone()), 4));
+    });
+}

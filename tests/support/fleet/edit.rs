@@ -1,0 +1,153 @@
+//! What can happen to a fleet between two evaluations, and choosing among it by chance.
+
+use super::host::{Break, Fact, Form, Host, Kind, Module, Presence, Role};
+use super::model::{Model, host_name};
+use super::seeded::Seeded;
+
+/// An input of the fleet's flake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Input {
+    /// The module system and the packages, which every host is made with.
+    Platform,
+    /// A flake that follows the fleet's platform.
+    Site,
+    /// No flake.
+    Tables,
+    /// A flake in a folder that is in no repository.
+    Shelf,
+}
+
+impl Input {
+    pub(crate) const ALL: [Self; 4] = [Self::Platform, Self::Site, Self::Tables, Self::Shelf];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Platform => "platform",
+            Self::Site => "site",
+            Self::Tables => "tables",
+            Self::Shelf => "shelf",
+        }
+    }
+}
+
+/// One change of a fleet. Hosts are named.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Edit {
+    /// Its own file.
+    ChangeHost(String),
+    /// A module that hosts share.
+    ChangeModule(Module),
+    /// The file of a role.
+    ChangeRole(Role),
+    /// Gives a host another role.
+    AssignRole(String, Role),
+    /// Adds a file to a folder that a shared module reads.
+    AddUser(u32),
+    /// Takes one away.
+    RemoveUser(u32),
+    /// Adds a file to a folder that the host reads.
+    AddEntry(String, u32),
+    /// Takes one away.
+    RemoveEntry(String, u32),
+    /// Gives an input another content, and locks it.
+    BumpInput(Input),
+    /// The file that the host reads or copies.
+    ChangeData(String),
+    /// The file that the host's filter leaves out.
+    ChangeFilteredOut(String),
+    /// Makes the file that a `pathExists` asks for.
+    CreateLookedFor(String),
+    /// Removes it.
+    DeleteLookedFor(String),
+    /// `chmod +x` of the host's data, or of the first of its entries.
+    MakeExecutable(String),
+    /// Puts a link to a file of the same content in its place.
+    ReplaceByLink(String),
+    /// Makes it an ordinary file again.
+    MakePlain(String),
+    /// The file behind the links that hosts read.
+    ChangeNotes,
+    /// What nobody reads.
+    ChangeUnread,
+    /// Renames a host, with all its files.
+    RenameHost { from: String, to: String },
+    /// A new host.
+    AddHost { name: String, kind: Kind, role: Role, neighbour: String },
+    /// Takes one away.
+    RemoveHost(String),
+    /// Breaks a host, or breaks it in another way.
+    Break(String, Break),
+    /// Takes back what broke it.
+    Mend(String),
+    /// Makes a host know its source.
+    Stamp(String, Fact),
+    /// Makes it know nothing of it.
+    Unstamp(String),
+}
+
+/// Chooses an edit that `model` can have.
+pub(super) fn choose(model: &Model, chance: &mut Seeded) -> Edit {
+    loop {
+        // What was chosen may be impossible for the host that was chosen; another throw finds another.
+        if let Some(edit) = try_choose(model, chance) {
+            return edit;
+        }
+    }
+}
+
+fn try_choose(model: &Model, chance: &mut Seeded) -> Option<Edit> {
+    let hosts: Vec<_> = model.hosts.iter().collect();
+    let of_fleet = hosts.is_empty() || chance.below(3) == 0;
+    if of_fleet {
+        return of_the_fleet(model, &hosts, chance);
+    }
+    let (name, host) = *chance.pick(&hosts);
+    of_a_host(name.clone(), host, chance)
+}
+
+fn of_the_fleet(model: &Model, hosts: &[(&String, &Host)], chance: &mut Seeded) -> Option<Edit> {
+    let new = host_name(model.next);
+    let any = |chance: &mut Seeded| (!hosts.is_empty()).then(|| chance.pick(hosts).0.clone());
+    let users: Vec<u32> = model.users.iter().copied().collect();
+    let edit = match chance.below(10) {
+        0 => Edit::ChangeModule(*chance.pick(&Module::ALL)),
+        1 => Edit::ChangeRole(*chance.pick(&Role::ALL)),
+        3 if !users.is_empty() => Edit::RemoveUser(*chance.pick(&users)),
+        2 | 3 => Edit::AddUser(users.last().map_or(1, |last| last + 1)),
+        4 => Edit::BumpInput(*chance.pick(&Input::ALL)),
+        5 => Edit::ChangeNotes,
+        6 => Edit::ChangeUnread,
+        7 => {
+            let (kind, role) = (*chance.pick(&Kind::ALL), *chance.pick(&Role::ALL));
+            Edit::AddHost { name: new.clone(), kind, role, neighbour: any(chance).unwrap_or(new) }
+        }
+        8 => Edit::RenameHost { from: any(chance)?, to: format!("renamed-{:04}", model.step) },
+        _ => Edit::RemoveHost(any(chance)?),
+    };
+    Some(edit)
+}
+
+fn of_a_host(name: String, host: &Host, chance: &mut Seeded) -> Option<Edit> {
+    let has_form = host.kind.data().is_some() || host.kind.has_entries();
+    let edit = match chance.below(10) {
+        0 => Edit::ChangeHost(name),
+        1 => Edit::AssignRole(name, *chance.pick_other(&Role::ALL, &host.role)),
+        2 | 3 if host.broken.is_some() => Edit::Mend(name),
+        2 => Edit::Break(name, *chance.pick(&Break::ALL)),
+        3 if host.stamp.is_some() => Edit::Unstamp(name),
+        3 => Edit::Stamp(name, *chance.pick(&Fact::ALL)),
+        4 if host.kind.has_entries() => Edit::AddEntry(name, host.entries.last().map_or(1, |last| last + 1)),
+        5 if host.kind.has_entries() => Edit::RemoveEntry(name, *host.entries.first()?),
+        6 if host.kind.data().is_some() => Edit::ChangeData(name),
+        7 if host.kind == Kind::AsksPath && host.looked_for == Presence::There => Edit::DeleteLookedFor(name),
+        7 if host.kind == Kind::AsksPath => Edit::CreateLookedFor(name),
+        8 if host.kind == Kind::FiltersFolder => Edit::ChangeFilteredOut(name),
+        9 if has_form => match chance.pick_other(&[Form::Plain, Form::Executable, Form::Link], &host.form) {
+            Form::Plain => Edit::MakePlain(name),
+            Form::Executable => Edit::MakeExecutable(name),
+            Form::Link => Edit::ReplaceByLink(name),
+        },
+        _ => return None,
+    };
+    Some(edit)
+}

@@ -1,0 +1,381 @@
+//! A host of a fleet: what it is, and which files that makes.
+
+use std::collections::BTreeSet;
+
+use super::model::Model;
+use super::tree::{Content, Templates, Tree};
+
+/// What is peculiar about how a host's configuration is read. Each has a template in `fixtures/fleets/kinds`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Kind {
+    /// Nothing: modules alone.
+    Plain,
+    /// `readFile` of a file of its own.
+    ReadsFile,
+    /// `hashFile` of one.
+    HashesFile,
+    /// `pathExists` of a file that is there or not.
+    AsksPath,
+    /// `readDir`, and imports all of it.
+    ReadsFolder,
+    /// `readDir`, and takes the names and kinds alone.
+    ListsFolder,
+    /// A folder copied whole.
+    CopiesFolder,
+    /// A folder copied through a filter.
+    FiltersFolder,
+    /// A file of an input.
+    InputFile,
+    /// The revision of an input.
+    InputRevision,
+    /// The path of an input that is no flake.
+    PlainInput,
+    /// A module of an input that is a folder.
+    Shelf,
+    /// `flake.lock`, read as a file.
+    ReadsLock,
+    /// A file through a symbolic link.
+    ReadsLink,
+    /// The path of its own folder as a text.
+    FolderAsText,
+    /// Another host's address.
+    SeesNeighbour,
+    /// The names of all hosts.
+    ListsHosts,
+}
+
+impl Kind {
+    /// All of them.
+    pub(crate) const ALL: [Self; 17] = [
+        Self::Plain,
+        Self::ReadsFile,
+        Self::HashesFile,
+        Self::AsksPath,
+        Self::ReadsFolder,
+        Self::ListsFolder,
+        Self::CopiesFolder,
+        Self::FiltersFolder,
+        Self::InputFile,
+        Self::InputRevision,
+        Self::PlainInput,
+        Self::Shelf,
+        Self::ReadsLock,
+        Self::ReadsLink,
+        Self::FolderAsText,
+        Self::SeesNeighbour,
+        Self::ListsHosts,
+    ];
+
+    fn template(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::ReadsFile => "reads-file",
+            Self::HashesFile => "hashes-file",
+            Self::AsksPath => "asks-path",
+            Self::ReadsFolder => "reads-folder",
+            Self::ListsFolder => "lists-folder",
+            Self::CopiesFolder => "copies-folder",
+            Self::FiltersFolder => "filters-folder",
+            Self::InputFile => "input-file",
+            Self::InputRevision => "input-revision",
+            Self::PlainInput => "plain-input",
+            Self::Shelf => "shelf",
+            Self::ReadsLock => "reads-lock",
+            Self::ReadsLink => "reads-link",
+            Self::FolderAsText => "folder-as-text",
+            Self::SeesNeighbour => "sees-neighbour",
+            Self::ListsHosts => "lists-hosts",
+        }
+    }
+
+    /// Where the data file is that a host of this kind reads or copies, below its folder.
+    pub(crate) fn data(self) -> Option<&'static str> {
+        match self {
+            Self::ReadsFile | Self::HashesFile => Some("data"),
+            Self::CopiesFolder | Self::FiltersFolder => Some("data/text"),
+            _ => None,
+        }
+    }
+
+    /// Whether the host looks into a folder of entries.
+    pub(crate) fn has_entries(self) -> bool {
+        matches!(self, Self::ReadsFolder | Self::ListsFolder)
+    }
+}
+
+/// A role, which is a file that hosts import.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Role {
+    Web,
+    Database,
+    Router,
+    Builder,
+}
+
+impl Role {
+    pub(crate) const ALL: [Self; 4] = [Self::Web, Self::Database, Self::Router, Self::Builder];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Web => "web",
+            Self::Database => "database",
+            Self::Router => "router",
+            Self::Builder => "builder",
+        }
+    }
+
+    /// What its file imports.
+    pub(crate) fn modules(self) -> &'static [Module] {
+        match self {
+            Self::Web => &[Module::Base, Module::Monitoring, Module::Hardening],
+            Self::Database => &[Module::Base, Module::Monitoring, Module::Backup],
+            Self::Router => &[Module::Base, Module::Hardening],
+            Self::Builder => &[Module::Base, Module::Backup],
+        }
+    }
+}
+
+/// A module of the fleet's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Module {
+    /// Every host has it.
+    Base,
+    Monitoring,
+    Backup,
+    Hardening,
+}
+
+impl Module {
+    pub(crate) const ALL: [Self; 4] = [Self::Base, Self::Monitoring, Self::Backup, Self::Hardening];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Base => "base",
+            Self::Monitoring => "monitoring",
+            Self::Backup => "backup",
+            Self::Hardening => "hardening",
+        }
+    }
+}
+
+/// What a host knows of the flake's source as a whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Fact {
+    Revision,
+    LastModified,
+    NarHash,
+    OutPath,
+}
+
+impl Fact {
+    pub(crate) const ALL: [Self; 4] = [Self::Revision, Self::LastModified, Self::NarHash, Self::OutPath];
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::Revision => r#"host.stamp = self.rev or "dirty";"#,
+            Self::LastModified => "host.stamp = toString self.lastModified;",
+            Self::NarHash => "host.stamp = self.narHash;",
+            Self::OutPath => "host.stamp = self.outPath;",
+        }
+    }
+}
+
+/// How a host is broken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Break {
+    Throw,
+    Abort,
+    FailedAssertion,
+    TypeError,
+    WrongType,
+    InfiniteRecursion,
+    EndlessRecursion,
+    MissingAttribute,
+    MissingFile,
+    UnknownOption,
+    Syntax,
+}
+
+impl Break {
+    pub(crate) const ALL: [Self; 11] = [
+        Self::Throw,
+        Self::Abort,
+        Self::FailedAssertion,
+        Self::TypeError,
+        Self::WrongType,
+        Self::InfiniteRecursion,
+        Self::EndlessRecursion,
+        Self::MissingAttribute,
+        Self::MissingFile,
+        Self::UnknownOption,
+        Self::Syntax,
+    ];
+
+    fn code(self) -> &'static str {
+        match self {
+            Self::Throw => r#"host.note = throw "broken on purpose";"#,
+            Self::Abort => r#"host.note = abort "broken on purpose";"#,
+            Self::FailedAssertion => r#"host.note = assert 1 == 2; "";"#,
+            Self::TypeError => r#"host.note = 1 + "one";"#,
+            Self::WrongType => "host.note = [ ];",
+            Self::InfiniteRecursion => r#"host.note = config.host.note + "!";"#,
+            Self::EndlessRecursion => "host.note = let deeper = n: 1 + deeper (n + 1); in toString (deeper 0);",
+            Self::MissingAttribute => "host.note = config.host.nobody;",
+            Self::MissingFile => "host.note = import ./nobody.nix;",
+            Self::UnknownOption => r#"host.nobody = "";"#,
+            Self::Syntax => "host.note = (;",
+        }
+    }
+
+    /// Whether nothing at all can be asked of such a host, and not only what uses the broken value.
+    pub(crate) fn is_of_the_whole(self) -> bool {
+        matches!(self, Self::UnknownOption | Self::Syntax)
+    }
+}
+
+/// A host.
+#[derive(Debug, Clone)]
+pub(crate) struct Host {
+    /// Its own for ever, whatever it is called.
+    pub(crate) number: u32,
+    pub(crate) kind: Kind,
+    pub(crate) role: Role,
+    /// Counts the changes of its own file.
+    pub(crate) edition: u32,
+    /// Counts the changes of its data file.
+    pub(crate) data: u32,
+    /// Counts the changes of the file that its filter leaves out.
+    pub(crate) filtered_out: u32,
+    /// What is in its folder of entries.
+    pub(crate) entries: BTreeSet<u32>,
+    /// Whether the file is there that it looks for.
+    pub(crate) looked_for: Presence,
+    /// What its data file, or the first of its entries, is.
+    pub(crate) form: Form,
+    /// Whose address it knows.
+    pub(crate) neighbour: String,
+    pub(crate) stamp: Option<Fact>,
+    pub(crate) broken: Option<Break>,
+}
+
+/// Whether a file is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Presence {
+    There,
+    Gone,
+}
+
+/// What a file is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Form {
+    Plain,
+    Executable,
+    /// A symbolic link to a file of the same content.
+    Link,
+}
+
+impl Host {
+    pub(crate) fn new(number: u32, kind: Kind, role: Role, neighbour: String) -> Self {
+        Self {
+            number,
+            kind,
+            role,
+            edition: 1,
+            data: 1,
+            filtered_out: 1,
+            entries: BTreeSet::from([1, 2]),
+            looked_for: Presence::Gone,
+            form: Form::Plain,
+            neighbour,
+            stamp: None,
+            broken: None,
+        }
+    }
+
+    /// The files of the host called `name`, below the folder of the flake.
+    pub(super) fn write(&self, name: &str, templates: &Templates, flake: &str, tree: &mut Tree) {
+        let more: Vec<&str> =
+            [self.stamp.map(Fact::code), self.broken.map(Break::code)].into_iter().flatten().collect();
+        let text = templates.rendered(
+            &format!("kinds/{}.nix", self.kind.template()),
+            &[
+                ("name", name),
+                ("number", &self.number.to_string()),
+                ("edition", &self.edition.to_string()),
+                ("role", self.role.name()),
+                ("neighbour", &self.neighbour),
+            ],
+        );
+        let text = text.replace("# @more@", &more.join("\n  "));
+        if self.kind == Kind::Plain {
+            tree.insert(format!("{flake}/hosts/{name}.nix"), Content::File(text));
+            return;
+        }
+        let mut put = |path: &str, content: Content| drop(tree.insert(format!("{flake}/hosts/{name}/{path}"), content));
+        put("default.nix", Content::File(text));
+        self.write_data(&mut put);
+    }
+
+    fn write_data(&self, put: &mut dyn FnMut(&str, Content)) {
+        if let Some(path) = self.kind.data() {
+            let text = format!("Edition {} of {}\n", self.data, self.number);
+            match self.form {
+                Form::Plain => put(path, Content::File(text)),
+                Form::Executable => put(path, Content::Executable(text)),
+                Form::Link => {
+                    // Beside what is copied, not in it.
+                    put("original", Content::File(text));
+                    put(path, Content::Link(if path.contains('/') { "../original" } else { "original" }.to_owned()));
+                }
+            }
+        }
+        match self.kind {
+            Kind::FiltersFolder => put("data/scratch.log", Content::File(format!("Line {}\n", self.filtered_out))),
+            Kind::AsksPath if self.looked_for == Presence::There => {
+                put("maintenance", Content::File(format!("Edition {}\n", self.data)));
+            }
+            Kind::ReadsLink => put("link", Content::Link("../../shared/notes.txt".to_owned())),
+            Kind::ReadsFolder | Kind::ListsFolder => self.write_entries(put),
+            _ => {}
+        }
+    }
+
+    fn write_entries(&self, put: &mut dyn FnMut(&str, Content)) {
+        let folder = if self.kind == Kind::ReadsFolder { "parts" } else { "entries" };
+        // A folder that is empty is not in git: this one is there always.
+        for (at, entry) in [0].iter().chain(&self.entries).enumerate() {
+            let text = format!("{{ files.\"parts/{entry}\".text = \"Part {entry}\"; }}\n");
+            let path = format!("{folder}/{entry}.nix");
+            match self.form {
+                Form::Executable if at == 0 => put(&path, Content::Executable(text)),
+                Form::Link if at == 0 => {
+                    put("original.nix", Content::File(text));
+                    put(&path, Content::Link("../original.nix".to_owned()));
+                }
+                Form::Plain | Form::Executable | Form::Link => put(&path, Content::File(text)),
+            }
+        }
+    }
+
+    /// What the derivation follows from, as far as it is peculiar to the kind.
+    pub(super) fn essence(&self, model: &Model) -> String {
+        let data = self.data;
+        match self.kind {
+            Kind::Plain => String::new(),
+            Kind::ReadsFile | Kind::HashesFile => format!("{data}"),
+            Kind::AsksPath => format!("{:?}", self.looked_for),
+            Kind::ReadsFolder => format!("{:?}", self.entries),
+            Kind::ListsFolder => format!("{:?} {}", self.entries, self.form == Form::Link),
+            Kind::CopiesFolder | Kind::FiltersFolder if self.form == Form::Link => "link".to_owned(),
+            Kind::CopiesFolder | Kind::FiltersFolder => format!("{data} {:?}", self.form),
+            Kind::InputFile | Kind::InputRevision => format!("{}", model.edition_of(super::Input::Site)),
+            Kind::PlainInput => format!("{}", model.edition_of(super::Input::Tables)),
+            Kind::Shelf => format!("{}", model.edition_of(super::Input::Shelf)),
+            Kind::ReadsLock => format!("{:?}", model.inputs),
+            Kind::ReadsLink => format!("{}", model.notes),
+            Kind::FolderAsText => format!("{}", model.step),
+            Kind::SeesNeighbour => format!("{:?}", model.hosts.get(&self.neighbour).map(|host| host.number)),
+            Kind::ListsHosts => format!("{:?}", model.hosts.keys()),
+        }
+    }
+}

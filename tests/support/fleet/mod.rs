@@ -1,0 +1,189 @@
+//! Fleets of any size, made of the templates in `fixtures/fleets`, and changed like a real one: by edits, each a commit.
+//!
+//! A fleet is a folder: `fleet` is the repository of its flake, `inputs` has the flakes that it locks. What a host
+//! follows from is known here without Nix ([`Model::essence`]), so that a test can say which hosts an edit has to change,
+//! and which it must not.
+
+mod edit;
+mod host;
+mod model;
+mod seeded;
+mod tree;
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+pub(crate) use edit::{Edit, Input};
+pub(crate) use host::{Break, Fact, Kind, Module, Role};
+pub(crate) use model::Model;
+pub(crate) use seeded::Seeded;
+use tree::{Templates, Tree};
+
+use super::command::{NIX_CONFIG, hermetic_git, program, run};
+
+/// How much there is to evaluate in a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Weight {
+    Light,
+    Normal,
+    Heavy,
+}
+
+impl Weight {
+    /// Twelve packages and thirty services for each.
+    fn scale(self) -> u32 {
+        match self {
+            Self::Light => 1,
+            Self::Normal => 16,
+            Self::Heavy => 120,
+        }
+    }
+}
+
+/// Which kinds of hosts there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Mix {
+    /// Hosts that read modules alone.
+    Plain,
+    /// Each kind in turn.
+    EveryKind,
+}
+
+/// What a new fleet is like.
+#[derive(Debug, Clone)]
+pub(crate) struct Options {
+    pub(crate) hosts: u32,
+    pub(crate) weight: Weight,
+    pub(crate) mix: Mix,
+    /// Where in its repository the flake is; empty for its root.
+    pub(crate) below: String,
+}
+
+/// A fleet in a folder.
+pub(crate) struct Fleet {
+    root: PathBuf,
+    options: Options,
+    templates: Templates,
+    model: Model,
+    tree: Tree,
+}
+
+impl Fleet {
+    /// Writes a fleet into the folder `root`, which is new or empty, locks its inputs and commits it.
+    pub(crate) fn create(root: &Path, options: Options) -> Self {
+        std::fs::create_dir_all(root).unwrap();
+        // What git and Nix are told is true wherever they are run.
+        let root = root.canonicalize().unwrap();
+        let model = Model::new(&options);
+        let mut fleet = Self { root, options, templates: Templates::read(), model, tree: Tree::new() };
+        fleet.write();
+        for repository in fleet.repositories() {
+            fleet.git(&repository, &["init", "-q", "-b", "main"]);
+        }
+        for input in Input::ALL {
+            fleet.commit_input(input);
+        }
+        fleet.git(&fleet.repository(), &["add", "-A"]);
+        fleet.lock();
+        fleet.commit("A fleet");
+        fleet
+    }
+
+    /// What the fleet is like.
+    pub(crate) fn model(&self) -> &Model {
+        &self.model
+    }
+
+    /// The folder of its repository.
+    pub(crate) fn repository(&self) -> PathBuf {
+        self.root.join("fleet")
+    }
+
+    /// The folder of its flake.
+    pub(crate) fn flake(&self) -> PathBuf {
+        self.root.join(self.flake_folder())
+    }
+
+    /// The reference to its flake, at whatever the branch is at.
+    pub(crate) fn reference(&self) -> String {
+        let dir = if self.options.below.is_empty() { String::new() } else { format!("&dir={}", self.options.below) };
+        format!("git+file://{}?ref=main{dir}", self.repository().display())
+    }
+
+    /// Chooses an edit that can be applied.
+    pub(crate) fn choose(&self, chance: &mut Seeded) -> Edit {
+        edit::choose(&self.model, chance)
+    }
+
+    /// Applies `edit` to the folder and commits it. Returns the revision.
+    pub(crate) fn edit(&mut self, edit: &Edit) -> String {
+        self.apply(edit);
+        self.commit(&format!("{edit:?}"))
+    }
+
+    /// Applies `edit` to the folder, and leaves the repository's work tree dirty.
+    pub(crate) fn apply(&mut self, edit: &Edit) {
+        self.model.apply(edit);
+        self.write();
+        if let Edit::BumpInput(input) = edit {
+            self.commit_input(*input);
+            self.lock();
+        }
+    }
+
+    /// Commits whatever is in the folder. Returns the revision.
+    pub(crate) fn commit(&self, message: &str) -> String {
+        let repository = self.repository();
+        self.git(&repository, &["add", "-A"]);
+        self.git(&repository, &["commit", "-q", "-m", message]);
+        self.git(&repository, &["rev-parse", "HEAD"]).trim().to_owned()
+    }
+
+    /// What each host that evaluates has to follow from; see [`Model::essence`].
+    pub(crate) fn essences(&self) -> BTreeMap<String, Option<String>> {
+        self.model.hosts.keys().map(|name| (name.clone(), self.model.essence(name))).collect()
+    }
+
+    fn flake_folder(&self) -> String {
+        let below = &self.options.below;
+        if below.is_empty() { "fleet".to_owned() } else { format!("fleet/{below}") }
+    }
+
+    fn write(&mut self) {
+        let inputs = self.root.join("inputs");
+        let new = self.model.tree(&self.templates, &self.flake_folder(), inputs.to_str().unwrap());
+        tree::change(&self.root, &self.tree, &new);
+        self.tree = new;
+    }
+
+    fn repositories(&self) -> Vec<PathBuf> {
+        let inputs = Input::ALL.into_iter().filter(|input| *input != Input::Shelf);
+        inputs.map(|input| self.root.join("inputs").join(input.name())).chain([self.repository()]).collect()
+    }
+
+    fn commit_input(&self, input: Input) {
+        if input == Input::Shelf {
+            return;
+        }
+        let repository = self.root.join("inputs").join(input.name());
+        self.git(&repository, &["add", "-A"]);
+        self.git(&repository, &["commit", "-q", "-m", &format!("Edition {}", self.model.edition_of(input))]);
+    }
+
+    /// Locks every input at what it is now. Whichever Nix is used, it locks anew what an empty lock lacks.
+    fn lock(&self) {
+        let lock = "{ \"nodes\": { \"root\": {} }, \"root\": \"root\", \"version\": 7 }\n";
+        std::fs::write(self.flake().join("flake.lock"), lock).unwrap();
+        let mut nix = program("nix");
+        nix.args(["flake", "lock", "--option", "tarball-ttl", "0"]).arg(self.flake());
+        run(hermetic_git(&mut nix, &self.root).env("NIX_CONFIG", NIX_CONFIG));
+    }
+
+    fn git(&self, repository: &Path, arguments: &[&str]) -> String {
+        let mut git = program("git");
+        hermetic_git(&mut git, &self.root).arg("-C").arg(repository).args(arguments);
+        // Commits are a minute apart, as some hosts know when theirs was.
+        let date = format!("@{} +0000", 1_767_225_600 + 60 * u64::from(self.model.step));
+        run(git.env("GIT_COMMITTER_DATE", &date).env("GIT_AUTHOR_DATE", &date))
+    }
+}

@@ -1,0 +1,179 @@
+//! A fleet as data: which hosts it has, how often each of its files has changed, and what a host follows from.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::host::{Fact, Form, Host, Kind, Module, Presence, Role};
+use super::tree::{Content, Templates, Tree};
+use super::{Edit, Input, Mix, Options, Weight};
+
+/// A fleet as data.
+#[derive(Debug, Clone)]
+pub(crate) struct Model {
+    pub(crate) hosts: BTreeMap<String, Host>,
+    pub(super) inputs: BTreeMap<Input, u32>,
+    modules: BTreeMap<Module, u32>,
+    roles: BTreeMap<Role, u32>,
+    /// Who has a file in `shared/users`.
+    pub(super) users: BTreeSet<u32>,
+    pub(super) notes: u32,
+    unread: u32,
+    /// Counts the edits.
+    pub(super) step: u32,
+    /// The number of the next host.
+    pub(super) next: u32,
+    weight: Weight,
+}
+
+impl Model {
+    pub(super) fn new(options: &Options) -> Self {
+        let names: Vec<String> = (1..=options.hosts).map(host_name).collect();
+        let hosts = (1..).zip(&names).enumerate().map(|(at, (number, name))| {
+            let (kind, stamp) = match options.mix {
+                Mix::Plain => (Kind::Plain, None),
+                Mix::EveryKind => every_kind(at),
+            };
+            let neighbour = names[(at + 1) % names.len()].clone();
+            let role = Role::ALL[at % Role::ALL.len()];
+            (name.clone(), Host { stamp, ..Host::new(number, kind, role, neighbour) })
+        });
+        Self {
+            hosts: hosts.collect(),
+            inputs: Input::ALL.map(|input| (input, 1)).into(),
+            modules: Module::ALL.map(|module| (module, 1)).into(),
+            roles: Role::ALL.map(|role| (role, 1)).into(),
+            users: BTreeSet::new(),
+            notes: 1,
+            unread: 1,
+            step: 0,
+            next: options.hosts + 1,
+            weight: options.weight,
+        }
+    }
+
+    /// How often an input was bumped, from one.
+    pub(super) fn edition_of(&self, input: Input) -> u32 {
+        self.inputs[&input]
+    }
+
+    /// What the derivation of a host follows from, and nothing else: two states of a fleet in which it is the same
+    /// give the same derivation. `None` where the host does not evaluate.
+    ///
+    /// Whoever uses the source as a whole has the number of edits in it. It is another derivation after each of them,
+    /// but may be the same as before where an edit is taken back.
+    pub(crate) fn essence(&self, name: &str) -> Option<String> {
+        let host = &self.hosts[name];
+        if host.broken.is_some() || self.has_broken_neighbour(host) {
+            return None;
+        }
+        let modules: Vec<_> = host.role.modules().iter().map(|module| (module, self.modules[module])).collect();
+        let stamp = host.stamp.map(|fact| (fact, self.step));
+        let shared = (self.edition_of(Input::Platform), &self.users, host.role, self.roles[&host.role], modules);
+        Some(format!("{name} {} {} {shared:?} {stamp:?} {}", host.number, host.edition, host.essence(self)))
+    }
+
+    fn has_broken_neighbour(&self, host: &Host) -> bool {
+        let neighbour = self.hosts.get(&host.neighbour).and_then(|neighbour| neighbour.broken);
+        host.kind == Kind::SeesNeighbour && neighbour.is_some_and(super::Break::is_of_the_whole)
+    }
+
+    /// Applies `edit`. Panics where it names what is not there.
+    pub(super) fn apply(&mut self, edit: &Edit) {
+        self.step += 1;
+        match edit {
+            Edit::ChangeHost(name) => self.host(name).edition += 1,
+            Edit::ChangeModule(module) => *self.modules.get_mut(module).unwrap() += 1,
+            Edit::ChangeRole(role) => *self.roles.get_mut(role).unwrap() += 1,
+            Edit::AssignRole(name, role) => self.host(name).role = *role,
+            Edit::AddUser(user) => assert!(self.users.insert(*user), "{edit:?}: is there"),
+            Edit::RemoveUser(user) => assert!(self.users.remove(user), "{edit:?}: is not there"),
+            Edit::AddEntry(name, entry) => assert!(self.host(name).entries.insert(*entry), "{edit:?}: is there"),
+            Edit::RemoveEntry(name, entry) => assert!(self.host(name).entries.remove(entry), "{edit:?}: is not there"),
+            Edit::BumpInput(input) => *self.inputs.get_mut(input).unwrap() += 1,
+            Edit::ChangeData(name) => self.host(name).data += 1,
+            Edit::ChangeFilteredOut(name) => self.host(name).filtered_out += 1,
+            Edit::CreateLookedFor(name) => self.host(name).looked_for = Presence::There,
+            Edit::DeleteLookedFor(name) => self.host(name).looked_for = Presence::Gone,
+            Edit::MakePlain(name) => self.host(name).form = Form::Plain,
+            Edit::MakeExecutable(name) => self.host(name).form = Form::Executable,
+            Edit::ReplaceByLink(name) => self.host(name).form = Form::Link,
+            Edit::ChangeNotes => self.notes += 1,
+            Edit::ChangeUnread => self.unread += 1,
+            Edit::RenameHost { from, to } => {
+                let host = self.hosts.remove(from).unwrap();
+                assert!(self.hosts.insert(to.clone(), host).is_none(), "{edit:?}: is there");
+            }
+            Edit::AddHost { name, kind, role, neighbour } => {
+                let host = Host::new(self.next, *kind, *role, neighbour.clone());
+                self.next += 1;
+                assert!(self.hosts.insert(name.clone(), host).is_none(), "{edit:?}: is there");
+            }
+            Edit::RemoveHost(name) => drop(self.hosts.remove(name).unwrap()),
+            Edit::Break(name, how) => self.host(name).broken = Some(*how),
+            Edit::Mend(name) => self.host(name).broken = None,
+            Edit::Stamp(name, fact) => self.host(name).stamp = Some(*fact),
+            Edit::Unstamp(name) => self.host(name).stamp = None,
+        }
+    }
+
+    fn host(&mut self, name: &str) -> &mut Host {
+        self.hosts.get_mut(name).unwrap_or_else(|| panic!("there is no host {name}"))
+    }
+
+    /// Every file of the flake, which is in the folder `flake`, and of its inputs, which have the URLs `inputs/…`.
+    pub(super) fn tree(&self, templates: &Templates, flake: &str, inputs: &str) -> Tree {
+        let mut tree = Tree::new();
+        self.write_flake(templates, flake, inputs, &mut tree);
+        for (name, host) in &self.hosts {
+            host.write(name, templates, flake, &mut tree);
+        }
+        for (input, edition) in &self.inputs {
+            let folder = input.name();
+            let edition = edition.to_string();
+            for file in templates.below(folder) {
+                let text =
+                    templates.rendered(&format!("{folder}/{file}"), &[("inputs", inputs), ("edition", &edition)]);
+                tree.insert(format!("inputs/{folder}/{file}"), Content::File(text));
+            }
+        }
+        let scale = format!("{}\n", self.weight.scale());
+        tree.insert("inputs/platform/scale.nix".to_owned(), Content::File(scale));
+        tree
+    }
+
+    fn write_flake(&self, templates: &Templates, flake: &str, inputs: &str, tree: &mut Tree) {
+        for file in templates.below("flake") {
+            let edition = match file.rsplit_once('/') {
+                Some(("modules", name)) => self.modules.iter().find(|(m, _)| is_file_of(name, m.name())).unwrap().1,
+                Some(("roles", name)) => self.roles.iter().find(|(r, _)| is_file_of(name, r.name())).unwrap().1,
+                Some(("shared", "notes.txt")) => &self.notes,
+                _ => &self.unread,
+            };
+            let values = [("inputs", inputs), ("edition", &edition.to_string())];
+            let text = templates.rendered(&format!("flake/{file}"), &values);
+            tree.insert(format!("{flake}/{file}"), Content::File(text));
+        }
+        let system = format!("\"{}\"\n", clavel::model::System::this().unwrap());
+        tree.insert(format!("{flake}/system.nix"), Content::File(system));
+        for user in &self.users {
+            let text = format!("{{ users.user-{user}.keys = [ \"ssh-ed25519 AAAA {user}\" ]; }}\n");
+            tree.insert(format!("{flake}/shared/users/user-{user}.nix"), Content::File(text));
+        }
+    }
+}
+
+/// What the host of that number is called at first.
+pub(super) fn host_name(number: u32) -> String {
+    format!("host-{number:04}")
+}
+
+/// One kind after the other, then plain hosts that know something of their source, and again.
+fn every_kind(at: usize) -> (Kind, Option<Fact>) {
+    match at % (Kind::ALL.len() + Fact::ALL.len()) {
+        at if at < Kind::ALL.len() => (Kind::ALL[at], None),
+        at => (Kind::Plain, Some(Fact::ALL[at - Kind::ALL.len()])),
+    }
+}
+
+fn is_file_of(file: &str, name: &str) -> bool {
+    file.strip_suffix(".nix") == Some(name)
+}

@@ -1,0 +1,85 @@
+//! Files as data: the templates they are made of, and how a folder is brought from one tree to the next.
+
+use std::collections::BTreeMap;
+use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::path::{Path, PathBuf};
+
+/// What is at a path.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Content {
+    File(String),
+    Executable(String),
+    Link(String),
+}
+
+/// Paths below a folder, and what is there.
+pub(crate) type Tree = BTreeMap<String, Content>;
+
+/// The files of `fixtures/fleets`, by their paths there.
+#[derive(Debug)]
+pub(crate) struct Templates(BTreeMap<String, String>);
+
+impl Templates {
+    pub(crate) fn read() -> Self {
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fleets");
+        let mut found = BTreeMap::new();
+        let mut folders = vec![root.clone()];
+        while let Some(folder) = folders.pop() {
+            for entry in std::fs::read_dir(&folder).unwrap() {
+                let path = entry.unwrap().path();
+                if path.is_dir() {
+                    folders.push(path);
+                } else {
+                    let name = path.strip_prefix(&root).unwrap().to_str().unwrap().to_owned();
+                    found.insert(name, std::fs::read_to_string(&path).unwrap());
+                }
+            }
+        }
+        Self(found)
+    }
+
+    /// A template with `@KEY@` replaced by its value, for each of `values`.
+    pub(crate) fn rendered(&self, name: &str, values: &[(&str, &str)]) -> String {
+        let text = self.0.get(name).unwrap_or_else(|| panic!("fixtures/fleets has no {name}"));
+        values.iter().fold(text.clone(), |text, (key, value)| text.replace(&format!("@{key}@"), value))
+    }
+
+    /// The names of all in a folder, without the folder.
+    pub(crate) fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
+        self.0.keys().filter_map(move |name| name.strip_prefix(folder)?.strip_prefix('/'))
+    }
+}
+
+/// Makes what is below `root` as `new` says, where it is as `old` says. What neither knows is left alone.
+pub(crate) fn change(root: &Path, old: &Tree, new: &Tree) {
+    for path in old.keys().filter(|path| !new.contains_key(*path)) {
+        let path = root.join(path);
+        std::fs::remove_file(&path).unwrap();
+        remove_empty(path.parent().unwrap());
+    }
+    for (path, content) in new.iter().filter(|(path, content)| old.get(*path) != Some(content)) {
+        put(root.join(path), content);
+    }
+}
+
+fn remove_empty(folder: &Path) {
+    // A folder that still has something in it stays, and so does what is above it.
+    if std::fs::remove_dir(folder).is_ok() {
+        remove_empty(folder.parent().unwrap());
+    }
+}
+
+fn put(path: PathBuf, content: &Content) {
+    std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+    // What is written into a link would go to the file behind it.
+    if path.symlink_metadata().is_ok() {
+        std::fs::remove_file(&path).unwrap();
+    }
+    let (text, mode) = match content {
+        Content::Link(to) => return symlink(to, path).unwrap(),
+        Content::File(text) => (text, 0o644),
+        Content::Executable(text) => (text, 0o755),
+    };
+    std::fs::write(&path, text).unwrap();
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
