@@ -12,6 +12,7 @@ mod incremental;
 mod keys;
 mod layers;
 mod one_push;
+mod platforms;
 mod publish;
 mod support;
 mod transports;

@@ -30,6 +30,14 @@ pub enum ActivateError {
         /// Its type.
         unit_type: UnitType,
     },
+    /// This agent cannot activate units of that type.
+    #[error("this agent cannot activate the unit `{unit}`, which is of type {unit_type}")]
+    Unknown {
+        /// The unit.
+        unit: Name,
+        /// Its type.
+        unit_type: UnitType,
+    },
     /// The profile could not be set.
     #[error(transparent)]
     Profile(#[from] NixError),
@@ -56,7 +64,11 @@ impl ActivateError {
     pub(super) fn is_of_the_deployment(&self) -> bool {
         match self {
             Self::Failed { .. } => true,
-            Self::NoCommand { .. } | Self::UnusedCommand { .. } | Self::Profile(_) | Self::Folder { .. } => false,
+            Self::NoCommand { .. }
+            | Self::UnusedCommand { .. }
+            | Self::Unknown { .. }
+            | Self::Profile(_)
+            | Self::Folder { .. } => false,
         }
     }
 }
@@ -104,6 +116,10 @@ impl Activation {
                 (Method::Command(argv), profiles.join(unit.name.as_str()).join("profile"))
             }
             (UnitType::Command, None) => return Err(ActivateError::NoCommand { unit: name() }),
+            (
+                unit_type @ (UnitType::Darwin | UnitType::HomeManager | UnitType::SystemManager | UnitType::Container),
+                _,
+            ) => return Err(ActivateError::Unknown { unit: name(), unit_type }),
             (unit_type @ UnitType::Nixos, Some(_)) => {
                 return Err(ActivateError::UnusedCommand { unit: name(), unit_type });
             }

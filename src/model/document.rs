@@ -216,11 +216,19 @@ impl Specification for UnitSpecification {
 }
 
 /// How a Deployment is activated on a Unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnitType {
     /// The system profile and `bin/switch-to-configuration switch`.
     Nixos,
+    /// The system profile and nix-darwin's `activate`.
+    Darwin,
+    /// home-manager's `activate`, as the user whose home it is.
+    HomeManager,
+    /// system-manager's `bin/register-profile` and `bin/activate`.
+    SystemManager,
+    /// The profile of a NixOS container, which is reloaded or restarted.
+    Container,
     /// A profile of its own and a command of the agent's configuration.
     Command,
 }
@@ -229,6 +237,10 @@ impl fmt::Display for UnitType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Nixos => "nixos",
+            Self::Darwin => "darwin",
+            Self::HomeManager => "home-manager",
+            Self::SystemManager => "system-manager",
+            Self::Container => "container",
             Self::Command => "command",
         })
     }
