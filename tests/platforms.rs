@@ -12,7 +12,8 @@ fn write(world: &World, outputs: &str) {
              system = import ./system.nix;
              host = import ./lib/host.nix {{ inherit system; }};
              shapes = import ./lib/platforms.nix {{ inherit system; }};
-             darwin = name: shapes.darwin name {{ activate = \"true\"; }};
+             apple = import ./lib/platforms.nix {{ system = \"aarch64-darwin\"; }};
+             darwin = name: apple.darwin name {{ activate = \"true\"; }};
              home = name: shapes.home name {{ activate = \"true\"; }};
              manager = name: shapes.systemManager name {{ \"bin/activate\" = \"true\"; }};
            in {outputs}; }}"
@@ -60,7 +61,8 @@ fn every_platform_is_found_where_its_tools_have_it() {
     for (at, (name, unit_type, attribute, path)) in expected.into_iter().enumerate() {
         let (deployment, unit) = (&found["deployments"][at], &found["units"][at]);
         assert_eq!((&deployment["name"], &unit["name"]), (&name.into(), &name.into()));
-        assert_eq!(unit["specification"], serde_json::json!({ "arch": system, "type": unit_type }));
+        let arch = if unit_type == "darwin" { "aarch64-darwin" } else { system.as_str() };
+        assert_eq!(unit["specification"], serde_json::json!({ "arch": arch, "type": unit_type }));
         assert_eq!(deployment["metadata"]["attribute"], attribute);
         let template = &deployment["specification"]["template"];
         assert!(template["narId"].as_str().unwrap().ends_with(path), "{template}");

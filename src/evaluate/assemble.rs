@@ -232,6 +232,9 @@ impl Assembly<'_> {
         if let Some(other) = systems.iter().find(|system| **system != arch) {
             return Err(format!("the unit `{name}` is {arch}, and what is deployed to it is for {other}"));
         }
+        if !unit_type.is_for(arch) {
+            return Err(format!("the unit `{name}` is of type {unit_type}, which a machine of arch {arch} cannot be"));
+        }
         let metadata = self.provenance(item, None)?.add_to(declared.metadata).map_err(|e| e.to_string())?;
         Ok(Draft::new(name.clone(), metadata, UnitSpecification { arch: arch.clone(), unit_type }))
     }

@@ -233,6 +233,17 @@ pub enum UnitType {
     Command,
 }
 
+impl UnitType {
+    /// Whether a machine of this system can be such a unit.
+    pub fn is_for(self, system: &System) -> bool {
+        match self {
+            Self::Nixos | Self::SystemManager | Self::Container => system.as_str().ends_with("-linux"),
+            Self::Darwin => system.as_str().ends_with("-darwin"),
+            Self::HomeManager | Self::Command => true,
+        }
+    }
+}
+
 impl fmt::Display for UnitType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {

@@ -145,6 +145,11 @@ fn what_breaks_a_rule_is_told_with_its_attribute() {
             "clavel.units.a",
             "is for x86_64-linux",
         ),
+        (
+            vec![(DARWIN, "a", host("x"))],
+            "darwinConfigurations.a",
+            "of type darwin, which a machine of arch x86_64-linux",
+        ),
         (vec![(Output::Units, "a", json!({ "type": "toaster" }))], "clavel.units.a", "unknown variant `toaster`"),
         (vec![(Output::Agents, "a", json!({ "deployments": ["no"] }))], "clavel.agents.a", "does not have"),
     ] {
@@ -157,8 +162,10 @@ fn what_breaks_a_rule_is_told_with_its_attribute() {
 #[test]
 fn every_platform_gives_units_of_its_type() {
     let home = json!({ "nar": nar("home"), "substituters": [], "substituters-public-keys": [] });
+    let mut air = host("air");
+    air["nar"]["system"] = "aarch64-darwin".into();
     let below = Item { level: Some("x86_64-linux".to_owned()), ..SYSTEM.item("box") };
-    let answers = [(DARWIN.item("air"), host("air")), (HOME.item("alice@air"), home.clone()), (below, home)];
+    let answers = [(DARWIN.item("air"), air), (HOME.item("alice@air"), home.clone()), (below, home)];
     let found = run_all(
         &source(&["https://source.example.org"]),
         answers.into_iter().map(|(item, value)| (item, Ok(value))).collect(),
