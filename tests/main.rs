@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by panicking")]
 
+mod activations;
 mod agent;
 mod as_nix;
 mod budget;
@@ -18,6 +19,7 @@ mod keys;
 mod layers;
 mod nix_eval_jobs;
 mod one_push;
+mod platforms;
 mod publish;
 mod support;
 mod transports;

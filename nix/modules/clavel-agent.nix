@@ -70,7 +70,11 @@ in
       # agent begins with the next start of the machine, or by `systemctl restart clavel-agent`.
       restartIfChanged = false;
       stopIfChanged = false;
-      path = [ config.nix.package ];
+      path = [
+        config.nix.package
+        # runuser, for the homes of users.
+        pkgs.util-linux
+      ];
       environment = {
         CLAVEL_AGENT_CONFIG = toString (
           format.generate "clavel-agent.toml" ({ state-directory = "/var/lib/clavel-agent"; } // cfg.settings)

@@ -1,8 +1,11 @@
-//! Switching a unit to what was realised, by its type.
+//! Switching a unit to what was realised: which profile and which method follow from its type, and then the deed.
 
+use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use super::account::{Account, AccountError, OF_A_USER, RunAs, at_home_of, home_manager_profiles};
+use super::method::{Method, Program, Unsettled};
 use super::realise::Realised;
 use crate::config::UnitConfig;
 use crate::model::{Name, Revision, StorePath, Unit, UnitType};
@@ -20,15 +23,25 @@ pub enum ActivateError {
         /// The unit.
         unit: Name,
     },
-    /// The configuration has a command for a unit that has no use for one.
+    /// The configuration says something about a unit that has no use for it.
     #[error(
-        "the configuration names a command for the unit `{unit}`, which is of type {unit_type} and never runs it; remove it"
+        "the configuration of the unit `{unit}` has `{key}`, and a unit of type {unit_type} never uses it; remove it"
     )]
-    UnusedCommand {
+    Unused {
         /// The unit.
         unit: Name,
         /// Its type.
         unit_type: UnitType,
+        /// The key.
+        key: &'static str,
+    },
+    /// It is not clear as whom it is activated.
+    #[error("cannot activate the unit `{unit}`: {source}")]
+    Account {
+        /// The unit.
+        unit: Name,
+        /// Why not.
+        source: AccountError,
     },
     /// The profile could not be set.
     #[error(transparent)]
@@ -56,7 +69,11 @@ impl ActivateError {
     pub(super) fn is_of_the_deployment(&self) -> bool {
         match self {
             Self::Failed { .. } => true,
-            Self::NoCommand { .. } | Self::UnusedCommand { .. } | Self::Profile(_) | Self::Folder { .. } => false,
+            Self::NoCommand { .. }
+            | Self::Unused { .. }
+            | Self::Account { .. }
+            | Self::Profile(_)
+            | Self::Folder { .. } => false,
         }
     }
 }
@@ -65,17 +82,18 @@ impl ActivateError {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Activation {
     unit: Name,
-    profile: PathBuf,
+    profile: Profile,
     method: Method,
     deadline: Duration,
 }
 
+/// The profile that holds what a unit runs, and who moves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Method {
-    /// `bin/switch-to-configuration switch` of what is activated.
-    SwitchToConfiguration,
-    /// The configuration's argv.
-    Command(Vec<String>),
+enum Profile {
+    /// Clavel, before it activates.
+    Ours(PathBuf),
+    /// The activation itself; it is the first of these that is there.
+    Theirs(Vec<PathBuf>),
 }
 
 /// What is to be switched to.
@@ -96,89 +114,223 @@ impl Activation {
         profiles: &Path,
         deadline: Duration,
     ) -> Result<Self, ActivateError> {
-        let config = config.cloned().unwrap_or_default();
+        let UnitConfig { profile, command, user } = config.cloned().unwrap_or_default();
+        let unit_type = unit.specification.unit_type;
         let name = || unit.name.clone();
-        let (method, default) = match (unit.specification.unit_type, config.command) {
-            (UnitType::Nixos, None) => (Method::SwitchToConfiguration, PathBuf::from("/nix/var/nix/profiles/system")),
-            (UnitType::Command, Some(argv)) => {
-                (Method::Command(argv), profiles.join(unit.name.as_str()).join("profile"))
+        if command.is_some() && unit_type != UnitType::Command {
+            return Err(ActivateError::Unused { unit: name(), unit_type, key: "command" });
+        }
+        if user.is_some() && !matches!(unit_type, UnitType::HomeManager | UnitType::Darwin) {
+            return Err(ActivateError::Unused { unit: name(), unit_type, key: "user" });
+        }
+        let at_home = || -> Result<(Account, RunAs), AccountError> {
+            at_home_of(Account::own()?, user.as_ref().map(Account::named).transpose()?)
+        };
+        let of_account = |source| ActivateError::Account { unit: name(), source };
+        let system = || Profile::Ours("/nix/var/nix/profiles/system".into());
+        let (method, default) = match unit_type {
+            UnitType::Nixos => (Method::SwitchToConfiguration, system()),
+            UnitType::Darwin => {
+                let run_as = user.as_ref().map(|_| at_home()).transpose().map_err(of_account)?;
+                (Method::Darwin(run_as.map(|(_, run_as)| run_as)), system())
             }
-            (UnitType::Command, None) => return Err(ActivateError::NoCommand { unit: name() }),
-            (unit_type @ UnitType::Nixos, Some(_)) => {
-                return Err(ActivateError::UnusedCommand { unit: name(), unit_type });
+            UnitType::HomeManager => {
+                let (account, run_as) = at_home().map_err(of_account)?;
+                (Method::HomeManager(run_as), Profile::Theirs(home_manager_profiles(&account)))
+            }
+            UnitType::SystemManager => {
+                let theirs = "/nix/var/nix/profiles/system-manager-profiles/system-manager".into();
+                (Method::SystemManager, Profile::Theirs(vec![theirs]))
+            }
+            UnitType::Container => {
+                let folder = Path::new("/nix/var/nix/profiles/per-container").join(unit.name.as_str());
+                (Method::Container(unit.name.to_string()), Profile::Ours(folder.join("system")))
+            }
+            UnitType::Command => {
+                let argv = command.ok_or_else(|| ActivateError::NoCommand { unit: name() })?;
+                (Method::Command(argv), Profile::Ours(profiles.join(unit.name.as_str()).join("profile")))
             }
         };
-        Ok(Self { unit: name(), profile: config.profile.unwrap_or(default), method, deadline })
+        let profile = match (profile, default) {
+            (None, default) => default,
+            (Some(named), Profile::Ours(_)) => Profile::Ours(named),
+            (Some(named), Profile::Theirs(_)) => Profile::Theirs(vec![named]),
+        };
+        Ok(Self { unit: name(), profile, method, deadline })
     }
 
     /// What the profile holds now, whoever put it there.
     pub(super) fn current(&self) -> Option<StorePath> {
-        let mut link = self.profile.clone();
-        // profile → profile-N-link → the store
-        for _ in 0..4 {
-            let to = std::fs::read_link(&link).ok()?;
-            if let Some(path) = to.to_str().and_then(|text| text.parse().ok()) {
-                return Some(path);
-            }
-            link = link.parent()?.join(to);
+        match &self.profile {
+            Profile::Ours(profile) => held_by(profile),
+            Profile::Theirs(profiles) => profiles.iter().find_map(|profile| held_by(profile)),
         }
-        None
     }
 
-    /// Makes `target` the newest generation of the profile, and activates it.
+    /// Makes `target` the newest generation of the profile, where the activation does not do so itself, and activates it.
     pub(super) async fn run(&self, nix: &Nix, target: Target<'_>) -> Result<(), ActivateError> {
-        if let Some(folder) = self.profile.parent() {
-            let made = std::fs::create_dir_all(folder);
-            made.map_err(|source| ActivateError::Folder { path: folder.to_owned(), source })?;
+        let files = nix.files_of(target.realised.path());
+        // Before anything is changed.
+        let programs = self.method.programs(&files, &second_line).map_err(|Unsettled::NoUser| {
+            ActivateError::Account { unit: self.unit.clone(), source: AccountError::Unnamed }
+        })?;
+        if let Profile::Ours(profile) = &self.profile {
+            if let Some(folder) = profile.parent() {
+                let made = std::fs::create_dir_all(folder);
+                made.map_err(|source| ActivateError::Folder { path: folder.to_owned(), source })?;
+            }
+            nix.set_profile(profile, target.realised.path()).await?;
         }
-        nix.set_profile(&self.profile, target.realised.path()).await?;
-        let run = self.invocation(nix, target).within(self.deadline).passing_output_on().run();
-        let failed = |source| ActivateError::Failed { deployment: target.deployment.clone(), source };
-        run.await.map(drop).map_err(failed)
+        for program in programs {
+            let run = self.told(nix, target, invocation(program)).within(self.deadline).passing_output_on().run();
+            let failed = |source| ActivateError::Failed { deployment: target.deployment.clone(), source };
+            run.await.map_err(failed)?;
+        }
+        Ok(())
     }
 
-    fn invocation(&self, nix: &Nix, target: Target<'_>) -> Invocation {
-        let files = nix.files_of(target.realised.path());
-        let invocation = match &self.method {
-            Method::SwitchToConfiguration => Invocation::new(files.join("bin/switch-to-configuration")).arg("switch"),
-            Method::Command(argv) => {
-                let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
-                Invocation::new(program).args(arguments)
-            }
-        };
+    /// The same run, told by its environment what it is for.
+    fn told(&self, nix: &Nix, target: Target<'_>, invocation: Invocation) -> Invocation {
         let previous = target.previous.map(|path| nix.files_of(path).into_os_string()).unwrap_or_default();
+        let profile = match &self.profile {
+            Profile::Ours(profile) => Some(profile),
+            Profile::Theirs(profiles) => profiles.first(),
+        };
         invocation
             .outside_any_repository()
             .env("CLAVEL_DEPLOYMENT", target.deployment.as_str())
             .env("CLAVEL_REVISION", target.revision.to_string())
             .env("CLAVEL_UNIT", self.unit.as_str())
             .env("CLAVEL_STORE_PATH", target.realised.path().to_string())
-            .env("CLAVEL_PATH", files)
+            .env("CLAVEL_PATH", nix.files_of(target.realised.path()))
             .env("CLAVEL_PREVIOUS_PATH", previous)
-            .env("CLAVEL_PROFILE", self.profile.as_os_str())
+            .env("CLAVEL_PROFILE", profile.map(|profile| profile.as_os_str().to_owned()).unwrap_or_default())
     }
+}
+
+fn invocation(program: Program) -> Invocation {
+    let Program { path, arguments, run_as } = program;
+    let mut prefix = run_as.prefix(std::env::consts::OS).into_iter();
+    let invocation = match prefix.next() {
+        None => Invocation::new(path),
+        // Where the agent is may be closed to that user.
+        Some(first) => OF_A_USER
+            .iter()
+            .fold(Invocation::new(first).args(prefix).arg(path), Invocation::env_remove)
+            .current_dir("/"),
+    };
+    invocation.args(arguments)
+}
+
+/// The path of the store that `profile` leads to.
+fn held_by(profile: &Path) -> Option<StorePath> {
+    let mut link = profile.to_owned();
+    // profile → profile-N-link → the store
+    for _ in 0..4 {
+        let to = std::fs::read_link(&link).ok()?;
+        if let Some(path) = to.to_str().and_then(|text| text.parse().ok()) {
+            return Some(path);
+        }
+        link = link.parent()?.join(to);
+    }
+    None
+}
+
+/// The second line of a file, without its end; none where the file is not there.
+fn second_line(path: &Path) -> Option<String> {
+    let file = std::fs::File::open(path).ok()?;
+    let line = BufReader::new(file).split(b'\n').nth(1);
+    Some(line.and_then(Result::ok).map(|line| String::from_utf8_lossy(&line).into_owned()).unwrap_or_default())
 }
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
     use crate::model::{Draft, Metadata, UnitSpecification};
 
     fn settled(unit_type: UnitType, config: Option<&UnitConfig>) -> Result<Activation, ActivateError> {
         let specification = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type };
         let unit = Draft::new("u".parse().unwrap(), Metadata::default(), specification).at(Revision::FIRST);
-        Activation::settle(&unit, config, Path::new("/var/lib/clavel-agent/units"), Duration::from_secs(1))
+        Activation::settle(&unit, config, Path::new("/var/lib/clavel-agent/units"), Duration::from_mins(1))
     }
 
     #[test]
     fn the_type_says_how_and_the_configuration_where() {
-        let nixos = settled(UnitType::Nixos, None).unwrap();
-        assert_eq!(nixos.profile, Path::new("/nix/var/nix/profiles/system"));
-        let argv = Some(vec!["/bin/apply".to_owned()]);
-        let command = settled(UnitType::Command, Some(&UnitConfig { profile: None, command: argv.clone() })).unwrap();
-        assert_eq!(command.profile, Path::new("/var/lib/clavel-agent/units/u/profile"));
-        assert!(matches!(settled(UnitType::Command, None), Err(ActivateError::NoCommand { .. })));
-        let unused = settled(UnitType::Nixos, Some(&UnitConfig { profile: None, command: argv }));
-        assert!(matches!(unused, Err(ActivateError::UnusedCommand { .. })));
+        let ours = |path: &str| Profile::Ours(path.into());
+        let theirs = |path: &str| Profile::Theirs(vec![path.into()]);
+        let command = UnitConfig { command: Some(vec!["/bin/apply".to_owned()]), ..UnitConfig::default() };
+        for (unit_type, config, profile) in [
+            (UnitType::Nixos, None, ours("/nix/var/nix/profiles/system")),
+            (UnitType::Darwin, None, ours("/nix/var/nix/profiles/system")),
+            (UnitType::SystemManager, None, theirs("/nix/var/nix/profiles/system-manager-profiles/system-manager")),
+            (UnitType::Container, None, ours("/nix/var/nix/profiles/per-container/u/system")),
+            (UnitType::Command, Some(&command), ours("/var/lib/clavel-agent/units/u/profile")),
+        ] {
+            assert_eq!(settled(unit_type, config).unwrap().profile, profile, "{unit_type}");
+        }
+        let named = UnitConfig { profile: Some("/p".into()), ..UnitConfig::default() };
+        assert_eq!(settled(UnitType::Container, Some(&named)).unwrap().profile, ours("/p"));
+        assert_eq!(settled(UnitType::SystemManager, Some(&named)).unwrap().profile, theirs("/p"));
+        let own = Account::own().unwrap();
+        let at_home = UnitConfig { user: Some(own.name.parse().unwrap()), ..UnitConfig::default() };
+        let home = settled(UnitType::HomeManager, Some(&at_home)).unwrap();
+        assert_eq!(home.method, Method::HomeManager(RunAs::Agent));
+        assert_eq!(home.profile, Profile::Theirs(home_manager_profiles(&own)));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_told_before_anything_is_fetched() {
+        let message = |unit_type, config: &UnitConfig| settled(unit_type, Some(config)).unwrap_err().to_string();
+        assert!(message(UnitType::Command, &UnitConfig::default()).contains("names no command"));
+        let command = UnitConfig { command: Some(vec!["/bin/apply".to_owned()]), ..UnitConfig::default() };
+        assert!(message(UnitType::Nixos, &command).contains("has `command`, and a unit of type nixos never uses it"));
+        let user = UnitConfig { user: Some("no-such-user".parse().unwrap()), ..UnitConfig::default() };
+        assert!(message(UnitType::Container, &user).contains("has `user`, and a unit of type container"));
+        assert!(message(UnitType::HomeManager, &user).contains("this machine has no user `no-such-user`"));
+    }
+
+    /// No Apple machine is needed for this: a folder in the shape of a nix-darwin, in a store of its own, with real Nix.
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_darwin_moves_the_profile_and_activates_what_it_has() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = dir.path().join("darwin-system");
+        std::fs::create_dir(&files).unwrap();
+        for (name, script) in [
+            ("activate", "#!/bin/sh\nreadlink -f $CLAVEL_PROFILE >> $CLAVEL_PROFILE.log\n"),
+            ("activate-user", "#!/bin/sh\n# nix-darwin: deprecated\nexit 1\n"),
+        ] {
+            std::fs::write(files.join(name), script).unwrap();
+            std::fs::set_permissions(files.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
+        }
+        let store = dir.path().join("store");
+        let add = Invocation::new("nix-store").arg("--store").arg(&store).arg("--add").arg(&files);
+        let added = add.args(["--option", "build-users-group", ""]).run().await.unwrap().stdout;
+        let realised = Realised::that_ran_before(String::from_utf8(added).unwrap().trim().parse().unwrap());
+        let nix = Nix::new(Duration::from_mins(1)).with_store(Some(store));
+
+        let profile = dir.path().join("profile/system");
+        let config = UnitConfig { profile: Some(profile.clone()), ..UnitConfig::default() };
+        let activation = settled(UnitType::Darwin, Some(&config)).unwrap();
+        let deployment = "air".parse().unwrap();
+        let target = Target { deployment: &deployment, revision: Revision::FIRST, realised: &realised, previous: None };
+        activation.run(&nix, target).await.unwrap();
+        assert_eq!(activation.current().as_ref(), Some(realised.path()));
+        let log = std::fs::read_to_string(profile.with_file_name("system.log")).unwrap();
+        assert_eq!(log.trim(), realised.path().to_string(), "the profile was there before the activation");
+    }
+
+    #[test]
+    fn the_second_line_of_a_file_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("activate-user");
+        assert_eq!(second_line(&path), None);
+        for (text, line) in
+            [("", ""), ("#!/bin/sh\n", ""), ("#!/bin/sh\n# nix-darwin: deprecated\nx", "# nix-darwin: deprecated")]
+        {
+            std::fs::write(&path, text).unwrap();
+            assert_eq!(second_line(&path).as_deref(), Some(line));
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! The journey of a Deployment on its unit: fetch, verify, decide, realise, activate, record.
 //!
-//! `verify` and `decide` are pure: the files of a branch, what is remembered and the time go in, orders or a refusal come
-//! out. `realise`, `activate` and `state` are the deeds. `pass` is one journey, and the only place that knows the order.
+//! `verify`, `decide` and `method` are pure: the files of a branch, what is remembered and the time go in, orders or a
+//! refusal come out. `realise`, `activate` and `state` are the deeds. `pass` is one journey, and the only place that knows the order.
 //!
 //! What the agent remembers as trusted moves only when every check of a pass holds; until then it keeps what it runs.
 
+mod account;
 mod activate;
 mod decide;
 mod fetch;
+mod method;
 mod pass;
 mod realise;
 mod state;
 mod verify;
 
+pub use account::AccountError;
 pub use activate::ActivateError;
 pub use decide::{Decision, HoldReason, Retry};
 pub use fetch::BranchFetchError;

@@ -3,7 +3,7 @@
 //! In this order: the index (signatures, expiry, version never lower than the last one seen, the same version never with
 //! other content); the agent's own document and the deployments it names (in the index by hash, signed, named as asked
 //! for, revision never lower than the last one seen, the same revision never with other content); their units (this
-//! machine's arch). The root chain has its place before the index.
+//! machine's arch and type). The root chain has its place before the index.
 
 use std::collections::BTreeMap;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{
     AgentSpecification, Deployment, DeploymentSpecification, Document, DocumentPath, IndexVersion, Name, Revision,
-    Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification,
+    Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
 };
 use crate::repository::{Branch, BranchError, Files, VerifiedIndex};
 use crate::trust::{Authority, ListedError, Verified};
@@ -181,6 +181,20 @@ pub enum Refusal {
         /// What this machine is.
         machine: System,
     },
+    /// The unit is of a type that this machine cannot be.
+    #[error(
+        "the deployment `{deployment}` is for the unit `{unit}` of type {unit_type}, and this machine is {machine}"
+    )]
+    OtherType {
+        /// The deployment.
+        deployment: Name,
+        /// The unit.
+        unit: Name,
+        /// The unit's type.
+        unit_type: UnitType,
+        /// What this machine is.
+        machine: System,
+    },
 }
 
 fn listed(names: &[Name]) -> String {
@@ -214,6 +228,11 @@ pub(super) fn verify<F: Files>(
         if unit.specification.arch != *asker.system {
             let (arch, machine) = (unit.specification.arch.clone(), asker.system.clone());
             return Err(Refusal::OtherArch { deployment: name, unit: unit.name.clone(), arch, machine });
+        }
+        let unit_type = unit.specification.unit_type;
+        if !unit_type.is_for(asker.system) {
+            let machine = asker.system.clone();
+            return Err(Refusal::OtherType { deployment: name, unit: unit.name.clone(), unit_type, machine });
         }
         if let Some(other) = orders.iter().find(|order| order.unit.name == unit.name) {
             let first = other.deployment.name.clone();

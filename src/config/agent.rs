@@ -1,13 +1,15 @@
 //! `clavel-agent.toml`.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::path::{Path, PathBuf};
+use std::str::FromStr;
 use std::time::Duration;
 
 use serde::Deserialize;
 
 use super::{ConfigError, Span, Written};
-use crate::model::{List, Name, PublicKey};
+use crate::model::{Invalid, List, Name, PublicKey};
 use crate::repository::{BranchName, RemoteUrl};
 use crate::trust::Authority;
 
@@ -47,6 +49,47 @@ pub struct UnitConfig {
     pub profile: Option<PathBuf>,
     /// The argv that activates a unit of type command.
     pub command: Option<Vec<String>>,
+    /// The user of this machine whose home it is.
+    pub user: Option<UserName>,
+}
+
+/// The name of a user of this machine, as far as it can be told without looking.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct UserName(String);
+
+impl UserName {
+    /// The name itself.
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl FromStr for UserName {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bad = |why| Err(Invalid::new("the name of a user", text, why));
+        if !(1..=256).contains(&text.len()) || text.starts_with('-') {
+            return bad("it has to be 1 to 256 bytes long, and may not begin with `-`");
+        }
+        if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/') {
+            return bad("white space, `:` and `/` may not stand there");
+        }
+        Ok(Self(text.to_owned()))
+    }
+}
+
+impl TryFrom<String> for UserName {
+    type Error = Invalid;
+    fn try_from(text: String) -> Result<Self, Invalid> {
+        text.parse()
+    }
+}
+
+impl fmt::Display for UserName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&self.0)
+    }
 }
 
 #[derive(Deserialize)]
@@ -86,6 +129,7 @@ struct ActivateTable {
 struct UnitTable {
     profile: Option<PathBuf>,
     command: Option<Vec<String>>,
+    user: Option<UserName>,
 }
 
 impl AgentConfig {
@@ -111,7 +155,7 @@ impl Written for File {
                 return Err(("units.NAME.command", format!("the command of the unit `{name}` is empty")));
             }
             let profile = unit.profile.map(|profile| directory.join(profile));
-            units.insert(name, UnitConfig { profile, command: unit.command });
+            units.insert(name, UnitConfig { profile, command: unit.command, user: unit.user });
         }
         Ok(AgentConfig {
             name: self.name,
@@ -160,6 +204,8 @@ mod tests {
         }
         let error = read(&format!("{small}[units.r]\ncommand = []\n")).unwrap_err().to_string();
         assert!(error.contains("the command of the unit `r` is empty"), "{error}");
+        let error = read(&format!("{small}[units.r]\nuser = \"-x\"\n")).unwrap_err().to_string();
+        assert!(error.contains("is not the name of a user"), "{error}");
     }
 
     #[test]
@@ -180,6 +226,7 @@ mod tests {
             "timeout",
             "profile",
             "command",
+            "user",
         ] {
             assert!(text.contains(&format!("{key} = ")), "the example lacks {key}");
         }

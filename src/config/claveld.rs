@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{ConfigError, Size, Span, Written};
-use crate::model::{FlakeReference, List, PublicKey, Source, Substituter};
+use crate::model::{FlakeReference, List, Pattern, PublicKey, Source, Substituter};
 use crate::repository::{BranchName, RemoteUrl};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -120,6 +120,10 @@ struct SourceTable {
     substituters: List<Substituter, 32>,
     #[serde(default)]
     substituters_public_keys: List<PublicKey, 32>,
+    #[serde(default)]
+    include: Vec<Pattern>,
+    #[serde(default)]
+    exclude: Vec<Pattern>,
 }
 
 impl ClaveldConfig {
@@ -179,8 +183,8 @@ impl Written for File {
 
 impl SourceTable {
     fn settle(self) -> Source {
-        let Self { flake, substituters, substituters_public_keys } = self;
-        Source { flake, substituters, substituters_public_keys }
+        let Self { flake, substituters, substituters_public_keys, include, exclude } = self;
+        Source { flake, substituters, substituters_public_keys, include, exclude }
     }
 }
 
@@ -228,6 +232,7 @@ mod tests {
             ("[[source]]", "[evaluate]\nprocesses = 0\n[[source]]", "nonzero"),
             ("[publish]", "state-directory = 7\n[publish]", "line 2"),
             ("[[source]]\n", "[[source]]\nflake = \"x\"\n[[source]]\nflake = \"x\"\n[[source]]\n", "there twice"),
+            ("[[source]]", "[[source]]\ninclude = [\"web-*\", \"\"]", "is not a pattern"),
             ("[publish]", "[publish", "line 2"),
         ] {
             let error = read(&SMALL.replacen(from, to, 1)).unwrap_err().to_string();
@@ -258,6 +263,8 @@ mod tests {
             "flake",
             "substituters",
             "substituters-public-keys",
+            "include",
+            "exclude",
         ] {
             assert!(text.contains(&format!("{key} = ")), "the example lacks {key}");
         }

@@ -14,7 +14,7 @@ use bytesize::ByteSize;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
-pub use agent::{AgentConfig, UnitConfig};
+pub use agent::{AgentConfig, UnitConfig, UserName};
 pub use claveld::{ClaveldConfig, EvaluateConfig, Moment, PublishConfig};
 
 use crate::model::Invalid;

@@ -1,14 +1,15 @@
 //! What follows from what Nix said: which documents a source gives. No I/O.
 //!
-//! A `nixosConfigurations.web-1` alone gives the deployment, the unit and the agent `web-1`. What the flake's `clavel`
-//! output says goes before it, field by field. Substituters and keys come from the deployment, else from the source's
-//! configuration, else from the host's own `nix.settings`.
+//! A `nixosConfigurations.web-1` alone gives the deployment, the unit and the agent `web-1`, and so does a host of any
+//! other platform. What the flake's `clavel` output says goes before it, field by field. Substituters and keys come from
+//! the deployment, else from the source's configuration, else from the host's own `nix.settings`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 
-use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, Item, Nar, NixosHost, Output};
+use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, Host, Item, Nar, Output};
+use super::platforms::PLATFORMS;
 use super::{Failure, Found};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Draft, List, LockedSource, Metadata, Name, NarTemplateSpecification,
@@ -18,11 +19,17 @@ use crate::model::{
 /// What Nix said of each attribute: its value, or the message of its failure.
 pub(super) type Answers = BTreeMap<Item, Result<serde_json::Value, String>>;
 
-/// The documents that follow from `answers`.
-pub(super) fn assemble(source: &Source, locked: &LockedSource, now: Timestamp, answers: Answers) -> Found {
-    let mut assembly = Assembly { source, locked, now, broken: BTreeSet::new(), found: Found::default() };
+/// The documents that follow from `answers`, where the deployments `excluded` were not asked for.
+pub(super) fn assemble(
+    source: &Source,
+    locked: &LockedSource,
+    now: Timestamp,
+    excluded: &BTreeSet<String>,
+    mut answers: Answers,
+) -> Found {
+    let mut assembly = Assembly { source, locked, now, excluded, broken: BTreeSet::new(), found: Found::default() };
+    assembly.refuse_twins(&mut answers);
     let mut outputs = assembly.read(answers);
-    assembly.refuse_twins(&mut outputs);
     let deployments = assembly.deployments(&mut outputs);
     let units = assembly.units(&deployments, &mut outputs);
     assembly.agents(&deployments, &outputs);
@@ -35,7 +42,7 @@ pub(super) fn assemble(source: &Source, locked: &LockedSource, now: Timestamp, a
 /// The answers, typed, by name.
 #[derive(Default)]
 struct Outputs {
-    hosts: BTreeMap<Name, NixosHost>,
+    hosts: BTreeMap<Name, (Item, Host)>,
     deployments: BTreeMap<Name, DeclaredDeployment>,
     units: BTreeMap<Name, DeclaredUnit>,
     agents: BTreeMap<Name, DeclaredAgent>,
@@ -44,7 +51,7 @@ struct Outputs {
 /// A deployment, and what it says of the unit it is for.
 struct Planned {
     draft: Draft<DeploymentSpecification>,
-    output: Output,
+    item: Item,
     system: Option<System>,
 }
 
@@ -52,68 +59,66 @@ struct Assembly<'a> {
     source: &'a Source,
     locked: &'a LockedSource,
     now: Timestamp,
+    excluded: &'a BTreeSet<String>,
     /// Names of deployments that failed, so that whoever names them is not blamed.
     broken: BTreeSet<String>,
     found: Found,
 }
 
 impl Assembly<'_> {
-    fn fail(&mut self, output: Output, name: &str, error: impl Into<String>) {
-        if matches!(output, Output::NixosConfigurations | Output::Deployments) {
-            self.broken.insert(name.to_owned());
+    fn fail(&mut self, item: &Item, error: impl Into<String>) {
+        if matches!(item.output, Output::Hosts(_) | Output::Deployments) {
+            self.broken.insert(item.name.clone());
         }
-        let attribute = output.attribute(name).map_or_else(|_| name.escape_debug().to_string(), |a| a.to_string());
-        let name = name.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        self.found.failures.push(Failure { name, attribute, error: error.into() });
+        let name = item.name.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+        self.found.failures.push(Failure { name, attribute: item.to_string(), error: error.into() });
     }
 
     fn read(&mut self, answers: Answers) -> Outputs {
         let mut outputs = Outputs::default();
-        for (Item { output, name }, answer) in answers {
-            let (parsed, value) = match (name.parse::<Name>(), answer) {
+        for (item, answer) in answers {
+            let (parsed, value) = match (item.name.parse::<Name>(), answer) {
                 (Ok(parsed), Ok(value)) => (parsed, value),
                 (Err(invalid), _) => {
-                    self.fail(output, &name, invalid.to_string());
+                    self.fail(&item, invalid.to_string());
                     continue;
                 }
                 (_, Err(message)) => {
-                    self.fail(output, &name, message);
+                    self.fail(&item, message);
                     continue;
                 }
             };
-            let read = match output {
-                Output::NixosConfigurations => typed(value).map(|host| drop(outputs.hosts.insert(parsed, host))),
+            let read = match item.output {
+                Output::Hosts(_) => typed(value).map(|host| drop(outputs.hosts.insert(parsed, (item.clone(), host)))),
                 Output::Deployments => typed(value).map(|d| drop(outputs.deployments.insert(parsed, d))),
                 Output::Units => typed(value).map(|unit| drop(outputs.units.insert(parsed, unit))),
                 Output::Agents => typed(value).map(|agent| drop(outputs.agents.insert(parsed, agent))),
             };
             if let Err(why) = read {
-                self.fail(output, &name, why);
+                self.fail(&item, why);
             }
         }
         outputs
     }
 
-    /// Names that differ in case alone would be one file on some machines: none of them is taken.
-    fn refuse_twins(&mut self, outputs: &mut Outputs) {
-        self.refuse_twins_among(Output::NixosConfigurations, &mut outputs.hosts);
-        self.refuse_twins_among(Output::Deployments, &mut outputs.deployments);
-        self.refuse_twins_among(Output::Units, &mut outputs.units);
-        self.refuse_twins_among(Output::Agents, &mut outputs.agents);
-    }
-
-    fn refuse_twins_among<T>(&mut self, output: Output, named: &mut BTreeMap<Name, T>) {
-        let mut by_folded: BTreeMap<String, Vec<Name>> = BTreeMap::new();
-        for name in named.keys() {
-            by_folded.entry(name.folded()).or_default().push(name.clone());
+    /// Hosts of one name would be one deployment, and names that differ in case alone would be one file on some
+    /// machines: none of them is taken.
+    fn refuse_twins(&mut self, answers: &mut Answers) {
+        let mut by_name: BTreeMap<(Among, String), Vec<Item>> = BTreeMap::new();
+        for item in answers.keys() {
+            by_name.entry((Among::of(item.output), item.name.to_ascii_lowercase())).or_default().push(item.clone());
         }
-        for twins in by_folded.into_values().filter(|twins| twins.len() > 1) {
-            for name in &twins {
-                let others: Vec<&str> = twins.iter().filter(|t| *t != name).map(Name::as_str).collect();
-                let error =
-                    format!("`{name}` differs from `{}` in case alone; rename one of them", others.join("`, `"));
-                self.fail(output, name.as_str(), error);
-                named.remove(name);
+        for twins in by_name.into_values().filter(|twins| twins.len() > 1) {
+            for item in &twins {
+                answers.remove(item);
+                let others = twins.iter().filter(|other| *other != item);
+                let Some(other) = others.min_by_key(|other| other.name != item.name) else { continue };
+                let why = if other.name == item.name {
+                    format!("`{item}` and `{other}` would both be the deployment `{}`", item.name)
+                } else {
+                    format!("the name of `{item}` differs from that of `{other}` in case alone")
+                };
+                self.fail(item, format!("{why}; rename one of them"));
             }
         }
     }
@@ -122,16 +127,18 @@ impl Assembly<'_> {
         let names: BTreeSet<Name> = outputs.hosts.keys().chain(outputs.deployments.keys()).cloned().collect();
         let mut planned = BTreeMap::new();
         for name in names {
-            let declared = outputs.deployments.remove(&name);
-            let host = outputs.hosts.remove(&name);
+            let declared = outputs.deployments.remove(&name).unwrap_or_default();
+            let (item, host) = match outputs.hosts.remove(&name) {
+                Some((item, host)) => (item, Some(host)),
+                None => (Output::Deployments.item(name.as_str()), None),
+            };
             // Half of a deployment would be another deployment than the flake's.
             if self.broken.contains(name.as_str()) {
                 continue;
             }
-            let output = if host.is_some() { Output::NixosConfigurations } else { Output::Deployments };
-            match self.deployment(output, &name, declared.unwrap_or_default(), host) {
+            match self.deployment(&item, &name, declared, host) {
                 Ok(plan) => drop(planned.insert(name, plan)),
-                Err(why) => self.fail(output, name.as_str(), why),
+                Err(why) => self.fail(&item, why),
             }
         }
         planned
@@ -139,10 +146,10 @@ impl Assembly<'_> {
 
     fn deployment(
         &self,
-        output: Output,
+        item: &Item,
         name: &Name,
         declared: DeclaredDeployment,
-        host: Option<NixosHost>,
+        host: Option<Host>,
     ) -> Result<Planned, String> {
         let DeclaredDeployment { metadata, template, unit } = declared;
         let (host_nar, host_substituters, host_keys) = match host {
@@ -150,7 +157,8 @@ impl Assembly<'_> {
             None => (None, List::default(), List::default()),
         };
         let Nar { path, drv, system } = template.nar_id.or(host_nar).ok_or_else(|| {
-            format!("it has no `template.narId`, and there is no `nixosConfigurations.{name}` to take it from")
+            let [hosts @ .., last] = PLATFORMS.each_ref().map(|platform| platform.output);
+            format!("it has no `template.narId`, and neither {} nor {last} has `{name}`", hosts.join(", "))
         })?;
         if path.is_derivation() {
             return Err(format!("its narId {path} is a derivation's file; name what it makes"));
@@ -168,14 +176,13 @@ impl Assembly<'_> {
             },
             unit: unit.unwrap_or_else(|| name.clone()),
         };
-        let metadata =
-            self.provenance(output, name, drv).and_then(|p| p.add_to(metadata).map_err(|e| e.to_string()))?;
-        Ok(Planned { draft: Draft::new(name.clone(), metadata, specification), output, system })
+        let metadata = self.provenance(item, drv).and_then(|p| p.add_to(metadata).map_err(|e| e.to_string()))?;
+        Ok(Planned { draft: Draft::new(name.clone(), metadata, specification), item: item.clone(), system })
     }
 
-    fn provenance(&self, output: Output, name: &Name, drv_path: Option<StorePath>) -> Result<Provenance, String> {
+    fn provenance(&self, item: &Item, drv_path: Option<StorePath>) -> Result<Provenance, String> {
         Ok(Provenance {
-            attribute: output.attribute(name.as_str()).map_err(|e| e.to_string())?,
+            attribute: item.attribute().map_err(|e| e.to_string())?,
             drv_path,
             evaluated_at: self.now,
             source: self.locked.flake.clone(),
@@ -191,18 +198,20 @@ impl Assembly<'_> {
     ) -> BTreeMap<Name, Draft<UnitSpecification>> {
         let mut units = BTreeMap::new();
         let wanted = deployments.values().map(|planned| planned.draft.specification.unit.clone());
-        let names: BTreeSet<Name> = wanted.chain(outputs.units.keys().cloned()).collect();
+        // Of a part of a flake, what nothing is deployed to belongs to the other part.
+        let declared = outputs.units.keys().filter(|_| self.source.takes_all()).cloned();
+        let names: BTreeSet<Name> = wanted.chain(declared).collect();
         for name in names {
             let of_it: Vec<&Planned> =
                 deployments.values().filter(|planned| planned.draft.specification.unit == name).collect();
             let declared = outputs.units.remove(&name);
-            let (output, by) = match (&declared, of_it.first()) {
-                (None, Some(first)) => (first.output, &first.draft.name),
-                _ => (Output::Units, &name),
+            let item = match (&declared, of_it.first()) {
+                (None, Some(first)) => first.item.clone(),
+                _ => Output::Units.item(name.as_str()),
             };
-            match self.unit(output, &name, by, declared.unwrap_or_default(), &of_it) {
+            match self.unit(&item, &name, declared.unwrap_or_default(), &of_it) {
                 Ok(unit) => drop(units.insert(name, unit)),
-                Err(why) => self.fail(output, by.as_str(), why),
+                Err(why) => self.fail(&item, why),
             }
         }
         units
@@ -210,14 +219,12 @@ impl Assembly<'_> {
 
     fn unit(
         &self,
-        output: Output,
+        item: &Item,
         name: &Name,
-        by: &Name,
         declared: DeclaredUnit,
         deployments: &[&Planned],
     ) -> Result<Draft<UnitSpecification>, String> {
-        let is_nixos = deployments.iter().any(|planned| planned.output == Output::NixosConfigurations);
-        let unit_type = declared.unit_type.unwrap_or(if is_nixos { UnitType::Nixos } else { UnitType::Command });
+        let unit_type = declared.unit_type.map_or_else(|| implied_type(name, deployments), Ok)?;
         let systems: BTreeSet<&System> = deployments.iter().filter_map(|planned| planned.system.as_ref()).collect();
         let arch = declared.arch.as_ref().or(systems.first().copied()).ok_or_else(|| {
             format!("the arch of the unit `{name}` cannot be told from its deployments; set `clavel.units.{name}.arch`")
@@ -225,7 +232,10 @@ impl Assembly<'_> {
         if let Some(other) = systems.iter().find(|system| **system != arch) {
             return Err(format!("the unit `{name}` is {arch}, and what is deployed to it is for {other}"));
         }
-        let metadata = self.provenance(output, by, None)?.add_to(declared.metadata).map_err(|e| e.to_string())?;
+        if !unit_type.is_for(arch) {
+            return Err(format!("the unit `{name}` is of type {unit_type}, which a machine of arch {arch} cannot be"));
+        }
+        let metadata = self.provenance(item, None)?.add_to(declared.metadata).map_err(|e| e.to_string())?;
         Ok(Draft::new(name.clone(), metadata, UnitSpecification { arch: arch.clone(), unit_type }))
     }
 
@@ -233,14 +243,20 @@ impl Assembly<'_> {
         let mut served: BTreeSet<&Name> = BTreeSet::new();
         for (name, declared) in &outputs.agents {
             served.extend(declared.deployments.iter());
+            let item = Output::Agents.item(name.as_str());
+            let taken: Vec<Name> =
+                declared.deployments.iter().filter(|d| !self.excluded.contains(d.as_str())).cloned().collect();
+            if taken.is_empty() && !self.source.takes_all() {
+                continue;
+            }
             let unknown = |d: &&Name| !deployments.contains_key(*d) && !self.broken.contains(d.as_str());
-            let drafted = match declared.deployments.iter().find(unknown) {
+            let drafted = match taken.iter().find(unknown) {
                 Some(unknown) => Err(format!("it names the deployment `{unknown}`, which the flake does not have")),
-                None => self.agent(Output::Agents, name, name, declared.metadata.clone(), declared.deployments.clone()),
+                None => self.agent(&item, name, declared.metadata.clone(), taken),
             };
             match drafted {
                 Ok(agent) => self.found.agents.push(agent),
-                Err(why) => self.fail(Output::Agents, name.as_str(), why),
+                Err(why) => self.fail(&item, why),
             }
         }
         let mut by_unit: BTreeMap<&Name, Vec<&Planned>> = BTreeMap::new();
@@ -248,18 +264,16 @@ impl Assembly<'_> {
             by_unit.entry(&planned.draft.specification.unit).or_default().push(planned);
         }
         for (unit, planned) in by_unit {
-            let (output, by) = (planned[0].output, &planned[0].draft.name);
+            let item = &planned[0].item;
             let names: Vec<Name> = planned.iter().map(|planned| planned.draft.name.clone()).collect();
             let drafted = if outputs.agents.contains_key(unit) {
                 Err(format!("`clavel.agents.{unit}` does not name it, and no other agent does: nobody would run it"))
             } else {
-                List::try_from(names)
-                    .map_err(|e| e.to_string())
-                    .and_then(|names| self.agent(output, unit, by, Metadata::default(), names))
+                self.agent(item, unit, Metadata::default(), names)
             };
             match drafted {
                 Ok(agent) => self.found.agents.push(agent),
-                Err(why) => self.fail(output, by.as_str(), why),
+                Err(why) => self.fail(item, why),
             }
         }
         self.found.agents.sort_by(|a, b| a.name.cmp(&b.name));
@@ -267,14 +281,48 @@ impl Assembly<'_> {
 
     fn agent(
         &self,
-        output: Output,
+        item: &Item,
         name: &Name,
-        by: &Name,
         metadata: Metadata,
-        deployments: List<Name, 1024>,
+        deployments: Vec<Name>,
     ) -> Result<Draft<AgentSpecification>, String> {
-        let metadata = self.provenance(output, by, None)?.add_to(metadata).map_err(|e| e.to_string())?;
+        let deployments = List::try_from(deployments).map_err(|e| e.to_string())?;
+        let metadata = self.provenance(item, None)?.add_to(metadata).map_err(|e| e.to_string())?;
         Ok(Draft::new(name.clone(), metadata, AgentSpecification { deployments }))
+    }
+}
+
+/// What a unit is where the flake does not say it: what the hosts are that are deployed to it.
+fn implied_type(unit: &Name, deployments: &[&Planned]) -> Result<UnitType, String> {
+    let of_host = |planned: &&Planned| match planned.item.output {
+        Output::Hosts(platform) => Some(platform.unit_type),
+        Output::Deployments | Output::Units | Output::Agents => None,
+    };
+    let types: BTreeSet<UnitType> = deployments.iter().filter_map(of_host).collect();
+    match types.iter().collect::<Vec<_>>()[..] {
+        [] => Ok(UnitType::Command),
+        [one] => Ok(*one),
+        [one, other, ..] => Err(format!(
+            "what is deployed to the unit `{unit}` is for a unit of type {one} and for one of type {other}; give each a unit of its own, or set `clavel.units.{unit}.type`"
+        )),
+    }
+}
+
+/// Whose names must not be the same.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Among {
+    /// Those of the hosts, of whatever platform.
+    Hosts,
+    /// Those of one other output.
+    Of(Output),
+}
+
+impl Among {
+    fn of(output: Output) -> Self {
+        match output {
+            Output::Hosts(_) => Self::Hosts,
+            other => Self::Of(other),
+        }
     }
 }
 

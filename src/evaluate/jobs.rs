@@ -45,7 +45,7 @@ mod tests {
 
     #[test]
     fn a_job_is_the_answer_about_the_item_at_its_place() {
-        let item = |name: &str| Item { output: Output::NixosConfigurations, name: name.to_owned() };
+        let item = |name: &str| Output::Deployments.item(name);
         let items = [item("a"), item("b")];
         // As nix-eval-jobs prints them.
         let said = |line: &str| outcome(&items, serde_json::from_str(line).unwrap());

@@ -1,9 +1,10 @@
 //! From a flake to its Deployments, Units and Agents, by driving `nix`. Nothing is ever built here.
 //!
-//! [`Evaluator::evaluate`] is the step's one entry. What decides has no I/O: `lock` (which inputs there are), `observe`
-//! (what an evaluation read), `record` (what of the last time still holds), `schedule` (who is evaluated when, and with
-//! whom), `assemble` (which documents follow). What does is thin: `session` asks Nix, `pool` asks it as often at once as
-//! it may, `fingerprint` and `leak` look at files, `run` has the order of it all.
+//! [`Evaluator::evaluate`] is the step's one entry. What decides has no I/O: `platforms` (where a flake has its hosts),
+//! `select` (which of them are taken), `lock` (which inputs there are), `observe` (what an evaluation read), `record`
+//! (what of the last time still holds), `schedule` (who is evaluated when, and with whom), `assemble` (which documents
+//! follow). What does is thin: `session` asks Nix, `pool` asks it as often at once as it may, `fingerprint` and `leak`
+//! look at files, `run` has the order of it all.
 //!
 //! What happens with a document after that belongs to `publish`.
 
@@ -14,10 +15,12 @@ mod leak;
 mod lock;
 mod observe;
 mod outputs;
+mod platforms;
 mod pool;
 mod record;
 mod run;
 mod schedule;
+mod select;
 mod session;
 
 use serde::Serialize;

@@ -1,21 +1,28 @@
-# What Claveld asks of a flake. Evaluates to functions of the flake's outputs:
-#   names        the names of everything that could become a document, without looking at any of it
-#   some ITEMS   some of them, each [ KIND NAME ], guarded: { ok = …; } or { failed = true; } where it throws
-#   one KIND N   one of them, unguarded, so that Nix says what is wrong with it
+# What Claveld asks of a flake. Takes the table of platforms (`platforms.rs`) and evaluates to functions of the flake's
+# outputs. An item is a list of strings: the kind, and the names that lead to it below the kind's output.
+#   names        the items of everything that could become a document, by kind and without the kind, without looking at
+#                any of it
+#   some ITEMS   some of them, guarded: { ok = …; } or { failed = true; } where it throws
+#   one ITEM     one of them, unguarded, so that Nix says what is wrong with it
 #   jobs ITEMS   some of them as nix-eval-jobs takes them, by their place in the list: those that have a derivation
-flake:
+platforms: flake:
 let
   inherit (builtins)
     attrNames
+    concatMap
     deepSeq
     elemAt
+    foldl'
     genList
     getAttr
+    head
     isAttrs
     length
     listToAttrs
     mapAttrs
+    match
     removeAttrs
+    tail
     toJSON
     tryEval
     ;
@@ -23,21 +30,7 @@ let
   outputs = flake.outputs or flake;
   clavel = outputs.clavel or { };
 
-  kinds = {
-    nixosConfigurations = {
-      found = outputs.nixosConfigurations or { };
-      read =
-        host:
-        let
-          inherit (host.config.system.build) toplevel;
-          settings = host.config.nix.settings or { };
-        in
-        {
-          nar = nar toplevel;
-          substituters = settings.substituters or [ ];
-          substituters-public-keys = settings.trusted-public-keys or [ ];
-        };
-    };
+  kinds = mapAttrs hosts platforms // {
     deployments = {
       found = clavel.deployments or { };
       read =
@@ -59,6 +52,42 @@ let
       read = agent: agent;
     };
   };
+
+  hosts = output: platform: {
+    found = outputs.${output} or { };
+    isLevel = if platform.bySystem then isSystem else _: false;
+    read =
+      host:
+      let
+        settings = platform.nixSettings host;
+      in
+      {
+        nar = nar (platform.toplevel host);
+        substituters = settings.substituters or [ ];
+        substituters-public-keys = settings.trusted-public-keys or [ ];
+      };
+  };
+
+  # Nix's own words for the machines and the kernels that it runs on, so that no host's name passes for one by chance.
+  isSystem =
+    name:
+    match "(aarch64|armv[5-8][a-z]*|i[3-6]86|loongarch64|mips[a-z0-9]*|powerpc64(le)?|riscv(32|64)|s390x|x86_64)-(linux|darwin|freebsd|netbsd|openbsd)" name
+    != null;
+
+  paths =
+    kind:
+    let
+      below =
+        name:
+        if (kind.isLevel or (_: false)) name then
+          map (inner: [
+            name
+            inner
+          ]) (attrNames (getAttr name kind.found))
+        else
+          [ [ name ] ];
+    in
+    concatMap below (attrNames kind.found);
 
   # A derivation's output, or a store path as text. Asking for drvPath writes the .drv and builds nothing.
   nar =
@@ -102,20 +131,25 @@ let
         meta.clavel = toJSON answer;
       };
 
-  one = kind: name: (getAttr kind kinds).read (getAttr name (getAttr kind kinds).found);
+  one =
+    item:
+    let
+      kind = getAttr (head item) kinds;
+    in
+    kind.read (foldl' (set: name: getAttr name set) kind.found (tail item));
 in
 {
   names = {
-    kinds = mapAttrs (_: kind: attrNames kind.found) kinds;
+    kinds = mapAttrs (_: paths) kinds;
     others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" ]);
   };
-  some = map (item: guarded (one (elemAt item 0) (elemAt item 1)));
+  some = map (item: guarded (one item));
   jobs =
     items:
     listToAttrs (
       genList (place: {
         name = toString place;
-        value = job (one (elemAt (elemAt items place) 0) (elemAt (elemAt items place) 1));
+        value = job (one (elemAt items place));
       }) (length items)
     );
   inherit one;

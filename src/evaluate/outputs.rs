@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 
+use super::platforms::{self, PLATFORMS, Platform};
 use super::run::EvaluateError;
 use crate::model::{
     Attribute, FlakeReference, Invalid, List, Metadata, Name, PublicKey, StorePath, Substituter, System, UnitType,
@@ -14,11 +15,11 @@ use crate::model::{
 const OUTPUTS: &str = include_str!("outputs.nix");
 
 /// The outputs that documents come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
+#[serde(try_from = "String")]
 pub(super) enum Output {
-    /// `nixosConfigurations.NAME`
-    NixosConfigurations,
+    /// The hosts of a platform.
+    Hosts(&'static Platform),
     /// `clavel.deployments.NAME`
     Deployments,
     /// `clavel.units.NAME`
@@ -28,22 +29,42 @@ pub(super) enum Output {
 }
 
 impl Output {
+    /// All of them.
+    pub(super) fn all() -> impl Iterator<Item = Self> {
+        PLATFORMS.iter().map(Self::Hosts).chain([Self::Deployments, Self::Units, Self::Agents])
+    }
+
     /// The word for it in `outputs.nix`.
     fn key(self) -> &'static str {
         match self {
-            Self::NixosConfigurations => "nixosConfigurations",
+            Self::Hosts(platform) => platform.output,
             Self::Deployments => "deployments",
             Self::Units => "units",
             Self::Agents => "agents",
         }
     }
 
-    /// The attribute of the flake that holds `name`.
-    pub(super) fn attribute(self, name: &str) -> Result<Attribute, Invalid> {
+    /// The attributes of the flake that lead to it.
+    pub(super) fn path(self) -> &'static [&'static str] {
         match self {
-            Self::NixosConfigurations => Attribute::at(&["nixosConfigurations", name]),
-            Self::Deployments | Self::Units | Self::Agents => Attribute::at(&["clavel", self.key(), name]),
+            Self::Hosts(platform) => std::slice::from_ref(&platform.output),
+            Self::Deployments => &["clavel", "deployments"],
+            Self::Units => &["clavel", "units"],
+            Self::Agents => &["clavel", "agents"],
         }
+    }
+
+    /// What is called `name` directly below it.
+    pub(super) fn item(self, name: &str) -> Item {
+        Item { output: self, level: None, name: name.to_owned() }
+    }
+}
+
+impl TryFrom<String> for Output {
+    type Error = Invalid;
+    fn try_from(key: String) -> Result<Self, Invalid> {
+        let unknown = || Invalid::new("a kind of output", &key, "none is called so");
+        Self::all().find(|output| output.key() == key).ok_or_else(unknown)
     }
 }
 
@@ -51,13 +72,21 @@ impl Output {
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Item {
     pub(super) output: Output,
+    /// The system it stands below, where its output has such levels and it does.
+    pub(super) level: Option<String>,
     pub(super) name: String,
 }
 
 impl Item {
+    /// What leads to it below its output.
+    pub(super) fn below_output(&self) -> impl Iterator<Item = &str> {
+        self.level.as_deref().into_iter().chain([self.name.as_str()])
+    }
+
     /// The attribute of the flake that it is.
     pub(super) fn attribute(&self) -> Result<Attribute, Invalid> {
-        self.output.attribute(&self.name)
+        let path: Vec<&str> = self.output.path().iter().copied().chain(self.below_output()).collect();
+        Attribute::at(&path)
     }
 }
 
@@ -84,16 +113,19 @@ pub(super) enum Question<'a> {
 }
 
 /// What is asked, apart from the flake and the names: an answer depends on it.
-pub(super) fn template() -> &'static str {
-    OUTPUTS
+pub(super) fn template() -> String {
+    format!("({OUTPUTS}) {}", platforms::rendered())
 }
 
 impl Question<'_> {
     /// The expression that answers it for the flake that the expression `flake` calls.
     pub(super) fn expression(self, flake: &str) -> String {
-        let of = |item: &Item| format!("{} {}", NixString(item.output.key()), NixString(&item.name));
+        let of = |item: &Item| {
+            let names = [item.output.key()].into_iter().chain(item.below_output());
+            format!("[ {} ]", names.map(|name| NixString(name).to_string()).collect::<Vec<_>>().join(" "))
+        };
         let list = |items: &[&Item]| {
-            let items: Vec<String> = items.iter().map(|item| format!("[ {} ]", of(item))).collect();
+            let items: Vec<String> = items.iter().map(|item| of(item)).collect();
             format!("[ {} ]", items.join(" "))
         };
         let question = match self {
@@ -102,7 +134,7 @@ impl Question<'_> {
             Self::Jobs(items) => format!("jobs {}", list(items)),
             Self::One(item) => format!("one {}", of(item)),
         };
-        format!("(({OUTPUTS}) {flake}).{question}")
+        format!("({} {flake}).{question}", template())
     }
 }
 
@@ -116,11 +148,19 @@ impl fmt::Display for NixString<'_> {
     }
 }
 
+/// What leads to an item below its output.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Below {
+    Name([String; 1]),
+    Level([String; 2]),
+}
+
 /// The answer to [`Question::Names`].
 #[derive(Debug, Deserialize)]
 pub(super) struct Names {
-    pub(super) kinds: BTreeMap<Output, Vec<String>>,
-    pub(super) others: Vec<String>,
+    kinds: BTreeMap<Output, Vec<Below>>,
+    others: Vec<String>,
 }
 
 impl Names {
@@ -130,7 +170,11 @@ impl Names {
             let attribute = other.escape_debug().to_string();
             return Err(EvaluateError::UnknownOutput { flake: flake.to_string(), attribute });
         }
-        let of = |(output, names): (Output, Vec<String>)| names.into_iter().map(move |name| Item { output, name });
+        let item = |output, below| match below {
+            Below::Name([name]) => Item { output, level: None, name },
+            Below::Level([level, name]) => Item { output, level: Some(level), name },
+        };
+        let of = |(output, all): (Output, Vec<Below>)| all.into_iter().map(move |below| item(output, below));
         Ok(self.kinds.into_iter().flat_map(of).collect())
     }
 }
@@ -153,10 +197,10 @@ pub(super) struct Nar {
     pub(super) system: Option<System>,
 }
 
-/// What a NixOS host says of itself.
+/// What a platform's host says of itself.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) struct NixosHost {
+pub(super) struct Host {
     pub(super) nar: Nar,
     pub(super) substituters: List<Substituter, 32>,
     pub(super) substituters_public_keys: List<PublicKey, 32>,
@@ -212,10 +256,20 @@ mod tests {
     #[test]
     fn names_cannot_leave_their_string() {
         assert_eq!(NixString(r#"a"${b}\"#).to_string(), r#""a\"\${b}\\""#);
-        let item = Item { output: Output::Units, name: "a.b".to_owned() };
+        let item = Output::Units.item("a.b");
         let question = Question::One(&item).expression("flake");
-        assert!(question.ends_with(r#") flake).one "units" "a.b""#), "{question}");
+        assert!(question.ends_with(r#" flake).one [ "units" "a.b" ]"#), "{question}");
         let question = Question::Some(&[&item, &item]).expression("flake");
-        assert!(question.ends_with(r#") flake).some [ [ "units" "a.b" ] [ "units" "a.b" ] ]"#), "{question}");
+        assert!(question.ends_with(r#" flake).some [ [ "units" "a.b" ] [ "units" "a.b" ] ]"#), "{question}");
+    }
+
+    #[test]
+    fn an_item_is_where_the_flake_has_it() {
+        let names =
+            r#"{ "kinds": { "systemConfigs": [["a.b"], ["x86_64-linux", "web"]], "units": [["u"]] }, "others": [] }"#;
+        let names: Names = serde_json::from_str(names).unwrap();
+        let items = names.items(&"git+https://git.example.org/fleet".parse().unwrap()).unwrap();
+        let told: Vec<String> = items.iter().map(Item::to_string).collect();
+        assert_eq!(told, ["systemConfigs.\"a.b\"", "systemConfigs.x86_64-linux.web", "clavel.units.u"]);
     }
 }

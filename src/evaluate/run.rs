@@ -1,6 +1,6 @@
 //! The deed: what a source has, what of it still holds, and the rest evaluated.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -17,6 +17,7 @@ use super::outputs::{Item, Names, Question};
 use super::pool::{self, Outcome};
 use super::record::{Answered, Now, Record, Why};
 use super::schedule::{Budget, Cost, Precision, Schedule, Task};
+use super::select::{Selected, select};
 use super::session::Session;
 use super::{Evaluated, Evaluation, Work};
 use crate::model::{FlakeReference, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
@@ -156,11 +157,14 @@ impl Evaluator {
         progress(Progress::Locking);
         let (flake, watched) = tokio::join!(self.nix.lock(&source.flake, pin), self.watched());
         let session = Session::open(&self.nix, flake?, watched.err()).await?;
-        let (answers, work) = match session.observable() {
-            Some(inputs) => self.incrementally(remembered_as, &session, inputs, progress).await?,
-            None => self.anew(&session, progress).await?,
+        let (excluded, answers, work) = match session.observable() {
+            Some(inputs) => {
+                let path = self.records.as_deref().map(|folder| record_path(folder, remembered_as));
+                self.incrementally(source, path.as_deref(), &session, inputs, progress).await?
+            }
+            None => self.anew(source, &session, progress).await?,
         };
-        let found = assemble(source, &session.source, now, answers);
+        let found = assemble(source, &session.source, now, &excluded, answers);
         Ok(Evaluation { source: session.source, found, work })
     }
 
@@ -174,9 +178,14 @@ impl Evaluator {
     }
 
     /// Evaluates everything, without a record.
-    async fn anew(&self, session: &Session<'_>, progress: &dyn Fn(Progress)) -> Result<(Answers, Work), EvaluateError> {
+    async fn anew(
+        &self,
+        source: &Source,
+        session: &Session<'_>,
+        progress: &dyn Fn(Progress),
+    ) -> Result<(Excluded, Answers, Work), EvaluateError> {
         let names = session.ask::<Names>(&Question::Names, self.budget.memory).await?;
-        let items = names.answer.items(&session.source.flake)?;
+        let (items, excluded) = taken(source, names.answer)?;
         let why = session.why_unobservable().unwrap_or_default().to_owned();
         let why = if self.records.is_some() { Why::Unobservable(why) } else { Why::New };
         let by_jobs = match self.engine {
@@ -190,26 +199,27 @@ impl Evaluator {
         let mut outcomes = self.outcomes(session, &plan, &record, names.cost, Precision::None, progress).await;
         outcomes.extend(by_jobs);
         plan.stale.extend::<Vec<_>>(because(done));
-        Ok(plan.settle(outcomes, |_, _, _| ()))
+        let (answers, work) = plan.settle(outcomes, |_, _, _| ());
+        Ok((excluded, answers, work))
     }
 
     /// Evaluates what does not hold any more, and records what it came from.
     async fn incrementally(
         &self,
-        remembered_as: &FlakeReference,
+        source: &Source,
+        path: Option<&Path>,
         session: &Session<'_>,
         inputs: &Inputs,
         progress: &dyn Fn(Progress),
-    ) -> Result<(Answers, Work), EvaluateError> {
-        let path = self.records.as_deref().map(|folder| record_path(folder, remembered_as));
-        let record = path.as_deref().map(Record::read).unwrap_or_default();
+    ) -> Result<(Excluded, Answers, Work), EvaluateError> {
+        let record = path.map(Record::read).unwrap_or_default();
         let mut files = Files::of(session.files());
         let in_store = |path: &StorePath| Path::new(&path.to_string()).exists();
         let mut look = |read: &_| files.fingerprint(read);
         let mut now = Now::new(session.environment(), inputs, &mut look, &in_store);
 
         let names = self.names(session, &record, &mut now).await?;
-        let items = names.names.items(&session.source.flake)?;
+        let (items, excluded) = taken(source, names.names)?;
         let plan = Plan::make(&record, items, &mut now, self.demand);
         let outcomes = self.outcomes(session, &plan, &record, names.cost, Precision::PerHost, progress).await;
 
@@ -217,7 +227,7 @@ impl Evaluator {
         if let Some((answered, observed)) = &names.asked {
             kept.add(NAMES, answered, observed.as_ref().map_err(Clone::clone), &mut now);
         }
-        let settled = plan.settle(outcomes, |item, outcome, value| {
+        let (answers, work) = plan.settle(outcomes, |item, outcome, value| {
             let Outcome::Answered { observed, cost, alone, .. } = outcome else { return };
             match session.answered(value.clone(), *cost, *alone) {
                 Ok(answered) => {
@@ -227,12 +237,12 @@ impl Evaluator {
             }
         });
         if let Some(path) = path
-            && let Err(error) = kept.finish().write(&path)
+            && let Err(error) = kept.finish().write(path)
         {
             // What is not remembered costs time alone.
             tracing::warn!(path = %path.display(), %error, "cannot record what was evaluated");
         }
-        Ok(settled)
+        Ok((excluded, answers, work))
     }
 
     /// The names of all there is: those of the record where they hold.
@@ -287,6 +297,18 @@ impl Evaluator {
         let schedule = Schedule::new(self.budget, precision, start.time, tasks);
         pool::run(session, self.budget, schedule, changed, progress).await
     }
+}
+
+/// The names of the deployments that a source leaves out.
+type Excluded = BTreeSet<String>;
+
+/// What `source` takes of all there is, and the names of what it leaves out.
+fn taken(source: &Source, names: Names) -> Result<(Vec<Item>, Excluded), EvaluateError> {
+    let Selected { items, excluded, idle } = select(source, names.items(&source.flake)?);
+    for pattern in idle {
+        tracing::warn!(flake = %source.flake, %pattern, "nothing in this flake is like this pattern");
+    }
+    Ok((items, excluded))
 }
 
 /// The names, and what asking for them took.

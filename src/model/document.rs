@@ -216,19 +216,42 @@ impl Specification for UnitSpecification {
 }
 
 /// How a Deployment is activated on a Unit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnitType {
     /// The system profile and `bin/switch-to-configuration switch`.
     Nixos,
+    /// The system profile and nix-darwin's `activate`.
+    Darwin,
+    /// home-manager's `activate`, as the user whose home it is.
+    HomeManager,
+    /// system-manager's `bin/register-profile` and `bin/activate`.
+    SystemManager,
+    /// The profile of a NixOS container, which is reloaded or restarted.
+    Container,
     /// A profile of its own and a command of the agent's configuration.
     Command,
+}
+
+impl UnitType {
+    /// Whether a machine of this system can be such a unit.
+    pub fn is_for(self, system: &System) -> bool {
+        match self {
+            Self::Nixos | Self::SystemManager | Self::Container => system.as_str().ends_with("-linux"),
+            Self::Darwin => system.as_str().ends_with("-darwin"),
+            Self::HomeManager | Self::Command => true,
+        }
+    }
 }
 
 impl fmt::Display for UnitType {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(match self {
             Self::Nixos => "nixos",
+            Self::Darwin => "darwin",
+            Self::HomeManager => "home-manager",
+            Self::SystemManager => "system-manager",
+            Self::Container => "container",
             Self::Command => "command",
         })
     }

@@ -1,6 +1,6 @@
 //! Where Deployments come from.
 
-use super::{FlakeReference, List, NarHash, PublicKey, SourceRevision, Substituter};
+use super::{FlakeReference, List, NarHash, Pattern, PublicKey, SourceRevision, Substituter};
 
 /// A reference to a Nix flake that Claveld watches, and what its Deployments get where they say nothing themselves.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -11,12 +11,22 @@ pub struct Source {
     pub substituters: List<Substituter, 32>,
     /// The keys of Deployments that name none.
     pub substituters_public_keys: List<PublicKey, 32>,
+    /// The deployments that are taken, by their names; all of them where this is empty.
+    pub include: Vec<Pattern>,
+    /// Those of them that are not.
+    pub exclude: Vec<Pattern>,
 }
 
 impl Source {
     /// A source that has nothing to add to its flake.
     pub fn bare(flake: FlakeReference) -> Self {
-        Self { flake, substituters: List::default(), substituters_public_keys: List::default() }
+        let (substituters, substituters_public_keys) = (List::default(), List::default());
+        Self { flake, substituters, substituters_public_keys, include: Vec::new(), exclude: Vec::new() }
+    }
+
+    /// Whether everything that the flake has is taken.
+    pub fn takes_all(&self) -> bool {
+        self.include.is_empty() && self.exclude.is_empty()
     }
 }
 

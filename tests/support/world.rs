@@ -167,14 +167,20 @@ impl World {
 
     /// The stand-in for CI: builds these attributes of the flake and copies them, signed, to the cache.
     pub(crate) fn build(&self, hosts: &[&str]) {
+        let attribute = |host: &&str| match *host {
+            "router-1" => "clavel.deployments.router-1.template.narId".to_owned(),
+            host => format!("nixosConfigurations.{host}.config.system.build.toplevel"),
+        };
+        self.build_attributes(&hosts.iter().map(attribute).collect::<Vec<_>>());
+    }
+
+    /// The same for any attributes.
+    pub(crate) fn build_attributes(&self, attributes: &[String]) {
         let to = format!("file://{}?secret-key={}", self.at("cache"), self.at("cache-1.secret"));
         let flake = self.flake();
         let mut arguments =
             vec!["copy".to_owned(), "--option".into(), "tarball-ttl".into(), "0".into(), "--to".into(), to];
-        arguments.extend(hosts.iter().map(|host| match *host {
-            "router-1" => format!("{flake}#clavel.deployments.router-1.template.narId"),
-            host => format!("{flake}#nixosConfigurations.{host}.config.system.build.toplevel"),
-        }));
+        arguments.extend(attributes.iter().map(|attribute| format!("{flake}#{attribute}")));
         self.run("nix", &arguments.iter().map(String::as_str).collect::<Vec<_>>()).good();
     }
 

@@ -43,6 +43,8 @@ complete -c claveld -n "__fish_claveld_using_subcommand once" -s h -l help -d 'P
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l timeout -d 'How long one run of Nix may take' -r
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l processes -d 'How many hosts are evaluated at once [default: the machine\'s processors]' -r
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l memory -d 'How much memory all evaluations may take together, such as 4GiB [default: three quarters of the machine\'s]' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l include -d 'Take the deployments alone whose name is like this: `web-*`, `homeConfigurations.*`. May stand more than once' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l exclude -d 'Leave out the deployments whose name is like this. May stand more than once' -r
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l records -d 'Remember in this folder what was read, and evaluate only what changed since the last time' -r -F
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l json -d 'Print one JSON document in the branch\'s own shapes, unsigned'
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l full -d 'Evaluate everything, and compare it with what is remembered'

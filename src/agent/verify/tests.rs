@@ -219,6 +219,22 @@ fn an_agent_gets_what_its_document_names_for_a_unit_like_this() {
     world.put_unit("web-1", "aarch64-linux");
     world.publish();
     assert!(world.refusal(&Trusted::default()).contains("of arch aarch64-linux, and this machine is x86_64-linux"));
+    for (unit_type, fits) in [
+        (UnitType::Darwin, false),
+        (UnitType::HomeManager, true),
+        (UnitType::SystemManager, true),
+        (UnitType::Container, true),
+        (UnitType::Command, true),
+    ] {
+        world.put("web-1", 3, UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type });
+        world.publish();
+        match world.verify_as(&Trusted::default(), Some(&[name("web-1b")]), now()) {
+            Ok(_) => assert!(fits, "{unit_type}"),
+            Err(refusal) => {
+                assert!(!fits && refusal.to_string().contains("of type darwin, and this machine is x86_64-linux"));
+            }
+        }
+    }
 }
 
 #[test]

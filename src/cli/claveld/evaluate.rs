@@ -10,7 +10,7 @@ use super::progress::{Board, reasons};
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
 use crate::evaluate::{Budget, Demand, Engine, Evaluation, Evaluator, Failure, Found};
-use crate::model::{FlakeReference, Source, UnitSpecification};
+use crate::model::{FlakeReference, Pattern, Source, UnitSpecification};
 use crate::nix::Nix;
 
 #[derive(Debug, clap::Args)]
@@ -29,6 +29,12 @@ pub(super) struct Arguments {
     /// How much memory all evaluations may take together, such as 4GiB [default: three quarters of the machine's].
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
+    /// Take the deployments alone whose name is like this: `web-*`, `homeConfigurations.*`. May stand more than once.
+    #[arg(long, value_name = "PATTERN")]
+    include: Vec<Pattern>,
+    /// Leave out the deployments whose name is like this. May stand more than once.
+    #[arg(long, value_name = "PATTERN")]
+    exclude: Vec<Pattern>,
     /// Remember in this folder what was read, and evaluate only what changed since the last time.
     #[arg(long, value_name = "FOLDER")]
     records: Option<PathBuf>,
@@ -48,7 +54,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         demand: if arguments.full { Demand::Everything } else { Demand::Changed },
         engine: if arguments.nix_eval_jobs { Engine::NixEvalJobs } else { Engine::Pool },
     };
-    let source = Source::bare(arguments.flake.clone());
+    let (include, exclude) = (arguments.include.clone(), arguments.exclude.clone());
+    let source = Source { include, exclude, ..Source::bare(arguments.flake.clone()) };
     let evaluation = {
         let board = Board::live();
         let progress = |progress| board.advance(&source, &progress);

@@ -12,21 +12,27 @@ fn source(substituters: &[&str]) -> Source {
 }
 
 fn run(source: &Source, answers: Vec<(Output, &str, serde_json::Value)>) -> Found {
-    run_all(source, answers.into_iter().map(|(output, name, value)| (item(output, name), Ok(value))).collect())
+    run_all(source, answers.into_iter().map(|(output, name, value)| (output.item(name), Ok(value))).collect())
 }
 
-fn item(output: Output, name: &str) -> Item {
-    Item { output, name: name.to_owned() }
-}
+const NIXOS: Output = Output::Hosts(&PLATFORMS[0]);
+const DARWIN: Output = Output::Hosts(&PLATFORMS[1]);
+const HOME: Output = Output::Hosts(&PLATFORMS[2]);
+const SYSTEM: Output = Output::Hosts(&PLATFORMS[3]);
 
 fn run_all(source: &Source, answers: Answers) -> Found {
+    run_excluding(source, &[], answers)
+}
+
+fn run_excluding(source: &Source, excluded: &[&str], answers: Answers) -> Found {
+    let excluded = excluded.iter().map(ToString::to_string).collect();
     let locked = LockedSource {
         flake: source.flake.clone(),
         locked: "git+https://git.example.org/fleet?rev=x".parse().unwrap(),
         hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
         revision: Some("a".repeat(40).parse().unwrap()),
     };
-    assemble(source, &locked, "2026-01-01T00:00:00Z".parse().unwrap(), answers)
+    assemble(source, &locked, "2026-01-01T00:00:00Z".parse().unwrap(), &excluded, answers)
 }
 
 fn nar(name: &str) -> serde_json::Value {
@@ -43,7 +49,7 @@ fn failures(found: &Found) -> Vec<(&str, &str)> {
 
 #[test]
 fn a_nixos_host_alone_gives_deployment_unit_and_agent() {
-    let found = run(&source(&[]), vec![(Output::NixosConfigurations, "web-1", host("web-1"))]);
+    let found = run(&source(&[]), vec![(NIXOS, "web-1", host("web-1"))]);
     assert_eq!(failures(&found), []);
     let [deployment] = &found.deployments[..] else { panic!("{found:?}") };
     assert_eq!(deployment.specification.unit.as_str(), "web-1");
@@ -61,7 +67,7 @@ fn a_nixos_host_alone_gives_deployment_unit_and_agent() {
 fn caches_come_from_the_deployment_then_the_source_then_the_host() {
     let declared = json!({ "template": { "substituters": ["https://own.example.org"] } });
     let first = |found: &Found| found.deployments[0].specification.template.substituters[0].to_string();
-    let hosts = vec![(Output::NixosConfigurations, "web-1", host("web-1"))];
+    let hosts = vec![(NIXOS, "web-1", host("web-1"))];
     let with_own = [hosts.clone(), vec![(Output::Deployments, "web-1", declared)]].concat();
     assert_eq!(first(&run(&source(&["https://source.example.org"]), with_own)), "https://own.example.org");
     assert_eq!(first(&run(&source(&["https://source.example.org"]), hosts.clone())), "https://source.example.org");
@@ -99,10 +105,10 @@ fn anything_else_comes_in_by_the_clavel_output() {
 #[test]
 fn a_broken_host_is_told_and_the_others_are_there() {
     let mut answers: Answers = BTreeMap::new();
-    answers.insert(item(Output::NixosConfigurations, "bad"), Err("error: no".to_owned()));
-    answers.insert(item(Output::NixosConfigurations, "good"), Ok(host("good")));
+    answers.insert(NIXOS.item("bad"), Err("error: no".to_owned()));
+    answers.insert(NIXOS.item("good"), Ok(host("good")));
     // It names a broken deployment, and that is not its fault.
-    answers.insert(item(Output::Agents, "bad"), Ok(json!({ "deployments": ["bad"] })));
+    answers.insert(Output::Agents.item("bad"), Ok(json!({ "deployments": ["bad"] })));
     let found = run_all(&source(&[]), answers);
     assert_eq!(failures(&found), [("nixosConfigurations.bad", "error: no")]);
     assert_eq!(found.deployments.len(), 1);
@@ -113,12 +119,8 @@ fn a_broken_host_is_told_and_the_others_are_there() {
 fn what_breaks_a_rule_is_told_with_its_attribute() {
     let bad_nar = json!({ "path": "/tmp/x", "drv": null, "system": null });
     for (answers, attribute, why) in [
-        (vec![(Output::NixosConfigurations, "my host", host("x"))], "nixosConfigurations.\"my host\"", "is not a name"),
-        (
-            vec![(Output::NixosConfigurations, "web", host("x")), (Output::NixosConfigurations, "WEB", host("x"))],
-            "nixosConfigurations.WEB",
-            "in case alone",
-        ),
+        (vec![(NIXOS, "my host", host("x"))], "nixosConfigurations.\"my host\"", "is not a name"),
+        (vec![(NIXOS, "web", host("x")), (NIXOS, "WEB", host("x"))], "nixosConfigurations.WEB", "in case alone"),
         (vec![(Output::Deployments, "a", json!({ "template": {} }))], "clavel.deployments.a", "no `template.narId`"),
         (vec![(Output::Deployments, "a", json!({ "tmplate": {} }))], "clavel.deployments.a", "unknown field `tmplate`"),
         (
@@ -143,6 +145,11 @@ fn what_breaks_a_rule_is_told_with_its_attribute() {
             "clavel.units.a",
             "is for x86_64-linux",
         ),
+        (
+            vec![(DARWIN, "a", host("x"))],
+            "darwinConfigurations.a",
+            "of type darwin, which a machine of arch x86_64-linux",
+        ),
         (vec![(Output::Units, "a", json!({ "type": "toaster" }))], "clavel.units.a", "unknown variant `toaster`"),
         (vec![(Output::Agents, "a", json!({ "deployments": ["no"] }))], "clavel.agents.a", "does not have"),
     ] {
@@ -150,4 +157,73 @@ fn what_breaks_a_rule_is_told_with_its_attribute() {
         let told = failures(&found);
         assert!(told.iter().any(|(a, e)| *a == attribute && e.contains(why)), "{told:?}");
     }
+}
+
+#[test]
+fn every_platform_gives_units_of_its_type() {
+    let home = json!({ "nar": nar("home"), "substituters": [], "substituters-public-keys": [] });
+    let mut air = host("air");
+    air["nar"]["system"] = "aarch64-darwin".into();
+    let below = Item { level: Some("x86_64-linux".to_owned()), ..SYSTEM.item("box") };
+    let answers = [(DARWIN.item("air"), air), (HOME.item("alice@air"), home.clone()), (below, home)];
+    let found = run_all(
+        &source(&["https://source.example.org"]),
+        answers.into_iter().map(|(item, value)| (item, Ok(value))).collect(),
+    );
+    assert_eq!(failures(&found), []);
+    let types: Vec<String> = found.units.iter().map(|unit| unit.specification.unit_type.to_string()).collect();
+    assert_eq!(types, ["darwin", "home-manager", "system-manager"]);
+    let of =
+        |deployment: &Draft<DeploymentSpecification>| Provenance::try_from(&deployment.metadata).unwrap().attribute;
+    let attributes: Vec<String> = found.deployments.iter().map(|d| of(d).to_string()).collect();
+    assert_eq!(
+        attributes,
+        ["darwinConfigurations.air", "homeConfigurations.\"alice@air\"", "systemConfigs.x86_64-linux.box"]
+    );
+}
+
+#[test]
+fn a_name_in_two_outputs_is_told_of_both_and_gives_nothing() {
+    let found = run(
+        &source(&[]),
+        vec![(NIXOS, "x", host("x")), (DARWIN, "x", host("x")), (HOME, "X", host("x")), (NIXOS, "y", host("y"))],
+    );
+    let told: Vec<&str> = found.failures.iter().map(|f| f.attribute.as_str()).collect();
+    assert_eq!(told, ["homeConfigurations.X", "darwinConfigurations.x", "nixosConfigurations.x"]);
+    assert!(found.failures[1].error.contains("would both be the deployment `x`"), "{found:?}");
+    assert_eq!(found.deployments.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["y"]);
+    // One that is broken is the deployment of its name all the same.
+    let answers = [(NIXOS.item("x"), Err("error: no".to_owned())), (DARWIN.item("x"), Ok(host("x")))];
+    let found = run_all(&source(&[]), answers.into_iter().collect());
+    assert_eq!((found.failures.len(), found.deployments.len()), (2, 0));
+}
+
+#[test]
+fn a_unit_is_of_one_type() {
+    let on_x = json!({ "unit": "x" });
+    let both = vec![(NIXOS, "x", host("x")), (HOME, "alice@x", host("h")), (Output::Deployments, "alice@x", on_x)];
+    let found = run(&source(&[]), both.clone());
+    let [(_, why)] = failures(&found)[..] else { panic!("{found:?}") };
+    assert!(why.contains("of type nixos and for one of type home-manager"), "{why}");
+    let found = run(&source(&[]), [both, vec![(Output::Units, "x", json!({ "type": "container" }))]].concat());
+    assert_eq!(failures(&found), []);
+    assert_eq!(found.units[0].specification.unit_type, UnitType::Container);
+}
+
+#[test]
+fn units_and_agents_follow_the_deployments_that_are_taken() {
+    let answers = vec![
+        (NIXOS, "web", host("web")),
+        (Output::Units, "web", json!({})),
+        (Output::Units, "old", json!({ "type": "command", "arch": "x86_64-linux" })),
+        (Output::Agents, "gateway", json!({ "deployments": ["web", "old"] })),
+        (Output::Agents, "old", json!({ "deployments": ["old"] })),
+    ];
+    let answers = answers.into_iter().map(|(output, name, value)| (output.item(name), Ok(value))).collect();
+    let source = Source { exclude: vec!["old".parse().unwrap()], ..source(&[]) };
+    let found = run_excluding(&source, &["old"], answers);
+    assert_eq!(failures(&found), []);
+    assert_eq!(found.units.iter().map(|unit| unit.name.as_str()).collect::<Vec<_>>(), ["web"]);
+    let [agent] = &found.agents[..] else { panic!("{found:?}") };
+    assert_eq!(agent.specification.deployments.iter().map(Name::as_str).collect::<Vec<_>>(), ["web"]);
 }

@@ -1,0 +1,135 @@
+//! Which programs activate a unit, by its type: one method each, as the platform's own tool does it. No I/O.
+
+use std::ffi::OsString;
+use std::path::Path;
+
+use super::account::RunAs;
+
+/// How what a unit runs is activated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Method {
+    /// A NixOS.
+    SwitchToConfiguration,
+    /// A nix-darwin; the user whose part of it older ones activate apart, where the configuration names one.
+    Darwin(Option<RunAs>),
+    /// A home of home-manager.
+    HomeManager(RunAs),
+    /// A system-manager.
+    SystemManager,
+    /// The NixOS container of this name.
+    Container(String),
+    /// Whatever this argv of the configuration activates.
+    Command(Vec<String>),
+}
+
+/// One program to run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Program {
+    pub(super) path: OsString,
+    pub(super) arguments: Vec<String>,
+    pub(super) run_as: RunAs,
+}
+
+/// Why it is not known what to run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Unsettled {
+    /// It has a part for a user, and nobody says for whom.
+    NoUser,
+}
+
+/// The word in the second line of nix-darwin's `activate-user` by which it says that it does nothing any more.
+const DEPRECATED: &str = "deprecated";
+
+impl Method {
+    /// What to run, in order, for the system whose files are in the folder `files`. `second_line` tells the second line
+    /// of one of them; none where it is not there.
+    pub(super) fn programs(
+        &self,
+        files: &Path,
+        second_line: &dyn Fn(&Path) -> Option<String>,
+    ) -> Result<Vec<Program>, Unsettled> {
+        let own = |path: &str, arguments: &[&str]| Program::new(files.join(path), arguments, RunAs::Agent);
+        Ok(match self {
+            Self::SwitchToConfiguration => vec![own("bin/switch-to-configuration", &["switch"])],
+            Self::Darwin(user) => {
+                if second_line(&files.join("sw/bin/darwin-rebuild")).is_some() {
+                    return Ok(vec![own("sw/bin/darwin-rebuild", &["activate"])]);
+                }
+                let mut programs = Vec::new();
+                if second_line(&files.join("activate-user")).is_some_and(|line| !line.contains(DEPRECATED)) {
+                    let run_as = user.clone().ok_or(Unsettled::NoUser)?;
+                    programs.push(Program { run_as, ..own("activate-user", &[]) });
+                }
+                programs.push(own("activate", &[]));
+                programs
+            }
+            Self::HomeManager(run_as) => vec![Program { run_as: run_as.clone(), ..own("activate", &[]) }],
+            Self::SystemManager => vec![own("bin/register-profile", &[]), own("bin/activate", &[])],
+            // What is not running is left so: it starts with its new system when it is started.
+            Self::Container(name) => {
+                let unit = format!("container@{name}.service");
+                vec![Program::new("systemctl", &["try-reload-or-restart", &unit], RunAs::Agent)]
+            }
+            Self::Command(argv) => {
+                let (program, arguments) = argv.split_first().map_or(("", &[][..]), |(p, a)| (p.as_str(), a));
+                vec![Program { path: program.into(), arguments: arguments.to_vec(), run_as: RunAs::Agent }]
+            }
+        })
+    }
+}
+
+impl Program {
+    fn new(path: impl Into<OsString>, arguments: &[&str], run_as: RunAs) -> Self {
+        Self { path: path.into(), arguments: arguments.iter().map(ToString::to_string).collect(), run_as }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What `method` runs where these files are there, with these second lines.
+    fn told(method: &Method, files: &[(&str, &str)]) -> Result<Vec<String>, Unsettled> {
+        let second_line = |path: &Path| {
+            let found = files.iter().find(|(name, _)| path == Path::new("/sys").join(name));
+            found.map(|(_, line)| (*line).to_owned())
+        };
+        let programs = method.programs(Path::new("/sys"), &second_line)?;
+        let told = |program: Program| {
+            let words = [vec![program.path.into_string().unwrap()], program.arguments].concat().join(" ");
+            match program.run_as {
+                RunAs::Agent => words,
+                RunAs::User(user) => format!("{user}: {words}"),
+            }
+        };
+        Ok(programs.into_iter().map(told).collect())
+    }
+
+    #[test]
+    fn each_type_is_activated_as_its_own_tool_does_it() {
+        let alice = RunAs::User("alice".to_owned());
+        for (method, expected) in [
+            (Method::SwitchToConfiguration, vec!["/sys/bin/switch-to-configuration switch"]),
+            (Method::HomeManager(alice.clone()), vec!["alice: /sys/activate"]),
+            (Method::HomeManager(RunAs::Agent), vec!["/sys/activate"]),
+            (Method::SystemManager, vec!["/sys/bin/register-profile", "/sys/bin/activate"]),
+            (Method::Container("db".to_owned()), vec!["systemctl try-reload-or-restart container@db.service"]),
+            (Method::Command(vec!["/bin/a".to_owned(), "b".to_owned()]), vec!["/bin/a b"]),
+        ] {
+            assert_eq!(told(&method, &[]).unwrap(), expected);
+        }
+    }
+
+    #[test]
+    fn a_darwin_is_activated_by_what_it_has() {
+        let (nobody, alice) = (Method::Darwin(None), Method::Darwin(Some(RunAs::User("alice".to_owned()))));
+        let rebuild = [("sw/bin/darwin-rebuild", "set -e"), ("activate-user", "set -e")];
+        assert_eq!(told(&nobody, &rebuild).unwrap(), ["/sys/sw/bin/darwin-rebuild activate"]);
+        assert_eq!(told(&nobody, &[]).unwrap(), ["/sys/activate"]);
+        let deprecated = [("activate-user", "# nix-darwin: deprecated")];
+        assert_eq!(told(&alice, &deprecated).unwrap(), ["/sys/activate"]);
+        let older = [("activate-user", "set -e")];
+        assert_eq!(told(&alice, &older).unwrap(), ["alice: /sys/activate-user", "/sys/activate"]);
+        assert_eq!(told(&nobody, &older), Err(Unsettled::NoUser));
+    }
+}

@@ -1,0 +1,136 @@
+//! Which of a flake's deployments its source takes, by their names alone: what is left out is never evaluated. No I/O.
+//!
+//! A pattern is compared with the name; one that begins with an output, such as `homeConfigurations.*`, with the name in
+//! that output alone. `clavel.deployments.NAME` says more about a platform's host of that name where there is one, and
+//! stays or goes with it. Units and Agents follow the deployments (`assemble`), so all of them are asked for.
+
+use std::collections::BTreeSet;
+
+use super::outputs::{Item, Output};
+use crate::model::{Pattern, Source};
+
+/// What a source takes of its flake.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Selected {
+    /// What is evaluated.
+    pub(super) items: Vec<Item>,
+    /// The names of deployments that are not.
+    pub(super) excluded: BTreeSet<String>,
+    /// Patterns that nothing in the flake is like.
+    pub(super) idle: Vec<Pattern>,
+}
+
+/// What `source` takes of `items`.
+pub(super) fn select(source: &Source, items: Vec<Item>) -> Selected {
+    let is_host = |item: &Item| matches!(item.output, Output::Hosts(_));
+    let hosts: BTreeSet<String> = items.iter().filter(|item| is_host(item)).map(|item| item.name.clone()).collect();
+    let stands_alone = |item: &Item| is_host(item) || !hosts.contains(&item.name);
+    let names = |items: &[Item]| -> BTreeSet<String> { items.iter().map(|item| item.name.clone()).collect() };
+
+    let (deployed, others): (Vec<Item>, Vec<Item>) = items.into_iter().partition(|item| gives_deployment(item.output));
+    let (alone, refining): (Vec<Item>, Vec<Item>) = deployed.into_iter().partition(stands_alone);
+    let written = source.include.iter().chain(source.exclude.iter());
+    let idle = written.filter(|pattern| !alone.iter().any(|item| is_like(item, pattern))).cloned().collect();
+    let (taken, left): (Vec<Item>, Vec<Item>) = alone.into_iter().partition(|item| takes(source, item));
+    let names_taken = names(&taken);
+    let excluded = names(&left).difference(&names_taken).cloned().collect();
+    let refining = refining.into_iter().filter(|item| names_taken.contains(&item.name));
+    Selected { items: taken.iter().cloned().chain(refining).chain(others).collect(), excluded, idle }
+}
+
+fn gives_deployment(output: Output) -> bool {
+    match output {
+        Output::Hosts(_) | Output::Deployments => true,
+        Output::Units | Output::Agents => false,
+    }
+}
+
+fn takes(source: &Source, item: &Item) -> bool {
+    let is_among = |patterns: &[Pattern]| patterns.iter().any(|pattern| is_like(item, pattern));
+    (source.include.is_empty() || is_among(&source.include)) && !is_among(&source.exclude)
+}
+
+fn is_like(item: &Item, pattern: &Pattern) -> bool {
+    let prefix = |output: Output| format!("{}.", output.path().join("."));
+    let of_an_output = |output: &Output| gives_deployment(*output) && pattern.as_str().starts_with(&prefix(*output));
+    if !Output::all().any(|output| of_an_output(&output)) {
+        return pattern.matches(&item.name);
+    }
+    let of_output = prefix(item.output);
+    let in_full = item.below_output().collect::<Vec<_>>().join(".");
+    [&in_full, &item.name].into_iter().any(|name| pattern.matches(&format!("{of_output}{name}")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::platforms::PLATFORMS;
+    use super::*;
+
+    fn items() -> Vec<Item> {
+        let [nixos, darwin, home, system] = PLATFORMS.each_ref().map(Output::Hosts);
+        let below = |level: &str, name| Item { level: Some(level.to_owned()), ..system.item(name) };
+        vec![
+            nixos.item("web-1"),
+            nixos.item("web-old-1"),
+            darwin.item("air"),
+            home.item("alice@air"),
+            below("x86_64-linux", "box"),
+            below("aarch64-linux", "box"),
+            Output::Deployments.item("web-1"),
+            Output::Deployments.item("web-old-1"),
+            Output::Deployments.item("router"),
+            Output::Units.item("web-old-1"),
+        ]
+    }
+
+    fn patterns(patterns: &[&str]) -> Vec<Pattern> {
+        patterns.iter().map(|pattern| pattern.parse().unwrap()).collect()
+    }
+
+    fn selected(include: &[&str], exclude: &[&str]) -> Selected {
+        let source = Source::bare("git+https://git.example.org/fleet".parse().unwrap());
+        select(&Source { include: patterns(include), exclude: patterns(exclude), ..source }, items())
+    }
+
+    fn told(selected: &Selected) -> Vec<String> {
+        selected.items.iter().map(ToString::to_string).collect()
+    }
+
+    #[test]
+    fn without_a_pattern_everything_is_taken() {
+        let all = selected(&[], &[]);
+        assert_eq!((all.items.len(), all.excluded.len()), (items().len(), 0));
+    }
+
+    #[test]
+    fn a_pattern_is_about_names_and_what_says_more_about_a_host_goes_with_it() {
+        let some = selected(&["web-*"], &["web-old-*"]);
+        assert_eq!(told(&some), ["nixosConfigurations.web-1", "clavel.deployments.web-1", "clavel.units.web-old-1"]);
+        let excluded: Vec<&str> = some.excluded.iter().map(String::as_str).collect();
+        assert_eq!(excluded, ["air", "alice@air", "box", "router", "web-old-1"]);
+    }
+
+    #[test]
+    fn a_pattern_with_an_output_is_about_that_one() {
+        for (exclude, left_out) in [
+            ("homeConfigurations.*", vec!["alice@air"]),
+            ("darwinConfigurations.*", vec!["air"]),
+            ("systemConfigs.box", vec!["box"]),
+            ("systemConfigs.x86_64-linux.*", vec![]),
+            ("clavel.deployments.*", vec!["router"]),
+            ("nixosConfigurations.*", vec!["web-1", "web-old-1"]),
+            ("nixosConfigurations.air", vec![]),
+        ] {
+            let excluded: Vec<String> = selected(&[], &[exclude]).excluded.into_iter().collect();
+            assert_eq!(excluded, left_out, "{exclude}");
+        }
+        let one = selected(&[], &["systemConfigs.x86_64-linux.*"]);
+        assert_eq!(one.items.len(), items().len() - 1);
+    }
+
+    #[test]
+    fn a_pattern_that_nothing_is_like_is_told() {
+        let some = selected(&["web-*", "homeConfiguration.*"], &["nothing"]);
+        assert_eq!(some.idle.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["homeConfiguration.*", "nothing"]);
+    }
+}

@@ -1,0 +1,53 @@
+//! Patterns over names.
+
+use wildmatch::WildMatch;
+
+use super::text::validated_text;
+
+const LONGEST: usize = 256;
+
+validated_text! {
+    /// A pattern over names, in which `*` stands for any characters, or none, and `?` for one.
+    Pattern, what: "a pattern", check: check, pattern: r"^[^\u0000-\u001f\u007f-\u009f]{1,256}$"
+}
+
+impl Pattern {
+    /// Whether all of `text` is as the pattern says.
+    pub fn matches(&self, text: &str) -> bool {
+        WildMatch::new(self.as_str()).matches(text)
+    }
+}
+
+fn check(text: &str) -> Result<(), String> {
+    if text.is_empty() || text.len() > LONGEST {
+        return Err(format!("it has to be 1 to {LONGEST} bytes long"));
+    }
+    match text.chars().find(|c| c.is_control()) {
+        Some(c) => Err(format!("it holds {c:?}, and no control characters may stand there")),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn all_of_the_text_has_to_match() {
+        let matches = |pattern: &str, text| pattern.parse::<Pattern>().unwrap().matches(text);
+        for (pattern, text) in [("web-*", "web-1"), ("web-*", "web-"), ("web-?", "web-1"), ("*", ""), ("a.b", "a.b")] {
+            assert!(matches(pattern, text), "{pattern} {text}");
+        }
+        for (pattern, text) in [("web-*", "my-web-1"), ("web-?", "web-"), ("web-?", "web-10"), ("web", "WEB")] {
+            assert!(!matches(pattern, text), "{pattern} {text}");
+        }
+    }
+
+    #[test]
+    fn bad_patterns_say_why() {
+        for (bad, why) in [("", "1 to 256"), (&*"x".repeat(257), "1 to 256"), ("a\nb", "control")] {
+            let error = bad.parse::<Pattern>().unwrap_err().to_string();
+            assert!(error.contains(why), "{error}");
+        }
+    }
+}

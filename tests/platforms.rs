@@ -1,0 +1,151 @@
+//! Promise: every output that people have for machines is found, each from one row of a table, and a source takes of it
+//! what it is told to take.
+
+use serde_json::Value;
+
+use crate::support::world::{Ran, World};
+
+/// Writes a flake whose outputs are `outputs`.
+fn write(world: &World, outputs: &str) {
+    let flake = format!(
+        "{{ outputs = {{ self }}: let
+             system = import ./system.nix;
+             host = import ./lib/host.nix {{ inherit system; }};
+             shapes = import ./lib/platforms.nix {{ inherit system; }};
+             apple = import ./lib/platforms.nix {{ system = \"aarch64-darwin\"; }};
+             darwin = name: apple.darwin name {{ activate = \"true\"; }};
+             home = name: shapes.home name {{ activate = \"true\"; }};
+             manager = name: shapes.systemManager name {{ \"bin/activate\" = \"true\"; }};
+           in {outputs}; }}"
+    );
+    world.write("flake.nix", &flake);
+}
+
+/// Evaluates that flake.
+fn evaluate(world: &World, outputs: &str, arguments: &[&str]) -> Ran {
+    write(world, outputs);
+    world.claveld(&[&["evaluate", &format!("path:{}", world.at("work")), "--json"], arguments].concat())
+}
+
+fn names(found: &Value, kind: &str) -> Vec<String> {
+    let all = found[kind].as_array().unwrap();
+    all.iter().map(|document| document["name"].as_str().unwrap().to_owned()).collect()
+}
+
+const ALL: &str = r#"{
+  nixosConfigurations.web-1 = host ./hosts/web-1.nix;
+  darwinConfigurations.air = darwin "air";
+  darwinConfigurations.old = { config = { }; inherit (darwin "old") system; };
+  homeConfigurations."alice@laptop" = home "alice";
+  systemConfigs.box = manager "box";
+  systemConfigs.${system}.cube = manager "cube";
+}"#;
+
+#[test]
+fn every_platform_is_found_where_its_tools_have_it() {
+    let world = World::new();
+    let ran = evaluate(&world, ALL, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let found = ran.json();
+    let system = clavel::model::System::this().unwrap();
+    let below = format!("systemConfigs.{system}.cube");
+    let expected = [
+        ("air", "darwin", "darwinConfigurations.air", "darwin-system-air"),
+        ("alice@laptop", "home-manager", "homeConfigurations.\"alice@laptop\"", "home-manager-generation-alice"),
+        ("box", "system-manager", "systemConfigs.box", "system-manager-box"),
+        ("cube", "system-manager", &below, "system-manager-cube"),
+        ("old", "darwin", "darwinConfigurations.old", "darwin-system-old"),
+        ("web-1", "nixos", "nixosConfigurations.web-1", "nixos-system-web-1-1"),
+    ];
+    assert_eq!(names(&found, "agents"), expected.map(|(name, ..)| name));
+    for (at, (name, unit_type, attribute, path)) in expected.into_iter().enumerate() {
+        let (deployment, unit) = (&found["deployments"][at], &found["units"][at]);
+        assert_eq!((&deployment["name"], &unit["name"]), (&name.into(), &name.into()));
+        let arch = if unit_type == "darwin" { "aarch64-darwin" } else { system.as_str() };
+        assert_eq!(unit["specification"], serde_json::json!({ "arch": arch, "type": unit_type }));
+        assert_eq!(deployment["metadata"]["attribute"], attribute);
+        let template = &deployment["specification"]["template"];
+        assert!(template["narId"].as_str().unwrap().ends_with(path), "{template}");
+        // Those that have settings of Nix name their caches.
+        let caches = template["substituters"].as_array().unwrap().len();
+        assert_eq!(caches, usize::from(["air", "web-1"].contains(&name)), "{name}");
+    }
+}
+
+#[test]
+fn what_breaks_one_of_them_is_told_at_its_place() {
+    let world = World::new();
+    let outputs = r#"{
+      systemConfigs.${system} = { bad = throw "no box"; good = manager "good"; };
+      homeConfigurations.lacking = { };
+      darwinConfigurations.twice = darwin "twice";
+      nixosConfigurations.twice = host ./hosts/web-1.nix;
+    }"#;
+    let ran = evaluate(&world, outputs, &[]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let found = ran.json();
+    assert_eq!(names(&found, "deployments"), ["good"]);
+    let told = |attribute: &str| {
+        let failure = found["failures"].as_array().unwrap().iter().find(|f| f["attribute"] == attribute);
+        failure.unwrap_or_else(|| panic!("{attribute} in {found}"))["error"].as_str().unwrap().to_owned()
+    };
+    let bad = told(&format!("systemConfigs.{}.bad", clavel::model::System::this().unwrap()));
+    assert!(bad.contains("no box"), "{bad}");
+    assert!(told("homeConfigurations.lacking").contains("attribute 'activationPackage' missing"));
+    for (one, other) in [("nixos", "darwin"), ("darwin", "nixos")] {
+        let both = format!("`{one}Configurations.twice` and `{other}Configurations.twice` would both be");
+        assert!(told(&format!("{one}Configurations.twice")).contains(&both));
+    }
+}
+
+#[test]
+fn what_is_left_out_is_not_evaluated() {
+    let world = World::new();
+    let outputs = r#"{
+      nixosConfigurations = { web-1 = host ./hosts/web-1.nix; web-old-1 = throw "too old"; db-1 = throw "not ours"; };
+      homeConfigurations.web-home = throw "not here";
+      clavel.deployments.web-1.metadata.site = "north";
+      clavel.deployments.web-old-1.metadata.site = "south";
+    }"#;
+    let patterns = ["--include", "web-*", "--exclude", "web-old-*", "--exclude", "homeConfigurations.*"];
+    let ran = evaluate(&world, outputs, &patterns);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let found = ran.json();
+    for kind in ["deployments", "units", "agents"] {
+        assert_eq!(names(&found, kind), ["web-1"]);
+    }
+    assert_eq!(found["deployments"][0]["metadata"]["site"], "north");
+    let evaluated: Vec<&str> =
+        found["work"]["evaluated"].as_array().unwrap().iter().map(|e| e["attribute"].as_str().unwrap()).collect();
+    assert_eq!(evaluated.len(), 2, "{evaluated:?}");
+
+    let ran = evaluate(&world, outputs, &["--include", "web-1", "--exclude", "wbe-*"]);
+    assert!(ran.stderr.contains("wbe-*"), "a pattern that nothing is like is told: {}", ran.stderr);
+    evaluate(&world, outputs, &["--include", ""]).refused(2, "is not a pattern");
+}
+
+#[test]
+fn what_is_left_out_is_withdrawn_and_what_gets_a_twin_stays() {
+    let world = World::new();
+    world.configure_claveld("include = [\"*-1\"]\n");
+    world.publish().good();
+    assert!(world.on_branch("deployments/web-2.json").is_none());
+    world.configure_claveld("");
+    world.publish().good();
+    let web_2 = world.on_branch("deployments/web-2.json").unwrap();
+    world.configure_claveld("exclude = [\"nixosConfigurations.web-1\"]\n");
+    world.publish().good();
+    for folder in ["deployments", "units", "agents"] {
+        assert!(world.on_branch(&format!("{folder}/web-1.json")).is_none(), "{folder}");
+    }
+    assert!(world.on_branch("units/router-1.json").is_some());
+
+    world.edit("flake.nix", "# Everything", "darwinConfigurations.web-2 = host ./hosts/web-1.nix;\n# Everything");
+    world.push("A twin");
+    let said = world.publish().refused(1, "broken: nixosConfigurations.web-2");
+    assert!(said.contains("broken: darwinConfigurations.web-2"), "{said}");
+    for folder in ["deployments", "units", "agents"] {
+        assert!(world.on_branch(&format!("{folder}/web-2.json")).is_some(), "{folder}");
+    }
+    assert_eq!(world.on_branch("deployments/web-2.json").unwrap(), web_2);
+}
