@@ -123,7 +123,8 @@ fn a_home_is_activated_as_its_user() {
     );
     // A user that every machine has beside root.
     let user = if is_root() { "nobody".to_owned() } else { own_name(&fleet) };
-    fleet.publish("one", SETS_THE_PROFILE);
+    let told = fleet.world.at("log/told");
+    fleet.publish("one", &format!("{SETS_THE_PROFILE}echo \"$HOME $XDG_CACHE_HOME\" > {told}\n"));
     fleet.configure("");
     if is_root() {
         fleet.agent().refused(7, "does not name the user whose home it is, and the agent runs as root");
@@ -137,6 +138,11 @@ fn a_home_is_activated_as_its_user() {
     assert_eq!(fleet.agent().good(), "alice@laptop: switched to revision 1\n");
     assert_eq!(fleet.ran(), [format!("{user} one activate")]);
     assert_eq!(fleet.profile().as_deref(), Some("home-manager-generation-one"));
+    if is_root() {
+        // The agent's own are others.
+        let home = fleet.world.run("sh", &["-c", "echo ~nobody"]).good();
+        assert_eq!(fleet.world.read_file("log/told").trim(), home.trim());
+    }
 
     fleet.publish("two", "exit 1\n");
     let said = fleet.agent().refused(7, "the activation of `alice@laptop` failed");

@@ -73,6 +73,27 @@ fn every_platform_is_found_where_its_tools_have_it() {
 }
 
 #[test]
+fn what_did_not_change_is_not_evaluated_again_on_any_platform() {
+    let world = World::new();
+    let records = ["--records", &world.at("records")];
+    let first = evaluate(&world, ALL, &records).json();
+    let again = evaluate(&world, ALL, &records).json();
+    assert_eq!(first["work"]["evaluated"].as_array().unwrap().len(), 6);
+    assert_eq!((&again["work"]["evaluated"], &again["work"]["unchanged"]), (&serde_json::json!([]), &6.into()));
+    let paths = |found: &Value| -> Vec<Value> {
+        let all = found["deployments"].as_array().unwrap().iter();
+        all.map(|deployment| deployment["specification"].clone()).collect()
+    };
+    assert_eq!(paths(&again), paths(&first));
+    // Other patterns ask for other hosts of the same source.
+    let homes = evaluate(&world, ALL, &[&records[..], &["--include", "homeConfigurations.*"]].concat()).json();
+    assert_eq!(
+        (names(&homes, "deployments"), &homes["work"]["unchanged"]),
+        (vec!["alice@laptop".to_owned()], &1.into())
+    );
+}
+
+#[test]
 fn what_breaks_one_of_them_is_told_at_its_place() {
     let world = World::new();
     let outputs = r#"{
