@@ -64,6 +64,8 @@ pub struct Evaluated {
     pub why: Why,
     /// How long it took, or its part of what those took that it shared a process with; none where it failed.
     pub seconds: Option<f64>,
+    /// The most memory that its process held, in bytes; none where it failed, or nobody measured.
+    pub memory: Option<u64>,
 }
 
 /// The documents of a source, and what stands in the way of others.

@@ -361,10 +361,10 @@ impl Plan {
         for (item, outcome) in outcomes {
             let attribute = item.to_string();
             let expected = self.expected.get(&item);
-            let (time, same) = match &outcome {
+            let (cost, same) = match &outcome {
                 Outcome::Answered { value, cost, .. } => {
                     record(&item, &outcome, value);
-                    (Some(cost.time), expected.is_none_or(|expected| expected == value))
+                    (Some(*cost), expected.is_none_or(|expected| expected == value))
                 }
                 Outcome::Failed(_) => (None, expected.is_none()),
             };
@@ -372,7 +372,9 @@ impl Plan {
                 work.differences.push(attribute.clone());
             }
             let why = whys.remove(&item).unwrap_or(Why::New);
-            work.evaluated.push(Evaluated { attribute, why, seconds: time.map(|time| time.as_secs_f64()) });
+            let seconds = cost.map(|cost| cost.time.as_secs_f64());
+            let memory = cost.map(|cost| cost.memory).filter(|memory| *memory > 0);
+            work.evaluated.push(Evaluated { attribute, why, seconds, memory });
             answers.insert(item, outcome.into_answer());
         }
         (answers, work)

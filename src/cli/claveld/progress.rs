@@ -173,7 +173,8 @@ mod tests {
 
     #[test]
     fn reasons_are_told_where_they_say_something() {
-        let evaluated = |attribute: &str, why| Evaluated { attribute: attribute.to_owned(), why, seconds: None };
+        let evaluated =
+            |attribute: &str, why| Evaluated { attribute: attribute.to_owned(), why, seconds: None, memory: None };
         let path = || Why::Changed("a.nix".into());
         let all_new = Work { evaluated: vec![evaluated("a", Why::New), evaluated("b", Why::New)], ..Work::default() };
         assert_eq!(reasons(&all_new), [""; 0]);

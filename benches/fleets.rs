@@ -1,0 +1,163 @@
+//! What the evaluation of a fleet costs beside what Nix alone does, as ratios in one run: `make bench`.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
+
+use std::io::Write as _;
+use std::time::{Duration, Instant};
+
+use serde_json::Value;
+
+#[path = "../tests/support/command.rs"]
+mod command;
+#[path = "../tests/support/fleet/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the tests use more of it")]
+mod fleet;
+
+use command::{NIX_CONFIG, hermetic_git, program};
+use fleet::{Edit, Fleet, Mix, Options, Weight};
+
+const HOSTS: u32 = 100;
+const HOST: &str = "host-0001";
+/// How often the short ones are measured, and the long ones.
+const ROUNDS: (usize, usize) = (11, 3);
+const PROCESSES: &str = "2";
+const MEMORY: u64 = 2 << 30;
+
+struct Bench {
+    fleet: Fleet,
+    folder: tempfile::TempDir,
+}
+
+fn main() {
+    let folder = tempfile::tempdir().unwrap();
+    let options = Options { hosts: HOSTS, weight: Weight::Heavy, mix: Mix::Plain, below: String::new() };
+    let mut bench = Bench { fleet: Fleet::create(&folder.path().join("a"), options), folder };
+    row("", "ours", "peer", "beside");
+    bench.all();
+    bench.in_turn();
+    bench.nothing();
+    bench.one();
+    bench.nix_eval_jobs();
+}
+
+impl Bench {
+    fn run(&self, name: &str, arguments: &[&str]) -> String {
+        let mut command = program(name);
+        hermetic_git(&mut command, self.folder.path()).env("NIX_CONFIG", NIX_CONFIG).args(arguments);
+        let output = command.output().unwrap();
+        assert!(output.status.success(), "{name}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// An evaluation by claveld, which remembers below `records`.
+    fn claveld(&self, records: &str, more: &[&str]) -> Value {
+        let (flake, memory) = (self.fleet.reference(), MEMORY.to_string());
+        let records = self.folder.path().join(records);
+        let mut arguments = vec!["evaluate", &flake, "--json", "--processes", PROCESSES, "--memory", &memory];
+        if more.is_empty() {
+            arguments.extend(["--records", records.to_str().unwrap()]);
+        }
+        let found = self.run(env!("CARGO_BIN_EXE_claveld"), &[&arguments[..], more].concat());
+        serde_json::from_str(&found).unwrap()
+    }
+
+    fn nix(&self, attribute: &str, apply: &str) -> String {
+        let flake = format!("{}#{attribute}", self.fleet.reference());
+        // Both ask anew where the branch is, and both evaluate.
+        let options = ["--option", "tarball-ttl", "0", "--option", "eval-cache", "false"];
+        self.run("nix", &[&["eval", "--json", &flake, "--apply", apply], &options[..]].concat())
+    }
+
+    /// Every host, with nothing remembered, beside one `nix eval` of all of them.
+    fn all(&mut self) {
+        let (mut ours, mut peer, mut memory) = (Vec::new(), Vec::new(), 0);
+        for round in 0..ROUNDS.1 {
+            let start = Instant::now();
+            let found = self.claveld(&format!("new-{round}"), &[]);
+            ours.push(start.elapsed());
+            let work = found["work"]["evaluated"].as_array().unwrap();
+            assert_eq!(work.len(), HOSTS as usize);
+            memory = work.iter().filter_map(|one| one["memory"].as_u64()).max().unwrap().max(memory);
+            let start = Instant::now();
+            self.nix("nixosConfigurations", "builtins.mapAttrs (_: host: host.config.system.build.toplevel.drvPath)");
+            peer.push(start.elapsed());
+        }
+        let (ours, peer) = (median(ours), median(peer));
+        let times = peer.as_secs_f64() / ours.as_secs_f64();
+        let verdict = format!("{times:.2} times as fast (goal: at least 1.7)");
+        row(&format!("{HOSTS} hosts, all / one nix eval of all"), &shown(ours), &shown(peer), &verdict);
+        let most = memory * PROCESSES.parse::<u64>().unwrap();
+        let verdict = format!("the two largest processes together; the budget is {} MiB", MEMORY >> 20);
+        row("  memory", &format!("{} MiB", most >> 20), "", &verdict);
+    }
+
+    /// The same beside what a script would do.
+    fn in_turn(&self) {
+        let names: Vec<String> = self.fleet.model().hosts.keys().cloned().collect();
+        let ours = timed(|| drop(self.claveld("in-turn", &[])));
+        let peer = timed(|| names.iter().for_each(|name| drop(self.nix_alone(name))));
+        let verdict = format!("{:.2} times as fast", peer.as_secs_f64() / ours.as_secs_f64());
+        row(&format!("{HOSTS} hosts, all / nix eval of each in turn"), &shown(ours), &shown(peer), &verdict);
+    }
+
+    fn nix_alone(&self, host: &str) -> String {
+        self.nix(&format!("nixosConfigurations.{host}.config.system.build.toplevel"), "host: host.drvPath")
+    }
+
+    fn nothing(&self) {
+        self.claveld("kept", &[]);
+        let ours = median((0..ROUNDS.0).map(|_| timed(|| drop(self.claveld("kept", &[])))).collect());
+        row(&format!("{HOSTS} hosts, nothing changed"), &shown(ours), "", "(goal: under 200 ms)");
+    }
+
+    /// One host's file edited, beside the evaluation of that host alone.
+    fn one(&mut self) {
+        let (mut ours, mut peer) = (Vec::new(), Vec::new());
+        for _ in 0..ROUNDS.0 {
+            self.fleet.edit(&Edit::ChangeHost(HOST.to_owned()));
+            let start = Instant::now();
+            let found = self.claveld("kept", &[]);
+            ours.push(start.elapsed());
+            let evaluated = &found["work"]["evaluated"];
+            assert_eq!(evaluated.as_array().unwrap().len(), 1, "{evaluated}");
+            peer.push(timed(|| drop(self.nix_alone(HOST))));
+        }
+        let (ours, peer) = (median(ours), median(peer));
+        let verdict = format!("{:.2} times (goal: at most 1.5)", ours.as_secs_f64() / peer.as_secs_f64());
+        row(&format!("{HOSTS} hosts, one edited / nix eval of it alone"), &shown(ours), &shown(peer), &verdict);
+    }
+
+    fn nix_eval_jobs(&self) {
+        if program("nix-eval-jobs").arg("--version").output().is_err() {
+            row("nix-eval-jobs", "", "", "is not on the PATH here");
+            return;
+        }
+        let ours = timed(|| drop(self.claveld("beside-jobs", &[])));
+        let peer = timed(|| drop(self.claveld("", &["--nix-eval-jobs"])));
+        let verdict = format!("{:.2} times as fast", peer.as_secs_f64() / ours.as_secs_f64());
+        row(&format!("{HOSTS} hosts, all / nix-eval-jobs"), &shown(ours), &shown(peer), &verdict);
+    }
+}
+
+fn timed(run: impl FnOnce()) -> Duration {
+    let start = Instant::now();
+    run();
+    start.elapsed()
+}
+
+fn median(mut times: Vec<Duration>) -> Duration {
+    times.sort();
+    times[times.len() / 2]
+}
+
+fn shown(time: Duration) -> String {
+    if time < Duration::from_secs(1) {
+        format!("{} ms", time.as_millis())
+    } else {
+        format!("{:.1} s", time.as_secs_f64())
+    }
+}
+
+fn row(what: &str, ours: &str, peer: &str, verdict: &str) {
+    writeln!(std::io::stdout().lock(), "{what:50} {ours:>9} {peer:>9}   {verdict}").unwrap();
+}
