@@ -185,6 +185,25 @@ fn a_killed_evaluation_is_told_apart() {
     assert!(claveld.said().contains("killed by signal 9 (most likely because memory ran out)"), "{}", claveld.said());
 }
 
+#[test]
+fn evaluators_end_with_a_claveld_that_is_told_to_stop() {
+    let world = World::new();
+    let outputs = r"{ nixosConfigurations.slow = builtins.foldl' (a: b: a + b) 0
+        (builtins.genList (n: builtins.length (builtins.genList (m: m) 100000)) 10000000); }";
+    world.write("flake.nix", &format!("{{ outputs = {{ self }}: {outputs}; }}"));
+    let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["evaluate", &format!("path:{}", world.at("work"))]);
+    let mut evaluator = None;
+    until("nix evaluates", || {
+        evaluator = evaluator_of(claveld.id());
+        evaluator.is_some()
+    });
+    claveld.signal(rustix::process::Signal::INT);
+    assert_eq!(claveld.wait(), Some(8));
+    assert!(claveld.said().contains("stopped before it was done"), "{}", claveld.said());
+    let stat = format!("/proc/{}/stat", evaluator.unwrap());
+    until("nix ends", || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")));
+}
+
 /// The child of `parent` that evaluates, and has done so for longer than it takes to find the names.
 fn evaluator_of(parent: u32) -> Option<i32> {
     /// Of a hundredth of a second each (`proc_pid_stat(5)`, the fourteenth field).

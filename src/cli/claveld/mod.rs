@@ -13,7 +13,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ClaveldConfig;
 
-use super::Exit;
+use super::{Exit, asked_to_stop};
 
 /// The command line of `claveld`.
 #[derive(Debug, Parser)]
@@ -71,9 +71,21 @@ pub fn main() -> ExitCode {
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {
             Command::Run(config) => run::run(&config.read()?).await,
-            Command::Once(arguments) => once::run(&arguments).await,
-            Command::Evaluate(arguments) => evaluate::run(&arguments).await,
-            Command::Hook(arguments) => hook::run(&arguments).await,
+            Command::Once(arguments) => unless_stopped(once::run(&arguments)).await,
+            Command::Evaluate(arguments) => unless_stopped(evaluate::run(&arguments)).await,
+            Command::Hook(arguments) => unless_stopped(hook::run(&arguments)).await,
         },
     )
+}
+
+/// Leaves `work` where it is when claveld is told to stop: the evaluators, which are in process groups of their own, end
+/// with it.
+async fn unless_stopped(work: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
+    tokio::select! {
+        done = work => done,
+        stopped = asked_to_stop() => {
+            stopped.map_err(|error| Exit::machine(&error))?;
+            Err(Exit::machine(&"stopped before it was done"))
+        }
+    }
 }
