@@ -1,13 +1,16 @@
-//! Nix's commands with typed results: resolve a flake, evaluate, realise, ask a cache, set a profile.
+//! Nix's commands with typed results: resolve a flake, evaluate, realise, ask a cache, set a profile; and the files of
+//! its derivations.
 //!
 //! Each option's why stands beside it. What to evaluate or realise, and what follows, belongs to `evaluate` and `agent`.
 
+mod derivation;
 mod flake;
 mod store;
 
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use derivation::DerivationError;
 pub use store::CacheEntry;
 
 use crate::process::{Invocation, ProcessError};

@@ -6,6 +6,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use super::changes::{Report, commit_message};
+use super::inside::Inside;
 use super::plan::{BranchState, Evaluated, Existing, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::readme::readme;
 use crate::config::PublishConfig;
@@ -13,6 +14,7 @@ use crate::model::{
     Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Kind, Map, Name, Schema, Specification,
     Timestamp,
 };
+use crate::nix::Nix;
 use crate::repository::{
     Branch, BranchError, Change, CommitError, CommitId, Depth, FetchError, FetchRequest, Fetched, Files, GitError,
     INDEX_PATH, Identity, NewCommit, OpenError, Push, PushError, README_PATH, Repository, Snapshot,
@@ -96,10 +98,11 @@ impl<'a> Publisher<'a> {
         Ok(Self { config, key, authority })
     }
 
-    /// Brings the branch up to what was evaluated.
-    pub(super) async fn publish(&self, evaluated: &Evaluated<'_>) -> Result<Report, PublishError> {
+    /// Brings the branch up to what was evaluated, and tells what changes by the derivations that `nix` has.
+    pub(super) async fn publish(&self, evaluated: &Evaluated<'_>, nix: &Nix) -> Result<Report, PublishError> {
+        let mut inside = Inside::new(nix);
         for _ in 0..TRIES {
-            if let Attempt::Done(report) = self.attempt(evaluated).await? {
+            if let Attempt::Done(report) = self.attempt(evaluated, &mut inside).await? {
                 return Ok(report);
             }
         }
@@ -109,7 +112,7 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    async fn attempt(&self, evaluated: &Evaluated<'_>) -> Result<Attempt, PublishError> {
+    async fn attempt(&self, evaluated: &Evaluated<'_>, inside: &mut Inside<'_>) -> Result<Attempt, PublishError> {
         let here = self.config.repository.local_path();
         let repository = match &here {
             Some(path) => Repository::open(path)?,
@@ -121,10 +124,11 @@ impl<'a> Publisher<'a> {
         let snapshot = snapshot.map_err(|error| self.refused(error.into()))?;
         let branch = snapshot.as_ref().map(|s| self.read(s)).transpose().map_err(|error| self.refused(error))?;
         let branch = branch.unwrap_or_default();
-        let plan = plan(&branch, evaluated, now.into(), self.config.validity)?;
+        let mut plan = plan(&branch, evaluated, now.into(), self.config.validity)?;
         let IndexPlan::Write(version) = plan.index else {
             return Ok(Attempt::Done(report(plan, None)));
         };
+        inside.add_to(&mut plan, &branch);
         let changes = self.files(&plan, &branch, version, now.into())?;
         let message = commit_message(&plan.changes, version, &sources(evaluated));
         let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };

@@ -106,7 +106,7 @@ impl<'a> Round<'a> {
         let every_source = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));
         let strays = if every_source { Strays::Go } else { Strays::Stay };
         let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays };
-        let report = self.publisher.publish(&evaluated).await?;
+        let report = self.publisher.publish(&evaluated, &self.nix).await?;
         Ok(Outcome { evaluations, broken_sources, report })
     }
 
