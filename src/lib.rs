@@ -2,6 +2,7 @@
 //! lets every machine fetch, verify and switch by itself.
 
 pub mod agent;
+pub mod changes;
 pub mod cli;
 pub mod config;
 pub mod evaluate;

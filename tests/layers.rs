@@ -4,17 +4,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What each room may use of the others.
-const RULES: [(&str, &[&str]); 11] = [
+const RULES: [(&str, &[&str]); 12] = [
     ("model", &[]),
     ("process", &[]),
     ("trust", &["model"]),
+    ("changes", &["model"]),
     ("nix", &["model", "process"]),
     ("repository", &["model", "trust", "process"]),
     ("config", &["model", "trust", "repository"]),
     ("evaluate", &["model", "nix", "process"]),
-    ("publish", &["model", "trust", "repository", "evaluate", "nix", "config"]),
+    ("publish", &["model", "trust", "repository", "evaluate", "changes", "nix", "config"]),
     ("agent", &["model", "trust", "repository", "nix", "process", "config"]),
-    ("cli", &["model", "trust", "repository", "evaluate", "publish", "agent", "config", "nix", "process"]),
+    ("cli", &["model", "trust", "repository", "evaluate", "changes", "publish", "agent", "config", "nix", "process"]),
     ("bin", &["cli"]),
 ];
 

@@ -7,6 +7,7 @@ mod activations;
 mod agent;
 mod as_nix;
 mod budget;
+mod changes;
 mod configuration;
 mod daemons;
 mod evaluate;

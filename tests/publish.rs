@@ -44,7 +44,9 @@ fn one_changed_host_is_one_changed_document_with_the_next_revision() {
     let report = world.claveld(&["once", "--json", "--config", &world.at("claveld.toml")]).json();
     assert_eq!(
         report["report"]["changes"],
-        serde_json::json!([{ "path": "deployments/web-1.json", "from": 1, "to": 2 }])
+        serde_json::json!([{ "path": "deployments/web-1.json", "from": 1, "to": 2, "system": {
+            "settings": ["motd"], "packages": [], "rebuilt": [], "files": []
+        } }])
     );
     let fleet = world.at("fleet.git");
     let changed = world.git(&["-C", &fleet, "diff", "--name-only", &before, "deployments"]);

@@ -30,9 +30,20 @@ impl StorePath {
         self.0.to_basename().chars().take(32).collect()
     }
 
+    /// The same as the derivations' parser has it.
+    pub fn as_nix(&self) -> &store_path::StorePath {
+        &self.0
+    }
+
     /// Whether it ends in `.drv`.
     pub fn is_derivation(&self) -> bool {
         self.0.is_derivation()
+    }
+}
+
+impl From<store_path::StorePath> for StorePath {
+    fn from(path: store_path::StorePath) -> Self {
+        Self(path)
     }
 }
 

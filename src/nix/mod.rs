@@ -1,7 +1,9 @@
-//! Nix's commands with typed results: resolve a flake, evaluate, realise, ask a cache, set a profile.
+//! Nix's commands with typed results: resolve a flake, evaluate, realise, ask a cache, set a profile; and the files of
+//! its derivations.
 //!
 //! Each option's why stands beside it. What to evaluate or realise, and what follows, belongs to `evaluate` and `agent`.
 
+mod derivation;
 mod evaluate;
 mod flake;
 mod jobs;
@@ -10,6 +12,7 @@ mod store;
 use std::path::PathBuf;
 use std::time::Duration;
 
+pub use derivation::DerivationError;
 pub use evaluate::{Answer, Question, Watch};
 pub use flake::LockedFlake;
 pub use jobs::{Job, JobsQuestion};

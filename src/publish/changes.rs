@@ -1,11 +1,18 @@
 //! What a publication changes, as people and commit messages tell it.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use serde::Serialize;
 
 use super::ready::Unready;
+use crate::changes::Told;
 use crate::model::{DocumentPath, Folder, IndexVersion, Revision, SourceRevision};
+
+/// How many lines tell what changes inside one deployment.
+const LINES_OF_ONE: usize = 20;
+/// How many lines tell it of all deployments together, about: whoever reads a commit message reads no more.
+const LINES_OF_ALL: usize = 400;
 
 /// One document that a publication changes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -19,6 +26,9 @@ pub struct Change {
     /// What the document was altered to by somebody without the key, where that was found and mended.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub mended: bool,
+    /// What changes inside the system; none where there was none before, or it is the same.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub system: Option<Told>,
 }
 
 impl fmt::Display for Change {
@@ -69,6 +79,31 @@ impl Report {
     pub fn deployments(&self) -> impl Iterator<Item = &Change> {
         self.changes.iter().filter(|change| change.path.folder() == Folder::Deployments)
     }
+
+    /// The changes, each with lines on what changes inside.
+    pub fn told(&self) -> impl Iterator<Item = (&Change, Vec<String>)> {
+        self.changes.iter().zip(inside(&self.changes))
+    }
+}
+
+/// Of each change what it changes inside, in few lines. Where one deployment changes as another did, that is all there is
+/// to say: a hundred hosts that get the same new kernel are read about once.
+fn inside(changes: &[Change]) -> Vec<Vec<String>> {
+    let (mut told_of, mut total) = (HashMap::new(), 0);
+    let lines = changes.iter().map(|change| {
+        let Some(told) = &change.system else { return Vec::new() };
+        let name = change.path.name();
+        let mut lines = told.lines(LINES_OF_ONE);
+        let first = serde_json::to_string(told).ok().map(|key| *told_of.entry(key).or_insert(name));
+        if let Some(first) = first.filter(|first| *first != name && lines.len() > 1) {
+            lines = vec![format!("the same as {first}")];
+        } else if total + lines.len() > LINES_OF_ALL {
+            lines = vec![format!("`clavel diff {name}` tells what changes inside")];
+        }
+        total += lines.len();
+        lines
+    });
+    lines.collect()
 }
 
 /// The message of the commit that makes `changes`, which came from `sources` at those revisions.
@@ -79,7 +114,11 @@ pub(super) fn commit_message(
 ) -> String {
     let mut paragraphs = vec![subject(changes, version)];
     if !changes.is_empty() {
-        paragraphs.push(lines(changes.iter().map(|change| format!("{}: {change}", change.path))));
+        let told = changes.iter().zip(inside(changes)).flat_map(|(change, inside)| {
+            let inside = inside.into_iter().map(|line| format!("  {line}"));
+            std::iter::once(format!("{}: {change}", change.path)).chain(inside)
+        });
+        paragraphs.push(lines(told));
     }
     if !sources.is_empty() {
         let revision = |r: &Option<SourceRevision>| r.as_ref().map_or("(no revision)".to_owned(), ToString::to_string);
@@ -109,5 +148,50 @@ fn subject(changes: &[Change], version: IndexVersion) -> String {
         0 => format!("units and agents: {} changed", changes.len()),
         1..=NAMED => format!("deployments: {}", deployments.join(", ")),
         many => format!("deployments: {} and {} more", deployments[..NAMED - 1].join(", "), many - NAMED + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changes::{FileChange, FileFate, SystemChange};
+
+    fn change(name: &str, files: usize, prefix: &str) -> Change {
+        let file = |n| FileChange { name: format!("{prefix}{n}"), change: FileFate::Changed };
+        let settings = (0..files.min(1)).map(|_| "motd".to_owned()).collect();
+        let system = SystemChange { files: (0..files).map(file).collect(), settings, ..SystemChange::default() };
+        let revision = Revision::try_from(1).unwrap();
+        let path = format!("deployments/{name}.json").parse().unwrap();
+        Change { path, from: Some(revision), to: revision.next(), mended: false, system: Some(Told::Change(system)) }
+    }
+
+    #[test]
+    fn a_message_tells_what_changes_inside_and_the_same_only_once() {
+        let unknown = Told::Unknown { unknown: "no".to_owned() };
+        let lost = Change { system: Some(unknown), ..change("lost", 0, "") };
+        let changes = [change("a", 2, "f"), change("b", 2, "f"), change("c", 1, "g"), lost];
+        let message = commit_message(&changes, IndexVersion::FIRST, &[]);
+        let expected = "deployments: a 2, b 2, c 2, lost 2
+
+deployments/a.json: revision 1 → 2
+  settings: motd
+  files: f0, f1
+deployments/b.json: revision 1 → 2
+  the same as a
+deployments/c.json: revision 1 → 2
+  settings: motd
+  files: g0
+deployments/lost.json: revision 1 → 2
+  what changes inside cannot be told: no";
+        assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn a_message_ends() {
+        let changes: Vec<Change> = (0..1000).map(|n| change(&format!("host-{n}"), 1, &format!("of-{n}-"))).collect();
+        let message = commit_message(&changes, IndexVersion::FIRST, &[]);
+        let inside = message.lines().filter(|line| line.starts_with("  ")).count();
+        assert_eq!(inside, 200 + 1000 - 200 + 200, "{message}");
+        assert!(message.ends_with("  `clavel diff host-999` tells what changes inside"));
     }
 }

@@ -7,6 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::caches::Caches;
 use super::changes::{Report, commit_message};
+use super::inside::Inside;
 use super::plan::{BranchState, Evaluated, Existing, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::readme::readme;
 use super::ready::{Answers, Held, Unready};
@@ -15,6 +16,7 @@ use crate::model::{
     Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Kind, Map, Name, Schema, Specification,
     Timestamp,
 };
+use crate::nix::Nix;
 use crate::repository::{
     Branch, BranchError, Change, CommitError, CommitId, Depth, FetchError, FetchRequest, Fetched, Files, GitError,
     INDEX_PATH, Identity, NewCommit, OpenError, Push, PushError, README_PATH, Repository, Snapshot,
@@ -104,11 +106,11 @@ impl<'a> Publisher<'a> {
         Ok(Self { config, key, authority, caches })
     }
 
-    /// Brings the branch up to what was evaluated.
-    pub(super) async fn publish(&self, evaluated: &Evaluated<'_>) -> Result<Report, PublishError> {
-        let mut answers = Answers::new();
+    /// Brings the branch up to what was evaluated, and tells what changes by the derivations that `nix` has.
+    pub(super) async fn publish(&self, evaluated: &Evaluated<'_>, nix: &Nix) -> Result<Report, PublishError> {
+        let (mut answers, mut inside) = (Answers::new(), Inside::new(nix));
         for _ in 0..TRIES {
-            if let Attempt::Done(report) = self.attempt(evaluated, &mut answers).await? {
+            if let Attempt::Done(report) = self.attempt(evaluated, &mut answers, &mut inside).await? {
                 return Ok(report);
             }
         }
@@ -118,7 +120,12 @@ impl<'a> Publisher<'a> {
         })
     }
 
-    async fn attempt(&self, evaluated: &Evaluated<'_>, answers: &mut Answers) -> Result<Attempt, PublishError> {
+    async fn attempt(
+        &self,
+        evaluated: &Evaluated<'_>,
+        answers: &mut Answers,
+        inside: &mut Inside<'_>,
+    ) -> Result<Attempt, PublishError> {
         let here = self.config.repository.local_path();
         let repository = match &here {
             Some(path) => Repository::open(path)?,
@@ -131,13 +138,14 @@ impl<'a> Publisher<'a> {
         let branch = snapshot.as_ref().map(|s| self.read(s)).transpose().map_err(|error| self.refused(error))?;
         let branch = branch.unwrap_or_default();
         let validity = self.config.validity;
-        let (plan, unready) = match &self.caches {
+        let (mut plan, unready) = match &self.caches {
             Some(caches) => caches.plan(&branch, evaluated, answers, now.into(), validity).await?,
             None => (plan(&branch, evaluated, &Held::default(), now.into(), validity)?, Unready::default()),
         };
         let IndexPlan::Write(version) = plan.index else {
             return Ok(Attempt::Done(report(plan, unready, None)));
         };
+        inside.add_to(&mut plan, &branch);
         let changes = self.files(&plan, &branch, version, now.into())?;
         let message = commit_message(&plan.changes, version, &sources(evaluated));
         let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };

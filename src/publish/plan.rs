@@ -166,7 +166,7 @@ impl<'a> Planner<'a> {
             if !stays && self.is_withdrawn(document) {
                 let from = Some(document.revision());
                 let path = DocumentPath::new(S::FOLDER, name.clone());
-                self.changes.push(Change { path, from, to: None, mended: false });
+                self.changes.push(Change { path, from, to: None, mended: false, system: None });
             }
         }
         Ok(written)
@@ -211,7 +211,7 @@ impl<'a> Planner<'a> {
             }
         };
         let mended = matches!(existing, Some(ExistingDocument::Altered(_)));
-        self.changes.push(Change { path, from, to: Some(to), mended });
+        self.changes.push(Change { path, from, to: Some(to), mended, system: None });
         Ok(Some(draft.clone().at(to)))
     }
 

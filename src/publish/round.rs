@@ -135,7 +135,7 @@ impl<'a> Round<'a> {
         let every_source = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));
         let strays = if every_source { Strays::Go } else { Strays::Stay };
         let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays };
-        let report = self.publisher.publish(&evaluated).await?;
+        let report = self.publisher.publish(&evaluated, &self.evaluator.nix).await?;
         Ok(Outcome { evaluations, broken_sources, report })
     }
 
@@ -143,7 +143,7 @@ impl<'a> Round<'a> {
     pub async fn publish_again(&self, known: &[Evaluation]) -> Result<Report, PublishError> {
         let configured = self.configured();
         let evaluated = Evaluated { configured: &configured, evaluations: known, strays: Strays::Stay };
-        self.publisher.publish(&evaluated).await
+        self.publisher.publish(&evaluated, &self.evaluator.nix).await
     }
 
     fn configured(&self) -> Vec<FlakeReference> {

@@ -163,6 +163,11 @@ impl Snapshot {
         self.commit
     }
 
+    /// The commits it was made on: one, or none for the first of a branch that nobody merged into.
+    pub fn parents(&self) -> Result<Vec<CommitId>, ReadError> {
+        Ok(self.reader().parents()?.into_iter().map(CommitId::from).collect())
+    }
+
     /// The bytes of the regular file at `path`, `None` where nothing is there. Anything but a regular file at the path
     /// is an error, and so is a file of more than `limit` bytes, which is not inflated.
     pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {

@@ -1,25 +1,23 @@
 //! `clavel list`
 
-use super::view::{BranchArguments, TrustArguments, View};
+use super::view::{BranchArguments, View};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{Deployment, DeploymentSpecification, Folder, Index, Provenance};
-use crate::repository::Branch;
+use crate::repository::{Branch, Depth};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     branch: BranchArguments,
-    #[command(flatten)]
-    trust: TrustArguments,
     /// Print one JSON document: a list of the deployments, as they are signed.
     #[arg(long)]
     json: bool,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let view = arguments.branch.view()?;
-    let deployments = match arguments.trust.authority()? {
+    let view = arguments.branch.view(Depth::Tip)?;
+    let deployments = match arguments.branch.authority()? {
         Some(authority) => {
             let branch = Branch::new(&view.snapshot, &authority);
             let index = branch.index()?;

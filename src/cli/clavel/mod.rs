@@ -1,5 +1,6 @@
 //! `clavel`: the operator's tool.
 
+mod diff;
 mod key;
 mod list;
 mod show;
@@ -37,6 +38,13 @@ enum Command {
         after_help = "Examples:\n  clavel list\n  clavel list --repository https://git.example.org/fleet.git --json"
     )]
     List(list::Arguments),
+    /// Tell what differs between two revisions of a deployment, down to packages and files.
+    ///
+    /// Packages and files are told where the derivations of both systems are on this machine: where they were evaluated.
+    #[command(
+        after_help = "Examples:\n  clavel diff web-1\n  clavel diff web-1 --from 3 --to 5 --json\n  clavel diff /nix/store/…-a.drv /nix/store/…-b.drv"
+    )]
+    Diff(diff::Arguments),
     /// Show one document of a branch.
     #[command(after_help = "Examples:\n  clavel show web-1\n  clavel show web-1 --json | jq .specification.template")]
     Show(show::Arguments),
@@ -49,9 +57,10 @@ enum Command {
 pub fn main() -> ExitCode {
     super::main(
         |arguments: &Arguments| arguments.verbose,
-        async |arguments: Arguments| match arguments.command {
+        async |Arguments { verbose, command }: Arguments| match command {
             Command::Key(command) => key::run(&command),
             Command::List(arguments) => list::run(&arguments),
+            Command::Diff(arguments) => diff::run(&arguments, verbose),
             Command::Show(arguments) => show::run(&arguments),
             Command::Verify(arguments) => verify::run(&arguments),
         },

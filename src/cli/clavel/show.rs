@@ -2,11 +2,11 @@
 
 use clap::ValueEnum;
 
-use super::view::{BranchArguments, TrustArguments, View};
+use super::view::{BranchArguments, View};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
-use crate::repository::Branch;
+use crate::repository::{Branch, Depth};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -17,8 +17,6 @@ pub(super) struct Arguments {
     kind: Kind,
     #[command(flatten)]
     branch: BranchArguments,
-    #[command(flatten)]
-    trust: TrustArguments,
     /// Print the document as JSON, without its signatures.
     #[arg(long)]
     json: bool,
@@ -32,7 +30,7 @@ enum Kind {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let view = arguments.branch.view()?;
+    let view = arguments.branch.view(Depth::Tip)?;
     match arguments.kind {
         Kind::Deployment => {
             let deployment = read::<DeploymentSpecification>(arguments, &view)?;
@@ -57,7 +55,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 }
 
 fn read<S: Specification>(arguments: &Arguments, view: &View) -> Result<Document<S>, Exit> {
-    if let Some(authority) = arguments.trust.authority()? {
+    if let Some(authority) = arguments.branch.authority()? {
         let branch = Branch::new(&view.snapshot, &authority);
         return Ok(branch.document::<S>(&branch.index()?, &arguments.name)?.into_inner());
     }

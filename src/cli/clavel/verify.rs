@@ -4,20 +4,18 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::view::{BranchArguments, TrustArguments};
+use super::view::BranchArguments;
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, IndexVersion, Specification, Timestamp, UnitSpecification,
 };
-use crate::repository::{Branch, Files, VerifiedIndex};
+use crate::repository::{Branch, Depth, Files, VerifiedIndex};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     branch: BranchArguments,
-    #[command(flatten)]
-    trust: TrustArguments,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -36,8 +34,8 @@ struct Printed {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let nobody = || Exit::new(Code::Configuration, "name a key to verify with: --trusted-public-key NAME:BASE64");
-    let authority = arguments.trust.authority()?.ok_or_else(nobody)?;
-    let view = arguments.branch.view()?;
+    let authority = arguments.branch.authority()?.ok_or_else(nobody)?;
+    let view = arguments.branch.view(Depth::Tip)?;
     let branch = Branch::new(&view.snapshot, &authority);
     let index = branch.index()?;
     let mut bad = Vec::new();

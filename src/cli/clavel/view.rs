@@ -9,7 +9,7 @@ use crate::repository::{
 };
 use crate::trust::{Authority, Signed};
 
-/// Which branch to look at.
+/// Which branch to look at, and whom to believe.
 #[derive(Debug, clap::Args)]
 pub(super) struct BranchArguments {
     /// The repository: a path, or a URL that is fetched from.
@@ -18,18 +18,14 @@ pub(super) struct BranchArguments {
     /// The branch.
     #[arg(long, default_value = "deployments")]
     branch: BranchName,
-}
-
-/// Whom to believe.
-#[derive(Debug, clap::Args)]
-pub(super) struct TrustArguments {
     /// A key that has to have signed what is shown; may be given more than once.
     // Parsed later than the rest: an error of clap would show what may be somebody's secret key.
     #[arg(long = "trusted-public-key", value_name = "NAME:BASE64")]
     keys: Vec<String>,
 }
 
-impl TrustArguments {
+impl BranchArguments {
+    /// Who has to have signed what is shown, where somebody was named.
     pub(super) fn authority(&self) -> Result<Option<Authority>, Exit> {
         if self.keys.is_empty() {
             return Ok(None);
@@ -49,13 +45,15 @@ fn repository(text: &str) -> Result<RemoteUrl, String> {
 
 /// A branch, fetched where it had to be.
 pub(super) struct View {
+    pub(super) repository: Repository,
     pub(super) snapshot: Snapshot,
     // What was fetched lives as long as it is looked at.
     _fetched: Option<tempfile::TempDir>,
 }
 
 impl BranchArguments {
-    pub(super) fn view(&self) -> Result<View, Exit> {
+    /// The branch; of one that is elsewhere, as much history as `depth` says.
+    pub(super) fn view(&self, depth: Depth) -> Result<View, Exit> {
         let git = |error: GitError| Exit::new(Code::Repository, error);
         let read = |error: ReadError| Exit::new(Code::Repository, error);
         let (repository, tip, fetched) = if let Some(path) = self.repository.local_path() {
@@ -69,7 +67,7 @@ impl BranchArguments {
                 url: &self.repository,
                 branch: &self.branch,
                 into: &self.branch.full(),
-                depth: Depth::Tip,
+                depth,
                 ssh_command: None,
                 interrupt: &AtomicBool::new(false),
             };
@@ -84,7 +82,7 @@ impl BranchArguments {
             Exit::new(Code::Repository, message)
         };
         let snapshot = repository.snapshot(tip.ok_or_else(missing)?).map_err(read)?;
-        Ok(View { snapshot, _fetched: fetched })
+        Ok(View { repository, snapshot, _fetched: fetched })
     }
 }
 

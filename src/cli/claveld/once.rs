@@ -73,8 +73,11 @@ pub(super) fn told_reasons(outcome: &Outcome) {
 /// What was published, in lines.
 pub(super) fn report(report: &Report) -> Vec<String> {
     let width = report.changes.iter().map(|change| change.path.as_str().len()).max().unwrap_or(0);
-    let mut lines: Vec<String> =
-        report.changes.iter().map(|change| format!("{:width$}  {change}", change.path)).collect();
+    let told = report.told().flat_map(|(change, inside)| {
+        let inside = inside.into_iter().map(|line| format!("  {line}"));
+        std::iter::once(format!("{:width$}  {change}", change.path)).chain(inside)
+    });
+    let mut lines: Vec<String> = told.collect();
     match (&report.commit, report.changes.is_empty()) {
         (Some(commit), false) => {
             lines.push(format!("published as index version {} in commit {}", report.version, &commit[..10]));

@@ -1,0 +1,227 @@
+use std::collections::BTreeMap;
+
+use sha2::{Digest as _, Sha256};
+
+use super::super::{Comparer, SystemChange, Untold};
+use crate::model::StorePath;
+
+/// A small store: derivations as their files are, by path.
+#[derive(Default)]
+struct Store(BTreeMap<StorePath, Vec<u8>>);
+
+/// A derivation of the small store, and where what it makes will be.
+#[derive(Clone)]
+struct Made {
+    derivation: StorePath,
+    output: String,
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}
+
+/// A store path whose hash follows from `what`.
+fn path(what: &str, name: &str) -> String {
+    let hash = nix_derivation::nixbase32::encode(&Sha256::digest(what)[..20]);
+    format!("/nix/store/{hash}-{name}")
+}
+
+impl Store {
+    /// Adds the derivation `name`, made from `inputs` and `sources`, with these attributes.
+    fn add(&mut self, name: &str, inputs: &[&Made], sources: &[&str], attributes: &[(&str, &str)]) -> Made {
+        let list = |items: Vec<String>| format!("[{}]", items.join(","));
+        let inputs = list(inputs.iter().map(|made| format!("(\"{}\",[\"out\"])", made.derivation)).collect());
+        let sources = list(sources.iter().map(|source| quoted(source)).collect());
+        let output = path(&format!("{name}{inputs}{sources}{attributes:?}"), name);
+        let mut environment = vec![("out", output.as_str())];
+        environment.extend(attributes);
+        environment.sort_unstable();
+        let environment =
+            environment.iter().map(|(key, value)| format!("({},{})", quoted(key), quoted(value))).collect();
+        let file = format!(
+            "Derive([(\"out\",\"{output}\",\"\",\"\")],{inputs},{sources},\"x86_64-linux\",\"/bin/sh\",[],{})",
+            list(environment)
+        );
+        let derivation: StorePath = path(&file, &format!("{name}.drv")).parse().unwrap();
+        self.0.insert(derivation.clone(), file.into_bytes());
+        Made { derivation, output }
+    }
+
+    fn package(&mut self, name: &str, version: &str, how: &str) -> Made {
+        self.add(&format!("{name}-{version}"), &[], &[], &[("pname", name), ("version", version), ("how", how)])
+    }
+
+    /// A system of these packages and of files with these texts, as NixOS makes one.
+    fn system(&mut self, packages: &[&Made], files: &[(&str, &str)]) -> Made {
+        let written: Vec<Made> = files
+            .iter()
+            .map(|(name, text)| {
+                let used: Vec<&Made> = packages.iter().filter(|made| text.contains(&made.output)).copied().collect();
+                self.add(name, &used, &[], &[("text", text), ("buildCommand", "echo -n \"$text\" > $out")])
+            })
+            .collect();
+        let lines: Vec<String> = written.iter().map(|made| format!("ln -s {} $out/x", made.output)).collect();
+        let etc = self.add("etc", &written.iter().collect::<Vec<_>>(), &[], &[("buildCommand", &lines.join("\n"))]);
+        let paths: Vec<&str> = packages.iter().map(|made| made.output.as_str()).collect();
+        let path = self.add("system-path", packages, &[], &[("buildCommand", "perl"), ("pkgs", &paths.join(" "))]);
+        let attributes = [("buildCommand", "mkdir $out"), ("etc", &etc.output), ("path", &path.output)];
+        self.add("nixos-system-web-1-24.05", &[&etc, &path], &[], &attributes)
+    }
+
+    fn compare(&self, old: &Made, new: &Made) -> Result<SystemChange, Untold> {
+        let read = |path: &StorePath| self.0.get(path).cloned().ok_or("it is not on this machine");
+        Comparer::new(read).compare(Some(&old.derivation), Some(&new.derivation))
+    }
+
+    fn told(&self, old: &Made, new: &Made) -> Vec<String> {
+        self.compare(old, new).unwrap().lines(20)
+    }
+}
+
+#[test]
+fn packages_go_up_and_down_come_and_go() {
+    let mut store = Store::default();
+    let [nginx, newer] = ["1.24.0", "1.26.1"].map(|version| store.package("nginx", version, ""));
+    let [bash, again] = ["a", "b"].map(|how| store.package("bash", "5.2", how));
+    let [vim, older] = ["9.1", "9.0"].map(|version| store.package("vim", version, ""));
+    let (htop, telnet) = (store.package("htop", "3.3.0", ""), store.package("telnet", "0.17", ""));
+    let old = store.system(&[&nginx, &bash, &vim, &telnet], &[]);
+    let new = store.system(&[&newer, &again, &older, &htop], &[]);
+    let expected = ["vim 9.1 → 9.0 (older)", "nginx 1.24.0 → 1.26.1", "htop 3.3.0 added", "telnet 0.17 removed"];
+    let told = store.told(&old, &new);
+    assert_eq!(told[..4], expected);
+    assert_eq!(told[4..], ["bash 5.2 rebuilt"]);
+    assert_eq!(store.compare(&old, &old).unwrap(), SystemChange::default());
+}
+
+#[test]
+fn what_a_package_is_built_with_is_not_told() {
+    let mut store = Store::default();
+    let [gcc, newer] = ["13", "14"].map(|version| store.package("gcc", version, ""));
+    let system = |store: &mut Store, gcc: &Made| {
+        let with = [("pname", "nginx"), ("version", "1.24"), ("stdenv", &gcc.output[..]), ("NIX_LDFLAGS", &gcc.output)];
+        let nginx = store.add("nginx-1.24", &[gcc], &[], &with);
+        let text = format!("ExecStart={}/bin/nginx", nginx.output);
+        let attributes = [("text", &text[..]), ("stdenv", &gcc.output), ("nativeBuildInputs", &gcc.output)];
+        store.add("unit-nginx.service", &[gcc, &nginx], &[], &attributes)
+    };
+    let (old, new) = (system(&mut store, &gcc), system(&mut store, &newer));
+    assert_eq!(store.told(&old, &new), ["nginx 1.24 rebuilt"]);
+}
+
+#[test]
+fn files_differ_by_what_stands_in_them_and_not_by_what_they_mention() {
+    let mut store = Store::default();
+    let [nginx, newer] = ["1.24.0", "1.26.1"].map(|version| store.package("nginx", version, ""));
+    let unit = |made: &Made, more: &str| format!("[Service]\nExecStart={}/bin/nginx{more}", made.output);
+    let (before, after) = (unit(&nginx, ""), unit(&newer, ""));
+    let old = store.system(&[&nginx], &[("unit-nginx.service", &before), ("etc-motd", "hello"), ("gone", "x")]);
+    let new = store.system(&[&newer], &[("unit-nginx.service", &after), ("etc-motd", "good day"), ("come", "x")]);
+    let expected = ["nginx 1.24.0 → 1.26.1", "files: etc-motd", "files added: come", "files removed: gone"];
+    assert_eq!(store.told(&old, &new), expected);
+    let option = unit(&nginx, " -t");
+    let new = store.system(&[&nginx], &[("unit-nginx.service", &option), ("etc-motd", "hello"), ("gone", "x")]);
+    assert_eq!(store.told(&old, &new), ["files: unit-nginx.service"]);
+}
+
+#[test]
+fn a_source_differs_by_its_content() {
+    let mut store = Store::default();
+    let [a, b] = ["a", "b"].map(|what| path(what, "nginx.conf"));
+    let system = |store: &mut Store, source: &str| {
+        let unused = path("unused", "builder.sh");
+        store.add("etc", &[], &[source, &unused], &[("buildCommand", &format!("cp {source} $out"))])
+    };
+    let (old, new) = (system(&mut store, &a), system(&mut store, &b));
+    let root = |store: &mut Store, etc: &Made| store.add("system", &[etc], &[], &[("etc", &etc.output)]);
+    let (old, new) = (root(&mut store, &old), root(&mut store, &new));
+    assert_eq!(store.told(&old, &new), ["files: nginx.conf"]);
+}
+
+#[test]
+fn the_system_itself_has_a_version_and_settings() {
+    let mut store = Store::default();
+    let root = |store: &mut Store, version: &str, kernel: &str| {
+        store.add(&format!("nixos-system-web-1-{version}"), &[], &[], &[("buildCommand", ""), ("kernelParams", kernel)])
+    };
+    let old = root(&mut store, "24.05.1", "quiet");
+    let new = root(&mut store, "24.11.2", "quiet loglevel=4");
+    assert_eq!(store.told(&old, &new), ["system 24.05.1 → 24.11.2", "settings: kernelParams"]);
+    let new = root(&mut store, "24.05.1", "loglevel=4");
+    assert_eq!(store.told(&old, &new), ["settings: kernelParams"]);
+}
+
+#[test]
+fn a_file_with_a_version_in_its_name_is_one_file() {
+    let mut store = Store::default();
+    let [linux, newer] = ["6.6.32", "6.6.40"].map(|version| store.package("linux", version, ""));
+    let root = |store: &mut Store, linux: &Made, version: &str| {
+        let command = format!("cp {}/bzImage $out", linux.output);
+        let initrd = store.add(&format!("initrd-linux-{version}"), &[linux], &[], &[("buildCommand", &command)]);
+        store.add("system", &[&initrd, linux], &[], &[("initrd", &initrd.output), ("kernel", &linux.output)])
+    };
+    let (old, new) = (root(&mut store, &linux, "6.6.32"), root(&mut store, &newer, "6.6.40"));
+    assert_eq!(store.told(&old, &new), ["linux 6.6.32 → 6.6.40", "files: initrd-linux-6.6.40"]);
+}
+
+#[test]
+fn structured_attributes_are_attributes() {
+    let mut store = Store::default();
+    let [nginx, newer] = ["1.24.0", "1.26.1"].map(|version| {
+        store.add("nginx", &[], &[], &[("__json", &format!(r#"{{"pname":"nginx","version":"{version}"}}"#))])
+    });
+    let root = |store: &mut Store, nginx: &Made, motd: &str| {
+        let json = format!(r#"{{"env":{{"nginx":["{}"]}},"motd":"{motd}"}}"#, nginx.output);
+        store.add("system", &[nginx], &[], &[("__json", &json)])
+    };
+    let (old, new) = (root(&mut store, &nginx, "a"), root(&mut store, &newer, "b"));
+    assert_eq!(store.told(&old, &new), ["nginx 1.24.0 → 1.26.1", "settings: motd"]);
+}
+
+#[test]
+fn what_is_missing_is_named_and_spoils_nothing_else() {
+    let mut store = Store::default();
+    let nginx = store.package("nginx", "1.24.0", "");
+    let (old, new) = (store.system(&[&nginx], &[("a", "1")]), store.system(&[&nginx], &[("a", "2")]));
+    let other = store.system(&[&nginx], &[("a", "3")]);
+    let file = store.0.remove(&old.derivation).unwrap();
+    let why = "it is not on this machine".to_owned();
+    assert_eq!(store.compare(&old, &new), Err(Untold::Unreadable { path: old.derivation.clone(), why }));
+    assert!(store.compare(&other, &new).is_ok());
+    store.0.insert(old.derivation.clone(), b"Derive(".to_vec());
+    assert!(matches!(store.compare(&old, &new), Err(Untold::Unreadable { .. })));
+    store.0.insert(old.derivation.clone(), file);
+    assert_eq!(store.told(&old, &new), ["files: a"]);
+    let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
+    let untold = Comparer::new(read).compare(None, Some(&new.derivation)).unwrap_err();
+    assert_eq!(untold.to_string(), "the old one names a store path and no derivation");
+}
+
+#[test]
+fn a_reading_that_failed_half_way_is_taken_up_again() {
+    let mut store = Store::default();
+    let nginx = store.package("nginx", "1.24.0", "");
+    let (old, new) = (store.system(&[&nginx], &[("a", "1")]), store.system(&[], &[("a", "2")]));
+    let lost = std::cell::Cell::new(true);
+    let read = |path: &StorePath| match store.0.get(path) {
+        Some(bytes) if !(lost.get() && path.name() == "nginx-1.24.0.drv") => Ok(bytes.clone()),
+        _ => Err("no"),
+    };
+    let mut comparer = Comparer::new(read);
+    assert!(comparer.compare(Some(&old.derivation), Some(&new.derivation)).is_err());
+    lost.set(false);
+    let change = comparer.compare(Some(&old.derivation), Some(&new.derivation)).unwrap();
+    assert_eq!(change.lines(20), ["nginx 1.24.0 removed", "files: a"]);
+}
+
+#[test]
+fn a_system_larger_than_is_looked_at_is_told_so() {
+    let mut store = Store::default();
+    let root = store.system(&[], &[("a", "1"), ("b", "1")]);
+    let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
+    for (derivations, text) in [(3, 1 << 20), (100, 10)] {
+        let mut comparer = Comparer::new(read);
+        comparer.graph.limits = super::super::graph::Limits { derivations, text };
+        assert_eq!(comparer.compare(Some(&root.derivation), Some(&root.derivation)), Err(Untold::TooMuch));
+    }
+}

@@ -1,0 +1,110 @@
+//! The derivations below a system, read as far as a comparison has to look, and kept for the next system: a hundred hosts
+//! share most of theirs.
+
+use std::collections::{HashMap, HashSet};
+use std::fmt::Display;
+
+use super::Untold;
+use super::derivation::{Node, Role};
+use super::text::{self, Key};
+use crate::model::StorePath;
+
+/// How much is read for one round. What is larger is told as not to be compared.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// The most derivations: a NixOS host has some thousands that are looked at.
+    pub(super) derivations: usize,
+    /// The most bytes of text that are kept of all of them.
+    pub(super) text: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { derivations: 200_000, text: 512 << 20 }
+    }
+}
+
+/// Derivations by their paths, each read once.
+#[derive(Debug, Default)]
+pub(super) struct Graph {
+    nodes: HashMap<StorePath, Node>,
+    /// What of its inputs each opened derivation mentions.
+    edges: HashMap<StorePath, Vec<StorePath>>,
+    text: usize,
+    pub(super) limits: Limits,
+}
+
+impl Graph {
+    /// Reads what belongs to the system at `root` and is not known yet.
+    pub(super) fn load<E: Display>(
+        &mut self,
+        root: &StorePath,
+        read: &impl Fn(&StorePath) -> Result<Vec<u8>, E>,
+    ) -> Result<(), Untold> {
+        self.ensure(root, Role::Root, read)?;
+        let (mut open, mut seen) = (vec![root.clone()], HashSet::from([root.clone()]));
+        while let Some(path) = open.pop() {
+            let is_root = path == *root;
+            let Some(node) = self.nodes.get(&path).filter(|node| is_root || node.package.is_none()) else { continue };
+            if !self.edges.contains_key(&path) {
+                let inputs = node.inside.as_ref().map_or_else(Vec::new, |inside| inside.inputs.clone());
+                for input in &inputs {
+                    self.ensure(input, Role::Part, read)?;
+                }
+                self.edges.insert(path.clone(), self.mentioned(&path));
+            }
+            let edges = self.edges.get(&path).into_iter().flatten();
+            open.extend(edges.filter(|input| seen.insert((*input).clone())).cloned());
+        }
+        Ok(())
+    }
+
+    /// The node at `path`, where it was read.
+    pub(super) fn node(&self, path: &StorePath) -> Option<&Node> {
+        self.nodes.get(path)
+    }
+
+    /// Everything that belongs to the system at `root`, each once; packages are not opened.
+    pub(super) fn below<'a>(&'a self, root: &'a StorePath) -> impl Iterator<Item = (&'a StorePath, &'a Node)> {
+        let (mut open, mut seen) = (vec![root], HashSet::from([root]));
+        std::iter::from_fn(move || {
+            let path = open.pop()?;
+            let node = self.nodes.get(path)?;
+            if path == root || node.package.is_none() {
+                let edges = self.edges.get(path).into_iter().flatten();
+                open.extend(edges.filter(|input| seen.insert(input)));
+            }
+            Some((path, node))
+        })
+    }
+
+    fn ensure<E: Display>(
+        &mut self,
+        path: &StorePath,
+        role: Role,
+        read: &impl Fn(&StorePath) -> Result<Vec<u8>, E>,
+    ) -> Result<(), Untold> {
+        let known = self.nodes.get(path);
+        if known.is_some_and(|node| role == Role::Part || node.inside.is_some()) {
+            return Ok(());
+        }
+        if self.nodes.len() >= self.limits.derivations || self.text >= self.limits.text {
+            return Err(Untold::TooMuch);
+        }
+        let unreadable = |why: String| Untold::Unreadable { path: path.clone(), why };
+        let bytes = read(path).map_err(|error| unreadable(error.to_string()))?;
+        let node = Node::parse(path, &bytes, role).map_err(|error| unreadable(text::shown(&error.to_string())))?;
+        let texts = node.inside.iter().flat_map(|inside| inside.text.values());
+        self.text += texts.map(String::len).sum::<usize>();
+        self.nodes.insert(path.clone(), node);
+        Ok(())
+    }
+
+    /// Those inputs of the opened derivation at `path` that its text mentions.
+    fn mentioned(&self, path: &StorePath) -> Vec<StorePath> {
+        let Some(inside) = self.nodes.get(path).and_then(|node| node.inside.as_ref()) else { return Vec::new() };
+        let outputs = |input: &StorePath| self.nodes.get(input).map_or::<&[Key], _>(&[], |node| &node.outputs);
+        let is_mentioned = |input: &&StorePath| outputs(input).iter().any(|key| inside.mentions.contains(key));
+        inside.inputs.iter().filter(is_mentioned).cloned().collect()
+    }
+}

@@ -1,0 +1,187 @@
+//! `clavel diff NAME`
+
+use std::collections::BTreeMap;
+use std::str::FromStr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::view::{BranchArguments, View};
+use crate::changes::{Comparer, FactChange, Told, facts};
+use crate::cli::exit::{Code, Exit};
+use crate::cli::output;
+use crate::model::{
+    Deployment, DeploymentSpecification, DocumentPath, Folder, Invalid, Name, Payload, Provenance, Revision, StorePath,
+};
+use crate::nix::Nix;
+use crate::repository::{Branch, BranchError, Depth, Snapshot};
+use crate::trust::{Authority, Signed};
+
+/// How far back a revision is looked for: a commit a minute for two months.
+const MOST_COMMITS: usize = 100_000;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The deployment's name; or a system's derivation, to compare with another one.
+    #[arg(value_name = "NAME|DERIVATION")]
+    subject: Subject,
+    /// The derivation to compare the first one with.
+    other: Option<StorePath>,
+    /// The revision to compare with; the one before the other, where none is named.
+    #[arg(long, value_name = "REVISION", conflicts_with = "other")]
+    from: Option<Revision>,
+    /// The revision to look at; the newest, where none is named.
+    #[arg(long, value_name = "REVISION", conflicts_with = "other")]
+    to: Option<Revision>,
+    #[command(flatten)]
+    branch: BranchArguments,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone)]
+enum Subject {
+    Deployment(Name),
+    Derivation(StorePath),
+}
+
+impl FromStr for Subject {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        if text.starts_with('/') { text.parse().map(Self::Derivation) } else { text.parse().map(Self::Deployment) }
+    }
+}
+
+/// What `--json` prints.
+#[derive(Serialize)]
+struct Printed {
+    name: Name,
+    from: Revision,
+    to: Revision,
+    specification: Vec<FactChange>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    system: Option<Told>,
+}
+
+pub(super) fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
+    match (&arguments.subject, &arguments.other) {
+        (Subject::Deployment(name), None) => deployment(arguments, name, verbosity),
+        (Subject::Derivation(old), Some(new)) => {
+            let told = inside(Some(old), Some(new));
+            if arguments.json { output::json(&told) } else { show(&told, "", verbosity) }
+        }
+        _ => Err(Exit::new(Code::Configuration, "name one deployment, or two derivations")),
+    }
+}
+
+fn deployment(arguments: &Arguments, name: &Name, verbosity: u8) -> Result<(), Exit> {
+    let authority = arguments.branch.authority()?;
+    if authority.is_none() {
+        output::remark("not verified: name a key with --trusted-public-key, or run `clavel verify`");
+    }
+    let view = arguments.branch.view(Depth::Full)?;
+    let (old, new) = revisions(&view, name, authority.as_ref(), arguments)?;
+    let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
+    let moved = old.specification.template.nar_id != new.specification.template.nar_id;
+    let printed = Printed {
+        name: name.clone(),
+        from: old.revision,
+        to: new.revision,
+        specification: facts(&old.specification, &new.specification),
+        system: moved.then(|| inside(derivation(&old).as_ref(), derivation(&new).as_ref())),
+    };
+    if arguments.json {
+        return output::json(&printed);
+    }
+    output::line(format_args!("{name}: revision {} → {}", printed.from, printed.to))?;
+    printed.specification.iter().try_for_each(|fact| output::line(format_args!("  {fact}")))?;
+    printed.system.map_or(Ok(()), |told| show(&told, "  ", verbosity))
+}
+
+fn inside(old: Option<&StorePath>, new: Option<&StorePath>) -> Told {
+    // Files are read, and no program is run.
+    let nix = Nix::new(Duration::ZERO);
+    Comparer::new(|path: &StorePath| nix.derivation(path)).compare(old, new).into()
+}
+
+fn show(told: &Told, indent: &str, verbosity: u8) -> Result<(), Exit> {
+    for line in told.lines(usize::MAX) {
+        output::line(format_args!("{indent}{line}"))?;
+    }
+    match told {
+        Told::Change(change) if verbosity > 0 => {
+            change.rebuilt.iter().try_for_each(|package| output::line(format_args!("{indent}rebuilt: {package}")))
+        }
+        Told::Change(_) | Told::Unknown { .. } => Ok(()),
+    }
+}
+
+/// The two revisions that are asked for, from the branch's history.
+fn revisions(
+    view: &View,
+    name: &Name,
+    authority: Option<&Authority>,
+    arguments: &Arguments,
+) -> Result<(Deployment, Deployment), Exit> {
+    let mut found = BTreeMap::new();
+    let mut seen = None;
+    let mut snapshot = Some(view.repository.snapshot(view.snapshot.commit()).map_err(BranchError::from)?);
+    for _ in 0..MOST_COMMITS {
+        let Some(here) = snapshot else { break };
+        let path = DocumentPath::new(Folder::Deployments, name.clone());
+        let bytes = here.read(path.as_str(), Deployment::LARGEST).map_err(BranchError::from)?;
+        if let Some(bytes) = bytes.filter(|bytes| seen.as_ref() != Some(bytes)) {
+            if let Some(deployment) = read(&here, &bytes, name, authority)? {
+                // Of a revision that was written twice, what is nearer to the tip counts.
+                found.entry(deployment.revision).or_insert(deployment);
+            }
+            seen = Some(bytes);
+        }
+        if let Some(both) = chosen(&found, arguments) {
+            return Ok(both);
+        }
+        let parent = here.parents().map_err(BranchError::from)?.first().copied();
+        snapshot = parent.map(|parent| view.repository.snapshot(parent)).transpose().map_err(BranchError::from)?;
+    }
+    let missing = |wanted: Option<Revision>| wanted.filter(|wanted| !found.contains_key(wanted));
+    let why = match (missing(arguments.to).or(missing(arguments.from)), found.len()) {
+        (Some(revision), _) => format!("the branch has no revision {revision} of {name} in its history"),
+        (None, 0) => format!("the branch has no deployment {name} in its history"),
+        (None, _) => format!("{name} has no revision before that one: there is nothing to compare it with"),
+    };
+    Err(Exit::new(Code::Configuration, why))
+}
+
+/// The two that are asked for, where both have been found. They are found newest first.
+fn chosen(found: &BTreeMap<Revision, Deployment>, arguments: &Arguments) -> Option<(Deployment, Deployment)> {
+    let to = match arguments.to {
+        Some(revision) => found.get(&revision),
+        None => found.values().next_back(),
+    }?;
+    let from = match arguments.from {
+        Some(revision) => found.get(&revision),
+        None => found.range(..to.revision).next_back().map(|(_, deployment)| deployment),
+    }?;
+    Some((from.clone(), to.clone()))
+}
+
+/// The deployment as one commit has it; none where it is not to be believed there.
+fn read(
+    snapshot: &Snapshot,
+    bytes: &[u8],
+    name: &Name,
+    authority: Option<&Authority>,
+) -> Result<Option<Deployment>, Exit> {
+    let Some(authority) = authority else {
+        return Ok(Signed::<Deployment>::parse(bytes).ok().map(|signed| signed.unverified().clone()));
+    };
+    let branch = Branch::new(snapshot, authority);
+    let document = branch.index().and_then(|index| branch.document::<DeploymentSpecification>(&index, name));
+    match document {
+        Ok(document) => Ok(Some(document.into_inner())),
+        Err(error @ BranchError::Read(_)) => Err(error.into()),
+        // Somebody altered it once; what the key signed is further back or nearer.
+        Err(BranchError::NotClavels | BranchError::Index(_) | BranchError::Document(_)) => Ok(None),
+    }
+}

@@ -1,0 +1,41 @@
+//! What a plan changes inside the systems it is about: the deed between the plan and its commit.
+
+use std::collections::BTreeMap;
+
+use super::plan::{BranchState, ExistingDocument, Plan};
+use crate::changes::{Comparer, Told, Untold};
+use crate::model::{Deployment, Folder, Name, Provenance, StorePath};
+use crate::nix::{DerivationError, Nix};
+
+/// Compares systems by the derivations on this machine. One for a round: its deployments share most of what is read.
+pub(super) struct Inside<'a> {
+    comparer: Comparer<Box<dyn Fn(&StorePath) -> Result<Vec<u8>, DerivationError> + 'a>>,
+}
+
+impl<'a> Inside<'a> {
+    pub(super) fn new(nix: &'a Nix) -> Self {
+        Self { comparer: Comparer::new(Box::new(|path| nix.derivation(path))) }
+    }
+
+    /// Adds to the changes of `plan` what they change inside. Whatever cannot be told is no reason not to publish.
+    pub(super) fn add_to(&mut self, plan: &mut Plan, branch: &BranchState) {
+        let new: BTreeMap<&Name, &Deployment> = plan.deployments.iter().map(|new| (&new.name, new)).collect();
+        for change in plan.changes.iter_mut().filter(|change| change.path.folder() == Folder::Deployments) {
+            let name = change.path.name();
+            let (Some(old), Some(new)) = (branch.deployments.get(name), new.get(name)) else { continue };
+            change.system = match old {
+                ExistingDocument::Intact(old) => self.compare(old, new),
+                ExistingDocument::Altered(_) => Some(Err(Untold::Altered).into()),
+            };
+        }
+    }
+
+    /// What differs; nothing where the system is the same, and only where to fetch it is not.
+    fn compare(&mut self, old: &Deployment, new: &Deployment) -> Option<Told> {
+        if old.specification.template.nar_id == new.specification.template.nar_id {
+            return None;
+        }
+        let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
+        Some(self.comparer.compare(derivation(old).as_ref(), derivation(new).as_ref()).into())
+    }
+}
