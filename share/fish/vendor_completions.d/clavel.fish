@@ -29,6 +29,7 @@ complete -c clavel -n "__fish_clavel_needs_command" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_needs_command" -s V -l version -d 'Print version'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "key" -d 'Make keys, and show their public half'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "list" -d 'List the deployments on a branch'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "diff" -d 'Tell what differs between two revisions of a deployment, down to packages and files'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "show" -d 'Show one document of a branch'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
@@ -51,6 +52,14 @@ complete -c clavel -n "__fish_clavel_using_subcommand list" -l trusted-public-ke
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l json -d 'Print one JSON document: a list of the deployments, as they are signed'
 complete -c clavel -n "__fish_clavel_using_subcommand list" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand list" -s h -l help -d 'Print help'
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l from -d 'The revision to compare with; the one before the other, where none is named' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l to -d 'The revision to look at; the newest, where none is named' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL that is fetched from' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l trusted-public-key -d 'A key that has to have signed what is shown; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l json -d 'Print one JSON document'
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l kind -d 'Which kind of document' -r -f -a "deployment\t''
 unit\t''
 agent\t''"
@@ -66,10 +75,11 @@ complete -c clavel -n "__fish_clavel_using_subcommand verify" -l trusted-public-
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list show verify help" -f -a "key" -d 'Make keys, and show their public half'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list show verify help" -f -a "list" -d 'List the deployments on a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list show verify help" -f -a "show" -d 'Show one document of a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list show verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list show verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list diff show verify help" -f -a "key" -d 'Make keys, and show their public half'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list diff show verify help" -f -a "list" -d 'List the deployments on a branch'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list diff show verify help" -f -a "diff" -d 'Tell what differs between two revisions of a deployment, down to packages and files'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list diff show verify help" -f -a "show" -d 'Show one document of a branch'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list diff show verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from key list diff show verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "generate" -d 'Make a secret key in Nix\'s format. Its file is readable by its owner alone; its public half is printed'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "public" -d 'Print the public half of a secret key, for `trusted-public-keys`'
