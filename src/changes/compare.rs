@@ -94,7 +94,9 @@ fn come_and_gone(before: &Files<'_>, after: &Files<'_>) -> Vec<FileChange> {
     // what it mentions.
     let stems = |files: &[FileChange]| {
         let mut count: HashMap<String, usize> = HashMap::new();
-        files.iter().for_each(|file| *count.entry(text::stem(&file.name).to_owned()).or_default() += 1);
+        for file in files {
+            *count.entry(text::stem(&file.name).to_owned()).or_default() += 1;
+        }
         count
     };
     let (of_gone, of_come) = (stems(&gone), stems(&come));

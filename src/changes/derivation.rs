@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use nix_derivation::store_path::downstream_placeholder;
-use nix_derivation::{Derivation, Output};
+use nix_derivation::{Derivation, Output, StructuredAttrs};
 
 use super::text::{self, Key};
 use super::version::split_numbered;
@@ -110,7 +110,7 @@ fn attributes(derivation: &Derivation) -> BTreeMap<String, String> {
     let outputs = derivation.outputs();
     let environment = derivation.environment().iter().filter(|(key, _)| !outputs.contains_key(*key));
     let mut all: BTreeMap<String, String> = environment.map(|(key, value)| (key.clone(), lossy(value))).collect();
-    for (key, value) in derivation.structured_attrs().into_iter().flat_map(|attributes| attributes.iter()) {
+    for (key, value) in derivation.structured_attrs().into_iter().flat_map(StructuredAttrs::iter) {
         let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
         all.insert(key.to_owned(), text);
     }

@@ -79,7 +79,7 @@ mod tests {
             facts.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let moved = format!("narId: {a} → {b}");
-        assert_eq!(told(&[], &[]), [moved.clone()]);
+        assert_eq!(told(&[], &[])[..], [&moved[..]]);
         assert_eq!(told(&["https://x"], &["https://x", "https://y"]), [&moved[..], "substituters: https://y added"]);
         assert_eq!(told(&["https://x", "/y"], &["/y"]), [&moved[..], "substituters: https://x removed"]);
         assert_eq!(told(&["https://x", "/y"], &["/y", "https://x"]), [&moved[..], "substituters: in another order"]);

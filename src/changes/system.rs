@@ -198,7 +198,7 @@ mod tests {
         let file = |n, change| FileChange { name: format!("f{n}"), change };
         let files = (0..30).map(|n| file(n, FileFate::Changed)).chain([file(30, FileFate::Added)]).collect();
         let rebuilt = vec!["bash 5.2".to_owned()];
-        let change = SystemChange { packages, files, rebuilt, ..SystemChange::default() };
+        let change = SystemChange { packages, rebuilt, files, ..SystemChange::default() };
         let lines = change.lines(20);
         assert_eq!(lines.len(), 17);
         assert_eq!(

@@ -9,8 +9,11 @@ use crate::nix::{DerivationError, Nix};
 
 /// Compares systems by the derivations on this machine. One for a round: its deployments share most of what is read.
 pub(super) struct Inside<'a> {
-    comparer: Comparer<Box<dyn Fn(&StorePath) -> Result<Vec<u8>, DerivationError> + 'a>>,
+    comparer: Comparer<Reader<'a>>,
 }
+
+/// Gives the file of a derivation.
+type Reader<'a> = Box<dyn Fn(&StorePath) -> Result<Vec<u8>, DerivationError> + 'a>;
 
 impl<'a> Inside<'a> {
     pub(super) fn new(nix: &'a Nix) -> Self {
