@@ -90,8 +90,7 @@ fn come_and_gone(before: &Files<'_>, after: &Files<'_>) -> Vec<FileChange> {
         names.map(|name| FileChange { name: (*name).to_owned(), change }).collect()
     };
     let (mut gone, mut come) = (alone(before, after, FileFate::Removed), alone(after, before, FileFate::Added));
-    // One whose name has a version in it, such as `initrd-linux-6.6.40`, is the same under another name: it is told by
-    // what it mentions.
+    // One whose name has a version in it, such as `initrd-linux-6.6.40`, did not come or go: it changed with its name.
     let stems = |files: &[FileChange]| {
         let mut count: HashMap<String, usize> = HashMap::new();
         for file in files {
