@@ -19,7 +19,7 @@ use fleet::{Edit, Fleet, Mix, Options, Weight};
 const HOSTS: u32 = 100;
 const HOST: &str = "host-0001";
 /// How often the short ones are measured, and the long ones.
-const ROUNDS: (usize, usize) = (11, 3);
+const ROUNDS: (usize, usize) = (7, 1);
 const PROCESSES: &str = "2";
 const MEMORY: u64 = 2 << 30;
 

@@ -152,6 +152,8 @@ fn strace(log: &Path) -> Invocation {
     Invocation::new("strace")
         // All that it starts, too.
         .arg("--follow-forks")
+        // It and the program stop for each other all the time, and never run at once.
+        .on_one_processor()
         // Only these calls stop the program.
         .arg("--seccomp-bpf")
         .args(["--trace", "%file,io_uring_setup", "--signal", "none", "--quiet=all"])

@@ -7,7 +7,7 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{Invocation, ProcessError, Said, Streams};
+use super::{Invocation, ProcessError, Processor, Said, Streams};
 
 /// How many bytes of the end of standard error are kept.
 const STDERR_TAIL: usize = 16 << 10;
@@ -39,6 +39,7 @@ pub(super) struct Group {
     child: Child,
     leader: Option<Pid>,
     ended: bool,
+    _processor: Option<Processor>,
 }
 
 impl Group {
@@ -60,12 +61,18 @@ impl Group {
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         // Its own group, so that a deadline ends what it started too (nix forks git, git forks ssh).
         command.process_group(0).kill_on_drop(true);
-        let child = command.spawn().map_err(|source| ProcessError::NotStarted {
+        let processor = invocation.one_processor.then(Processor::take).flatten();
+        let mut spawn = || command.spawn();
+        let child = match &processor {
+            Some(processor) => processor.keep(spawn),
+            None => spawn(),
+        };
+        let child = child.map_err(|source| ProcessError::NotStarted {
             program: invocation.program.to_string_lossy().into_owned(),
             source,
         })?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
-        Ok(Self { child, leader, ended: false })
+        Ok(Self { child, leader, ended: false, _processor: processor })
     }
 
     /// Feeds the child and collects what it says until it ends.

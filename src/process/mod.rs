@@ -6,6 +6,7 @@
 
 mod group;
 mod memory;
+mod processor;
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
@@ -17,6 +18,7 @@ use rustix::process::Signal;
 
 use group::{Attended, Group, Interrupted};
 use memory::Warden;
+use processor::Processor;
 
 pub use memory::machine_memory;
 
@@ -165,6 +167,7 @@ pub struct Invocation {
     deadline: Duration,
     output_limit: usize,
     memory_limit: Option<u64>,
+    one_processor: bool,
     mark: Option<String>,
     streams: Streams,
 }
@@ -181,6 +184,7 @@ impl Invocation {
             deadline: DEFAULT_DEADLINE,
             output_limit: DEFAULT_OUTPUT_LIMIT,
             memory_limit: None,
+            one_processor: false,
             mark: None,
             streams: Streams::Collected,
         }
@@ -253,6 +257,13 @@ impl Invocation {
     #[must_use]
     pub fn within_memory(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
+        self
+    }
+
+    /// Keeps the program and all that it starts on one processor, one that few others were put on.
+    #[must_use]
+    pub fn on_one_processor(mut self) -> Self {
+        self.one_processor = true;
         self
     }
 
