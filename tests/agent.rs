@@ -139,11 +139,12 @@ fn a_whole_old_branch_is_refused() {
 }
 
 #[test]
-fn only_the_agents_own_key_counts() {
+fn only_the_agents_own_root_counts() {
     let world = ready("web-1");
     let config = world.read_file("web-1.toml");
-    world.write_file("web-1.toml", &config.replace(&world.public_key("claveld-1"), &world.public_key("cache-1")));
-    world.agent("web-1", &["once"]).refused(5, "no valid signature by a trusted key");
+    world.clavel(&["init", &world.at("others")]).good();
+    world.write_file("web-1.toml", &config.replace("root.json", "others/root.json"));
+    world.agent("web-1", &["once"]).refused(5, "is of the fleet");
     assert_eq!(world.motd("web-1"), None);
 }
 

@@ -2,6 +2,7 @@
 //! order of the steps, and that writes each one down before it is begun.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -11,12 +12,12 @@ use super::decide::{Decision, HoldReason, Retry, decide};
 use super::fetch::{BranchFetchError, fetch};
 use super::realise::{RealiseError, Realised, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
-use super::verify::{Asker, Order, Refusal, Verdict, check_expiry, verify};
+use super::verify::{Asker, Order, Refusal, Verdict, check_expiry, check_root, verify};
 use crate::config::AgentConfig;
-use crate::model::{Invalid, Name, Revision, Sha256Digest, StorePath, System, Timestamp};
+use crate::model::{FleetId, Invalid, Name, Revision, Sha256Digest, StorePath, System, Timestamp};
 use crate::nix::{Nix, Voice};
-use crate::repository::{CommitId, ReadError, Repository};
-use crate::trust::digest;
+use crate::repository::{CommitId, ReadError, Repository, Roots};
+use crate::trust::{Anchor, AnchorError, TrustedRoot, digest};
 
 /// Why a pass ended before anything was decided. What runs goes on running.
 #[derive(Debug, thiserror::Error)]
@@ -24,6 +25,23 @@ pub enum PassError {
     /// What the agent knows cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The root that it begins with, or the one that it kept, cannot be read.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
+    /// What it knows is about another fleet than the one it is told to believe.
+    #[error(
+        "the state in {} is of the fleet {kept}, and the configuration's `root` is of the fleet {configured}; if this \
+         machine changes fleets, move the state away",
+        directory.display()
+    )]
+    OtherFleet {
+        /// The state folder.
+        directory: PathBuf,
+        /// The fleet of the root that was kept.
+        kept: FleetId,
+        /// The fleet of the configuration.
+        configured: FleetId,
+    },
     /// The branch could not be had.
     #[error(transparent)]
     Fetch(#[from] BranchFetchError),
@@ -106,6 +124,7 @@ pub struct Pass<'a> {
     config: &'a AgentConfig,
     directory: StateDirectory,
     state: State,
+    anchor: Anchor,
     nix: Nix,
     system: System,
     switching: Arc<AtomicBool>,
@@ -117,10 +136,11 @@ impl<'a> Pass<'a> {
     pub fn open(config: &'a AgentConfig, voice: Voice) -> Result<Self, PassError> {
         let directory = StateDirectory::open(&config.state_directory)?;
         let state = directory.load()?;
+        let anchor = newest(Anchor::read(&config.root)?, directory.root()?, &config.state_directory)?;
         let nix = Nix::new(config.realise_deadline).with_store(config.store.clone()).with_voice(voice);
         let system = System::this()?;
         let (switching, stop) = (Arc::default(), Arc::default());
-        Ok(Self { config, directory, state, nix, system, switching, stop })
+        Ok(Self { config, directory, state, anchor, nix, system, switching, stop })
     }
 
     /// Whether a unit is just being switched, so that this must not be ended.
@@ -178,21 +198,37 @@ impl<'a> Pass<'a> {
         if settled.commit != tip || settled.asker != self.asker_digest() {
             return None;
         }
-        let fresh = check_expiry(index.version, index.expires, now).map_err(|refusal| self.refused(refusal));
+        let Anchor::Root(root) = &self.anchor else { return None };
+        let fresh = check_root(root, now).and_then(|()| check_expiry(index.version, index.expires, now));
+        let fresh = fresh.map_err(|refusal| self.refused(refusal));
         let applied = self.state.applied.iter();
         Some(fresh.map(|()| applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect()))
     }
 
-    fn verify(&self, repository: &Repository, tip: CommitId, now: Timestamp) -> Result<Verdict, PassError> {
+    fn verify(&mut self, repository: &Repository, tip: CommitId, now: Timestamp) -> Result<Verdict, PassError> {
+        let unreadable = |error: ReadError| self.refused(Refusal::Branch(error.into()));
+        let snapshot = repository.snapshot(tip).map_err(unreadable)?;
+        let roots = Roots::from_anchor(&snapshot, &self.anchor).map_err(|error| self.refused(error.into()))?;
+        self.keep(roots.newest.clone())?;
         let asker = Asker {
             agent: &self.config.name,
             wanted: self.config.deployments.as_deref(),
             system: &self.system,
-            authority: &self.config.authority,
+            branch: &self.config.branch,
+            root: &roots.newest,
         };
-        let unreadable = |error: ReadError| self.refused(Refusal::Branch(error.into()));
-        let snapshot = repository.snapshot(tip).map_err(unreadable)?;
         verify(&snapshot, &asker, &self.state.trusted, now).map_err(|refusal| self.refused(refusal))
+    }
+
+    /// Believes a newer root from now on. It proves itself: whatever else is wrong with the branch, a key that it takes
+    /// out counts no more.
+    fn keep(&mut self, newest: TrustedRoot) -> Result<(), StateError> {
+        let is_kept = matches!(&self.anchor, Anchor::Root(root) if root.root().version == newest.root().version);
+        if !is_kept || self.directory.root().ok().flatten().is_none() {
+            self.directory.save_root(&newest)?;
+        }
+        self.anchor = Anchor::Root(Box::new(newest));
+        Ok(())
     }
 
     fn refused(&self, refusal: Refusal) -> PassError {
@@ -201,8 +237,9 @@ impl<'a> Pass<'a> {
 
     /// Who asks for what, and believes whom: what was settled for another one is not settled for this one.
     fn asker_digest(&self) -> Sha256Digest {
-        let AgentConfig { name, deployments, authority, units, store, .. } = self.config;
-        digest(format!("{name:?} {deployments:?} {authority:?} {units:?} {store:?}").as_bytes())
+        let AgentConfig { name, deployments, branch, units, store, .. } = self.config;
+        let fleet = self.anchor.fleet();
+        digest(format!("{name:?} {deployments:?} {branch:?} {fleet:?} {units:?} {store:?}").as_bytes())
     }
 
     async fn settle(&mut self, order: &Order, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
@@ -310,9 +347,9 @@ impl<'a> Pass<'a> {
     }
 
     fn record_failure(&mut self, order: &Order, error: &ActivateError) {
-        let Order { deployment, sha256, .. } = order;
+        let Order { deployment, content, .. } = order;
         let (at, error) = (SystemTime::now().into(), error.to_string());
-        let failed = FailedActivation { revision: deployment.revision, sha256: *sha256, at, error };
+        let failed = FailedActivation { revision: deployment.revision, content: *content, at, error };
         self.state.failed.insert(deployment.name.clone(), failed);
     }
 
@@ -320,11 +357,24 @@ impl<'a> Pass<'a> {
         let deployment = &order.deployment;
         let applied = Applied {
             revision: deployment.revision,
-            sha256: order.sha256,
+            content: order.content,
             nar_id: deployment.specification.template.nar_id.clone(),
             since: SystemTime::now().into(),
         };
         self.state.failed.remove(&deployment.name);
         self.state.applied.insert(deployment.name.clone(), applied);
     }
+}
+
+/// The newer of what the configuration says and what was kept.
+fn newest(configured: Anchor, kept: Option<TrustedRoot>, directory: &std::path::Path) -> Result<Anchor, PassError> {
+    let Some(kept) = kept else { return Ok(configured) };
+    if kept.fleet() != configured.fleet() {
+        let (kept, configured) = (kept.fleet(), configured.fleet());
+        return Err(PassError::OtherFleet { directory: directory.to_owned(), kept, configured });
+    }
+    Ok(match configured {
+        Anchor::Root(root) if root.root().version > kept.root().version => Anchor::Root(root),
+        Anchor::Root(_) | Anchor::Digest(_) => Anchor::Root(Box::new(kept)),
+    })
 }

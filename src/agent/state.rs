@@ -12,6 +12,7 @@ use super::verify::Trusted;
 use crate::model::json::{self, JsonError};
 use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp};
 use crate::repository::CommitId;
+use crate::trust::{Anchor, AnchorError, AnchorPlace, TrustedRoot};
 
 /// The most bytes that are read of the state: 16 MiB.
 const LARGEST: u64 = 16 << 20;
@@ -49,8 +50,8 @@ pub struct SettledAt {
 pub struct Applied {
     /// Its revision.
     pub revision: Revision,
-    /// The SHA-256 of its document.
-    pub sha256: Sha256Digest,
+    /// The digest of what its document says.
+    pub content: Sha256Digest,
     /// What runs.
     pub nar_id: StorePath,
     /// Since when.
@@ -63,8 +64,8 @@ pub struct Applied {
 pub struct FailedActivation {
     /// The revision.
     pub revision: Revision,
-    /// The SHA-256 of its document.
-    pub sha256: Sha256Digest,
+    /// The digest of what its document says.
+    pub content: Sha256Digest,
     /// When.
     pub at: Timestamp,
     /// How.
@@ -186,6 +187,23 @@ impl StateDirectory {
     /// Replaces what is known, and returns once it is on the disk.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
         self.replace("state.json", &json::render(state), Durability::Synced)
+    }
+
+    /// The newest root that was believed; none where there was none yet.
+    pub fn root(&self) -> Result<Option<TrustedRoot>, AnchorError> {
+        let path = self.join("root.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        match Anchor::read(&AnchorPlace::File(path))? {
+            Anchor::Root(root) => Ok(Some(*root)),
+            Anchor::Digest(_) => Ok(None),
+        }
+    }
+
+    /// Replaces the newest root that was believed, and returns once it is on the disk.
+    pub fn save_root(&self, root: &TrustedRoot) -> Result<(), StateError> {
+        self.replace("root.json", root.file(), Durability::Synced)
     }
 
     /// How the last pass ended.

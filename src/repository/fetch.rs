@@ -15,11 +15,12 @@ use gix::progress::Discard;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
 
-use super::address::{BranchName, CommitId, RefName, RemoteUrl};
+use super::address::{CommitId, RefName, RemoteUrl};
 use super::commit::{STALE_AFTER, held_lock, sync_file};
 use super::complete::{self, History};
 use super::git::{GitError, Repository, in_one_line};
 use super::snapshot::ReadError;
+use crate::model::BranchName;
 
 /// The ssh that is run when no command was given: `BatchMode`, since there is nobody to ask for a password; the others end
 /// a connection that hangs, because gix cannot interrupt a read.
@@ -277,7 +278,7 @@ impl FetchRequest<'_> {
             .remote_at_without_url_rewrite(self.url.parsed().clone())
             .map_err(|error| GitError::new(act(), &error))?;
         // No local side: the ref moves after the check, by our own hand.
-        let spec = self.branch.full();
+        let spec = RefName::of(self.branch);
         remote
             .with_fetch_tags(Tags::None)
             .with_refspecs([spec.as_str()], Direction::Fetch)

@@ -14,13 +14,17 @@ mod fixture;
 mod git;
 mod preview;
 mod push;
+mod roots;
 mod snapshot;
+mod writer;
 
-pub use address::{BranchName, CommitId, RefName, RemoteUrl};
+pub use address::{CommitId, RefName, RemoteUrl};
 pub use branch::{Branch, BranchError, Files, INDEX_PATH, README_PATH, VerifiedIndex};
 pub use commit::{Change, CommitError, Identity, NewCommit};
 pub use fetch::{Depth, FetchError, FetchRequest, Fetched, Remedy};
 pub use git::{GitError, OpenError, Repository};
 pub use preview::{Preview, PreviewError};
 pub use push::{Push, PushError};
+pub use roots::{ROOT_PATH, Roots, RootsError, root_path};
 pub use snapshot::{Entry, Mode, ReadError, Snapshot};
+pub use writer::{BranchWriter, WriteError, Written};
