@@ -150,6 +150,6 @@ mod tests {
         let unit = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
         let unit = Draft::new("a".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST, fleet());
         let bytes = String::from_utf8(signing_bytes(&unit)).unwrap();
-        assert!(bytes.starts_with("DSSEv1 35 application/vnd.clavel.unit.v1+json 129 {\"kind\":\"Unit\""), "{bytes}");
+        assert!(bytes.starts_with("DSSEv1 35 application/vnd.clavel.unit.v1+json 204 {\"fleet\":\""), "{bytes}");
     }
 }

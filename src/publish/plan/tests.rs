@@ -179,7 +179,7 @@ fn what_was_altered_on_the_branch_is_published_anew() {
     before.units.insert("x".parse().unwrap(), ExistingDocument::Altered(Revision::try_from(3).unwrap()));
     let claimed = [evaluation("a", vec![unit("a", "x", "x86_64-linux")], &[])];
     let plan = planned(&before, &["a"], &claimed, Strays::Go);
-    assert_eq!(told(&plan), ["units/x.json revision 3 → 4 (it had been altered on the branch)"]);
+    assert_eq!(told(&plan), ["units/x.json revision 3 → 4 (what was there was not to be believed)"]);
 }
 
 #[test]
