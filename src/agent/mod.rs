@@ -1,6 +1,6 @@
 //! The journey of a Deployment on its unit: fetch, verify, decide, realise, activate, record.
 //!
-//! `verify`, `decide` and `method` are pure: the files of a branch, what is remembered and the time go in, orders or a
+//! `verify`, `freshness`, `decide` and `method` are pure: the files of a branch, what is remembered and the time go in, orders or a
 //! refusal come out. `realise`, `activate` and `state` are the deeds. `pass` is one journey, and the only place that knows the order.
 //!
 //! What the agent remembers as trusted moves only when every check of a pass holds; until then it keeps what it runs.
@@ -9,6 +9,7 @@ mod account;
 mod activate;
 mod decide;
 mod fetch;
+mod freshness;
 mod method;
 mod pass;
 mod realise;
@@ -19,6 +20,7 @@ pub use account::AccountError;
 pub use activate::ActivateError;
 pub use decide::{Decision, HoldReason, Retry};
 pub use fetch::BranchFetchError;
+pub use freshness::{ClockTrouble, Clocks, Stale, Up};
 pub use pass::{Event, Failure, Pass, PassError, Settled};
 pub use realise::RealiseError;
 pub use state::{Applied, FailedActivation, LastPass, State, StateDirectory, StateError, Step};

@@ -10,11 +10,12 @@ use std::time::SystemTime;
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
 use super::fetch::{BranchFetchError, fetch};
+use super::freshness::{ClockTrouble, Clocks, Stale};
 use super::realise::{RealiseError, Realised, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
-use super::verify::{Asker, Order, Refusal, Verdict, check_expiry, check_root, verify};
+use super::verify::{Asker, Order, Refusal, Time, Verdict, verify};
 use crate::config::AgentConfig;
-use crate::model::{FleetId, Invalid, Name, Revision, Sha256Digest, StorePath, System, Timestamp};
+use crate::model::{FleetId, Invalid, Name, Revision, Sha256Digest, StorePath, System};
 use crate::nix::{Nix, Voice};
 use crate::repository::{CommitId, ReadError, Repository, Roots};
 use crate::trust::{Anchor, AnchorError, TrustedRoot, digest};
@@ -57,6 +58,16 @@ pub enum PassError {
     /// Nobody knows what this machine is.
     #[error("cannot tell what system this machine is: {0}")]
     System(#[from] Invalid),
+}
+
+impl PassError {
+    /// What is past its time, where that is why.
+    pub fn stale(&self) -> Option<&Stale> {
+        match self {
+            Self::Refused { refusal: Refusal::Stale(stale), .. } => Some(stale),
+            _ => None,
+        }
+    }
 }
 
 /// What became of one deployment.
@@ -125,6 +136,10 @@ pub struct Pass<'a> {
     directory: StateDirectory,
     state: State,
     anchor: Anchor,
+    /// What the clocks said at this pass, and at the one before.
+    clocks: (Clocks, Option<Clocks>),
+    has_passed: bool,
+    clock_trouble: Option<ClockTrouble>,
     nix: Nix,
     system: System,
     switching: Arc<AtomicBool>,
@@ -137,10 +152,23 @@ impl<'a> Pass<'a> {
         let directory = StateDirectory::open(&config.state_directory)?;
         let state = directory.load()?;
         let anchor = newest(Anchor::read(&config.root)?, directory.root()?, &config.state_directory)?;
+        let clocks = (Clocks::read(), directory.last_pass().ok().flatten().map(|last| last.clocks));
         let nix = Nix::new(config.realise_deadline).with_store(config.store.clone()).with_voice(voice);
         let system = System::this()?;
         let (switching, stop) = (Arc::default(), Arc::default());
-        Ok(Self { config, directory, state, anchor, nix, system, switching, stop })
+        Ok(Self {
+            config,
+            directory,
+            state,
+            anchor,
+            clocks,
+            has_passed: false,
+            clock_trouble: None,
+            nix,
+            system,
+            switching,
+            stop,
+        })
     }
 
     /// Whether a unit is just being switched, so that this must not be ended.
@@ -160,18 +188,24 @@ impl<'a> Pass<'a> {
 
     /// Runs one pass to its end. Each deployment is settled by itself: one that fails does not hold up another.
     pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<(Name, Settled)>, PassError> {
+        let before = std::mem::replace(&mut self.clocks.0, Clocks::read());
+        // The first pass of a process compares with the last one of the process before it.
+        if self.has_passed {
+            self.clocks.1 = Some(before);
+        }
+        self.has_passed = true;
+        self.clock_trouble = None;
         let (repository, tip) = fetch(self.config, &self.directory.join("branch.git"), &self.stop).await?;
         if self.state.settled.as_ref().is_none_or(|settled| settled.commit != tip) {
             tell(Event::Fetched(tip));
         }
-        let now = Timestamp::from(SystemTime::now());
-        if let Some(settled) = self.already_settled(tip, now)
+        if let Some(settled) = self.already_settled(tip)
             && retry == Retry::NewRevisions
         {
             return settled;
         }
-        let verdict = self.verify(&repository, tip, now)?;
-        let Verdict { trusted, orders, withdrawn } = verdict;
+        let Verdict { trusted, orders, withdrawn, clock } = self.verify(&repository, tip)?;
+        self.clock_trouble = clock;
         if self.state.trusted != trusted {
             self.state.trusted = trusted;
             self.directory.save(&self.state)?;
@@ -192,20 +226,36 @@ impl<'a> Pass<'a> {
     }
 
     /// Where everything was done at this very commit, only the time can change anything.
-    fn already_settled(&self, tip: CommitId, now: Timestamp) -> Option<Result<Vec<(Name, Settled)>, PassError>> {
+    fn already_settled(&mut self, tip: CommitId) -> Option<Result<Vec<(Name, Settled)>, PassError>> {
         let settled = self.state.settled.as_ref()?;
         let index = self.state.trusted.index.as_ref()?;
+        let Anchor::Root(root) = &self.anchor else { return None };
         if settled.commit != tip || settled.asker != self.asker_digest() {
             return None;
         }
-        let Anchor::Root(root) = &self.anchor else { return None };
-        let fresh = check_root(root, now).and_then(|()| check_expiry(index.version, index.expires, now));
-        let fresh = fresh.map_err(|refusal| self.refused(refusal));
-        let applied = self.state.applied.iter();
-        Some(fresh.map(|()| applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect()))
+        let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index));
+        Some(fresh.map_err(|refusal| self.refused(refusal)).map(|clock| {
+            self.clock_trouble = clock;
+            let applied = self.state.applied.iter();
+            applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect()
+        }))
     }
 
-    fn verify(&mut self, repository: &Repository, tip: CommitId, now: Timestamp) -> Result<Verdict, PassError> {
+    fn time(&self) -> Time<'_> {
+        Time { clocks: &self.clocks.0, before: self.clocks.1.as_ref() }
+    }
+
+    /// What the clocks said at the last pass.
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks.0
+    }
+
+    /// What was wrong with this machine's clock at the last pass.
+    pub fn clock_trouble(&self) -> Option<&ClockTrouble> {
+        self.clock_trouble.as_ref()
+    }
+
+    fn verify(&mut self, repository: &Repository, tip: CommitId) -> Result<Verdict, PassError> {
         let unreadable = |error: ReadError| self.refused(Refusal::Branch(error.into()));
         let snapshot = repository.snapshot(tip).map_err(unreadable)?;
         let roots = Roots::from_anchor(&snapshot, &self.anchor).map_err(|error| self.refused(error.into()))?;
@@ -217,7 +267,7 @@ impl<'a> Pass<'a> {
             branch: &self.config.branch,
             root: &roots.newest,
         };
-        verify(&snapshot, &asker, &self.state.trusted, now).map_err(|refusal| self.refused(refusal))
+        verify(&snapshot, &asker, &self.state.trusted, self.time()).map_err(|refusal| self.refused(refusal))
     }
 
     /// Believes a newer root from now on. It proves itself: whatever else is wrong with the branch, a key that it takes

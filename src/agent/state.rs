@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::freshness::Clocks;
 use super::verify::Trusted;
 use crate::model::json::{self, JsonError};
 use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp};
@@ -105,13 +106,22 @@ pub enum Step {
 /// How the last pass ended, for people and monitoring. Losing it loses nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct LastPass {
     /// When it ended.
     pub at: Timestamp,
+    /// What this machine's clocks said when it began.
+    pub clocks: Clocks,
+    /// What is wrong with the clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_trouble: Option<String>,
     /// What it said, in one line.
     pub message: String,
     /// Whether it left anything undone or refused.
     pub ok: bool,
+    /// Since when what the branch shows is past its time; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_since: Option<Timestamp>,
 }
 
 /// Why the state cannot be used.

@@ -9,10 +9,10 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::freshness::{ClockTrouble, Clocks, Stale, Validity, judge};
 use crate::model::{
     AgentSpecification, BranchName, Deployment, DeploymentSpecification, Document, DocumentPath, Epoch, Index,
-    IndexVersion, Name, Revision, RootVersion, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification,
-    UnitType,
+    IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
 };
 use crate::repository::{Branch, BranchError, Files, RootsError, VerifiedIndex};
 use crate::trust::{ListedError, TrustedRoot, Verified};
@@ -88,6 +88,8 @@ pub struct Verdict {
     pub orders: Vec<Order>,
     /// Deployments of the agent that were withdrawn, or the agent itself. What runs goes on running.
     pub withdrawn: Vec<Name>,
+    /// What is wrong with this machine's clock.
+    pub clock: Option<ClockTrouble>,
 }
 
 /// Why a branch is not believed. The agent keeps what it runs.
@@ -99,32 +101,9 @@ pub enum Refusal {
     /// The index, or a document.
     #[error(transparent)]
     Branch(#[from] BranchError),
-    /// The root is past its time.
-    #[error(
-        "the root (version {version}) expired at {expires}, and by this machine's clock it is {now}: whoever holds the root \
-         keys has to sign the next one (`clavel root next`); see the clock, too"
-    )]
-    RootExpired {
-        /// Its version.
-        version: RootVersion,
-        /// When it expired.
-        expires: Timestamp,
-        /// What this machine's clock says.
-        now: Timestamp,
-    },
-    /// The index is past its time.
-    #[error(
-        "the index (version {version}) expired at {expires}, and by this machine's clock it is {now}: nobody can tell \
-         whether it still is the newest; see whether claveld runs, whether the mirror is up to date, and the clock"
-    )]
-    Expired {
-        /// Its version.
-        version: IndexVersion,
-        /// When it expired.
-        expires: Timestamp,
-        /// What this machine's clock says.
-        now: Timestamp,
-    },
+    /// The root or the index is past its time.
+    #[error("{0}")]
+    Stale(Box<Stale>),
     /// The index is older than one that was believed before.
     #[error("the index went back from version {seen} to {found}: somebody shows an old branch")]
     IndexRollback {
@@ -225,22 +204,50 @@ fn listed(names: &[Name]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Checks a branch for `asker`, who remembers `trusted`, at `now`.
+/// When it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time<'a> {
+    /// What the clocks say.
+    pub(super) clocks: &'a Clocks,
+    /// What they said at the last pass.
+    pub(super) before: Option<&'a Clocks>,
+}
+
+impl Time<'_> {
+    fn judge(self, validity: &Validity) -> Result<Option<ClockTrouble>, Refusal> {
+        judge(validity, self.clocks, self.before).map_err(Refusal::Stale)
+    }
+
+    /// Whether the root may still be believed.
+    pub(super) fn check_root(self, root: &TrustedRoot) -> Result<(), Refusal> {
+        let (version, expires) = (root.root().version, root.root().expires);
+        self.judge(&Validity { what: format!("the root (version {version})"), issued: None, expires }).map(drop)
+    }
+
+    /// Whether the index may still be believed to be the newest; what is wrong with the clock, where it may.
+    pub(super) fn check_index(self, index: &SeenIndex) -> Result<Option<ClockTrouble>, Refusal> {
+        let SeenIndex { version, issued, expires, .. } = *index;
+        self.judge(&Validity { what: format!("the index (version {version})"), issued: Some(issued), expires })
+    }
+}
+
+/// Checks a branch for `asker`, who remembers `trusted`, at that time.
 pub(super) fn verify<F: Files>(
     files: &F,
     asker: &Asker<'_>,
     trusted: &Trusted,
-    now: Timestamp,
+    time: Time<'_>,
 ) -> Result<Verdict, Refusal> {
-    check_root(asker.root, now)?;
+    time.check_root(asker.root)?;
     let branch = Branch::new(files, asker.root, asker.branch);
     let index = branch.index()?;
     let seen = of_this_epoch(trusted, asker.root.root().epoch);
-    check_index(&index, seen.index.as_ref(), now)?;
+    never_back(&index, seen.index.as_ref())?;
+    let clock = time.check_index(&index.seen())?;
     let mut check = Check { branch, index, trusted: &seen, documents: BTreeMap::new() };
     let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(asker.agent)? else {
         let withdrawn = vec![asker.agent.clone()];
-        return Ok(Verdict { trusted: check.remembered(), orders: Vec::new(), withdrawn });
+        return Ok(Verdict { trusted: check.remembered(), orders: Vec::new(), withdrawn, clock });
     };
     let wanted = chosen(asker, &agent.specification)?;
     let (mut orders, mut withdrawn) = (Vec::<Order>::new(), Vec::new());
@@ -265,7 +272,7 @@ pub(super) fn verify<F: Files>(
         }
         orders.push(Order { deployment, content, unit });
     }
-    Ok(Verdict { trusted: check.remembered(), orders, withdrawn })
+    Ok(Verdict { trusted: check.remembered(), orders, withdrawn, clock })
 }
 
 /// What was seen in the root's epoch. A later one begins to count anew: that is how a fleet comes back whose numbers a
@@ -277,13 +284,7 @@ fn of_this_epoch(trusted: &Trusted, epoch: Epoch) -> Trusted {
     }
 }
 
-/// Whether the root may still be believed.
-pub(super) fn check_root(root: &TrustedRoot, now: Timestamp) -> Result<(), Refusal> {
-    let (version, expires) = (root.root().version, root.root().expires);
-    if root.is_expired(now) { Err(Refusal::RootExpired { version, expires, now }) } else { Ok(()) }
-}
-
-fn check_index(found: &VerifiedIndex, seen: Option<&SeenIndex>, now: Timestamp) -> Result<(), Refusal> {
+fn never_back(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> Result<(), Refusal> {
     let version = found.index.version;
     if let Some(seen) = seen {
         if version < seen.version {
@@ -293,12 +294,14 @@ fn check_index(found: &VerifiedIndex, seen: Option<&SeenIndex>, now: Timestamp) 
             return Err(Refusal::IndexFork { version, seen: seen.sha256, found: found.digest });
         }
     }
-    check_expiry(version, found.index.expires, now)
+    Ok(())
 }
 
-/// Whether an index may still be believed to be the newest.
-pub(super) fn check_expiry(version: IndexVersion, expires: Timestamp, now: Timestamp) -> Result<(), Refusal> {
-    if now < expires { Ok(()) } else { Err(Refusal::Expired { version, expires, now }) }
+impl VerifiedIndex {
+    fn seen(&self) -> SeenIndex {
+        let Index { epoch, version, issued, expires, .. } = *self.index;
+        SeenIndex { epoch, version, sha256: self.digest, issued, expires }
+    }
 }
 
 fn chosen(asker: &Asker<'_>, agent: &AgentSpecification) -> Result<Vec<Name>, Refusal> {
@@ -359,9 +362,7 @@ impl<F: Files> Check<'_, F> {
 
     /// What was seen before, with what is seen now over it.
     fn remembered(self) -> Trusted {
-        let VerifiedIndex { index, digest } = self.index;
-        let Index { epoch, version, issued, expires, .. } = *index;
-        let seen = SeenIndex { epoch, version, sha256: digest, issued, expires };
+        let seen = self.index.seen();
         let mut documents = self.trusted.documents.clone();
         documents.extend(self.documents);
         Trusted { index: Some(seen), documents }

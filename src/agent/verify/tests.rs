@@ -106,7 +106,7 @@ impl World {
         let (branch, root) = (branch(), &self.fleet.root);
         let (agent, system) = (name("web-1"), "x86_64-linux".parse().unwrap());
         let asker = Asker { agent: &agent, wanted, system: &system, branch: &branch, root };
-        verify(&self.files, &asker, trusted, now)
+        verify(&self.files, &asker, trusted, Time { clocks: &Clocks { now, up: None }, before: None })
     }
 
     fn refusal(&self, trusted: &Trusted) -> String {
@@ -202,7 +202,7 @@ fn an_expired_index_is_refused() {
     let world = World::new();
     let late = now().plus(std::time::Duration::from_hours(1));
     let refusal = world.verify_as(&Trusted::default(), None, late).unwrap_err();
-    assert!(refusal.to_string().contains("expired at 2026-01-01T01:00:00Z"), "{refusal}");
+    assert!(refusal.to_string().contains("is stale since 2026-01-01T01:00:00Z"), "{refusal}");
 }
 
 #[test]
@@ -274,7 +274,7 @@ fn an_index_of_another_branch_or_epoch_is_refused() {
 #[test]
 fn an_expired_root_is_refused() {
     let refusal = World::new().verify_as(&Trusted::default(), None, "2100-01-01T00:00:00Z".parse().unwrap());
-    assert!(matches!(refusal, Err(Refusal::RootExpired { .. })), "{refusal:?}");
+    assert!(matches!(&refusal, Err(Refusal::Stale(stale)) if stale.what == "the root (version 1)"), "{refusal:?}");
 }
 
 #[test]

@@ -60,9 +60,12 @@ fn show(status: &Status<'_>) -> Result<(), Exit> {
         _ => output::line("index       none seen yet")?,
     }
     match &status.last_pass {
-        Some(LastPass { at, message, ok }) => {
+        Some(LastPass { at, message, ok, clock_trouble, .. }) => {
             let word = if *ok { "" } else { "failed: " };
             output::line(format_args!("last pass   {at}: {word}{message}"))?;
+            if let Some(trouble) = clock_trouble {
+                output::line(format_args!("clock       {trouble}"))?;
+            }
         }
         None => output::line("last pass   none yet")?,
     }
