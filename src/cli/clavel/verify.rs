@@ -60,7 +60,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     } else {
         bad.iter().for_each(error);
         output::line(format_args!(
-            "index version {version}, until {expires}: {deployments} deployments, {units} units and {agents} agents verified"
+            "fleet {}…, root version {}, index version {version} until {expires}: {deployments} deployments, {units} units and {agents} agents verified",
+            root.fleet().short(),
+            root.root().version
         ))?;
     }
     if is_good { Ok(()) } else { Err(Exit::silent(Code::Refused)) }
