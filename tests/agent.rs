@@ -149,23 +149,6 @@ fn only_the_agents_own_root_counts() {
 }
 
 #[test]
-fn an_expired_index_is_refused_and_what_runs_goes_on() {
-    let world = World::new();
-    let config = world.read_file("claveld.toml");
-    world.write_file("claveld.toml", &config.replace("[publish]", "[publish]\nexpires-after = \"1m\""));
-    world.publish().good();
-    world.build(&["web-1"]);
-    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
-    world.agent("web-1", &["once"]).good();
-    let expires: clavel::model::Timestamp = world.document("index.json")["expires"].as_str().unwrap().parse().unwrap();
-    // What the agent remembers is brought forward instead of waiting for a minute.
-    let state = world.read_file("web-1/state/state.json");
-    world.write_file("web-1/state/state.json", &state.replace(&expires.to_string(), "2026-01-01T00:00:00Z"));
-    world.agent("web-1", &["once"]).refused(5, "expired at 2026-01-01T00:00:00Z");
-    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
-}
-
-#[test]
 fn a_unit_of_another_arch_is_refused() {
     let world = World::new();
     world.write("system.nix", "\"riscv64-linux\"\n");
