@@ -107,8 +107,8 @@ impl<'a, F: Files> Branch<'a, F> {
     /// Its index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
         let bytes = self.files.read(INDEX_PATH, Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
-        let signed = Signed::<Index>::parse(&bytes).map_err(BranchError::Index)?;
-        let index = signed.verify(self.root.fleet(), self.root.publisher()).map_err(BranchError::Index)?;
+        let index = Signed::<Index>::believe(&bytes, self.root.fleet(), self.root.publisher());
+        let index = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
             return Err(BranchError::OtherBranch { branch: self.name.clone(), found: index.branch.clone() });
         }
@@ -127,7 +127,7 @@ impl<'a, F: Files> Branch<'a, F> {
     ) -> Result<Verified<Document<S>>, BranchError> {
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let listed = index.index.documents.get(&path).is_some();
-        let bytes = if listed { self.files.read(path.as_str(), Document::<S>::LARGEST)? } else { None };
+        let bytes = if listed { self.files.read(&path.to_string(), Document::<S>::LARGEST)? } else { None };
         Ok(verify_listed(&path, bytes.as_deref(), &index.index, self.root)?)
     }
 }
