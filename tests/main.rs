@@ -6,6 +6,7 @@
 mod activations;
 mod agent;
 mod as_nix;
+mod attacks;
 mod budget;
 mod changes;
 mod configuration;
