@@ -128,6 +128,25 @@ fn what_was_altered_on_the_branch_is_refused_in_one_line() {
 }
 
 #[test]
+fn what_does_not_belong_on_the_branch_is_refused_by_its_path() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    let (good, key) = (world.tip(), world.public_key("claveld-1"));
+    for (path, why) in [
+        ("evil.sh", "`evil.sh` of commit"),
+        ("deployments/WEB-1.json", "has a twin"),
+        ("units/web-1/web-1.json", "it is a folder, and only regular files called NAME.json belong there"),
+    ] {
+        world.tamper(&BTreeMap::from([(path, Some("{}\n".to_owned()))]));
+        world.agent("web-1", &["once"]).refused(5, why);
+        world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--trusted-public-key", &key]).refused(5, why);
+        assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+        world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
+    }
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+}
+
+#[test]
 fn a_whole_old_branch_is_refused() {
     let world = ready("web-1");
     let old = world.tip();

@@ -190,6 +190,8 @@ impl<'a> Pass<'a> {
             system: &self.system,
             authority: &self.config.authority,
         };
+        // First of all: the rest reads what it names, and must not be led elsewhere by what stands beside it.
+        repository.check_layout(tip).map_err(|error| self.refused(Refusal::Branch(error.into())))?;
         let unreadable = |error: ReadError| self.refused(Refusal::Branch(error.into()));
         let snapshot = repository.snapshot(tip).map_err(unreadable)?;
         verify(&snapshot, &asker, &self.state.trusted, now).map_err(|refusal| self.refused(refusal))

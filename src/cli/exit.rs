@@ -119,7 +119,9 @@ impl From<OpenError> for Exit {
 impl From<BranchError> for Exit {
     fn from(error: BranchError) -> Self {
         let code = match &error {
-            BranchError::NotClavels | BranchError::Index(_) | BranchError::Document(_) => Code::Refused,
+            BranchError::NotClavels | BranchError::Index(_) | BranchError::Document(_) | BranchError::Layout(_) => {
+                Code::Refused
+            }
             BranchError::Read(_) => Code::Repository,
         };
         Self::new(code, error)

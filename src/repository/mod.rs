@@ -12,6 +12,7 @@ mod fetch;
 #[cfg(test)]
 mod fixture;
 mod git;
+mod layout;
 mod preview;
 mod push;
 mod snapshot;
@@ -21,6 +22,7 @@ pub use branch::{Branch, BranchError, Files, INDEX_PATH, README_PATH, VerifiedIn
 pub use commit::{Change, CommitError, Identity, NewCommit};
 pub use fetch::{Depth, FetchError, FetchRequest, Fetched, Remedy};
 pub use git::{GitError, OpenError, Repository};
+pub use layout::LayoutError;
 pub use preview::{Preview, PreviewError};
 pub use push::{Push, PushError};
 pub use snapshot::{Entry, Mode, ReadError, Snapshot};

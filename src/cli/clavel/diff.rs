@@ -180,7 +180,7 @@ fn read(
     let document = branch.index().and_then(|index| branch.document::<DeploymentSpecification>(&index, name));
     match document {
         Ok(document) => Ok(Some(document.into_inner())),
-        Err(error @ BranchError::Read(_)) => Err(error.into()),
+        Err(error @ (BranchError::Read(_) | BranchError::Layout(_))) => Err(error.into()),
         // Somebody altered it once; what the key signed is further back or nearer.
         Err(BranchError::NotClavels | BranchError::Index(_) | BranchError::Document(_)) => Ok(None),
     }
