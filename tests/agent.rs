@@ -258,8 +258,9 @@ fn a_damaged_state_is_never_taken_for_a_new_agent() {
     world.agent("web-1", &["once"]).refused(8, "cannot understand the state in");
     // The copy of the branch, though, is only a copy.
     std::fs::remove_file(world.path("web-1/state/state.json")).unwrap();
-    std::fs::remove_dir_all(world.path("web-1/state/branch.git/objects")).unwrap();
-    std::fs::create_dir(world.path("web-1/state/branch.git/objects")).unwrap();
+    let copy = world.copies("web-1").remove(0);
+    std::fs::remove_dir_all(copy.join("objects")).unwrap();
+    std::fs::create_dir(copy.join("objects")).unwrap();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
 }
 

@@ -8,14 +8,15 @@ use std::time::SystemTime;
 
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
-use super::fetch::{BranchFetchError, fetch};
+use super::fetch::{BranchFetchError, Shown, fetch};
+use super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
 use super::realise::{RealiseError, Realised, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
-use super::verify::{Asker, Order, Refusal, Verdict, check_expiry, verify};
+use super::verify::{Asker, Order, Refusal, SeenIndex, Verdict, check_expiry, verify};
 use crate::config::AgentConfig;
 use crate::model::{Invalid, Name, Revision, Sha256Digest, StorePath, System, Timestamp};
 use crate::nix::{Nix, Voice};
-use crate::repository::{CommitId, ReadError, Repository};
+use crate::repository::{BranchError, CommitId, Repository};
 use crate::trust::digest;
 
 /// Why a pass ended before anything was decided. What runs goes on running.
@@ -24,18 +25,9 @@ pub enum PassError {
     /// What the agent knows cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The branch could not be had.
+    /// No mirror shows a branch that is believed.
     #[error(transparent)]
-    Fetch(#[from] BranchFetchError),
-    /// The branch is not believed.
-    #[error("refused what {repository} shows: {refusal}")]
-    Refused {
-        /// The repository, without secrets.
-        repository: String,
-        /// Why.
-        #[source]
-        refusal: Refusal,
-    },
+    Branch(#[from] NoneBelieved),
     /// Nobody knows what this machine is.
     #[error("cannot tell what system this machine is: {0}")]
     System(#[from] Invalid),
@@ -88,7 +80,9 @@ impl fmt::Display for Failure {
 /// What a pass tells while it runs.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The branch has moved.
+    /// A mirror was not taken, and not for the same reason as in the pass before.
+    Mirror(&'a MirrorReport),
+    /// The branch has moved, and is believed.
     Fetched(CommitId),
     /// A deployment is being fetched from its caches.
     Realising(&'a Order),
@@ -109,7 +103,7 @@ pub struct Pass<'a> {
     nix: Nix,
     system: System,
     switching: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
+    mirrors: Vec<MirrorReport>,
 }
 
 impl<'a> Pass<'a> {
@@ -119,8 +113,7 @@ impl<'a> Pass<'a> {
         let state = directory.load()?;
         let nix = Nix::new(config.realise_deadline).with_store(config.store.clone()).with_voice(voice);
         let system = System::this()?;
-        let (switching, stop) = (Arc::default(), Arc::default());
-        Ok(Self { config, directory, state, nix, system, switching, stop })
+        Ok(Self { config, directory, state, nix, system, switching: Arc::default(), mirrors: Vec::new() })
     }
 
     /// Whether a unit is just being switched, so that this must not be ended.
@@ -128,9 +121,9 @@ impl<'a> Pass<'a> {
         Arc::clone(&self.switching)
     }
 
-    /// Ends a fetch early when it is set.
-    pub fn stop(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stop)
+    /// What became of each mirror in the last pass.
+    pub fn mirrors(&self) -> &[MirrorReport] {
+        &self.mirrors
     }
 
     /// Where the agent keeps its state.
@@ -140,18 +133,19 @@ impl<'a> Pass<'a> {
 
     /// Runs one pass to its end. Each deployment is settled by itself: one that fails does not hold up another.
     pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<(Name, Settled)>, PassError> {
-        let (repository, tip) = fetch(self.config, &self.directory.join("branch.git"), &self.stop).await?;
+        let shown = fetch(self.config, &self.directory.join("mirrors")).await;
+        let now = Timestamp::from(SystemTime::now());
+        let judged = |Shown { mirror, tip }| (mirror, self.judge(tip, retry, now));
+        let choice = choose(shown.into_iter().map(judged).collect());
+        self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
+        let Believed { tip, verdict, .. } = choice?.taken;
         if self.state.settled.as_ref().is_none_or(|settled| settled.commit != tip) {
             tell(Event::Fetched(tip));
         }
-        let now = Timestamp::from(SystemTime::now());
-        if let Some(settled) = self.already_settled(tip, now)
-            && retry == Retry::NewRevisions
-        {
-            return settled;
-        }
-        let verdict = self.verify(&repository, tip, now)?;
-        let Verdict { trusted, orders, withdrawn } = verdict;
+        let Some(Verdict { trusted, orders, withdrawn }) = verdict else {
+            let applied = self.state.applied.iter();
+            return Ok(applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect());
+        };
         if self.state.trusted != trusted {
             self.state.trusted = trusted;
             self.directory.save(&self.state)?;
@@ -171,19 +165,34 @@ impl<'a> Pass<'a> {
         Ok(settled)
     }
 
-    /// Where everything was done at this very commit, only the time can change anything.
-    fn already_settled(&self, tip: CommitId, now: Timestamp) -> Option<Result<Vec<(Name, Settled)>, PassError>> {
-        let settled = self.state.settled.as_ref()?;
-        let index = self.state.trusted.index.as_ref()?;
-        if settled.commit != tip || settled.asker != self.asker_digest() {
-            return None;
+    /// What is made of what one mirror shows.
+    fn judge(&self, tip: Result<(Repository, CommitId), BranchFetchError>, retry: Retry, now: Timestamp) -> Finding {
+        let (repository, tip) = match tip {
+            Ok(shown) => shown,
+            Err(error) => return Finding::Unreachable(error),
+        };
+        let settled = self.already_settled(tip).filter(|_| retry == Retry::NewRevisions);
+        let believed = match settled {
+            Some(index) => check_expiry(index.version, index.expires, now).map(|()| (Some(index.version), None)),
+            None => self.verify(&repository, tip, now).map(|verdict| {
+                let version = verdict.trusted.index.as_ref().map(|index| index.version);
+                (version, Some(verdict))
+            }),
+        };
+        match believed {
+            Ok((version, verdict)) => Finding::Believed(Believed { tip, version, verdict }),
+            Err(refusal) => Finding::Refused(refusal),
         }
-        let fresh = check_expiry(index.version, index.expires, now).map_err(|refusal| self.refused(refusal));
-        let applied = self.state.applied.iter();
-        Some(fresh.map(|()| applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect()))
     }
 
-    fn verify(&self, repository: &Repository, tip: CommitId, now: Timestamp) -> Result<Verdict, PassError> {
+    /// Where everything was done at this very commit, only the time can change anything. The index that was believed.
+    fn already_settled(&self, tip: CommitId) -> Option<&SeenIndex> {
+        let settled = self.state.settled.as_ref()?;
+        let index = self.state.trusted.index.as_ref()?;
+        (settled.commit == tip && settled.asker == self.asker_digest()).then_some(index)
+    }
+
+    fn verify(&self, repository: &Repository, tip: CommitId, now: Timestamp) -> Result<Verdict, Refusal> {
         let asker = Asker {
             agent: &self.config.name,
             wanted: self.config.deployments.as_deref(),
@@ -191,14 +200,17 @@ impl<'a> Pass<'a> {
             authority: &self.config.authority,
         };
         // First of all: the rest reads what it names, and must not be led elsewhere by what stands beside it.
-        repository.check_layout(tip).map_err(|error| self.refused(Refusal::Branch(error.into())))?;
-        let unreadable = |error: ReadError| self.refused(Refusal::Branch(error.into()));
-        let snapshot = repository.snapshot(tip).map_err(unreadable)?;
-        verify(&snapshot, &asker, &self.state.trusted, now).map_err(|refusal| self.refused(refusal))
+        repository.check_layout(tip).map_err(BranchError::from)?;
+        let snapshot = repository.snapshot(tip).map_err(BranchError::from)?;
+        verify(&snapshot, &asker, &self.state.trusted, now)
     }
 
-    fn refused(&self, refusal: Refusal) -> PassError {
-        PassError::Refused { repository: self.config.repository.to_string(), refusal }
+    /// Notes what became of each mirror, and tells what was not told in the pass before.
+    fn report(&mut self, reports: Vec<MirrorReport>, tell: &dyn Fn(Event<'_>)) {
+        // Of a single mirror the outcome of the pass says it all.
+        let news = |report: &&MirrorReport| !report.is_good() && reports.len() > 1 && !self.mirrors.contains(report);
+        reports.iter().filter(news).for_each(|report| tell(Event::Mirror(report)));
+        self.mirrors = reports;
     }
 
     /// Who asks for what, and believes whom: what was settled for another one is not settled for this one.

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::mirrors::MirrorReport;
 use super::verify::Trusted;
 use crate::model::json::{self, JsonError};
 use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp};
@@ -111,6 +112,9 @@ pub struct LastPass {
     pub message: String,
     /// Whether it left anything undone or refused.
     pub ok: bool,
+    /// What became of each mirror, in the order of the configuration.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorReport>,
 }
 
 /// Why the state cannot be used.

@@ -159,8 +159,8 @@ impl From<PassError> for Exit {
     fn from(error: PassError) -> Self {
         let code = match &error {
             PassError::State(_) | PassError::System(_) => Code::Machine,
-            PassError::Fetch(_) => Code::Repository,
-            PassError::Refused { .. } => Code::Refused,
+            PassError::Branch(none) if none.any_refused() => Code::Refused,
+            PassError::Branch(_) => Code::Repository,
         };
         Self::new(code, error)
     }

@@ -1,8 +1,8 @@
 //! Fetching one branch of a remote into one ref of a local repository, through gix.
 //!
 //! The ref moves last, and only to a commit that was found complete. Whether the commit is to be believed is not decided
-//! here. It blocks; a server that is not trusted with this machine's time and memory is fetched from in a process of its
-//! own.
+//! here. It blocks, and knows no limit on time, memory or disk; a server that is not trusted with those of this machine is
+//! fetched from in a process of its own (`agent/fetch`).
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use gix::progress::Discard;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
+use serde::{Deserialize, Serialize};
 
 use super::address::{BranchName, CommitId, RefName, RemoteUrl};
 use super::commit::{STALE_AFTER, held_lock, sync_file};
@@ -64,7 +65,8 @@ pub enum Fetched {
 }
 
 /// What helps after a fetch failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Remedy {
     /// To try again later: the network, or the remote.
     TryAgain,
@@ -109,7 +111,7 @@ pub enum FetchError {
         why: String,
     },
     /// What was received cannot be read to its last file, and was thrown away.
-    #[error("cannot use what {url} sent for branch `{branch}`: it is incomplete: {source}")]
+    #[error("cannot use what {url} sent for branch `{branch}`: {source}")]
     Incomplete {
         /// The remote, without secrets.
         url: String,

@@ -189,16 +189,12 @@ impl<'t> Iterator for Entries<'t> {
             let (id, rest) = rest[1..].split_at_checked(20)?;
             Some((mode, name, id, rest))
         })();
-        Some(match entry {
-            Some((mode, name, id, rest)) => {
-                self.0 = rest;
-                Ok((mode, name, id))
-            }
-            None => {
-                self.0 = &[];
-                Err(Wrong::Malformed("an entry breaks off"))
-            }
-        })
+        let Some((mode, name, id, rest)) = entry else {
+            self.0 = &[];
+            return Some(Err(Wrong::Malformed("an entry breaks off")));
+        };
+        self.0 = rest;
+        Some(Ok((mode, name, id)))
     }
 }
 
@@ -241,7 +237,7 @@ fn check_folder(place: Place, tree: &[u8]) -> Result<Held<'_>, Wrong<'_>> {
     }
     // Without a capital letter, two names cannot differ in case.
     if any_capital {
-        no_twins(tree, held.count)?
+        no_twins(tree, held.count)?;
     }
     Ok(held)
 }

@@ -160,6 +160,13 @@ impl World {
         self.write_file(&format!("{unit}.toml"), &text);
     }
 
+    /// The agent's copies of what its mirrors show.
+    pub(crate) fn copies(&self, unit: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path(&format!("{unit}/state/mirrors"))).unwrap();
+        let paths = entries.map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "git")).collect()
+    }
+
     /// What `unit` runs, as its activation left it.
     pub(crate) fn motd(&self, unit: &str) -> Option<String> {
         std::fs::read_to_string(self.path(&format!("{unit}/profile/motd"))).ok().map(|text| text.trim().to_owned())

@@ -65,7 +65,8 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
         }
     };
     let message = message.lines().next().unwrap_or_default().to_owned();
-    if let Err(unwritten) = pass.directory().note_pass(&LastPass { at: SystemTime::now().into(), message, ok }) {
+    let last = LastPass { at: SystemTime::now().into(), message, ok, mirrors: pass.mirrors().to_vec() };
+    if let Err(unwritten) = pass.directory().note_pass(&last) {
         error(unwritten);
     }
 }
@@ -73,6 +74,9 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
 /// What a pass is at, in a line.
 pub(super) fn told(event: &Event<'_>) -> String {
     match event {
+        Event::Mirror(report) => {
+            format!("a mirror is not used: {}", report.error.as_deref().unwrap_or(&report.repository))
+        }
         Event::Fetched(commit) => format!("the branch is at {}", &commit.to_string()[..10]),
         Event::Realising(order) => {
             let deployment = &order.deployment;
