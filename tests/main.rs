@@ -6,6 +6,7 @@
 mod activations;
 mod agent;
 mod as_nix;
+mod bounds;
 mod budget;
 mod changes;
 mod configuration;
@@ -18,6 +19,7 @@ mod histories;
 mod incremental;
 mod keys;
 mod layers;
+mod mirrors;
 mod nix_eval_jobs;
 mod one_push;
 mod platforms;
