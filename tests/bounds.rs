@@ -45,7 +45,6 @@ fn is_survived(malice: Malice, timeout: &str, why: &[&str]) {
     let (of_agent, of_fetch) = (peak_of_agent / MIB, peak_of_fetch / MIB);
     assert!(peak_of_agent < MOST_OF_THE_AGENT, "the agent held {of_agent} MiB");
     assert!((1..=MOST_OF_A_FETCH).contains(&peak_of_fetch), "a fetch held {of_fetch} MiB");
-    eprintln!("{malice:?} {of_agent} {of_fetch}");
     assert_eq!(left_behind(&world), Vec::<String>::new());
     // What is known of the good one is enough, again and again.
     let status = world.agent("web-1", &["status", "--json"]).json();
@@ -54,7 +53,7 @@ fn is_survived(malice: Malice, timeout: &str, why: &[&str]) {
     assert_eq!(status["lastPass"]["ok"], true);
 }
 
-/// The most that a process held at once, in bytes (proc_pid_status(5)).
+/// The most that a process held at once, in bytes (`proc_pid_status(5)`).
 fn peak(id: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;

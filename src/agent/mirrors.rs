@@ -134,7 +134,7 @@ impl Rejection {
     fn report(&self, mirror: &str) -> MirrorReport {
         let standing = match self {
             Self::Unreachable(_) => Standing::Unreachable,
-            // With the version that was believed before it lags, with a forged one it lies: nobody can tell which.
+            // An old branch is as a rule a mirror that was not brought up to date.
             Self::Refused(Refusal::IndexRollback { .. }) => Standing::Behind,
             Self::Refused(_) => Standing::Refused,
         };

@@ -129,7 +129,7 @@ impl ControlGroup {
             return None;
         }
         fs::write(parent.join("cgroup.subtree_control"), "+memory").ok()?;
-        let group = Self(parent.join(format!("evaluator-{leader}")));
+        let group = Self(parent.join(format!("limited-{leader}")));
         fs::create_dir(&group.0).ok()?;
         // Once it is made, leaving early takes it away again.
         fs::write(group.0.join("memory.max"), limit.to_string()).ok()?;

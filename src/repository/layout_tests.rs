@@ -212,7 +212,6 @@ fn a_fleet_of_ten_thousand_is_checked_at_once() {
     zoo.repository.check_layout(commit).unwrap();
     // Generous, for a build without optimisation beside other tests.
     assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
-    eprintln!("checked in {:?}", start.elapsed());
 }
 
 #[test]

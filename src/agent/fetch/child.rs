@@ -5,7 +5,6 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
@@ -127,7 +126,7 @@ async fn fetch(request: &Request, url: RemoteUrl, into: RefName) -> Result<Answe
             into: &into,
             depth: Depth::Tip,
             ssh_command: ssh_command.as_deref(),
-            interrupt: &Arc::new(AtomicBool::new(false)),
+            interrupt: &AtomicBool::new(false),
         })
     });
     let answer = tokio::select! {
