@@ -146,6 +146,20 @@ fn what_an_agent_that_was_killed_left_is_cleared_and_its_fetch_ends_with_it() {
 }
 
 #[test]
+fn an_agent_that_is_told_to_stop_waits_for_no_mirror() {
+    let (world, _server) = beside(Malice::Stopping, "1h");
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["run", "--config", &world.at("web-1.toml")]);
+    let mut fetches = Vec::new();
+    until("only the bad one is at work", || {
+        fetches = fetches_of(agent.id());
+        fetches.len() == 1 && left_behind(&world).iter().any(|file| file.contains("objects/pack"))
+    });
+    agent.signal(rustix::process::Signal::TERM);
+    assert_eq!(agent.wait(), Some(0), "{}", agent.said());
+    until("its fetch has ended", || peak(fetches[0]).is_none());
+}
+
+#[test]
 fn secrets_of_a_url_stand_in_no_arguments_and_in_no_error() {
     let world = World::new();
     // Nobody speaks TLS there, and nothing is ever said.

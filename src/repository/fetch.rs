@@ -163,7 +163,10 @@ impl FetchError {
     /// What helps.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Unreachable { .. } | Self::Incomplete { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
+            Self::Unreachable { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
+            // What is here already may be what misled the remote: an earlier fetch can have brought a commit whose
+            // parents' files are nowhere, and the remote was told that they are known.
+            Self::Incomplete { .. } => Remedy::StartAfresh,
             Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
             Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
             Self::RepositoryNotFound { .. } | Self::Refused { .. } | Self::Local(_) => Remedy::Operator,

@@ -202,6 +202,16 @@ mod tests {
         }
     }
 
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_a_fetch_adds_on_the_disk_is_watched() {
+        let dir = tempfile::tempdir().unwrap();
+        let repository = Repository::open_or_create_bare(&dir.path().join("r.git")).unwrap();
+        std::fs::write(dir.path().join("r.git/objects/pack/.tmp1"), [0; 2000]).unwrap();
+        std::fs::write(dir.path().join("r.git/shallow.lock"), [0; 500]).unwrap();
+        tokio::time::timeout(Duration::from_secs(30), grown(&repository, 2499)).await.unwrap();
+        assert!(tokio::time::timeout(3 * LOOK_EVERY, grown(&repository, 2500)).await.is_err());
+    }
+
     #[test]
     fn a_server_that_talks_is_cut_short() {
         let Answer::Failed { message, .. } = Answer::failed(Remedy::TryAgain, &"é".repeat(100_000)) else { panic!() };
