@@ -63,11 +63,10 @@ impl Fleet {
     fn configure(&self, more: &str) {
         let (world, unit) = (&self.world, self.unit);
         let text = format!(
-            "name = \"{unit}\"\nrepository = \"file://{}\"\ntrusted-public-keys = [\"{}\"]\n\
+            "name = \"{unit}\"\nrepository = \"file://{}\"\nroot = \"root.json\"\n\
              state-directory = \"state\"\n[nix]\nstore = \"store\"\n[units.\"{unit}\"]\n\
              profile = \"profiles/system\"\n{more}\n",
             world.at("fleet.git"),
-            world.public_key("claveld-1"),
         );
         world.write_file(&format!("{unit}.toml"), &text);
     }

@@ -131,7 +131,7 @@ fn what_was_altered_on_the_branch_is_refused_in_one_line() {
 fn what_does_not_belong_on_the_branch_is_refused_by_its_path() {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
-    let (good, key) = (world.tip(), world.public_key("claveld-1"));
+    let good = world.tip();
     for (path, why) in [
         ("evil.sh", "`evil.sh` of commit"),
         ("deployments/WEB-1.json", "has a twin"),
@@ -139,7 +139,7 @@ fn what_does_not_belong_on_the_branch_is_refused_by_its_path() {
     ] {
         world.tamper(&BTreeMap::from([(path, Some("{}\n".to_owned()))]));
         world.agent("web-1", &["once"]).refused(5, why);
-        world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--trusted-public-key", &key]).refused(5, why);
+        world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--root", &world.root()]).refused(5, why);
         assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
         world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
     }
@@ -158,29 +158,13 @@ fn a_whole_old_branch_is_refused() {
 }
 
 #[test]
-fn only_the_agents_own_key_counts() {
+fn only_the_agents_own_root_counts() {
     let world = ready("web-1");
     let config = world.read_file("web-1.toml");
-    world.write_file("web-1.toml", &config.replace(&world.public_key("claveld-1"), &world.public_key("cache-1")));
-    world.agent("web-1", &["once"]).refused(5, "no valid signature by a trusted key");
+    world.clavel(&["init", &world.at("others")]).good();
+    world.write_file("web-1.toml", &config.replace("root.json", "others/root.json"));
+    world.agent("web-1", &["once"]).refused(5, "is of the fleet");
     assert_eq!(world.motd("web-1"), None);
-}
-
-#[test]
-fn an_expired_index_is_refused_and_what_runs_goes_on() {
-    let world = World::new();
-    let config = world.read_file("claveld.toml");
-    world.write_file("claveld.toml", &config.replace("[publish]", "[publish]\nexpires-after = \"1m\""));
-    world.publish().good();
-    world.build(&["web-1"]);
-    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
-    world.agent("web-1", &["once"]).good();
-    let expires: clavel::model::Timestamp = world.document("index.json")["expires"].as_str().unwrap().parse().unwrap();
-    // What the agent remembers is brought forward instead of waiting for a minute.
-    let state = world.read_file("web-1/state/state.json");
-    world.write_file("web-1/state/state.json", &state.replace(&expires.to_string(), "2026-01-01T00:00:00Z"));
-    world.agent("web-1", &["once"]).refused(5, "expired at 2026-01-01T00:00:00Z");
-    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }
 
 #[test]

@@ -25,9 +25,11 @@ fn keys_of_nix_are_keys_of_clavel_and_the_other_way_round() {
 
     // Claveld signs with Nix's key, and an agent believes it.
     std::fs::copy(world.path("by-nix-1.secret"), world.path("claveld-1.secret")).unwrap();
+    std::fs::remove_file(world.path("root.json")).unwrap();
+    std::fs::remove_file(world.path("root-1.secret")).unwrap();
+    world.clavel(&["init", &world.at(""), "--publisher-key", &world.at("by-nix-1.secret")]).good();
     world.publish().good();
-    let fleet = world.at("fleet.git");
-    world.clavel(&["verify", "--repository", &fleet, "--trusted-public-key", &world.public_key("by-nix-1")]).good();
+    world.verify().good();
 }
 
 #[test]
@@ -52,11 +54,7 @@ fn a_key_of_the_wrong_kind_is_told_and_never_shown() {
     std::fs::remove_file(world.path("claveld-1.secret")).unwrap();
     world.publish().refused(3, "cannot read the secret key");
     // A secret where a public one belongs must not end up in a terminal.
-    world.write_file(
-        "web-1.toml",
-        &format!("name = \"web-1\"\nrepository = \"/x\"\ntrusted-public-keys = [\"{secret}\"]\n"),
-    );
-    world.clavel(&["verify", "--trusted-public-key", &secret]).refused_without(
+    world.clavel(&["init", &world.at("x"), "--publisher-key", &secret]).refused_without(
         3,
         "as long as a secret key",
         &secret[20..],

@@ -13,6 +13,7 @@ mod configuration;
 mod daemons;
 mod evaluate;
 mod fleets;
+mod freshness;
 mod gate;
 mod generated;
 mod histories;

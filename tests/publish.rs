@@ -69,11 +69,13 @@ fn what_is_published_is_an_orphan_branch_that_anybody_can_verify() {
     let fleet = world.at("fleet.git");
     assert_eq!(world.git(&["-C", &fleet, "rev-list", "--count", "deployments"]), "1\n");
     assert!(world.on_branch("README.md").unwrap().contains("| `web-1` | `web-1` | 1 |"));
-    let key = world.public_key("claveld-1");
-    let verify = |key: &str| world.clavel(&["verify", "--repository", &fleet, "--trusted-public-key", key]);
-    assert!(verify(&key).good().contains("3 deployments, 3 units and 3 agents verified"));
-    verify(&world.public_key("cache-1")).refused(5, "no valid signature by a trusted key");
-    let listed = world.clavel(&["list", "--repository", &fleet, "--trusted-public-key", &key]).good();
+    assert!(world.verify().good().contains("3 deployments, 3 units and 3 agents verified"));
+    let digest = world.fleet();
+    world.clavel(&["verify", "--repository", &fleet, "--root", &digest]).good();
+    world.clavel(&["init", &world.at("others")]).good();
+    let other = world.at("others/root.json");
+    world.clavel(&["verify", "--repository", &fleet, "--root", &other]).refused(5, "is of the fleet");
+    let listed = world.clavel(&["list", "--repository", &fleet, "--root", &digest]).good();
     assert_eq!(listed.lines().count(), 4, "{listed}");
     let shown = world.clavel(&["show", "web-1", "--repository", &fleet, "--json"]).json();
     assert_eq!(shown, world.document("deployments/web-1.json"));
@@ -136,10 +138,9 @@ fn what_somebody_altered_is_published_anew() {
     let altered = world.on_branch("deployments/web-1.json").unwrap().replace("web-1-1", "evil-1-1");
     world.tamper(&BTreeMap::from([("deployments/web-1.json", Some(altered)), ("units/web-2.json", None)]));
     let said = world.publish().good();
-    assert!(said.contains("deployments/web-1.json  revision 1 → 2 (it had been altered on the branch)"), "{said}");
+    assert!(said.contains("deployments/web-1.json  revision 1 → 2 (what was there was not to be believed)"), "{said}");
     assert!(said.contains("units/web-2.json        revision 1 → 2"), "{said}");
-    let key = world.public_key("claveld-1");
-    world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--trusted-public-key", &key]).good();
+    world.verify().good();
 }
 
 #[test]
@@ -152,13 +153,13 @@ fn a_branch_that_is_not_clavels_is_left_alone() {
 }
 
 #[test]
-fn a_branch_that_another_key_signed_is_left_alone() {
+fn a_key_that_is_no_publisher_of_the_root_publishes_nothing() {
     let world = World::new();
     world.publish().good();
     let tip = world.tip();
     std::fs::remove_file(world.path("claveld-1.secret")).unwrap();
     world.clavel(&["key", "generate", "claveld-1", "--output", &world.at("claveld-1.secret")]).good();
-    world.publish().refused(5, "the index is not to be believed: no valid signature");
+    world.publish().refused(3, "`claveld-1` is not among the publishers of the root's version 1");
     assert_eq!(world.tip(), tip);
 }
 

@@ -38,8 +38,7 @@ fn over_http() {
     let asked = server.requests();
     assert!(asked.contains(&"POST /fleet.git/git-upload-pack 200".to_owned()), "{asked:?}");
     let fleet = format!("{}/fleet.git", server.url());
-    let key = world.public_key("claveld-1");
-    world.clavel(&["verify", "--repository", &fleet, "--trusted-public-key", &key]).good();
+    world.clavel(&["verify", "--repository", &fleet, "--root", &world.root()]).good();
     world.configure_agent("web-1", &format!("{}/none.git", server.url()), "");
     world.agent("web-1", &["once"]).refused(4, "cannot fetch branch `deployments` from http://127.0.0.1");
 }
@@ -76,9 +75,7 @@ fn to_a_repository_elsewhere() {
     world.edit("hosts/web-1.nix", "Hello", "Good day");
     world.push("Good day");
     assert!(world.publish().good().contains("deployments/web-1.json  revision 2 → 3"));
-    let verify =
-        ["verify", "--repository", &world.at("elsewhere.git"), "--trusted-public-key", &world.public_key("claveld-1")];
-    world.clavel(&verify).good();
+    world.clavel(&["verify", "--repository", &world.at("elsewhere.git"), "--root", &world.root()]).good();
     drop(server);
     world.publish().refused(4, "elsewhere.git");
 }

@@ -37,8 +37,7 @@ fn what_no_cache_has_waits_and_what_one_has_is_published() {
     assert_eq!(revision(&world, "web-2"), None);
     // Its agent would be refused by its machine if it named what is not there.
     assert_eq!(world.on_branch("agents/web-2.json"), None);
-    let key = world.public_key("claveld-1");
-    world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--trusted-public-key", &key]).good();
+    world.verify().good();
 
     // Asked again, nothing has changed, and that is no failure.
     let tip = world.tip();

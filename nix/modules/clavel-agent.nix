@@ -51,10 +51,10 @@ in
             default = "deployments";
             description = "The branch.";
           };
-          trusted-public-keys = mkOption {
-            type = types.nonEmptyListOf types.str;
-            example = [ "claveld-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=" ];
-            description = "Whose signatures count: one of these keys has to have signed each document.";
+          root = mkOption {
+            type = types.either types.path types.str;
+            example = lib.literalExpression "./root.json";
+            description = "Whom to believe from the start: a file with one of the fleet's roots, or the digest of its first.";
           };
         };
       };

@@ -44,6 +44,11 @@ in
                   default = "deployments";
                   description = "The branch, which Clavel makes and nothing else belongs on.";
                 };
+                root = mkOption {
+                  type = types.either types.path types.str;
+                  example = lib.literalExpression "./root.json";
+                  description = "Whom to believe from the start: a file with one of the fleet's roots, or the digest of its first.";
+                };
                 secret-key-file = mkOption {
                   # A string: a path would be copied to the store, where everybody could read the key.
                   type = types.strMatching "/.*";

@@ -252,7 +252,8 @@ mod tests {
 
     fn settled(unit_type: UnitType, config: Option<&UnitConfig>) -> Result<Activation, ActivateError> {
         let specification = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type };
-        let unit = Draft::new("u".parse().unwrap(), Metadata::default(), specification).at(Revision::FIRST);
+        let unit = Draft::new("u".parse().unwrap(), Metadata::default(), specification)
+            .at(Revision::FIRST, crate::trust::fixture::Fleet::new().id());
         Activation::settle(&unit, config, Path::new("/var/lib/clavel-agent/units"), Duration::from_mins(1))
     }
 

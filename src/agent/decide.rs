@@ -41,7 +41,7 @@ pub(super) fn decide(
 ) -> Decision {
     let revision = order.deployment.revision;
     if let Some(applied) = applied {
-        if applied.revision == revision && applied.sha256 == order.sha256 {
+        if applied.revision == revision && applied.content == order.content {
             return Decision::UpToDate;
         }
         if applied.nar_id == order.deployment.specification.template.nar_id {
@@ -50,7 +50,7 @@ pub(super) fn decide(
     }
     match failed {
         Some(failed)
-            if retry == Retry::NewRevisions && failed.revision == revision && failed.sha256 == order.sha256 =>
+            if retry == Retry::NewRevisions && failed.revision == revision && failed.content == order.content =>
         {
             Decision::Hold(HoldReason::FailedBefore(failed.clone()))
         }

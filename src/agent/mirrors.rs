@@ -9,9 +9,10 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::fetch::BranchFetchError;
+use super::freshness::{ClockTrouble, Stale};
 use super::verify::{Refusal, Verdict};
 use crate::model::IndexVersion;
-use crate::repository::CommitId;
+use crate::repository::{CommitId, RootsError};
 
 /// What one mirror showed, and what was made of it.
 #[derive(Debug)]
@@ -29,10 +30,12 @@ pub(super) enum Finding {
 pub(super) struct Believed {
     /// Where the branch is.
     pub(super) tip: CommitId,
-    /// The version of its index.
+    /// The version of its index. All that are believed are of the newest root's epoch.
     pub(super) version: Option<IndexVersion>,
     /// What it says; none where all of it was done before.
     pub(super) verdict: Option<Verdict>,
+    /// What is wrong with this machine's clock.
+    pub(super) clock: Option<ClockTrouble>,
 }
 
 /// How a mirror stands, for people and monitoring.
@@ -102,6 +105,14 @@ impl NoneBelieved {
         self.rejected.iter().any(|(_, rejection)| matches!(rejection, Rejection::Refused(_)))
     }
 
+    /// What is past its time, where that is why one of them is refused.
+    pub fn stale(&self) -> Option<&Stale> {
+        self.rejected.iter().find_map(|(_, rejection)| match rejection {
+            Rejection::Refused(Refusal::Stale(stale)) => Some(&**stale),
+            Rejection::Refused(_) | Rejection::Unreachable(_) => None,
+        })
+    }
+
     /// What became of each.
     pub fn reports(&self) -> Vec<MirrorReport> {
         self.rejected.iter().map(|(mirror, rejection)| rejection.report(mirror)).collect()
@@ -135,7 +146,9 @@ impl Rejection {
         let standing = match self {
             Self::Unreachable(_) => Standing::Unreachable,
             // An old branch is as a rule a mirror that was not brought up to date.
-            Self::Refused(Refusal::IndexRollback { .. }) => Standing::Behind,
+            Self::Refused(Refusal::IndexRollback { .. } | Refusal::Roots(RootsError::Rollback { .. })) => {
+                Standing::Behind
+            }
             Self::Refused(_) => Standing::Refused,
         };
         let error = Some(self.told(mirror));
@@ -207,7 +220,7 @@ mod tests {
 
     fn believed(number: u64) -> Finding {
         let tip = format!("{number:040}").parse().unwrap();
-        Finding::Believed(Believed { tip, version: Some(version(number)), verdict: None })
+        Finding::Believed(Believed { tip, version: Some(version(number)), verdict: None, clock: None })
     }
 
     fn unreachable() -> Finding {

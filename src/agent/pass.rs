@@ -2,6 +2,7 @@
 //! order of the steps, and that writes each one down before it is begun.
 
 use std::fmt;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
@@ -9,15 +10,16 @@ use std::time::SystemTime;
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
 use super::fetch::{BranchFetchError, Shown, fetch};
+use super::freshness::{ClockTrouble, Clocks, Stale};
 use super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
 use super::realise::{RealiseError, Realised, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
-use super::verify::{Asker, Order, Refusal, SeenIndex, Verdict, check_expiry, verify};
+use super::verify::{Asker, Order, Refusal, SeenIndex, Time, Verdict, verify};
 use crate::config::AgentConfig;
-use crate::model::{Invalid, Name, Revision, Sha256Digest, StorePath, System, Timestamp};
+use crate::model::{FleetId, Invalid, Name, Revision, Sha256Digest, StorePath, System};
 use crate::nix::{Nix, Voice};
-use crate::repository::{BranchError, CommitId, Repository};
-use crate::trust::digest;
+use crate::repository::{BranchError, CommitId, Repository, Roots, Snapshot};
+use crate::trust::{Anchor, AnchorError, TrustedRoot, digest};
 
 /// Why a pass ended before anything was decided. What runs goes on running.
 #[derive(Debug, thiserror::Error)]
@@ -25,12 +27,39 @@ pub enum PassError {
     /// What the agent knows cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
+    /// The root that it begins with, or the one that it kept, cannot be read.
+    #[error(transparent)]
+    Anchor(#[from] AnchorError),
+    /// What it knows is about another fleet than the one it is told to believe.
+    #[error(
+        "the state in {} is of the fleet {kept}, and the configuration's `root` is of the fleet {configured}; if this \
+         machine changes fleets, move the state away",
+        directory.display()
+    )]
+    OtherFleet {
+        /// The state folder.
+        directory: PathBuf,
+        /// The fleet of the root that was kept.
+        kept: FleetId,
+        /// The fleet of the configuration.
+        configured: FleetId,
+    },
     /// No mirror shows a branch that is believed.
     #[error(transparent)]
     Branch(#[from] NoneBelieved),
     /// Nobody knows what this machine is.
     #[error("cannot tell what system this machine is: {0}")]
     System(#[from] Invalid),
+}
+
+impl PassError {
+    /// What is past its time, where that is why.
+    pub fn stale(&self) -> Option<&Stale> {
+        match self {
+            Self::Branch(none) => none.stale(),
+            _ => None,
+        }
+    }
 }
 
 /// What became of one deployment.
@@ -100,6 +129,11 @@ pub struct Pass<'a> {
     config: &'a AgentConfig,
     directory: StateDirectory,
     state: State,
+    anchor: Anchor,
+    /// What the clocks said at this pass, and at the one before.
+    clocks: (Clocks, Option<Clocks>),
+    has_passed: bool,
+    clock_trouble: Option<ClockTrouble>,
     nix: Nix,
     system: System,
     switching: Arc<AtomicBool>,
@@ -111,9 +145,23 @@ impl<'a> Pass<'a> {
     pub fn open(config: &'a AgentConfig, voice: Voice) -> Result<Self, PassError> {
         let directory = StateDirectory::open(&config.state_directory)?;
         let state = directory.load()?;
+        let anchor = newest(Anchor::read(&config.root)?, directory.root()?, &config.state_directory)?;
+        let clocks = (Clocks::read(), directory.last_pass().ok().flatten().map(|last| last.clocks));
         let nix = Nix::new(config.realise_deadline).with_store(config.store.clone()).with_voice(voice);
         let system = System::this()?;
-        Ok(Self { config, directory, state, nix, system, switching: Arc::default(), mirrors: Vec::new() })
+        Ok(Self {
+            config,
+            directory,
+            state,
+            anchor,
+            clocks,
+            has_passed: false,
+            clock_trouble: None,
+            nix,
+            system,
+            switching: Arc::default(),
+            mirrors: Vec::new(),
+        })
     }
 
     /// Whether a unit is just being switched, so that this must not be ended.
@@ -133,16 +181,26 @@ impl<'a> Pass<'a> {
 
     /// Runs one pass to its end. Each deployment is settled by itself: one that fails does not hold up another.
     pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<(Name, Settled)>, PassError> {
+        let before = std::mem::replace(&mut self.clocks.0, Clocks::read());
+        // The first pass of a process compares with the last one of the process before it.
+        if self.has_passed {
+            self.clocks.1 = Some(before);
+        }
+        self.has_passed = true;
+        self.clock_trouble = None;
         let shown = fetch(self.config, &self.directory.join("mirrors")).await;
-        let now = Timestamp::from(SystemTime::now());
-        let judged = |Shown { mirror, tip }| (mirror, self.judge(tip, retry, now));
+        for (repository, tip) in shown.iter().filter_map(|shown| shown.tip.as_ref().ok()) {
+            self.learn_root(repository, *tip)?;
+        }
+        let judged = |Shown { mirror, tip }| (mirror, self.judge(tip, retry));
         let choice = choose(shown.into_iter().map(judged).collect());
         self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
-        let Believed { tip, verdict, .. } = choice?.taken;
+        let Believed { tip, verdict, clock, .. } = choice?.taken;
         if self.state.settled.as_ref().is_none_or(|settled| settled.commit != tip) {
             tell(Event::Fetched(tip));
         }
-        let Some(Verdict { trusted, orders, withdrawn }) = verdict else {
+        self.clock_trouble = clock;
+        let Some(Verdict { trusted, orders, withdrawn, .. }) = verdict else {
             let applied = self.state.applied.iter();
             return Ok(applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect());
         };
@@ -165,44 +223,46 @@ impl<'a> Pass<'a> {
         Ok(settled)
     }
 
+    /// Keeps the newest root that a mirror has. The mirrors are judged once all of them were asked for it: one that holds
+    /// it back is judged by it all the same.
+    fn learn_root(&mut self, repository: &Repository, tip: CommitId) -> Result<(), StateError> {
+        if self.already_settled(tip).is_some() {
+            return Ok(());
+        }
+        // What is wrong with it is told when it is judged.
+        let Ok(snapshot) = read(repository, tip) else { return Ok(()) };
+        match Roots::from_anchor(&snapshot, &self.anchor) {
+            Ok(roots) => self.keep(roots.newest),
+            Err(_) => Ok(()),
+        }
+    }
+
     /// What is made of what one mirror shows.
-    fn judge(&self, tip: Result<(Repository, CommitId), BranchFetchError>, retry: Retry, now: Timestamp) -> Finding {
+    fn judge(&self, tip: Result<(Repository, CommitId), BranchFetchError>, retry: Retry) -> Finding {
         let (repository, tip) = match tip {
             Ok(shown) => shown,
             Err(error) => return Finding::Unreachable(error),
         };
-        let settled = self.already_settled(tip).filter(|_| retry == Retry::NewRevisions);
-        let believed = match settled {
-            Some(index) => check_expiry(index.version, index.expires, now).map(|()| (Some(index.version), None)),
-            None => self.verify(&repository, tip, now).map(|verdict| {
+        let believed = match self.already_settled(tip).filter(|_| retry == Retry::NewRevisions) {
+            // Only the time can change anything.
+            Some((root, index)) => {
+                let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index));
+                fresh.map(|clock| Believed { tip, version: Some(index.version), verdict: None, clock })
+            }
+            None => self.verify(&repository, tip).map(|verdict| {
                 let version = verdict.trusted.index.as_ref().map(|index| index.version);
-                (version, Some(verdict))
+                Believed { tip, version, clock: verdict.clock.clone(), verdict: Some(verdict) }
             }),
         };
-        match believed {
-            Ok((version, verdict)) => Finding::Believed(Believed { tip, version, verdict }),
-            Err(refusal) => Finding::Refused(refusal),
-        }
+        believed.map_or_else(Finding::Refused, Finding::Believed)
     }
 
-    /// Where everything was done at this very commit, only the time can change anything. The index that was believed.
-    fn already_settled(&self, tip: CommitId) -> Option<&SeenIndex> {
+    /// The root and the index that were believed, where everything was done at this very commit.
+    fn already_settled(&self, tip: CommitId) -> Option<(&TrustedRoot, &SeenIndex)> {
         let settled = self.state.settled.as_ref()?;
         let index = self.state.trusted.index.as_ref()?;
-        (settled.commit == tip && settled.asker == self.asker_digest()).then_some(index)
-    }
-
-    fn verify(&self, repository: &Repository, tip: CommitId, now: Timestamp) -> Result<Verdict, Refusal> {
-        let asker = Asker {
-            agent: &self.config.name,
-            wanted: self.config.deployments.as_deref(),
-            system: &self.system,
-            authority: &self.config.authority,
-        };
-        // First of all: the rest reads what it names, and must not be led elsewhere by what stands beside it.
-        repository.check_layout(tip).map_err(BranchError::from)?;
-        let snapshot = repository.snapshot(tip).map_err(BranchError::from)?;
-        verify(&snapshot, &asker, &self.state.trusted, now)
+        let Anchor::Root(root) = &self.anchor else { return None };
+        (settled.commit == tip && settled.asker == self.asker_digest()).then_some((&**root, index))
     }
 
     /// Notes what became of each mirror, and tells what was not told in the pass before.
@@ -213,10 +273,54 @@ impl<'a> Pass<'a> {
         self.mirrors = reports;
     }
 
+    fn time(&self) -> Time<'_> {
+        Time { clocks: &self.clocks.0, before: self.clocks.1.as_ref() }
+    }
+
+    /// What the clocks said at the last pass.
+    pub fn clocks(&self) -> &Clocks {
+        &self.clocks.0
+    }
+
+    /// What was wrong with this machine's clock at the last pass.
+    pub fn clock_trouble(&self) -> Option<&ClockTrouble> {
+        self.clock_trouble.as_ref()
+    }
+
+    fn verify(&self, repository: &Repository, tip: CommitId) -> Result<Verdict, Refusal> {
+        let snapshot = read(repository, tip)?;
+        let roots = Roots::from_anchor(&snapshot, &self.anchor)?;
+        let asker = Asker {
+            agent: &self.config.name,
+            wanted: self.config.deployments.as_deref(),
+            system: &self.system,
+            branch: &self.config.branch,
+            root: &roots.newest,
+        };
+        verify(&snapshot, &asker, &self.state.trusted, self.time())
+    }
+
+    /// Believes a newer root from now on. It proves itself: whatever else is wrong with the branch, a key that it takes
+    /// out counts no more.
+    fn keep(&mut self, newest: TrustedRoot) -> Result<(), StateError> {
+        let is_kept = matches!(&self.anchor, Anchor::Root(root) if root.root().version == newest.root().version);
+        if !is_kept || self.directory.root().ok().flatten().is_none() {
+            self.directory.save_root(&newest)?;
+        }
+        self.anchor = Anchor::Root(Box::new(newest));
+        Ok(())
+    }
+
     /// Who asks for what, and believes whom: what was settled for another one is not settled for this one.
     fn asker_digest(&self) -> Sha256Digest {
-        let AgentConfig { name, deployments, authority, units, store, .. } = self.config;
-        digest(format!("{name:?} {deployments:?} {authority:?} {units:?} {store:?}").as_bytes())
+        let AgentConfig { name, deployments, branch, units, store, .. } = self.config;
+        let fleet = self.anchor.fleet();
+        // A new root may take out the key that signed what was settled.
+        let root = match &self.anchor {
+            Anchor::Root(root) => Some(root.root().version),
+            Anchor::Digest(_) => None,
+        };
+        digest(format!("{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?}").as_bytes())
     }
 
     async fn settle(&mut self, order: &Order, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
@@ -324,9 +428,9 @@ impl<'a> Pass<'a> {
     }
 
     fn record_failure(&mut self, order: &Order, error: &ActivateError) {
-        let Order { deployment, sha256, .. } = order;
+        let Order { deployment, content, .. } = order;
         let (at, error) = (SystemTime::now().into(), error.to_string());
-        let failed = FailedActivation { revision: deployment.revision, sha256: *sha256, at, error };
+        let failed = FailedActivation { revision: deployment.revision, content: *content, at, error };
         self.state.failed.insert(deployment.name.clone(), failed);
     }
 
@@ -334,11 +438,31 @@ impl<'a> Pass<'a> {
         let deployment = &order.deployment;
         let applied = Applied {
             revision: deployment.revision,
-            sha256: order.sha256,
+            content: order.content,
             nar_id: deployment.specification.template.nar_id.clone(),
             since: SystemTime::now().into(),
         };
         self.state.failed.remove(&deployment.name);
         self.state.applied.insert(deployment.name.clone(), applied);
     }
+}
+
+/// The files of a commit that holds the layout of a branch and nothing else. That comes first of all: whoever reads what the
+/// index names must not be led elsewhere by what stands beside it.
+fn read(repository: &Repository, tip: CommitId) -> Result<Snapshot, Refusal> {
+    repository.check_layout(tip).map_err(BranchError::from)?;
+    Ok(repository.snapshot(tip).map_err(BranchError::from)?)
+}
+
+/// The newer of what the configuration says and what was kept.
+fn newest(configured: Anchor, kept: Option<TrustedRoot>, directory: &std::path::Path) -> Result<Anchor, PassError> {
+    let Some(kept) = kept else { return Ok(configured) };
+    if kept.fleet() != configured.fleet() {
+        let (kept, configured) = (kept.fleet(), configured.fleet());
+        return Err(PassError::OtherFleet { directory: directory.to_owned(), kept, configured });
+    }
+    Ok(match configured {
+        Anchor::Root(root) if root.root().version > kept.root().version => Anchor::Root(root),
+        Anchor::Root(_) | Anchor::Digest(_) => Anchor::Root(Box::new(kept)),
+    })
 }

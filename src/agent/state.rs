@@ -8,11 +8,13 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use super::freshness::Clocks;
 use super::mirrors::MirrorReport;
 use super::verify::Trusted;
 use crate::model::json::{self, JsonError};
 use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp};
 use crate::repository::CommitId;
+use crate::trust::{Anchor, AnchorError, AnchorPlace, TrustedRoot};
 
 /// The most bytes that are read of the state: 16 MiB.
 const LARGEST: u64 = 16 << 20;
@@ -50,8 +52,8 @@ pub struct SettledAt {
 pub struct Applied {
     /// Its revision.
     pub revision: Revision,
-    /// The SHA-256 of its document.
-    pub sha256: Sha256Digest,
+    /// The digest of what its document says.
+    pub content: Sha256Digest,
     /// What runs.
     pub nar_id: StorePath,
     /// Since when.
@@ -64,8 +66,8 @@ pub struct Applied {
 pub struct FailedActivation {
     /// The revision.
     pub revision: Revision,
-    /// The SHA-256 of its document.
-    pub sha256: Sha256Digest,
+    /// The digest of what its document says.
+    pub content: Sha256Digest,
     /// When.
     pub at: Timestamp,
     /// How.
@@ -105,13 +107,22 @@ pub enum Step {
 /// How the last pass ended, for people and monitoring. Losing it loses nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase")]
 pub struct LastPass {
     /// When it ended.
     pub at: Timestamp,
+    /// What this machine's clocks said when it began.
+    pub clocks: Clocks,
+    /// What is wrong with the clock.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock_trouble: Option<String>,
     /// What it said, in one line.
     pub message: String,
     /// Whether it left anything undone or refused.
     pub ok: bool,
+    /// Since when what the branch shows is past its time; absent where it is not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stale_since: Option<Timestamp>,
     /// What became of each mirror, in the order of the configuration.
     #[serde(default)]
     pub mirrors: Vec<MirrorReport>,
@@ -190,6 +201,23 @@ impl StateDirectory {
     /// Replaces what is known, and returns once it is on the disk.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
         self.replace("state.json", &json::render(state), Durability::Synced)
+    }
+
+    /// The newest root that was believed; none where there was none yet.
+    pub fn root(&self) -> Result<Option<TrustedRoot>, AnchorError> {
+        let path = self.join("root.json");
+        if !path.exists() {
+            return Ok(None);
+        }
+        match Anchor::read(&AnchorPlace::File(path))? {
+            Anchor::Root(root) => Ok(Some(*root)),
+            Anchor::Digest(_) => Ok(None),
+        }
+    }
+
+    /// Replaces the newest root that was believed, and returns once it is on the disk.
+    pub fn save_root(&self, root: &TrustedRoot) -> Result<(), StateError> {
+        self.replace("root.json", root.file(), Durability::Synced)
     }
 
     /// How the last pass ended.

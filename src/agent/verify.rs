@@ -1,29 +1,34 @@
 //! What is checked before anything of a fetch is believed. Pure: files, memory and time go in.
 //!
-//! In this order: the index (signatures, expiry, version never lower than the last one seen, the same version never with
-//! other content); the agent's own document and the deployments it names (in the index by hash, signed, named as asked
-//! for, revision never lower than the last one seen, the same revision never with other content); their units (this
-//! machine's arch and type). The root chain has its place before the index.
+//! In this order, once the roots have led to the newest: its expiry; the index (signatures, fleet, branch, epoch, version
+//! never lower than the last one seen, the same version never with other content, expiry); the agent's own document and
+//! the deployments it names (in the index by hash, signed, named as asked for, revision never lower than the last one
+//! seen, the same revision never with other content); their units (this machine's arch and type).
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use super::freshness::{ClockTrouble, Clocks, Stale, Validity, judge};
 use crate::model::{
-    AgentSpecification, Deployment, DeploymentSpecification, Document, DocumentPath, IndexVersion, Name, Revision,
-    Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
+    AgentSpecification, BranchName, Deployment, DeploymentSpecification, Document, DocumentPath, Epoch, Index,
+    IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
 };
-use crate::repository::{Branch, BranchError, Files, VerifiedIndex};
-use crate::trust::{Authority, ListedError, Verified};
+use crate::repository::{Branch, BranchError, Files, RootsError, VerifiedIndex};
+use crate::trust::{ListedError, TrustedRoot, Verified};
 
 /// An index that was believed once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeenIndex {
+    /// The epoch of the root that it was signed under.
+    pub epoch: Epoch,
     /// Its version.
     pub version: IndexVersion,
     /// The SHA-256 of its file.
     pub sha256: Sha256Digest,
+    /// When it was signed.
+    pub issued: Timestamp,
     /// When it stops being believed to be the newest.
     pub expires: Timestamp,
 }
@@ -34,8 +39,8 @@ pub struct SeenIndex {
 pub struct SeenDocument {
     /// Its revision.
     pub revision: Revision,
-    /// The SHA-256 of its file.
-    pub sha256: Sha256Digest,
+    /// The digest of what it says, whoever signed it.
+    pub content: Sha256Digest,
 }
 
 /// What is remembered as trusted.
@@ -57,8 +62,10 @@ pub(super) struct Asker<'a> {
     pub(super) wanted: Option<&'a [Name]>,
     /// What this machine is.
     pub(super) system: &'a System,
-    /// Whose signatures count.
-    pub(super) authority: &'a Authority,
+    /// The branch that was asked for.
+    pub(super) branch: &'a BranchName,
+    /// The newest root, whose roles say whose signatures count.
+    pub(super) root: &'a TrustedRoot,
 }
 
 /// A deployment that this unit is to run, with everything about it verified.
@@ -66,8 +73,8 @@ pub(super) struct Asker<'a> {
 pub struct Order {
     /// The deployment.
     pub deployment: Verified<Deployment>,
-    /// The SHA-256 of its file.
-    pub sha256: Sha256Digest,
+    /// The digest of what it says, whoever signed it.
+    pub content: Sha256Digest,
     /// The unit it is for.
     pub unit: Verified<Unit>,
 }
@@ -81,27 +88,22 @@ pub struct Verdict {
     pub orders: Vec<Order>,
     /// Deployments of the agent that were withdrawn, or the agent itself. What runs goes on running.
     pub withdrawn: Vec<Name>,
+    /// What is wrong with this machine's clock.
+    pub clock: Option<ClockTrouble>,
 }
 
 /// Why a branch is not believed. The agent keeps what it runs.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
+    /// The branch leads to no root that is believed.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
     /// The index, or a document.
     #[error(transparent)]
     Branch(#[from] BranchError),
-    /// The index is past its time.
-    #[error(
-        "the index (version {version}) expired at {expires}, and by this machine's clock it is {now}: nobody can tell \
-         whether it still is the newest; see whether claveld runs, whether the mirror is up to date, and the clock"
-    )]
-    Expired {
-        /// Its version.
-        version: IndexVersion,
-        /// When it expired.
-        expires: Timestamp,
-        /// What this machine's clock says.
-        now: Timestamp,
-    },
+    /// The root or the index is past its time.
+    #[error("{0}")]
+    Stale(Box<Stale>),
     /// The index is older than one that was believed before.
     #[error("the index went back from version {seen} to {found}: somebody shows an old branch")]
     IndexRollback {
@@ -139,9 +141,9 @@ pub enum Refusal {
         path: DocumentPath,
         /// The revision.
         revision: Revision,
-        /// The SHA-256 of the one that was believed.
+        /// The digest of the one that was believed.
         seen: Sha256Digest,
-        /// The SHA-256 of the other.
+        /// The digest of the other.
         found: Sha256Digest,
     },
     /// The configuration wants what the agent may not have.
@@ -202,25 +204,55 @@ fn listed(names: &[Name]) -> String {
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }
 
-/// Checks a branch for `asker`, who remembers `trusted`, at `now`.
+/// When it is.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Time<'a> {
+    /// What the clocks say.
+    pub(super) clocks: &'a Clocks,
+    /// What they said at the last pass.
+    pub(super) before: Option<&'a Clocks>,
+}
+
+impl Time<'_> {
+    fn judge(self, validity: &Validity) -> Result<Option<ClockTrouble>, Refusal> {
+        judge(validity, self.clocks, self.before).map_err(Refusal::Stale)
+    }
+
+    /// Whether the root may still be believed.
+    pub(super) fn check_root(self, root: &TrustedRoot) -> Result<(), Refusal> {
+        let (version, expires) = (root.root().version, root.root().expires);
+        self.judge(&Validity { what: format!("the root (version {version})"), issued: None, expires }).map(drop)
+    }
+
+    /// Whether the index may still be believed to be the newest; what is wrong with the clock, where it may.
+    pub(super) fn check_index(self, index: &SeenIndex) -> Result<Option<ClockTrouble>, Refusal> {
+        let SeenIndex { version, issued, expires, .. } = *index;
+        self.judge(&Validity { what: format!("the index (version {version})"), issued: Some(issued), expires })
+    }
+}
+
+/// Checks a branch for `asker`, who remembers `trusted`, at that time.
 pub(super) fn verify<F: Files>(
     files: &F,
     asker: &Asker<'_>,
     trusted: &Trusted,
-    now: Timestamp,
+    time: Time<'_>,
 ) -> Result<Verdict, Refusal> {
-    let branch = Branch::new(files, asker.authority);
+    time.check_root(asker.root)?;
+    let branch = Branch::new(files, asker.root, asker.branch);
     let index = branch.index()?;
-    check_index(&index, trusted.index.as_ref(), now)?;
-    let mut check = Check { branch, index, trusted, documents: BTreeMap::new() };
+    let seen = of_this_epoch(trusted, asker.root.root().epoch);
+    never_back(&index, seen.index.as_ref())?;
+    let clock = time.check_index(&index.seen())?;
+    let mut check = Check { branch, index, trusted: &seen, documents: BTreeMap::new() };
     let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(asker.agent)? else {
         let withdrawn = vec![asker.agent.clone()];
-        return Ok(Verdict { trusted: check.remembered(), orders: Vec::new(), withdrawn });
+        return Ok(Verdict { trusted: check.remembered(), orders: Vec::new(), withdrawn, clock });
     };
     let wanted = chosen(asker, &agent.specification)?;
     let (mut orders, mut withdrawn) = (Vec::<Order>::new(), Vec::new());
     for name in wanted {
-        let Some((deployment, sha256)) = check.unless_withdrawn::<DeploymentSpecification>(&name)? else {
+        let Some((deployment, content)) = check.unless_withdrawn::<DeploymentSpecification>(&name)? else {
             withdrawn.push(name);
             continue;
         };
@@ -238,12 +270,21 @@ pub(super) fn verify<F: Files>(
             let first = other.deployment.name.clone();
             return Err(Refusal::SharedUnit { unit: unit.name.clone(), first, second: name });
         }
-        orders.push(Order { deployment, sha256, unit });
+        orders.push(Order { deployment, content, unit });
     }
-    Ok(Verdict { trusted: check.remembered(), orders, withdrawn })
+    Ok(Verdict { trusted: check.remembered(), orders, withdrawn, clock })
 }
 
-fn check_index(found: &VerifiedIndex, seen: Option<&SeenIndex>, now: Timestamp) -> Result<(), Refusal> {
+/// What was seen in the root's epoch. A later one begins to count anew: that is how a fleet comes back whose numbers a
+/// thief drove to their end.
+fn of_this_epoch(trusted: &Trusted, epoch: Epoch) -> Trusted {
+    match &trusted.index {
+        Some(seen) if seen.epoch < epoch => Trusted::default(),
+        _ => trusted.clone(),
+    }
+}
+
+fn never_back(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> Result<(), Refusal> {
     let version = found.index.version;
     if let Some(seen) = seen {
         if version < seen.version {
@@ -253,12 +294,14 @@ fn check_index(found: &VerifiedIndex, seen: Option<&SeenIndex>, now: Timestamp) 
             return Err(Refusal::IndexFork { version, seen: seen.sha256, found: found.digest });
         }
     }
-    check_expiry(version, found.index.expires, now)
+    Ok(())
 }
 
-/// Whether an index may still be believed to be the newest.
-pub(super) fn check_expiry(version: IndexVersion, expires: Timestamp, now: Timestamp) -> Result<(), Refusal> {
-    if now < expires { Ok(()) } else { Err(Refusal::Expired { version, expires, now }) }
+impl VerifiedIndex {
+    fn seen(&self) -> SeenIndex {
+        let Index { epoch, version, issued, expires, .. } = *self.index;
+        SeenIndex { epoch, version, sha256: self.digest, issued, expires }
+    }
 }
 
 fn chosen(asker: &Asker<'_>, agent: &AgentSpecification) -> Result<Vec<Name>, Refusal> {
@@ -274,7 +317,7 @@ fn chosen(asker: &Asker<'_>, agent: &AgentSpecification) -> Result<Vec<Name>, Re
     }
 }
 
-/// A document that passed, and the SHA-256 of its file.
+/// A document that passed, and the digest of what it says.
 type Checked<S> = (Verified<Document<S>>, Sha256Digest);
 
 struct Check<'a, F> {
@@ -288,12 +331,11 @@ impl<F: Files> Check<'_, F> {
     fn document<S: Specification>(&mut self, name: &Name) -> Result<Checked<S>, Refusal> {
         let document = self.branch.document::<S>(&self.index, name)?;
         let path = DocumentPath::new(S::FOLDER, name.clone());
-        let listed = self.index.index.documents.get(&path);
-        let sha256 = listed.ok_or_else(|| BranchError::from(ListedError::NotListed { path: path.clone() }))?.sha256;
-        let found = SeenDocument { revision: document.revision, sha256 };
+        let content = document.content();
+        let found = SeenDocument { revision: document.revision, content };
         self.never_back(&path, found)?;
         self.documents.insert(path, found);
-        Ok((document, sha256))
+        Ok((document, content))
     }
 
     fn never_back(&self, path: &DocumentPath, found: SeenDocument) -> Result<(), Refusal> {
@@ -302,9 +344,9 @@ impl<F: Files> Check<'_, F> {
         if found.revision < seen.revision {
             return Err(Refusal::Rollback { path: path(), seen: seen.revision, found: found.revision });
         }
-        if found.revision == seen.revision && found.sha256 != seen.sha256 {
-            let SeenDocument { revision, sha256: found } = found;
-            return Err(Refusal::Fork { path: path(), revision, seen: seen.sha256, found });
+        if found.revision == seen.revision && found.content != seen.content {
+            let SeenDocument { revision, content: found } = found;
+            return Err(Refusal::Fork { path: path(), revision, seen: seen.content, found });
         }
         Ok(())
     }
@@ -320,8 +362,7 @@ impl<F: Files> Check<'_, F> {
 
     /// What was seen before, with what is seen now over it.
     fn remembered(self) -> Trusted {
-        let VerifiedIndex { index, digest } = self.index;
-        let seen = SeenIndex { version: index.version, sha256: digest, expires: index.expires };
+        let seen = self.index.seen();
         let mut documents = self.trusted.documents.clone();
         documents.extend(self.documents);
         Trusted { index: Some(seen), documents }

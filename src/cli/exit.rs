@@ -8,9 +8,9 @@ use super::output;
 use crate::agent::{Failure, PassError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
-use crate::publish::{GateError, HookError, PublishError};
-use crate::repository::{BranchError, FetchError, OpenError, PreviewError, Remedy};
-use crate::trust::SecretKeyError;
+use crate::publish::{GateError, HookError, PublishError, StandingError};
+use crate::repository::{BranchError, FetchError, OpenError, PreviewError, Remedy, RootsError, WriteError};
+use crate::trust::{AnchorError, SecretKeyError};
 
 /// Why a command did not do all it was asked: an exit code, and what to say.
 #[derive(Debug)]
@@ -87,6 +87,25 @@ impl From<SecretKeyError> for Exit {
     }
 }
 
+impl From<AnchorError> for Exit {
+    fn from(error: AnchorError) -> Self {
+        Self::new(Code::Configuration, error)
+    }
+}
+
+impl From<RootsError> for Exit {
+    fn from(error: RootsError) -> Self {
+        let code = if matches!(error, RootsError::Read(_)) { Code::Repository } else { Code::Refused };
+        Self::new(code, error)
+    }
+}
+
+impl From<WriteError> for Exit {
+    fn from(error: WriteError) -> Self {
+        Self::new(Code::Repository, error)
+    }
+}
+
 impl From<EvaluateError> for Exit {
     fn from(error: EvaluateError) -> Self {
         Self::new(Code::Incomplete, error)
@@ -119,9 +138,12 @@ impl From<OpenError> for Exit {
 impl From<BranchError> for Exit {
     fn from(error: BranchError) -> Self {
         let code = match &error {
-            BranchError::NotClavels | BranchError::Index(_) | BranchError::Document(_) | BranchError::Layout(_) => {
-                Code::Refused
-            }
+            BranchError::NotClavels
+            | BranchError::Index(_)
+            | BranchError::OtherBranch { .. }
+            | BranchError::OtherEpoch { .. }
+            | BranchError::Document(_)
+            | BranchError::Layout(_) => Code::Refused,
             BranchError::Read(_) => Code::Repository,
         };
         Self::new(code, error)
@@ -140,13 +162,15 @@ impl From<FetchError> for Exit {
 impl From<PublishError> for Exit {
     fn from(error: PublishError) -> Self {
         let code = match &error {
-            PublishError::SecretKey(_) | PublishError::Authority(_) => Code::Configuration,
-            PublishError::Branch { source: BranchError::Read(_), .. }
-            | PublishError::Open(_)
-            | PublishError::Git(_)
-            | PublishError::Commit(_)
-            | PublishError::Fetch(_)
-            | PublishError::Push(_)
+            PublishError::SecretKey(_)
+            | PublishError::Anchor(_)
+            | PublishError::NoPublisher { .. }
+            | PublishError::Branch { source: StandingError::NoRoot, .. } => Code::Configuration,
+            PublishError::Branch {
+                source: StandingError::Branch(BranchError::Read(_)) | StandingError::Roots(RootsError::Read(_)),
+                ..
+            }
+            | PublishError::Write(_)
             | PublishError::Raced { .. } => Code::Repository,
             PublishError::Branch { .. } => Code::Refused,
             PublishError::Plan(_) | PublishError::Index(_) => Code::Incomplete,
@@ -161,6 +185,7 @@ impl From<PassError> for Exit {
             PassError::State(_) | PassError::System(_) => Code::Machine,
             PassError::Branch(none) if none.any_refused() => Code::Refused,
             PassError::Branch(_) => Code::Repository,
+            PassError::Anchor(_) | PassError::OtherFleet { .. } => Code::Configuration,
         };
         Self::new(code, error)
     }

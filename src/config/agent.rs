@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Span, Written};
-use crate::model::{Invalid, List, Name, PublicKey};
-use crate::repository::{BranchName, RemoteUrl};
-use crate::trust::Authority;
+use super::{Anchor, ConfigError, Span, Written};
+use crate::model::{BranchName, Invalid, List, Name};
+use crate::repository::RemoteUrl;
+use crate::trust::AnchorPlace;
 
 /// What an agent is to do.
 #[derive(Debug)]
@@ -22,8 +22,8 @@ pub struct AgentConfig {
     pub mirrors: Vec<RemoteUrl>,
     /// The branch.
     pub branch: BranchName,
-    /// Whose signatures count.
-    pub authority: Authority,
+    /// Whom to believe from the start: a root, or the digest of the fleet's first.
+    pub root: AnchorPlace,
     /// The Deployments to take of those that the agent may ask for; all of them where none is named.
     pub deployments: Option<List<Name, 1024>>,
     /// What to do with each unit, by its name.
@@ -102,7 +102,7 @@ struct File {
     #[serde(default)]
     mirrors: List<RemoteUrl, 15>,
     branch: Option<BranchName>,
-    trusted_public_keys: List<PublicKey, 64>,
+    root: Anchor,
     deployments: Option<List<Name, 1024>>,
     state_directory: Option<PathBuf>,
     interval: Option<Span>,
@@ -159,8 +159,6 @@ impl Written for File {
 
     fn settle(self, directory: &Path) -> Result<AgentConfig, (&'static str, String)> {
         const HOUR: Duration = Duration::from_hours(1);
-        let authority =
-            Authority::any_of(&self.trusted_public_keys).map_err(|error| ("trusted-public-keys", error.to_string()))?;
         let mut units = BTreeMap::new();
         for (name, unit) in self.units {
             if unit.command.as_ref().is_some_and(Vec::is_empty) {
@@ -173,7 +171,7 @@ impl Written for File {
             name: self.name,
             mirrors: all_mirrors(self.repository, &self.mirrors)?,
             branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,
-            authority,
+            root: self.root.0.below(directory),
             deployments: self.deployments,
             units,
             state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/clavel-agent".into())),
@@ -204,8 +202,6 @@ fn all_mirrors(repository: RemoteUrl, mirrors: &[RemoteUrl]) -> Result<Vec<Remot
 mod tests {
     use super::*;
 
-    const KEY: &str = "claveld-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
-
     fn read(text: &str) -> Result<AgentConfig, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("clavel-agent.toml");
@@ -215,11 +211,16 @@ mod tests {
 
     #[test]
     fn a_small_file_is_enough() {
-        let small = format!("name = \"web-1\"\nrepository = \"/srv/fleet.git\"\ntrusted-public-keys = [\"{KEY}\"]\n");
-        assert_eq!(read(&small).unwrap().interval, Duration::from_mins(1));
+        let small = "name = \"web-1\"\nrepository = \"/srv/fleet.git\"\nroot = \"root.json\"\n";
+        let config = read(small).unwrap();
+        assert_eq!(config.interval, Duration::from_mins(1));
+        assert!(matches!(config.root, AnchorPlace::File(path) if path.is_absolute()));
+        let digest = "0123456789abcdef".repeat(4);
+        let by_digest = read(&small.replace("root.json", &digest)).unwrap();
+        assert_eq!(by_digest.root, AnchorPlace::Digest(digest.parse().unwrap()));
         for (from, to, expected) in [
-            (KEY, "", "is not a public key"),
-            (&format!("\"{KEY}\""), "", "no public key is trusted"),
+            ("root = ", "rot = ", "unknown field `rot`"),
+            ("root.json", "", "`root`"),
             ("name", "nmae", "unknown field `nmae`"),
             ("\"web-1\"", "\"../x\"", "is not a name"),
             ("name", "interval = \"0s\"\nname", "longer than nothing"),
@@ -230,7 +231,7 @@ mod tests {
         }
         let mirrors = |list: &str| read(&format!("{small}mirrors = [{list}]\n"));
         let shown = |config: AgentConfig| config.mirrors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(shown(read(&small).unwrap()), ["/srv/fleet.git"]);
+        assert_eq!(shown(read(small).unwrap()), ["/srv/fleet.git"]);
         let both = mirrors("\"https://me:pw@b.example/fleet.git\"").unwrap();
         assert_eq!(shown(both), ["/srv/fleet.git", "https://***@b.example/fleet.git"]);
         let error = mirrors("\"/srv/fleet.git\"").unwrap_err().to_string();
@@ -254,7 +255,7 @@ mod tests {
             "repository",
             "mirrors",
             "branch",
-            "trusted-public-keys",
+            "root",
             "deployments",
             "state-directory",
             "interval",

@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{ConfigError, Size, Span, Written};
-use crate::model::{FlakeReference, List, Pattern, PublicKey, Source, Substituter};
-use crate::repository::{BranchName, RemoteUrl};
+use super::{Anchor, ConfigError, Size, Span, Written};
+use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, Source, Substituter};
+use crate::repository::RemoteUrl;
+use crate::trust::AnchorPlace;
 
 const MINUTE: Duration = Duration::from_mins(1);
 /// The least memory that evaluations may be given, in bytes.
@@ -50,6 +51,8 @@ pub struct PublishConfig {
     pub repository: RemoteUrl,
     /// The branch.
     pub branch: BranchName,
+    /// Whom to believe from the start: a root, or the digest of the fleet's first.
+    pub root: AnchorPlace,
     /// The file with the key that signs.
     pub secret_key_file: PathBuf,
     /// How long an index is to be believed.
@@ -89,6 +92,7 @@ struct File {
 struct PublishTable {
     repository: RemoteUrl,
     branch: Option<BranchName>,
+    root: Anchor,
     secret_key_file: PathBuf,
     expires_after: Option<Span>,
     ssh_command: Option<String>,
@@ -170,6 +174,7 @@ impl Written for File {
             publish: PublishConfig {
                 repository: self.publish.repository,
                 branch: self.publish.branch.map_or_else(default_branch, Ok)?,
+                root: self.publish.root.0.below(directory),
                 secret_key_file: directory.join(self.publish.secret_key_file),
                 validity,
                 state_directory,
@@ -199,6 +204,7 @@ mod tests {
     const SMALL: &str = r#"
         [publish]
         repository = "/srv/git/fleet.git"
+        root = "root.json"
         secret-key-file = "claveld.secret"
         [[source]]
         flake = "git+file:///srv/git/fleet.git?ref=main"
@@ -225,7 +231,7 @@ mod tests {
             ("[publish]", "[publish]\nbranhc = \"x\"", "line 3"),
             ("[publish]", "[publish]\nbranhc = \"x\"", "unknown field `branhc`"),
             ("secret-key-file", "#", "missing field `secret-key-file`"),
-            ("/srv/git/fleet.git\"\n        secret", "--upload-pack=x\"\n        secret", "--upload-pack=x"),
+            ("/srv/git/fleet.git\"\n        root", "--upload-pack=x\"\n        root", "--upload-pack=x"),
             ("[[source]]", "[evaluate]\ntimeout = \"soon\"\n[[source]]", "a length of time"),
             ("[[source]]", "[evaluate]\nmemory = \"1 KiB\"\n[[source]]", "evaluate.memory"),
             ("[[source]]", "[evaluate]\nmemory = \"lots\"\n[[source]]", "write it like 512 MiB or 4 GiB"),
@@ -251,6 +257,7 @@ mod tests {
             "state-directory",
             "repository",
             "branch",
+            "root",
             "secret-key-file",
             "expires-after",
             "ssh-command",

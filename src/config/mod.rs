@@ -18,6 +18,7 @@ pub use agent::{AgentConfig, UnitConfig, UserName};
 pub use claveld::{ClaveldConfig, EvaluateConfig, Moment, PublishConfig};
 
 use crate::model::Invalid;
+use crate::trust::AnchorPlace;
 
 /// The most bytes that are read of a configuration: 1 MiB.
 const LARGEST: u64 = 1 << 20;
@@ -95,6 +96,22 @@ impl fmt::Display for Span {
 impl<'de> Deserialize<'de> for Span {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Whom to believe from the start, as people write it: a file, or 64 hexadecimal digits.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Anchor(AnchorPlace);
+
+impl<'de> Deserialize<'de> for Anchor {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        if text.is_empty() {
+            let why = "`root` has to be a file with a root, or the digest of the fleet's first one";
+            return Err(serde::de::Error::custom(why));
+        }
+        let Ok(place) = text.parse();
+        Ok(Self(place))
     }
 }
 

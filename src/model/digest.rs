@@ -53,6 +53,40 @@ impl FromStr for Sha256Digest {
 
 as_text!(Sha256Digest, pattern: "^[0-9a-f]{64}$", about: "The SHA-256 of a file's bytes");
 
+/// Which fleet a document is of: the SHA-256 of the canonical form of what the fleet's first root says.
+///
+/// Its signatures are no part of it, so that a fleet has its identity before all of its keys have signed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FleetId(Sha256Digest);
+
+impl FleetId {
+    /// The fleet whose first root has this digest.
+    pub fn of(first_root: Sha256Digest) -> Self {
+        Self(first_root)
+    }
+
+    /// Its first 12 digits, for people.
+    pub fn short(&self) -> String {
+        self.0.short()
+    }
+}
+
+impl fmt::Display for FleetId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl FromStr for FleetId {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let bad = |error: Invalid| Invalid { what: "the digest of a fleet's first root", ..error };
+        text.parse().map(Self).map_err(bad)
+    }
+}
+
+as_text!(FleetId, pattern: "^[0-9a-f]{64}$", about: "Which fleet it is of: the digest of its first root");
+
 /// The hash of a Nix archive in the SRI form that Nix prints: `sha256-` and the base64 of 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NarHash([u8; 32]);

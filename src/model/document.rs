@@ -10,7 +10,7 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{Folder, List, Metadata, Name, PublicKey, Revision, StorePath, Substituter, System};
+use super::{FleetId, Folder, List, Metadata, Name, PublicKey, Revision, StorePath, Substituter, System};
 
 /// Something that is signed: a document, or the index.
 pub trait Payload: Serialize + DeserializeOwned {
@@ -20,6 +20,9 @@ pub trait Payload: Serialize + DeserializeOwned {
     const PAYLOAD_TYPE: &'static str;
     /// The most bytes its file on the branch may have.
     const LARGEST: u64;
+
+    /// The fleet that it is of; none in a fleet's first root, which makes one.
+    fn fleet(&self) -> Option<FleetId>;
 }
 
 /// What a document specifies, by kind.
@@ -90,6 +93,8 @@ pub enum Schema {
 #[serde(bound = "S: Specification", deny_unknown_fields)]
 #[schemars(bound = "S: Specification")]
 pub struct Document<S: Specification> {
+    /// Which fleet it is of.
+    pub fleet: FleetId,
     /// What kind of document it is.
     pub kind: Kind<Self>,
     /// Where it came from, and what its flake says about it.
@@ -113,6 +118,10 @@ impl<S: Specification> Payload for Document<S> {
     const KIND: &'static str = S::KIND;
     const PAYLOAD_TYPE: &'static str = S::PAYLOAD_TYPE;
     const LARGEST: u64 = 256 << 10;
+
+    fn fleet(&self) -> Option<FleetId> {
+        Some(self.fleet)
+    }
 }
 
 /// A document that was evaluated and has no revision yet.
@@ -138,10 +147,10 @@ impl<S: Specification> Draft<S> {
         Self { kind: Kind::THIS, metadata, name, schema: Schema::V1, specification }
     }
 
-    /// The document it becomes at `revision`.
-    pub fn at(self, revision: Revision) -> Document<S> {
+    /// The document it becomes at `revision` in `fleet`.
+    pub fn at(self, revision: Revision, fleet: FleetId) -> Document<S> {
         let Self { kind, metadata, name, schema, specification } = self;
-        Document { kind, metadata, name, revision, schema, specification }
+        Document { fleet, kind, metadata, name, revision, schema, specification }
     }
 }
 

@@ -7,7 +7,10 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::text::as_text;
-use super::{IndexVersion, Invalid, Kind, Map, Name, Payload, Revision, Schema, Sha256Digest, Timestamp};
+use super::{
+    BranchName, Epoch, FleetId, IndexVersion, Invalid, Kind, Map, MetadataValue, Name, Payload, Revision, Schema,
+    Sha256Digest, Timestamp,
+};
 
 /// The most documents one branch holds: three for each of ten thousand units, and room.
 const MOST: usize = 100_000;
@@ -111,10 +114,18 @@ as_text!(
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Index {
+    /// The branch that it is of.
+    pub branch: BranchName,
     /// Every document of the branch.
     pub documents: Map<DocumentPath, IndexEntry, MOST>,
+    /// The epoch of the root that it was signed under.
+    pub epoch: Epoch,
     /// From when on it must not be believed to be the newest.
     pub expires: Timestamp,
+    /// Which fleet it is of.
+    pub fleet: FleetId,
+    /// Deployments that stay at their revision until somebody releases them.
+    pub held: Map<Name, Held, MOST>,
     /// When it was signed.
     pub issued: Timestamp,
     /// What it is: an Index.
@@ -126,7 +137,7 @@ pub struct Index {
     pub schema: Schema,
     /// Documents that were here once and are withdrawn. What is neither here nor above was never on the branch.
     pub tombstones: Map<DocumentPath, Tombstone, MOST>,
-    /// Counts up by one with every publication.
+    /// Counts up by one with every publication of an epoch.
     pub version: IndexVersion,
 }
 
@@ -135,6 +146,10 @@ impl Payload for Index {
     const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.index.v1+json";
     /// Three entries for each of ten thousand units are 6 MiB.
     const LARGEST: u64 = 64 << 20;
+
+    fn fleet(&self) -> Option<FleetId> {
+        Some(self.fleet)
+    }
 }
 
 /// What the index says about a document.
@@ -147,6 +162,18 @@ pub struct IndexEntry {
     pub revision: Revision,
     /// The SHA-256 of its file.
     pub sha256: Sha256Digest,
+}
+
+/// What the index says about a deployment that somebody froze.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Held {
+    /// The revision it stays at.
+    pub revision: Revision,
+    /// Since when.
+    pub since: Timestamp,
+    /// Why, in the words of whoever did it.
+    pub why: MetadataValue,
 }
 
 /// What the index says about a document that was withdrawn.

@@ -82,7 +82,7 @@ mod tests {
     use super::super::{Deployment, Invalid};
     use super::*;
 
-    const GOOD: &str = r#"{"kind":"Deployment","metadata":{},"name":"web-1","revision":1,"schema":"clavel/v1",
+    const GOOD: &str = r#"{"fleet":"0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef","kind":"Deployment","metadata":{},"name":"web-1","revision":1,"schema":"clavel/v1",
         "specification":{"template":{"metadata":{},"narId":"/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x",
         "substituters":[],"substituters-public-keys":[]},"unit":"web-1"}}"#;
 

@@ -3,6 +3,7 @@
 //!
 //! No I/O, no cryptography, and nothing of Clavel's other rooms belongs here.
 
+mod branch;
 mod digest;
 mod document;
 mod index;
@@ -16,25 +17,28 @@ mod nix;
 mod number;
 mod pattern;
 mod provenance;
+mod root;
 mod source;
 mod text;
 mod timestamp;
 
-pub use digest::{NarHash, Sha256Digest};
+pub use branch::BranchName;
+pub use digest::{FleetId, NarHash, Sha256Digest};
 pub use document::{
     Agent, AgentSpecification, Deployment, DeploymentSpecification, Document, Draft, Kind, NarTemplateSpecification,
     Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
 };
-pub use index::{DocumentPath, Folder, Index, IndexEntry, Tombstone};
+pub use index::{DocumentPath, Folder, Held, Index, IndexEntry, Tombstone};
 pub use key::{KeyId, PublicKey};
 pub use list::List;
 pub use map::Map;
 pub use metadata::{Metadata, MetadataKey, MetadataValue};
 pub use name::Name;
 pub use nix::{Attribute, FlakeReference, SourceRevision, StorePath, Substituter, System};
-pub use number::{IndexVersion, Revision};
+pub use number::{Epoch, IndexVersion, Revision, RootVersion};
 pub use pattern::Pattern;
 pub use provenance::{Provenance, ProvenanceError};
+pub use root::{ApprovalPolicy, MOST_KEYS, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};
 pub use text::Invalid;
 pub use timestamp::Timestamp;

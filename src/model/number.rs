@@ -84,6 +84,16 @@ counter! {
     IndexVersion, "an index version"
 }
 
+counter! {
+    /// The version of the root, counted from 1.
+    RootVersion, "a root version"
+}
+
+counter! {
+    /// How often a root has ended everything that was signed before, counted from 1.
+    Epoch, "an epoch"
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

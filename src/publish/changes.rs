@@ -23,7 +23,7 @@ pub struct Change {
     pub from: Option<Revision>,
     /// The revision it gets; none for one that is withdrawn.
     pub to: Option<Revision>,
-    /// What the document was altered to by somebody without the key, where that was found and mended.
+    /// Whether what was there was not believed: somebody altered it, or its signer publishes no more.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub mended: bool,
     /// What changes inside the system; none where there was none before, or it is the same.
@@ -39,7 +39,7 @@ impl fmt::Display for Change {
             (Some(from), None) => write!(f, "withdrawn after revision {from}")?,
             (None, None) => write!(f, "nothing")?,
         }
-        if self.mended { write!(f, " (it had been altered on the branch)") } else { Ok(()) }
+        if self.mended { write!(f, " (what was there was not to be believed)") } else { Ok(()) }
     }
 }
 

@@ -2,31 +2,29 @@
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use std::time::{Duration, SystemTime};
+use std::time::SystemTime;
 
 use super::caches::Caches;
 use super::changes::{Report, commit_message};
 use super::inside::Inside;
-use super::plan::{BranchState, Evaluated, Existing, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
+use super::plan::{BranchState, Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::readme::readme;
 use super::ready::{Answers, Held, Unready};
+use super::standing::{Standing, StandingError};
 use crate::config::{Moment, PublishConfig};
 use crate::model::{
-    Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Kind, Map, Name, Schema, Specification,
-    Timestamp,
+    Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, KeyId, Kind, Map, Name, RootVersion, Schema,
+    Specification, Timestamp,
 };
 use crate::nix::Nix;
 use crate::repository::{
-    Branch, BranchError, Change, CommitError, CommitId, Depth, FetchError, FetchRequest, Fetched, Files, GitError,
-    INDEX_PATH, Identity, NewCommit, OpenError, Push, PushError, README_PATH, Repository, Snapshot,
+    BranchWriter, Change, CommitId, INDEX_PATH, Identity, NewCommit, README_PATH, ROOT_PATH, Repository, WriteError,
+    Written, root_path,
 };
-use crate::trust::{Authority, AuthorityError, ListedError, SecretKey, SecretKeyError, Signed, digest};
+use crate::trust::{Anchor, AnchorError, SecretKey, SecretKeyError, Signed, TrustedRoot, digest};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
-/// How long one push may take.
-const PUSH_DEADLINE: Duration = Duration::from_mins(5);
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -34,15 +32,28 @@ pub enum PublishError {
     /// There is no key to sign with.
     #[error(transparent)]
     SecretKey(#[from] SecretKeyError),
-    /// The key is no usable key.
+    /// The branch could not be written.
     #[error(transparent)]
-    Authority(#[from] AuthorityError),
-    /// The repository cannot be opened.
+    Write(#[from] WriteError),
+    /// The root that it begins with cannot be read.
     #[error(transparent)]
-    Open(#[from] OpenError),
-    /// Git failed on it.
-    #[error(transparent)]
-    Git(#[from] GitError),
+    Anchor(#[from] AnchorError),
+    /// The key is no publisher's.
+    #[error(
+        "will not publish to {repository}: `{key}` is not among the publishers of the root's version {version} ({}), so no \
+         agent would believe it; see `clavel root show`",
+        publishers.join(", ")
+    )]
+    NoPublisher {
+        /// The repository, without secrets.
+        repository: String,
+        /// The key.
+        key: KeyId,
+        /// The version of the newest root.
+        version: RootVersion,
+        /// Who publishes.
+        publishers: Vec<String>,
+    },
     /// The branch is not one that this key may go on with.
     #[error("will not publish to the branch `{branch}` of {repository}: {source}")]
     Branch {
@@ -51,7 +62,7 @@ pub enum PublishError {
         /// The branch.
         branch: String,
         /// Why.
-        source: BranchError,
+        source: StandingError,
     },
     /// There is nothing that may be written.
     #[error(transparent)]
@@ -59,15 +70,6 @@ pub enum PublishError {
     /// More documents than the index holds, or the like.
     #[error("cannot write the index: {0}")]
     Index(#[from] crate::model::Invalid),
-    /// The commit could not be made.
-    #[error(transparent)]
-    Commit(#[from] CommitError),
-    /// The branch could not be fetched from where it is published.
-    #[error(transparent)]
-    Fetch(#[from] FetchError),
-    /// The commit could not be pushed to where it is published.
-    #[error(transparent)]
-    Push(#[from] PushError),
     /// Others published all the time.
     #[error("others moved the branch `{branch}` of {repository} {TRIES} times in a row; try again")]
     Raced {
@@ -83,7 +85,9 @@ pub enum PublishError {
 pub struct Publisher<'a> {
     config: &'a PublishConfig,
     key: SecretKey,
-    authority: Authority,
+    anchor: Anchor,
+    /// Where the copy of a repository elsewhere is kept.
+    copy: PathBuf,
     /// Who asks the caches; nobody where nothing waits for them.
     caches: Option<Caches>,
 }
@@ -98,12 +102,13 @@ impl<'a> Publisher<'a> {
     /// Reads the key that `config` names.
     pub fn new(config: &'a PublishConfig) -> Result<Self, PublishError> {
         let key = SecretKey::read(&config.secret_key_file)?;
-        let authority = Authority::any_of(&[key.public()])?;
+        let anchor = Anchor::read(&config.root)?;
         let caches = match config.moment {
             Moment::Evaluated => None,
             Moment::InItsCache => Some(Caches::new()),
         };
-        Ok(Self { config, key, authority, caches })
+        let copy = config.state_directory.join("publish.git");
+        Ok(Self { config, key, anchor, copy, caches })
     }
 
     /// Brings the branch up to what was evaluated, and tells what changes by the derivations that `nix` has.
@@ -126,27 +131,22 @@ impl<'a> Publisher<'a> {
         answers: &mut Answers,
         inside: &mut Inside<'_>,
     ) -> Result<Attempt, PublishError> {
-        let here = self.config.repository.local_path();
-        let repository = match &here {
-            Some(path) => Repository::open(path)?,
-            None => self.working_copy()?,
-        };
-        let tip = repository.tip(&self.config.branch)?;
+        let writer = self.writer();
+        let (repository, tip) = writer.open()?;
         let now = SystemTime::now();
-        let snapshot = tip.map(|tip| repository.snapshot(tip)).transpose();
-        let snapshot = snapshot.map_err(|error| self.refused(error.into()))?;
-        let branch = snapshot.as_ref().map(|s| self.read(s)).transpose().map_err(|error| self.refused(error))?;
-        let branch = branch.unwrap_or_default();
+        let standing = self.standing(&repository, tip).map_err(|source| self.refused(source))?;
+        self.check_key(&standing.root)?;
+        let branch = &standing.branch;
         let validity = self.config.validity;
         let (mut plan, unready) = match &self.caches {
-            Some(caches) => caches.plan(&branch, evaluated, answers, now.into(), validity).await?,
-            None => (plan(&branch, evaluated, &Held::default(), now.into(), validity)?, Unready::default()),
+            Some(caches) => caches.plan(branch, evaluated, answers, now.into(), validity).await?,
+            None => (plan(branch, evaluated, &Held::default(), now.into(), validity)?, Unready::default()),
         };
         let IndexPlan::Write(version) = plan.index else {
             return Ok(Attempt::Done(report(plan, unready, None)));
         };
-        inside.add_to(&mut plan, &branch);
-        let changes = self.files(&plan, &branch, version, now.into())?;
+        inside.add_to(&mut plan, branch);
+        let changes = self.files(&plan, &standing, version, now.into())?;
         let message = commit_message(&plan.changes, version, &sources(evaluated));
         let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };
         let new = NewCommit {
@@ -157,51 +157,22 @@ impl<'a> Publisher<'a> {
             by: &by,
             at: now,
         };
-        let commit = match repository.commit(&new) {
-            Ok(commit) => commit,
-            Err(CommitError::TipMoved { .. }) => return Ok(Attempt::Raced),
-            Err(error) => return Err(error.into()),
-        };
-        if here.is_none() {
-            match self.push(&repository, commit).await {
-                Ok(()) => {}
-                Err(PushError::Moved { .. }) => return Ok(Attempt::Raced),
-                Err(error) => return Err(error.into()),
-            }
-        }
-        Ok(Attempt::Done(report(plan, unready, Some(commit))))
-    }
-
-    /// A copy of a repository elsewhere, whose branch is where it is there.
-    fn working_copy(&self) -> Result<Repository, PublishError> {
-        let path: PathBuf = self.config.state_directory.join("publish.git");
-        let repository = Repository::open_or_create_bare(&path)?;
-        let into = self.config.branch.full();
-        let request = FetchRequest {
-            url: &self.config.repository,
-            branch: &self.config.branch,
-            into: &into,
-            depth: Depth::Full,
-            ssh_command: self.config.ssh_command.as_deref(),
-            interrupt: &AtomicBool::new(false),
-        };
-        match repository.fetch(&request)? {
-            Fetched::Unchanged(_) | Fetched::Moved(_) | Fetched::BranchMissing => Ok(repository),
+        match writer.write(&repository, &new).await? {
+            Written::Raced => Ok(Attempt::Raced),
+            Written::Done(commit) => Ok(Attempt::Done(report(plan, unready, Some(commit)))),
         }
     }
 
-    async fn push(&self, repository: &Repository, commit: CommitId) -> Result<(), PushError> {
-        let push = Push {
+    fn writer(&self) -> BranchWriter<'_> {
+        BranchWriter {
             url: &self.config.repository,
             branch: &self.config.branch,
-            commit,
             ssh_command: self.config.ssh_command.as_deref(),
-            within: PUSH_DEADLINE,
-        };
-        push.run(repository).await
+            copy: &self.copy,
+        }
     }
 
-    fn refused(&self, source: BranchError) -> PublishError {
+    fn refused(&self, source: StandingError) -> PublishError {
         PublishError::Branch {
             repository: self.config.repository.to_string(),
             branch: self.config.branch.to_string(),
@@ -209,14 +180,22 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn read(&self, snapshot: &Snapshot) -> Result<BranchState, BranchError> {
-        let branch = Branch::new(snapshot, &self.authority);
-        let index = branch.index()?;
-        Ok(BranchState {
-            deployments: existing(&branch, &index)?,
-            units: existing(&branch, &index)?,
-            agents: existing(&branch, &index)?,
-            index: Some((index.index, index.digest)),
+    fn standing(&self, repository: &Repository, tip: Option<CommitId>) -> Result<Standing, StandingError> {
+        match tip {
+            None => Standing::nothing(&self.anchor),
+            Some(tip) => Standing::read(&repository.snapshot(tip)?, &self.anchor, &self.config.branch),
+        }
+    }
+
+    fn check_key(&self, root: &TrustedRoot) -> Result<(), PublishError> {
+        if root.publisher().suffices(&[self.key.public()]) {
+            return Ok(());
+        }
+        Err(PublishError::NoPublisher {
+            repository: self.config.repository.to_string(),
+            key: self.key.id().clone(),
+            version: root.root().version,
+            publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
         })
     }
 
@@ -224,17 +203,20 @@ impl<'a> Publisher<'a> {
     fn files(
         &self,
         plan: &Plan,
-        branch: &BranchState,
+        standing: &Standing,
         version: IndexVersion,
         now: Timestamp,
     ) -> Result<Vec<Change>, PublishError> {
+        let branch = &standing.branch;
         let mut written = Vec::new();
         written.extend(plan.deployments.iter().map(|document| self.sign(document)));
         written.extend(plan.units.iter().map(|document| self.sign(document)));
         written.extend(plan.agents.iter().map(|document| self.sign(document)));
-        let index = self.index(plan, branch, version, now, &written)?;
-        let mut changes: Vec<Change> =
-            written.into_iter().map(|file| Change::Put { path: file.path.to_string(), bytes: file.bytes }).collect();
+        let index = self.index(plan, standing, version, now, &written)?;
+        let mut changes = first_files(standing);
+        let relics = standing.relics.iter().filter(|path| !written.iter().any(|file| file.path.as_str() == **path));
+        changes.extend(relics.map(|path| Change::Remove { path: path.clone() }));
+        changes.extend(written.into_iter().map(|file| Change::Put { path: file.path.to_string(), bytes: file.bytes }));
         let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
         changes.extend(withdrawn.map(|change| Change::Remove { path: change.path.to_string() }));
         changes.push(Change::Put { path: INDEX_PATH.to_owned(), bytes: Signed::sign(index, &self.key).render() });
@@ -252,11 +234,12 @@ impl<'a> Publisher<'a> {
     fn index(
         &self,
         plan: &Plan,
-        branch: &BranchState,
+        standing: &Standing,
         version: IndexVersion,
         now: Timestamp,
         written: &[SignedFile],
     ) -> Result<Index, PublishError> {
+        let branch = &standing.branch;
         let (mut documents, mut tombstones) = (Map::default(), Map::default());
         // Looked up once for each of the branch's documents: a list would cost their product.
         let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
@@ -275,8 +258,12 @@ impl<'a> Publisher<'a> {
             tombstones.insert(change.path.clone(), stone)?;
         }
         Ok(Index {
+            branch: self.config.branch.clone(),
             documents,
+            epoch: standing.root.root().epoch,
             expires: now.plus(self.config.validity),
+            fleet: branch.fleet,
+            held: branch.index.as_ref().map(|(index, _)| index.held.clone()).unwrap_or_default(),
             issued: now,
             kind: Kind::THIS,
             previous: branch.index.as_ref().map(|(_, digest)| *digest),
@@ -294,26 +281,13 @@ struct SignedFile {
     bytes: Vec<u8>,
 }
 
-fn existing<S: Specification, F: Files>(
-    branch: &Branch<'_, F>,
-    index: &crate::repository::VerifiedIndex,
-) -> Result<Existing<S>, BranchError> {
-    let mut documents = Existing::new();
-    for name in index.names(S::FOLDER) {
-        let document = match branch.document::<S>(index, &name) {
-            Ok(document) => ExistingDocument::Intact(document),
-            // Somebody without the key wrote to the branch. What they altered is published anew.
-            Err(BranchError::Document(
-                ListedError::Altered { .. } | ListedError::Absent { .. } | ListedError::Signed { .. },
-            )) => match index.revision(&DocumentPath::new(S::FOLDER, name.clone())) {
-                Some(revision) => ExistingDocument::Altered(revision),
-                None => continue,
-            },
-            Err(error) => return Err(error),
-        };
-        documents.insert(name, document);
+/// The root, on a branch that begins with it.
+fn first_files(standing: &Standing) -> Vec<Change> {
+    if !standing.is_new {
+        return Vec::new();
     }
-    Ok(documents)
+    let paths = [ROOT_PATH.to_owned(), root_path(standing.root.root().version)];
+    paths.map(|path| Change::Put { path, bytes: standing.root.file().to_vec() }).into()
 }
 
 /// All deployments as they are after the plan, by name.

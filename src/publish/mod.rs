@@ -16,6 +16,7 @@ mod plan;
 mod readme;
 mod ready;
 mod round;
+mod standing;
 mod watch;
 
 pub use changes::{Change, Conflict, Report};
@@ -24,4 +25,5 @@ pub use gate::{Gate, GateError, Judgement, Push};
 pub use hook::{HookError, PushedRef, PushedSource, pushed_refs, pushed_sources};
 pub use ready::{Awaited, CacheState, Hopeless, Lack, Missing, Unready, Waiting};
 pub use round::{Announcement, Outcome, Round, SourceFailure, Target};
+pub use standing::StandingError;
 pub use watch::{Trigger, WatchError, Watcher};

@@ -10,8 +10,8 @@ use super::changes::{Change, Conflict};
 use super::ready::Held;
 use crate::evaluate::{Evaluation, Failure};
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, Index, IndexVersion,
-    Name, Provenance, Revision, Sha256Digest, Specification, Timestamp, Tombstone, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, FleetId, Folder, Index,
+    IndexVersion, Name, Provenance, Revision, Sha256Digest, Specification, Timestamp, Tombstone, UnitSpecification,
 };
 use crate::trust::Verified;
 
@@ -23,17 +23,35 @@ pub(super) type Existing<S> = BTreeMap<Name, ExistingDocument<S>>;
 pub(super) enum ExistingDocument<S: Specification> {
     /// As the index lists it.
     Intact(Verified<Document<S>>),
-    /// The index lists this revision, and the file is gone or another one.
+    /// The index lists this revision, and the file is gone, another one, or signed by nobody who still publishes.
     Altered(Revision),
 }
 
 /// The branch as it is.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct BranchState {
+    /// The fleet that it is of.
+    pub(super) fleet: FleetId,
     pub(super) index: Option<(Verified<Index>, Sha256Digest)>,
     pub(super) deployments: Existing<DeploymentSpecification>,
     pub(super) units: Existing<UnitSpecification>,
     pub(super) agents: Existing<AgentSpecification>,
+    /// Whether the newest root's publishers have to sign the index anew.
+    pub(super) is_of_an_older_root: bool,
+}
+
+impl BranchState {
+    /// A branch with nothing on it.
+    pub(super) fn empty(fleet: FleetId) -> Self {
+        let (deployments, units, agents) = (Existing::new(), Existing::new(), Existing::new());
+        Self { fleet, index: None, deployments, units, agents, is_of_an_older_root: false }
+    }
+
+    /// Whether somebody froze the deployment.
+    fn is_frozen(&self, path: &DocumentPath) -> bool {
+        let index = self.index.as_ref().filter(|_| path.folder() == Folder::Deployments);
+        index.is_some_and(|(index, _)| index.held.get(path.name()).is_some())
+    }
 }
 
 /// What was asked of a round of evaluations, and what came of it.
@@ -116,7 +134,7 @@ fn plan_index(
     let Some((index, _)) = &branch.index else { return Ok(IndexPlan::Write(IndexVersion::FIRST)) };
     // Half of its time is left for claveld to be down, or for a mirror to lag.
     let young = now.since(index.issued) < validity / 2 && now < index.expires;
-    if changes.is_empty() && young {
+    if changes.is_empty() && young && !branch.is_of_an_older_root {
         return Ok(IndexPlan::Keep(index.version));
     }
     let at_its_end = || PlanError::CounterAtItsEnd { what: "index version".to_owned() };
@@ -147,6 +165,7 @@ impl<'a> Planner<'a> {
             }
         }
         let holders: BTreeMap<String, &Name> = existing.keys().map(|name| (name.folded(), name)).collect();
+        let path = |name: &Name| DocumentPath::new(S::FOLDER, name.clone());
         let mut written = Vec::new();
         let mut contested = BTreeSet::new();
         for (folded, claims) in &claims {
@@ -156,16 +175,18 @@ impl<'a> Planner<'a> {
                 contested.insert(folded.clone());
             } else if let [(_, draft), ..] = claims[..]
                 && !held.contains(&draft.name)
+                && !self.branch.is_frozen(&path(&draft.name))
             {
                 written.extend(self.document(existing.get(&draft.name), draft)?);
             }
         }
         for (name, document) in existing {
             let claimed = claims.get(&name.folded()).is_some_and(|claims| claims.iter().any(|(_, d)| d.name == *name));
-            let stays = claimed || contested.contains(&name.folded()) || held.contains(name);
+            let is_held = held.contains(name) || self.branch.is_frozen(&path(name));
+            let stays = claimed || contested.contains(&name.folded()) || is_held;
             if !stays && self.is_withdrawn(document) {
                 let from = Some(document.revision());
-                let path = DocumentPath::new(S::FOLDER, name.clone());
+                let path = path(name);
                 self.changes.push(Change { path, from, to: None, mended: false, system: None });
             }
         }
@@ -212,7 +233,7 @@ impl<'a> Planner<'a> {
         };
         let mended = matches!(existing, Some(ExistingDocument::Altered(_)));
         self.changes.push(Change { path, from, to: Some(to), mended, system: None });
-        Ok(Some(draft.clone().at(to)))
+        Ok(Some(draft.clone().at(to, self.branch.fleet)))
     }
 
     /// Whether a document that nobody claims is to go.

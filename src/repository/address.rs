@@ -8,9 +8,7 @@ use gix::bstr::{BStr, ByteSlice as _};
 use gix::url::{ArgumentSafety, Scheme};
 use serde::{Deserialize, Serialize};
 
-use crate::model::Invalid;
-
-const LONGEST_BRANCH: usize = 200;
+use crate::model::{BranchName, Invalid};
 
 /// Takes a type's `FromStr` and `Display` for documents and configuration too.
 macro_rules! as_string {
@@ -30,54 +28,16 @@ macro_rules! as_string {
     };
 }
 
-/// The short name of a branch, like `deployments`.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, schemars::JsonSchema)]
-#[serde(try_from = "String", into = "String")]
-pub struct BranchName(String);
-
-impl BranchName {
-    /// The branch's full name, below `refs/heads/`.
-    pub fn full(&self) -> RefName {
-        RefName(format!("refs/heads/{}", self.0))
-    }
-}
-
-impl FromStr for BranchName {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        check_branch(text).map_err(|why| Invalid::new("a branch name", text, why))?;
-        Ok(Self(text.to_owned()))
-    }
-}
-
-fn check_branch(text: &str) -> Result<(), String> {
-    if text.is_empty() || text.len() > LONGEST_BRANCH {
-        return Err(format!("it has to be 1 to {LONGEST_BRANCH} bytes long"));
-    }
-    if text.starts_with('-') {
-        return Err("it may not begin with `-`, which programs take for an option".to_owned());
-    }
-    if text.starts_with("refs/") {
-        return Err("write the short name, without `refs/heads/`".to_owned());
-    }
-    let full = format!("refs/heads/{text}");
-    gix::validate::reference::branch_name(full.as_str().into()).map(drop).map_err(|error| error.to_string())
-}
-
-impl fmt::Display for BranchName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.0)
-    }
-}
-
-as_string!(BranchName);
-
 /// The full name of a ref, like `refs/clavel/fetched`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct RefName(String);
 
 impl RefName {
+    /// Where the branch is.
+    pub fn of(branch: &BranchName) -> Self {
+        Self(format!("refs/heads/{branch}"))
+    }
+
     /// The name itself.
     pub fn as_str(&self) -> &str {
         &self.0
@@ -281,18 +241,6 @@ impl schemars::JsonSchema for RemoteUrl {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn branch_names_follow_git_and_a_little_more() {
-        for good in ["deployments", "fleet/eu", "a.b"] {
-            assert_eq!(good.parse::<BranchName>().unwrap().full().as_str(), format!("refs/heads/{good}"));
-        }
-        let long = "x".repeat(201);
-        for bad in ["", "-x", "refs/heads/x", "HEAD", "a..b", "a b", "x.lock", "/x", "x/", "a\nb", "@{", &long] {
-            assert!(bad.parse::<BranchName>().is_err(), "{bad}");
-            assert!(serde_json::from_value::<BranchName>(bad.into()).is_err(), "{bad}");
-        }
-    }
 
     #[test]
     fn commit_ids_are_forty_digits_in_text_and_json() {

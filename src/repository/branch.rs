@@ -3,8 +3,10 @@
 use std::collections::BTreeMap;
 
 use super::{LayoutError, ReadError, Snapshot};
-use crate::model::{Document, DocumentPath, Folder, Index, Name, Payload, Revision, Sha256Digest, Specification};
-use crate::trust::{Authority, ListedError, Signed, SignedError, Verified, digest, verify_listed};
+use crate::model::{
+    BranchName, Document, DocumentPath, Epoch, Folder, Index, Name, Payload, Revision, Sha256Digest, Specification,
+};
+use crate::trust::{ListedError, Signed, SignedError, TrustedRoot, Verified, digest, verify_listed};
 
 /// Where the index is.
 pub const INDEX_PATH: &str = "index.json";
@@ -39,6 +41,25 @@ pub enum BranchError {
     /// The index is not to be believed.
     #[error("the index is not to be believed: {0}")]
     Index(SignedError),
+    /// The index is of another branch.
+    #[error("the index is of the branch `{found}`, and this is `{branch}`: somebody passes one branch off as another")]
+    OtherBranch {
+        /// The branch that was asked for.
+        branch: BranchName,
+        /// The branch that it is of.
+        found: BranchName,
+    },
+    /// The index was signed under another epoch than the root's.
+    #[error(
+        "the index was signed in epoch {found}, and the root is at epoch {epoch}: what was signed in another epoch counts \
+         no more"
+    )]
+    OtherEpoch {
+        /// The root's.
+        epoch: Epoch,
+        /// The index's.
+        found: Epoch,
+    },
     /// A document is not to be believed.
     #[error(transparent)]
     Document(#[from] ListedError),
@@ -68,11 +89,12 @@ pub struct VerifiedIndex {
     pub digest: Sha256Digest,
 }
 
-/// The branch at one commit, read by somebody who believes one authority.
+/// The branch at one commit, read by somebody who believes one root.
 #[derive(Debug)]
 pub struct Branch<'a, F> {
     files: &'a F,
-    authority: &'a Authority,
+    root: &'a TrustedRoot,
+    name: &'a BranchName,
 }
 
 impl VerifiedIndex {
@@ -89,16 +111,23 @@ impl VerifiedIndex {
 }
 
 impl<'a, F: Files> Branch<'a, F> {
-    /// The branch with these files.
-    pub fn new(files: &'a F, authority: &'a Authority) -> Self {
-        Self { files, authority }
+    /// The branch `name` with these files.
+    pub fn new(files: &'a F, root: &'a TrustedRoot, name: &'a BranchName) -> Self {
+        Self { files, root, name }
     }
 
     /// Its index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
         let bytes = self.files.read(INDEX_PATH, Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
-        let index =
-            Signed::parse(&bytes).and_then(|signed| signed.verify(self.authority)).map_err(BranchError::Index)?;
+        let signed = Signed::<Index>::parse(&bytes).map_err(BranchError::Index)?;
+        let index = signed.verify(self.root.fleet(), self.root.publisher()).map_err(BranchError::Index)?;
+        if index.branch != *self.name {
+            return Err(BranchError::OtherBranch { branch: self.name.clone(), found: index.branch.clone() });
+        }
+        let epoch = self.root.root().epoch;
+        if index.epoch != epoch {
+            return Err(BranchError::OtherEpoch { epoch, found: index.epoch });
+        }
         Ok(VerifiedIndex { index, digest: digest(&bytes) })
     }
 
@@ -111,6 +140,6 @@ impl<'a, F: Files> Branch<'a, F> {
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let listed = index.index.documents.get(&path).is_some();
         let bytes = if listed { self.files.read(path.as_str(), Document::<S>::LARGEST)? } else { None };
-        Ok(verify_listed(&path, bytes.as_deref(), &index.index, self.authority)?)
+        Ok(verify_listed(&path, bytes.as_deref(), &index.index, self.root)?)
     }
 }

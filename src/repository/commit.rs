@@ -9,8 +9,9 @@ use gix::ObjectId;
 use gix::objs::tree::EntryKind;
 use gix::refs::transaction::{PreviousValue, RefEdit};
 
-use super::address::{BranchName, CommitId, RefName};
+use super::address::{CommitId, RefName};
 use super::git::{GitError, Repository};
+use crate::model::BranchName;
 
 /// A lock older than this belongs to a process that is gone: ten minutes.
 pub(super) const STALE_AFTER: Duration = Duration::from_mins(10);
@@ -206,7 +207,7 @@ impl Repository {
     }
 
     fn move_branch(&self, local: &gix::Repository, new: &NewCommit<'_>, commit: CommitId) -> Result<(), CommitError> {
-        let name = new.branch.full();
+        let name = RefName::of(new.branch);
         let Err(error) = self.move_ref(local, &name, new.expected, commit) else { return Ok(()) };
         let found = self.tip(new.branch)?;
         if found != new.expected {

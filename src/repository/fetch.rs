@@ -16,11 +16,12 @@ use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
 use serde::{Deserialize, Serialize};
 
-use super::address::{BranchName, CommitId, RefName, RemoteUrl};
+use super::address::{CommitId, RefName, RemoteUrl};
 use super::commit::{STALE_AFTER, held_lock, sync_file};
 use super::complete::{self, History};
 use super::git::{GitError, Repository, in_one_line};
 use super::snapshot::ReadError;
+use crate::model::BranchName;
 
 /// The ssh that is run when no command was given: `BatchMode`, since there is nobody to ask for a password; the others end
 /// a connection that hangs, because gix cannot interrupt a read.
@@ -164,11 +165,10 @@ impl FetchError {
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Unreachable { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
-            // What is here already may be what misled the remote: an earlier fetch can have brought a commit whose
-            // parents' files are nowhere, and the remote was told that they are known.
-            Self::Incomplete { .. } => Remedy::StartAfresh,
             Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
-            Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
+            // Where what came is incomplete, what is here already may have misled the remote: an earlier fetch can have
+            // brought a commit whose parents' files are nowhere, and the remote was told that they are known.
+            Self::Incomplete { .. } | Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
             Self::RepositoryNotFound { .. } | Self::Refused { .. } | Self::Local(_) => Remedy::Operator,
         }
     }
@@ -282,7 +282,7 @@ impl FetchRequest<'_> {
             .remote_at_without_url_rewrite(self.url.parsed().clone())
             .map_err(|error| GitError::new(act(), &error))?;
         // No local side: the ref moves after the check, by our own hand.
-        let spec = self.branch.full();
+        let spec = RefName::of(self.branch);
         remote
             .with_fetch_tags(Tags::None)
             .with_refspecs([spec.as_str()], Direction::Fetch)

@@ -5,9 +5,10 @@ use std::path::Path;
 use std::process::Stdio;
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::address::{BranchName, CommitId};
+use super::address::CommitId;
 use super::commit::{Change, CommitError, Identity, NewCommit};
 use super::git::Repository;
+use crate::model::BranchName;
 
 /// A temporary folder, with repositories in it.
 pub(super) struct Bench(tempfile::TempDir);

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 
 use gix::create::Kind;
 
-use super::address::{BranchName, CommitId, RefName};
+use super::address::{CommitId, RefName};
+use crate::model::BranchName;
 
 /// How many packs a cache may gather: every fetch adds one, and a lookup asks them all.
 const MANY_PACKS: usize = 24;
@@ -130,7 +131,7 @@ impl Repository {
 
     /// The commit that `branch` is at; `None` where there is no such branch.
     pub fn tip(&self, branch: &BranchName) -> Result<Option<CommitId>, GitError> {
-        self.tip_of_ref(&branch.full())
+        self.tip_of_ref(&RefName::of(branch))
     }
 
     /// The commit that the ref `name` is at; `None` where there is no such ref.

@@ -19,7 +19,7 @@ use gix::objs::Kind;
 use super::address::CommitId;
 use super::git::Repository;
 use super::snapshot::{Mode, ReadError, Reader};
-use crate::model::{Name, Revision};
+use crate::model::{Name, RootVersion};
 
 /// The most entries of `agents/`, `deployments/`, `units/` and `approvals/`: as many as an index may list.
 const MOST_OF_A_FOLDER: usize = 100_000;
@@ -156,7 +156,7 @@ fn accept(place: Place, name: &[u8], mode: &[u8]) -> Option<Accepted> {
             let digits = name.strip_suffix(".json")?;
             // The one way to write a number: no sign, no zero before it.
             let number = digits.parse::<u64>().ok().filter(|number| number.to_string() == digits)?;
-            Revision::try_from(number).ok().map(|_| Accepted::File)
+            RootVersion::try_from(number).ok().map(|_| Accepted::File)
         }
         Place::Approvals if is_folder => name.parse::<Name>().ok().map(|_| Accepted::Folder(Place::ApprovalsOfOne)),
         Place::Root | Place::Documents | Place::Roots | Place::Approvals | Place::ApprovalsOfOne => None,

@@ -6,8 +6,9 @@
 
 use std::time::Duration;
 
-use super::address::{BranchName, CommitId, RemoteUrl};
+use super::address::{CommitId, RefName, RemoteUrl};
 use super::git::Repository;
+use crate::model::BranchName;
 use crate::process::{Invocation, ProcessError};
 
 /// The variable through which the password reaches git.
@@ -83,7 +84,7 @@ impl Push<'_> {
     }
 
     fn invocation(&self, repository: &Repository) -> Invocation {
-        let target = format!("{}:{}", self.commit, self.branch.full());
+        let target = format!("{}:{}", self.commit, RefName::of(self.branch));
         let git = Invocation::new("git")
             // We may run inside a hook, whose variables name another repository.
             .outside_any_repository()

@@ -2,7 +2,7 @@
 
 use ed25519_dalek::VerifyingKey;
 
-use crate::model::{KeyId, PublicKey};
+use crate::model::{KeyId, MOST_KEYS, PublicKey, Role};
 
 /// Keys and how many of them have to agree.
 #[derive(Debug, Clone)]
@@ -15,27 +15,32 @@ pub struct Authority {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
     /// Nobody could sign.
-    #[error("no public key is trusted, so nothing could ever be verified; name at least one")]
+    #[error("it has no key, so nothing could ever be verified; give it at least one")]
     NoKeys,
     /// These bytes are no key, or a key under which anybody can sign.
     #[error("the public key `{0}` is not a usable ed25519 key (it is no point of the curve, or one of low order)")]
     Unusable(KeyId),
-    /// More keys than are looked at.
-    #[error("{0} public keys are trusted, and at most {MOST_KEYS} may be")]
-    TooMany(usize),
+    /// More signatures are asked for than there are keys.
+    #[error("{threshold} different keys have to sign, and it has {keys}")]
+    OutOfReach {
+        /// How many have to sign.
+        threshold: usize,
+        /// How many different ones there are.
+        keys: usize,
+    },
 }
 
-/// The most keys one authority has.
-const MOST_KEYS: usize = 64;
+const _: () = assert!(MOST_KEYS <= 64, "every signature is tried with every key");
 
 impl Authority {
-    /// Any one of `keys` is enough.
-    pub fn any_of(keys: &[PublicKey]) -> Result<Self, AuthorityError> {
+    /// The keys of `role`, and as many of them as it says.
+    pub fn of(role: &Role) -> Result<Self, AuthorityError> {
+        Self::new(&role.keys, role.threshold.get())
+    }
+
+    fn new(keys: &[PublicKey], threshold: usize) -> Result<Self, AuthorityError> {
         if keys.is_empty() {
             return Err(AuthorityError::NoKeys);
-        }
-        if keys.len() > MOST_KEYS {
-            return Err(AuthorityError::TooMany(keys.len()));
         }
         let mut usable: Vec<(KeyId, VerifyingKey)> = Vec::new();
         for key in keys {
@@ -46,12 +51,21 @@ impl Authority {
                 usable.push((key.id().clone(), verifying));
             }
         }
-        Ok(Self { keys: usable, threshold: 1 })
+        if threshold > usable.len() {
+            return Err(AuthorityError::OutOfReach { threshold, keys: usable.len() });
+        }
+        Ok(Self { keys: usable, threshold })
     }
 
     /// How many different keys have to have signed.
     pub fn threshold(&self) -> usize {
         self.threshold
+    }
+
+    /// Whether `keys` together have enough of a say.
+    pub fn suffices(&self, keys: &[PublicKey]) -> bool {
+        let have = |(_, known): &&(KeyId, VerifyingKey)| keys.iter().any(|key| key.bytes() == known.as_bytes());
+        self.keys.iter().filter(have).count() >= self.threshold
     }
 
     /// The names of the keys, for people.
@@ -89,8 +103,8 @@ mod tests {
         identity[0] = 1;
         for bytes in [[0; 32], identity] {
             let key = PublicKey::new("weak".parse().unwrap(), bytes);
-            assert_eq!(Authority::any_of(&[key]).unwrap_err(), AuthorityError::Unusable("weak".parse().unwrap()));
+            assert_eq!(Authority::new(&[key], 1).unwrap_err(), AuthorityError::Unusable("weak".parse().unwrap()));
         }
-        assert_eq!(Authority::any_of(&[]).unwrap_err(), AuthorityError::NoKeys);
+        assert_eq!(Authority::new(&[], 1).unwrap_err(), AuthorityError::NoKeys);
     }
 }

@@ -17,7 +17,7 @@ pub(super) fn signing_bytes<P: Payload>(payload: &P) -> Vec<u8> {
 /// A payload has integers up to 2^53 - 1 alone, its fields are declared in the order of their names, and the keys of its
 /// maps are ASCII and ordered: then what `serde_json` writes without white space is the canonical form. The tests
 /// below hold every payload to it, against an implementation that knows nothing of Clavel.
-fn canonical<P: Payload>(payload: &P) -> Vec<u8> {
+pub(super) fn canonical<P: Payload>(payload: &P) -> Vec<u8> {
     json::compact(payload)
 }
 
@@ -27,10 +27,15 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Agent, AgentSpecification, Deployment, DeploymentSpecification, Document, DocumentPath, Draft, Folder, Index,
-        IndexEntry, IndexVersion, Kind, List, Map, Metadata, Name, NarTemplateSpecification, Revision, Schema,
-        Specification, Tombstone, Unit, UnitSpecification, UnitType,
+        Agent, AgentSpecification, ApprovalPolicy, Deployment, DeploymentSpecification, Document, DocumentPath, Draft,
+        Epoch, FleetId, Folder, Held, Index, IndexEntry, IndexVersion, Kind, List, Map, Metadata, Name,
+        NarTemplateSpecification, Revision, Root, RootVersion, Schema, Specification, Tombstone, Unit,
+        UnitSpecification, UnitType,
     };
+
+    fn fleet() -> FleetId {
+        FleetId::of(super::super::digest(b"fleet"))
+    }
 
     fn names() -> impl Strategy<Value = Name> {
         "[A-Za-z0-9_@][A-Za-z0-9._@-]{0,20}".prop_map(|text| text.parse().unwrap())
@@ -52,7 +57,7 @@ mod tests {
 
     fn document<S: Specification>(specification: impl Strategy<Value = S>) -> impl Strategy<Value = Document<S>> {
         (names(), metadata(), 1..(1_u64 << 53), specification).prop_map(|(name, metadata, revision, specification)| {
-            Draft::new(name, metadata, specification).at(Revision::try_from(revision).unwrap())
+            Draft::new(name, metadata, specification).at(Revision::try_from(revision).unwrap(), fleet())
         })
     }
 
@@ -96,28 +101,55 @@ mod tests {
             length: u32, version in 1..(1_u64 << 53),
         ) {
             let revision = Revision::FIRST;
-            let (mut documents, mut tombstones) = (Map::default(), Map::default());
+            let (mut documents, mut tombstones, mut held) = (Map::default(), Map::default(), Map::default());
+            let now = "2026-01-01T00:00:00Z".parse().unwrap();
             for name in names {
+                let frozen = Held { revision: Revision::FIRST, since: now, why: "a \"quoted\" é".parse().unwrap() };
+                held.insert(name.clone(), frozen).unwrap();
                 let entry = IndexEntry { length: length.into(), revision, sha256: super::super::digest(b"x") };
                 documents.insert(DocumentPath::new(Folder::Units, name.clone()), entry).unwrap();
                 tombstones.insert(DocumentPath::new(Folder::Agents, name), Tombstone { revision }).unwrap();
             }
-            let now = "2026-01-01T00:00:00Z".parse().unwrap();
             check(&Index {
-                documents, expires: now, issued: now, kind: Kind::THIS, previous: Some(super::super::digest(b"y")),
-                schema: Schema::V1, tombstones, version: IndexVersion::try_from(version).unwrap(),
+                branch: "deployments".parse().unwrap(), documents, epoch: Epoch::FIRST, expires: now, fleet: fleet(), held,
+                issued: now, kind: Kind::THIS, previous: Some(super::super::digest(b"y")), schema: Schema::V1, tombstones,
+                version: IndexVersion::try_from(version).unwrap(),
+            });
+        }
+
+        #[test]
+        fn the_root_has_its_canonical_form(
+            patterns in proptest::collection::vec(any::<String>(), 0..4), threshold in 1..=64_u64, version in 1..(1_u64 << 53),
+        ) {
+            let policies: Vec<ApprovalPolicy> = patterns
+                .iter()
+                .filter_map(|pattern| pattern.parse().ok())
+                .map(|pattern| ApprovalPolicy { approvals: threshold.try_into().unwrap(), pattern })
+                .collect();
+            let key = crate::trust::fixture::key("root-1");
+            check(&Root {
+                approvals: policies.try_into().unwrap(),
+                fleet: Some(fleet()),
+                version: RootVersion::try_from(version).unwrap(),
+                ..crate::trust::fixture::first_root(&[&key], 1)
             });
         }
     }
 
     #[test]
     fn no_two_kinds_sign_the_same_bytes() {
-        let types = [Agent::PAYLOAD_TYPE, Deployment::PAYLOAD_TYPE, Unit::PAYLOAD_TYPE, Index::PAYLOAD_TYPE];
+        let types = [
+            Agent::PAYLOAD_TYPE,
+            Deployment::PAYLOAD_TYPE,
+            Unit::PAYLOAD_TYPE,
+            Index::PAYLOAD_TYPE,
+            Root::PAYLOAD_TYPE,
+        ];
         let distinct: std::collections::BTreeSet<_> = types.into_iter().collect();
         assert_eq!(distinct.len(), types.len());
         let unit = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
-        let unit = Draft::new("a".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST);
+        let unit = Draft::new("a".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST, fleet());
         let bytes = String::from_utf8(signing_bytes(&unit)).unwrap();
-        assert!(bytes.starts_with("DSSEv1 35 application/vnd.clavel.unit.v1+json 129 {\"kind\":\"Unit\""), "{bytes}");
+        assert!(bytes.starts_with("DSSEv1 35 application/vnd.clavel.unit.v1+json 204 {\"fleet\":\""), "{bytes}");
     }
 }

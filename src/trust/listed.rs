@@ -1,7 +1,7 @@
 //! A document is believed only as the index lists it.
 
 use super::signed::digest;
-use super::{Authority, Signed, SignedError, Verified};
+use super::{Signed, SignedError, TrustedRoot, Verified};
 use crate::model::{Document, DocumentPath, Index, Revision, Sha256Digest, Specification};
 
 /// Why a document of the branch is not to be believed.
@@ -55,13 +55,13 @@ pub enum ListedError {
     },
 }
 
-/// Believes `bytes` to be the document at `path` when `index` lists just them, and enough keys of `authority` signed
+/// Believes `bytes` to be the document at `path` when `index` lists just them, and enough publishers of `root` signed
 /// what they say, under that name and revision.
 pub fn verify_listed<S: Specification>(
     path: &DocumentPath,
     bytes: Option<&[u8]>,
     index: &Verified<Index>,
-    authority: &Authority,
+    root: &TrustedRoot,
 ) -> Result<Verified<Document<S>>, ListedError> {
     let path = || path.clone();
     let Some(entry) = index.documents.get(&path()) else {
@@ -76,7 +76,8 @@ pub fn verify_listed<S: Specification>(
         return Err(ListedError::Altered { path: path(), listed: entry.sha256, found });
     }
     let signed = |source| ListedError::Signed { path: path(), source };
-    let document = Signed::<Document<S>>::parse(bytes).map_err(signed)?.verify(authority).map_err(signed)?;
+    let document =
+        Signed::<Document<S>>::parse(bytes).map_err(signed)?.verify(root.fleet(), root.publisher()).map_err(signed)?;
     if path().folder() != S::FOLDER || document.name != *path().name() || document.revision != entry.revision {
         let found = format!("`{}` at revision {}, not revision {}", document.name, document.revision, entry.revision);
         return Err(ListedError::OtherDocument { path: path(), found });

@@ -7,16 +7,22 @@
 //! another kind (the signature binds the payload type), one key counted twice, a second way to write the same thing,
 //! malleable or low-order signatures (strict verification), a secret that others can read.
 //!
-//! The root of trust (roles, thresholds and their rotation) has its place here: today an [`Authority`] is made from the
-//! keys of a configuration; a verified root will make it then, and nothing else changes.
+//! Whom to believe follows from one thing that was known before: an [`Anchor`]. From it each [`TrustedRoot`] leads to the
+//! next, and its roles are the [`Authority`]s that everything else is verified by.
 
+mod amend;
 mod authority;
 mod canonical;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod listed;
+mod root;
 mod secret;
 mod signed;
 
+pub use amend::{AmendError, Amendment, RoleName};
 pub use authority::{Authority, AuthorityError};
 pub use listed::{ListedError, verify_listed};
+pub use root::{Anchor, AnchorError, AnchorPlace, RootError, Signers, TrustedRoot, fleet_of};
 pub use secret::{SecretKey, SecretKeyError};
 pub use signed::{Signature, Signed, SignedError, Verified, digest};

@@ -6,14 +6,19 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use super::canonical::signing_bytes;
+use super::canonical::{canonical, signing_bytes};
 use super::{Authority, SecretKey};
 use crate::model::json::{self, JsonError};
-use crate::model::{KeyId, List, Payload, Sha256Digest};
+use crate::model::{FleetId, Invalid, KeyId, List, Payload, Sha256Digest};
 
 /// The SHA-256 of `bytes`.
 pub fn digest(bytes: &[u8]) -> Sha256Digest {
     Sha256Digest::from_bytes(Sha256::digest(bytes).into())
+}
+
+/// The digest of what `payload` says, whoever signed it: the SHA-256 of its canonical form.
+pub(super) fn content<P: Payload>(payload: &P) -> Sha256Digest {
+    digest(&canonical(payload))
 }
 
 /// A signature, and a hint whose it is.
@@ -100,6 +105,17 @@ pub enum SignedError {
         /// The kind it should be.
         kind: &'static str,
     },
+    /// It is of another fleet.
+    #[error("it is of the fleet {}, and here is the fleet {}: {kind}s of one are worthless in another",
+        found.map_or_else(|| "that it does not name".to_owned(), |found| found.short() + "…"), expected.short() + "…")]
+    OtherFleet {
+        /// The kind it is.
+        kind: &'static str,
+        /// The fleet asked for.
+        expected: FleetId,
+        /// The fleet that it is of.
+        found: Option<FleetId>,
+    },
     /// Too few trusted keys signed it.
     #[error(
         "{}, and {threshold} of {} {} to have signed it",
@@ -123,6 +139,21 @@ impl<P: Payload> Signed<P> {
         Self { signatures: List::one(key.sign(&signing_bytes(&payload))), signed: payload }
     }
 
+    /// `payload`, signed by nobody yet.
+    pub fn unsigned(payload: P) -> Self {
+        Self { signatures: List::default(), signed: payload }
+    }
+
+    /// Adds the signature of `key`, in place of one under the same name.
+    pub fn add(&mut self, key: &SecretKey) -> Result<(), Invalid> {
+        let mut signatures = self.signatures.to_vec();
+        signatures.retain(|signature| signature.keyid() != key.id());
+        signatures.push(key.sign(&signing_bytes(&self.signed)));
+        signatures.sort_by(|a, b| a.keyid().cmp(b.keyid()));
+        self.signatures = signatures.try_into()?;
+        Ok(())
+    }
+
     /// Reads a file of the branch: of bounded size, strictly parsed, and in the one rendering there is.
     pub fn parse(bytes: &[u8]) -> Result<Self, SignedError> {
         let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
@@ -135,14 +166,24 @@ impl<P: Payload> Signed<P> {
         json::render(self)
     }
 
-    /// Believes it when enough keys of `authority` signed it.
-    pub fn verify(self, authority: &Authority) -> Result<Verified<P>, SignedError> {
-        let valid = authority.count(&signing_bytes(&self.signed), &self.signatures);
-        if valid < authority.threshold() {
-            let trusted = authority.key_ids().map(ToString::to_string).collect();
-            return Err(SignedError::NotEnoughSignatures { valid, threshold: authority.threshold(), trusted });
+    /// Believes it when it is of `fleet` and enough keys of `authority` signed it.
+    pub fn verify(self, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
+        let found = self.signed.fleet();
+        if found != Some(fleet) {
+            return Err(SignedError::OtherFleet { kind: P::KIND, expected: fleet, found });
         }
+        self.check(authority)?;
         Ok(Verified { payload: self.signed })
+    }
+
+    /// Whether enough keys of `authority` signed it, whatever fleet it is of.
+    pub(super) fn check(&self, authority: &Authority) -> Result<(), SignedError> {
+        let valid = authority.count(&signing_bytes(&self.signed), &self.signatures);
+        if valid >= authority.threshold() {
+            return Ok(());
+        }
+        let trusted = authority.key_ids().map(ToString::to_string).collect();
+        Err(SignedError::NotEnoughSignatures { valid, threshold: authority.threshold(), trusted })
     }
 
     /// Who is said to have signed it.
@@ -160,6 +201,13 @@ impl<P: Payload> Signed<P> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified<P> {
     payload: P,
+}
+
+impl<P: Payload> Verified<P> {
+    /// The digest of what it says, whoever signed it.
+    pub fn content(&self) -> Sha256Digest {
+        content(&self.payload)
+    }
 }
 
 impl<P> Verified<P> {
@@ -181,11 +229,18 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::model::{Agent, Draft, Metadata, Revision, Unit, UnitSpecification, UnitType};
+    use crate::model::{
+        Agent, Draft, Metadata, PublicKey, Revision, Role, Threshold, Unit, UnitSpecification, UnitType,
+    };
+    use crate::trust::fixture::authority;
+
+    fn fleet() -> FleetId {
+        FleetId::of(digest(b"fleet"))
+    }
 
     fn unit() -> Unit {
         let unit = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
-        Draft::new("web-1".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST)
+        Draft::new("web-1".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST, fleet())
     }
 
     fn key(id: &str) -> SecretKey {
@@ -193,30 +248,39 @@ mod tests {
     }
 
     fn read(bytes: &[u8], authority: &Authority) -> Result<Verified<Unit>, SignedError> {
-        Signed::parse(bytes)?.verify(authority)
+        Signed::parse(bytes)?.verify(fleet(), authority)
     }
 
     #[test]
     fn what_a_trusted_key_signed_is_believed() {
         let key = key("claveld-1");
-        let authority = Authority::any_of(&[key.public()]).unwrap();
+        let authority = authority(&[&key], 1);
         assert_eq!(*read(&Signed::sign(unit(), &key).render(), &authority).unwrap(), unit());
     }
 
     #[test]
     fn the_name_of_the_key_is_only_a_hint() {
         let key = key("claveld-1");
-        let renamed = crate::model::PublicKey::new("other".parse().unwrap(), *key.public().bytes());
-        let authority = Authority::any_of(&[renamed]).unwrap();
+        let renamed = PublicKey::new("other".parse().unwrap(), *key.public().bytes());
+        let authority = Authority::of(&Role { keys: List::one(renamed), threshold: Threshold::ONE }).unwrap();
         assert!(read(&Signed::sign(unit(), &key).render(), &authority).is_ok());
     }
 
     #[test]
     fn what_no_trusted_key_signed_is_not() {
         let (ours, theirs) = (key("claveld-1"), key("claveld-1"));
-        let authority = Authority::any_of(&[ours.public()]).unwrap();
+        let authority = authority(&[&ours], 1);
         let error = read(&Signed::sign(unit(), &theirs).render(), &authority).unwrap_err();
         assert_eq!(error.to_string(), "no valid signature by a trusted key, and 1 of claveld-1 has to have signed it");
+    }
+
+    #[test]
+    fn a_document_of_another_fleet_is_not_believed() {
+        let key = key("claveld-1");
+        let elsewhere = FleetId::of(digest(b"another fleet"));
+        let signed = Signed::<Unit>::parse(&Signed::sign(unit(), &key).render()).unwrap();
+        let error = signed.verify(elsewhere, &authority(&[&key], 1)).unwrap_err();
+        assert!(matches!(error, SignedError::OtherFleet { .. }), "{error}");
     }
 
     #[test]
@@ -246,7 +310,7 @@ mod tests {
         #[test]
         fn one_flipped_bit_is_enough(at: prop::sample::Index, bit in 0..8_u8) {
             let key = key("claveld-1");
-            let authority = Authority::any_of(&[key.public()]).unwrap();
+            let authority = authority(&[&key], 1);
             let mut bytes = Signed::sign(unit(), &key).render();
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;

@@ -63,7 +63,8 @@ impl World {
         world.write_file("cache/nix-cache-info", "StoreDir: /nix/store\n");
         let system = format!("\"{}\"\n", clavel::model::System::this().unwrap());
         world.write("system.nix", &system);
-        world.clavel(&["key", "generate", "claveld-1", "--output", &world.at("claveld-1.secret")]).good();
+        // It makes root-1.secret and claveld-1.secret, and root.json.
+        world.clavel(&["init", &world.at("")]).good();
         world.clavel(&["key", "generate", "cache-1", "--output", &world.at("cache-1.secret")]).good();
         world.use_cache(&format!("file://{}", world.at("cache")));
         world.git(&["init", "-q", "--bare", "-b", "main", &world.at("fleet.git")]);
@@ -118,6 +119,23 @@ impl World {
         self.clavel(&["key", "public", &self.at(&format!("{name}.secret"))]).good().trim().to_owned()
     }
 
+    /// The file with the fleet's first root.
+    pub(crate) fn root(&self) -> String {
+        self.at("root.json")
+    }
+
+    /// The fleet: the digest of its first root.
+    pub(crate) fn fleet(&self) -> String {
+        let shown = self.clavel(&["root", "show", &self.root()]).good();
+        let line = shown.lines().find_map(|line| line.strip_prefix("fleet"));
+        line.unwrap_or_else(|| panic!("{shown}")).trim().to_owned()
+    }
+
+    /// `clavel verify` of what is published.
+    pub(crate) fn verify(&self) -> Ran {
+        self.clavel(&["verify", "--repository", &self.at("fleet.git"), "--root", &self.root()])
+    }
+
     /// Commits the flake and pushes it; what the pusher saw.
     pub(crate) fn push(&self, message: &str) -> String {
         self.try_push(message).also_good().stderr
@@ -138,7 +156,8 @@ impl World {
     /// Writes claveld's configuration, with `more` at its end.
     pub(crate) fn configure_claveld(&self, more: &str) {
         let text = format!(
-            "state-directory = \"{}\"\n[publish]\nrepository = \"{}\"\nsecret-key-file = \"claveld-1.secret\"\n\
+            "state-directory = \"{}\"\n[publish]\nrepository = \"{}\"\nroot = \"root.json\"\n\
+             secret-key-file = \"claveld-1.secret\"\n\
              [[source]]\nflake = \"{}\"\n{more}",
             self.at("claveld"),
             self.at("fleet.git"),
@@ -151,10 +170,9 @@ impl World {
     pub(crate) fn configure_agent(&self, unit: &str, repository: &str, more: &str) {
         let motd = "command = [\"/bin/sh\", \"-c\", \"cp -f $CLAVEL_PATH/etc/motd $(dirname $CLAVEL_PROFILE)/motd\"]";
         let text = format!(
-            "name = \"{unit}\"\nrepository = \"{repository}\"\ntrusted-public-keys = [\"{}\"]\n\
+            "name = \"{unit}\"\nrepository = \"{repository}\"\nroot = \"root.json\"\n\
              state-directory = \"{unit}/state\"\n{more}\n[nix]\nstore = \"{unit}/store\"\n[units.{unit}]\n\
              profile = \"{unit}/profile/system\"\n{}\n",
-            self.public_key("claveld-1"),
             if unit.starts_with("router") { motd } else { "" },
         );
         self.write_file(&format!("{unit}.toml"), &text);

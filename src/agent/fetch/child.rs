@@ -12,9 +12,10 @@ use rustix::process::{Resource, Rlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, LOOK_EVERY, MOST_ADDED, MOST_DATA};
+use crate::model::BranchName;
 use crate::model::json::{self, JsonError};
 use crate::repository::{
-    BranchName, CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, RemoteUrl, Repository,
+    CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, RemoteUrl, Repository,
 };
 
 /// What is to be fetched.

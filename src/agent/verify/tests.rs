@@ -4,17 +4,22 @@ use super::*;
 use crate::model::{
     Draft, Index, IndexEntry, Kind, List, Map, Metadata, NarTemplateSpecification, Schema, Tombstone, UnitType,
 };
-use crate::trust::{SecretKey, Signed, digest};
+use crate::trust::fixture::{self, Fleet};
+use crate::trust::{Signed, digest};
 
 /// A branch in memory, signed by one key.
 struct World {
-    key: SecretKey,
+    fleet: Fleet,
     files: BTreeMap<String, Vec<u8>>,
     index: Index,
 }
 
 fn now() -> Timestamp {
     "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn branch() -> BranchName {
+    "deployments".parse().unwrap()
 }
 
 fn revision(n: u64) -> Revision {
@@ -37,9 +42,14 @@ fn template(path: &str) -> NarTemplateSpecification {
 impl World {
     /// One unit, `web-1`, with its agent and its deployment, all at revision 3.
     fn new() -> Self {
+        let fleet = Fleet::new();
         let index = Index {
+            branch: branch(),
             documents: Map::default(),
+            epoch: Epoch::FIRST,
             expires: now().plus(std::time::Duration::from_hours(1)),
+            fleet: fleet.id(),
+            held: Map::default(),
             issued: now(),
             kind: Kind::THIS,
             previous: None,
@@ -47,8 +57,7 @@ impl World {
             tombstones: Map::default(),
             version: IndexVersion::try_from(5).unwrap(),
         };
-        let key = SecretKey::generate("claveld-1".parse().unwrap()).unwrap();
-        let mut world = Self { key, files: BTreeMap::new(), index };
+        let mut world = Self { fleet, files: BTreeMap::new(), index };
         world.put("web-1", 3, DeploymentSpecification { unit: name("web-1"), template: template("a") });
         world.put("web-1", 3, AgentSpecification { deployments: List::one(name("web-1")) });
         world.put_unit("web-1", "x86_64-linux");
@@ -61,9 +70,9 @@ impl World {
     }
 
     fn put<S: Specification>(&mut self, document: &str, at: u64, specification: S) {
-        let document = Draft::new(name(document), Metadata::default(), specification).at(revision(at));
+        let document = Draft::new(name(document), Metadata::default(), specification).at(revision(at), self.fleet.id());
         let path = DocumentPath::new(S::FOLDER, document.name.clone());
-        self.write(&path, Signed::sign(document, &self.key).render(), at);
+        self.write(&path, Signed::sign(document, &self.fleet.key).render(), at);
     }
 
     /// Writes a file and lists it as it is.
@@ -85,7 +94,7 @@ impl World {
 
     /// Signs the index as it is now.
     fn publish(&mut self) {
-        let index = Signed::sign(self.index.clone(), &self.key);
+        let index = Signed::sign(self.index.clone(), &self.fleet.key);
         self.files.insert("index.json".to_owned(), index.render());
     }
 
@@ -94,10 +103,10 @@ impl World {
     }
 
     fn verify_as(&self, trusted: &Trusted, wanted: Option<&[Name]>, now: Timestamp) -> Result<Verdict, Refusal> {
-        let authority = Authority::any_of(&[self.key.public()]).unwrap();
+        let (branch, root) = (branch(), &self.fleet.root);
         let (agent, system) = (name("web-1"), "x86_64-linux".parse().unwrap());
-        let asker = Asker { agent: &agent, wanted, system: &system, authority: &authority };
-        verify(&self.files, &asker, trusted, now)
+        let asker = Asker { agent: &agent, wanted, system: &system, branch: &branch, root };
+        verify(&self.files, &asker, trusted, Time { clocks: &Clocks { now, up: None }, before: None })
     }
 
     fn refusal(&self, trusted: &Trusted) -> String {
@@ -125,8 +134,12 @@ fn a_branch_of_somebody_else_is_told_apart() {
     world.files.remove("index.json");
     assert!(world.refusal(&Trusted::default()).contains("not a branch of Clavel"));
     let mut world = World::new();
-    world.key = SecretKey::generate("claveld-1".parse().unwrap()).unwrap();
+    world.fleet.key = fixture::key("claveld-1");
+    world.publish();
     assert!(world.refusal(&Trusted::default()).contains("no valid signature by a trusted key"));
+    let mut world = World::new();
+    world.fleet.root = Fleet::new().root;
+    assert!(world.refusal(&Trusted::default()).contains("worthless in another"));
 }
 
 #[test]
@@ -189,7 +202,7 @@ fn an_expired_index_is_refused() {
     let world = World::new();
     let late = now().plus(std::time::Duration::from_hours(1));
     let refusal = world.verify_as(&Trusted::default(), None, late).unwrap_err();
-    assert!(refusal.to_string().contains("expired at 2026-01-01T01:00:00Z"), "{refusal}");
+    assert!(refusal.to_string().contains("is stale since 2026-01-01T01:00:00Z"), "{refusal}");
 }
 
 #[test]
@@ -244,4 +257,50 @@ fn a_document_of_another_kind_is_refused() {
     world.write(&deployment_path(), unit, 3);
     world.publish();
     assert!(world.refusal(&Trusted::default()).contains("`Unit` is not the kind asked for"));
+}
+
+#[test]
+fn an_index_of_another_branch_or_epoch_is_refused() {
+    let mut world = World::new();
+    world.index.branch = "staging".parse().unwrap();
+    world.publish();
+    assert!(world.refusal(&Trusted::default()).contains("is of the branch `staging`, and this is `deployments`"));
+    let mut world = World::new();
+    world.index.epoch = 2.try_into().unwrap();
+    world.publish();
+    assert!(world.refusal(&Trusted::default()).contains("signed in epoch 2, and the root is at epoch 1"));
+}
+
+#[test]
+fn an_expired_root_is_refused() {
+    let refusal = World::new().verify_as(&Trusted::default(), None, "2100-01-01T00:00:00Z".parse().unwrap());
+    assert!(matches!(&refusal, Err(Refusal::Stale(stale)) if stale.what == "the root (version 1)"), "{refusal:?}");
+}
+
+#[test]
+fn a_later_epoch_begins_to_count_anew() {
+    let mut world = World::new();
+    world.index.version = IndexVersion::try_from((1 << 53) - 1).unwrap();
+    world.put("web-1", (1 << 53) - 1, DeploymentSpecification { unit: name("web-1"), template: template("evil") });
+    world.publish();
+    let driven = world.verify(&Trusted::default()).unwrap().trusted;
+    let back = {
+        let mut world = World::new();
+        world.index.version = IndexVersion::FIRST;
+        world.publish();
+        world
+    };
+    // The same numbers in the same epoch are refused.
+    assert!(back.refusal(&driven).contains("went back"));
+    let mut back = back;
+    let next = crate::model::Root {
+        epoch: 2.try_into().unwrap(),
+        ..fixture::root_after(&back.fleet.root, &[&back.fleet.key])
+    };
+    back.fleet.root = back.fleet.root.next(&fixture::signed(next, &[&back.fleet.key])).unwrap();
+    back.index.epoch = 2.try_into().unwrap();
+    back.publish();
+    let verdict = back.verify(&driven).unwrap();
+    assert_eq!(verdict.orders[0].deployment.revision, revision(3));
+    assert_eq!(verdict.trusted.documents.len(), 3);
 }

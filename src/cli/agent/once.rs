@@ -39,6 +39,9 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let mut pass = Pass::open(&config, voice)?;
     let outcome = pass.run(retry, &|event| output::remark(told(&event))).await;
     note(&pass, &outcome);
+    if let Some(trouble) = pass.clock_trouble() {
+        output::remark(format_args!("warning: {trouble}"));
+    }
     let outcome = outcome?;
     if arguments.json {
         let printed =
@@ -65,7 +68,17 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
         }
     };
     let message = message.lines().next().unwrap_or_default().to_owned();
-    let last = LastPass { at: SystemTime::now().into(), message, ok, mirrors: pass.mirrors().to_vec() };
+    let stale = outcome.as_ref().err().and_then(PassError::stale);
+    let trouble = stale.map_or(pass.clock_trouble(), |stale| stale.clock.as_ref());
+    let last = LastPass {
+        at: SystemTime::now().into(),
+        clocks: pass.clocks().clone(),
+        clock_trouble: trouble.map(ToString::to_string),
+        message,
+        ok,
+        stale_since: stale.map(|stale| stale.since),
+        mirrors: pass.mirrors().to_vec(),
+    };
     if let Err(unwritten) = pass.directory().note_pass(&last) {
         error(unwritten);
     }

@@ -36,6 +36,7 @@ async fn passes(config: &AgentConfig, pass: &mut Pass<'_>, stop: &AtomicBool) {
             Ok(settled) => settled.iter().map(|(name, settled)| line(name, settled)).collect::<Vec<_>>().join("\n"),
             Err(error) => error.to_string(),
         };
+        let lines = pass.clock_trouble().map_or(lines.clone(), |trouble| format!("warning: {trouble}\n{lines}"));
         // A log that says the same every minute is read by nobody.
         if lines != said {
             match &outcome {

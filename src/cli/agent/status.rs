@@ -65,9 +65,12 @@ fn show(status: &Status<'_>) -> Result<(), Exit> {
         _ => output::line("index       none seen yet")?,
     }
     match &status.last_pass {
-        Some(LastPass { at, message, ok, mirrors }) => {
+        Some(LastPass { at, message, ok, clock_trouble, mirrors, .. }) => {
             let word = if *ok { "" } else { "failed: " };
             output::line(format_args!("last pass   {at}: {word}{message}"))?;
+            if let Some(trouble) = clock_trouble {
+                output::line(format_args!("clock       {trouble}"))?;
+            }
             // Of a single mirror the line above says it all.
             for report in mirrors.iter().filter(|report| !report.is_good() && mirrors.len() > 1) {
                 let error = report.error.as_deref().unwrap_or(&report.repository);

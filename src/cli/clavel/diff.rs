@@ -15,7 +15,7 @@ use crate::model::{
 };
 use crate::nix::Nix;
 use crate::repository::{Branch, BranchError, Depth, Snapshot};
-use crate::trust::{Authority, Signed};
+use crate::trust::Signed;
 
 /// How far back a revision is looked for: a commit a minute for two months.
 const MOST_COMMITS: usize = 100_000;
@@ -76,12 +76,10 @@ pub(super) fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
 }
 
 fn deployment(arguments: &Arguments, name: &Name, verbosity: u8) -> Result<(), Exit> {
-    let authority = arguments.branch.authority()?;
-    if authority.is_none() {
-        output::remark("not verified: name a key with --trusted-public-key, or run `clavel verify`");
-    }
     let view = arguments.branch.view(Depth::Full)?;
-    let (old, new) = revisions(&view, name, authority.as_ref(), arguments)?;
+    // Said where nobody was named.
+    let _of_the_tip = view.believed();
+    let (old, new) = revisions(&view, name, arguments)?;
     let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
     let moved = old.specification.template.nar_id != new.specification.template.nar_id;
     let printed = Printed {
@@ -118,12 +116,7 @@ fn show(told: &Told, indent: &str, verbosity: u8) -> Result<(), Exit> {
 }
 
 /// The two revisions that are asked for, from the branch's history.
-fn revisions(
-    view: &View,
-    name: &Name,
-    authority: Option<&Authority>,
-    arguments: &Arguments,
-) -> Result<(Deployment, Deployment), Exit> {
+fn revisions(view: &View, name: &Name, arguments: &Arguments) -> Result<(Deployment, Deployment), Exit> {
     let mut found = BTreeMap::new();
     let mut seen = None;
     let mut snapshot = Some(view.repository.snapshot(view.snapshot.commit()).map_err(BranchError::from)?);
@@ -132,7 +125,7 @@ fn revisions(
         let path = DocumentPath::new(Folder::Deployments, name.clone());
         let bytes = here.read(path.as_str(), Deployment::LARGEST).map_err(BranchError::from)?;
         if let Some(bytes) = bytes.filter(|bytes| seen.as_ref() != Some(bytes)) {
-            if let Some(deployment) = read(&here, &bytes, name, authority)? {
+            if let Some(deployment) = read(view, &here, &bytes, name)? {
                 // Of a revision that was written twice, what is nearer to the tip counts.
                 found.entry(deployment.revision).or_insert(deployment);
             }
@@ -166,22 +159,21 @@ fn chosen(found: &BTreeMap<Revision, Deployment>, arguments: &Arguments) -> Opti
     Some((from.clone(), to.clone()))
 }
 
-/// The deployment as one commit has it; none where it is not to be believed there.
-fn read(
-    snapshot: &Snapshot,
-    bytes: &[u8],
-    name: &Name,
-    authority: Option<&Authority>,
-) -> Result<Option<Deployment>, Exit> {
-    let Some(authority) = authority else {
+/// The deployment as one commit has it; none where it is not to be believed there. What an older root's publisher signed
+/// was to be believed then.
+fn read(view: &View, snapshot: &Snapshot, bytes: &[u8], name: &Name) -> Result<Option<Deployment>, Exit> {
+    let Some(roots) = &view.roots else {
         return Ok(Signed::<Deployment>::parse(bytes).ok().map(|signed| signed.unverified().clone()));
     };
-    let branch = Branch::new(snapshot, authority);
-    let document = branch.index().and_then(|index| branch.document::<DeploymentSpecification>(&index, name));
-    match document {
-        Ok(document) => Ok(Some(document.into_inner())),
-        Err(error @ (BranchError::Read(_) | BranchError::Layout(_))) => Err(error.into()),
-        // Somebody altered it once; what the key signed is further back or nearer.
-        Err(BranchError::NotClavels | BranchError::Index(_) | BranchError::Document(_)) => Ok(None),
+    for root in std::iter::once(&roots.newest).chain(roots.before.iter().rev()) {
+        let branch = Branch::new(snapshot, root, view.name());
+        let document = branch.index().and_then(|index| branch.document::<DeploymentSpecification>(&index, name));
+        match document {
+            Ok(document) => return Ok(Some(document.into_inner())),
+            Err(error @ BranchError::Read(_)) => return Err(error.into()),
+            // Somebody altered it once; what a publisher signed is further back or nearer.
+            Err(_) => {}
+        }
     }
+    Ok(None)
 }

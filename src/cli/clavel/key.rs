@@ -20,7 +20,7 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
-    /// Print the public half of a secret key, for `trusted-public-keys`.
+    /// Print the public half of a secret key.
     #[command(after_help = "Example:\n  clavel key public /etc/clavel/claveld-1.secret")]
     Public {
         /// The secret key's file, from Clavel or from `nix key generate-secret`.

@@ -4,7 +4,7 @@ use super::view::{BranchArguments, View};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{Deployment, DeploymentSpecification, Folder, Index, Provenance};
-use crate::repository::{Branch, Depth};
+use crate::repository::Depth;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -17,9 +17,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
-    let deployments = match arguments.branch.authority()? {
-        Some(authority) => {
-            let branch = Branch::new(&view.snapshot, &authority);
+    let deployments = match view.believed() {
+        Some(branch) => {
             let index = branch.index()?;
             let names = index.names(Folder::Deployments);
             let read = |name| Ok(branch.document::<DeploymentSpecification>(&index, &name)?.into_inner());
@@ -31,7 +30,6 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 }
 
 fn unverified(view: &View) -> Result<Vec<Deployment>, Exit> {
-    output::remark("not verified: name a key with --trusted-public-key, or run `clavel verify`");
     let Index { documents, .. } = view.index()?;
     let listed = documents.iter().map(|(path, _)| path).filter(|path| path.folder() == Folder::Deployments);
     listed.map(|path| view.document::<DeploymentSpecification>(path.name())).collect()

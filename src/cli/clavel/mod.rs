@@ -1,8 +1,11 @@
 //! `clavel`: the operator's tool.
 
+mod amendment;
 mod diff;
+mod init;
 mod key;
 mod list;
+mod root;
 mod show;
 mod verify;
 mod view;
@@ -16,7 +19,7 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "clavel",
     version,
-    about = "Keys, and a look at the deployments branch",
+    about = "Fleets and their keys, and a look at the deployments branch",
     after_help = "Exit codes: 0 done; 2 usage; 3 key or argument; 4 repository; 5 a branch that is not to be believed; \
                   8 this machine."
 )]
@@ -30,6 +33,17 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Make a fleet: its first root, and the keys that nobody named.
+    ///
+    /// The root says whose signatures count, and every agent begins with it. Its keys may be made elsewhere, on other
+    /// machines or in hardware: name their public halves, and let each sign with `clavel root sign`.
+    #[command(
+        after_help = "Examples:\n  clavel init /etc/clavel\n  clavel init --root-key alice:… --root-key bob:… --root-threshold 2 --approver-key alice:… --approvals 'db-*=1'"
+    )]
+    Init(init::Arguments),
+    /// Make, sign, show and publish roots.
+    #[command(subcommand)]
+    Root(root::Command),
     /// Make keys, and show their public half.
     #[command(subcommand)]
     Key(key::Command),
@@ -49,7 +63,7 @@ enum Command {
     #[command(after_help = "Examples:\n  clavel show web-1\n  clavel show web-1 --json | jq .specification.template")]
     Show(show::Arguments),
     /// Verify everything on a branch, as an agent would.
-    #[command(after_help = "Example:\n  clavel verify --trusted-public-key \"$(clavel key public claveld-1.secret)\"")]
+    #[command(after_help = "Example:\n  clavel verify --root root.json")]
     Verify(verify::Arguments),
 }
 
@@ -58,6 +72,8 @@ pub fn main() -> ExitCode {
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |Arguments { verbose, command }: Arguments| match command {
+            Command::Init(arguments) => init::run(&arguments),
+            Command::Root(command) => root::run(&command).await,
             Command::Key(command) => key::run(&command),
             Command::List(arguments) => list::run(&arguments),
             Command::Diff(arguments) => diff::run(&arguments, verbose),

@@ -6,7 +6,7 @@ use super::view::{BranchArguments, View};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
-use crate::repository::{Branch, Depth};
+use crate::repository::Depth;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -55,11 +55,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 }
 
 fn read<S: Specification>(arguments: &Arguments, view: &View) -> Result<Document<S>, Exit> {
-    if let Some(authority) = arguments.branch.authority()? {
-        let branch = Branch::new(&view.snapshot, &authority);
+    if let Some(branch) = view.believed() {
         return Ok(branch.document::<S>(&branch.index()?, &arguments.name)?.into_inner());
     }
-    output::remark("not verified: name a key with --trusted-public-key, or run `clavel verify`");
     view.document::<S>(&arguments.name)
 }
 

@@ -8,7 +8,8 @@ use super::view::BranchArguments;
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, IndexVersion, Specification, Timestamp, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, FleetId, IndexVersion, RootVersion, Specification, Timestamp,
+    UnitSpecification,
 };
 use crate::repository::{Branch, Depth, Files, VerifiedIndex};
 
@@ -24,6 +25,8 @@ pub(super) struct Arguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Printed {
+    fleet: FleetId,
+    root: RootVersion,
     version: IndexVersion,
     expires: Timestamp,
     deployments: usize,
@@ -33,10 +36,10 @@ struct Printed {
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let nobody = || Exit::new(Code::Configuration, "name a key to verify with: --trusted-public-key NAME:BASE64");
-    let authority = arguments.branch.authority()?.ok_or_else(nobody)?;
     let view = arguments.branch.view(Depth::Tip)?;
-    let branch = Branch::new(&view.snapshot, &authority);
+    let nobody = || Exit::new(Code::Configuration, "say whom to believe: --root FILE, or --root DIGEST");
+    let root = &view.roots.as_ref().ok_or_else(nobody)?.newest;
+    let branch = Branch::new(&view.snapshot, root, view.name());
     let index = branch.index()?;
     let mut bad = Vec::new();
     if let Err(error) = view.repository.check_layout(view.snapshot.commit()) {
@@ -49,14 +52,20 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     if now >= index.index.expires {
         bad.push(format!("the index expired at {}", index.index.expires));
     }
+    if root.is_expired(now) {
+        bad.push(format!("the root expired at {}", root.root().expires));
+    }
     let is_good = bad.is_empty();
     let (version, expires) = (index.index.version, index.index.expires);
     if arguments.json {
-        output::json(&Printed { version, expires, deployments, units, agents, errors: bad })?;
+        let (fleet, root) = (root.fleet(), root.root().version);
+        output::json(&Printed { fleet, root, version, expires, deployments, units, agents, errors: bad })?;
     } else {
         bad.iter().for_each(error);
         output::line(format_args!(
-            "index version {version}, until {expires}: {deployments} deployments, {units} units and {agents} agents verified"
+            "fleet {}…, root version {}, index version {version} until {expires}: {deployments} deployments, {units} units and {agents} agents verified",
+            root.fleet().short(),
+            root.root().version
         ))?;
     }
     if is_good { Ok(()) } else { Err(Exit::silent(Code::Refused)) }

@@ -3,37 +3,45 @@
 use std::sync::atomic::AtomicBool;
 
 use crate::cli::exit::{Code, Exit};
-use crate::model::{Document, Index, Invalid, Name, Payload, PublicKey, Specification};
+use crate::cli::output;
+use crate::model::{BranchName, Document, Index, Name, Payload, Specification};
 use crate::repository::{
-    BranchName, Depth, FetchRequest, Fetched, GitError, INDEX_PATH, ReadError, RemoteUrl, Repository, Snapshot,
+    Branch, Depth, FetchRequest, Fetched, GitError, INDEX_PATH, ReadError, RefName, RemoteUrl, Repository, Roots,
+    Snapshot,
 };
-use crate::trust::{Authority, Signed};
+use crate::trust::{Anchor, AnchorPlace, Signed};
 
-/// Which branch to look at, and whom to believe.
+/// Which branch.
 #[derive(Debug, clap::Args)]
-pub(super) struct BranchArguments {
+pub(super) struct RepositoryArguments {
     /// The repository: a path, or a URL that is fetched from.
     #[arg(long, value_name = "PATH|URL", default_value = ".", value_parser = repository)]
     repository: RemoteUrl,
     /// The branch.
     #[arg(long, default_value = "deployments")]
     branch: BranchName,
-    /// A key that has to have signed what is shown; may be given more than once.
-    // Parsed later than the rest: an error of clap would show what may be somebody's secret key.
-    #[arg(long = "trusted-public-key", value_name = "NAME:BASE64")]
-    keys: Vec<String>,
 }
 
-impl BranchArguments {
-    /// Who has to have signed what is shown, where somebody was named.
-    pub(super) fn authority(&self) -> Result<Option<Authority>, Exit> {
-        if self.keys.is_empty() {
-            return Ok(None);
-        }
-        let keys: Result<Vec<PublicKey>, Invalid> = self.keys.iter().map(|key| key.parse()).collect();
-        let keys = keys.map_err(|error| Exit::new(Code::Configuration, error))?;
-        Authority::any_of(&keys).map(Some).map_err(|error| Exit::new(Code::Configuration, error))
+impl RepositoryArguments {
+    /// The repository.
+    pub(super) fn url(&self) -> &RemoteUrl {
+        &self.repository
     }
+
+    /// The branch.
+    pub(super) fn name(&self) -> &BranchName {
+        &self.branch
+    }
+}
+
+/// Which branch to look at, and whom to believe.
+#[derive(Debug, clap::Args)]
+pub(super) struct BranchArguments {
+    #[command(flatten)]
+    place: RepositoryArguments,
+    /// Whom to believe: a file with a root, or the digest of the fleet's first one.
+    #[arg(long, value_name = "FILE|DIGEST")]
+    root: Option<AnchorPlace>,
 }
 
 fn repository(text: &str) -> Result<RemoteUrl, String> {
@@ -47,6 +55,9 @@ fn repository(text: &str) -> Result<RemoteUrl, String> {
 pub(super) struct View {
     pub(super) repository: Repository,
     pub(super) snapshot: Snapshot,
+    /// The roots that it is believed by; none where nobody was named to believe.
+    pub(super) roots: Option<Roots>,
+    name: BranchName,
     // What was fetched lives as long as it is looked at.
     _fetched: Option<tempfile::TempDir>,
 }
@@ -56,17 +67,17 @@ impl BranchArguments {
     pub(super) fn view(&self, depth: Depth) -> Result<View, Exit> {
         let git = |error: GitError| Exit::new(Code::Repository, error);
         let read = |error: ReadError| Exit::new(Code::Repository, error);
-        let (repository, tip, fetched) = if let Some(path) = self.repository.local_path() {
+        let (repository, tip, fetched) = if let Some(path) = self.place.repository.local_path() {
             let repository = Repository::open(&path)?;
-            let tip = repository.tip(&self.branch).map_err(git)?;
+            let tip = repository.tip(&self.place.branch).map_err(git)?;
             (repository, tip, None)
         } else {
             let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
             let repository = Repository::open_or_create_bare(&folder.path().join("branch.git"))?;
             let request = FetchRequest {
-                url: &self.repository,
-                branch: &self.branch,
-                into: &self.branch.full(),
+                url: &self.place.repository,
+                branch: &self.place.branch,
+                into: &RefName::of(&self.place.branch),
                 depth,
                 ssh_command: None,
                 interrupt: &AtomicBool::new(false),
@@ -78,15 +89,32 @@ impl BranchArguments {
             (repository, tip, Some(folder))
         };
         let missing = || {
-            let message = format!("{} has no branch `{}`; name another with --branch", self.repository, self.branch);
+            let message =
+                format!("{} has no branch `{}`; name another with --branch", self.place.repository, self.place.branch);
             Exit::new(Code::Repository, message)
         };
         let snapshot = repository.snapshot(tip.ok_or_else(missing)?).map_err(read)?;
-        Ok(View { repository, snapshot, _fetched: fetched })
+        let anchor = self.root.as_ref().map(Anchor::read).transpose()?;
+        let roots = anchor.map(|anchor| Roots::from_anchor(&snapshot, &anchor)).transpose()?;
+        Ok(View { repository, snapshot, roots, name: self.place.branch.clone(), _fetched: fetched })
     }
 }
 
 impl View {
+    /// The branch, by the newest root; none where nobody was named to believe, which is said.
+    pub(super) fn believed(&self) -> Option<Branch<'_, Snapshot>> {
+        if self.roots.is_none() {
+            output::remark("not verified: name whom to believe with --root, or run `clavel verify`");
+        }
+        let roots = self.roots.as_ref()?;
+        Some(Branch::new(&self.snapshot, &roots.newest, &self.name))
+    }
+
+    /// The branch's name.
+    pub(super) fn name(&self) -> &BranchName {
+        &self.name
+    }
+
     /// The index as it stands there, verified or not.
     pub(super) fn index(&self) -> Result<Index, Exit> {
         self.signed::<Index>(INDEX_PATH)

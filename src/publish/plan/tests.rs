@@ -1,7 +1,7 @@
 use super::*;
 use crate::evaluate::Found;
 use crate::model::{LockedSource, Metadata, Source, UnitType};
-use crate::trust::{Authority, SecretKey, Signed};
+use crate::trust::fixture::Fleet;
 
 const DAY: Duration = Duration::from_hours(24);
 
@@ -47,10 +47,14 @@ fn evaluation(source: &str, units: Vec<Draft<UnitSpecification>>, failing: &[&st
     }
 }
 
+/// The fleet of all tests here.
+fn fleet() -> &'static Fleet {
+    static FLEET: std::sync::LazyLock<Fleet> = std::sync::LazyLock::new(Fleet::new);
+    &FLEET
+}
+
 fn verified<P: crate::model::Payload>(payload: P) -> Verified<P> {
-    let key = SecretKey::generate("k".parse().unwrap()).unwrap();
-    let authority = Authority::any_of(&[key.public()]).unwrap();
-    Signed::sign(payload, &key).verify(&authority).unwrap()
+    fleet().verified(payload)
 }
 
 /// A branch with these units at these revisions, and tombstones.
@@ -63,8 +67,12 @@ fn branch(units: &[(Draft<UnitSpecification>, u64)], tombstones: &[(&str, u64)])
         stones.insert(path, Tombstone { revision: revision(*last) }).unwrap();
     }
     let index = Index {
+        branch: "deployments".parse().unwrap(),
         documents: Map::default(),
+        epoch: crate::model::Epoch::FIRST,
         expires: now().plus(7 * DAY),
+        fleet: fleet().id(),
+        held: Map::default(),
         issued: now(),
         kind: Kind::THIS,
         previous: None,
@@ -72,13 +80,13 @@ fn branch(units: &[(Draft<UnitSpecification>, u64)], tombstones: &[(&str, u64)])
         tombstones: stones,
         version: IndexVersion::FIRST,
     };
-    let documents = units
-        .iter()
-        .map(|(draft, n)| (draft.name.clone(), ExistingDocument::Intact(verified(draft.clone().at(revision(*n))))));
+    let documents = units.iter().map(|(draft, n)| {
+        (draft.name.clone(), ExistingDocument::Intact(verified(draft.clone().at(revision(*n), fleet().id()))))
+    });
     BranchState {
         index: Some((verified(index), crate::trust::digest(b"index"))),
         units: documents.collect(),
-        ..BranchState::default()
+        ..BranchState::empty(fleet().id())
     }
 }
 
@@ -94,7 +102,7 @@ fn told(plan: &Plan) -> Vec<String> {
 #[test]
 fn a_first_publication_starts_counting() {
     let plan = planned(
-        &BranchState::default(),
+        &BranchState::empty(fleet().id()),
         &["a"],
         &[evaluation("a", vec![unit("a", "x", "x86_64-linux")], &[])],
         Strays::Go,
@@ -171,7 +179,7 @@ fn what_was_altered_on_the_branch_is_published_anew() {
     before.units.insert("x".parse().unwrap(), ExistingDocument::Altered(Revision::try_from(3).unwrap()));
     let claimed = [evaluation("a", vec![unit("a", "x", "x86_64-linux")], &[])];
     let plan = planned(&before, &["a"], &claimed, Strays::Go);
-    assert_eq!(told(&plan), ["units/x.json revision 3 → 4 (it had been altered on the branch)"]);
+    assert_eq!(told(&plan), ["units/x.json revision 3 → 4 (what was there was not to be believed)"]);
 }
 
 #[test]

@@ -5,9 +5,10 @@ use super::*;
 use crate::evaluate::{Evaluation, Found};
 use crate::model::{
     DeploymentSpecification, Draft, FlakeReference, Index, IndexVersion, Kind, List, LockedSource, Map, Metadata,
-    Payload, Provenance, Revision, Schema, Specification, Timestamp, UnitSpecification, UnitType,
+    Provenance, Revision, Schema, Specification, Timestamp, UnitSpecification, UnitType,
 };
-use crate::trust::{Authority, SecretKey, Signed, Verified};
+use crate::trust::Verified;
+use crate::trust::fixture::Fleet;
 
 const CACHE: &str = "https://cache.example.org";
 /// A path, its key, and what Nix 2.8 printed of it in a cache that was signed with this key.
@@ -74,20 +75,31 @@ fn found(deployments: &[&str], units: &[&str], agents: &[&str]) -> Found {
     }
 }
 
-fn verified<P: Payload>(payload: P) -> Verified<P> {
-    let key = SecretKey::generate("k".parse().unwrap()).unwrap();
-    Signed::sign(payload, &key).verify(&Authority::any_of(&[key.public()]).unwrap()).unwrap()
+/// The fleet of all tests here.
+fn fleet() -> &'static Fleet {
+    static FLEET: std::sync::LazyLock<Fleet> = std::sync::LazyLock::new(Fleet::new);
+    &FLEET
+}
+
+fn verified<P: crate::model::Payload>(payload: P) -> Verified<P> {
+    fleet().verified(payload)
 }
 
 fn existing<S: Specification>(drafts: Vec<Draft<S>>) -> Existing<S> {
-    let intact = |draft: Draft<S>| (draft.name.clone(), ExistingDocument::Intact(verified(draft.at(Revision::FIRST))));
+    let intact = |draft: Draft<S>| {
+        (draft.name.clone(), ExistingDocument::Intact(verified(draft.at(Revision::FIRST, fleet().id()))))
+    };
     drafts.into_iter().map(intact).collect()
 }
 
 fn branch(found: Found) -> BranchState {
     let index = Index {
+        branch: "deployments".parse().unwrap(),
         documents: Map::default(),
+        epoch: crate::model::Epoch::FIRST,
         expires: now().plus(Duration::from_hours(1)),
+        fleet: fleet().id(),
+        held: Map::default(),
         issued: now(),
         kind: Kind::THIS,
         previous: None,
@@ -100,6 +112,7 @@ fn branch(found: Found) -> BranchState {
         deployments: existing(found.deployments),
         units: existing(found.units),
         agents: existing(found.agents),
+        ..BranchState::empty(fleet().id())
     }
 }
 
@@ -166,7 +179,8 @@ fn caches_are_asked_in_their_order_until_one_is_enough() {
         .iter()
         .map(|path| {
             let template = template(path, &["ssh://builder", CACHE, second], &[KEY]);
-            draft("d", DeploymentSpecification { template, unit: "u".parse().unwrap() }).at(Revision::FIRST)
+            draft("d", DeploymentSpecification { template, unit: "u".parse().unwrap() })
+                .at(Revision::FIRST, fleet().id())
         })
         .collect();
     let asked = |answers: &Answers| -> Vec<String> {

@@ -1,0 +1,119 @@
+//! What a new root is to say, from the command line.
+
+use std::path::Path;
+use std::time::SystemTime;
+
+use crate::cli::exit::{Code, Exit};
+use crate::model::{ApprovalPolicy, KeyId, Pattern, PublicKey, Threshold, Timestamp};
+use crate::trust::{Amendment, RoleName, SecretKey};
+
+/// The roles of a new root.
+#[derive(Debug, clap::Args)]
+pub(super) struct RoleArguments {
+    /// A key that signs roots: its public half, or a file with it; may be given more than once.
+    // Parsed later than the rest: an error of clap would show what may be somebody's secret key.
+    #[arg(long = "root-key", value_name = "KEY|FILE")]
+    root_keys: Vec<String>,
+    /// How many root keys have to sign a root.
+    #[arg(long, value_name = "NUMBER")]
+    root_threshold: Option<Threshold>,
+    /// A key that signs the index and the documents: claveld's.
+    #[arg(long = "publisher-key", value_name = "KEY|FILE")]
+    publisher_keys: Vec<String>,
+    /// How many publisher keys have to sign a document.
+    #[arg(long, value_name = "NUMBER")]
+    publisher_threshold: Option<Threshold>,
+    /// A key that approves deployments.
+    #[arg(long = "approver-key", value_name = "KEY|FILE")]
+    approver_keys: Vec<String>,
+    /// How many approvers it takes at least, wherever any are asked for.
+    #[arg(long, value_name = "NUMBER")]
+    approver_threshold: Option<Threshold>,
+    /// Which deployments have to be approved, and by how many: `db-*=1`; may be given more than once.
+    #[arg(long = "approvals", value_name = "PATTERN=NUMBER", value_parser = policy)]
+    approvals: Vec<ApprovalPolicy>,
+    /// How long the root is to be believed.
+    #[arg(long, value_name = "TIME", default_value = "365d", value_parser = humantime::parse_duration)]
+    expires_after: std::time::Duration,
+}
+
+/// What goes from a root.
+#[derive(Debug, clap::Args)]
+pub(super) struct RemovalArguments {
+    /// A key that loses every role it has; may be given more than once.
+    #[arg(long = "remove-key", value_name = "NAME")]
+    remove: Vec<KeyId>,
+    /// A pattern for which no approvals are asked any more.
+    #[arg(long = "no-approvals", value_name = "PATTERN")]
+    drop_approvals: Vec<Pattern>,
+    /// End everything that was signed before, and begin to count anew: after a key was stolen.
+    #[arg(long)]
+    raise_epoch: bool,
+}
+
+fn policy(text: &str) -> Result<ApprovalPolicy, String> {
+    let (pattern, approvals) = text.rsplit_once('=').ok_or("write it like `db-*=1`")?;
+    let pattern = pattern.parse().map_err(|error| format!("{error}"))?;
+    Ok(ApprovalPolicy { approvals: approvals.parse().map_err(|error| format!("{error}"))?, pattern })
+}
+
+impl RoleArguments {
+    /// Whether nobody was named for the role.
+    pub(super) fn names_nobody(&self, role: RoleName) -> bool {
+        match role {
+            RoleName::Approver => self.approver_keys.is_empty(),
+            RoleName::Publisher => self.publisher_keys.is_empty(),
+            RoleName::Root => self.root_keys.is_empty(),
+        }
+    }
+
+    /// From when on the root is not to be believed.
+    pub(super) fn expires(&self) -> Timestamp {
+        Timestamp::from(SystemTime::now()).plus(self.expires_after)
+    }
+
+    /// What it is to say.
+    pub(super) fn amendment(&self, removals: Option<&RemovalArguments>) -> Result<Amendment, Exit> {
+        let mut add = Vec::new();
+        for (role, keys) in [
+            (RoleName::Root, &self.root_keys),
+            (RoleName::Publisher, &self.publisher_keys),
+            (RoleName::Approver, &self.approver_keys),
+        ] {
+            for key in keys {
+                add.push((role, public_key(key)?));
+            }
+        }
+        let thresholds = [
+            (RoleName::Root, self.root_threshold),
+            (RoleName::Publisher, self.publisher_threshold),
+            (RoleName::Approver, self.approver_threshold),
+        ];
+        let thresholds = thresholds.into_iter().filter_map(|(role, threshold)| Some((role, threshold?))).collect();
+        let amendment = Amendment { add, thresholds, approvals: self.approvals.clone(), ..Amendment::default() };
+        Ok(match removals {
+            None => amendment,
+            Some(RemovalArguments { remove, drop_approvals, raise_epoch }) => Amendment {
+                remove: remove.clone(),
+                drop_approvals: drop_approvals.clone(),
+                raise_epoch: *raise_epoch,
+                ..amendment
+            },
+        })
+    }
+}
+
+/// A public key as people name it: itself, a file with it, or the file of its secret half.
+fn public_key(text: &str) -> Result<PublicKey, Exit> {
+    let path = Path::new(text);
+    if !path.exists() {
+        return text.parse().map_err(|error| Exit::new(Code::Configuration, error));
+    }
+    if let Ok(secret) = SecretKey::read(path) {
+        return Ok(secret.public());
+    }
+    let unreadable = |error| Exit::new(Code::Configuration, format!("cannot read the key {text}: {error}"));
+    let file = std::fs::read_to_string(path).map_err(unreadable)?;
+    let wrong = |error| Exit::new(Code::Configuration, format!("the file {text} holds no public key: {error}"));
+    file.trim().parse().map_err(wrong)
+}

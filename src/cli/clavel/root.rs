@@ -1,0 +1,251 @@
+//! `clavel root …`
+
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use clap::Subcommand;
+
+use super::amendment::{RemovalArguments, RoleArguments};
+use super::view::RepositoryArguments;
+use crate::cli::exit::{Code, Exit};
+use crate::cli::output;
+use crate::model::{Payload as _, Role, Root, RootVersion};
+use crate::repository::{BranchWriter, Change, Identity, NewCommit, ROOT_PATH, Written, root_path};
+use crate::trust::{Anchor, AnchorPlace, SecretKey, Signed, TrustedRoot};
+
+/// How often a lost race is run again before giving up.
+const TRIES: usize = 5;
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Show a root: whose signatures count for what.
+    #[command(after_help = "Example:\n  clavel root show /etc/clavel/root.json")]
+    Show {
+        /// The file with the root.
+        #[arg(default_value = "root.json")]
+        file: PathBuf,
+        /// Print one JSON document: what is signed.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Make the root after another one: with other keys, other thresholds, or a later expiry.
+    #[command(
+        after_help = "Examples:\n  clavel root next root.json -o root-2.json --key root-1.secret\n  clavel root next root.json -o root-2.json --key root-1.secret --remove-key claveld-1 --publisher-key claveld-2.public --raise-epoch"
+    )]
+    Next {
+        /// The file with the root before it.
+        before: PathBuf,
+        /// The file to write it to. One that is there already is left as it is.
+        #[arg(short, long, value_name = "FILE")]
+        output: PathBuf,
+        #[command(flatten)]
+        roles: RoleArguments,
+        #[command(flatten)]
+        removals: RemovalArguments,
+        /// The secret key of a root key, to sign it with at once; may be given more than once.
+        #[arg(long = "key", value_name = "FILE")]
+        keys: Vec<PathBuf>,
+    },
+    /// Add a signature to a root that another made.
+    #[command(after_help = "Example:\n  clavel root sign root-2.json --key root-1.secret")]
+    Sign {
+        /// The file with the root.
+        file: PathBuf,
+        /// The secret key of a root key; may be given more than once.
+        #[arg(long = "key", value_name = "FILE", required = true)]
+        keys: Vec<PathBuf>,
+    },
+    /// Put a root on the branch, where every agent finds it at its next poll.
+    #[command(
+        after_help = "Example:\n  clavel root publish root-2.json --repository https://git.example.org/fleet.git"
+    )]
+    Publish {
+        /// The file with the root.
+        file: PathBuf,
+        #[command(flatten)]
+        branch: RepositoryArguments,
+    },
+}
+
+pub(super) async fn run(command: &Command) -> Result<(), Exit> {
+    match command {
+        Command::Show { file, json } => show(file, *json),
+        Command::Next { before, output, roles, removals, keys } => {
+            let before = believed(before)?;
+            let root = roles.amendment(Some(removals))?.next(&before, roles.expires());
+            let mut signed = Signed::unsigned(root.map_err(|error| Exit::new(Code::Configuration, error))?);
+            sign(&mut signed, keys)?;
+            RootFile::at(output).write_new(&signed)?;
+            tell_next(&before, output, &signed.render())
+        }
+        Command::Sign { file, keys } => {
+            let place = RootFile::at(file);
+            let mut signed = place.read()?;
+            sign(&mut signed, keys)?;
+            place.replace(&signed)?;
+            signed_by(&signed.render())
+        }
+        Command::Publish { file, branch } => publish(file, branch).await,
+    }
+}
+
+fn believed(path: &Path) -> Result<TrustedRoot, Exit> {
+    match Anchor::read(&AnchorPlace::File(path.to_owned()))? {
+        Anchor::Root(root) => Ok(*root),
+        Anchor::Digest(_) => Err(Exit::new(Code::Configuration, "name the file with the root")),
+    }
+}
+
+fn sign(signed: &mut Signed<Root>, keys: &[PathBuf]) -> Result<(), Exit> {
+    for path in keys {
+        signed.add(&SecretKey::read(path)?).map_err(|error| Exit::new(Code::Configuration, error))?;
+    }
+    Ok(())
+}
+
+/// Says who has signed a root.
+pub(super) fn signed_by(file: &[u8]) -> Result<(), Exit> {
+    let signed = Signed::<Root>::parse(file).map_err(|error| Exit::new(Code::Refused, error))?;
+    let names: Vec<String> = signed.signatures().iter().map(|signature| signature.keyid().to_string()).collect();
+    let role = &signed.unverified().roles.root;
+    let by = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
+    output::line(format_args!("signed by {by}; it takes {} of {} root keys", role.threshold, role.keys.len()))
+}
+
+fn tell_next(before: &TrustedRoot, place: &Path, file: &[u8]) -> Result<(), Exit> {
+    signed_by(file)?;
+    let place = place.display();
+    match before.next(file) {
+        Ok(root) => output::line(format_args!(
+            "Version {} is ready: `clavel root publish {place}` puts it on the branch",
+            root.root().version
+        )),
+        Err(missing) => output::line(format_args!(
+            "It has no say yet: {missing}\nNext, where each root key of this root and of the one before is: \
+             clavel root sign {place} --key FILE"
+        )),
+    }
+}
+
+fn show(file: &Path, json: bool) -> Result<(), Exit> {
+    let signed = RootFile::at(file).read()?;
+    let root = signed.unverified();
+    if json {
+        return output::json(root);
+    }
+    output::line(format_args!("root      version {}, epoch {}, until {}", root.version, root.epoch, root.expires))?;
+    match TrustedRoot::given(&signed.render()) {
+        Ok(root) => output::line(format_args!("fleet     {}", root.fleet()))?,
+        Err(why) => output::line(format_args!("no say    {why}"))?,
+    }
+    signed_by(&signed.render())?;
+    output::line("")?;
+    let rows = |name: &str, role: &Role| {
+        let of = format!("{} of {}", role.threshold, role.keys.len());
+        let row = |key: &crate::model::PublicKey| vec![name.to_owned(), of.clone(), key.to_string()];
+        role.keys.iter().map(row).collect::<Vec<_>>()
+    };
+    let roles = &root.roles;
+    let all = [("root", &roles.root), ("publisher", &roles.publisher), ("approver", &roles.approver)];
+    output::table(&["role", "takes", "key"], all.into_iter().flat_map(|(name, role)| rows(name, role)))?;
+    if !root.approvals.is_empty() {
+        output::line("")?;
+    }
+    let policies = root.approvals.iter().map(|policy| vec![policy.pattern.to_string(), policy.approvals.to_string()]);
+    output::table(&["deployments", "approvals"], policies)
+}
+
+async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> {
+    let root = believed(file)?;
+    let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
+    let copy = folder.path().join("branch.git");
+    let writer = BranchWriter { url: branch.url(), branch: branch.name(), ssh_command: None, copy: &copy };
+    for _ in 0..TRIES {
+        let (repository, tip) = writer.open()?;
+        let read = |error| Exit::new(Code::Repository, error);
+        let shown = match tip {
+            Some(tip) => {
+                repository.snapshot(tip).and_then(|files| files.read(ROOT_PATH, Root::LARGEST)).map_err(read)?
+            }
+            None => None,
+        };
+        check_follows(shown.as_deref(), &root)?;
+        let version = root.root().version;
+        let put = |path: String| Change::Put { path, bytes: root.file().to_vec() };
+        let new = NewCommit {
+            branch: branch.name(),
+            expected: tip,
+            changes: &[put(ROOT_PATH.to_owned()), put(root_path(version))],
+            message: &format!("root: version {version}, epoch {}", root.root().epoch),
+            by: &Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
+            at: SystemTime::now(),
+        };
+        if let Written::Done(commit) = writer.write(&repository, &new).await? {
+            return output::line(format_args!("{}: root version {version} at {commit}", branch.url()));
+        }
+    }
+    let message = format!("others moved the branch `{}` {TRIES} times in a row; try again", branch.name());
+    Err(Exit::new(Code::Repository, message))
+}
+
+/// A root that no agent could follow is not put on the branch.
+fn check_follows(shown: Option<&[u8]>, root: &TrustedRoot) -> Result<(), Exit> {
+    let refused = |why: String| Err(Exit::new(Code::Refused, format!("this root does not follow: {why}")));
+    let Some(shown) = shown else {
+        return match root.root().version {
+            RootVersion::FIRST => Ok(()),
+            version => {
+                refused(format!("the branch has none yet, and it is version {version}; publish those before it"))
+            }
+        };
+    };
+    let before = TrustedRoot::given(shown).map_err(|error| Exit::new(Code::Refused, error))?;
+    if before.file() == root.file() {
+        return Ok(());
+    }
+    before.next(root.file()).map(drop).or_else(|error| refused(error.to_string()))
+}
+
+/// A file with a root, whoever has signed it so far.
+pub(super) struct RootFile<'a>(&'a Path);
+
+impl<'a> RootFile<'a> {
+    pub(super) fn at(path: &'a Path) -> Self {
+        Self(path)
+    }
+
+    fn read(&self) -> Result<Signed<Root>, Exit> {
+        use std::io::Read as _;
+        let unreadable =
+            |error| Exit::new(Code::Configuration, format!("cannot read the root {}: {error}", self.0.display()));
+        let mut bytes = Vec::new();
+        let file = std::fs::File::open(self.0).map_err(unreadable)?;
+        file.take(Root::LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let wrong = |error| Exit::new(Code::Refused, format!("{}: {error}", self.0.display()));
+        Signed::parse(&bytes).map_err(wrong)
+    }
+
+    /// Writes a new file; one that is there already is left as it is.
+    pub(super) fn write_new(&self, root: &Signed<Root>) -> Result<(), Exit> {
+        let file = std::fs::File::create_new(self.0);
+        let written = file.and_then(|mut file| std::io::Write::write_all(&mut file, &root.render()));
+        written.map_err(|error| self.unwritten(&error))
+    }
+
+    /// Replaces the file at once, or leaves it as it is.
+    fn replace(&self, root: &Signed<Root>) -> Result<(), Exit> {
+        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let replace = || -> std::io::Result<()> {
+            let mut file = tempfile::NamedTempFile::new_in(folder)?;
+            std::io::Write::write_all(&mut file, &root.render())?;
+            file.as_file().set_permissions(std::fs::metadata(self.0)?.permissions())?;
+            file.persist(self.0).map_err(|error| error.error)?;
+            Ok(())
+        };
+        replace().map_err(|error| self.unwritten(&error))
+    }
+
+    fn unwritten(&self, error: &std::io::Error) -> Exit {
+        Exit::machine(&format!("cannot write the root {}: {error}", self.0.display()))
+    }
+}

@@ -1,0 +1,178 @@
+//! The root: whose signatures count for what.
+
+use std::num::NonZeroU8;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize};
+
+use super::{Epoch, FleetId, Invalid, Kind, List, Name, Pattern, Payload, PublicKey, RootVersion, Schema, Timestamp};
+
+/// The most keys that one role has.
+pub const MOST_KEYS: usize = 64;
+
+/// Who may sign what, at one version (The Update Framework, section 4.3).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Root {
+    /// Which deployments are applied only when approvers have signed them too.
+    pub approvals: List<ApprovalPolicy, 256>,
+    /// Raised to end everything that was signed before, and to begin to count anew.
+    pub epoch: Epoch,
+    /// From when on it must not be believed.
+    pub expires: Timestamp,
+    /// Which fleet it is of. Absent in the first, whose digest it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fleet: Option<FleetId>,
+    /// What it is: a Root.
+    pub kind: Kind<Self>,
+    /// Who signs.
+    pub roles: Roles,
+    /// The version of this schema.
+    pub schema: Schema,
+    /// Counts up by one.
+    pub version: RootVersion,
+}
+
+impl Payload for Root {
+    const KIND: &'static str = "Root";
+    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.root.v1+json";
+    const LARGEST: u64 = 256 << 10;
+
+    fn fleet(&self) -> Option<FleetId> {
+        self.fleet
+    }
+}
+
+impl Root {
+    /// How many approvers have to have signed a revision of the deployment `name`; none where no policy asks for any.
+    ///
+    /// It is the most that any matching policy asks for, and never fewer than the role's threshold.
+    pub fn approvals_of(&self, name: &Name) -> Option<Threshold> {
+        let matching = self.approvals.iter().filter(|policy| policy.pattern.matches(name.as_str()));
+        matching.map(|policy| policy.approvals.max(self.roles.approver.threshold)).max()
+    }
+}
+
+/// The roles that a root gives.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Roles {
+    /// Who approves deployments.
+    pub approver: Role,
+    /// Who signs the index and the documents.
+    pub publisher: Role,
+    /// Who signs the next root.
+    pub root: Role,
+}
+
+/// Keys, and how many of them it takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Role {
+    /// The keys.
+    pub keys: List<PublicKey, MOST_KEYS>,
+    /// How many different ones have to have signed.
+    pub threshold: Threshold,
+}
+
+/// For which deployments approvals are asked.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct ApprovalPolicy {
+    /// How many approvers have to have signed.
+    pub approvals: Threshold,
+    /// The names of the deployments that it is about.
+    #[serde(rename = "match")]
+    pub pattern: Pattern,
+}
+
+/// How many different keys have to have signed: 1 to 64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(transparent)]
+pub struct Threshold(NonZeroU8);
+
+impl Threshold {
+    /// One is enough.
+    pub const ONE: Self = Self(NonZeroU8::MIN);
+
+    /// The number.
+    pub fn get(self) -> usize {
+        self.0.get().into()
+    }
+}
+
+impl TryFrom<u64> for Threshold {
+    type Error = Invalid;
+    fn try_from(number: u64) -> Result<Self, Invalid> {
+        let number_of_keys = u8::try_from(number).ok().filter(|n| usize::from(*n) <= MOST_KEYS);
+        let bad = || Invalid::new("a threshold", &number.to_string(), format!("it has to be from 1 to {MOST_KEYS}"));
+        number_of_keys.and_then(NonZeroU8::new).map(Self).ok_or_else(bad)
+    }
+}
+
+impl std::str::FromStr for Threshold {
+    type Err = Invalid;
+    fn from_str(text: &str) -> Result<Self, Invalid> {
+        let number: u64 = text.parse().map_err(|_| Invalid::new("a threshold", text, "it is no whole number"))?;
+        number.try_into()
+    }
+}
+
+impl std::fmt::Display for Threshold {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl<'de> Deserialize<'de> for Threshold {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        u64::deserialize(deserializer)?.try_into().map_err(serde::de::Error::custom)
+    }
+}
+
+impl JsonSchema for Threshold {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "Threshold".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": MOST_KEYS })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deployment_needs_the_most_that_any_policy_asks_for() {
+        let policy = |pattern: &str, approvals: u64| ApprovalPolicy {
+            approvals: approvals.try_into().unwrap(),
+            pattern: pattern.parse().unwrap(),
+        };
+        let role = |threshold: u64| Role { keys: List::default(), threshold: threshold.try_into().unwrap() };
+        let root = |threshold| Root {
+            approvals: vec![policy("db-*", 1), policy("*-prod", 3)].try_into().unwrap(),
+            epoch: Epoch::FIRST,
+            expires: "2026-01-01T00:00:00Z".parse().unwrap(),
+            fleet: None,
+            kind: Kind::THIS,
+            roles: Roles { approver: role(threshold), publisher: role(1), root: role(1) },
+            schema: Schema::V1,
+            version: RootVersion::FIRST,
+        };
+        let needed = |threshold, name: &str| root(threshold).approvals_of(&name.parse().unwrap()).map(Threshold::get);
+        assert_eq!(needed(1, "web-1"), None);
+        assert_eq!(needed(1, "db-1"), Some(1));
+        assert_eq!(needed(1, "db-prod"), Some(3));
+        assert_eq!(needed(2, "db-1"), Some(2));
+    }
+
+    #[test]
+    fn a_threshold_is_from_1_to_64() {
+        for bad in ["0", "65", "-1", "1.0", "256", "\"1\""] {
+            assert!(serde_json::from_str::<Threshold>(bad).is_err(), "{bad}");
+        }
+        assert_eq!(serde_json::from_str::<Threshold>("64").unwrap().get(), 64);
+    }
+}

@@ -1,0 +1,196 @@
+//! What a new root says: made from nothing, or from the one before it.
+
+use crate::model::{
+    ApprovalPolicy, Epoch, Invalid, KeyId, Kind, List, Pattern, PublicKey, Role, Roles, Root, RootVersion, Schema,
+    Threshold, Timestamp,
+};
+
+use super::TrustedRoot;
+
+/// A role of a root.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RoleName {
+    /// Approves deployments.
+    Approver,
+    /// Signs the index and the documents.
+    Publisher,
+    /// Signs the next root.
+    Root,
+}
+
+/// What a root is to say otherwise than the one before it.
+#[derive(Debug, Clone, Default)]
+pub struct Amendment {
+    /// Keys that get a role.
+    pub add: Vec<(RoleName, PublicKey)>,
+    /// Keys that lose every role they have.
+    pub remove: Vec<KeyId>,
+    /// How many keys a role takes.
+    pub thresholds: Vec<(RoleName, Threshold)>,
+    /// Policies of approval, each in place of one with the same pattern.
+    pub approvals: Vec<ApprovalPolicy>,
+    /// Patterns whose policies go.
+    pub drop_approvals: Vec<Pattern>,
+    /// Whether everything that was signed before is to end.
+    pub raise_epoch: bool,
+}
+
+/// Why there is no such root.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AmendError {
+    /// A name is of nobody who has a role.
+    #[error("no role has a key `{0}`")]
+    NoSuchKey(KeyId),
+    /// Two keys of one role have one name, and people could not tell them apart.
+    #[error("the role has another key `{0}` already; give every key another name, as in `{0}-2`")]
+    NameTaken(KeyId),
+    /// No policy has that pattern.
+    #[error("no approvals are asked for `{0}`")]
+    NoSuchPolicy(Pattern),
+    /// A counter is at its end.
+    #[error("the {0} is at the largest number there is")]
+    AtItsEnd(&'static str),
+    /// More of something than a root holds.
+    #[error(transparent)]
+    TooMany(#[from] Invalid),
+}
+
+impl Amendment {
+    /// The first root of a fleet, which says this alone.
+    pub fn first(&self, expires: Timestamp) -> Result<Root, AmendError> {
+        let nobody = || Role { keys: List::default(), threshold: Threshold::ONE };
+        let nothing = Root {
+            approvals: List::default(),
+            epoch: Epoch::FIRST,
+            expires,
+            fleet: None,
+            kind: Kind::THIS,
+            roles: Roles { approver: nobody(), publisher: nobody(), root: nobody() },
+            schema: Schema::V1,
+            version: RootVersion::FIRST,
+        };
+        self.applied(nothing)
+    }
+
+    /// The root after `before`, which says this otherwise.
+    pub fn next(&self, before: &TrustedRoot, expires: Timestamp) -> Result<Root, AmendError> {
+        let said = before.root();
+        let version = said.version.next().ok_or(AmendError::AtItsEnd("root's version"))?;
+        let epoch = if self.raise_epoch { said.epoch.next().ok_or(AmendError::AtItsEnd("epoch"))? } else { said.epoch };
+        self.applied(Root { epoch, expires, fleet: Some(before.fleet()), version, ..said.clone() })
+    }
+
+    fn applied(&self, mut root: Root) -> Result<Root, AmendError> {
+        for id in &self.remove {
+            let roles = [&mut root.roles.approver, &mut root.roles.publisher, &mut root.roles.root];
+            let mut found = false;
+            for role in roles {
+                let kept: Vec<PublicKey> = role.keys.iter().filter(|key| key.id() != id).cloned().collect();
+                found |= kept.len() < role.keys.len();
+                role.keys = kept.try_into()?;
+            }
+            if !found {
+                return Err(AmendError::NoSuchKey(id.clone()));
+            }
+        }
+        for (name, key) in &self.add {
+            let role = role_of(&mut root.roles, *name);
+            match role.keys.iter().find(|known| known.id() == key.id()) {
+                Some(known) if known == key => continue,
+                Some(_) => return Err(AmendError::NameTaken(key.id().clone())),
+                None => {}
+            }
+            let mut keys = role.keys.to_vec();
+            keys.push(key.clone());
+            keys.sort_by(|a, b| a.id().cmp(b.id()));
+            role.keys = keys.try_into()?;
+        }
+        for (name, threshold) in &self.thresholds {
+            role_of(&mut root.roles, *name).threshold = *threshold;
+        }
+        let mut approvals = root.approvals.to_vec();
+        for pattern in &self.drop_approvals {
+            let before = approvals.len();
+            approvals.retain(|policy| policy.pattern != *pattern);
+            if approvals.len() == before {
+                return Err(AmendError::NoSuchPolicy(pattern.clone()));
+            }
+        }
+        for policy in &self.approvals {
+            approvals.retain(|known| known.pattern != policy.pattern);
+            approvals.push(policy.clone());
+        }
+        approvals.sort_by(|a, b| a.pattern.cmp(&b.pattern));
+        root.approvals = approvals.try_into()?;
+        Ok(root)
+    }
+}
+
+fn role_of(roles: &mut Roles, name: RoleName) -> &mut Role {
+    match name {
+        RoleName::Approver => &mut roles.approver,
+        RoleName::Publisher => &mut roles.publisher,
+        RoleName::Root => &mut roles.root,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::trust::fixture::{Fleet, key, signed};
+
+    fn expires() -> Timestamp {
+        "2030-01-01T00:00:00Z".parse().unwrap()
+    }
+
+    #[test]
+    fn a_first_root_says_what_it_was_told() {
+        let (root, publisher) = (key("root-1"), key("claveld-1"));
+        let told = Amendment {
+            add: vec![(RoleName::Root, root.public()), (RoleName::Publisher, publisher.public())],
+            ..Amendment::default()
+        };
+        let file = signed(told.first(expires()).unwrap(), &[&root]);
+        let believed = TrustedRoot::given(&file).unwrap();
+        assert!(believed.publisher().suffices(&[publisher.public()]));
+        assert!(!believed.publisher().suffices(&[root.public()]));
+    }
+
+    #[test]
+    fn the_next_root_says_the_same_but_for_what_changes() {
+        let fleet = Fleet::new();
+        let new = key("claveld-2");
+        let policy = ApprovalPolicy { approvals: Threshold::ONE, pattern: "db-*".parse().unwrap() };
+        let told = Amendment {
+            add: vec![(RoleName::Publisher, new.public()), (RoleName::Approver, key("alice").public())],
+            approvals: vec![policy.clone()],
+            raise_epoch: true,
+            ..Amendment::default()
+        };
+        let next = told.next(&fleet.root, expires()).unwrap();
+        assert_eq!((next.version.get(), next.epoch.get(), next.fleet), (2, 2, Some(fleet.id())));
+        assert_eq!(next.roles.publisher.keys.len(), 2);
+        assert_eq!(next.roles.root, fleet.root.root().roles.root);
+        let second = fleet.root.next(&signed(next, &[&fleet.key])).unwrap();
+        let back = Amendment {
+            remove: vec![new.public().id().clone()],
+            drop_approvals: vec![policy.pattern],
+            ..Amendment::default()
+        };
+        let third = back.next(&second, expires()).unwrap();
+        assert_eq!(third.roles.publisher, fleet.root.root().roles.publisher);
+        assert!(third.approvals.is_empty());
+    }
+
+    #[test]
+    fn what_makes_no_sense_is_told() {
+        let fleet = Fleet::new();
+        let next = |amendment: Amendment| amendment.next(&fleet.root, expires()).unwrap_err().to_string();
+        let none = Amendment { remove: vec!["nobody".parse().unwrap()], ..Amendment::default() };
+        assert_eq!(next(none), "no role has a key `nobody`");
+        let taken = Amendment { add: vec![(RoleName::Publisher, key("claveld-1").public())], ..Amendment::default() };
+        assert!(next(taken).contains("another key `claveld-1` already"));
+        let policy = Amendment { drop_approvals: vec!["db-*".parse().unwrap()], ..Amendment::default() };
+        assert_eq!(next(policy), "no approvals are asked for `db-*`");
+    }
+}

@@ -1,0 +1,81 @@
+//! Promise: an agent notices a branch that stands still, says since when and by which clock, and tells a wrong clock apart
+//! from it.
+
+use crate::support::world::{Ran, World};
+
+/// A published fleet, with the agent of `web-1` and what it runs in the cache.
+fn ready() -> World {
+    let world = World::new();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world
+}
+
+/// One of Clavel's programs, on a machine whose clock is off by so much.
+fn off_by(world: &World, offset: &str, program: &str, arguments: &[&str]) -> Ran {
+    world.run("faketime", &[&["-f", offset, program], arguments].concat())
+}
+
+fn agent(world: &World, offset: &str) -> Ran {
+    off_by(world, offset, env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--config", &world.at("web-1.toml")])
+}
+
+/// Forgets what the clocks said at the last pass.
+fn forget_the_clocks(world: &World) {
+    std::fs::remove_file(world.path("web-1/state/last-pass.json")).unwrap();
+}
+
+#[test]
+fn a_branch_that_nobody_signs_any_more_is_stale_and_what_runs_goes_on() {
+    let world = ready();
+    world.agent("web-1", &["once"]).good();
+    let expires = world.document("index.json")["expires"].as_str().unwrap().to_owned();
+    forget_the_clocks(&world);
+    let said = agent(&world, "+8d").refused(5, &format!("the index (version 1) is stale since {expires}, for 1day"));
+    assert!(said.contains("by this machine's clock (") && !said.contains("was set"), "{said}");
+    let status = world.agent("web-1", &["status", "--json"]).json();
+    assert_eq!(status["lastPass"]["staleSince"], expires.as_str());
+    assert_eq!(status["lastPass"]["ok"], false);
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    // Far ahead, it is more often the clock.
+    forget_the_clocks(&world);
+    agent(&world, "+2y").refused(5, "so long is more often a clock that is wrong than a branch that is old");
+}
+
+#[test]
+fn claveld_signs_the_index_anew_when_half_of_its_time_is_gone() {
+    let world = ready();
+    let claveld = |offset| {
+        let config = world.at("claveld.toml");
+        off_by(&world, offset, env!("CARGO_BIN_EXE_claveld"), &["once", "--config", &config]).good()
+    };
+    let tip = world.tip();
+    claveld("+3d");
+    assert_eq!(world.tip(), tip);
+    assert!(claveld("+4d").contains("index version 2"));
+    assert_eq!(agent(&world, "+8d").good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
+fn a_clock_that_is_set_is_told_apart_from_a_branch_that_stands_still() {
+    let world = ready();
+    world.agent("web-1", &["once"]).good();
+    let said = agent(&world, "+8d").refused(5, "is stale since");
+    assert!(said.contains("; but this machine's clock was set ahead by 8days"), "{said}");
+    // It is set right again, and the branch is as fresh as before.
+    let back = agent(&world, "+0").also_good();
+    assert!(back.stderr.contains("this machine's clock was set back by 8days"), "{}", back.stderr);
+    assert_eq!(back.stdout, "web-1: up to date at revision 1\n");
+    assert!(!agent(&world, "+0").also_good().stderr.contains("clock"));
+}
+
+#[test]
+fn a_board_without_a_battery_switches_and_says_that_its_clock_is_behind() {
+    let world = ready();
+    let ran = agent(&world, "-20y").also_good();
+    assert_eq!(ran.stdout, "web-1: switched to revision 1\n");
+    assert!(ran.stderr.contains("this machine's clock is behind: it says 200"), "{}", ran.stderr);
+    let status = world.agent("web-1", &["status"]).good();
+    assert!(status.contains("clock       this machine's clock is behind"), "{status}");
+}
