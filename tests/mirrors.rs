@@ -118,3 +118,36 @@ fn where_none_is_believed_all_are_told_and_what_runs_goes_on() {
     std::fs::rename(world.path("moved.git"), world.path("fleet.git")).unwrap();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
 }
+
+#[test]
+fn a_mirror_that_holds_back_the_newest_root_is_judged_by_it_all_the_same() {
+    let world = published();
+    let old = copy(&world, "old.git");
+    world.clavel(&["key", "generate", "claveld-2", "--output", &world.at("claveld-2.secret")]).good();
+    let (root, next, key) = (world.root(), world.at("root-2.json"), world.at("root-1.secret"));
+    let other = world.public_key("claveld-2");
+    world
+        .clavel(&[
+            "root",
+            "next",
+            &root,
+            "-o",
+            &next,
+            "--key",
+            &key,
+            "--remove-key",
+            "claveld-1",
+            "--publisher-key",
+            &other,
+        ])
+        .good();
+    let fleet = world.at("fleet.git");
+    world.clavel(&["root", "publish", &next, "--repository", &fleet]).good();
+    // The first mirror shows what claveld-1 signed, and the root by which that counted; the second shows that it does not.
+    with_mirrors(&world, &[&old, &fleet]);
+    let said = world.agent("web-1", &["once"]).refused(5, "none of the 2 mirrors shows a branch to be believed:");
+    assert!(said.contains(&format!("refused what {old} shows: the root went back from version 2 to 1")), "{said}");
+    assert!(said.contains(&format!("refused what {fleet} shows: the index is not to be believed")), "{said}");
+    assert_eq!(world.motd("web-1"), None);
+    assert_eq!(standings(&world), json!(["behind", "refused"]));
+}
