@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, setrlimit};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, LOOK_EVERY, MOST_ADDED, MOST_DATA};
@@ -103,7 +103,11 @@ pub async fn answer(request: &[u8]) -> Result<Vec<u8>, ChildError> {
 }
 
 fn limit_this_process() -> std::io::Result<()> {
-    let limit = |resource, bytes| setrlimit(resource, Rlimit { current: Some(bytes), maximum: Some(bytes) });
+    let limit = |resource, bytes: u64| {
+        // Who is limited to less already may not raise it, and need not.
+        let bytes = Some(getrlimit(resource).maximum.map_or(bytes, |maximum| maximum.min(bytes)));
+        setrlimit(resource, Rlimit { current: bytes, maximum: bytes })
+    };
     limit(Resource::Data, MOST_DATA)?;
     limit(Resource::Fsize, LARGEST_FILE)?;
     // A core dump would be one more large file, with the URL's secrets in it.
