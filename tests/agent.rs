@@ -128,6 +128,25 @@ fn what_was_altered_on_the_branch_is_refused_in_one_line() {
 }
 
 #[test]
+fn what_does_not_belong_on_the_branch_is_refused_by_its_path() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    let good = world.tip();
+    for (path, why) in [
+        ("evil.sh", "`evil.sh` of commit"),
+        ("deployments/WEB-1.json", "has a twin"),
+        ("units/web-1/web-1.json", "it is a folder, and only regular files called NAME.json belong there"),
+    ] {
+        world.tamper(&BTreeMap::from([(path, Some("{}\n".to_owned()))]));
+        world.agent("web-1", &["once"]).refused(5, why);
+        world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--root", &world.root()]).refused(5, why);
+        assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+        world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
+    }
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+}
+
+#[test]
 fn a_whole_old_branch_is_refused() {
     let world = ready("web-1");
     let old = world.tip();
@@ -223,8 +242,9 @@ fn a_damaged_state_is_never_taken_for_a_new_agent() {
     world.agent("web-1", &["once"]).refused(8, "cannot understand the state in");
     // The copy of the branch, though, is only a copy.
     std::fs::remove_file(world.path("web-1/state/state.json")).unwrap();
-    std::fs::remove_dir_all(world.path("web-1/state/branch.git/objects")).unwrap();
-    std::fs::create_dir(world.path("web-1/state/branch.git/objects")).unwrap();
+    let copy = world.copies("web-1").remove(0);
+    std::fs::remove_dir_all(copy.join("objects")).unwrap();
+    std::fs::create_dir(copy.join("objects")).unwrap();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
 }
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ReadError, Snapshot};
+use super::{LayoutError, ReadError, Snapshot};
 use crate::model::{
     BranchName, Document, DocumentPath, Epoch, Folder, Index, Name, Payload, Revision, Sha256Digest, Specification,
 };
@@ -63,9 +63,21 @@ pub enum BranchError {
     /// A document is not to be believed.
     #[error(transparent)]
     Document(#[from] ListedError),
+    /// It holds something that does not belong there.
+    #[error(transparent)]
+    Layout(LayoutError),
     /// Git could not read it.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+impl From<LayoutError> for BranchError {
+    fn from(error: LayoutError) -> Self {
+        match error {
+            LayoutError::Read(error) => Self::Read(error),
+            error => Self::Layout(error),
+        }
+    }
 }
 
 /// An index that was verified, with the digest of its file.
