@@ -23,6 +23,7 @@ mod nix_eval_jobs;
 mod one_push;
 mod platforms;
 mod publish;
+mod rotation;
 mod support;
 mod transports;
 mod wait_for_cache;

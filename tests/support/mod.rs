@@ -4,6 +4,7 @@
 //! Only `world` knows Clavel. Every server is a real one, on a free port of the loopback interface, with all its files
 //! in a directory of its own, and ends with the value that stands for it.
 
+pub(crate) mod attacker;
 pub(crate) mod command;
 pub(crate) mod fleet;
 pub(crate) mod http;

@@ -1,0 +1,203 @@
+//! A thief's workshop: somebody who has a secret key, or may write to a repository, and not a line of Clavel's code.
+//!
+//! What is signed here is signed by the documents' description alone (DSSE over RFC 8785, in ARCHITECTURE.md), so that an
+//! error of Clavel's own signing does not hide behind itself.
+
+use std::collections::BTreeMap;
+use std::io::Write as _;
+use std::path::Path;
+use std::process::Stdio;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signer as _, SigningKey};
+use serde_json::{Value, json};
+use sha2::{Digest as _, Sha256};
+
+use super::world::{Ran, World};
+
+/// The largest number that a counter of the branch can have.
+pub(crate) const LARGEST: u64 = (1 << 53) - 1;
+
+/// A secret key in the wrong hands, under whatever name these give it.
+#[derive(Clone)]
+pub(crate) struct StolenKey {
+    pub(crate) name: String,
+    key: SigningKey,
+}
+
+impl StolenKey {
+    /// The key in a file that Clavel or Nix made.
+    pub(crate) fn read(path: &Path) -> Self {
+        let text = std::fs::read_to_string(path).unwrap();
+        let (name, encoded) = text.trim().split_once(':').unwrap();
+        let pair: [u8; 64] = STANDARD.decode(encoded).unwrap().try_into().unwrap();
+        Self { name: name.to_owned(), key: SigningKey::from_keypair_bytes(&pair).unwrap() }
+    }
+
+    /// A key of the thief's own: the same seed gives the same key.
+    pub(crate) fn own(name: &str, seed: u8) -> Self {
+        Self { name: name.to_owned(), key: SigningKey::from_bytes(&[seed; 32]) }
+    }
+
+    /// Its public half, as Nix writes it.
+    pub(crate) fn public(&self) -> String {
+        format!("{}:{}", self.name, STANDARD.encode(self.key.verifying_key().as_bytes()))
+    }
+
+    /// One entry of `signatures` over `signed`, as a document of `kind`.
+    pub(crate) fn sign(&self, kind: &str, signed: &Value) -> Value {
+        let payload_type = format!("application/vnd.clavel.{}.v1+json", kind.to_lowercase());
+        let body = serde_json_canonicalizer::to_vec(signed).unwrap();
+        let mut bytes = format!("DSSEv1 {} {payload_type} {} ", payload_type.len(), body.len()).into_bytes();
+        bytes.extend(body);
+        json!({ "keyid": self.name, "sig": STANDARD.encode(self.key.sign(&bytes).to_bytes()) })
+    }
+}
+
+/// The file that says `signed`, signed as a document of `kind` by each of `keys`.
+pub(crate) fn signed_file(kind: &str, signed: &Value, keys: &[&StolenKey]) -> Vec<u8> {
+    let signatures: Vec<Value> = keys.iter().map(|key| key.sign(kind, signed)).collect();
+    rendered(&json!({ "signatures": signatures, "signed": signed }))
+}
+
+/// `value` in the branch's one rendering: sorted keys, two spaces, a final newline.
+pub(crate) fn rendered(value: &Value) -> Vec<u8> {
+    let sorted: Value = serde_json::from_slice(&serde_json_canonicalizer::to_vec(value).unwrap()).unwrap();
+    let mut bytes = serde_json::to_vec_pretty(&sorted).unwrap();
+    bytes.push(b'\n');
+    bytes
+}
+
+/// A file as a git tree holds it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct File {
+    /// Git's mode: `100644`, `100755`, `120000`.
+    pub(crate) mode: &'static str,
+    pub(crate) bytes: Vec<u8>,
+}
+
+/// Where a commit goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Onto {
+    /// On top of what the branch has there.
+    Tip,
+    /// In place of it: a first commit, pushed by force.
+    Nothing,
+}
+
+/// The files of a branch in the thief's hands, to be changed at will and pushed to wherever they may write.
+#[derive(Clone)]
+pub(crate) struct Branch<'a> {
+    world: &'a World,
+    name: String,
+    pub(crate) files: BTreeMap<String, File>,
+}
+
+impl<'a> Branch<'a> {
+    /// The `deployments` branch of the world's own repository.
+    pub(crate) fn of(world: &'a World) -> Self {
+        Self::at(world, &world.at("fleet.git"), "deployments")
+    }
+
+    /// The branch, tag or commit `name` of the repository at a path, with its regular files.
+    pub(crate) fn at(world: &'a World, repository: &str, name: &str) -> Self {
+        let listed = world.git(&["-C", repository, "ls-tree", "-r", "-z", name]);
+        let mut files = BTreeMap::new();
+        for line in listed.split_terminator('\0') {
+            let (fact, path) = line.split_once('\t').unwrap();
+            let blob = fact.split(' ').nth(2).unwrap();
+            let shown = world.command("git", &["-C", repository, "cat-file", "blob", blob]).output().unwrap();
+            files.insert(path.to_owned(), File { mode: "100644", bytes: shown.stdout });
+        }
+        Self { world, name: name.to_owned(), files }
+    }
+
+    /// A file with these bytes.
+    pub(crate) fn write(&mut self, path: &str, bytes: impl Into<Vec<u8>>) {
+        self.files.insert(path.to_owned(), File { mode: "100644", bytes: bytes.into() });
+    }
+
+    /// What a file says: what is signed of it.
+    pub(crate) fn signed(&self, path: &str) -> Value {
+        let file = self.files.get(path).unwrap_or_else(|| panic!("the branch has no {path}"));
+        serde_json::from_slice::<Value>(&file.bytes).unwrap()["signed"].clone()
+    }
+
+    /// A file that says `signed`, signed as the kind that it says it is.
+    pub(crate) fn sign(&mut self, path: &str, signed: &Value, keys: &[&StolenKey]) {
+        let kind = signed["kind"].as_str().unwrap().to_owned();
+        self.write(path, signed_file(&kind, signed, keys));
+    }
+
+    /// Changes what a document says, and signs it anew.
+    pub(crate) fn edit(&mut self, path: &str, keys: &[&StolenKey], change: impl FnOnce(&mut Value)) {
+        let mut signed = self.signed(path);
+        change(&mut signed);
+        self.sign(path, &signed, keys);
+    }
+
+    /// Makes the index fit all documents that are there, as far as they can be read: those that are gone leave it. Then
+    /// `change` has its say, and it is signed anew.
+    pub(crate) fn reindex(&mut self, keys: &[&StolenKey], change: impl FnOnce(&mut Value)) {
+        let mut index = self.signed("index.json");
+        let before = std::mem::replace(&mut index["documents"], json!({}));
+        let is_document = |path: &str| ["agents/", "deployments/", "units/"].iter().any(|folder| path.starts_with(folder));
+        for (path, File { bytes, .. }) in self.files.iter().filter(|(path, _)| is_document(path)) {
+            let said = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
+            let revision = match &said["signed"]["revision"] {
+                Value::Null => before[path]["revision"].clone(),
+                revision => revision.clone(),
+            };
+            let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            index["documents"][path] = json!({ "length": bytes.len(), "revision": revision, "sha256": sha256 });
+        }
+        change(&mut index);
+        self.sign("index.json", &index, keys);
+    }
+
+    /// Commits the files and pushes them to the `deployments` branch of the world's own repository.
+    #[track_caller]
+    pub(crate) fn push(&self, onto: Onto) {
+        self.try_push(&self.world.at("fleet.git"), "deployments", onto).good();
+    }
+
+    /// Commits the files and pushes them to a branch of any repository, which git can push to by that name.
+    pub(crate) fn try_push(&self, repository: &str, branch: &str, onto: Onto) -> Ran {
+        let workshop = self.world.at("workshop.git");
+        self.world.git(&["init", "-q", "--bare", &workshop]);
+        let parent = match onto {
+            Onto::Nothing => None,
+            Onto::Tip => {
+                self.world.git(&["-C", &workshop, "fetch", "-q", repository, &format!("+refs/heads/{branch}:refs/seen")]);
+                Some(self.world.git(&["-C", &workshop, "rev-parse", "refs/seen"]).trim().to_owned())
+            }
+        };
+        let mut importing = self.world.command("git", &["-C", &workshop, "fast-import", "--quiet", "--force"]);
+        let mut importing = importing.stdin(Stdio::piped()).spawn().unwrap();
+        importing.stdin.take().unwrap().write_all(&self.stream(parent.as_deref())).unwrap();
+        assert!(importing.wait().unwrap().success());
+        let mut push = vec!["-C", &workshop, "push", "-q"];
+        push.extend((onto == Onto::Nothing).then_some("--force"));
+        let refspec = format!("refs/made:refs/heads/{branch}");
+        push.extend([repository, &refspec]);
+        self.world.run("git", &push)
+    }
+
+    /// The commit as `git fast-import` reads it.
+    fn stream(&self, parent: Option<&str>) -> Vec<u8> {
+        let mut stream = b"commit refs/made\ncommitter Mallory <mallory@example.org> 1767225600 +0000\n".to_vec();
+        let message = format!("A small change to {}\n", self.name);
+        write!(stream, "data {}\n{message}", message.len()).unwrap();
+        if let Some(parent) = parent {
+            writeln!(stream, "from {parent}").unwrap();
+        }
+        writeln!(stream, "deleteall").unwrap();
+        for (path, File { mode, bytes }) in &self.files {
+            write!(stream, "M {mode} inline {path}\ndata {}\n", bytes.len()).unwrap();
+            stream.extend_from_slice(bytes);
+            stream.push(b'\n');
+        }
+        stream
+    }
+}
