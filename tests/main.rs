@@ -10,6 +10,7 @@ mod budget;
 mod changes;
 mod configuration;
 mod daemons;
+mod deliberate_return;
 mod evaluate;
 mod fleets;
 mod freshness;

@@ -83,7 +83,11 @@ impl fmt::Display for KeptBack {
         };
         let changes: Vec<String> = changes.iter().map(told).collect();
         let changes = changes.join(", ");
-        write!(f, "{name}: {}; kept back: {changes}; `clavel release {name}` lets it follow its source", told_hold(hold))
+        write!(
+            f,
+            "{name}: {}; kept back: {changes}; `clavel release {name}` lets it follow its source",
+            told_hold(hold)
+        )
     }
 }
 

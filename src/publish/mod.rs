@@ -29,7 +29,7 @@ pub use changes::{Change, Conflict, KeptBack, Report, told_hold};
 pub use commit::{PublishError, Publisher};
 pub use gate::{Gate, GateError, Judgement, Push};
 pub use hook::{HookError, PushedRef, PushedSource, pushed_refs, pushed_sources};
-pub use note::{Behind, NoteError};
+pub use note::{Behind, NoteError, Published};
 pub use operate::{Deed, OperateError, Operated, Wish};
 pub use plan::PlanError;
 pub use ready::{Awaited, CacheState, Hopeless, Lack, Missing, Unready, Waiting};

@@ -20,15 +20,15 @@ const LARGEST: u64 = 1 << 20;
 /// An index that was published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Published {
+pub struct Published {
     /// The fleet that it is of.
-    pub(super) fleet: FleetId,
+    pub fleet: FleetId,
     /// The epoch that it was signed in.
-    pub(super) epoch: Epoch,
+    pub epoch: Epoch,
     /// Its version.
-    pub(super) version: IndexVersion,
+    pub version: IndexVersion,
     /// The SHA-256 of its file.
-    pub(super) sha256: Sha256Digest,
+    pub sha256: Sha256Digest,
 }
 
 /// What a branch shows now.
@@ -179,7 +179,9 @@ mod tests {
 
     #[test]
     fn a_branch_may_be_as_it_was_left_or_further() {
-        for fine in [shown(2, Some((7, b"seven"))), shown(2, Some((8, b"eight"))), shown(3, None), shown(3, Some((1, b"")))] {
+        for fine in
+            [shown(2, Some((7, b"seven"))), shown(2, Some((8, b"eight"))), shown(3, None), shown(3, Some((1, b"")))]
+        {
             assert_eq!(published().check(&fine), Ok(()), "{fine:?}");
         }
         let others = Shown { fleet: FleetId::of(digest(b"other")), ..shown(1, None) };

@@ -104,7 +104,9 @@ pub enum OperateError {
         revision: Revision,
     },
     /// Another revision says the same, and is there now.
-    #[error("`{name}` is at revision {present} now, which says what revision {revision} said; `clavel hold {name}` keeps it there")]
+    #[error(
+        "`{name}` is at revision {present} now, which says what revision {revision} said; `clavel hold {name}` keeps it there"
+    )]
     SaysTheSame {
         /// The deployment.
         name: Name,
@@ -258,7 +260,9 @@ impl Wish {
         let Self { name, deed, .. } = self;
         let revision = plan.holds.get(name).map(|hold| hold.revision);
         match (deed, revision) {
-            (Deed::RollBack(back), Some(to)) => format!("rollback: {name} to revision {back}, as revision {to}, and held"),
+            (Deed::RollBack(back), Some(to)) => {
+                format!("rollback: {name} to revision {back}, as revision {to}, and held")
+            }
             (Deed::Hold, Some(at)) => format!("hold: {name} at revision {at}"),
             (Deed::Release | Deed::Hold | Deed::RollBack(_), _) => {
                 let held = branch.holds.get(name).map(|hold| format!(", {}", told_hold(hold)));

@@ -142,7 +142,8 @@ impl<'a> Branch<'a> {
     pub(crate) fn reindex(&mut self, keys: &[&StolenKey], change: impl FnOnce(&mut Value)) {
         let mut index = self.signed("index.json");
         let before = std::mem::replace(&mut index["documents"], json!({}));
-        let is_document = |path: &str| ["agents/", "deployments/", "units/"].iter().any(|folder| path.starts_with(folder));
+        let is_document =
+            |path: &str| ["agents/", "deployments/", "units/"].iter().any(|folder| path.starts_with(folder));
         for (path, File { bytes, .. }) in self.files.iter().filter(|(path, _)| is_document(path)) {
             let said = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
             let revision = match &said["signed"]["revision"] {
@@ -169,7 +170,14 @@ impl<'a> Branch<'a> {
         let parent = match onto {
             Onto::Nothing => None,
             Onto::Tip => {
-                self.world.git(&["-C", &workshop, "fetch", "-q", repository, &format!("+refs/heads/{branch}:refs/seen")]);
+                self.world.git(&[
+                    "-C",
+                    &workshop,
+                    "fetch",
+                    "-q",
+                    repository,
+                    &format!("+refs/heads/{branch}:refs/seen"),
+                ]);
                 Some(self.world.git(&["-C", &workshop, "rev-parse", "refs/seen"]).trim().to_owned())
             }
         };
