@@ -12,6 +12,7 @@ mod budget;
 mod changes;
 mod configuration;
 mod daemons;
+mod deliberate_return;
 mod evaluate;
 mod fleets;
 mod freshness;

@@ -1,8 +1,9 @@
 //! Promise: keys are replaced while the machines run on, and what a thief signed is worth nothing once theirs is gone.
 
+use serde_json::json;
+
 use crate::support::attacker::{Branch, LARGEST, Onto, StolenKey};
 use crate::support::world::World;
-use serde_json::json;
 
 /// A published fleet whose systems are in the cache, with the agent of `web-1`, which has switched.
 fn running() -> World {
@@ -17,12 +18,11 @@ fn running() -> World {
 /// Makes `root-2.json` with these changes, signed by the fleet's root key, and puts it on the branch.
 fn next_root(world: &World, changes: &[&str]) {
     let (key, next) = (world.at("root-1.secret"), world.at("root-2.json"));
-    let made = ["root", "next", &world.root(), "-o", &next, "--key", &key];
-    world.clavel(&[&made, changes].concat()).good();
+    world.clavel(&[&["root", "next", &world.root(), "-o", &next, "--key", &key], changes].concat()).good();
     world.clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")]).good();
 }
 
-/// Makes claveld's next key, and has claveld sign with it.
+/// Makes claveld's next key, and has claveld sign with it; the key's public half.
 fn new_publisher(world: &World) -> String {
     world.clavel(&["key", "generate", "claveld-2", "--output", &world.at("claveld-2.secret")]).good();
     let config = world.read_file("claveld.toml").replace("claveld-1.secret", "claveld-2.secret");
@@ -30,15 +30,155 @@ fn new_publisher(world: &World) -> String {
     world.public_key("claveld-2")
 }
 
+/// Puts claveld's next key in the place of its first one.
+fn rotate(world: &World) {
+    let key = new_publisher(world);
+    next_root(world, &["--remove-key", "claveld-1", "--publisher-key", &key]);
+}
+
 #[test]
-fn what_a_thief_signs_is_as_good_as_what_claveld_signs_while_the_key_counts() {
-    // The workshop of `support::attacker` has to be able to do what it is there for.
+fn a_planned_rotation_goes_on_from_the_old_numbers_and_switches_nothing() {
+    let world = running();
+    world.clavel(&["hold", "web-2", "--config", &world.at("claveld.toml")]).good();
+    rotate(&world);
+    // Until claveld signs with its new key, agents believe nothing and run on.
+    world.agent("web-1", &["once"]).refused(5, "no valid signature by a trusted key");
+    let said = world.publish().good();
+    assert!(said.contains("published as index version 3"), "{said}");
+    for path in ["deployments/web-1.json", "units/web-1.json", "agents/web-1.json", "deployments/web-2.json"] {
+        let file: serde_json::Value = serde_json::from_str(&world.on_branch(path).unwrap()).unwrap();
+        assert_eq!(file["signatures"][0]["keyid"], "claveld-2", "{path}");
+        assert_eq!(file["signed"]["revision"], 2, "{path}");
+    }
+    // Whom somebody froze stays so, with what claveld itself had published.
+    assert_eq!(world.document("index.json")["held"]["web-2"]["revision"], 2);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 2 names already\n");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
+    world.verify().good();
+    assert_eq!(world.publish().good(), "nothing changed (index version 3)\n");
+}
+
+#[test]
+fn a_claveld_that_does_not_know_what_it_published_takes_the_numbers_alone() {
+    let world = running();
+    world.clavel(&["hold", "web-1", "--config", &world.at("claveld.toml")]).good();
+    rotate(&world);
+    std::fs::remove_file(world.path("claveld/published.json")).unwrap();
+    let said = world.publish().good();
+    assert!(said.contains("deployments/web-1.json  revision 1 → 2 (what was there was not to be believed)"), "{said}");
+    assert!(said.contains("web-1: is held no more"), "{said}");
+    assert_eq!(world.document("index.json")["held"], json!({}));
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 2 names already\n");
+}
+
+#[test]
+fn what_a_removed_key_signs_later_is_not_signed_anew_by_the_next_one() {
     let world = running();
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
+    rotate(&world);
     let mut branch = Branch::of(&world);
-    branch.edit("deployments/web-1.json", &[&thief], |signed| signed["revision"] = json!(LARGEST));
-    branch.reindex(&[&thief], |index| index["version"] = json!(LARGEST));
+    branch.edit("deployments/web-1.json", &[&thief], |signed| {
+        signed["revision"] = json!(2);
+        signed["specification"]["template"]["narId"] = json!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-evil");
+    });
+    branch.reindex(&[&thief], |index| {
+        index["version"] = json!(2);
+        index["held"] = json!({ "web-1": { "revision": 2, "since": "2026-01-01T00:00:00Z", "why": "" } });
+    });
     branch.push(Onto::Tip);
+    world.publish().good();
+    let document = world.document("deployments/web-1.json");
+    assert_eq!(document["revision"], 3);
+    assert!(!document.to_string().contains("evil"), "{document}");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 3 names already\n");
+}
+
+#[test]
+fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again() {
+    let world = running();
+    let thief = StolenKey::read(&world.path("claveld-1.secret"));
+    let mut stolen = Branch::of(&world);
+    stolen.edit("deployments/web-1.json", &[&thief], |signed| signed["revision"] = json!(LARGEST));
+    stolen.reindex(&[&thief], |index| index["version"] = json!(LARGEST));
+    stolen.push(Onto::Tip);
+    // While the key counts, this is believed, and claveld is at the end of its numbers.
+    assert_eq!(world.agent("web-1", &["once"]).good(), format!("web-1: runs what revision {LARGEST} names already\n"));
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("A change");
+    world.publish().refused(1, "clavel root next --raise-epoch");
+
+    let key = new_publisher(&world);
+    next_root(&world, &["--remove-key", "claveld-1", "--publisher-key", &key, "--raise-epoch"]);
+    world.agent("web-1", &["once"]).refused(5, "");
+    let said = world.publish().good();
+    assert!(said.contains("published as index version 1"), "{said}");
+    world.build(&["web-1"]);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
     world.verify().good();
-    assert_eq!(world.agent("web-1", &["once"]).good(), format!("web-1: adopted revision {LARGEST}\n"));
+
+    // The thief shows the old branch again, and then their own files on top of the new root.
+    let good = world.tip();
+    let mut mixed = Branch::of(&world);
+    for (path, file) in stolen.files.iter().filter(|(path, _)| !path.starts_with("root")) {
+        mixed.files.insert(path.clone(), file.clone());
+    }
+    let mut counted = mixed.clone();
+    counted.reindex(&[&thief], |index| index["epoch"] = json!(2));
+    for (theirs, onto) in [(&stolen, Onto::Nothing), (&mixed, Onto::Tip), (&counted, Onto::Tip)] {
+        theirs.push(onto);
+        // Each run is a restart: all that the agent knows is in its state folder.
+        for _ in 0..2 {
+            world.agent("web-1", &["once"]).refused(5, "");
+            assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
+        }
+        let said = world.publish();
+        assert_ne!(said.code, Some(0), "{}", said.stdout);
+        world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
+    }
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+    assert_eq!(world.publish().good(), "nothing changed (index version 1)\n");
+}
+
+#[test]
+fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
+    let world = World::new();
+    let key = |name: &str| {
+        let file = world.at(&format!("{name}.secret"));
+        world.clavel(&["key", "generate", name, "--output", &file]).good();
+        file
+    };
+    let [alice, bob, carol, dave] = ["alice", "bob", "carol", "dave"].map(key);
+    std::fs::remove_file(world.path("root.json")).unwrap();
+    std::fs::remove_file(world.path("claveld-1.secret")).unwrap();
+    let owners = ["--root-key", &alice, "--root-key", &bob, "--root-key", &carol, "--root-threshold", "2"];
+    world.clavel(&[&["init", &world.at("")][..], &owners].concat()).good();
+    world.clavel(&["root", "sign", &world.root(), "--key", &alice, "--key", &carol]).good();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world.agent("web-1", &["once"]).good();
+
+    // Carol's key is gone: dave takes her place, by alice and bob.
+    let next = world.at("root-2.json");
+    let changes = ["--remove-key", "carol", "--root-key", &dave];
+    world.clavel(&[&["root", "next", &world.root(), "-o", &next, "--key", &alice][..], &changes].concat()).good();
+    let publish = || world.clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")]);
+    publish().refused(3, "root-2.json is not to be believed");
+    world.clavel(&["root", "sign", &next, "--key", &bob]).good();
+    publish().good();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+
+    // Whoever has carol's key has no say any more: one of two of the old root is not enough, and the new one has no carol.
+    let theirs = StolenKey::read(&world.path("carol.secret"));
+    let accomplice = StolenKey::own("mallory-1", 7);
+    let mut branch = Branch::of(&world);
+    let mut root = branch.signed("root.json");
+    root["version"] = json!(3);
+    root["roles"]["publisher"]["keys"] = json!([accomplice.public()]);
+    branch.sign("root.json", &root, &[&theirs, &accomplice]);
+    branch.sign("roots/3.json", &root, &[&theirs, &accomplice]);
+    branch.push(Onto::Tip);
+    world.agent("web-1", &["once"]).refused(5, "roots/3.json is not to be believed: by the keys of the root before it");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }

@@ -8,7 +8,7 @@ use super::output;
 use crate::agent::{Failure, PassError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
-use crate::publish::{GateError, HookError, PublishError, StandingError};
+use crate::publish::{GateError, HookError, OperateError, PublishError, StandingError};
 use crate::repository::{BranchError, FetchError, OpenError, PreviewError, Remedy, RootsError, WriteError};
 use crate::trust::{AnchorError, SecretKeyError};
 
@@ -172,7 +172,23 @@ impl From<PublishError> for Exit {
             }
             | PublishError::Write(_)
             | PublishError::Raced { .. } => Code::Repository,
-            PublishError::Branch { .. } => Code::Refused,
+            PublishError::Branch { .. }
+            | PublishError::WentBack { .. }
+            | PublishError::Operate(OperateError::NotBelieved { .. } | OperateError::Altered(_)) => Code::Refused,
+            PublishError::Note(_) => Code::Machine,
+            PublishError::Operate(OperateError::Plan(_)) => Code::Incomplete,
+            PublishError::Operate(
+                OperateError::Unknown(_)
+                | OperateError::Withdrawn { .. }
+                | OperateError::OlderRoot
+                | OperateError::HeldAlready { .. }
+                | OperateError::NotHeld(_)
+                | OperateError::NoSuchRevision { .. }
+                | OperateError::AtIt { .. }
+                | OperateError::SaysTheSame { .. }
+                | OperateError::OtherUnit { .. }
+                | OperateError::UnitChanged { .. },
+            ) => Code::Configuration,
             PublishError::Plan(_) | PublishError::Index(_) => Code::Incomplete,
         };
         Self::new(code, error)

@@ -5,9 +5,8 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::plan::{BranchState, Evaluated, Plan, PlanError, plan};
-use super::ready::{Answers, Held, Said, Unready, hold_back, questions};
-use crate::model::{Deployment, StorePath, Substituter, Timestamp};
+use super::ready::{Answers, Said, questions};
+use crate::model::{Deployment, StorePath, Substituter};
 use crate::nix::{Nix, NixError};
 
 /// How many paths one process asks for. It asks for one after another.
@@ -33,24 +32,8 @@ impl Caches {
         Self { nix: Nix::new(DEADLINE) }
     }
 
-    /// Plans as `plan` does, with what is not in its cache yet held back. What is in `answers` is not asked again.
-    pub(super) async fn plan(
-        &self,
-        branch: &BranchState,
-        evaluated: &Evaluated<'_>,
-        answers: &mut Answers,
-        now: Timestamp,
-        validity: Duration,
-    ) -> Result<(Plan, Unready), PlanError> {
-        let whole = plan(branch, evaluated, &Held::default(), now, validity)?;
-        self.ask_for(&whole.deployments, answers).await;
-        let (held, unready) = hold_back(branch, &whole, answers);
-        let plan = if held.is_empty() { whole } else { plan(branch, evaluated, &held, now, validity)? };
-        Ok((plan, unready))
-    }
-
-    /// Asks until each of `deployments` is ready, or all of its caches were asked.
-    async fn ask_for(&self, deployments: &[Deployment], answers: &mut Answers) {
+    /// Asks until each of `deployments` is ready, or all of its caches were asked. What is in `answers` is not asked again.
+    pub(super) async fn ask_for(&self, deployments: &[Deployment], answers: &mut Answers) {
         loop {
             let questions = questions(deployments, answers);
             if questions.is_empty() {

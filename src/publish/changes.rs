@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ready::Unready;
 use crate::changes::Told;
-use crate::model::{DocumentPath, Folder, IndexVersion, Revision, SourceRevision};
+use crate::model::{DocumentPath, Folder, Held as Hold, IndexVersion, Name, Revision, SourceRevision};
 
 /// How many lines tell what changes inside one deployment.
 const LINES_OF_ONE: usize = 20;
@@ -58,6 +58,46 @@ impl fmt::Display for Conflict {
     }
 }
 
+/// What somebody's hold keeps back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct KeptBack {
+    /// The deployment that is frozen.
+    pub name: Name,
+    /// Where, since when, and why.
+    #[serde(flatten)]
+    pub hold: Hold,
+    /// What its source gives otherwise: of the deployment itself, of its unit, and of the agents that name it.
+    pub changes: Vec<Change>,
+}
+
+impl fmt::Display for KeptBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, hold, changes } = self;
+        let told = |change: &Change| {
+            let what = match (change.from, change.to) {
+                (Some(_), Some(_)) => "changed",
+                (None, _) => "new",
+                (Some(_), None) => "gone",
+            };
+            format!("{} ({what})", change.path)
+        };
+        let changes: Vec<String> = changes.iter().map(told).collect();
+        let changes = changes.join(", ");
+        write!(
+            f,
+            "{name}: {}; kept back: {changes}; `clavel release {name}` lets it follow its source",
+            told_hold(hold)
+        )
+    }
+}
+
+/// A hold in words: `held at revision 3 since 2026-01-01T00:00:00Z (it does not boot)`.
+pub fn told_hold(hold: &Hold) -> String {
+    let Hold { revision, since, why } = hold;
+    let why = if why.as_str().is_empty() { String::new() } else { format!(" ({why})") };
+    format!("held at revision {revision} since {since}{why}")
+}
+
 /// What a publication did.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Report {
@@ -68,6 +108,10 @@ pub struct Report {
     /// The deployments that are not published yet, since no cache has them.
     #[serde(flatten)]
     pub unready: Unready,
+    /// What somebody's holds keep back.
+    pub kept_back: Vec<KeptBack>,
+    /// Holds that ended with the key that had signed them: these deployments follow their sources again.
+    pub lost_holds: Vec<Name>,
     /// The version of the index now.
     pub version: IndexVersion,
     /// The commit that was made; none where nothing had to be written.
@@ -113,18 +157,21 @@ pub(super) fn commit_message(
     sources: &[(String, Option<SourceRevision>)],
 ) -> String {
     let mut paragraphs = vec![subject(changes, version)];
-    if !changes.is_empty() {
-        let told = changes.iter().zip(inside(changes)).flat_map(|(change, inside)| {
-            let inside = inside.into_iter().map(|line| format!("  {line}"));
-            std::iter::once(format!("{}: {change}", change.path)).chain(inside)
-        });
-        paragraphs.push(lines(told));
-    }
+    paragraphs.extend(told_changes(changes));
     if !sources.is_empty() {
         let revision = |r: &Option<SourceRevision>| r.as_ref().map_or("(no revision)".to_owned(), ToString::to_string);
         paragraphs.push(lines(sources.iter().map(|(source, at)| format!("Source: {source} {}", revision(at)))));
     }
     paragraphs.join("\n\n")
+}
+
+/// The changes as a paragraph of a commit message; none where there are none.
+pub(super) fn told_changes(changes: &[Change]) -> Option<String> {
+    let told = changes.iter().zip(inside(changes)).flat_map(|(change, inside)| {
+        let inside = inside.into_iter().map(|line| format!("  {line}"));
+        std::iter::once(format!("{}: {change}", change.path)).chain(inside)
+    });
+    (!changes.is_empty()).then(|| lines(told))
 }
 
 fn lines(lines: impl Iterator<Item = String>) -> String {

@@ -1,27 +1,23 @@
 //! Signing a plan and putting it on the branch: one atomic commit, decided again when somebody else was faster.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use super::caches::Caches;
-use super::changes::{Report, commit_message};
+use super::changes::{KeptBack, Report, commit_message, told_changes};
+use super::files::{Files, Pen};
+use super::history::{Found, History};
 use super::inside::Inside;
-use super::plan::{BranchState, Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
-use super::readme::readme;
-use super::ready::{Answers, Held, Unready};
+use super::note::{Behind, Note, NoteError, Published};
+use super::operate::{Deed, OperateError, Operated, Wish, operate};
+use super::plan::{Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan};
+use super::ready::{Answers, Held, Unready, hold_back, kept_back};
 use super::standing::{Standing, StandingError};
 use crate::config::{Moment, PublishConfig};
-use crate::model::{
-    Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, KeyId, Kind, Map, Name, RootVersion, Schema,
-    Specification, Timestamp,
-};
+use crate::model::{BranchName, Deployment, IndexVersion, KeyId, Name, Revision, RootVersion};
 use crate::nix::Nix;
-use crate::repository::{
-    BranchWriter, Change, CommitId, INDEX_PATH, Identity, NewCommit, README_PATH, ROOT_PATH, Repository, WriteError,
-    Written, root_path,
-};
-use crate::trust::{Anchor, AnchorError, SecretKey, SecretKeyError, Signed, TrustedRoot, digest};
+use crate::repository::{BranchWriter, CommitId, Identity, NewCommit, Repository, WriteError, Written};
+use crate::trust::{Anchor, AnchorError, SecretKey, SecretKeyError, TrustedRoot};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
@@ -64,9 +60,35 @@ pub enum PublishError {
         /// Why.
         source: StandingError,
     },
+    /// The branch shows less than was published to it, or something else.
+    #[error(
+        "will not publish to the branch `{branch}` of {repository}: this claveld published index version {} there (epoch {}, \
+         SHA-256 {}), and {behind}. Agents that saw it would refuse what follows. Push the newer branch back, from a \
+         mirror or from an agent's copy; where it is lost, let everything begin anew with `clavel root next --raise-epoch`. \
+         If no agent has seen it, delete {} and try again",
+        .last.version, .last.epoch, .last.sha256, note.display()
+    )]
+    WentBack {
+        /// The repository, without secrets.
+        repository: String,
+        /// The branch.
+        branch: String,
+        /// What was published last.
+        last: Box<Published>,
+        /// What the branch shows.
+        behind: Behind,
+        /// Where that is noted.
+        note: PathBuf,
+    },
+    /// It cannot be told what was published last.
+    #[error(transparent)]
+    Note(#[from] NoteError),
     /// There is nothing that may be written.
     #[error(transparent)]
     Plan(#[from] PlanError),
+    /// An operator's wish cannot be done.
+    #[error(transparent)]
+    Operate(#[from] OperateError),
     /// More documents than the index holds, or the like.
     #[error("cannot write the index: {0}")]
     Index(#[from] crate::model::Invalid),
@@ -88,14 +110,24 @@ pub struct Publisher<'a> {
     anchor: Anchor,
     /// Where the copy of a repository elsewhere is kept.
     copy: PathBuf,
+    /// What was published last.
+    note: Note,
     /// Who asks the caches; nobody where nothing waits for them.
     caches: Option<Caches>,
 }
 
 /// What became of one try.
-enum Attempt {
-    Done(Report),
+enum Attempt<T> {
+    Done(T),
     Raced,
+}
+
+/// The branch as one try finds it.
+struct Ground {
+    repository: Repository,
+    tip: Option<CommitId>,
+    standing: Standing,
+    now: SystemTime,
 }
 
 impl<'a> Publisher<'a> {
@@ -108,7 +140,8 @@ impl<'a> Publisher<'a> {
             Moment::InItsCache => Some(Caches::new()),
         };
         let copy = config.state_directory.join("publish.git");
-        Ok(Self { config, key, anchor, copy, caches })
+        let note = Note::of(&config.state_directory, &config.repository, &config.branch);
+        Ok(Self { config, key, anchor, copy, note, caches })
     }
 
     /// Brings the branch up to what was evaluated, and tells what changes by the derivations that `nix` has.
@@ -119,10 +152,20 @@ impl<'a> Publisher<'a> {
                 return Ok(report);
             }
         }
-        Err(PublishError::Raced {
-            repository: self.config.repository.to_string(),
-            branch: self.config.branch.to_string(),
-        })
+        Err(self.raced())
+    }
+
+    /// Does what an operator wants.
+    pub async fn operate(&self, wish: &Wish) -> Result<Operated, PublishError> {
+        // Files are read, and no program is run.
+        let nix = Nix::new(Duration::ZERO);
+        let mut inside = Inside::new(&nix);
+        for _ in 0..TRIES {
+            if let Attempt::Done(operated) = self.attempt_wish(wish, &mut inside).await? {
+                return Ok(operated);
+            }
+        }
+        Err(self.raced())
     }
 
     async fn attempt(
@@ -130,37 +173,138 @@ impl<'a> Publisher<'a> {
         evaluated: &Evaluated<'_>,
         answers: &mut Answers,
         inside: &mut Inside<'_>,
-    ) -> Result<Attempt, PublishError> {
-        let writer = self.writer();
-        let (repository, tip) = writer.open()?;
-        let now = SystemTime::now();
-        let standing = self.standing(&repository, tip).map_err(|source| self.refused(source))?;
-        self.check_key(&standing.root)?;
-        let branch = &standing.branch;
-        let validity = self.config.validity;
-        let (mut plan, unready) = match &self.caches {
-            Some(caches) => caches.plan(branch, evaluated, answers, now.into(), validity).await?,
-            None => (plan(branch, evaluated, &Held::default(), now.into(), validity)?, Unready::default()),
+    ) -> Result<Attempt<Report>, PublishError> {
+        let ground = self.ground()?;
+        let Decided { mut plan, unready, kept_back } = self.decide(&ground, evaluated, answers).await?;
+        let lost_holds = ground.standing.lost_holds.clone();
+        let report = |plan: Plan, version, commit: Option<CommitId>| {
+            let commit = commit.map(|commit| commit.to_string());
+            let Plan { changes, conflicts, .. } = plan;
+            Attempt::Done(Report { changes, conflicts, unready, kept_back, lost_holds, version, commit })
         };
-        let IndexPlan::Write(version) = plan.index else {
-            return Ok(Attempt::Done(report(plan, unready, None)));
+        let version = match plan.index {
+            IndexPlan::Keep(version) => return Ok(report(plan, version, None)),
+            IndexPlan::Write(version) => version,
         };
-        inside.add_to(&mut plan, branch);
-        let changes = self.files(&plan, &standing, version, now.into())?;
+        inside.add_to(&mut plan, &ground.standing.branch);
         let message = commit_message(&plan.changes, version, &sources(evaluated));
-        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };
-        let new = NewCommit {
-            branch: &self.config.branch,
-            expected: tip,
-            changes: &changes,
-            message: &message,
-            by: &by,
-            at: now,
-        };
-        match writer.write(&repository, &new).await? {
+        match self.write(&ground, &plan, version, &message).await? {
             Written::Raced => Ok(Attempt::Raced),
-            Written::Done(commit) => Ok(Attempt::Done(report(plan, unready, Some(commit)))),
+            Written::Done(commit) => Ok(report(plan, version, Some(commit))),
         }
+    }
+
+    async fn attempt_wish(&self, wish: &Wish, inside: &mut Inside<'_>) -> Result<Attempt<Operated>, PublishError> {
+        let ground = self.ground()?;
+        let branch = &ground.standing.branch;
+        let past = match (wish.deed, branch.deployments.get(&wish.name)) {
+            (Deed::RollBack(to), Some(present)) if to < present.revision() => self.past(&ground, &wish.name, to)?,
+            _ => Found::Nowhere,
+        };
+        let mut plan = operate(branch, wish, &past, ground.now.into())?;
+        let (IndexPlan::Write(version) | IndexPlan::Keep(version)) = plan.index;
+        inside.add_to(&mut plan, branch);
+        let why = Some(wish.why.as_str()).filter(|why| !why.is_empty()).map(|why| format!("Why: {why}"));
+        let paragraphs = [Some(wish.subject(&plan, branch)), why, told_changes(&plan.changes)];
+        let message = paragraphs.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
+        let commit = match self.write(&ground, &plan, version, &message).await? {
+            Written::Raced => return Ok(Attempt::Raced),
+            Written::Done(commit) => commit.to_string(),
+        };
+        let Plan { mut holds, mut changes, .. } = plan;
+        let (name, held, change) = (wish.name.clone(), holds.remove(&wish.name), changes.pop());
+        Ok(Attempt::Done(Operated { name, held, change, version, commit }))
+    }
+
+    /// Reads the branch, and makes sure that this claveld may go on from it.
+    fn ground(&self) -> Result<Ground, PublishError> {
+        // First what was published last: another process may publish before the branch is read, never the other way round.
+        let last = self.note.last()?;
+        let (repository, tip) = self.writer().open()?;
+        let standing = self.standing(&repository, tip, last.as_ref()).map_err(|source| self.refused(source))?;
+        if let Some(last) = last
+            && let Err(behind) = last.check(&standing.shown())
+        {
+            let (repository, branch, note) = self.place();
+            return Err(PublishError::WentBack { repository, branch, last: Box::new(last), behind, note });
+        }
+        self.check_key(&standing.root)?;
+        let mut ground = Ground { repository, tip, standing, now: SystemTime::now() };
+        self.mend_holds(&mut ground)?;
+        Ok(ground)
+    }
+
+    /// Of what is frozen and was altered on the branch, what the history has. Where it has nothing to be believed, there
+    /// is nothing to stay at, and the deployment follows its source.
+    fn mend_holds(&self, ground: &mut Ground) -> Result<(), PublishError> {
+        let branch = &ground.standing.branch;
+        let altered = |(name, hold): (&Name, &crate::model::Held)| match branch.deployments.get(name) {
+            Some(ExistingDocument::Altered(listed)) => Some((name.clone(), hold.revision, *listed)),
+            Some(ExistingDocument::Intact(_) | ExistingDocument::Outgoing(..)) | None => None,
+        };
+        let altered: Vec<(Name, Revision, Revision)> = branch.holds.iter().filter_map(altered).collect();
+        for (name, revision, listed) in altered {
+            let found = self.past(ground, &name, revision)?;
+            let Standing { branch, lost_holds, .. } = &mut ground.standing;
+            if let Found::Past(past) = found {
+                branch.deployments.insert(name, ExistingDocument::Outgoing(past.deployment, listed));
+            } else {
+                branch.holds.remove(&name);
+                lost_holds.push(name);
+            }
+        }
+        Ok(())
+    }
+
+    fn past(&self, ground: &Ground, name: &Name, revision: Revision) -> Result<Found, PublishError> {
+        let Ground { repository, tip: Some(tip), standing, .. } = ground else { return Ok(Found::Nowhere) };
+        let history = History { repository, tip: *tip, root: &standing.root, branch: &self.config.branch };
+        history.find(name, revision).map_err(|error| self.refused(error.into()))
+    }
+
+    /// Plans with what waits for its cache, and what somebody froze, left as it is.
+    async fn decide(
+        &self,
+        ground: &Ground,
+        evaluated: &Evaluated<'_>,
+        answers: &mut Answers,
+    ) -> Result<Decided, PlanError> {
+        let (branch, now, validity) = (&ground.standing.branch, ground.now.into(), self.config.validity);
+        let whole = plan(branch, evaluated, &Held::default(), now, validity)?;
+        if let Some(caches) = &self.caches {
+            let follows = |deployment: &&Deployment| !branch.holds.contains_key(&deployment.name);
+            let asked: Vec<Deployment> = whole.deployments.iter().filter(follows).cloned().collect();
+            caches.ask_for(&asked, answers).await;
+        }
+        let (held, unready) = hold_back(branch, &whole, self.caches.as_ref().map(|_| &*answers));
+        let kept_back = kept_back(branch, &whole, &held);
+        let plan = if held.is_empty() { whole } else { plan(branch, evaluated, &held, now, validity)? };
+        Ok(Decided { plan, unready, kept_back })
+    }
+
+    /// Signs `plan`, commits it, and notes that it was published.
+    async fn write(
+        &self,
+        ground: &Ground,
+        plan: &Plan,
+        version: IndexVersion,
+        message: &str,
+    ) -> Result<Written, PublishError> {
+        let Ground { repository, tip, standing, now } = ground;
+        let pen = Pen { key: &self.key, branch: &self.config.branch, validity: self.config.validity };
+        let Files { changes, index } = pen.write(plan, standing, version, (*now).into())?;
+        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };
+        let branch: &BranchName = &self.config.branch;
+        let new = NewCommit { branch, expected: *tip, changes: &changes, message, by: &by, at: *now };
+        let written = self.writer().write(repository, &new).await?;
+        if let Written::Done(_) = written {
+            let (fleet, epoch) = (standing.branch.fleet, standing.root.root().epoch);
+            // What is published is published: without the note it is only not seen when the branch goes back behind it.
+            if let Err(error) = self.note.write(Published { fleet, epoch, version, sha256: index }) {
+                tracing::warn!(%error, "it will not be seen when the branch goes back");
+            }
+        }
+        Ok(written)
     }
 
     fn writer(&self) -> BranchWriter<'_> {
@@ -172,18 +316,31 @@ impl<'a> Publisher<'a> {
         }
     }
 
-    fn refused(&self, source: StandingError) -> PublishError {
-        PublishError::Branch {
-            repository: self.config.repository.to_string(),
-            branch: self.config.branch.to_string(),
-            source,
-        }
+    /// The repository, the branch, and where it is noted what was published there.
+    fn place(&self) -> (String, String, PathBuf) {
+        let PublishConfig { repository, branch, .. } = self.config;
+        (repository.to_string(), branch.to_string(), self.note.path().to_owned())
     }
 
-    fn standing(&self, repository: &Repository, tip: Option<CommitId>) -> Result<Standing, StandingError> {
+    fn refused(&self, source: StandingError) -> PublishError {
+        let (repository, branch, _) = self.place();
+        PublishError::Branch { repository, branch, source }
+    }
+
+    fn raced(&self) -> PublishError {
+        let (repository, branch, _) = self.place();
+        PublishError::Raced { repository, branch }
+    }
+
+    fn standing(
+        &self,
+        repository: &Repository,
+        tip: Option<CommitId>,
+        last: Option<&Published>,
+    ) -> Result<Standing, StandingError> {
         match tip {
             None => Standing::nothing(&self.anchor),
-            Some(tip) => Standing::read(&repository.snapshot(tip)?, &self.anchor, &self.config.branch),
+            Some(tip) => Standing::read(&repository.snapshot(tip)?, &self.anchor, &self.config.branch, last),
         }
     }
 
@@ -198,126 +355,16 @@ impl<'a> Publisher<'a> {
             publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
         })
     }
-
-    /// The files that the plan changes.
-    fn files(
-        &self,
-        plan: &Plan,
-        standing: &Standing,
-        version: IndexVersion,
-        now: Timestamp,
-    ) -> Result<Vec<Change>, PublishError> {
-        let branch = &standing.branch;
-        let mut written = Vec::new();
-        written.extend(plan.deployments.iter().map(|document| self.sign(document)));
-        written.extend(plan.units.iter().map(|document| self.sign(document)));
-        written.extend(plan.agents.iter().map(|document| self.sign(document)));
-        let index = self.index(plan, standing, version, now, &written)?;
-        let mut changes = first_files(standing);
-        let kept: BTreeSet<String> = written.iter().map(|file| file.path.to_string()).collect();
-        let relics = standing.relics.iter().filter(|path| !kept.contains(*path));
-        changes.extend(relics.map(|path| Change::Remove { path: path.clone() }));
-        changes.extend(written.into_iter().map(|file| Change::Put { path: file.path.to_string(), bytes: file.bytes }));
-        let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
-        changes.extend(withdrawn.map(|change| Change::Remove { path: change.path.to_string() }));
-        changes.push(Change::Put { path: INDEX_PATH.to_owned(), bytes: Signed::sign(index, &self.key).render() });
-        let table = readme(listed(plan, branch).into_iter());
-        changes.push(Change::Put { path: README_PATH.to_owned(), bytes: table.into_bytes() });
-        Ok(changes)
-    }
-
-    fn sign<S: Specification>(&self, document: &Document<S>) -> SignedFile {
-        let bytes = Signed::sign(document.clone(), &self.key).render();
-        let entry = IndexEntry { length: bytes.len() as u64, revision: document.revision, sha256: digest(&bytes) };
-        SignedFile { path: DocumentPath::new(S::FOLDER, document.name.clone()), entry, bytes }
-    }
-
-    fn index(
-        &self,
-        plan: &Plan,
-        standing: &Standing,
-        version: IndexVersion,
-        now: Timestamp,
-        written: &[SignedFile],
-    ) -> Result<Index, PublishError> {
-        let branch = &standing.branch;
-        let (mut documents, mut tombstones) = (Map::default(), Map::default());
-        // Looked up once for each of the branch's documents: a list would cost their product.
-        let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
-        if let Some((index, _)) = &branch.index {
-            for (path, entry) in index.documents.iter().filter(|(path, _)| !changed.contains(path)) {
-                documents.insert(path.clone(), *entry)?;
-            }
-            for (path, stone) in index.tombstones.iter().filter(|(path, _)| !changed.contains(path)) {
-                tombstones.insert(path.clone(), *stone)?;
-            }
-        }
-        for file in written {
-            documents.insert(file.path.clone(), file.entry)?;
-        }
-        for (change, stone) in plan.changes.iter().filter_map(|change| Some((change, tombstone(change)?))) {
-            tombstones.insert(change.path.clone(), stone)?;
-        }
-        Ok(Index {
-            branch: self.config.branch.clone(),
-            documents,
-            epoch: standing.root.root().epoch,
-            expires: now.plus(self.config.validity),
-            fleet: branch.fleet,
-            held: branch.index.as_ref().map(|(index, _)| index.held.clone()).unwrap_or_default(),
-            issued: now,
-            kind: Kind::THIS,
-            previous: branch.index.as_ref().map(|(_, digest)| *digest),
-            schema: Schema::V1,
-            tombstones,
-            version,
-        })
-    }
 }
 
-/// A document as a file of the branch.
-struct SignedFile {
-    path: DocumentPath,
-    entry: IndexEntry,
-    bytes: Vec<u8>,
-}
-
-/// The root, on a branch that begins with it.
-fn first_files(standing: &Standing) -> Vec<Change> {
-    if !standing.is_new {
-        return Vec::new();
-    }
-    let paths = [ROOT_PATH.to_owned(), root_path(standing.root.root().version)];
-    paths.map(|path| Change::Put { path, bytes: standing.root.file().to_vec() }).into()
-}
-
-/// All deployments as they are after the plan, by name.
-fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Vec<&'a Deployment> {
-    let mut all: std::collections::BTreeMap<&Name, &Deployment> = branch
-        .deployments
-        .iter()
-        .filter_map(|(name, document)| match document {
-            ExistingDocument::Intact(document) => Some((name, &**document)),
-            ExistingDocument::Altered(_) => None,
-        })
-        .collect();
-    for change in plan.changes.iter().filter(|change| change.path.folder() == Deployment::FOLDER && change.to.is_none())
-    {
-        all.remove(change.path.name());
-    }
-    all.extend(plan.deployments.iter().map(|document| (&document.name, document)));
-    all.into_values().collect()
+/// What a round is to write, and what is left for later.
+struct Decided {
+    plan: Plan,
+    unready: Unready,
+    kept_back: Vec<KeptBack>,
 }
 
 fn sources(evaluated: &Evaluated<'_>) -> Vec<(String, Option<crate::model::SourceRevision>)> {
     let evaluations = evaluated.evaluations.iter();
     evaluations.map(|e| (e.source.flake.to_string(), e.source.revision.clone())).collect()
-}
-
-fn report(plan: Plan, unready: Unready, commit: Option<CommitId>) -> Report {
-    let version = match plan.index {
-        IndexPlan::Keep(version) | IndexPlan::Write(version) => version,
-    };
-    let commit = commit.map(|commit| commit.to_string());
-    Report { changes: plan.changes, conflicts: plan.conflicts, unready, version, commit }
 }

@@ -27,7 +27,7 @@ impl<'a> Inside<'a> {
             let name = change.path.name();
             let (Some(old), Some(new)) = (branch.deployments.get(name), new.get(name)) else { continue };
             change.system = match old {
-                ExistingDocument::Intact(old) => self.compare(old, new),
+                ExistingDocument::Intact(old) | ExistingDocument::Outgoing(old, _) => self.compare(old, new),
                 ExistingDocument::Altered(_) => Some(Err(Untold::Altered).into()),
             };
         }

@@ -1,7 +1,9 @@
 //! What to write when an evaluation ends, writing it, and what starts an evaluation.
 //!
-//! `plan` decides, from the branch as it is and what was evaluated, which documents change: pure. `commit` signs the
-//! plan and puts it on the branch, and decides again when somebody else was faster. Between the two, `inside` looks at
+//! `plan` decides, from the branch as it is and what was evaluated, which documents change: pure. `operate` decides the same
+//! from what an operator wants of one deployment: pure. `files` signs a plan; `commit` puts it on the branch, and decides
+//! again when somebody else was faster. `note` remembers what was published, so that nothing is built on a branch that went
+//! back. Between the two, `inside` looks at
 //! what changes in the systems themselves. Where deployments wait for their caches, `caches` asks these, and `ready`
 //! decides what is held back: pure. `hook` and `watch` say when. `gate` judges a push before git takes it in, and
 //! publishes nothing.
@@ -9,9 +11,13 @@
 mod caches;
 mod changes;
 mod commit;
+mod files;
 mod gate;
+mod history;
 mod hook;
 mod inside;
+mod note;
+mod operate;
 mod plan;
 mod readme;
 mod ready;
@@ -19,10 +25,13 @@ mod round;
 mod standing;
 mod watch;
 
-pub use changes::{Change, Conflict, Report};
+pub use changes::{Change, Conflict, KeptBack, Report, told_hold};
 pub use commit::{PublishError, Publisher};
 pub use gate::{Gate, GateError, Judgement, Push};
 pub use hook::{HookError, PushedRef, PushedSource, pushed_refs, pushed_sources};
+pub use note::{Behind, NoteError, Published};
+pub use operate::{Deed, OperateError, Operated, Wish};
+pub use plan::PlanError;
 pub use ready::{Awaited, CacheState, Hopeless, Lack, Missing, Unready, Waiting};
 pub use round::{Announcement, Outcome, Round, SourceFailure, Target};
 pub use standing::StandingError;

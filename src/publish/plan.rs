@@ -10,8 +10,9 @@ use super::changes::{Change, Conflict};
 use super::ready::Held;
 use crate::evaluate::{Evaluation, Failure};
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, FleetId, Folder, Index,
-    IndexVersion, Name, Provenance, Revision, Sha256Digest, Specification, Timestamp, Tombstone, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, FleetId, Held as Hold,
+    Index, IndexVersion, Name, Provenance, Revision, Sha256Digest, Specification, Timestamp, Tombstone,
+    UnitSpecification,
 };
 use crate::trust::Verified;
 
@@ -23,6 +24,9 @@ pub(super) type Existing<S> = BTreeMap<Name, ExistingDocument<S>>;
 pub(super) enum ExistingDocument<S: Specification> {
     /// As the index lists it.
     Intact(Verified<Document<S>>),
+    /// What stands under this name is not to be believed by an agent, and this is: claveld itself published it with a key
+    /// that publishes no more, or the history has it. It goes on under the revision after the one that is listed.
+    Outgoing(Verified<Document<S>>, Revision),
     /// The index lists this revision, and the file is gone, another one, or signed by nobody who still publishes.
     Altered(Revision),
 }
@@ -36,6 +40,8 @@ pub(super) struct BranchState {
     pub(super) deployments: Existing<DeploymentSpecification>,
     pub(super) units: Existing<UnitSpecification>,
     pub(super) agents: Existing<AgentSpecification>,
+    /// Deployments that somebody froze.
+    pub(super) holds: BTreeMap<Name, Hold>,
     /// Whether the newest root's publishers have to sign the index anew.
     pub(super) is_of_an_older_root: bool,
 }
@@ -44,13 +50,7 @@ impl BranchState {
     /// A branch with nothing on it.
     pub(super) fn empty(fleet: FleetId) -> Self {
         let (deployments, units, agents) = (Existing::new(), Existing::new(), Existing::new());
-        Self { fleet, index: None, deployments, units, agents, is_of_an_older_root: false }
-    }
-
-    /// Whether somebody froze the deployment.
-    fn is_frozen(&self, path: &DocumentPath) -> bool {
-        let index = self.index.as_ref().filter(|_| path.folder() == Folder::Deployments);
-        index.is_some_and(|(index, _)| index.held.get(path.name()).is_some())
+        Self { fleet, index: None, deployments, units, agents, holds: BTreeMap::new(), is_of_an_older_root: false }
     }
 }
 
@@ -82,6 +82,8 @@ pub(super) struct Plan {
     pub(super) deployments: Vec<Document<DeploymentSpecification>>,
     pub(super) units: Vec<Document<UnitSpecification>>,
     pub(super) agents: Vec<Document<AgentSpecification>>,
+    /// The deployments that are frozen afterwards.
+    pub(super) holds: BTreeMap<Name, Hold>,
     pub(super) index: IndexPlan,
 }
 
@@ -98,14 +100,18 @@ pub(super) enum IndexPlan {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PlanError {
     /// A counter is at its end.
-    #[error("the {what} is at the largest number there is, and cannot count on")]
+    #[error(
+        "the {what} is at the largest number there is, and cannot count on; a new epoch begins to count anew: \
+         `clavel root next --raise-epoch`"
+    )]
     CounterAtItsEnd {
         /// Which counter.
         what: String,
     },
 }
 
-/// Decides what to write at `now`, where an index is to be believed for `validity` and what is `held` stays as it is.
+/// Decides what to write at `now`, where an index is to be believed for `validity` and what is `held` stays as it is. What
+/// is frozen is among that: [`super::ready::hold_back`] says what stays with it.
 pub(super) fn plan(
     branch: &BranchState,
     evaluated: &Evaluated<'_>,
@@ -122,7 +128,19 @@ pub(super) fn plan(
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     conflicts.sort();
     let index = plan_index(branch, &changes, now, validity)?;
-    Ok(Plan { changes, conflicts, deployments, units, agents, index })
+    let holds = still_held(branch, &deployments);
+    Ok(Plan { changes, conflicts, deployments, units, agents, holds, index })
+}
+
+/// What is frozen stays so; one that had to be signed anew is frozen at that revision.
+fn still_held(branch: &BranchState, written: &[Document<DeploymentSpecification>]) -> BTreeMap<Name, Hold> {
+    let mut holds = branch.holds.clone();
+    for document in written {
+        if let Some(hold) = holds.get_mut(&document.name) {
+            hold.revision = document.revision;
+        }
+    }
+    holds
 }
 
 fn plan_index(
@@ -175,19 +193,25 @@ impl<'a> Planner<'a> {
                 contested.insert(folded.clone());
             } else if let [(_, draft), ..] = claims[..]
                 && !held.contains(&draft.name)
-                && !self.branch.is_frozen(&path(&draft.name))
             {
                 written.extend(self.document(existing.get(&draft.name), draft)?);
             }
         }
         for (name, document) in existing {
             let claimed = claims.get(&name.folded()).is_some_and(|claims| claims.iter().any(|(_, d)| d.name == *name));
-            let is_held = held.contains(name) || self.branch.is_frozen(&path(name));
-            let stays = claimed || contested.contains(&name.folded()) || is_held;
-            if !stays && self.is_withdrawn(document) {
+            let is_held = held.contains(name) || contested.contains(&name.folded());
+            if claimed && !is_held {
+                continue;
+            }
+            if !is_held && self.is_withdrawn(document) {
                 let from = Some(document.revision());
                 let path = path(name);
                 self.changes.push(Change { path, from, to: None, mended: false, system: None });
+            } else if let ExistingDocument::Outgoing(document, listed) = document {
+                let to = counted_on(&path(name), *listed)?;
+                let (path, from) = (path(name), Some(*listed));
+                self.changes.push(Change { path, from, to: Some(to), mended: false, system: None });
+                written.push(Document { revision: to, ..(**document).clone() });
             }
         }
         Ok(written)
@@ -227,9 +251,7 @@ impl<'a> Planner<'a> {
         let buried = self.branch.index.as_ref().and_then(|(index, _)| index.tombstones.get(&path)).map(|t| t.revision);
         let to = match from.or(buried) {
             None => Revision::FIRST,
-            Some(last) => {
-                last.next().ok_or_else(|| PlanError::CounterAtItsEnd { what: format!("revision of {path}") })?
-            }
+            Some(last) => counted_on(&path, last)?,
         };
         let mended = matches!(existing, Some(ExistingDocument::Altered(_)));
         self.changes.push(Change { path, from, to: Some(to), mended, system: None });
@@ -239,7 +261,7 @@ impl<'a> Planner<'a> {
     /// Whether a document that nobody claims is to go.
     fn is_withdrawn<S: Specification>(&self, document: &ExistingDocument<S>) -> bool {
         // Who owned an altered document cannot be told any more: it stays until somebody claims it.
-        let ExistingDocument::Intact(document) = document else { return false };
+        let Some(document) = document.known() else { return false };
         let Ok(provenance) = Provenance::try_from(&document.metadata) else { return false };
         let of_its_source = self.evaluated.evaluations.iter().find(|e| e.source.flake == provenance.source);
         match of_its_source {
@@ -255,19 +277,30 @@ fn is_broken(failures: &[Failure], provenance: &Provenance, name: &Name) -> bool
 }
 
 impl<S: Specification> ExistingDocument<S> {
-    fn revision(&self) -> Revision {
+    /// The revision that the index lists.
+    pub(super) fn revision(&self) -> Revision {
         match self {
             Self::Intact(document) => document.revision,
-            Self::Altered(revision) => *revision,
+            Self::Altered(revision) | Self::Outgoing(_, revision) => *revision,
+        }
+    }
+
+    /// What it says, where that is known.
+    pub(super) fn known(&self) -> Option<&Verified<Document<S>>> {
+        match self {
+            Self::Intact(document) | Self::Outgoing(document, _) => Some(document),
+            Self::Altered(_) => None,
         }
     }
 
     fn source(&self) -> Option<FlakeReference> {
-        match self {
-            Self::Intact(document) => Provenance::try_from(&document.metadata).ok().map(|provenance| provenance.source),
-            Self::Altered(_) => None,
-        }
+        Some(Provenance::try_from(&self.known()?.metadata).ok()?.source)
     }
+}
+
+/// The revision after `last`.
+pub(super) fn counted_on(path: &DocumentPath, last: Revision) -> Result<Revision, PlanError> {
+    last.next().ok_or_else(|| PlanError::CounterAtItsEnd { what: format!("revision of {path}") })
 }
 
 /// The tombstone of a document that a plan withdraws.

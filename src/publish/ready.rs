@@ -1,10 +1,11 @@
 //! What may be published already, where deployments wait for their caches. No I/O: the plan and what the caches said go
 //! in; what is held back, and why, comes out.
 //!
-//! A deployment that waits stays on the branch as it is, and what is on the branch has to fit together meanwhile:
+//! A deployment that waits stays on the branch as it is, and so does one that somebody froze. What is on the branch has to
+//! fit together meanwhile:
 //! 1. the unit of what runs there stays as it is too, and is not withdrawn;
 //! 2. another deployment to a unit that stays waits with it;
-//! 3. an agent that would get or lose a deployment that waits stays as it is: none is to name what is not there yet, or to
+//! 3. an agent that would get or lose a deployment that stays does so too: none is to name what is not there yet, or to
 //!    run on another machine what was meant for this one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,8 +13,11 @@ use std::fmt;
 
 use serde::Serialize;
 
+use super::changes::{Change, KeptBack};
 use super::plan::{BranchState, ExistingDocument, Plan};
-use crate::model::{AgentSpecification, Deployment, Folder, Name, NarTemplateSpecification, StorePath, Substituter};
+use crate::model::{
+    Agent, AgentSpecification, Deployment, Folder, Name, NarTemplateSpecification, StorePath, Substituter,
+};
 use crate::nix::CacheEntry;
 
 /// What one cache said of one path.
@@ -174,11 +178,12 @@ pub(super) fn questions(deployments: &[Deployment], answers: &Answers) -> BTreeM
     questions
 }
 
-/// What of `plan` is held back, and which deployments are not ready.
-pub(super) fn hold_back(branch: &BranchState, plan: &Plan, answers: &Answers) -> (Held, Unready) {
+/// What of `plan` is held back, and which deployments are not ready. Where nothing waits for caches there are no answers.
+pub(super) fn hold_back(branch: &BranchState, plan: &Plan, answers: Option<&Answers>) -> (Held, Unready) {
     let mut unready = Unready::default();
-    let mut held = Held::default();
-    for Deployment { name, specification, .. } in &plan.deployments {
+    let mut held = Held { deployments: branch.holds.keys().cloned().collect(), ..Held::default() };
+    let asked = plan.deployments.iter().filter(|deployment| !branch.holds.contains_key(&deployment.name));
+    for (Deployment { name, specification, .. }, answers) in asked.filter_map(|asked| Some((asked, answers?))) {
         match readiness(&specification.template, answers) {
             Readiness::Ready => continue,
             Readiness::Waits(awaited) => unready.waiting.push(Waiting { name: name.clone(), awaited }),
@@ -217,7 +222,9 @@ fn agents_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Na
         let after = after.get(name).cloned().unwrap_or_default();
         match branch.agents.get(*name) {
             None => !after.is_empty(),
-            Some(ExistingDocument::Intact(agent)) => held(&agent.specification) != after,
+            Some(ExistingDocument::Intact(agent) | ExistingDocument::Outgoing(agent, _)) => {
+                held(&agent.specification) != after
+            }
             // It is mended, unless it would name what is not there.
             Some(ExistingDocument::Altered(_)) => after.iter().any(|name| !branch.deployments.contains_key(name)),
         }
@@ -227,14 +234,35 @@ fn agents_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Na
 
 /// The units that the plan would change or withdraw, and that what is held back runs on.
 fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Name>) -> BTreeSet<Name> {
-    let unit = |name: &Name| match branch.deployments.get(name) {
-        Some(ExistingDocument::Intact(document)) => Some(&document.specification.unit),
-        Some(ExistingDocument::Altered(_)) | None => None,
-    };
+    let unit = |name: &Name| Some(&branch.deployments.get(name)?.known()?.specification.unit);
     let in_use: BTreeSet<&Name> = deployments.iter().filter_map(unit).collect();
     // What somebody altered is of no use to anybody: it is mended at once.
     let changes = plan.changes.iter().filter(|change| change.path.folder() == Folder::Units && !change.mended);
     changes.map(|change| change.path.name()).filter(|name| in_use.contains(name)).cloned().collect()
+}
+
+/// What of `whole` somebody's hold keeps back: the change of what is frozen, of its unit, and of the agents that name it.
+pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<KeptBack> {
+    let names = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
+    let kept = branch.holds.iter().map(|(name, hold)| {
+        let unit = branch.deployments.get(name).and_then(ExistingDocument::known).map(|d| &d.specification.unit);
+        let is_kept = |change: &&Change| {
+            let of = change.path.name();
+            match change.path.folder() {
+                Folder::Deployments => of == name,
+                Folder::Units => held.units.contains(of) && unit == Some(of),
+                Folder::Agents => {
+                    let before = branch.agents.get(of).and_then(ExistingDocument::known);
+                    let after = whole.agents.iter().find(|agent| agent.name == *of);
+                    let named = before.is_some_and(|agent| names(agent, name));
+                    held.agents.contains(of) && (named || after.is_some_and(|agent| names(agent, name)))
+                }
+            }
+        };
+        let changes = whole.changes.iter().filter(is_kept).cloned().collect();
+        KeptBack { name: name.clone(), hold: hold.clone(), changes }
+    });
+    kept.filter(|kept| !kept.changes.is_empty()).collect()
 }
 
 impl Held {

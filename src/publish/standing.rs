@@ -1,7 +1,10 @@
 //! The branch as claveld finds it: its roots, and what of it may be gone on from.
 
+use std::collections::BTreeMap;
+
+use super::note::{Published, Shown};
 use super::plan::{BranchState, Existing, ExistingDocument};
-use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Payload as _, Specification};
+use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Specification};
 use crate::repository::{
     Branch, BranchError, Files, INDEX_PATH, ReadError, Roots, RootsError, Snapshot, VerifiedIndex,
 };
@@ -21,6 +24,8 @@ pub(super) struct Standing {
     pub(super) branch: BranchState,
     /// Files of an epoch that is over; they go.
     pub(super) relics: Vec<String>,
+    /// Holds that nobody who publishes vouches for.
+    pub(super) lost_holds: Vec<Name>,
 }
 
 /// Why there is nothing to go on from.
@@ -49,32 +54,56 @@ impl Standing {
     /// A branch that is not there yet.
     pub(super) fn nothing(anchor: &Anchor) -> Result<Self, StandingError> {
         let Anchor::Root(root) = anchor else { return Err(StandingError::NoRoot) };
-        Ok(Self { root: (**root).clone(), is_new: true, branch: BranchState::empty(root.fleet()), relics: Vec::new() })
+        Ok(Self { is_new: true, ..Self::on(root, BranchState::empty(root.fleet())) })
     }
 
-    /// The branch `name` as `snapshot` has it.
-    pub(super) fn read(snapshot: &Snapshot, anchor: &Anchor, name: &BranchName) -> Result<Self, StandingError> {
+    fn on(root: &TrustedRoot, branch: BranchState) -> Self {
+        Self { root: root.clone(), is_new: false, branch, relics: Vec::new(), lost_holds: Vec::new() }
+    }
+
+    /// The branch `name` as `snapshot` has it, for a claveld that knows what it published `last`.
+    pub(super) fn read(
+        snapshot: &Snapshot,
+        anchor: &Anchor,
+        name: &BranchName,
+        last: Option<&Published>,
+    ) -> Result<Self, StandingError> {
         let roots = Roots::from_anchor(snapshot, anchor)?;
-        let fleet = roots.newest.fleet();
-        let standing = |branch, relics| Self { root: roots.newest.clone(), is_new: false, branch, relics };
+        let root = &roots.newest;
         let Some(file) = snapshot.read(INDEX_PATH, Index::LARGEST)? else {
-            return Ok(standing(BranchState::empty(fleet), Vec::new()));
+            return Ok(Self::on(root, BranchState::empty(root.fleet())));
         };
         let of = |root| Branch::new(snapshot, root, name);
-        let epoch = roots.newest.root().epoch;
-        match of(&roots.newest).index() {
-            Ok(index) => Ok(standing(documents(&of(&roots.newest), index)?, Vec::new())),
+        let epoch = root.root().epoch;
+        let older: Vec<Branch<'_, Snapshot>> =
+            roots.before.iter().rev().filter(|root| root.root().epoch == epoch).map(of).collect();
+        let is_ours = |index: &VerifiedIndex| last.is_some_and(|last| last.sha256 == index.digest);
+        match of(root).index() {
+            Ok(index) => {
+                let elders = if is_ours(&index) { &older[..] } else { &[] };
+                Ok(Self::on(root, documents(&of(root), elders, index)?))
+            }
             Err(error) if !may_be_of_an_older_root(&error) => Err(error.into()),
             // An epoch that is over: whatever was signed in it counts no more, and so it does not matter by whom.
             Err(_) if claimed_epoch(&file).is_some_and(|claimed| claimed < epoch) => {
-                Ok(standing(BranchState::empty(fleet), relics(snapshot)?))
+                Ok(Self { relics: relics(snapshot)?, ..Self::on(root, BranchState::empty(root.fleet())) })
             }
             Err(error) => {
-                let older = roots.before.iter().rev().filter(|root| root.root().epoch == epoch);
-                let index = older.map(|root| of(root).index()).find_map(Result::ok).ok_or(error)?;
-                Ok(standing(numbers(index), Vec::new()))
+                let index = older.iter().map(Branch::index).find_map(Result::ok).ok_or(error)?;
+                if is_ours(&index) {
+                    let branch = documents(&of(root), &older, index)?;
+                    return Ok(Self::on(root, BranchState { is_of_an_older_root: true, ..branch }));
+                }
+                let lost_holds = index.index.held.iter().map(|(name, _)| name.clone()).collect();
+                Ok(Self { lost_holds, ..Self::on(root, numbers(index)) })
             }
         }
+    }
+
+    /// What of it is compared with what was published last.
+    pub(super) fn shown(&self) -> Shown {
+        let index = self.branch.index.as_ref().map(|(index, digest)| (index.version, *digest));
+        Shown { fleet: self.branch.fleet, epoch: self.root.root().epoch, index }
     }
 }
 
@@ -87,12 +116,20 @@ fn claimed_epoch(file: &[u8]) -> Option<Epoch> {
     Signed::<Index>::parse(file).ok().map(|signed| signed.unverified().epoch)
 }
 
-fn documents<F: Files>(branch: &Branch<'_, F>, index: VerifiedIndex) -> Result<BranchState, BranchError> {
+/// The documents of an index that is gone on from, where `elders` are the same branch by older roots. These have a say in an
+/// index alone that claveld itself published last: then what their publishers signed is what it published, and is no
+/// thief's.
+fn documents<F: Files>(
+    branch: &Branch<'_, F>,
+    elders: &[Branch<'_, F>],
+    index: VerifiedIndex,
+) -> Result<BranchState, BranchError> {
     Ok(BranchState {
         fleet: index.index.fleet,
-        deployments: existing(branch, &index)?,
-        units: existing(branch, &index)?,
-        agents: existing(branch, &index)?,
+        deployments: existing(branch, elders, &index)?,
+        units: existing(branch, elders, &index)?,
+        agents: existing(branch, elders, &index)?,
+        holds: index.index.held.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect(),
         index: Some((index.index, index.digest)),
         is_of_an_older_root: false,
     })
@@ -100,19 +137,21 @@ fn documents<F: Files>(branch: &Branch<'_, F>, index: VerifiedIndex) -> Result<B
 
 fn existing<S: Specification, F: Files>(
     branch: &Branch<'_, F>,
+    elders: &[Branch<'_, F>],
     index: &VerifiedIndex,
 ) -> Result<Existing<S>, BranchError> {
     let mut documents = Existing::new();
     for name in index.names(S::FOLDER) {
+        let Some(revision) = index.revision(&DocumentPath::new(S::FOLDER, name.clone())) else { continue };
         let document = match branch.document::<S>(index, &name) {
             Ok(document) => ExistingDocument::Intact(document),
             // Somebody without the key wrote to the branch, or a key that signed is no publisher's any more. What they
             // left is published anew.
             Err(BranchError::Document(
                 ListedError::Altered { .. } | ListedError::Absent { .. } | ListedError::Signed { .. },
-            )) => match index.revision(&DocumentPath::new(S::FOLDER, name.clone())) {
-                Some(revision) => ExistingDocument::Altered(revision),
-                None => continue,
+            )) => match elders.iter().find_map(|elder| elder.document::<S>(index, &name).ok()) {
+                Some(document) => ExistingDocument::Outgoing(document, revision),
+                None => ExistingDocument::Altered(revision),
             },
             Err(error) => return Err(error),
         };
@@ -121,8 +160,8 @@ fn existing<S: Specification, F: Files>(
     Ok(documents)
 }
 
-/// Of an index that an older root's publisher signed, only the numbers: whoever took a key out may have had a reason.
-/// Each document is signed anew once its source gives it again, and under another revision.
+/// Of an index that an older root's publisher signed, and not this claveld last, only the numbers: whoever took a key out may
+/// have had a reason. Each document is signed anew once its source gives it again, and under another revision.
 fn numbers(index: VerifiedIndex) -> BranchState {
     fn listed<S: Specification>(index: &VerifiedIndex) -> Existing<S> {
         let names = index.names(S::FOLDER).into_iter();
@@ -137,6 +176,7 @@ fn numbers(index: VerifiedIndex) -> BranchState {
         deployments: listed(&index),
         units: listed(&index),
         agents: listed(&index),
+        holds: BTreeMap::new(),
         index: Some((index.index, index.digest)),
         is_of_an_older_root: true,
     }

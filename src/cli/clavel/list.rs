@@ -17,32 +17,36 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
-    let deployments = match view.believed() {
+    let (deployments, index) = match view.believed() {
         Some(branch) => {
             let index = branch.index()?;
             let names = index.names(Folder::Deployments);
             let read = |name| Ok(branch.document::<DeploymentSpecification>(&index, &name)?.into_inner());
-            names.into_iter().map(read).collect::<Result<Vec<Deployment>, Exit>>()?
+            (names.into_iter().map(read).collect::<Result<Vec<Deployment>, Exit>>()?, index.index.into_inner())
         }
         None => unverified(&view)?,
     };
-    if arguments.json { output::json(&deployments) } else { show(&deployments) }
+    if arguments.json { output::json(&deployments) } else { show(&deployments, &index) }
 }
 
-fn unverified(view: &View) -> Result<Vec<Deployment>, Exit> {
-    let Index { documents, .. } = view.index()?;
-    let listed = documents.iter().map(|(path, _)| path).filter(|path| path.folder() == Folder::Deployments);
-    listed.map(|path| view.document::<DeploymentSpecification>(path.name())).collect()
+fn unverified(view: &View) -> Result<(Vec<Deployment>, Index), Exit> {
+    let index = view.index()?;
+    let listed = index.documents.iter().map(|(path, _)| path).filter(|path| path.folder() == Folder::Deployments);
+    let deployments = listed.map(|path| view.document::<DeploymentSpecification>(path.name()));
+    Ok((deployments.collect::<Result<_, _>>()?, index))
 }
 
-fn show(deployments: &[Deployment]) -> Result<(), Exit> {
+fn show(deployments: &[Deployment], index: &Index) -> Result<(), Exit> {
     let rows = deployments.iter().map(|deployment| {
         let provenance = Provenance::try_from(&deployment.metadata).ok();
         let told = |tell: fn(&Provenance) -> String| provenance.as_ref().map_or_else(|| "-".to_owned(), tell);
         let specification = &deployment.specification;
         vec![
             deployment.name.to_string(),
-            deployment.revision.to_string(),
+            match index.held.get(&deployment.name) {
+                Some(_) => format!("{} (held)", deployment.revision),
+                None => deployment.revision.to_string(),
+            },
             specification.unit.to_string(),
             told(|p| p.source_revision.as_ref().map_or_else(|| "-".to_owned(), |r| r.short().to_owned())),
             told(|p| p.evaluated_at.to_string()),

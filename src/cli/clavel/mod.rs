@@ -5,6 +5,7 @@ mod diff;
 mod init;
 mod key;
 mod list;
+mod operate;
 mod root;
 mod show;
 mod verify;
@@ -19,7 +20,7 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "clavel",
     version,
-    about = "Fleets and their keys, and a look at the deployments branch",
+    about = "Fleets and their keys, and the deployments branch: a look at it, going back, and holding still",
     after_help = "Exit codes: 0 done; 2 usage; 3 key or argument; 4 repository; 5 a branch that is not to be believed; \
                   8 this machine."
 )]
@@ -62,6 +63,21 @@ enum Command {
     /// Show one document of a branch.
     #[command(after_help = "Examples:\n  clavel show web-1\n  clavel show web-1 --json | jq .specification.template")]
     Show(show::Arguments),
+    /// Publish again what an earlier revision of a deployment said, and hold it there.
+    ///
+    /// It is found in the branch's history, and believed only where one who still publishes signed it. Claveld's next
+    /// evaluation would undo it at once, so the deployment is held until `clavel release`.
+    #[command(
+        name = "rollback",
+        after_help = "Example:\n  clavel rollback web-1 --to 6 --why 'revision 7 does not reach the database'"
+    )]
+    RollBack(operate::RollBackArguments),
+    /// Freeze a deployment at its revision, whatever its source gives, until `clavel release`.
+    #[command(after_help = "Example:\n  clavel hold web-1 --why 'frozen over the holidays'")]
+    Hold(operate::HoldArguments),
+    /// Let a deployment that is held follow its source again, from claveld's next round on.
+    #[command(after_help = "Example:\n  clavel release web-1")]
+    Release(operate::ReleaseArguments),
     /// Verify everything on a branch, as an agent would.
     #[command(after_help = "Example:\n  clavel verify --root root.json")]
     Verify(verify::Arguments),
@@ -78,6 +94,9 @@ pub fn main() -> ExitCode {
             Command::List(arguments) => list::run(&arguments),
             Command::Diff(arguments) => diff::run(&arguments, verbose),
             Command::Show(arguments) => show::run(&arguments),
+            Command::RollBack(arguments) => operate::roll_back(arguments).await,
+            Command::Hold(arguments) => operate::hold(arguments).await,
+            Command::Release(arguments) => operate::release(arguments).await,
             Command::Verify(arguments) => verify::run(&arguments),
         },
     )

@@ -6,6 +6,7 @@ use super::view::{BranchArguments, View};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
+use crate::publish::told_hold;
 use crate::repository::Depth;
 
 #[derive(Debug, clap::Args)]
@@ -37,6 +38,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
             let DeploymentSpecification { template, unit } = deployment.specification.clone();
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
             facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
+            // The document was read above: where somebody was named to believe, this index was verified for it.
+            facts.extend(view.index()?.held.get(&arguments.name).map(|hold| ("held", told_hold(hold))));
             facts.extend(template.substituters_public_keys.iter().map(|key| ("public key", key.to_string())));
             show(arguments, &deployment, facts)
         }

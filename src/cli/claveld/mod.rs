@@ -52,15 +52,16 @@ enum Command {
     Hook(hook::Arguments),
 }
 
+/// Which configuration of claveld.
 #[derive(Debug, clap::Args)]
-struct ConfigArgument {
+pub(super) struct ConfigArgument {
     /// The configuration.
     #[arg(long, value_name = "FILE", env = "CLAVELD_CONFIG", default_value = ClaveldConfig::DEFAULT_PATH)]
     config: PathBuf,
 }
 
 impl ConfigArgument {
-    fn read(&self) -> Result<ClaveldConfig, Exit> {
+    pub(super) fn read(&self) -> Result<ClaveldConfig, Exit> {
         Ok(ClaveldConfig::read(&self.config)?)
     }
 }

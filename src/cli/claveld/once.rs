@@ -90,6 +90,10 @@ pub(super) fn report(report: &Report) -> Vec<String> {
         (None, _) => lines.push(format!("nothing changed (index version {})", report.version)),
     }
     lines.extend(report.unready.waiting.iter().map(ToString::to_string));
+    lines.extend(report.kept_back.iter().map(ToString::to_string));
+    lines.extend(report.lost_holds.iter().map(|name| {
+        format!("{name}: is held no more, since nobody who publishes now vouches for what it was held at")
+    }));
     lines
 }
 

@@ -132,7 +132,7 @@ fn published(before: Found, after: Found) -> (Vec<String>, Vec<String>) {
     let configured = [flake()];
     let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays: Strays::Go };
     let planned = |held: &Held| plan(&branch, &evaluated, held, now(), Duration::from_hours(1)).unwrap();
-    let (held, unready) = hold_back(&branch, &planned(&Held::default()), &answers());
+    let (held, unready) = hold_back(&branch, &planned(&Held::default()), Some(&answers()));
     let written = planned(&held).changes.iter().map(|change| change.path.to_string()).collect();
     (written, unready.waiting.iter().map(|waiting| waiting.name.to_string()).collect())
 }

@@ -1,0 +1,141 @@
+//! What a plan makes of the branch's files: every document and the index signed, the table for people, and what goes.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use super::plan::{BranchState, ExistingDocument, Plan, tombstone};
+use super::readme::readme;
+use super::standing::Standing;
+use crate::model::{
+    BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Map, Name, Schema,
+    Sha256Digest, Specification, Timestamp,
+};
+use crate::repository::{Change, INDEX_PATH, README_PATH, ROOT_PATH, root_path};
+use crate::trust::{SecretKey, Signed, digest};
+
+/// Who signs, and for which branch.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pen<'a> {
+    pub(super) key: &'a SecretKey,
+    pub(super) branch: &'a BranchName,
+    /// How long an index is to be believed.
+    pub(super) validity: Duration,
+}
+
+/// The files that a plan changes.
+pub(super) struct Files {
+    pub(super) changes: Vec<Change>,
+    /// The SHA-256 of the new index.
+    pub(super) index: Sha256Digest,
+}
+
+/// A document as a file of the branch.
+struct SignedFile {
+    path: DocumentPath,
+    entry: IndexEntry,
+    bytes: Vec<u8>,
+}
+
+impl Pen<'_> {
+    /// Writes `plan` on top of `standing`, with an index of that version, at `now`.
+    pub(super) fn write(
+        &self,
+        plan: &Plan,
+        standing: &Standing,
+        version: IndexVersion,
+        now: Timestamp,
+    ) -> Result<Files, Invalid> {
+        let mut written = Vec::new();
+        written.extend(plan.deployments.iter().map(|document| self.sign(document)));
+        written.extend(plan.units.iter().map(|document| self.sign(document)));
+        written.extend(plan.agents.iter().map(|document| self.sign(document)));
+        let index = Signed::sign(self.index(plan, standing, version, now, &written)?, self.key).render();
+        let mut changes = first_files(standing);
+        let kept: BTreeSet<String> = written.iter().map(|file| file.path.to_string()).collect();
+        let relics = standing.relics.iter().filter(|path| !kept.contains(*path));
+        changes.extend(relics.map(|path| Change::Remove { path: path.clone() }));
+        changes.extend(written.into_iter().map(|file| Change::Put { path: file.path.to_string(), bytes: file.bytes }));
+        let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
+        changes.extend(withdrawn.map(|change| Change::Remove { path: change.path.to_string() }));
+        let digest = digest(&index);
+        changes.push(Change::Put { path: INDEX_PATH.to_owned(), bytes: index });
+        let table = readme(listed(plan, &standing.branch).into_iter(), &plan.holds);
+        changes.push(Change::Put { path: README_PATH.to_owned(), bytes: table.into_bytes() });
+        Ok(Files { changes, index: digest })
+    }
+
+    fn sign<S: Specification>(&self, document: &Document<S>) -> SignedFile {
+        let bytes = Signed::sign(document.clone(), self.key).render();
+        let entry = IndexEntry { length: bytes.len() as u64, revision: document.revision, sha256: digest(&bytes) };
+        SignedFile { path: DocumentPath::new(S::FOLDER, document.name.clone()), entry, bytes }
+    }
+
+    fn index(
+        &self,
+        plan: &Plan,
+        standing: &Standing,
+        version: IndexVersion,
+        now: Timestamp,
+        written: &[SignedFile],
+    ) -> Result<Index, Invalid> {
+        let branch = &standing.branch;
+        let (mut documents, mut held, mut tombstones) = (Map::default(), Map::default(), Map::default());
+        // Looked up once for each of the branch's documents: a list would cost their product.
+        let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
+        if let Some((index, _)) = &branch.index {
+            for (path, entry) in index.documents.iter().filter(|(path, _)| !changed.contains(path)) {
+                documents.insert(path.clone(), *entry)?;
+            }
+            for (path, stone) in index.tombstones.iter().filter(|(path, _)| !changed.contains(path)) {
+                tombstones.insert(path.clone(), *stone)?;
+            }
+        }
+        for file in written {
+            documents.insert(file.path.clone(), file.entry)?;
+        }
+        for (change, stone) in plan.changes.iter().filter_map(|change| Some((change, tombstone(change)?))) {
+            tombstones.insert(change.path.clone(), stone)?;
+        }
+        for (name, hold) in &plan.holds {
+            held.insert(name.clone(), hold.clone())?;
+        }
+        Ok(Index {
+            branch: self.branch.clone(),
+            documents,
+            epoch: standing.root.root().epoch,
+            expires: now.plus(self.validity),
+            fleet: branch.fleet,
+            held,
+            issued: now,
+            kind: Kind::THIS,
+            previous: branch.index.as_ref().map(|(_, digest)| *digest),
+            schema: Schema::V1,
+            tombstones,
+            version,
+        })
+    }
+}
+
+/// The root, on a branch that begins with it.
+fn first_files(standing: &Standing) -> Vec<Change> {
+    if !standing.is_new {
+        return Vec::new();
+    }
+    let paths = [ROOT_PATH.to_owned(), root_path(standing.root.root().version)];
+    paths.map(|path| Change::Put { path, bytes: standing.root.file().to_vec() }).into()
+}
+
+/// All deployments as they are after the plan, by name.
+fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Vec<&'a Deployment> {
+    let known = branch.deployments.iter().filter_map(|(name, document)| match document {
+        ExistingDocument::Intact(document) => Some((name, &**document)),
+        ExistingDocument::Altered(_) | ExistingDocument::Outgoing(..) => None,
+    });
+    let mut all: BTreeMap<&Name, &Deployment> = known.collect();
+    for change in plan.changes.iter().filter(|change| change.path.folder() == Deployment::FOLDER && change.to.is_none())
+    {
+        all.remove(change.path.name());
+    }
+    all.extend(plan.deployments.iter().map(|document| (&document.name, document)));
+    all.into_values().collect()
+}

@@ -1,0 +1,81 @@
+//! An earlier revision of a deployment, from the history of the branch.
+
+use crate::model::{
+    BranchName, Deployment, DeploymentSpecification, DocumentPath, Folder, Name, Payload as _, Revision, Unit,
+    UnitSpecification,
+};
+use crate::repository::{Branch, BranchError, CommitId, ReadError, Repository, Snapshot};
+use crate::trust::{Signed, TrustedRoot, Verified};
+
+/// How far back a revision is looked for: a commit a minute for two months.
+const MOST_COMMITS: usize = 100_000;
+
+/// A deployment as the branch had it once.
+#[derive(Debug, Clone)]
+pub(super) struct Past {
+    pub(super) deployment: Verified<Deployment>,
+    /// Its unit at that time, where it is to be believed.
+    pub(super) unit: Option<Verified<Unit>>,
+}
+
+/// What the history has of a revision.
+#[derive(Debug, Clone)]
+pub(super) enum Found {
+    /// It was published, by one who still publishes.
+    Past(Box<Past>),
+    /// Something is there under that revision, and it is not to be believed.
+    NotBelieved(String),
+    /// Nothing.
+    Nowhere,
+}
+
+/// Where to look.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct History<'a> {
+    pub(super) repository: &'a Repository,
+    pub(super) tip: CommitId,
+    /// Whose publishers are believed: the newest root.
+    pub(super) root: &'a TrustedRoot,
+    pub(super) branch: &'a BranchName,
+}
+
+impl History<'_> {
+    /// Looks for a revision of `name`, from the tip back. A document says nothing of its epoch, and so it counts only
+    /// where an index of this epoch lists it.
+    pub(super) fn find(&self, name: &Name, revision: Revision) -> Result<Found, ReadError> {
+        let path = DocumentPath::new(Folder::Deployments, name.clone());
+        let mut found = Found::Nowhere;
+        let mut commit = Some(self.tip);
+        for _ in 0..MOST_COMMITS {
+            let Some(at) = commit else { break };
+            let snapshot = self.repository.snapshot(at)?;
+            let file = snapshot.read(&path.to_string(), Deployment::LARGEST)?;
+            let claims = file.is_some_and(|file| claims(&file, revision));
+            if claims {
+                match self.read(&snapshot, name) {
+                    Ok(past) if past.deployment.revision == revision => return Ok(Found::Past(Box::new(past))),
+                    Ok(_) => {}
+                    Err(BranchError::Read(error)) => return Err(error),
+                    // What is nearest to the tip is what people would look at.
+                    Err(error) if matches!(found, Found::Nowhere) => found = Found::NotBelieved(error.to_string()),
+                    Err(_) => {}
+                }
+            }
+            commit = snapshot.parents()?.first().copied();
+        }
+        Ok(found)
+    }
+
+    fn read(&self, snapshot: &Snapshot, name: &Name) -> Result<Past, BranchError> {
+        let branch = Branch::new(snapshot, self.root, self.branch);
+        let index = branch.index()?;
+        let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
+        let unit = branch.document::<UnitSpecification>(&index, &deployment.specification.unit);
+        Ok(Past { deployment, unit: unit.ok() })
+    }
+}
+
+/// Whether a file says that it is this revision, whoever signed it.
+fn claims(file: &[u8], revision: Revision) -> bool {
+    Signed::<Deployment>::parse(file).is_ok_and(|signed| signed.unverified().revision == revision)
+}

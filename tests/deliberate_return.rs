@@ -1,0 +1,196 @@
+//! Promise: whoever goes back or holds still on purpose stays there until they say otherwise, and everybody can see it.
+
+use serde_json::json;
+
+use crate::support::attacker::{Branch, Onto, StolenKey};
+use crate::support::world::{Ran, World};
+
+/// A fleet whose `web-1` is at revision 2, with its agent, which runs that.
+fn at_revision_2() -> World {
+    let world = World::new();
+    world.publish().good();
+    world.build(&["web-1"]);
+    change(&world, "Welcome", "Hello");
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+    world
+}
+
+/// Changes a host, pushes and publishes it; what claveld said.
+fn change(world: &World, from: &str, to: &str) -> String {
+    world.edit("hosts/web-1.nix", from, to);
+    world.push("A change");
+    let said = world.publish().good();
+    world.build(&["web-1"]);
+    said
+}
+
+/// A command of `clavel` that signs with claveld's key.
+fn operate(world: &World, arguments: &[&str]) -> Ran {
+    world.clavel(&[arguments, &["--config", &world.at("claveld.toml")]].concat())
+}
+
+fn log(world: &World) -> String {
+    world.git(&["-C", &world.at("fleet.git"), "log", "-1", "--format=%B", "deployments"])
+}
+
+#[test]
+fn going_back_is_a_new_revision_that_stays_until_it_is_released() {
+    let world = at_revision_2();
+    let said = operate(&world, &["rollback", "web-1", "--to", "1", "--why", "no database"]).good();
+    assert!(said.starts_with("web-1: went back, as revision 3, and is held there, since claveld's next"), "{said}");
+    let (first, now) = (world.git(&["-C", &world.at("fleet.git"), "rev-list", "--max-parents=0", "deployments"]), 3);
+    let old = world.git(&["-C", &world.at("fleet.git"), "show", &format!("{}:deployments/web-1.json", first.trim())]);
+    let old: serde_json::Value = serde_json::from_str(&old).unwrap();
+    let document = world.document("deployments/web-1.json");
+    assert_eq!(document["specification"], old["signed"]["specification"]);
+    assert_eq!(document["revision"], now);
+    let log = log(&world);
+    assert!(log.starts_with("rollback: web-1 to revision 1, as revision 3, and held\n\nWhy: no database\n\n"), "{log}");
+    assert!(log.contains("deployments/web-1.json: revision 2 → 3\n  settings: motd"), "{log}");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 3\n");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+
+    // Everybody can see it.
+    let look = ["--repository", &world.at("fleet.git"), "--root", &world.root()];
+    assert!(world.clavel(&[&["list"][..], &look].concat()).good().contains("3 (held)"));
+    let shown = world.clavel(&[&["show", "web-1"][..], &look].concat()).good();
+    assert!(shown.contains("held at revision 3 since") && shown.contains("(no database)"), "{shown}");
+    assert!(world.on_branch("README.md").unwrap().contains("| `web-1` | `web-1` | 3, held since"));
+
+    // The source goes on, and this deployment does not.
+    let said = change(&world, "Hello", "Good day");
+    assert!(said.contains("nothing changed (index version 3)"), "{said}");
+    assert!(
+        said.contains("(no database); kept back: deployments/web-1.json (changed); `clavel release web-1`"),
+        "{said}"
+    );
+    world.install_hook();
+    world.edit("hosts/web-1.nix", "Good day", "Good evening");
+    world.edit("hosts/web-2.nix", "Welcome", "Hello");
+    let pushed = world.push("Another");
+    assert!(pushed.contains("web-1: held at revision 3") && pushed.contains("deployments/web-2.json"), "{pushed}");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 3\n");
+
+    let said = operate(&world, &["release", "web-1"]).good();
+    assert!(said.starts_with("web-1: released; claveld's next round follows its source\n"), "{said}");
+    assert!(self::log(&world).starts_with("release: web-1, held at revision 3 since"), "{}", self::log(&world));
+    assert!(world.publish().good().contains("deployments/web-1.json  revision 3 → 4"));
+    world.build(&["web-1"]);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 4\n");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Good evening to web-1"));
+    world.verify().good();
+}
+
+#[test]
+fn what_is_held_is_not_withdrawn_and_its_unit_and_agent_stay_with_it() {
+    let world = at_revision_2();
+    operate(&world, &["hold", "web-1", "--why", "frozen"]).good();
+    world.edit("flake.nix", "nixosConfigurations.web-1 = host ./hosts/web-1.nix;", "");
+    world.push("Without web-1");
+    let said = world.publish().good();
+    assert!(
+        said.contains("kept back: agents/web-1.json (gone), deployments/web-1.json (gone), units/web-1.json (gone)"),
+        "{said}"
+    );
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
+    operate(&world, &["release", "web-1"]).good();
+    assert!(world.publish().good().contains("deployments/web-1.json  withdrawn after revision 2"));
+}
+
+#[test]
+fn what_somebody_altered_of_a_held_deployment_is_mended_with_what_it_was_held_at() {
+    let world = at_revision_2();
+    operate(&world, &["rollback", "web-1", "--to", "1"]).good();
+    let altered = world.on_branch("deployments/web-1.json").unwrap().replace("web-1-1", "evil-1-1");
+    world.tamper(&[("deployments/web-1.json", Some(altered))].into());
+    assert!(world.publish().good().contains("deployments/web-1.json  revision 3 → 4"));
+    assert_eq!(world.document("index.json")["held"]["web-1"]["revision"], 4);
+    assert!(!world.document("deployments/web-1.json").to_string().contains("evil"));
+    world.agent("web-1", &["once"]).good();
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
+fn what_cannot_be_done_is_said_and_leaves_the_branch_alone() {
+    let world = at_revision_2();
+    let tip = world.tip();
+    for (arguments, why) in [
+        (&["hold", "web-9"][..], "the branch has no deployment `web-9`"),
+        (&["release", "web-1"], "`web-1` is not held"),
+        (&["release", "web-9"], "the branch has no deployment `web-9`"),
+        (&["rollback", "web-9", "--to", "1"], "the branch has no deployment `web-9`"),
+        (&["rollback", "web-1", "--to", "9"], "has no revision 9 of `web-1` in its history; it is at revision 2"),
+        (&["rollback", "web-1", "--to", "2"], "`web-1` is at revision 2 now"),
+    ] {
+        operate(&world, arguments).refused(3, why);
+        assert_eq!(world.tip(), tip);
+    }
+    operate(&world, &["hold", "web-1", "--why", "two\nlines"]).refused(2, "control character");
+    operate(&world, &["hold", "web-1", "--why", "first"]).good();
+    operate(&world, &["hold", "web-1"]).refused(3, "held at revision 2 since");
+    // Back and forth: the first revision and the third say the same.
+    operate(&world, &["rollback", "web-1", "--to", "1"]).good();
+    operate(&world, &["rollback", "web-1", "--to", "1"]).refused(3, "which says what revision 1 said");
+}
+
+#[test]
+fn nobody_goes_back_to_what_no_publisher_of_the_newest_root_signed() {
+    let world = World::new();
+    world.publish().good();
+    let mallory = StolenKey::own("mallory-1", 7);
+    let mut branch = Branch::of(&world);
+    let good = branch.clone();
+    // Somebody with write access puts a revision of their own into the history, and takes it away again.
+    branch.edit("deployments/web-1.json", &[&mallory], |signed| {
+        signed["specification"]["template"]["narId"] = json!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-evil");
+    });
+    branch.reindex(&[&mallory], |_| {});
+    branch.push(Onto::Nothing);
+    good.push(Onto::Tip);
+    change(&world, "Welcome", "Hello");
+    change(&world, "Hello", "Good day");
+    // What was signed by claveld under that number is found behind it, or nothing is.
+    operate(&world, &["rollback", "web-1", "--to", "1"]).good();
+    assert!(!world.document("deployments/web-1.json").to_string().contains("evil"));
+
+    // A key that publishes no more vouches for nothing.
+    world.clavel(&["key", "generate", "claveld-2", "--output", &world.at("claveld-2.secret")]).good();
+    let (root, next) = (world.root(), world.at("root-2.json"));
+    let (key, public) = (world.at("root-1.secret"), world.public_key("claveld-2"));
+    let changes = ["--key", &key, "--remove-key", "claveld-1", "--publisher-key", &public];
+    world.clavel(&[&["root", "next", &root, "-o", &next][..], &changes].concat()).good();
+    world.clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")]).good();
+    let config = world.read_file("claveld.toml").replace("claveld-1.secret", "claveld-2.secret");
+    world.write_file("claveld.toml", &config);
+    operate(&world, &["hold", "web-2"]).refused(3, "the newest root took out the key that signed this branch");
+    world.publish().good();
+    let refused = "revision 2 of `web-1` is in the history, and not to be believed by the newest root";
+    operate(&world, &["rollback", "web-1", "--to", "2"]).refused(5, refused);
+}
+
+#[test]
+fn a_branch_that_went_back_is_not_built_on() {
+    let world = at_revision_2();
+    let (fleet, tip) = (world.at("fleet.git"), world.tip());
+    let show = |commit: &str| world.git(&["-C", &fleet, "update-ref", "refs/heads/deployments", commit]);
+    show(&format!("{tip}~1"));
+    let said = world.publish().refused(5, "published index version 2 there (epoch 1, SHA-256 ");
+    assert!(said.contains("it is at version 1 now") && said.contains("claveld/published.json"), "{said}");
+    operate(&world, &["hold", "web-1"]).refused(5, "it is at version 1 now");
+    world.git(&["-C", &fleet, "update-ref", "-d", "refs/heads/deployments"]);
+    world.publish().refused(5, "it has no index now");
+    show(&tip);
+    assert_eq!(world.publish().good(), "nothing changed (index version 2)\n");
+
+    // Another index of the same version, by somebody who has the key.
+    let thief = StolenKey::read(&world.path("claveld-1.secret"));
+    let mut branch = Branch::of(&world);
+    branch.reindex(&[&thief], |index| index["expires"] = json!("2100-01-01T00:00:00Z"));
+    branch.push(Onto::Tip);
+    world.publish().refused(5, "it has another index under that version now");
+
+    // Somebody decides that no agent has seen it.
+    std::fs::remove_file(world.path("claveld/published.json")).unwrap();
+    world.publish().good();
+}
