@@ -65,7 +65,10 @@ fn a_claveld_that_does_not_know_what_it_published_takes_the_numbers_alone() {
     rotate(&world);
     std::fs::remove_file(world.path("claveld/published.json")).unwrap();
     let said = world.publish().good();
-    assert!(said.contains("deployments/web-1.json  revision 1 → 2 (what was there was not to be believed)"), "{said}");
+    assert!(
+        said.contains("deployments/web-1.json     revision 1 → 2 (what was there was not to be believed)"),
+        "{said}"
+    );
     assert!(said.contains("web-1: is held no more"), "{said}");
     assert_eq!(world.document("index.json")["held"], json!({}));
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 2 names already\n");
