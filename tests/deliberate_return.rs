@@ -175,7 +175,7 @@ fn a_branch_that_went_back_is_not_built_on() {
     let (fleet, tip) = (world.at("fleet.git"), world.tip());
     let show = |commit: &str| world.git(&["-C", &fleet, "update-ref", "refs/heads/deployments", commit]);
     show(&format!("{tip}~1"));
-    let said = world.publish().refused(5, "published index version 2 there (epoch 1, SHA-256 ");
+    let said = world.publish().refused(5, "published index version 2 there (epoch 1, commit ");
     assert!(said.contains("it is at version 1 now") && said.contains("claveld/published.json"), "{said}");
     operate(&world, &["hold", "web-1"]).refused(5, "it is at version 1 now");
     world.git(&["-C", &fleet, "update-ref", "-d", "refs/heads/deployments"]);

@@ -14,9 +14,10 @@ use std::fmt;
 use serde::Serialize;
 
 use super::changes::{Change, KeptBack};
-use super::plan::{BranchState, ExistingDocument, Plan};
+use super::plan::{BranchState, Existing, ExistingDocument, Plan};
 use crate::model::{
-    Agent, AgentSpecification, Deployment, Folder, Name, NarTemplateSpecification, StorePath, Substituter,
+    Agent, AgentSpecification, Deployment, Document, Folder, Name, NarTemplateSpecification, Specification, StorePath,
+    Substituter,
 };
 use crate::nix::CacheEntry;
 
@@ -249,8 +250,11 @@ pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<
         let is_kept = |change: &&Change| {
             let of = change.path.name();
             match change.path.folder() {
-                Folder::Deployments => of == name,
-                Folder::Units => held.units.contains(of) && unit == Some(of),
+                Folder::Deployments => of == name && !says_the_same(&branch.deployments, &whole.deployments, of),
+                Folder::Units => {
+                    let is_held = held.units.contains(of) && unit == Some(of);
+                    is_held && !says_the_same(&branch.units, &whole.units, of)
+                }
                 Folder::Agents => {
                     let before = branch.agents.get(of).and_then(ExistingDocument::known);
                     let after = whole.agents.iter().find(|agent| agent.name == *of);
@@ -263,6 +267,13 @@ pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<
         KeptBack { name: name.clone(), hold: hold.clone(), changes }
     });
     kept.filter(|kept| !kept.changes.is_empty()).collect()
+}
+
+/// Whether a document is only to be signed anew.
+fn says_the_same<S: Specification>(before: &Existing<S>, after: &[Document<S>], name: &Name) -> bool {
+    let before = before.get(name).and_then(ExistingDocument::known);
+    let after = after.iter().find(|document| document.name == *name);
+    before.zip(after).is_some_and(|(before, after)| before.specification == after.specification)
 }
 
 impl Held {
