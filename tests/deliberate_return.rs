@@ -3,6 +3,7 @@
 use serde_json::json;
 
 use crate::support::attacker::{Branch, Onto, StolenKey};
+use crate::support::ssh::SshServer;
 use crate::support::world::{Ran, World};
 
 /// A fleet whose `web-1` is at revision 2, with its agent, which runs that.
@@ -193,4 +194,29 @@ fn a_branch_that_went_back_is_not_built_on() {
     // Somebody decides that no agent has seen it.
     std::fs::remove_file(world.path("claveld/published.json")).unwrap();
     world.publish().good();
+}
+
+#[test]
+fn a_branch_elsewhere_that_was_lost_is_pushed_back_from_claveld() {
+    let world = World::new();
+    let server = SshServer::start();
+    let elsewhere = world.at("elsewhere.git");
+    world.git(&["init", "-q", "--bare", &elsewhere]);
+    let config = world.read_file("claveld.toml");
+    let (from, url) = (format!("repository = \"{}\"", world.at("fleet.git")), server.url(&world.path("elsewhere.git")));
+    let to = format!("repository = \"{url}\"\nssh-command = \"{}\"", server.command());
+    world.write_file("claveld.toml", &config.replacen(&from, &to, 1));
+    world.publish().good();
+    world.git(&["clone", "-q", "--mirror", &elsewhere, &world.at("backup.git")]);
+    change(&world, "Welcome", "Hello");
+    operate(&world, &["rollback", "web-1", "--to", "1"]).good();
+
+    std::fs::remove_dir_all(world.path("elsewhere.git")).unwrap();
+    std::fs::rename(world.path("backup.git"), world.path("elsewhere.git")).unwrap();
+    let said = world.publish().refused(5, "published index version 3 there");
+    let commit = said.split("commit ").nth(1).unwrap().split(')').next().unwrap().to_owned();
+    let copy = world.at("claveld/publish.git");
+    world.git(&["-C", &copy, "push", "-q", &elsewhere, &format!("{commit}:refs/heads/deployments")]);
+    let said = world.publish().good();
+    assert!(said.starts_with("nothing changed (index version 3)\nweb-1: held at revision 3"), "{said}");
 }

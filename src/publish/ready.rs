@@ -245,7 +245,7 @@ fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Nam
 /// What of `whole` somebody's hold keeps back: the change of what is frozen, of its unit, and of the agents that name it.
 pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<KeptBack> {
     let names = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
-    let kept = branch.holds.iter().map(|(name, hold)| {
+    let all = branch.holds.iter().map(|(name, hold)| {
         let unit = branch.deployments.get(name).and_then(ExistingDocument::known).map(|d| &d.specification.unit);
         let is_kept = |change: &&Change| {
             let of = change.path.name();
@@ -266,7 +266,7 @@ pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<
         let changes = whole.changes.iter().filter(is_kept).cloned().collect();
         KeptBack { name: name.clone(), hold: hold.clone(), changes }
     });
-    kept.filter(|kept| !kept.changes.is_empty()).collect()
+    all.filter(|kept| !kept.changes.is_empty()).collect()
 }
 
 /// Whether a document is only to be signed anew.
