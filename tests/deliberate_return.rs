@@ -74,7 +74,10 @@ fn going_back_is_a_new_revision_that_stays_until_it_is_released() {
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 3\n");
 
     let said = operate(&world, &["release", "web-1"]).good();
-    assert!(said.starts_with("web-1: released; claveld's next round follows its source\n"), "{said}");
+    assert!(
+        said.starts_with("web-1: released; claveld's next round, at a push or by `claveld once`, follows its source\n"),
+        "{said}"
+    );
     assert!(self::log(&world).starts_with("release: web-1, held at revision 3 since"), "{}", self::log(&world));
     assert!(world.publish().good().contains("deployments/web-1.json  revision 3 → 4"));
     world.build(&["web-1"]);

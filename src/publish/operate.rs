@@ -298,7 +298,10 @@ impl fmt::Display for Operated {
                  `clavel release {name}` lets it follow its source again",
                 hold.revision
             )?,
-            (None, _) => writeln!(f, "{name}: released; claveld's next round follows its source")?,
+            (None, _) => writeln!(
+                f,
+                "{name}: released; claveld's next round, at a push or by `claveld once`, follows its source"
+            )?,
         }
         write!(f, "published as index version {version} in commit {}", commit.get(..10).unwrap_or(commit))
     }
