@@ -1,6 +1,6 @@
 //! What believing a branch costs beside the bare cryptography of it, as ratios in one run: `make bench`.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;

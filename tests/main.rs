@@ -28,6 +28,7 @@ mod one_push;
 mod platforms;
 mod publish;
 mod rotation;
+mod runbook;
 mod support;
 mod transports;
 mod wait_for_cache;

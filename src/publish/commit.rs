@@ -63,10 +63,10 @@ pub enum PublishError {
     /// The branch shows less than was published to it, or something else.
     #[error(
         "will not publish to the branch `{branch}` of {repository}: this claveld published index version {} there (epoch {}, \
-         SHA-256 {}), and {behind}. Agents that saw it would refuse what follows. Push the newer branch back, from a \
-         mirror or from an agent's copy; where it is lost, let everything begin anew with `clavel root next --raise-epoch`. \
+         commit {}), and {behind}. Agents that saw it would refuse what follows. Push that commit back, from a mirror, an \
+         agent's copy or claveld's own; where it is lost, let everything begin anew with `clavel root next --raise-epoch`. \
          If no agent has seen it, delete {} and try again",
-        .last.version, .last.epoch, .last.sha256, note.display()
+        .last.version, .last.epoch, .last.commit, note.display()
     )]
     WentBack {
         /// The repository, without secrets.
@@ -297,10 +297,10 @@ impl<'a> Publisher<'a> {
         let branch: &BranchName = &self.config.branch;
         let new = NewCommit { branch, expected: *tip, changes: &changes, message, by: &by, at: *now };
         let written = self.writer().write(repository, &new).await?;
-        if let Written::Done(_) = written {
+        if let Written::Done(commit) = written {
             let (fleet, epoch) = (standing.branch.fleet, standing.root.root().epoch);
             // What is published is published: without the note it is only not seen when the branch goes back behind it.
-            if let Err(error) = self.note.write(Published { fleet, epoch, version, sha256: index }) {
+            if let Err(error) = self.note.write(Published { fleet, epoch, version, sha256: index, commit }) {
                 tracing::warn!(%error, "it will not be seen when the branch goes back");
             }
         }

@@ -150,7 +150,7 @@ impl<'a> Branch<'a> {
                 Value::Null => before[path]["revision"].clone(),
                 revision => revision.clone(),
             };
-            let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256 = Sha256::digest(bytes).iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
             index["documents"][path] = json!({ "length": bytes.len(), "revision": revision, "sha256": sha256 });
         }
         change(&mut index);
