@@ -17,6 +17,7 @@ mod nix;
 mod number;
 mod pattern;
 mod provenance;
+mod role_key;
 mod root;
 mod source;
 mod text;
@@ -38,6 +39,7 @@ pub use nix::{Attribute, FlakeReference, SourceRevision, StorePath, Substituter,
 pub use number::{Epoch, IndexVersion, Revision, RootVersion};
 pub use pattern::Pattern;
 pub use provenance::{Provenance, ProvenanceError};
+pub use role_key::{HardwareKey, RoleKey};
 pub use root::{ApprovalPolicy, MOST_KEYS, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};
 pub use text::Invalid;

@@ -4,6 +4,7 @@ mod amendment;
 mod diff;
 mod init;
 mod key;
+mod keys;
 mod list;
 mod root;
 mod show;
