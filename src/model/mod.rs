@@ -3,6 +3,7 @@
 //!
 //! No I/O, no cryptography, and nothing of Clavel's other rooms belongs here.
 
+mod approval;
 mod branch;
 mod digest;
 mod document;
@@ -23,6 +24,7 @@ mod source;
 mod text;
 mod timestamp;
 
+pub use approval::Approval;
 pub use branch::BranchName;
 pub use digest::{FleetId, NarHash, Sha256Digest};
 pub use document::{

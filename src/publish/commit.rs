@@ -13,18 +13,20 @@ use super::ready::{Answers, Held, Unready};
 use super::standing::{Standing, StandingError};
 use crate::config::{Moment, PublishConfig};
 use crate::model::{
-    Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, KeyId, Kind, Map, Name, RootVersion, Schema,
-    Specification, Timestamp,
+    Deployment, Document, DocumentPath, Folder, Index, IndexEntry, IndexVersion, KeyId, Kind, Map, Name, RootVersion,
+    Schema, Specification, Timestamp,
 };
 use crate::nix::Nix;
 use crate::repository::{
     BranchWriter, Change, CommitId, INDEX_PATH, Identity, NewCommit, README_PATH, ROOT_PATH, Repository, WriteError,
-    Written, root_path,
+    Written, approvals_folder, root_path,
 };
 use crate::trust::{Anchor, AnchorError, SecretKey, SecretKeyError, Signed, TrustedRoot, digest};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
+/// The most files of one deployment's approvals that are looked at.
+const MOST_APPROVALS: usize = 1024;
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -146,7 +148,10 @@ impl<'a> Publisher<'a> {
             return Ok(Attempt::Done(report(plan, unready, None)));
         };
         inside.add_to(&mut plan, branch);
-        let changes = self.files(&plan, &standing, version, now.into())?;
+        let mut changes = self.files(&plan, &standing, version, now.into())?;
+        if let Some(tip) = tip {
+            changes.extend(orphaned_approvals(&plan, &repository, tip));
+        }
         let message = commit_message(&plan.changes, version, &sources(evaluated));
         let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };
         let new = NewCommit {
@@ -288,6 +293,20 @@ fn first_files(standing: &Standing) -> Vec<Change> {
     }
     let paths = [ROOT_PATH.to_owned(), root_path(standing.root.root().version)];
     paths.map(|path| Change::Put { path, bytes: standing.root.file().to_vec() }).into()
+}
+
+/// The approvals of deployments that are withdrawn. Whatever else approvers leave is theirs.
+fn orphaned_approvals(plan: &Plan, repository: &Repository, tip: CommitId) -> Vec<Change> {
+    let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
+    let of_deployments = withdrawn.filter(|change| change.path.folder() == Folder::Deployments);
+    let mut gone = Vec::new();
+    for folder in of_deployments.map(|change| approvals_folder(change.path.name())) {
+        // What cannot be listed is in nobody's way, and no reason not to publish.
+        let files = repository.snapshot(tip).and_then(|snapshot| snapshot.list(&folder, MOST_APPROVALS));
+        let files = files.unwrap_or_default().into_iter();
+        gone.extend(files.map(|file| Change::Remove { path: format!("{folder}/{}", file.name) }));
+    }
+    gone
 }
 
 /// All deployments as they are after the plan, by name.

@@ -11,6 +11,7 @@
 //! next, and its roles are the [`Authority`]s that everything else is verified by.
 
 mod amend;
+mod approval;
 mod authority;
 mod canonical;
 #[cfg(test)]
@@ -22,6 +23,7 @@ mod signed;
 mod ssh;
 
 pub use amend::{AmendError, Amendment, RoleName};
+pub use approval::{Approvals, Left};
 pub use authority::{Authority, AuthorityError};
 pub use listed::{ListedError, verify_listed};
 pub use root::{Anchor, AnchorError, AnchorPlace, RootError, Signers, TrustedRoot, fleet_of};

@@ -64,6 +64,16 @@ impl SigningKey {
         }
     }
 
+    /// The same under another name.
+    #[must_use]
+    pub(super) fn named(self, name: KeyId) -> Self {
+        match self {
+            Self::Ssh(key, file) => Self::Ssh(key.named(name), file),
+            // What is in a file has its name there.
+            secret @ Self::Secret(_) => secret,
+        }
+    }
+
     /// Signs with it, under its own name.
     pub(super) async fn sign<P: Payload>(&self, signed: &mut Signed<P>) -> Result<(), Exit> {
         match self {

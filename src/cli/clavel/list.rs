@@ -17,16 +17,26 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
-    let deployments = match view.believed() {
-        Some(branch) => {
-            let index = branch.index()?;
-            let names = index.names(Folder::Deployments);
-            let read = |name| Ok(branch.document::<DeploymentSpecification>(&index, &name)?.into_inner());
-            names.into_iter().map(read).collect::<Result<Vec<Deployment>, Exit>>()?
+    let Some(branch) = view.believed() else { return print(arguments, &unverified(&view)?, &[]) };
+    let index = branch.index()?;
+    let (mut deployments, mut waiting) = (Vec::new(), Vec::new());
+    for name in index.names(Folder::Deployments) {
+        let deployment = branch.document::<DeploymentSpecification>(&index, &name)?;
+        if let Some(approvals) = branch.approvals(&deployment).filter(|approvals| !approvals.suffice()) {
+            waiting.push(format!("{name} waits: {approvals}"));
         }
-        None => unverified(&view)?,
-    };
-    if arguments.json { output::json(&deployments) } else { show(&deployments) }
+        deployments.push(deployment.into_inner());
+    }
+    print(arguments, &deployments, &waiting)
+}
+
+fn print(arguments: &Arguments, deployments: &[Deployment], waiting: &[String]) -> Result<(), Exit> {
+    if arguments.json {
+        return output::json(&deployments);
+    }
+    show(deployments)?;
+    waiting.iter().for_each(output::remark);
+    Ok(())
 }
 
 fn unverified(view: &View) -> Result<Vec<Deployment>, Exit> {

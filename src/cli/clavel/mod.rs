@@ -1,6 +1,7 @@
 //! `clavel`: the operator's tool.
 
 mod amendment;
+mod approve;
 mod diff;
 mod init;
 mod key;
@@ -63,6 +64,14 @@ enum Command {
     /// Show one document of a branch.
     #[command(after_help = "Examples:\n  clavel show web-1\n  clavel show web-1 --json | jq .specification.template")]
     Show(show::Arguments),
+    /// Approve the newest revision of a deployment, after a look at what it changes.
+    ///
+    /// The root says which deployments have to be approved, by how many, and who may. The approval is put on the branch, or
+    /// in a file for a pull request.
+    #[command(
+        after_help = "Examples:\n  clavel approve db-1 --root root.json --key alice.secret\n  clavel approve db-1 --root root.json --ssh-key ~/.ssh/id_ed25519_sk --repository ssh://git@git.example.org/fleet.git"
+    )]
+    Approve(approve::Arguments),
     /// Verify everything on a branch, as an agent would.
     #[command(after_help = "Example:\n  clavel verify --root root.json")]
     Verify(verify::Arguments),
@@ -78,6 +87,7 @@ pub fn main() -> ExitCode {
             Command::Key(command) => key::run(&command),
             Command::List(arguments) => list::run(&arguments),
             Command::Diff(arguments) => diff::run(&arguments, verbose),
+            Command::Approve(arguments) => approve::run(&arguments, verbose).await,
             Command::Show(arguments) => show::run(&arguments),
             Command::Verify(arguments) => verify::run(&arguments),
         },

@@ -7,6 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
 use crate::repository::Depth;
+use crate::trust::Approvals;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -36,6 +37,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
             let deployment = read::<DeploymentSpecification>(arguments, &view)?;
             let DeploymentSpecification { template, unit } = deployment.specification.clone();
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
+            facts.extend(approvals(arguments, &view)?.map(|approvals| ("approvals", approvals.to_string())));
             facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
             facts.extend(template.substituters_public_keys.iter().map(|key| ("public key", key.to_string())));
             show(arguments, &deployment, facts)
@@ -59,6 +61,16 @@ fn read<S: Specification>(arguments: &Arguments, view: &View) -> Result<Document
         return Ok(branch.document::<S>(&branch.index()?, &arguments.name)?.into_inner());
     }
     view.document::<S>(&arguments.name)
+}
+
+/// Who has approved the deployment, where somebody has to and the branch is believed.
+fn approvals(arguments: &Arguments, view: &View) -> Result<Option<Approvals>, Exit> {
+    if view.roots.is_none() {
+        return Ok(None);
+    }
+    let (branch, _) = view.verified()?;
+    let deployment = branch.document::<DeploymentSpecification>(&branch.index()?, &arguments.name)?;
+    Ok(branch.approvals(&deployment))
 }
 
 fn show<S: Specification>(
