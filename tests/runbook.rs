@@ -31,7 +31,7 @@ fn steps(runbook: &str) -> Vec<Step> {
                 steps.push(if *is_commands { Step::Do(block) } else { Step::See(block) });
                 open = None;
             }
-            (None, Some((_, block))) => *block += &format!("{line}\n"),
+            (None, Some((_, block))) => block.extend([line, "\n"]),
             (None, None) => {}
         }
     }

@@ -33,6 +33,9 @@ complete -c clavel -n "__fish_clavel_needs_command" -f -a "key" -d 'Make keys, a
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "list" -d 'List the deployments on a branch'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "diff" -d 'Tell what differs between two revisions of a deployment, down to packages and files'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "show" -d 'Show one document of a branch'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "rollback" -d 'Publish again what an earlier revision of a deployment said, and hold it there'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "hold" -d 'Freeze a deployment at its revision, whatever its source gives, until `clavel release`'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l root-key -d 'A key that signs roots: its public half, or a file with it; may be given more than once' -r
@@ -118,20 +121,39 @@ complete -c clavel -n "__fish_clavel_using_subcommand show" -l root -d 'Whom to 
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l json -d 'Print the document as JSON, without its signatures'
 complete -c clavel -n "__fish_clavel_using_subcommand show" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand show" -s h -l help -d 'Print help'
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l to -d 'The revision to go back to' -r
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l why -d 'Why, for the branch\'s log and for whoever asks later: one line of at most 1024 bytes' -r
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l config -d 'The configuration' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l json -d 'Print one JSON document'
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -l why -d 'Why, for the branch\'s log and for whoever asks later: one line of at most 1024 bytes' -r
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -l config -d 'The configuration' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -l json -d 'Print one JSON document'
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -s h -l help -d 'Print help'
+complete -c clavel -n "__fish_clavel_using_subcommand release" -l why -d 'Why, for the branch\'s log and for whoever asks later: one line of at most 1024 bytes' -r
+complete -c clavel -n "__fish_clavel_using_subcommand release" -l config -d 'The configuration' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand release" -l json -d 'Print one JSON document'
+complete -c clavel -n "__fish_clavel_using_subcommand release" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand release" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL that is fetched from' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show verify help" -f -a "init" -d 'Make a fleet: its first root, and the keys that nobody named'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show verify help" -f -a "root" -d 'Make, sign, show and publish roots'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show verify help" -f -a "key" -d 'Make keys, and show their public half'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show verify help" -f -a "list" -d 'List the deployments on a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show verify help" -f -a "diff" -d 'Tell what differs between two revisions of a deployment, down to packages and files'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show verify help" -f -a "show" -d 'Show one document of a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "init" -d 'Make a fleet: its first root, and the keys that nobody named'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "root" -d 'Make, sign, show and publish roots'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "key" -d 'Make keys, and show their public half'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "list" -d 'List the deployments on a branch'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "diff" -d 'Tell what differs between two revisions of a deployment, down to packages and files'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "show" -d 'Show one document of a branch'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "rollback" -d 'Publish again what an earlier revision of a deployment said, and hold it there'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "hold" -d 'Freeze a deployment at its revision, whatever its source gives, until `clavel release`'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "show" -d 'Show a root: whose signatures count for what'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "sign" -d 'Add a signature to a root that another made'
