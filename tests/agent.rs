@@ -128,6 +128,25 @@ fn what_was_altered_on_the_branch_is_refused_in_one_line() {
 }
 
 #[test]
+fn what_does_not_belong_on_the_branch_is_refused_by_its_path() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    let good = world.tip();
+    for (path, why) in [
+        ("evil.sh", "`evil.sh` of commit"),
+        ("deployments/WEB-1.json", "has a twin"),
+        ("units/web-1/web-1.json", "it is a folder, and only regular files called NAME.json belong there"),
+    ] {
+        world.tamper(&BTreeMap::from([(path, Some("{}\n".to_owned()))]));
+        world.agent("web-1", &["once"]).refused(5, why);
+        world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--root", &world.root()]).refused(5, why);
+        assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+        world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
+    }
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+}
+
+#[test]
 fn a_whole_old_branch_is_refused() {
     let world = ready("web-1");
     let old = world.tip();
@@ -146,23 +165,6 @@ fn only_the_agents_own_root_counts() {
     world.write_file("web-1.toml", &config.replace("root.json", "others/root.json"));
     world.agent("web-1", &["once"]).refused(5, "is of the fleet");
     assert_eq!(world.motd("web-1"), None);
-}
-
-#[test]
-fn an_expired_index_is_refused_and_what_runs_goes_on() {
-    let world = World::new();
-    let config = world.read_file("claveld.toml");
-    world.write_file("claveld.toml", &config.replace("[publish]", "[publish]\nexpires-after = \"1m\""));
-    world.publish().good();
-    world.build(&["web-1"]);
-    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
-    world.agent("web-1", &["once"]).good();
-    let expires: clavel::model::Timestamp = world.document("index.json")["expires"].as_str().unwrap().parse().unwrap();
-    // What the agent remembers is brought forward instead of waiting for a minute.
-    let state = world.read_file("web-1/state/state.json");
-    world.write_file("web-1/state/state.json", &state.replace(&expires.to_string(), "2026-01-01T00:00:00Z"));
-    world.agent("web-1", &["once"]).refused(5, "expired at 2026-01-01T00:00:00Z");
-    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }
 
 #[test]
@@ -240,8 +242,9 @@ fn a_damaged_state_is_never_taken_for_a_new_agent() {
     world.agent("web-1", &["once"]).refused(8, "cannot understand the state in");
     // The copy of the branch, though, is only a copy.
     std::fs::remove_file(world.path("web-1/state/state.json")).unwrap();
-    std::fs::remove_dir_all(world.path("web-1/state/branch.git/objects")).unwrap();
-    std::fs::create_dir(world.path("web-1/state/branch.git/objects")).unwrap();
+    let copy = world.copies("web-1").remove(0);
+    std::fs::remove_dir_all(copy.join("objects")).unwrap();
+    std::fs::create_dir(copy.join("objects")).unwrap();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
 }
 

@@ -6,6 +6,8 @@
 mod activations;
 mod agent;
 mod as_nix;
+mod attacks;
+mod bounds;
 mod budget;
 mod changes;
 mod configuration;
@@ -20,6 +22,7 @@ mod histories;
 mod incremental;
 mod keys;
 mod layers;
+mod mirrors;
 mod nix_eval_jobs;
 mod one_push;
 mod platforms;

@@ -40,6 +40,12 @@ in
             example = "https://git.example.org/fleet.git";
             description = "The git repository that carries the deployments.";
           };
+          mirrors = mkOption {
+            type = types.listOf types.str;
+            default = [ ];
+            example = [ "https://mirror.example.net/fleet.git" ];
+            description = "Other repositories that carry the same branch. The newest index that is believed counts.";
+          };
           branch = mkOption {
             type = types.str;
             default = "deployments";

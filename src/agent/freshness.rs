@@ -68,7 +68,7 @@ impl fmt::Display for ClockTrouble {
             ),
             Self::Set { expected, now } => {
                 let way = if now < expected { "back" } else { "ahead" };
-                let by = humantime::format_duration(now.since(*expected).max(expected.since(*now)));
+                let by = rough(now.since(*expected).max(expected.since(*now)));
                 write!(
                     f,
                     "this machine's clock was set {way} by {by} since the last pass: it says {now}, not {expected}"
@@ -99,7 +99,7 @@ impl fmt::Display for Stale {
             f,
             "{what} is stale since {since}, for {} by this machine's clock ({now}): nobody can tell whether it still is the \
              newest; see whether claveld runs, and whether the mirror is up to date",
-            humantime::format_duration(ago)
+            rough(ago)
         )?;
         match clock {
             Some(trouble) => write!(f, "; but {trouble}"),
@@ -107,6 +107,12 @@ impl fmt::Display for Stale {
             None => Ok(()),
         }
     }
+}
+
+/// A length of time as people say it: in days, hours or minutes, whichever it has two of.
+fn rough(time: Duration) -> humantime::FormattedDuration {
+    let unit = [24 * 60 * 60, 60 * 60, 60].into_iter().find(|unit| time.as_secs() >= 2 * unit).unwrap_or(1);
+    humantime::format_duration(Duration::from_secs((time.as_secs() + unit / 2) / unit * unit))
 }
 
 /// When something signed was made, and until when it is to be believed.
@@ -216,7 +222,7 @@ mod tests {
         let before = clocks("11T00:00:00", 1000);
         assert_eq!(judged(&clocks("11T01:00:00", 1000 + 3600), Some(&before)), "fresh");
         let back = judged(&clocks("10T12:00:00", 1060), Some(&before));
-        assert!(back.contains("was set back by 12h 1m since the last pass"), "{back}");
+        assert!(back.contains("was set back by 12h since the last pass"), "{back}");
         let ahead = judged(&clocks("12T00:01:00", 1060), Some(&before));
         assert!(ahead.contains("was set ahead by 1day since the last pass"), "{ahead}");
         // It makes the branch look stale, and that is said of it.

@@ -2,22 +2,24 @@
 //! order of the steps, and that writes each one down before it is begun.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
-use super::fetch::{BranchFetchError, fetch};
+use super::evidence::{Copy, Remembered, keep_all};
+use super::fetch::{BranchFetchError, Shown, fetch};
 use super::freshness::{ClockTrouble, Clocks, Stale};
+use super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
 use super::realise::{RealiseError, Realised, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
-use super::verify::{Asker, Order, Refusal, Time, Verdict, verify};
+use super::verify::{Asker, Order, Refusal, SeenIndex, Time, Verdict, verify};
 use crate::config::AgentConfig;
 use crate::model::{FleetId, Invalid, Name, Revision, Sha256Digest, StorePath, System};
 use crate::nix::{Nix, Voice};
-use crate::repository::{CommitId, ReadError, Repository, Roots};
+use crate::repository::{BranchError, CommitId, Repository, Roots, Snapshot};
 use crate::trust::{Anchor, AnchorError, TrustedRoot, digest};
 
 /// Why a pass ended before anything was decided. What runs goes on running.
@@ -43,18 +45,9 @@ pub enum PassError {
         /// The fleet of the configuration.
         configured: FleetId,
     },
-    /// The branch could not be had.
+    /// No mirror shows a branch that is believed.
     #[error(transparent)]
-    Fetch(#[from] BranchFetchError),
-    /// The branch is not believed.
-    #[error("refused what {repository} shows: {refusal}")]
-    Refused {
-        /// The repository, without secrets.
-        repository: String,
-        /// Why.
-        #[source]
-        refusal: Refusal,
-    },
+    Branch(#[from] NoneBelieved),
     /// Nobody knows what this machine is.
     #[error("cannot tell what system this machine is: {0}")]
     System(#[from] Invalid),
@@ -64,7 +57,7 @@ impl PassError {
     /// What is past its time, where that is why.
     pub fn stale(&self) -> Option<&Stale> {
         match self {
-            Self::Refused { refusal: Refusal::Stale(stale), .. } => Some(stale),
+            Self::Branch(none) => none.stale(),
             _ => None,
         }
     }
@@ -117,7 +110,11 @@ impl fmt::Display for Failure {
 /// What a pass tells while it runs.
 #[derive(Debug)]
 pub enum Event<'a> {
-    /// The branch has moved.
+    /// A mirror was not taken, and not for the same reason as in the pass before.
+    Mirror(&'a MirrorReport),
+    /// There are two contents under one number, and both were kept there.
+    Evidence(&'a Path),
+    /// The branch has moved, and is believed.
     Fetched(CommitId),
     /// A deployment is being fetched from its caches.
     Realising(&'a Order),
@@ -143,7 +140,7 @@ pub struct Pass<'a> {
     nix: Nix,
     system: System,
     switching: Arc<AtomicBool>,
-    stop: Arc<AtomicBool>,
+    mirrors: Vec<MirrorReport>,
 }
 
 impl<'a> Pass<'a> {
@@ -155,7 +152,6 @@ impl<'a> Pass<'a> {
         let clocks = (Clocks::read(), directory.last_pass().ok().flatten().map(|last| last.clocks));
         let nix = Nix::new(config.realise_deadline).with_store(config.store.clone()).with_voice(voice);
         let system = System::this()?;
-        let (switching, stop) = (Arc::default(), Arc::default());
         Ok(Self {
             config,
             directory,
@@ -166,8 +162,8 @@ impl<'a> Pass<'a> {
             clock_trouble: None,
             nix,
             system,
-            switching,
-            stop,
+            switching: Arc::default(),
+            mirrors: Vec::new(),
         })
     }
 
@@ -176,9 +172,9 @@ impl<'a> Pass<'a> {
         Arc::clone(&self.switching)
     }
 
-    /// Ends a fetch early when it is set.
-    pub fn stop(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.stop)
+    /// What became of each mirror in the last pass.
+    pub fn mirrors(&self) -> &[MirrorReport] {
+        &self.mirrors
     }
 
     /// Where the agent keeps its state.
@@ -195,19 +191,35 @@ impl<'a> Pass<'a> {
         }
         self.has_passed = true;
         self.clock_trouble = None;
-        let (repository, tip) = fetch(self.config, &self.directory.join("branch.git"), &self.stop).await?;
+        let shown = fetch(self.config, &self.directory.join("mirrors")).await;
+        for (repository, tip) in shown.iter().filter_map(|shown| shown.tip.as_ref().ok()) {
+            self.learn_root(repository, *tip)?;
+        }
+        let copies: Vec<Copy> = shown.iter().filter_map(Copy::of).collect();
+        let judged = |Shown { mirror, tip }| (mirror, self.judge(tip, retry));
+        let choice = choose(shown.into_iter().map(judged).collect());
+        let rejected = choice.as_ref().map_or_else(NoneBelieved::rejected, |choice| &choice.rejected);
+        let root = match &self.anchor {
+            Anchor::Root(root) => Some(root.file()),
+            Anchor::Digest(_) => None,
+        };
+        let believed = Remembered { at: self.state.believed_at, root };
+        for place in keep_all(&self.directory.join("evidence"), &copies, rejected, &believed, self.clocks.0.now) {
+            tell(Event::Evidence(&place));
+        }
+        self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
+        let Believed { tip, verdict, clock, .. } = choice?.taken;
         if self.state.settled.as_ref().is_none_or(|settled| settled.commit != tip) {
             tell(Event::Fetched(tip));
         }
-        if let Some(settled) = self.already_settled(tip)
-            && retry == Retry::NewRevisions
-        {
-            return settled;
-        }
-        let Verdict { trusted, orders, withdrawn, clock } = self.verify(&repository, tip)?;
         self.clock_trouble = clock;
+        let Some(Verdict { trusted, orders, withdrawn, .. }) = verdict else {
+            let applied = self.state.applied.iter();
+            return Ok(applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect());
+        };
         if self.state.trusted != trusted {
             self.state.trusted = trusted;
+            self.state.believed_at = Some(tip);
             self.directory.save(&self.state)?;
         }
         let mut settled = Vec::new();
@@ -225,20 +237,61 @@ impl<'a> Pass<'a> {
         Ok(settled)
     }
 
-    /// Where everything was done at this very commit, only the time can change anything.
-    fn already_settled(&mut self, tip: CommitId) -> Option<Result<Vec<(Name, Settled)>, PassError>> {
+    /// Keeps the newest root that a mirror has. The mirrors are judged once all of them were asked for it: one that holds
+    /// it back is judged by it all the same.
+    fn learn_root(&mut self, repository: &Repository, tip: CommitId) -> Result<(), StateError> {
+        if self.already_settled(tip).is_some() {
+            return Ok(());
+        }
+        // What is wrong with it is told when it is judged.
+        let Ok(snapshot) = read(repository, tip) else { return Ok(()) };
+        match Roots::from_anchor(&snapshot, &self.anchor) {
+            Ok(roots) => self.keep(roots.newest),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What is made of what one mirror shows.
+    fn judge(&self, tip: Result<(Repository, CommitId), BranchFetchError>, retry: Retry) -> Finding {
+        let (repository, tip) = match tip {
+            Ok(shown) => shown,
+            Err(error) => return Finding::Unreachable(error),
+        };
+        let believed = match self.already_settled(tip).filter(|_| retry == Retry::NewRevisions) {
+            // Only the time can change anything.
+            Some((root, index)) => {
+                let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index));
+                fresh.map(|clock| Believed {
+                    tip,
+                    version: Some(index.version),
+                    index: Some(index.sha256),
+                    verdict: None,
+                    clock,
+                })
+            }
+            None => self.verify(&repository, tip).map(|verdict| {
+                let index = verdict.trusted.index.as_ref();
+                let (version, index) = (index.map(|index| index.version), index.map(|index| index.sha256));
+                Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict) }
+            }),
+        };
+        believed.map_or_else(Finding::Refused, Finding::Believed)
+    }
+
+    /// The root and the index that were believed, where everything was done at this very commit.
+    fn already_settled(&self, tip: CommitId) -> Option<(&TrustedRoot, &SeenIndex)> {
         let settled = self.state.settled.as_ref()?;
         let index = self.state.trusted.index.as_ref()?;
         let Anchor::Root(root) = &self.anchor else { return None };
-        if settled.commit != tip || settled.asker != self.asker_digest() {
-            return None;
-        }
-        let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index));
-        Some(fresh.map_err(|refusal| self.refused(refusal)).map(|clock| {
-            self.clock_trouble = clock;
-            let applied = self.state.applied.iter();
-            applied.map(|(name, a)| (name.clone(), Settled::UpToDate(a.revision))).collect()
-        }))
+        (settled.commit == tip && settled.asker == self.asker_digest()).then_some((&**root, index))
+    }
+
+    /// Notes what became of each mirror, and tells what was not told in the pass before.
+    fn report(&mut self, reports: Vec<MirrorReport>, tell: &dyn Fn(Event<'_>)) {
+        // Of a single mirror the outcome of the pass says it all.
+        let news = |report: &&MirrorReport| !report.is_good() && reports.len() > 1 && !self.mirrors.contains(report);
+        reports.iter().filter(news).for_each(|report| tell(Event::Mirror(report)));
+        self.mirrors = reports;
     }
 
     fn time(&self) -> Time<'_> {
@@ -255,11 +308,9 @@ impl<'a> Pass<'a> {
         self.clock_trouble.as_ref()
     }
 
-    fn verify(&mut self, repository: &Repository, tip: CommitId) -> Result<Verdict, PassError> {
-        let unreadable = |error: ReadError| self.refused(Refusal::Branch(error.into()));
-        let snapshot = repository.snapshot(tip).map_err(unreadable)?;
-        let roots = Roots::from_anchor(&snapshot, &self.anchor).map_err(|error| self.refused(error.into()))?;
-        self.keep(roots.newest.clone())?;
+    fn verify(&self, repository: &Repository, tip: CommitId) -> Result<Verdict, Refusal> {
+        let snapshot = read(repository, tip)?;
+        let roots = Roots::from_anchor(&snapshot, &self.anchor)?;
         let asker = Asker {
             agent: &self.config.name,
             wanted: self.config.deployments.as_deref(),
@@ -267,7 +318,7 @@ impl<'a> Pass<'a> {
             branch: &self.config.branch,
             root: &roots.newest,
         };
-        verify(&snapshot, &asker, &self.state.trusted, self.time()).map_err(|refusal| self.refused(refusal))
+        verify(&snapshot, &asker, &self.state.trusted, self.time())
     }
 
     /// Believes a newer root from now on. It proves itself: whatever else is wrong with the branch, a key that it takes
@@ -281,15 +332,16 @@ impl<'a> Pass<'a> {
         Ok(())
     }
 
-    fn refused(&self, refusal: Refusal) -> PassError {
-        PassError::Refused { repository: self.config.repository.to_string(), refusal }
-    }
-
     /// Who asks for what, and believes whom: what was settled for another one is not settled for this one.
     fn asker_digest(&self) -> Sha256Digest {
         let AgentConfig { name, deployments, branch, units, store, .. } = self.config;
         let fleet = self.anchor.fleet();
-        digest(format!("{name:?} {deployments:?} {branch:?} {fleet:?} {units:?} {store:?}").as_bytes())
+        // A new root may take out the key that signed what was settled.
+        let root = match &self.anchor {
+            Anchor::Root(root) => Some(root.root().version),
+            Anchor::Digest(_) => None,
+        };
+        digest(format!("{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?}").as_bytes())
     }
 
     async fn settle(&mut self, order: &Order, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
@@ -416,8 +468,15 @@ impl<'a> Pass<'a> {
     }
 }
 
+/// The files of a commit that holds the layout of a branch and nothing else. That comes first of all: whoever reads what the
+/// index names must not be led elsewhere by what stands beside it.
+fn read(repository: &Repository, tip: CommitId) -> Result<Snapshot, Refusal> {
+    repository.check_layout(tip).map_err(BranchError::from)?;
+    Ok(repository.snapshot(tip).map_err(BranchError::from)?)
+}
+
 /// The newer of what the configuration says and what was kept.
-fn newest(configured: Anchor, kept: Option<TrustedRoot>, directory: &std::path::Path) -> Result<Anchor, PassError> {
+fn newest(configured: Anchor, kept: Option<TrustedRoot>, directory: &Path) -> Result<Anchor, PassError> {
     let Some(kept) = kept else { return Ok(configured) };
     if kept.fleet() != configured.fleet() {
         let (kept, configured) = (kept.fleet(), configured.fleet());

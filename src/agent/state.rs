@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::freshness::Clocks;
+use super::mirrors::MirrorReport;
 use super::verify::Trusted;
 use crate::model::json::{self, JsonError};
 use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp};
@@ -24,6 +25,9 @@ const LARGEST: u64 = 16 << 20;
 pub struct State {
     /// What was verified last, and must not go back.
     pub trusted: Trusted,
+    /// The commit at which it was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub believed_at: Option<CommitId>,
     /// The commit of the branch at which nothing was left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<SettledAt>,
@@ -122,6 +126,9 @@ pub struct LastPass {
     /// Since when what the branch shows is past its time; absent where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_since: Option<Timestamp>,
+    /// What became of each mirror, in the order of the configuration.
+    #[serde(default)]
+    pub mirrors: Vec<MirrorReport>,
 }
 
 /// Why the state cannot be used.

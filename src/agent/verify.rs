@@ -122,6 +122,21 @@ pub enum Refusal {
         /// The SHA-256 of the other.
         found: Sha256Digest,
     },
+    /// Two mirrors show two indexes of one version, and neither was believed before.
+    #[error(
+        "the mirrors do not agree: index version {version} is {found} here and {seen} at {other}; both are signed, so somebody \
+         has a publisher's key, or published twice; neither is believed"
+    )]
+    MirrorFork {
+        /// The version.
+        version: IndexVersion,
+        /// The other mirror, without secrets.
+        other: String,
+        /// The SHA-256 of the other's.
+        seen: Sha256Digest,
+        /// The SHA-256 of this one.
+        found: Sha256Digest,
+    },
     /// A document is older than one that was believed before.
     #[error("{path} went back from revision {seen} to {found}")]
     Rollback {

@@ -142,7 +142,8 @@ impl From<BranchError> for Exit {
             | BranchError::Index(_)
             | BranchError::OtherBranch { .. }
             | BranchError::OtherEpoch { .. }
-            | BranchError::Document(_) => Code::Refused,
+            | BranchError::Document(_)
+            | BranchError::Layout(_) => Code::Refused,
             BranchError::Read(_) => Code::Repository,
         };
         Self::new(code, error)
@@ -199,8 +200,8 @@ impl From<PassError> for Exit {
     fn from(error: PassError) -> Self {
         let code = match &error {
             PassError::State(_) | PassError::System(_) => Code::Machine,
-            PassError::Fetch(_) => Code::Repository,
-            PassError::Refused { .. } => Code::Refused,
+            PassError::Branch(none) if none.any_refused() => Code::Refused,
+            PassError::Branch(_) => Code::Repository,
             PassError::Anchor(_) | PassError::OtherFleet { .. } => Code::Configuration,
         };
         Self::new(code, error)

@@ -18,8 +18,8 @@ use crate::trust::AnchorPlace;
 pub struct AgentConfig {
     /// The agent's name on the branch.
     pub name: Name,
-    /// The repository that carries the branch.
-    pub repository: RemoteUrl,
+    /// The repositories that carry the branch: at least one, and at most 16.
+    pub mirrors: Vec<RemoteUrl>,
     /// The branch.
     pub branch: BranchName,
     /// Whom to believe from the start: a root, or the digest of the fleet's first.
@@ -32,6 +32,8 @@ pub struct AgentConfig {
     pub state_directory: PathBuf,
     /// How long to wait between two passes.
     pub interval: Duration,
+    /// How long fetching the branch from one mirror may take.
+    pub fetch_deadline: Duration,
     /// How long fetching a closure may take.
     pub realise_deadline: Duration,
     /// How long an activation may take.
@@ -97,6 +99,8 @@ impl fmt::Display for UserName {
 struct File {
     name: Name,
     repository: RemoteUrl,
+    #[serde(default)]
+    mirrors: List<RemoteUrl, 15>,
     branch: Option<BranchName>,
     root: Anchor,
     deployments: Option<List<Name, 1024>>,
@@ -104,11 +108,19 @@ struct File {
     interval: Option<Span>,
     ssh_command: Option<String>,
     #[serde(default)]
+    fetch: FetchTable,
+    #[serde(default)]
     nix: NixTable,
     #[serde(default)]
     activate: ActivateTable,
     #[serde(default)]
     units: BTreeMap<Name, UnitTable>,
+}
+
+#[derive(Deserialize, Default)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct FetchTable {
+    timeout: Option<Span>,
 }
 
 #[derive(Deserialize, Default)]
@@ -157,19 +169,33 @@ impl Written for File {
         }
         Ok(AgentConfig {
             name: self.name,
-            repository: self.repository,
+            mirrors: all_mirrors(self.repository, &self.mirrors)?,
             branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,
             root: self.root.0.below(directory),
             deployments: self.deployments,
             units,
             state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/clavel-agent".into())),
             interval: self.interval.map_or(Duration::from_mins(1), |span| span.0),
+            fetch_deadline: self.fetch.timeout.map_or(Duration::from_mins(2), |span| span.0),
             realise_deadline: self.nix.timeout.map_or(HOUR, |span| span.0),
             activation_deadline: self.activate.timeout.map_or(HOUR / 2, |span| span.0),
             store: self.nix.store.map(|store| directory.join(store)),
             ssh_command: self.ssh_command,
         })
     }
+}
+
+/// The repository and the mirrors beside it, each once.
+fn all_mirrors(repository: RemoteUrl, mirrors: &[RemoteUrl]) -> Result<Vec<RemoteUrl>, (&'static str, String)> {
+    let mut all = vec![repository];
+    for mirror in mirrors {
+        // As they are shown, without secrets: by that the agent tells their copies apart.
+        if all.iter().any(|other| other.to_string() == mirror.to_string()) {
+            return Err(("mirrors", format!("{mirror} is named twice")));
+        }
+        all.push(mirror.clone());
+    }
+    Ok(all)
 }
 
 #[cfg(test)]
@@ -203,6 +229,16 @@ mod tests {
             let error = read(&small.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
+        let mirrors = |list: &str| read(&format!("{small}mirrors = [{list}]\n"));
+        let shown = |config: AgentConfig| config.mirrors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(shown(read(small).unwrap()), ["/srv/fleet.git"]);
+        let both = mirrors("\"https://me:pw@b.example/fleet.git\"").unwrap();
+        assert_eq!(shown(both), ["/srv/fleet.git", "https://***@b.example/fleet.git"]);
+        let error = mirrors("\"/srv/fleet.git\"").unwrap_err().to_string();
+        assert!(error.contains("`mirrors`: /srv/fleet.git is named twice"), "{error}");
+        let sixteen = (0..16).map(|n| format!("\"/srv/{n}.git\",")).collect::<Vec<_>>().concat();
+        assert!(mirrors(&sixteen).unwrap_err().to_string().contains("at most 15"));
+        assert_eq!(read(&format!("{small}[fetch]\ntimeout = \"3s\"\n")).unwrap().fetch_deadline.as_secs(), 3);
         let error = read(&format!("{small}[units.r]\ncommand = []\n")).unwrap_err().to_string();
         assert!(error.contains("the command of the unit `r` is empty"), "{error}");
         let error = read(&format!("{small}[units.r]\nuser = \"-x\"\n")).unwrap_err().to_string();
@@ -217,6 +253,7 @@ mod tests {
         for key in [
             "name",
             "repository",
+            "mirrors",
             "branch",
             "root",
             "deployments",

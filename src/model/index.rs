@@ -47,14 +47,12 @@ impl Folder {
 pub struct DocumentPath {
     folder: Folder,
     name: Name,
-    text: String,
 }
 
 impl DocumentPath {
     /// The place of the document `name` in `folder`.
     pub fn new(folder: Folder, name: Name) -> Self {
-        let text = format!("{}/{name}.json", folder.as_str());
-        Self { folder, name, text }
+        Self { folder, name }
     }
 
     /// Its folder.
@@ -67,15 +65,16 @@ impl DocumentPath {
         &self.name
     }
 
-    /// The path itself.
-    pub fn as_str(&self) -> &str {
-        &self.text
+    /// The bytes of its file name.
+    fn file_name(&self) -> impl Iterator<Item = u8> {
+        self.name.as_str().bytes().chain(*b".json")
     }
 }
 
 impl Ord for DocumentPath {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.text.cmp(&other.text)
+        // The ending has a say: `a-b.json` stands before `a.json`.
+        self.folder.cmp(&other.folder).then_with(|| self.file_name().cmp(other.file_name()))
     }
 }
 
@@ -87,7 +86,7 @@ impl PartialOrd for DocumentPath {
 
 impl fmt::Display for DocumentPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.text)
+        f.pad(&format!("{}/{}.json", self.folder.as_str(), self.name))
     }
 }
 
@@ -203,7 +202,7 @@ mod tests {
             .map(|path| path.parse().unwrap())
             .into();
         paths.sort();
-        let texts: Vec<&str> = paths.iter().map(DocumentPath::as_str).collect();
+        let texts: Vec<String> = paths.iter().map(DocumentPath::to_string).collect();
         assert_eq!(texts, ["agents/a-1.json", "agents/a.b.json", "agents/a.json", "units/a.json"]);
     }
 }

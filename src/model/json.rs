@@ -69,6 +69,66 @@ pub fn compact<T: Serialize>(value: &T) -> Vec<u8> {
     text
 }
 
+/// Whether `bytes` are what [`render`] makes of `value`. Nothing is kept of what is made.
+pub fn is_rendering<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
+    let mut rest = Expected(bytes);
+    let written = value.serialize(&mut serde_json::Serializer::pretty(&mut rest));
+    written.is_ok() && rest.0 == b"\n"
+}
+
+/// What is still to be written, so that it is what was expected.
+struct Expected<'a>(&'a [u8]);
+
+impl std::io::Write for Expected<'_> {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        match self.0.strip_prefix(bytes) {
+            Some(rest) => {
+                self.0 = rest;
+                Ok(bytes.len())
+            }
+            None => Err(std::io::ErrorKind::InvalidData.into()),
+        }
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
+}
+
+/// A rendering without its white space, which is what [`compact`] makes of the same.
+pub fn compacted(rendering: &[u8]) -> Vec<u8> {
+    let mut compact = Vec::with_capacity(rendering.len());
+    let mut rest = rendering;
+    // Outside of texts there is white space; in them none is touched.
+    while let Some(start) = memchr::memchr(b'"', rest) {
+        push_dense(&mut compact, &rest[..start]);
+        rest = &rest[start..];
+        let end = end_of_text(rest);
+        compact.extend_from_slice(&rest[..end]);
+        rest = &rest[end..];
+    }
+    push_dense(&mut compact, rest);
+    compact
+}
+
+fn push_dense(to: &mut Vec<u8>, bytes: &[u8]) {
+    to.extend(bytes.iter().filter(|byte| !matches!(byte, b' ' | b'\n')));
+}
+
+/// Where the text that `bytes` begin with ends, behind its closing quotation mark.
+fn end_of_text(bytes: &[u8]) -> usize {
+    let mut at = 1;
+    while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at.min(bytes.len())..]) {
+        at += found;
+        if bytes[at] == b'"' {
+            return at + 1;
+        }
+        // The backslash, and what it escapes.
+        at += 2;
+    }
+    bytes.len()
+}
+
 fn write<T: Serialize, F: serde_json::ser::Formatter>(
     value: &T,
     serializer: &mut serde_json::Serializer<&mut Vec<u8>, F>,
@@ -113,6 +173,23 @@ mod tests {
         assert!(error(&format!("\u{feff}{GOOD}")).contains("byte-order mark"));
         let long = parse::<Deployment>(GOOD.as_bytes(), 100);
         assert!(matches!(long, Err(JsonError::TooLong { limit: 100, .. })), "{long:?}");
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn a_rendering_without_white_space_is_the_compact_form(texts: std::collections::BTreeMap<String, Vec<String>>) {
+            let rendering = render(&texts);
+            proptest::prop_assert_eq!(compacted(&rendering), [compact(&texts), Vec::new()].concat());
+            proptest::prop_assert!(is_rendering(&texts, &rendering));
+            for other in [&rendering[..rendering.len() - 1], &[&rendering[..], b" "].concat(), b"", b"\n"] {
+                proptest::prop_assert!(!is_rendering(&texts, other));
+            }
+        }
+
+        #[test]
+        fn whatever_is_compacted_ends(bytes: Vec<u8>) {
+            proptest::prop_assert!(compacted(&bytes).len() <= bytes.len());
+        }
     }
 
     #[test]

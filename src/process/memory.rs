@@ -64,11 +64,13 @@ impl Warden {
     pub(super) async fn watch(&mut self) {
         let Guard::Watch(leader) = self.guard else { return std::future::pending().await };
         loop {
+            // A look at all processes of a machine is dear beside one that is done in a few milliseconds; until the first,
+            // the kernel's own limit holds.
+            tokio::time::sleep(LOOK_EVERY).await;
             self.peak = self.peak.max(held_by_group(leader));
             if self.peak > self.limit {
                 return;
             }
-            tokio::time::sleep(LOOK_EVERY).await;
         }
     }
 
@@ -82,7 +84,7 @@ impl Warden {
         passed.then_some(self.limit)
     }
 
-    /// The most that the group held at once, in bytes.
+    /// The most that the group was seen to hold at once, in bytes; zero where it ended before anybody looked.
     pub(super) fn peak(&self) -> u64 {
         match &self.guard {
             Guard::ControlGroup(group) => group.peak(),
@@ -129,7 +131,7 @@ impl ControlGroup {
             return None;
         }
         fs::write(parent.join("cgroup.subtree_control"), "+memory").ok()?;
-        let group = Self(parent.join(format!("evaluator-{leader}")));
+        let group = Self(parent.join(format!("limited-{leader}")));
         fs::create_dir(&group.0).ok()?;
         // Once it is made, leaving early takes it away again.
         fs::write(group.0.join("memory.max"), limit.to_string()).ok()?;

@@ -142,7 +142,8 @@ pub struct Output {
     pub stderr: String,
     /// The lines of standard error that began with the mark, without it; empty where none was asked for.
     pub sifted: Vec<String>,
-    /// The most memory that it and what it started held at once, in bytes; zero where it was given no limit.
+    /// The most memory that it and what it started held at once, in bytes; zero where it was given no limit,
+    /// or ended at once.
     pub peak_memory: u64,
 }
 

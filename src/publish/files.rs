@@ -51,7 +51,8 @@ impl Pen<'_> {
         written.extend(plan.agents.iter().map(|document| self.sign(document)));
         let index = Signed::sign(self.index(plan, standing, version, now, &written)?, self.key).render();
         let mut changes = first_files(standing);
-        let relics = standing.relics.iter().filter(|path| !written.iter().any(|file| file.path.as_str() == **path));
+        let kept: BTreeSet<String> = written.iter().map(|file| file.path.to_string()).collect();
+        let relics = standing.relics.iter().filter(|path| !kept.contains(*path));
         changes.extend(relics.map(|path| Change::Remove { path: path.clone() }));
         changes.extend(written.into_iter().map(|file| Change::Put { path: file.path.to_string(), bytes: file.bytes }));
         let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());

@@ -49,7 +49,7 @@ impl History<'_> {
         for _ in 0..MOST_COMMITS {
             let Some(at) = commit else { break };
             let snapshot = self.repository.snapshot(at)?;
-            let file = snapshot.read(path.as_str(), Deployment::LARGEST)?;
+            let file = snapshot.read(&path.to_string(), Deployment::LARGEST)?;
             let claims = file.is_some_and(|file| claims(&file, revision));
             if claims {
                 match self.read(&snapshot, name) {

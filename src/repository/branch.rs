@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{ReadError, Snapshot};
+use super::{LayoutError, ReadError, Snapshot};
 use crate::model::{
     BranchName, Document, DocumentPath, Epoch, Folder, Index, Name, Payload, Revision, Sha256Digest, Specification,
 };
@@ -63,9 +63,21 @@ pub enum BranchError {
     /// A document is not to be believed.
     #[error(transparent)]
     Document(#[from] ListedError),
+    /// It holds something that does not belong there.
+    #[error(transparent)]
+    Layout(LayoutError),
     /// Git could not read it.
     #[error(transparent)]
     Read(#[from] ReadError),
+}
+
+impl From<LayoutError> for BranchError {
+    fn from(error: LayoutError) -> Self {
+        match error {
+            LayoutError::Read(error) => Self::Read(error),
+            error => Self::Layout(error),
+        }
+    }
 }
 
 /// An index that was verified, with the digest of its file.
@@ -107,8 +119,8 @@ impl<'a, F: Files> Branch<'a, F> {
     /// Its index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
         let bytes = self.files.read(INDEX_PATH, Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
-        let signed = Signed::<Index>::parse(&bytes).map_err(BranchError::Index)?;
-        let index = signed.verify(self.root.fleet(), self.root.publisher()).map_err(BranchError::Index)?;
+        let index = Signed::<Index>::believe(&bytes, self.root.fleet(), self.root.publisher());
+        let index = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
             return Err(BranchError::OtherBranch { branch: self.name.clone(), found: index.branch.clone() });
         }
@@ -127,7 +139,7 @@ impl<'a, F: Files> Branch<'a, F> {
     ) -> Result<Verified<Document<S>>, BranchError> {
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let listed = index.index.documents.get(&path).is_some();
-        let bytes = if listed { self.files.read(path.as_str(), Document::<S>::LARGEST)? } else { None };
+        let bytes = if listed { self.files.read(&path.to_string(), Document::<S>::LARGEST)? } else { None };
         Ok(verify_listed(&path, bytes.as_deref(), &index.index, self.root)?)
     }
 }

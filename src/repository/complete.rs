@@ -1,5 +1,6 @@
 //! Whether a commit can be read to its last file. A fetch that ends well does not say so: a pack may lack what its commits
-//! name, and git would notice only when it is read.
+//! name, or hold it in a form that unfolds into more memory than there is, and git would notice only when it is read. So
+//! all of it is read once, by whoever fetched it and within the limits of that.
 
 use std::collections::HashSet;
 
@@ -8,6 +9,9 @@ use gix::objs::Kind;
 
 use super::address::CommitId;
 use super::snapshot::{Mode, ReadError, Reader};
+
+/// The largest file that is read: 64 MiB, ten times the index of 10,000 units.
+const LARGEST_FILE: u64 = 64 << 20;
 
 /// How much of the history has to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -18,7 +22,7 @@ pub(super) enum History {
     Commits,
 }
 
-/// Checks that every tree and blob of `tip` is there, and as much of its history as is asked for. What `known`, an
+/// Checks that every tree and blob of `tip` is there and can be read, and as much of its history as is asked for. What `known`, an
 /// earlier tip that was checked already, holds too is not looked at again.
 pub(super) fn check(
     repository: &gix::Repository,
@@ -47,7 +51,7 @@ pub(super) fn check(
 enum Visit {
     /// Trees are read; what they name is taken as seen.
     TreesOnly,
-    /// Trees are read, and files are looked up.
+    /// Trees and files are read.
     Everything,
 }
 
@@ -66,7 +70,7 @@ fn walk(reader: &Reader<'_>, seen: &mut HashSet<ObjectId>, visit: Visit) -> Resu
                 Mode::Submodule => {}
                 Mode::File | Mode::Executable | Mode::Symlink | Mode::Other(_) => {
                     if seen.insert(id) && visit == Visit::Everything {
-                        reader.size(&below, id, Kind::Blob)?;
+                        reader.object(&below, id, Kind::Blob, LARGEST_FILE)?;
                     }
                 }
             }

@@ -1,8 +1,8 @@
 //! Fetching one branch of a remote into one ref of a local repository, through gix.
 //!
 //! The ref moves last, and only to a commit that was found complete. Whether the commit is to be believed is not decided
-//! here. It blocks; a server that is not trusted with this machine's time and memory is fetched from in a process of its
-//! own.
+//! here. It blocks, and knows no limit on time, memory or disk; a server that is not trusted with those of this machine is
+//! fetched from in a process of its own (`agent/fetch`).
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -14,6 +14,7 @@ use std::time::Duration;
 use gix::progress::Discard;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
+use serde::{Deserialize, Serialize};
 
 use super::address::{CommitId, RefName, RemoteUrl};
 use super::commit::{STALE_AFTER, held_lock, sync_file};
@@ -65,7 +66,8 @@ pub enum Fetched {
 }
 
 /// What helps after a fetch failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Remedy {
     /// To try again later: the network, or the remote.
     TryAgain,
@@ -110,7 +112,7 @@ pub enum FetchError {
         why: String,
     },
     /// What was received cannot be read to its last file, and was thrown away.
-    #[error("cannot use what {url} sent for branch `{branch}`: it is incomplete: {source}")]
+    #[error("cannot use what {url} sent for branch `{branch}`: {source}")]
     Incomplete {
         /// The remote, without secrets.
         url: String,
@@ -162,9 +164,11 @@ impl FetchError {
     /// What helps.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Unreachable { .. } | Self::Incomplete { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
+            Self::Unreachable { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
             Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
-            Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
+            // Where what came is incomplete, what is here already may have misled the remote: an earlier fetch can have
+            // brought a commit whose parents' files are nowhere, and the remote was told that they are known.
+            Self::Incomplete { .. } | Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
             Self::RepositoryNotFound { .. } | Self::Refused { .. } | Self::Local(_) => Remedy::Operator,
         }
     }

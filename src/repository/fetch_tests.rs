@@ -211,6 +211,26 @@ fn an_incomplete_pack_is_refused_and_healed_by_the_next_fetch() {
 }
 
 #[test]
+fn a_planted_commit_misleads_a_good_remote_until_the_cache_is_started_afresh() {
+    let bench = Bench::new();
+    let (remote, cache, url) = remote_and_cache(&bench);
+    let [at_remote, at_cache] = ["remote.git", "cache.git"].map(|name| bench.path().join(name));
+    let known = fixture::put(&remote, None, &[("a.json", "1"), ("d/b.json", "1")]);
+    // A commit on top of the remote's own, of which the cache has nothing but the commit itself.
+    let planted = format!("{}\n", fixture::git(&at_remote, &["cat-file", "commit", "deployments"]));
+    fixture::git_with_input(&at_cache, &["hash-object", "-t", "commit", "-w", "--stdin"], &planted);
+    let tree = fixture::git_with_input(&at_cache, &["mktree"], "");
+    let evil = fixture::git(&at_cache, &["commit-tree", "-m", "evil", "-p", &known.to_string(), &tree]);
+    fixture::git(&at_cache, &["update-ref", "refs/clavel/fetched", &evil]);
+    let next = fixture::put(&remote, Some(known), &[("a.json", "2")]);
+    let error = fetch(&cache, &url).unwrap_err();
+    assert!(matches!(error, FetchError::Incomplete { .. }), "{error}");
+    assert_eq!(error.remedy(), Remedy::StartAfresh);
+    let cache = Repository::start_afresh(&at_cache).unwrap();
+    assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(next));
+}
+
+#[test]
 fn a_broken_cache_asks_to_be_started_afresh() {
     let bench = Bench::new();
     let (remote, cache, url) = remote_and_cache(&bench);

@@ -12,6 +12,8 @@ mod fetch;
 #[cfg(test)]
 mod fixture;
 mod git;
+mod layout;
+mod leftovers;
 mod preview;
 mod push;
 mod roots;
@@ -23,6 +25,8 @@ pub use branch::{Branch, BranchError, Files, INDEX_PATH, README_PATH, VerifiedIn
 pub use commit::{Change, CommitError, Identity, NewCommit};
 pub use fetch::{Depth, FetchError, FetchRequest, Fetched, Remedy};
 pub use git::{GitError, OpenError, Repository};
+pub use layout::LayoutError;
+pub use leftovers::Leftovers;
 pub use preview::{Preview, PreviewError};
 pub use push::{Push, PushError};
 pub use roots::{ROOT_PATH, Roots, RootsError, root_path};

@@ -297,7 +297,8 @@ impl Reader<'_> {
         Ok(header.size())
     }
 
-    fn object(&self, path: &str, id: ObjectId, kind: Kind, limit: u64) -> Result<Vec<u8>, ReadError> {
+    /// The object's bytes, of which there may be `limit`.
+    pub(super) fn object(&self, path: &str, id: ObjectId, kind: Kind, limit: u64) -> Result<Vec<u8>, ReadError> {
         let size = self.size(path, id, kind)?;
         if size > limit {
             return Err(ReadError::TooLarge { path: path.to_owned(), commit: self.commit, size, limit });

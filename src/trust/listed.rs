@@ -76,8 +76,7 @@ pub fn verify_listed<S: Specification>(
         return Err(ListedError::Altered { path: path(), listed: entry.sha256, found });
     }
     let signed = |source| ListedError::Signed { path: path(), source };
-    let document =
-        Signed::<Document<S>>::parse(bytes).map_err(signed)?.verify(root.fleet(), root.publisher()).map_err(signed)?;
+    let document = Signed::<Document<S>>::believe(bytes, root.fleet(), root.publisher()).map_err(signed)?;
     if path().folder() != S::FOLDER || document.name != *path().name() || document.revision != entry.revision {
         let found = format!("`{}` at revision {}, not revision {}", document.name, document.revision, entry.revision);
         return Err(ListedError::OtherDocument { path: path(), found });

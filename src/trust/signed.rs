@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use sha2::{Digest as _, Sha256};
 
-use super::canonical::{canonical, signing_bytes};
+use super::canonical::{canonical, signing_bytes, signing_bytes_of_file};
 use super::{Authority, SecretKey};
 use crate::model::json::{self, JsonError};
 use crate::model::{FleetId, Invalid, KeyId, List, Payload, Sha256Digest};
@@ -158,7 +158,7 @@ impl<P: Payload> Signed<P> {
     pub fn parse(bytes: &[u8]) -> Result<Self, SignedError> {
         let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
         let signed: Self = json::parse(bytes, P::LARGEST).map_err(malformed)?;
-        if signed.render() == bytes { Ok(signed) } else { Err(SignedError::OtherRendering { kind: P::KIND }) }
+        if json::is_rendering(&signed, bytes) { Ok(signed) } else { Err(SignedError::OtherRendering { kind: P::KIND }) }
     }
 
     /// The file that says this.
@@ -166,19 +166,38 @@ impl<P: Payload> Signed<P> {
         json::render(self)
     }
 
+    /// Believes the file of one of `fleet` that enough keys of `authority` signed.
+    pub fn believe(bytes: &[u8], fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
+        let signed = Self::parse(bytes)?;
+        signed.check_fleet(fleet)?;
+        let message = signing_bytes_of_file::<P>(bytes).ok_or(SignedError::OtherRendering { kind: P::KIND })?;
+        signed.check_message(&message, authority)?;
+        Ok(Verified { payload: signed.signed })
+    }
+
     /// Believes it when it is of `fleet` and enough keys of `authority` signed it.
     pub fn verify(self, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
-        let found = self.signed.fleet();
-        if found != Some(fleet) {
-            return Err(SignedError::OtherFleet { kind: P::KIND, expected: fleet, found });
-        }
+        self.check_fleet(fleet)?;
         self.check(authority)?;
         Ok(Verified { payload: self.signed })
     }
 
+    fn check_fleet(&self, fleet: FleetId) -> Result<(), SignedError> {
+        let found = self.signed.fleet();
+        if found == Some(fleet) {
+            Ok(())
+        } else {
+            Err(SignedError::OtherFleet { kind: P::KIND, expected: fleet, found })
+        }
+    }
+
     /// Whether enough keys of `authority` signed it, whatever fleet it is of.
     pub(super) fn check(&self, authority: &Authority) -> Result<(), SignedError> {
-        let valid = authority.count(&signing_bytes(&self.signed), &self.signatures);
+        self.check_message(&signing_bytes(&self.signed), authority)
+    }
+
+    fn check_message(&self, message: &[u8], authority: &Authority) -> Result<(), SignedError> {
+        let valid = authority.count(message, &self.signatures);
         if valid >= authority.threshold() {
             return Ok(());
         }
@@ -248,7 +267,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], authority: &Authority) -> Result<Verified<Unit>, SignedError> {
-        Signed::parse(bytes)?.verify(fleet(), authority)
+        Signed::believe(bytes, fleet(), authority)
     }
 
     #[test]

@@ -7,6 +7,7 @@
 pub(crate) mod attacker;
 pub(crate) mod command;
 pub(crate) mod fleet;
+pub(crate) mod hostile;
 pub(crate) mod http;
 pub(crate) mod server;
 pub(crate) mod ssh;

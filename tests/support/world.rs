@@ -178,6 +178,13 @@ impl World {
         self.write_file(&format!("{unit}.toml"), &text);
     }
 
+    /// The agent's copies of what its mirrors show.
+    pub(crate) fn copies(&self, unit: &str) -> Vec<PathBuf> {
+        let entries = std::fs::read_dir(self.path(&format!("{unit}/state/mirrors")));
+        let paths = entries.into_iter().flatten().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "git")).collect()
+    }
+
     /// What `unit` runs, as its activation left it.
     pub(crate) fn motd(&self, unit: &str) -> Option<String> {
         std::fs::read_to_string(self.path(&format!("{unit}/profile/motd"))).ok().map(|text| text.trim().to_owned())
@@ -340,6 +347,11 @@ impl Running {
     /// Waits for its end; its exit code.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
     }
 
     /// Its process id.

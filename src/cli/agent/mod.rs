@@ -1,5 +1,6 @@
 //! `clavel-agent`: brings its unit to what the branch says.
 
+mod fetch;
 mod once;
 mod run;
 mod status;
@@ -41,6 +42,9 @@ enum Command {
     /// Show what runs, and how the last pass ended.
     #[command(after_help = "Examples:\n  clavel-agent status\n  clavel-agent status --json | jq .deployments")]
     Status(status::Arguments),
+    /// What the other commands run to fetch from one mirror: a request on standard input, an answer on standard output.
+    #[command(hide = true)]
+    Fetch,
 }
 
 #[derive(Debug, clap::Args)]
@@ -64,6 +68,7 @@ pub fn main() -> ExitCode {
             Command::Run(config) => run::run(&config.read()?).await,
             Command::Once(arguments) => once::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments),
+            Command::Fetch => fetch::run().await,
         },
     )
 }

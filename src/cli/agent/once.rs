@@ -77,6 +77,7 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
         message,
         ok,
         stale_since: stale.map(|stale| stale.since),
+        mirrors: pass.mirrors().to_vec(),
     };
     if let Err(unwritten) = pass.directory().note_pass(&last) {
         error(unwritten);
@@ -86,6 +87,10 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
 /// What a pass is at, in a line.
 pub(super) fn told(event: &Event<'_>) -> String {
     match event {
+        Event::Evidence(place) => format!("both sides were kept in {}", place.display()),
+        Event::Mirror(report) => {
+            format!("a mirror is not used: {}", report.error.as_deref().unwrap_or(&report.repository))
+        }
         Event::Fetched(commit) => format!("the branch is at {}", &commit.to_string()[..10]),
         Event::Realising(order) => {
             let deployment = &order.deployment;

@@ -1,6 +1,6 @@
 //! `clavel-agent run`
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use super::once::{line, note, told};
@@ -12,7 +12,7 @@ use crate::nix::Voice;
 
 pub(super) async fn run(config: &AgentConfig) -> Result<(), Exit> {
     let mut pass = Pass::open(config, Voice::Quiet)?;
-    let (switching, stop) = (pass.switching(), pass.stop());
+    let (switching, stop) = (pass.switching(), AtomicBool::new(false));
     let mut passes = std::pin::pin!(passes(config, &mut pass, &stop));
     tokio::select! {
         stopped = asked_to_stop() => stopped.map_err(|error| Exit::machine(&error))?,
@@ -27,7 +27,7 @@ pub(super) async fn run(config: &AgentConfig) -> Result<(), Exit> {
 }
 
 /// Pass after pass until `stop`. What fails is told and tried again; what runs goes on running.
-async fn passes(config: &AgentConfig, pass: &mut Pass<'_>, stop: &std::sync::atomic::AtomicBool) {
+async fn passes(config: &AgentConfig, pass: &mut Pass<'_>, stop: &AtomicBool) {
     let mut said = String::new();
     while !stop.load(Ordering::SeqCst) {
         let outcome = pass.run(Retry::NewRevisions, &|event| output::remark(told(&event))).await;

@@ -23,6 +23,7 @@ pub(super) struct Arguments {
 struct Status<'a> {
     agent: &'a Name,
     repository: String,
+    mirrors: Vec<String>,
     branch: String,
     index_version: Option<IndexVersion>,
     index_expires: Option<Timestamp>,
@@ -40,7 +41,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let index = state.trusted.index.as_ref();
     let status = Status {
         agent: &config.name,
-        repository: config.repository.to_string(),
+        repository: config.mirrors.first().map(ToString::to_string).unwrap_or_default(),
+        mirrors: config.mirrors.iter().skip(1).map(ToString::to_string).collect(),
         branch: config.branch.to_string(),
         index_version: index.map(|index| index.version),
         index_expires: index.map(|index| index.expires),
@@ -55,16 +57,24 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 fn show(status: &Status<'_>) -> Result<(), Exit> {
     output::line(format_args!("agent       {}", status.agent))?;
     output::line(format_args!("repository  {} ({})", status.repository, status.branch))?;
+    for mirror in &status.mirrors {
+        output::line(format_args!("mirror      {mirror}"))?;
+    }
     match (status.index_version, status.index_expires) {
         (Some(version), Some(expires)) => output::line(format_args!("index       version {version}, until {expires}"))?,
         _ => output::line("index       none seen yet")?,
     }
     match &status.last_pass {
-        Some(LastPass { at, message, ok, clock_trouble, .. }) => {
+        Some(LastPass { at, message, ok, clock_trouble, mirrors, .. }) => {
             let word = if *ok { "" } else { "failed: " };
             output::line(format_args!("last pass   {at}: {word}{message}"))?;
             if let Some(trouble) = clock_trouble {
                 output::line(format_args!("clock       {trouble}"))?;
+            }
+            // Of a single mirror the line above says it all.
+            for report in mirrors.iter().filter(|report| !report.is_good() && mirrors.len() > 1) {
+                let error = report.error.as_deref().unwrap_or(&report.repository);
+                output::line(format_args!("not used    {error}"))?;
             }
         }
         None => output::line("last pass   none yet")?,

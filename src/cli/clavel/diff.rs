@@ -123,7 +123,7 @@ fn revisions(view: &View, name: &Name, arguments: &Arguments) -> Result<(Deploym
     for _ in 0..MOST_COMMITS {
         let Some(here) = snapshot else { break };
         let path = DocumentPath::new(Folder::Deployments, name.clone());
-        let bytes = here.read(path.as_str(), Deployment::LARGEST).map_err(BranchError::from)?;
+        let bytes = here.read(&path.to_string(), Deployment::LARGEST).map_err(BranchError::from)?;
         if let Some(bytes) = bytes.filter(|bytes| seen.as_ref() != Some(bytes)) {
             if let Some(deployment) = read(view, &here, &bytes, name)? {
                 // Of a revision that was written twice, what is nearer to the tip counts.

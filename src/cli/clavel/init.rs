@@ -59,22 +59,18 @@ fn new_key(folder: &Path, name: &str) -> Result<(SecretKey, PathBuf), Exit> {
 
 /// Says what was made, and what comes next.
 fn tell(place: &Path, made: &[(RoleName, PathBuf)], file: &[u8]) -> Result<(), Exit> {
-    for (role, path) in made {
-        output::line(format_args!(
-            "made  {}  {}",
-            path.display(),
-            match role {
-                RoleName::Root => "the root key: it signs the next root, and belongs to a place without a network",
-                RoleName::Publisher => "claveld's key",
-                RoleName::Approver => "an approver's key",
-            }
-        ))?;
-    }
-    output::line(format_args!("made  {}  the root: whose signatures count", place.display()))?;
+    let what = |role: RoleName| match role {
+        RoleName::Root => "the root key: it signs the next root; keep it where there is no network",
+        RoleName::Publisher => "claveld's key",
+        RoleName::Approver => "an approver's key",
+    };
+    let keys = made.iter().map(|(role, path)| vec![path.display().to_string(), what(*role).to_owned()]);
+    let root = vec![place.display().to_string(), "the root: whose signatures count".to_owned()];
+    output::table(&["made", "what it is"], keys.chain([root]))?;
     output::line("")?;
     let steps = match TrustedRoot::given(file) {
         Ok(root) => {
-            output::line(format_args!("The fleet is {}", root.fleet()))?;
+            output::line(format_args!("fleet     {}", root.fleet()))?;
             format!(
                 "\nNext:\n  \
                  1. claveld.toml, below [publish]:  root = \"{0}\"\n  \

@@ -109,7 +109,7 @@ pub(super) fn signed_by(file: &[u8]) -> Result<(), Exit> {
     let names: Vec<String> = signed.signatures().iter().map(|signature| signature.keyid().to_string()).collect();
     let role = &signed.unverified().roles.root;
     let by = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
-    output::line(format_args!("Signed by {by}; {} of its {} root keys have to", role.threshold, role.keys.len()))
+    output::line(format_args!("signed by {by}; it takes {} of {} root keys", role.threshold, role.keys.len()))
 }
 
 fn tell_next(before: &TrustedRoot, place: &Path, file: &[u8]) -> Result<(), Exit> {

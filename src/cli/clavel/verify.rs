@@ -42,6 +42,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let branch = Branch::new(&view.snapshot, root, view.name());
     let index = branch.index()?;
     let mut bad = Vec::new();
+    if let Err(error) = view.repository.check_layout(view.snapshot.commit()) {
+        bad.push(error.to_string());
+    }
     let deployments = check::<DeploymentSpecification, _>(&branch, &index, &mut bad);
     let units = check::<UnitSpecification, _>(&branch, &index, &mut bad);
     let agents = check::<AgentSpecification, _>(&branch, &index, &mut bad);
@@ -60,7 +63,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     } else {
         bad.iter().for_each(error);
         output::line(format_args!(
-            "index version {version}, until {expires}: {deployments} deployments, {units} units and {agents} agents verified"
+            "fleet {}…, root version {}, index version {version} until {expires}: {deployments} deployments, {units} units and {agents} agents verified",
+            root.fleet().short(),
+            root.root().version
         ))?;
     }
     if is_good { Ok(()) } else { Err(Exit::silent(Code::Refused)) }

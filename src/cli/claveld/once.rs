@@ -72,7 +72,7 @@ pub(super) fn told_reasons(outcome: &Outcome) {
 
 /// What was published, in lines.
 pub(super) fn report(report: &Report) -> Vec<String> {
-    let width = report.changes.iter().map(|change| change.path.as_str().len()).max().unwrap_or(0);
+    let width = report.changes.iter().map(|change| change.path.to_string().len()).max().unwrap_or(0);
     let told = report.told().flat_map(|(change, inside)| {
         let inside = inside.into_iter().map(|line| format!("  {line}"));
         std::iter::once(format!("{:width$}  {change}", change.path)).chain(inside)

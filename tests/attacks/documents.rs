@@ -1,0 +1,154 @@
+//! Documents that somebody made, moved, withheld or brought back.
+
+use serde_json::json;
+
+use super::Siege;
+use crate::support::attacker::{Onto, StolenKey};
+
+const DEPLOYMENT: &str = "deployments/web-1.json";
+
+#[test]
+fn an_arbitrary_document() {
+    let siege = Siege::begin();
+    let mallory = StolenKey::own("claveld-1", 7);
+    let mut branch = siege.branch();
+    branch.edit(DEPLOYMENT, &[&mallory], |signed| signed["specification"]["template"]["narId"] = other_path());
+    siege.holds(&branch, "deployments/web-1.json is not the file that the index lists");
+    // With an index of the same hand.
+    branch.reindex(&[&mallory], |index| index["version"] = json!(2));
+    siege.holds(&branch, "the index is not to be believed: no valid signature by a trusted key");
+    // With an index that claveld's own key signed, and a document that it did not.
+    branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(2));
+    siege.holds(&branch, "deployments/web-1.json is not to be believed: no valid signature by a trusted key");
+}
+
+#[test]
+fn a_document_that_was_rolled_back() {
+    let siege = Siege::begin();
+    let old = siege.branch();
+    siege.change("Welcome", "Hello");
+    siege.world.agent("web-1", &["once"]).good();
+    let mut branch = siege.branch();
+    branch.files.insert(DEPLOYMENT.to_owned(), old.files[DEPLOYMENT].clone());
+    siege.holds(&branch, "deployments/web-1.json is not the file that the index lists");
+    branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(9));
+    siege.holds(&branch, "deployments/web-1.json went back from revision 2 to 1");
+}
+
+#[test]
+fn another_content_under_the_same_revision() {
+    let siege = Siege::begin();
+    let claveld = siege.claveld();
+    let mut branch = siege.branch();
+    branch.edit(DEPLOYMENT, &[&claveld], |signed| signed["specification"]["template"]["narId"] = other_path());
+    branch.reindex(&[&claveld], |index| index["version"] = json!(2));
+    siege.holds(&branch, "there are two contents of deployments/web-1.json at revision 1");
+}
+
+#[test]
+fn a_deployment_of_another_unit() {
+    let siege = Siege::begin();
+    let mut branch = siege.branch();
+    branch.files.insert(DEPLOYMENT.to_owned(), branch.files["deployments/web-2.json"].clone());
+    siege.holds(&branch, "deployments/web-1.json is not the file that the index lists");
+    branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(2));
+    siege.holds(&branch, "deployments/web-1.json says that it is `web-2`");
+}
+
+#[test]
+fn a_document_of_another_agent() {
+    let siege = Siege::begin();
+    let mut branch = siege.branch();
+    branch.files.insert("agents/web-1.json".to_owned(), branch.files["agents/web-2.json"].clone());
+    branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(2));
+    siege.holds(&branch, "agents/web-1.json says that it is `web-2`");
+}
+
+#[test]
+fn a_unit_of_another_kind_of_machine() {
+    let siege = Siege::begin();
+    let claveld = siege.claveld();
+    let mut branch = siege.branch();
+    branch.edit("units/web-1.json", &[&claveld], |signed| {
+        signed["revision"] = json!(2);
+        signed["specification"]["arch"] = json!("riscv64-linux");
+    });
+    branch.reindex(&[&claveld], |index| index["version"] = json!(2));
+    siege.holds(&branch, "of arch riscv64-linux, and this machine is");
+}
+
+#[test]
+fn a_document_of_another_kind() {
+    let siege = Siege::begin();
+    let claveld = siege.claveld();
+    let mut branch = siege.branch();
+    branch.files.insert(DEPLOYMENT.to_owned(), branch.files["units/web-1.json"].clone());
+    branch.reindex(&[&claveld], |index| index["version"] = json!(2));
+    siege.holds(&branch, "`Unit` is not the kind asked for");
+    // One that says it is a Deployment, under a signature that was made for a Unit.
+    let mut branch = siege.branch();
+    let mut signed = branch.signed(DEPLOYMENT);
+    signed["revision"] = json!(2);
+    let file = crate::support::attacker::signed_file("Unit", &signed, &[&claveld]);
+    branch.write(DEPLOYMENT, file);
+    branch.reindex(&[&claveld], |index| index["version"] = json!(2));
+    siege.holds(&branch, "deployments/web-1.json is not to be believed: no valid signature");
+}
+
+#[test]
+fn a_document_of_another_fleet() {
+    let siege = Siege::begin();
+    let claveld = siege.claveld();
+    let mut branch = siege.branch();
+    branch.edit(DEPLOYMENT, &[&claveld], |signed| {
+        signed["revision"] = json!(2);
+        signed["fleet"] = json!("0".repeat(64));
+    });
+    branch.reindex(&[&claveld], |index| index["version"] = json!(2));
+    siege.holds(&branch, "it is of the fleet 000000000000…");
+}
+
+#[test]
+fn mix_and_match() {
+    let siege = Siege::begin();
+    let old = siege.branch();
+    siege.change("Welcome", "Hello");
+    let new = siege.branch();
+    // The newest documents under the index before them, and the other way round.
+    let mut mixed = new.clone();
+    mixed.files.insert("index.json".to_owned(), old.files["index.json"].clone());
+    siege.holds(&mixed, "deployments/web-1.json is not the file that the index lists");
+    let mut mixed = old;
+    mixed.files.insert("index.json".to_owned(), new.files["index.json"].clone());
+    mixed.push(Onto::Tip);
+    siege.refused("deployments/web-1.json is not the file that the index lists");
+    siege.restore();
+    assert_eq!(siege.world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
+}
+
+#[test]
+fn a_document_that_is_not_there() {
+    let siege = Siege::begin();
+    for path in [DEPLOYMENT, "agents/web-1.json", "units/web-1.json"] {
+        let mut branch = siege.branch();
+        branch.files.remove(path);
+        siege.holds(&branch, &format!("{path} is in the index and not on the branch"));
+    }
+}
+
+#[test]
+fn a_document_that_the_index_does_not_list() {
+    let siege = Siege::begin();
+    let claveld = siege.claveld();
+    for path in [DEPLOYMENT, "agents/web-1.json", "units/web-1.json"] {
+        let mut branch = siege.branch();
+        let file = branch.files.remove(path).unwrap();
+        branch.reindex(&[&claveld], |index| index["version"] = json!(2));
+        branch.files.insert(path.to_owned(), file);
+        siege.holds(&branch, &format!("{path} is not in the index"));
+    }
+}
+
+fn other_path() -> serde_json::Value {
+    json!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-evil")
+}

@@ -1,0 +1,83 @@
+//! Promise: whoever holds the git host, the mirror or a stolen key can keep an agent from what is new, and nothing else;
+//! one test an attack, and SECURITY.md has the list.
+
+mod documents;
+mod index;
+mod parsing;
+mod roots;
+mod signatures;
+
+use std::cell::RefCell;
+
+use crate::support::attacker::{Branch, Onto, StolenKey};
+use crate::support::world::World;
+
+/// A machine that runs what it should, and somebody who may write to the branch that it looks at.
+struct Siege {
+    world: World,
+    /// Where the branch was at its best.
+    good: RefCell<String>,
+}
+
+impl Siege {
+    /// `web-1` runs its first revision.
+    fn begin() -> Self {
+        let world = World::new();
+        world.publish().good();
+        world.build(&["web-1"]);
+        world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+        assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+        let good = world.tip();
+        Self { world, good: RefCell::new(good) }
+    }
+
+    /// The branch in the attacker's hands.
+    fn branch(&self) -> Branch<'_> {
+        Branch::of(&self.world)
+    }
+
+    /// Claveld's own key, stolen.
+    fn claveld(&self) -> StolenKey {
+        StolenKey::read(&self.world.path("claveld-1.secret"))
+    }
+
+    /// Publishes another greeting of `web-1`; where the branch is then.
+    fn change(&self, from: &str, to: &str) {
+        self.world.edit("hosts/web-1.nix", from, to);
+        self.world.push(to);
+        self.world.publish().good();
+        self.world.build(&["web-1"]);
+        self.good.replace(self.world.tip());
+    }
+
+    /// Makes the branch point to what was published last.
+    fn restore(&self) {
+        self.show(&self.good.borrow());
+    }
+
+    /// Makes the branch point to a commit that it was at before.
+    fn show(&self, commit: &str) {
+        self.world.git(&["-C", &self.world.at("fleet.git"), "update-ref", "refs/heads/deployments", commit]);
+    }
+
+    /// The agent refuses what the branch shows, in one line that says `why`, and what runs goes on.
+    #[track_caller]
+    fn refused(&self, why: &str) -> String {
+        let before = self.world.motd("web-1");
+        let profile = std::fs::read_link(self.world.path("web-1/profile/system")).unwrap();
+        let said = self.world.agent("web-1", &["once"]).refused(5, why);
+        assert_eq!(said.lines().filter(|line| line.starts_with("error:")).count(), 1, "{said}");
+        assert_eq!(self.world.motd("web-1"), before);
+        assert_eq!(std::fs::read_link(self.world.path("web-1/profile/system")).unwrap(), profile);
+        said
+    }
+
+    /// What the attacker made is refused with `why`, and the good branch is believed again at once.
+    #[track_caller]
+    fn holds(&self, attack: &Branch<'_>, why: &str) {
+        attack.push(Onto::Tip);
+        self.refused(why);
+        self.restore();
+        self.world.agent("web-1", &["once"]).good();
+    }
+}

@@ -1,0 +1,123 @@
+//! Files that a parser and a reader, or two parsers, could understand in two ways, or that cost more than they may.
+
+use serde_json::json;
+
+use super::Siege;
+use crate::support::attacker::{Branch, StolenKey};
+
+const DEPLOYMENT: &str = "deployments/web-1.json";
+
+/// The deployment with a piece of its text replaced, listed by an index that claveld's key signed.
+fn rewritten<'a>(siege: &'a Siege, key: &StolenKey, from: &str, to: &str) -> Branch<'a> {
+    let mut branch = siege.branch();
+    let text = String::from_utf8(branch.files[DEPLOYMENT].bytes.clone()).unwrap();
+    assert!(text.contains(from), "{text}");
+    branch.write(DEPLOYMENT, text.replacen(from, to, 1));
+    branch.reindex(&[key], |index| index["version"] = json!(2));
+    branch
+}
+
+#[test]
+fn the_same_content_in_another_rendering() {
+    let siege = Siege::begin();
+    let key = siege.claveld();
+    for (from, to) in [
+        ("  \"signed\"", "\t\"signed\""),
+        ("\"web-1\"", "\"web\\u002d1\""),
+        ("{\n", "{\r\n"),
+        ("}\n", "}\n\n"),
+        ("\"revision\": 1", "\"revision\":  1"),
+        ("{\n  \"sig", "\n{\n  \"sig"),
+    ] {
+        siege.holds(&rewritten(&siege, &key, from, to), "is not written in the one form a Deployment has");
+    }
+}
+
+#[test]
+fn keys_that_stand_there_twice() {
+    let siege = Siege::begin();
+    let key = siege.claveld();
+    for (from, to, why) in [
+        ("\"revision\": 1", "\"revision\": 1,\n    \"revision\": 2", "duplicate field `revision`"),
+        ("\"signed\": {", "\"signed\": {},\n  \"signed\": {", "signed"),
+        ("\"attribute\":", "\"attribute\": \"a\",\n      \"attribute\":", "it is there already"),
+    ] {
+        siege.holds(&rewritten(&siege, &key, from, to), why);
+    }
+}
+
+#[test]
+fn numbers_that_readers_disagree_on() {
+    let siege = Siege::begin();
+    let key = siege.claveld();
+    for (number, why) in [
+        ("9007199254740992", "from 1 to 2^53 - 1"),
+        ("18446744073709551616", "floating point"),
+        ("1e0", "floating point"),
+        ("1.0", "floating point"),
+        ("-1", "integer `-1`"),
+        ("0", "from 1 to 2^53 - 1"),
+        ("01", "invalid number"),
+        ("\"1\"", "invalid type: string"),
+    ] {
+        siege.holds(&rewritten(&siege, &key, "\"revision\": 1", &format!("\"revision\": {number}")), why);
+    }
+}
+
+#[test]
+fn deep_nesting() {
+    let siege = Siege::begin();
+    let key = siege.claveld();
+    let deep = "[".repeat(50_000);
+    siege.holds(
+        &rewritten(&siege, &key, "\"unit\": \"web-1\"", &format!("\"unit\": {deep}")),
+        "at `signed.specification.unit`",
+    );
+    let mut branch = siege.branch();
+    branch.write("index.json", "{\"a\":".repeat(100_000));
+    siege.holds(&branch, "the index is not to be believed: it is no Index");
+}
+
+#[test]
+fn unknown_fields_and_what_trails() {
+    let siege = Siege::begin();
+    let key = siege.claveld();
+    for (from, to, why) in [
+        ("\"revision\": 1", "\"revision\": 1,\n    \"run\": \"evil\"", "unknown field `run`"),
+        ("\"keyid\":", "\"alg\": \"none\",\n      \"keyid\":", "unknown field `alg`"),
+        ("}\n", "}\n{}\n", "is not"),
+    ] {
+        siege.holds(&rewritten(&siege, &key, from, to), why);
+    }
+    let mut branch = siege.branch();
+    let index = branch.files["index.json"].bytes.clone();
+    branch.write("index.json", [&index[..], b"{}"].concat());
+    siege.holds(&branch, "trailing characters");
+    branch.write("index.json", [b"\xef\xbb\xbf", &index[..]].concat());
+    siege.holds(&branch, "byte-order mark");
+}
+
+#[test]
+fn names_in_other_alphabets_and_with_steering_characters() {
+    let siege = Siege::begin();
+    let key = siege.claveld();
+    for name in ["w\u{435}b-1", "web-1\u{200b}", "we\u{301}b", "web-1\u{202e}", "../web-1", "web-1\\u0000", "WEB 1"] {
+        siege.holds(&rewritten(&siege, &key, "\"name\": \"web-1\"", &format!("\"name\": \"{name}\"")), "is not a name");
+    }
+    // Another case is another name, and not this one.
+    let mut branch = siege.branch();
+    branch.edit(DEPLOYMENT, &[&key], |signed| signed["name"] = json!("WEB-1"));
+    branch.reindex(&[&key], |index| index["version"] = json!(2));
+    siege.holds(&branch, "deployments/web-1.json says that it is `WEB-1`");
+}
+
+#[test]
+fn files_that_are_larger_than_they_may_be() {
+    let siege = Siege::begin();
+    let mut branch = siege.branch();
+    branch.write(DEPLOYMENT, vec![b' '; 300 << 10]);
+    siege.holds(&branch, "bytes, and 262144 are allowed");
+    let mut branch = siege.branch();
+    branch.write("root.json", vec![b' '; 300 << 10]);
+    siege.holds(&branch, "root.json");
+}

@@ -1,0 +1,182 @@
+//! Signatures: too few, twice the same, by another name, and those that only a lax verifier accepts.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::{Value, json};
+
+use super::Siege;
+use crate::support::attacker::{Branch, Onto, StolenKey, rendered};
+use crate::support::world::World;
+
+/// A fleet whose root asks for two of two publishers, whose branch both of them signed, and its agent.
+fn two_publishers() -> (World, StolenKey, StolenKey) {
+    let world = World::new();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    let second = StolenKey::own("claveld-2", 3);
+    let (newest, next, key) = (world.root(), world.at("next.json"), world.at("root-1.secret"));
+    let next_of = ["root", "next", &newest, "--output", &next, "--key", &key];
+    world.clavel(&[&next_of[..], &["--publisher-key", &second.public(), "--publisher-threshold", "2"]].concat()).good();
+    world.clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")]).good();
+    let first = StolenKey::read(&world.path("claveld-1.secret"));
+    (world, first, second)
+}
+
+/// Signs every document and the index by `keys`.
+fn sign_all(branch: &mut Branch<'_>, keys: &[&StolenKey], version: u64) {
+    let paths: Vec<String> =
+        branch.files.keys().filter(|path| path.contains('/') && !path.starts_with("roots")).cloned().collect();
+    for path in paths {
+        branch.edit(&path, keys, |_| ());
+    }
+    branch.reindex(keys, |index| index["version"] = json!(version));
+}
+
+/// The index signed otherwise: `change` has the list of its signatures.
+fn with_signatures(branch: &mut Branch<'_>, path: &str, change: impl FnOnce(&mut Vec<Value>)) {
+    let mut file: Value = serde_json::from_slice(&branch.files[path].bytes).unwrap();
+    change(file["signatures"].as_array_mut().unwrap());
+    branch.write(path, rendered(&file));
+}
+
+#[test]
+fn a_threshold_that_is_not_met() {
+    let (world, first, second) = two_publishers();
+    world
+        .agent("web-1", &["once"])
+        .refused(5, "1 trusted keys signed it, and 2 of claveld-1, claveld-2 have to have signed it");
+    let mut branch = Branch::of(&world);
+    // The same key twice, and one key under two names.
+    with_signatures(&mut branch, "index.json", |signatures| signatures.push(signatures[0].clone()));
+    branch.push(Onto::Tip);
+    world.agent("web-1", &["once"]).refused(5, "1 trusted keys signed it");
+    with_signatures(&mut branch, "index.json", |signatures| signatures[1]["keyid"] = json!("claveld-2"));
+    branch.push(Onto::Tip);
+    world.agent("web-1", &["once"]).refused(5, "1 trusted keys signed it");
+    // A stranger's beside it.
+    let stranger = StolenKey::own("claveld-2", 4);
+    sign_all(&mut branch, &[&first, &stranger], 2);
+    branch.push(Onto::Tip);
+    world.agent("web-1", &["once"]).refused(5, "1 trusted keys signed it");
+    assert_eq!(world.motd("web-1"), None);
+    // Both of them are enough, for the index and for each document.
+    sign_all(&mut branch, &[&first, &second], 2);
+    let good = branch.clone();
+    branch.edit("units/web-1.json", &[&first], |_| ());
+    branch.reindex(&[&first, &second], |_| ());
+    branch.push(Onto::Tip);
+    world.agent("web-1", &["once"]).refused(5, "units/web-1.json is not to be believed: 1 trusted keys signed it");
+    good.push(Onto::Tip);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
+fn one_key_under_two_names_in_a_root() {
+    let siege = Siege::begin();
+    let root = StolenKey::read(&siege.world.path("root-1.secret"));
+    let mut branch = siege.branch();
+    let mut said = branch.signed("root.json");
+    said["fleet"] = branch.signed("index.json")["fleet"].clone();
+    said["version"] = json!(2);
+    let key = siege.claveld().public();
+    let again = key.replace("claveld-1", "claveld-2");
+    said["roles"]["publisher"] = json!({ "keys": [key, again], "threshold": 2 });
+    branch.sign("roots/2.json", &said, &[&root]);
+    branch.sign("root.json", &said, &[&root]);
+    siege.holds(&branch, "its role `publisher` cannot be: 2 different keys have to sign, and it has 1");
+}
+
+#[test]
+fn base64_that_is_written_in_another_way() {
+    let siege = Siege::begin();
+    let last_bits = |text: &str| {
+        // The last digit before the padding carries four bits that have to be zero.
+        let digits = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+        let at = digits.iter().position(|digit| *digit == text.as_bytes()[85]).unwrap();
+        format!("{}{}==", &text[..85], char::from(digits[at + 1]))
+    };
+    for other in [
+        last_bits,
+        |text: &str| text.trim_end_matches('=').to_owned(),
+        |text: &str| text.replace('+', "-").replace('/', "_") + " ",
+        |text: &str| format!("{text}===="),
+    ] {
+        let mut branch = siege.branch();
+        with_signatures(&mut branch, "index.json", |signatures| {
+            signatures[0]["sig"] = json!(other(signatures[0]["sig"].as_str().unwrap()));
+        });
+        siege.holds(&branch, "the index is not to be believed: it is no Index: at `signatures[0].sig`");
+    }
+}
+
+/// The order of the base point, little-endian (RFC 8032, section 5.1).
+const ORDER: [u8; 32] = [
+    0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0, 0, 0, 0,
+    0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+];
+
+/// `scalar` and the order: another number that means the same to whoever does not look.
+fn with_the_order_added(scalar: &[u8]) -> [u8; 32] {
+    let (mut sum, mut carry) = ([0; 32], 0_u16);
+    for (at, byte) in sum.iter_mut().enumerate() {
+        let added = u16::from(scalar[at]) + u16::from(ORDER[at]) + carry;
+        *byte = added.to_le_bytes()[0];
+        carry = added >> 8;
+    }
+    sum
+}
+
+/// What an attacker makes of a good signature.
+type Forgery<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+
+#[test]
+fn signatures_that_only_a_lax_verifier_accepts() {
+    let siege = Siege::begin();
+    let mut identity = [0_u8; 32];
+    identity[0] = 1;
+    // The point of order two has y = -1, and here it is written as a number beyond the field as well.
+    let mut minus_one = [0xff_u8; 32];
+    (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+    let mut beyond_the_field = [0xff_u8; 32];
+    (beyond_the_field[0], beyond_the_field[31]) = (0xee, 0x7f);
+    let attacks: [Forgery<'_>; 6] = [
+        // The same signature with a scalar that is not reduced.
+        &|good| [&good[..32], &with_the_order_added(&good[32..])].concat(),
+        // A commitment of low order, and none at all.
+        &|_| [identity, [0; 32]].concat(),
+        &|_| [minus_one, [0; 32]].concat(),
+        &|_| [beyond_the_field, [0; 32]].concat(),
+        &|_| vec![0; 64],
+        // A sign bit on a point that has none.
+        &|good| [&[good[..31].to_vec(), vec![good[31] ^ 0x80]].concat()[..], &good[32..]].concat(),
+    ];
+    for attack in attacks {
+        let mut branch = siege.branch();
+        with_signatures(&mut branch, "index.json", |signatures| {
+            let good = STANDARD.decode(signatures[0]["sig"].as_str().unwrap()).unwrap();
+            signatures[0]["sig"] = json!(STANDARD.encode(attack(&good)));
+        });
+        siege.holds(&branch, "the index is not to be believed: no valid signature by a trusted key");
+    }
+}
+
+#[test]
+fn keys_under_which_anybody_can_sign_are_no_keys_of_a_root() {
+    let siege = Siege::begin();
+    let root = StolenKey::read(&siege.world.path("root-1.secret"));
+    let mut identity = [0_u8; 32];
+    identity[0] = 1;
+    let mut minus_one = [0xff_u8; 32];
+    (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+    for weak in [identity, minus_one, [0; 32]] {
+        let mut branch = siege.branch();
+        let mut said = branch.signed("root.json");
+        said["fleet"] = branch.signed("index.json")["fleet"].clone();
+        said["version"] = json!(2);
+        said["roles"]["publisher"]["keys"] = json!([format!("weak:{}", STANDARD.encode(weak))]);
+        branch.sign("roots/2.json", &said, &[&root]);
+        branch.sign("root.json", &said, &[&root]);
+        siege.holds(&branch, "the public key `weak` is not a usable ed25519 key");
+    }
+}

@@ -1,0 +1,181 @@
+//! Promise: a mirror that nobody trusts can cost an agent neither its memory, its disk nor its time.
+
+use std::path::Path;
+
+use crate::support::hostile::{HostileServer, Malice};
+use crate::support::world::{World, until};
+
+const MIB: u64 = 1 << 20;
+/// The most that the process which fetches may hold: what README says.
+const MOST_OF_A_FETCH: u64 = 512 * MIB;
+/// The most that the agent itself holds, which never sees what a mirror sends before it was received whole.
+const MOST_OF_THE_AGENT: u64 = 64 * MIB;
+
+/// A published fleet, and the agent of `web-1`, whose first mirror means ill and whose second is good.
+fn beside(malice: Malice, timeout: &str) -> (World, HostileServer) {
+    let world = World::new();
+    world.publish().good();
+    world.build(&["web-1"]);
+    let server = HostileServer::start(malice);
+    let good = world.at("fleet.git");
+    world.configure_agent("web-1", &server.url(), &format!("mirrors = [\"{good}\"]\nfetch.timeout = \"{timeout}\""));
+    (world, server)
+}
+
+/// One pass ends as it should: the bad mirror is told with `why`, the good one is used, memory is kept, nothing is left.
+#[track_caller]
+fn is_survived(malice: Malice, timeout: &str, why: &[&str]) {
+    let (world, server) = beside(malice, timeout);
+    let arguments = ["once", "--config", &world.at("web-1.toml")];
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &arguments);
+    let (mut peak_of_agent, mut peak_of_fetch) = (0, 0);
+    until("the pass has ended", || {
+        let id = agent.id();
+        peak_of_agent = peak_of_agent.max(peak(id).unwrap_or_default());
+        peak_of_fetch = fetches_of(id).into_iter().filter_map(peak).fold(peak_of_fetch, u64::max);
+        agent.has_ended()
+    });
+    let said = agent.said();
+    assert!(said.contains("web-1: switched to revision 1"), "{said}");
+    assert!(
+        said.contains(&format!("a mirror is not used: cannot fetch branch `deployments` from {}", server.url())),
+        "{said}"
+    );
+    assert!(why.iter().any(|why| said.contains(why)) && said.contains("nothing of it was kept"), "{said}");
+    let (of_agent, of_fetch) = (peak_of_agent / MIB, peak_of_fetch / MIB);
+    assert!(peak_of_agent < MOST_OF_THE_AGENT, "the agent held {of_agent} MiB");
+    assert!((1..=MOST_OF_A_FETCH).contains(&peak_of_fetch), "a fetch held {of_fetch} MiB");
+    assert_eq!(left_behind(&world), Vec::<String>::new());
+    // What is known of the good one is enough, again and again.
+    let status = world.agent("web-1", &["status", "--json"]).json();
+    assert_eq!(status["lastPass"]["mirrors"][0]["standing"], "unreachable");
+    assert_eq!(status["lastPass"]["mirrors"][1]["standing"], "taken");
+    assert_eq!(status["lastPass"]["ok"], true);
+}
+
+/// The most that a process held at once, in bytes (`proc_pid_status(5)`).
+fn peak(id: u32) -> Option<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+    peak.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+}
+
+/// The processes that an agent fetches with.
+fn fetches_of(agent: u32) -> Vec<u32> {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
+    let is_one = |id: &u32| {
+        let read = |name: &str| std::fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default();
+        let stat = read("stat");
+        let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(1)?.parse().ok());
+        parent == Some(agent) && read("cmdline").ends_with("\0fetch\0")
+    };
+    ids.filter(is_one).collect()
+}
+
+/// What a fetch that failed left in the copies: pieces of packs, and locks.
+fn left_behind(world: &World) -> Vec<String> {
+    let mut left = Vec::new();
+    for copy in world.copies("web-1") {
+        let is_good = copy.join("refs/clavel/fetched").exists();
+        for file in files(&copy) {
+            let in_packs = file.parent().is_some_and(|folder| folder.ends_with("objects/pack"));
+            let extension = file.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+            let belongs = if in_packs { is_good && matches!(extension, "pack" | "idx") } else { extension != "lock" };
+            if !belongs {
+                left.push(file.display().to_string());
+            }
+        }
+    }
+    left
+}
+
+fn files(folder: &Path) -> Vec<std::path::PathBuf> {
+    let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+    let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
+    files.into_iter().chain(folders.iter().flat_map(|folder| self::files(folder))).collect()
+}
+
+const TOO_MUCH_MEMORY: &str = "of memory to receive, so it was cut off";
+const TOO_LARGE: &str = "the mirror sent more than";
+
+#[test]
+fn an_endless_pack_is_cut_off() {
+    is_survived(Malice::EndlessPack, "50s", &["the mirror sent more than 128.0 MiB, so it was cut off"]);
+}
+
+#[test]
+fn an_endless_advertisement_is_cut_off() {
+    is_survived(Malice::EndlessRefs, "50s", &[TOO_MUCH_MEMORY]);
+    is_survived(Malice::EndlessCapabilities, "50s", &[TOO_MUCH_MEMORY]);
+}
+
+#[test]
+fn a_pack_that_unfolds_is_cut_off() {
+    // On a slow machine its time may be over before it takes too much.
+    let too_slow = "it was not done after 8s, so it was ended";
+    is_survived(Malice::Unfolding, "8s", &[TOO_MUCH_MEMORY, too_slow]);
+    is_survived(Malice::EndlessZeros, "8s", &[TOO_LARGE, TOO_MUCH_MEMORY, too_slow]);
+}
+
+#[test]
+fn a_server_that_drips_or_stops_is_given_up_in_time() {
+    let too_slow =
+        "it was not done after 3s, so it was ended, and nothing of it was kept; if the way there is slow, raise";
+    is_survived(Malice::Dripping, "3s", &[too_slow]);
+    is_survived(Malice::Stopping, "3s", &[too_slow]);
+}
+
+#[test]
+fn what_an_agent_that_was_killed_left_is_cleared_and_its_fetch_ends_with_it() {
+    let (world, server) = beside(Malice::Stopping, "50s");
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--config", &world.at("web-1.toml")]);
+    let mut fetches = Vec::new();
+    until("a pack is being received, and the good one has ended", || {
+        fetches = fetches_of(agent.id());
+        fetches.len() == 1 && left_behind(&world).iter().any(|file| file.contains("objects/pack"))
+    });
+    agent.signal(rustix::process::Signal::KILL);
+    agent.wait();
+    until("its fetch has ended", || peak(fetches[0]).is_none());
+    assert_ne!(left_behind(&world), Vec::<String>::new());
+    drop(server);
+    // The server is gone as well now.
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    assert_eq!(left_behind(&world), Vec::<String>::new());
+}
+
+#[test]
+fn an_agent_that_is_told_to_stop_waits_for_no_mirror() {
+    let (world, _server) = beside(Malice::Stopping, "1h");
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["run", "--config", &world.at("web-1.toml")]);
+    let mut fetches = Vec::new();
+    until("only the bad one is at work", || {
+        fetches = fetches_of(agent.id());
+        fetches.len() == 1 && left_behind(&world).iter().any(|file| file.contains("objects/pack"))
+    });
+    agent.signal(rustix::process::Signal::TERM);
+    assert_eq!(agent.wait(), Some(0), "{}", agent.said());
+    until("its fetch has ended", || peak(fetches[0]).is_none());
+}
+
+#[test]
+fn secrets_of_a_url_stand_in_no_arguments_and_in_no_error() {
+    let world = World::new();
+    // Nobody speaks TLS there, and nothing is ever said.
+    let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let url = format!("https://me:s3cret@{}/fleet.git", listener.local_addr().unwrap());
+    world.configure_agent("web-1", &url, "fetch.timeout = \"3s\"");
+    let mut agent =
+        world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "-v", "--config", &world.at("web-1.toml")]);
+    until("it fetches", || !fetches_of(agent.id()).is_empty());
+    let fetch = fetches_of(agent.id())[0];
+    let arguments = std::fs::read(format!("/proc/{fetch}/cmdline")).unwrap();
+    let environment = std::fs::read(format!("/proc/{fetch}/environ")).unwrap();
+    assert_eq!(arguments.split(|byte| *byte == 0).nth(1), Some(&b"fetch"[..]));
+    assert!(!String::from_utf8_lossy(&environment).contains("s3cret"));
+    assert_eq!(agent.wait(), Some(4));
+    let said = agent.said();
+    assert!(said.contains("from https://***@127.0.0.1") && !said.contains("s3cret"), "{said}");
+    assert!(!world.read_file("web-1/state/last-pass.json").contains("s3cret"));
+}
