@@ -68,7 +68,7 @@ fn name(at: usize) -> Name {
 impl Fleet {
     fn new() -> Self {
         let key = SecretKey::generate("claveld-1".parse().unwrap()).unwrap();
-        let add = vec![(RoleName::Root, key.public()), (RoleName::Publisher, key.public())];
+        let add = vec![(RoleName::Root, key.public().into()), (RoleName::Publisher, key.public().into())];
         let amendment = Amendment { add, ..Amendment::default() };
         let year = Duration::from_hours(24 * 365);
         let root = amendment.first(Timestamp::from(SystemTime::now()).plus(year)).unwrap();

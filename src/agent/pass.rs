@@ -72,7 +72,7 @@ pub enum Settled {
     Adopted(Revision),
     /// The unit switched to it.
     Switched(Revision),
-    /// It was not to be had yet, or this revision failed before; what ran before goes on.
+    /// It was not to be had yet, or too few have approved it; what ran before goes on.
     Waiting(String),
     /// It failed; what ran before goes on, or runs again.
     Failed(Failure),
@@ -351,6 +351,7 @@ impl<'a> Pass<'a> {
         match decide(order, applied, self.state.failed.get(name), retry) {
             Decision::UpToDate => Ok(Settled::UpToDate(revision)),
             Decision::Hold(HoldReason::FailedBefore(failed)) => Ok(Settled::Failed(Failure::Before(failed))),
+            Decision::Hold(HoldReason::Unapproved(approvals)) => Ok(Settled::Waiting(approvals.to_string())),
             Decision::Adopt => {
                 self.record(order);
                 self.directory.save(&self.state)?;

@@ -10,17 +10,21 @@ use super::history::{Found, History};
 use super::inside::Inside;
 use super::note::{Behind, Note, NoteError, Published};
 use super::operate::{Deed, OperateError, Operated, Wish, operate};
-use super::plan::{Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan};
+use super::plan::{Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::ready::{Answers, Held, Unready, hold_back, kept_back};
 use super::standing::{Standing, StandingError};
 use crate::config::{Moment, PublishConfig};
-use crate::model::{BranchName, Deployment, IndexVersion, KeyId, Name, Revision, RootVersion};
+use crate::model::{BranchName, Deployment, Folder, IndexVersion, KeyId, Name, Revision, RootVersion};
 use crate::nix::Nix;
-use crate::repository::{BranchWriter, CommitId, Identity, NewCommit, Repository, WriteError, Written};
+use crate::repository::{
+    BranchWriter, Change, CommitId, Identity, NewCommit, Repository, WriteError, Written, approvals_folder,
+};
 use crate::trust::{Anchor, AnchorError, SecretKey, SecretKeyError, TrustedRoot};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
+/// The most files of one deployment's approvals that are looked at.
+const MOST_APPROVALS: usize = 1024;
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
@@ -292,7 +296,10 @@ impl<'a> Publisher<'a> {
     ) -> Result<Written, PublishError> {
         let Ground { repository, tip, standing, now } = ground;
         let pen = Pen { key: &self.key, branch: &self.config.branch, validity: self.config.validity };
-        let Files { changes, index } = pen.write(plan, standing, version, (*now).into())?;
+        let Files { mut changes, index } = pen.write(plan, standing, version, (*now).into())?;
+        if let Some(tip) = tip {
+            changes.extend(orphaned_approvals(plan, repository, *tip));
+        }
         let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };
         let branch: &BranchName = &self.config.branch;
         let new = NewCommit { branch, expected: *tip, changes: &changes, message, by: &by, at: *now };
@@ -355,6 +362,20 @@ impl<'a> Publisher<'a> {
             publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
         })
     }
+}
+
+/// The approvals of deployments that are withdrawn. Whatever else approvers leave is theirs.
+fn orphaned_approvals(plan: &Plan, repository: &Repository, tip: CommitId) -> Vec<Change> {
+    let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
+    let of_deployments = withdrawn.filter(|change| change.path.folder() == Folder::Deployments);
+    let mut gone = Vec::new();
+    for folder in of_deployments.map(|change| approvals_folder(change.path.name())) {
+        // What cannot be listed is in nobody's way, and no reason not to publish.
+        let files = repository.snapshot(tip).and_then(|snapshot| snapshot.list(&folder, MOST_APPROVALS));
+        let files = files.unwrap_or_default().into_iter();
+        gone.extend(files.map(|file| Change::Remove { path: format!("{folder}/{}", file.name) }));
+    }
+    gone
 }
 
 /// What a round is to write, and what is left for later.

@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     for (role, name) in [(RoleName::Root, "root-1"), (RoleName::Publisher, "claveld-1")] {
         if roles.names_nobody(role) {
             let (key, path) = new_key(folder, name)?;
-            told.add.push((role, key.public()));
+            told.add.push((role, key.public().into()));
             made.push((role, path));
             if role == RoleName::Root {
                 root_key = Some(key);
