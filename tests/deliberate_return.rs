@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::ssh::SshServer;
-use crate::support::world::{Ran, World};
+use crate::support::world::{Ran, World, until};
 
 /// A fleet whose `web-1` is at revision 2, with its agent, which runs that.
 fn at_revision_2() -> World {
@@ -222,4 +222,19 @@ fn a_branch_elsewhere_that_was_lost_is_pushed_back_from_claveld() {
     world.git(&["-C", &copy, "push", "-q", &elsewhere, &format!("{commit}:refs/heads/deployments")]);
     let said = world.publish().good();
     assert!(said.starts_with("nothing changed (index version 3)\nweb-1: held at revision 3"), "{said}");
+}
+
+#[test]
+fn a_claveld_that_runs_sees_a_hold_and_its_end_without_a_push() {
+    let world = World::new();
+    world.configure_claveld("[watch]\npoll = \"300ms\"\n");
+    let claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
+    until("the first publication", || !world.tip().is_empty());
+    operate(&world, &["hold", "web-1", "--why", "frozen"]).good();
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    until("it says what is kept back", || claveld.said().contains("(frozen); kept back: deployments/web-1.json"));
+    assert_eq!(world.document("deployments/web-1.json")["revision"], 1);
+    operate(&world, &["release", "web-1"]).good();
+    until("it follows the source", || world.document("deployments/web-1.json")["revision"] == 2);
 }

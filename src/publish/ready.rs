@@ -244,7 +244,7 @@ fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Nam
 
 /// What of `whole` somebody's hold keeps back: the change of what is frozen, of its unit, and of the agents that name it.
 pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<KeptBack> {
-    let names = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
+    let takes = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
     let all = branch.holds.iter().map(|(name, hold)| {
         let unit = branch.deployments.get(name).and_then(ExistingDocument::known).map(|d| &d.specification.unit);
         let is_kept = |change: &&Change| {
@@ -258,8 +258,8 @@ pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<
                 Folder::Agents => {
                     let before = branch.agents.get(of).and_then(ExistingDocument::known);
                     let after = whole.agents.iter().find(|agent| agent.name == *of);
-                    let had = before.is_some_and(|agent| names(agent, name));
-                    held.agents.contains(of) && (had || after.is_some_and(|agent| names(agent, name)))
+                    let named = before.is_some_and(|agent| takes(agent, name));
+                    held.agents.contains(of) && (named || after.is_some_and(|agent| takes(agent, name)))
                 }
             }
         };
