@@ -5,6 +5,7 @@
 
 mod activations;
 mod agent;
+mod approvals;
 mod as_nix;
 mod budget;
 mod changes;
@@ -23,6 +24,7 @@ mod nix_eval_jobs;
 mod one_push;
 mod platforms;
 mod publish;
+mod signers;
 mod support;
 mod transports;
 mod wait_for_cache;

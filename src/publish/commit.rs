@@ -10,18 +10,19 @@ use super::inside::Inside;
 use super::plan::{BranchState, Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::readme::readme;
 use super::ready::{Answers, Held, Unready};
+use super::signers::{SignerError, Signers};
 use super::standing::{Standing, StandingError};
 use crate::config::{Moment, PublishConfig};
 use crate::model::{
-    Deployment, Document, DocumentPath, Folder, Index, IndexEntry, IndexVersion, KeyId, Kind, Map, Name, RootVersion,
-    Schema, Specification, Timestamp,
+    Deployment, Document, DocumentPath, Folder, Index, IndexEntry, IndexVersion, Kind, Map, Name, RootVersion, Schema,
+    Specification, Timestamp,
 };
 use crate::nix::Nix;
 use crate::repository::{
     BranchWriter, Change, CommitId, INDEX_PATH, Identity, NewCommit, README_PATH, ROOT_PATH, Repository, WriteError,
     Written, approvals_folder, root_path,
 };
-use crate::trust::{Anchor, AnchorError, SecretKey, SecretKeyError, Signed, TrustedRoot, digest};
+use crate::trust::{Anchor, AnchorError, TrustedRoot, digest};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
@@ -31,26 +32,28 @@ const MOST_APPROVALS: usize = 1024;
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// There is no key to sign with.
+    /// There is no key to sign with, or it does not sign.
     #[error(transparent)]
-    SecretKey(#[from] SecretKeyError),
+    Signer(#[from] SignerError),
     /// The branch could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The root that it begins with cannot be read.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
-    /// The key is no publisher's.
+    /// The keys are too few of the publishers'.
     #[error(
-        "will not publish to {repository}: `{key}` is not among the publishers of the root's version {version} ({}), so no \
-         agent would believe it; see `clavel root show`",
-        publishers.join(", ")
+        "will not publish to {repository}: {} among the publishers of the root's version {version} ({}), so no agent would \
+         believe it; see `clavel root show`",
+        lack(keys, *threshold), publishers.join(", ")
     )]
     NoPublisher {
         /// The repository, without secrets.
         repository: String,
-        /// The key.
-        key: KeyId,
+        /// The keys.
+        keys: Vec<String>,
+        /// How many publishers have to sign.
+        threshold: usize,
         /// The version of the newest root.
         version: RootVersion,
         /// Who publishes.
@@ -82,11 +85,20 @@ pub enum PublishError {
     },
 }
 
+/// What is wrong with `keys`, where `threshold` of them have to be publishers'.
+fn lack(keys: &[String], threshold: usize) -> String {
+    match (keys, threshold) {
+        ([key], 1) => format!("{key} is not"),
+        (_, 1) => format!("none of {} is", keys.join(", ")),
+        _ => format!("{threshold} keys have to sign, and of {} not so many are", keys.join(", ")),
+    }
+}
+
 /// Who signs and publishes.
 #[derive(Debug)]
 pub struct Publisher<'a> {
     config: &'a PublishConfig,
-    key: SecretKey,
+    signers: Signers,
     anchor: Anchor,
     /// Where the copy of a repository elsewhere is kept.
     copy: PathBuf,
@@ -101,16 +113,16 @@ enum Attempt {
 }
 
 impl<'a> Publisher<'a> {
-    /// Reads the key that `config` names.
+    /// Reads the keys that `config` names.
     pub fn new(config: &'a PublishConfig) -> Result<Self, PublishError> {
-        let key = SecretKey::read(&config.secret_key_file)?;
+        let signers = Signers::read(&config.secret_keys)?;
         let anchor = Anchor::read(&config.root)?;
         let caches = match config.moment {
             Moment::Evaluated => None,
             Moment::InItsCache => Some(Caches::new()),
         };
         let copy = config.state_directory.join("publish.git");
-        Ok(Self { config, key, anchor, copy, caches })
+        Ok(Self { config, signers, anchor, copy, caches })
     }
 
     /// Brings the branch up to what was evaluated, and tells what changes by the derivations that `nix` has.
@@ -148,12 +160,12 @@ impl<'a> Publisher<'a> {
             return Ok(Attempt::Done(report(plan, unready, None)));
         };
         inside.add_to(&mut plan, branch);
-        let mut changes = self.files(&plan, &standing, version, now.into())?;
+        let mut changes = self.files(&plan, &standing, version, now.into()).await?;
         if let Some(tip) = tip {
             changes.extend(orphaned_approvals(&plan, &repository, tip));
         }
         let message = commit_message(&plan.changes, version, &sources(evaluated));
-        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };
+        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.signers.first()) };
         let new = NewCommit {
             branch: &self.config.branch,
             expected: tip,
@@ -193,19 +205,21 @@ impl<'a> Publisher<'a> {
     }
 
     fn check_key(&self, root: &TrustedRoot) -> Result<(), PublishError> {
-        if root.publisher().suffices(&[self.key.public()]) {
+        let keys = self.signers.public();
+        if root.publisher().suffices(&keys) {
             return Ok(());
         }
         Err(PublishError::NoPublisher {
             repository: self.config.repository.to_string(),
-            key: self.key.id().clone(),
+            keys: keys.iter().map(|key| format!("`{}`", key.id())).collect(),
+            threshold: root.publisher().threshold(),
             version: root.root().version,
             publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
         })
     }
 
     /// The files that the plan changes.
-    fn files(
+    async fn files(
         &self,
         plan: &Plan,
         standing: &Standing,
@@ -214,9 +228,15 @@ impl<'a> Publisher<'a> {
     ) -> Result<Vec<Change>, PublishError> {
         let branch = &standing.branch;
         let mut written = Vec::new();
-        written.extend(plan.deployments.iter().map(|document| self.sign(document)));
-        written.extend(plan.units.iter().map(|document| self.sign(document)));
-        written.extend(plan.agents.iter().map(|document| self.sign(document)));
+        for document in &plan.deployments {
+            written.push(self.sign(document).await?);
+        }
+        for document in &plan.units {
+            written.push(self.sign(document).await?);
+        }
+        for document in &plan.agents {
+            written.push(self.sign(document).await?);
+        }
         let index = self.index(plan, standing, version, now, &written)?;
         let mut changes = first_files(standing);
         let relics = standing.relics.iter().filter(|path| !written.iter().any(|file| file.path.as_str() == **path));
@@ -224,16 +244,16 @@ impl<'a> Publisher<'a> {
         changes.extend(written.into_iter().map(|file| Change::Put { path: file.path.to_string(), bytes: file.bytes }));
         let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
         changes.extend(withdrawn.map(|change| Change::Remove { path: change.path.to_string() }));
-        changes.push(Change::Put { path: INDEX_PATH.to_owned(), bytes: Signed::sign(index, &self.key).render() });
+        changes.push(Change::Put { path: INDEX_PATH.to_owned(), bytes: self.signers.sign(index).await?.render() });
         let table = readme(listed(plan, branch).into_iter());
         changes.push(Change::Put { path: README_PATH.to_owned(), bytes: table.into_bytes() });
         Ok(changes)
     }
 
-    fn sign<S: Specification>(&self, document: &Document<S>) -> SignedFile {
-        let bytes = Signed::sign(document.clone(), &self.key).render();
+    async fn sign<S: Specification>(&self, document: &Document<S>) -> Result<SignedFile, PublishError> {
+        let bytes = self.signers.sign(document.clone()).await?.render();
         let entry = IndexEntry { length: bytes.len() as u64, revision: document.revision, sha256: digest(&bytes) };
-        SignedFile { path: DocumentPath::new(S::FOLDER, document.name.clone()), entry, bytes }
+        Ok(SignedFile { path: DocumentPath::new(S::FOLDER, document.name.clone()), entry, bytes })
     }
 
     fn index(

@@ -16,6 +16,8 @@ mod plan;
 mod readme;
 mod ready;
 mod round;
+mod signers;
+mod ssh_agent;
 mod standing;
 mod watch;
 
@@ -25,5 +27,7 @@ pub use gate::{Gate, GateError, Judgement, Push};
 pub use hook::{HookError, PushedRef, PushedSource, pushed_refs, pushed_sources};
 pub use ready::{Awaited, CacheState, Hopeless, Lack, Missing, Unready, Waiting};
 pub use round::{Announcement, Outcome, Round, SourceFailure, Target};
+pub use signers::SignerError;
+pub use ssh_agent::AgentError;
 pub use standing::StandingError;
 pub use watch::{Trigger, WatchError, Watcher};
