@@ -1,11 +1,15 @@
 //! With what claveld signs: keys in files, in systemd's credentials, in an ssh-agent. Every document is signed with each.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use super::ssh_agent::{AgentError, AgentKey};
 use crate::config::KeyPlace;
 use crate::model::{KeyId, Payload, PublicKey};
 use crate::trust::{AddError, SecretKey, SecretKeyError, Signed};
+
+/// How long an agent may take for one signature: it may have to ask somebody (`ssh-add -c`).
+const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The keys, of which there is one at least, and no two of one name.
 #[derive(Debug)]
@@ -110,7 +114,9 @@ impl Signer {
                 let folder = folder.ok_or_else(|| SignerError::NoCredentials(name.clone()))?;
                 Self::Secret(Box::new(SecretKey::read_credential(&Path::new(&folder).join(name))?))
             }
-            KeyPlace::Agent { socket, key } => Self::Agent(AgentKey { socket: socket.clone(), key: key.clone() }),
+            KeyPlace::Agent { socket, key } => {
+                Self::Agent(AgentKey { socket: socket.clone(), key: key.clone(), patience: PATIENCE })
+            }
         })
     }
 

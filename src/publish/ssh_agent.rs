@@ -13,8 +13,6 @@ use tokio::net::UnixStream;
 
 use crate::model::PublicKey;
 
-/// How long an agent may take: it may have to ask somebody (`ssh-add -c`).
-const PATIENCE: Duration = Duration::from_secs(30);
 /// The most bytes of an answer. One with a signature has 88.
 const LARGEST: u32 = 4096;
 /// The numbers of the messages.
@@ -29,6 +27,8 @@ const ED25519: &str = "ssh-ed25519";
 pub(super) struct AgentKey {
     pub(super) socket: PathBuf,
     pub(super) key: PublicKey,
+    /// How long it may take for one signature.
+    pub(super) patience: Duration,
 }
 
 /// Why an agent did not sign.
@@ -55,10 +55,12 @@ pub enum AgentError {
         key: String,
     },
     /// It said nothing for so long.
-    #[error("the ssh-agent at {} did not answer within {} s", socket.display(), PATIENCE.as_secs())]
+    #[error("the ssh-agent at {} did not answer within {} s", socket.display(), patience.as_secs_f32())]
     Silent {
         /// Its socket.
         socket: PathBuf,
+        /// How long.
+        patience: Duration,
     },
     /// It said what no agent says.
     #[error("the ssh-agent at {} answered with no ed25519 signature: {why}", socket.display())]
@@ -80,9 +82,9 @@ enum Answer {
 impl AgentKey {
     /// Has the agent sign `message`. Whether it did, the caller verifies.
     pub(super) async fn sign(&self, message: &[u8]) -> Result<[u8; 64], AgentError> {
-        let Self { socket, key } = self;
-        let silent = |_| AgentError::Silent { socket: socket.clone() };
-        let answered = tokio::time::timeout(PATIENCE, ask(socket, &request(key, message))).await.map_err(silent)?;
+        let Self { socket, key, patience } = self;
+        let silent = |_| AgentError::Silent { socket: socket.clone(), patience: *patience };
+        let answered = tokio::time::timeout(*patience, ask(socket, &request(key, message))).await.map_err(silent)?;
         let answer = answered.map_err(|source| AgentError::Unreachable { socket: socket.clone(), source })?;
         match parse(&answer) {
             Ok(Answer::Signature(signature)) => Ok(signature),
@@ -177,6 +179,18 @@ mod tests {
             let error = parse(&bad).unwrap_err();
             assert!(error.contains(why), "{error}");
         }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn one_that_never_answers_is_given_up() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("agent.sock");
+        // It is connected to, and never reads.
+        let _silent = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        let key = PublicKey::new("k".parse().unwrap(), [7; 32]);
+        let agent = AgentKey { socket, key, patience: Duration::from_millis(50) };
+        let error = agent.sign(b"message").await.unwrap_err().to_string();
+        assert!(error.ends_with("did not answer within 0.05 s"), "{error}");
     }
 
     #[test]
