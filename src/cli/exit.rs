@@ -162,7 +162,7 @@ impl From<FetchError> for Exit {
 impl From<PublishError> for Exit {
     fn from(error: PublishError) -> Self {
         let code = match &error {
-            PublishError::SecretKey(_)
+            PublishError::Signer(_)
             | PublishError::Anchor(_)
             | PublishError::NoPublisher { .. }
             | PublishError::Branch { source: StandingError::NoRoot, .. }

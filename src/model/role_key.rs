@@ -10,6 +10,8 @@ use ssh_key::public::KeyData;
 use super::text::as_text;
 use super::{Invalid, KeyId, PublicKey};
 
+/// The algorithm of a plain key.
+const PLAIN: &str = "ssh-ed25519";
 /// The algorithm of a hardware key, which begins its text (OpenSSH's PROTOCOL.u2f).
 const HARDWARE: &str = "sk-ssh-ed25519@openssh.com";
 /// The longest application that a hardware key is bound to; `ssh-keygen` says `ssh:` where nobody names one.
@@ -69,6 +71,13 @@ impl RoleKey {
     pub fn from_openssh(line: &str, name: Option<KeyId>) -> Result<Self, Invalid> {
         let line = line.trim();
         let bad = |why: String| Invalid::new("an OpenSSH public key", line, why);
+        let algorithm = line.split(' ').next().unwrap_or_default();
+        if ![PLAIN, HARDWARE].contains(&algorithm) {
+            return Err(bad(format!(
+                "it is of the algorithm {algorithm}; only {PLAIN} and {HARDWARE} are understood: `ssh-keygen -t ed25519` \
+                 makes one"
+            )));
+        }
         let key = ssh_key::PublicKey::from_openssh(line).map_err(|error| bad(error.to_string()))?;
         let named = || match (name, key.comment()) {
             (Some(name), _) => Ok(name),
@@ -82,11 +91,8 @@ impl RoleKey {
                 let application = checked(hardware.application()).map_err(bad)?;
                 Ok(Self::Hardware(HardwareKey { id: named()?, bytes: hardware.public_key().0, application }))
             }
-            other => Err(bad(format!(
-                "it is of the algorithm {}; only ssh-ed25519 and {HARDWARE} are understood: `ssh-keygen -t ed25519` \
-                 makes one",
-                other.algorithm()
-            ))),
+            // What stands before the base64 is what the base64 says, or it is not read.
+            _ => Err(bad("its base64 is of another algorithm".to_owned())),
         }
     }
 }

@@ -416,6 +416,13 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
+    async fn a_deadline_ends_one_that_stays_at_the_terminal() {
+        let sleep = Invocation::new("sleep").arg("600").at_the_terminal().within(Duration::from_millis(100));
+        let error = sleep.run().await.unwrap_err();
+        assert!(matches!(error, ProcessError::TimedOut { .. }), "{error}");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
     async fn endless_output_is_cut_off() {
         // One that does not mind that nobody reads any more.
         let script = "trap '' PIPE; while :; do echo yes || sleep 600; done";

@@ -5,21 +5,22 @@ use std::time::{Duration, SystemTime};
 
 use super::caches::Caches;
 use super::changes::{KeptBack, Report, commit_message, told_changes};
-use super::files::{Files, Pen};
+use super::files::{Files, FilesError, Pen};
 use super::history::{Found, History};
 use super::inside::Inside;
 use super::note::{Behind, Note, NoteError, Published};
 use super::operate::{Deed, OperateError, Operated, Wish, operate};
 use super::plan::{Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::ready::{Answers, Held, Unready, hold_back, kept_back};
+use super::signers::{SignerError, Signers};
 use super::standing::{Standing, StandingError};
 use crate::config::{Moment, PublishConfig};
-use crate::model::{BranchName, Deployment, Folder, IndexVersion, KeyId, Name, Revision, RootVersion};
+use crate::model::{BranchName, Deployment, Folder, IndexVersion, Name, Revision, RootVersion};
 use crate::nix::Nix;
 use crate::repository::{
     BranchWriter, Change, CommitId, Identity, NewCommit, Repository, WriteError, Written, approvals_folder,
 };
-use crate::trust::{Anchor, AnchorError, SecretKey, SecretKeyError, TrustedRoot};
+use crate::trust::{Anchor, AnchorError, TrustedRoot};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
@@ -29,26 +30,28 @@ const MOST_APPROVALS: usize = 1024;
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// There is no key to sign with.
+    /// There is no key to sign with, or it does not sign.
     #[error(transparent)]
-    SecretKey(#[from] SecretKeyError),
+    Signer(#[from] SignerError),
     /// The branch could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The root that it begins with cannot be read.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
-    /// The key is no publisher's.
+    /// The keys are too few of the publishers'.
     #[error(
-        "will not publish to {repository}: `{key}` is not among the publishers of the root's version {version} ({}), so no \
-         agent would believe it; see `clavel root show`",
-        publishers.join(", ")
+        "will not publish to {repository}: {} among the publishers of the root's version {version} ({}), so no agent would \
+         believe it; see `clavel root show`",
+        lack(keys, *threshold), publishers.join(", ")
     )]
     NoPublisher {
         /// The repository, without secrets.
         repository: String,
-        /// The key.
-        key: KeyId,
+        /// The keys.
+        keys: Vec<String>,
+        /// How many publishers have to sign.
+        threshold: usize,
         /// The version of the newest root.
         version: RootVersion,
         /// Who publishes.
@@ -106,11 +109,29 @@ pub enum PublishError {
     },
 }
 
+/// What is wrong with `keys`, where `threshold` of them have to be publishers'.
+fn lack(keys: &[String], threshold: usize) -> String {
+    match (keys, threshold) {
+        ([key], 1) => format!("{key} is not"),
+        (_, 1) => format!("none of {} is", keys.join(", ")),
+        _ => format!("{threshold} keys have to sign, and of {} not so many are", keys.join(", ")),
+    }
+}
+
+impl From<FilesError> for PublishError {
+    fn from(error: FilesError) -> Self {
+        match error {
+            FilesError::Index(error) => error.into(),
+            FilesError::Signer(error) => error.into(),
+        }
+    }
+}
+
 /// Who signs and publishes.
 #[derive(Debug)]
 pub struct Publisher<'a> {
     config: &'a PublishConfig,
-    key: SecretKey,
+    signers: Signers,
     anchor: Anchor,
     /// Where the copy of a repository elsewhere is kept.
     copy: PathBuf,
@@ -135,9 +156,9 @@ struct Ground {
 }
 
 impl<'a> Publisher<'a> {
-    /// Reads the key that `config` names.
+    /// Reads the keys that `config` names.
     pub fn new(config: &'a PublishConfig) -> Result<Self, PublishError> {
-        let key = SecretKey::read(&config.secret_key_file)?;
+        let signers = Signers::read(&config.secret_keys)?;
         let anchor = Anchor::read(&config.root)?;
         let caches = match config.moment {
             Moment::Evaluated => None,
@@ -145,7 +166,7 @@ impl<'a> Publisher<'a> {
         };
         let copy = config.state_directory.join("publish.git");
         let note = Note::of(&config.state_directory, &config.repository, &config.branch);
-        Ok(Self { config, key, anchor, copy, note, caches })
+        Ok(Self { config, signers, anchor, copy, note, caches })
     }
 
     /// Brings the branch up to what was evaluated, and tells what changes by the derivations that `nix` has.
@@ -295,12 +316,12 @@ impl<'a> Publisher<'a> {
         message: &str,
     ) -> Result<Written, PublishError> {
         let Ground { repository, tip, standing, now } = ground;
-        let pen = Pen { key: &self.key, branch: &self.config.branch, validity: self.config.validity };
-        let Files { mut changes, index } = pen.write(plan, standing, version, (*now).into())?;
+        let pen = Pen { signers: &self.signers, branch: &self.config.branch, validity: self.config.validity };
+        let Files { mut changes, index } = pen.write(plan, standing, version, (*now).into()).await?;
         if let Some(tip) = tip {
             changes.extend(orphaned_approvals(plan, repository, *tip));
         }
-        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };
+        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.signers.first()) };
         let branch: &BranchName = &self.config.branch;
         let new = NewCommit { branch, expected: *tip, changes: &changes, message, by: &by, at: *now };
         let written = self.writer().write(repository, &new).await?;
@@ -352,12 +373,14 @@ impl<'a> Publisher<'a> {
     }
 
     fn check_key(&self, root: &TrustedRoot) -> Result<(), PublishError> {
-        if root.publisher().suffices(&[self.key.public()]) {
+        let keys = self.signers.public();
+        if root.publisher().suffices(&keys) {
             return Ok(());
         }
         Err(PublishError::NoPublisher {
             repository: self.config.repository.to_string(),
-            key: self.key.id().clone(),
+            keys: keys.iter().map(|key| format!("`{}`", key.id())).collect(),
+            threshold: root.publisher().threshold(),
             version: root.root().version,
             publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
         })

@@ -22,6 +22,8 @@ mod plan;
 mod readme;
 mod ready;
 mod round;
+mod signers;
+mod ssh_agent;
 mod standing;
 mod watch;
 
@@ -34,5 +36,7 @@ pub use operate::{Deed, OperateError, Operated, Wish};
 pub use plan::PlanError;
 pub use ready::{Awaited, CacheState, Hopeless, Lack, Missing, Unready, Waiting};
 pub use round::{Announcement, Outcome, Round, SourceFailure, Target};
+pub use signers::SignerError;
+pub use ssh_agent::AgentError;
 pub use standing::StandingError;
 pub use watch::{Trigger, WatchError, Watcher};

@@ -7,6 +7,9 @@ use super::authority::UsableKey;
 use super::{Signed, TrustedRoot, Verified};
 use crate::model::{Approval, Deployment, KeyId, Name, Revision};
 
+/// The most characters that are told of why a file counts nothing.
+const LONGEST_REASON: usize = 240;
+
 /// What an approver left beside a deployment: a file, or why none could be read.
 pub type Left = Result<Vec<u8>, String>;
 
@@ -59,7 +62,7 @@ impl Approvals {
                     continue;
                 }
                 Some(Says::Earlier(revision)) => earlier = earlier.max(Some(revision)),
-                Some(Says::Nothing(why)) => bad.push((id.clone(), why)),
+                Some(Says::Nothing(why)) => bad.push((id.clone(), shown(&why))),
                 None => {}
             }
             open.push(id);
@@ -102,6 +105,11 @@ impl fmt::Display for Approvals {
         }
         bad.iter().try_for_each(|(by, why)| write!(f, "; that of {by} does not count: {why}"))
     }
+}
+
+/// A reason in one line: parts of it may come from whoever can write to the branch, and it is read at a terminal.
+fn shown(why: &str) -> String {
+    why.chars().take(LONGEST_REASON).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// What `file` says, which the approver `by` left, where `expected` is asked for.

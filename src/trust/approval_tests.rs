@@ -132,6 +132,9 @@ fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
         assert!(approvals.suffice());
         assert_eq!(approvals.bad().len(), 1, "{approvals}");
     }
+    // What cannot be read is told, and steers no terminal.
+    let steering = fleet.count(&deployment, &[("carol", b"{\n  \"\\u001b[2J\\n\": 1\n}\n".to_vec())]).to_string();
+    assert!(steering.contains("carol does not count") && !steering.contains(char::is_control), "{steering}");
     let mut left: BTreeMap<KeyId, Left> = BTreeMap::new();
     left.insert(carol.id().clone(), Err("it is no regular file".to_owned()));
     let approvals = Approvals::count(&fleet.root, &deployment, &left).unwrap();

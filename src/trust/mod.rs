@@ -19,6 +19,7 @@ pub(crate) mod fixture;
 mod listed;
 mod root;
 mod secret;
+mod signature;
 mod signed;
 mod ssh;
 
@@ -28,5 +29,6 @@ pub use authority::{Authority, AuthorityError};
 pub use listed::{ListedError, verify_listed};
 pub use root::{Anchor, AnchorError, AnchorPlace, RootError, Signers, TrustedRoot, fleet_of};
 pub use secret::{SecretKey, SecretKeyError};
-pub use signed::{AddError, Signature, Signed, SignedError, Verified, digest};
+pub use signature::Signature;
+pub use signed::{AddError, Signed, SignedError, Verified, digest};
 pub use ssh::{SshSignature, SshSignatureError};

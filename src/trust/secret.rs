@@ -80,12 +80,23 @@ impl SecretKey {
 
     /// Reads a key that Nix or Clavel made. A file that the group or others can read is refused.
     pub fn read(path: &Path) -> Result<Self, SecretKeyError> {
+        Self::read_kept_from(path, 0o077)
+    }
+
+    /// Reads a key that is a systemd credential. What lets the service alone read that is an access control list, which
+    /// shows as the group's right to read; the folder that it is in keeps everybody else out.
+    pub fn read_credential(path: &Path) -> Result<Self, SecretKeyError> {
+        Self::read_kept_from(path, 0o037)
+    }
+
+    /// Reads a key from a file with none of the permission bits `exposing`.
+    fn read_kept_from(path: &Path, exposing: u32) -> Result<Self, SecretKeyError> {
         let io = |source| SecretKeyError::Io { act: "read", path: path.to_owned(), source };
         // The mode is asked of what was opened, so that nobody can swap the file between the question and the reading.
         let file = std::fs::File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         let mode = metadata.mode() & 0o7777;
-        if metadata.is_file() && mode & 0o077 != 0 {
+        if metadata.is_file() && mode & exposing != 0 {
             return Err(SecretKeyError::Exposed { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(String::with_capacity(256));

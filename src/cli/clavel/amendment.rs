@@ -12,19 +12,19 @@ use crate::trust::{Amendment, RoleName};
 pub(super) struct RoleArguments {
     /// A key that signs roots: its public half, Nix's or OpenSSH's, or a file with it; may be given more than once.
     // Parsed later than the rest: an error of clap would show what may be somebody's secret key.
-    #[arg(long = "root-key", value_name = "[NAME=]KEY|FILE")]
+    #[arg(long = "root-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     root_keys: Vec<String>,
     /// How many root keys have to sign a root.
     #[arg(long, value_name = "NUMBER")]
     root_threshold: Option<Threshold>,
     /// A key that signs the index and the documents: claveld's.
-    #[arg(long = "publisher-key", value_name = "[NAME=]KEY|FILE")]
+    #[arg(long = "publisher-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     publisher_keys: Vec<String>,
     /// How many publisher keys have to sign a document.
     #[arg(long, value_name = "NUMBER")]
     publisher_threshold: Option<Threshold>,
     /// A key that approves deployments.
-    #[arg(long = "approver-key", value_name = "[NAME=]KEY|FILE")]
+    #[arg(long = "approver-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     approver_keys: Vec<String>,
     /// How many approvers it takes at least, wherever any are asked for.
     #[arg(long, value_name = "NUMBER")]

@@ -9,9 +9,9 @@ use super::keys::{SigningArguments, SigningKey};
 use super::view::{BranchArguments, View};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::model::{Approval, DeploymentSpecification, KeyId, Name, Revision, Timestamp};
+use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, Revision, Timestamp};
 use crate::repository::{
-    Branch, BranchWriter, Change, Depth, Identity, NewCommit, Repository, Roots, Written, approval_path,
+    Branch, BranchWriter, Change, CommitId, Depth, Identity, NewCommit, Repository, Roots, Written, approval_path,
 };
 use crate::trust::{Approvals, Signed, TrustedRoot, Verified};
 
@@ -130,7 +130,7 @@ fn write(file: &Path, signed: &Signed<Approval>, approver: &KeyId) -> Result<(),
 async fn commit(
     arguments: &Arguments,
     root: &TrustedRoot,
-    approved: &Verified<crate::model::Deployment>,
+    deployment: &Verified<Deployment>,
     signed: &Signed<Approval>,
     by: &KeyId,
 ) -> Result<(), Exit> {
@@ -138,12 +138,12 @@ async fn commit(
     let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
     let copy = folder.path().join("branch.git");
     let writer = BranchWriter { url: place.url(), branch: place.name(), ssh_command: None, copy: &copy };
-    let (name, revision) = (&approved.name, approved.revision);
+    let (name, revision) = (&deployment.name, deployment.revision);
     for _ in 0..TRIES {
         let (repository, tip) = writer.open()?;
         let gone = || Exit::new(Code::Repository, format!("{} has no branch `{}` any more", place.url(), place.name()));
         let tip = tip.ok_or_else(gone)?;
-        check_still(&repository, tip, arguments, root, approved)?;
+        check_still(&repository, tip, arguments, root, deployment)?;
         let new = NewCommit {
             branch: place.name(),
             expected: Some(tip),
@@ -163,18 +163,18 @@ async fn commit(
 /// What was looked at is still what the branch has.
 fn check_still(
     repository: &Repository,
-    tip: crate::repository::CommitId,
+    tip: CommitId,
     arguments: &Arguments,
     root: &TrustedRoot,
-    approved: &Verified<crate::model::Deployment>,
+    deployment: &Verified<Deployment>,
 ) -> Result<(), Exit> {
     let snapshot = repository.snapshot(tip).map_err(|error| Exit::new(Code::Repository, error))?;
     let newest = Roots::walk(&snapshot, root)?.newest;
     let branch = Branch::new(&snapshot, &newest, arguments.branch.place().name());
-    let now = branch.document::<DeploymentSpecification>(&branch.index()?, &approved.name)?;
-    if now.content() == approved.content() && newest.root().epoch == root.root().epoch {
+    let now = branch.document::<DeploymentSpecification>(&branch.index()?, &deployment.name)?;
+    if now.content() == deployment.content() && newest.root().epoch == root.root().epoch {
         return Ok(());
     }
-    let message = format!("{} is at revision {} by now; look at that and approve it", approved.name, now.revision);
+    let message = format!("{} is at revision {} by now; look at that and approve it", deployment.name, now.revision);
     Err(Exit::new(Code::Refused, message))
 }

@@ -84,7 +84,7 @@ fn tell(place: &Path, made: &[(RoleName, PathBuf)], file: &[u8]) -> Result<(), E
             )
         }
         Err(missing) => format!(
-            "It has no say yet: {missing}\n\nNext, where each root key is:\n  clavel root sign {} --key FILE",
+            "It has no say yet: {missing}\n\nNext, where each root key is:\n  clavel root sign {} --key FILE, or --ssh-key FILE",
             place.display()
         ),
     };

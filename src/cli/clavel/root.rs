@@ -124,7 +124,7 @@ fn tell_next(before: &TrustedRoot, place: &Path, file: &[u8]) -> Result<(), Exit
         )),
         Err(missing) => output::line(format_args!(
             "It has no say yet: {missing}\nNext, where each root key of this root and of the one before is: \
-             clavel root sign {place} --key FILE"
+             clavel root sign {place} --key FILE, or --ssh-key FILE"
         )),
     }
 }
