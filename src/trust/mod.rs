@@ -32,3 +32,7 @@ pub use secret::{SecretKey, SecretKeyError};
 pub use signature::Signature;
 pub use signed::{AddError, Signed, SignedError, Verified, digest};
 pub use ssh::{SshSignature, SshSignatureError};
+
+#[cfg(test)]
+#[path = "splices_tests.rs"]
+mod tests;
