@@ -131,6 +131,16 @@ pub enum FetchError {
         /// What is missing or damaged.
         source: Box<ReadError>,
     },
+    /// It takes more memory to receive than this process may have, or one object is larger than any may be.
+    #[error("cannot fetch branch `{branch}` from {url}: what it sent takes too much memory to receive: {why}")]
+    TooMuchMemory {
+        /// The remote, without secrets.
+        url: String,
+        /// The branch.
+        branch: BranchName,
+        /// What was too much, without secrets.
+        why: String,
+    },
     /// It was interrupted from outside.
     #[error("the fetch of branch `{branch}` from {url} was interrupted")]
     Interrupted {
@@ -164,7 +174,7 @@ impl FetchError {
     /// What helps.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Unreachable { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
+            Self::Unreachable { .. } | Self::TooMuchMemory { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
             Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
             // Where what came is incomplete, what is here already may have misled the remote: an earlier fetch can have
             // brought a commit whose parents' files are nowhere, and the remote was told that they are known.
@@ -308,6 +318,9 @@ impl FetchRequest<'_> {
         let before_any_word = why.contains("handshake failed");
         if let Some(why) = self.url.local_path().filter(|_| before_any_word).and_then(|path| not_ours(&path)) {
             return FetchError::Refused { url, branch, why };
+        }
+        if error.is_resource_exhausted() {
+            return FetchError::TooMuchMemory { url, branch, why };
         }
         let not_a_repository = self.url.local_path().is_some() && error.is_not_found();
         if error.is_unauthenticated() || error.is_permission_denied() || why.contains("HTTP status 403") {

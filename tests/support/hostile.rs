@@ -17,7 +17,8 @@ pub(crate) enum Malice {
     EndlessPack,
     /// Its pack never ends, and unfolds to two hundred times its size.
     EndlessZeros,
-    /// Its pack of less than a megabyte unfolds into sixty objects of 60 MB, each made of the one before.
+    /// Its pack of less than a megabyte unfolds into sixty objects of 60 MB. Twelve are each made of the one before, and have to
+    /// be kept for four others that are made of them as well.
     Unfolding,
     /// Its pack comes a byte a second.
     Dripping,
@@ -234,11 +235,11 @@ impl Bits {
     }
 }
 
-/// One blob of 60 MB of zeros, and sixty more, each made of the one before and another byte.
+/// One blob of 60 MB of zeros, and sixty more, made of it and of each other by putting another byte at their beginning.
 fn unfolding() -> Vec<u8> {
     let size = 60_000_000_usize;
     let mut pack = header(61);
-    let mut before = pack.len();
+    let mut base = pack.len();
     pack.extend(entry(BLOB, size, &zeros(size)));
     for number in 0..60_u8 {
         let mut delta = [size_bytes(size), size_bytes(size), vec![1, number + 1]].concat();
@@ -252,9 +253,12 @@ fn unfolding() -> Vec<u8> {
             at += count;
         }
         let here = pack.len();
-        let content = [offset(here - before), stored(&delta)].concat();
+        let content = [offset(here - base), stored(&delta)].concat();
         pack.extend(entry(OFFSET_DELTA, delta.len(), &content));
-        before = here;
+        // The last of five is what the next five are made of.
+        if number % 5 == 4 {
+            base = here;
+        }
     }
     let mut checksum = gix::hash::hasher(gix::hash::Kind::Sha1);
     checksum.update(&pack);

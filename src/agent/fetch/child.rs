@@ -52,6 +52,8 @@ pub(super) enum Answer {
     TooSlow {},
     /// It added too much on the disk.
     TooLarge {},
+    /// It takes too much memory to receive.
+    TooMuchMemory {},
     /// Another process holds the lock.
     Busy {},
 }
@@ -161,6 +163,7 @@ impl Answer {
             Ok(Fetched::Unchanged(tip)) => Self::Unchanged { tip },
             Ok(Fetched::Moved(tip)) => Self::Moved { tip },
             Ok(Fetched::BranchMissing) => Self::Missing {},
+            Err(FetchError::TooMuchMemory { .. }) => Self::TooMuchMemory {},
             Err(error) => Self::failed(error.remedy(), &error.to_string()),
         }
     }
@@ -189,6 +192,7 @@ mod tests {
             Answer::failed(Remedy::StartAfresh, "why"),
             Answer::TooSlow {},
             Answer::TooLarge {},
+            Answer::TooMuchMemory {},
             Answer::Busy {},
         ] {
             assert_eq!(json::parse::<Answer>(&json::compact(&answer), 1000).unwrap(), answer);

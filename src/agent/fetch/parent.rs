@@ -121,6 +121,7 @@ fn tip(answer: Answer, config: &AgentConfig, mirror: &RemoteUrl) -> Result<Commi
         Answer::Failed { remedy, message } => Err(BranchFetchError::Failed { remedy, message }),
         Answer::TooSlow {} => Err(BranchFetchError::TooSlow { repository, branch, limit: config.fetch_deadline }),
         Answer::TooLarge {} => Err(BranchFetchError::TooLarge { repository, branch, limit: MOST_ADDED }),
+        Answer::TooMuchMemory {} => Err(BranchFetchError::TooMuchMemory { repository, branch, limit: MOST_DATA }),
         Answer::Busy {} => Err(BranchFetchError::Busy { repository }),
     }
 }
