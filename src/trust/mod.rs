@@ -16,6 +16,7 @@ mod canonical;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod listed;
+mod pin;
 mod root;
 mod secret;
 mod signed;
@@ -23,6 +24,7 @@ mod signed;
 pub use amend::{AmendError, Amendment, RoleName};
 pub use authority::{Authority, AuthorityError};
 pub use listed::{ListedError, verify_listed};
+pub use pin::pin;
 pub use root::{Anchor, AnchorError, AnchorPlace, RootError, Signers, TrustedRoot, fleet_of};
 pub use secret::{SecretKey, SecretKeyError};
 pub use signed::{Signature, Signed, SignedError, Verified, digest};
