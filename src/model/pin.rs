@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
+use super::metadata::MOST as MOST_METADATA;
 use super::text::as_text;
 use super::{Invalid, Metadata, NarHash, Sha256Digest, StorePath};
 
@@ -119,15 +120,18 @@ impl Pin {
         Ok(metadata)
     }
 
-    /// Refuses a template's `metadata` that has a key which only Claveld writes.
+    /// Refuses a template's `metadata` that has a key which only Claveld writes, or no room for those.
     pub fn refuse_in(metadata: &Metadata) -> Result<(), Invalid> {
-        match Self::KEYS.iter().find(|key| metadata.get(**key).is_some()) {
-            None => Ok(()),
-            Some(taken) => {
-                let why = "Claveld writes it itself, where `publish.pin` is set";
-                Err(Invalid::new("a metadata key of a template for a flake to set", taken, why))
-            }
+        if let Some(taken) = Self::KEYS.iter().find(|key| metadata.get(**key).is_some()) {
+            let why = "Claveld writes it itself, where `publish.pin` is set";
+            return Err(Invalid::new("a metadata key of a template for a flake to set", taken, why));
         }
+        if metadata.len() + Self::KEYS.len() > MOST_METADATA {
+            let most = MOST_METADATA - Self::KEYS.len();
+            let (found, why) = (metadata.len().to_string(), format!("it may be at most {most}: two are Claveld's"));
+            return Err(Invalid::new("a number of metadata keys of a template", &found, why));
+        }
+        Ok(())
     }
 }
 
@@ -175,6 +179,14 @@ mod tests {
             let error = pin().add_to(metadata(&[(key, "x")])).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("Claveld writes it itself"), "{error}");
         }
+    }
+
+    #[test]
+    fn there_is_room_for_it_whatever_a_flake_says() {
+        let keys: Vec<String> = (0..63).map(|n| format!("k{n}")).collect();
+        let some = |count: usize| metadata(&keys[..count].iter().map(|key| (key.as_str(), "x")).collect::<Vec<_>>());
+        assert!(pin().add_to(some(62)).is_ok());
+        assert!(Pin::refuse_in(&some(63)).unwrap_err().to_string().contains("at most 62"));
     }
 
     #[test]
