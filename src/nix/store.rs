@@ -92,15 +92,19 @@ impl Nix {
             .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"])
     }
 
-    /// What the store has of `path` and of all that it needs; `None` when the path is not there.
-    pub async fn closure_here(&self, path: &StorePath) -> Result<Option<Entries>, NixError> {
-        let act = || format!("ask the store for {path} and all that it needs");
+    /// What the store has of `paths`, and of all that those need which are there.
+    pub async fn closures_here(&self, paths: &[StorePath]) -> Result<Entries, NixError> {
+        let act = || match paths {
+            [path] => format!("ask the store for {path} and all that it needs"),
+            _ => format!("ask the store for {} paths and all that they need", paths.len()),
+        };
         let ask = || self.nix(&["path-info", "--json"]);
+        let here = entries(ask().args(paths.iter().map(ToString::to_string)), act).await?;
         // Nix calls it an error to be asked for all that an absent path needs.
-        if entries(ask().arg(path.to_string()), act).await?.is_empty() {
-            return Ok(None);
+        if here.is_empty() {
+            return Ok(here);
         }
-        entries(ask().arg("--recursive").arg(path.to_string()), act).await.map(Some)
+        entries(ask().arg("--recursive").args(here.keys().map(ToString::to_string)), act).await
     }
 
     /// Deletes `paths`, and whatever else in the store needs one of them. What something on this machine holds stays,
