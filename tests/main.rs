@@ -25,6 +25,7 @@ mod layers;
 mod mirrors;
 mod nix_eval_jobs;
 mod one_push;
+mod pin;
 mod platforms;
 mod publish;
 mod rotation;

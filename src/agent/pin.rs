@@ -268,6 +268,8 @@ pub enum Remains {
     Deleted,
     /// It was in the store before.
     WasHere,
+    /// It runs.
+    Runs,
     /// It was fetched just now, and could not be deleted.
     Stays(String),
 }
@@ -348,6 +350,11 @@ impl fmt::Display for NotAsPinned {
                         "It was in this machine's store before, built here or fetched from elsewhere: delete it with \
                          `nix-store --delete {first}` (`nix-store --query --roots {first}` says what keeps it), and the \
                          next pass fetches what is pinned"
+                    ),
+                    Remains::Runs => write!(
+                        f,
+                        "It is what runs now, put there before it was pinned: look into why it differs; a revision with \
+                         another path replaces it, and so does going back and deleting it with `nix-store --delete {first}`"
                     ),
                     Remains::Stays(why) => write!(
                         f,

@@ -33,7 +33,7 @@ pub(super) async fn realise(
     let path = &template.nar_id;
     // A pass that was ended in the middle may have left it.
     unlink(&roots.unchecked)?;
-    if is_here(nix, template, pins).await?.is_some() {
+    if is_here(nix, template, pins, Remains::WasHere).await?.is_some() {
         return fetch(nix, template, &roots.kept).await;
     }
     let told = asked(nix, template, pins).await?;
@@ -68,18 +68,20 @@ pub(super) async fn realise(
     }
 }
 
-/// Whether what is in the store under `path` is what is pinned; `None` where nothing is.
+/// Whether what is in the store under the path is what is pinned; `None` where nothing is. If not, `remains` says why it is
+/// there.
 pub(super) async fn is_here(
     nix: &Nix,
     template: &NarTemplateSpecification,
     pins: &[PinnedBy],
+    remains: Remains,
 ) -> Result<Option<()>, RealiseError> {
     match here(nix, &template.nar_id, pins).await? {
         None => Ok(None),
         Some(Ok(())) => Ok(Some(())),
         Some(Err((mismatch, closure))) => {
             let Diagnosis { differences, .. } = diagnosis(nix, template, &closure, pins).await;
-            Err(refused(&template.nar_id, mismatch, differences, Remains::WasHere))
+            Err(refused(&template.nar_id, mismatch, differences, remains))
         }
     }
 }

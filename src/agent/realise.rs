@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::pin::{NotAsPinned, Pins};
+use super::pin::{NotAsPinned, Pins, Remains};
 use super::pinned::{self, Roots};
 use crate::model::{Deployment, Invalid, NarTemplateSpecification, PinError, StorePath, Substituter};
 use crate::nix::{Nix, NixError};
@@ -105,7 +105,7 @@ pub(super) async fn adopt(
 ) -> Result<Option<()>, RealiseError> {
     match pins.on(deployment)? {
         [] => Ok(Some(())),
-        pins => pinned::is_here(nix, &deployment.specification.template, pins).await,
+        pins => pinned::is_here(nix, &deployment.specification.template, pins, Remains::Runs).await,
     }
 }
 

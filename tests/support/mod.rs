@@ -11,6 +11,7 @@ pub(crate) mod hostile;
 pub(crate) mod http;
 pub(crate) mod server;
 pub(crate) mod ssh;
+pub(crate) mod thief;
 pub(crate) mod world;
 
 use std::collections::HashSet;
