@@ -52,7 +52,7 @@ pub(crate) fn closure(world: &World, path: &str) -> Vec<(String, String, String)
     let query = |what: &str, path: &str| world.run("nix-store", &["--query", what, path]).good().trim().to_owned();
     let entry = |path: &str| {
         let hash = query("--hash", path);
-        let bytes = nix_derivation::nixbase32::decode(hash.trim_start_matches("sha256:")).unwrap();
+        let bytes = nix_derivation::nixbase32::decode(hash.trim_start_matches("sha256:").as_bytes()).unwrap();
         let sri = format!("sha256-{}", base64::engine::general_purpose::STANDARD.encode(bytes));
         (path.to_owned(), sri, query("--size", path))
     };
