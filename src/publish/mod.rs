@@ -4,8 +4,8 @@
 //! from what an operator wants of one deployment: pure. `files` signs a plan; `commit` puts it on the branch, and decides
 //! again when somebody else was faster. `note` remembers what was published, so that nothing is built on a branch that went
 //! back. Between the two, `inside` looks at
-//! what changes in the systems themselves. Where deployments wait for their caches, `caches` asks these, and `ready`
-//! decides what is held back: pure. `hook` and `watch` say when. `gate` judges a push before git takes it in, and
+//! what changes in the systems themselves. Where deployments wait for their caches, `caches` asks these; `survey` puts
+//! together what they said, `ready` decides what is held back, and `pin` what is pinned: pure. `hook` and `watch` say when. `gate` judges a push before git takes it in, and
 //! publishes nothing.
 
 mod caches;
