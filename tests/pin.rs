@@ -13,7 +13,7 @@ const HOST: &str = r#"let
     builder = "/bin/sh";
     args = [ "-c" "echo '${text}' > $out" ];
   };
-  mid = made "mid" "is below ${made "deep" "good water"}";
+  mid = made "mid" "is below ${made "deep" "good water of @world@"}";
 in
 {
   name = "web-1";
@@ -32,7 +32,9 @@ fn fleet(folders: &[&str], more: &str) -> World {
     let (caches, key) = (caches.join(" "), world.public_key("cache-1"));
     let text = format!("{{ substituters = [ {caches} ]; substituters-public-keys = [ \"{key}\" ]; }}\n");
     world.write("caches.nix", &text);
-    world.write("hosts/web-1.nix", HOST);
+    // No two worlds have a path in common: Nix deletes nothing that any process on this machine names in its environment.
+    let own = world.path("").components().next_back().unwrap().as_os_str().to_str().unwrap().replace('.', "-");
+    world.write("hosts/web-1.nix", &HOST.replace("@world@", &own));
     world.push("A host with something below it");
     say(&world, more);
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
@@ -185,7 +187,7 @@ fn one_bad_cache_does_not_block_a_good_one() {
         }
         assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n", "{name}");
         let text = world.read_file(&format!("web-1/store{}", below(&world, "deep")));
-        assert_eq!(text, "good water\n");
+        assert!(text.starts_with("good water"), "{text}");
     }
 }
 
@@ -269,7 +271,7 @@ fn what_is_pinned_stays_so_whatever_a_cache_says_later() {
     std::fs::remove_file(world.path(&narinfo("cache", &below(&world, "deep")))).unwrap();
     world.build(&["web-2"]);
     let said = world.publish().good();
-    assert!(said.contains("deployments/web-2.json     new") && !said.contains("web-1"), "{said}");
+    assert!(said.contains("deployments/web-2.json  new") && !said.contains("web-1"), "{said}");
     assert_eq!(world.on_branch("deployments/web-1.json"), before);
 }
 

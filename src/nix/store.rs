@@ -110,9 +110,13 @@ impl Nix {
     /// Deletes `paths`, and whatever else in the store needs one of them. What something on this machine holds stays,
     /// and is an error.
     pub async fn delete(&self, paths: &[StorePath]) -> Result<(), NixError> {
-        let run = self.program("nix-store").arg("--delete").args(paths.iter().map(ToString::to_string)).run();
-        let act = || format!("delete {}", joined(paths, ", "));
-        run.await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
+        let failed = |source| NixError::Failed { act: format!("delete {}", joined(paths, ", ")), source };
+        let paths = paths.iter().map(ToString::to_string);
+        let query = self.program("nix-store").args(["--query", "--referrers-closure"]).args(paths).run();
+        let referrers = query.await.map_err(failed)?;
+        // What needs one of them has to be named as well, or else it counts as what holds them.
+        let all = String::from_utf8_lossy(&referrers.stdout).lines().map(ToOwned::to_owned).collect::<Vec<_>>();
+        self.program("nix-store").arg("--delete").args(all).run().await.map(drop).map_err(failed)
     }
 
     /// Makes `path` the newest generation of `profile`.
