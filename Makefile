@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINS := clavel claveld clavel-agent
 UNITS := systemd/claveld.service systemd/clavel-agent.service
 
-.PHONY: help build demo test bench lint deny generate install clean
+.PHONY: help build demo test bench fuzz lint deny generate install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
@@ -27,6 +27,9 @@ test: ## every test; installs the servers that the tests talk to
 bench: ## what Clavel costs, measured
 	@scripts/setup test
 	$(CARGO) bench --locked
+
+fuzz: ## a minute of random bytes for each parser; needs a nightly compiler and cargo-fuzz
+	@scripts/fuzz
 
 lint: ## formatting, clippy and the documentation, where a warning is an error
 	$(CARGO) fmt --check

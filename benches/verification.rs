@@ -1,6 +1,6 @@
 //! What believing a branch costs beside the bare cryptography of it, as ratios in one run: `make bench`.
 
-#![expect(clippy::unwrap_used, reason = "a benchmark that cannot go on says so by panicking")]
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
 
 use std::collections::BTreeMap;
 use std::hint::black_box;
@@ -68,7 +68,7 @@ fn name(at: usize) -> Name {
 impl Fleet {
     fn new() -> Self {
         let key = SecretKey::generate("claveld-1".parse().unwrap()).unwrap();
-        let add = vec![(RoleName::Root, key.public()), (RoleName::Publisher, key.public())];
+        let add = vec![(RoleName::Root, key.public().into()), (RoleName::Publisher, key.public().into())];
         let amendment = Amendment { add, ..Amendment::default() };
         let year = Duration::from_hours(24 * 365);
         let root = amendment.first(Timestamp::from(SystemTime::now()).plus(year)).unwrap();

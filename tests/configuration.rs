@@ -9,7 +9,7 @@ fn what_is_wrong_with_claveld_toml_is_told() {
     for (text, what) in [
         (good.replace("[publish]", "[publish]\nsecret-key = 1"), "unknown field `secret-key`"),
         (good.replace("[publish]", "[publish]\nsecret-key = 1"), "line 3"),
-        (good.replace("secret-key-file", "# secret-key-file"), "missing field `secret-key-file`"),
+        (good.replace("secret-key-file", "# secret-key-file"), "there is no key to sign with"),
         (good.replace("[[source]]", "[[source"), "line 6"),
         (good.replace("flake = \"", "flake = \"--impure "), "is not a flake reference"),
         (good.split("[[source]]").next().unwrap().to_owned(), "there is none, so nothing would ever be published"),

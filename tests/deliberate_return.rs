@@ -3,7 +3,8 @@
 use serde_json::json;
 
 use crate::support::attacker::{Branch, Onto, StolenKey};
-use crate::support::world::{Ran, World};
+use crate::support::ssh::SshServer;
+use crate::support::world::{Ran, World, until};
 
 /// A fleet whose `web-1` is at revision 2, with its agent, which runs that.
 fn at_revision_2() -> World {
@@ -73,7 +74,10 @@ fn going_back_is_a_new_revision_that_stays_until_it_is_released() {
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 3\n");
 
     let said = operate(&world, &["release", "web-1"]).good();
-    assert!(said.starts_with("web-1: released; claveld's next round follows its source\n"), "{said}");
+    assert!(
+        said.starts_with("web-1: released; claveld's next round, at a push or by `claveld once`, follows its source\n"),
+        "{said}"
+    );
     assert!(self::log(&world).starts_with("release: web-1, held at revision 3 since"), "{}", self::log(&world));
     assert!(world.publish().good().contains("deployments/web-1.json  revision 3 → 4"));
     world.build(&["web-1"]);
@@ -175,7 +179,7 @@ fn a_branch_that_went_back_is_not_built_on() {
     let (fleet, tip) = (world.at("fleet.git"), world.tip());
     let show = |commit: &str| world.git(&["-C", &fleet, "update-ref", "refs/heads/deployments", commit]);
     show(&format!("{tip}~1"));
-    let said = world.publish().refused(5, "published index version 2 there (epoch 1, SHA-256 ");
+    let said = world.publish().refused(5, "published index version 2 there (epoch 1, commit ");
     assert!(said.contains("it is at version 1 now") && said.contains("claveld/published.json"), "{said}");
     operate(&world, &["hold", "web-1"]).refused(5, "it is at version 1 now");
     world.git(&["-C", &fleet, "update-ref", "-d", "refs/heads/deployments"]);
@@ -193,4 +197,44 @@ fn a_branch_that_went_back_is_not_built_on() {
     // Somebody decides that no agent has seen it.
     std::fs::remove_file(world.path("claveld/published.json")).unwrap();
     world.publish().good();
+}
+
+#[test]
+fn a_branch_elsewhere_that_was_lost_is_pushed_back_from_claveld() {
+    let world = World::new();
+    let server = SshServer::start();
+    let elsewhere = world.at("elsewhere.git");
+    world.git(&["init", "-q", "--bare", &elsewhere]);
+    let config = world.read_file("claveld.toml");
+    let (from, url) = (format!("repository = \"{}\"", world.at("fleet.git")), server.url(&world.path("elsewhere.git")));
+    let to = format!("repository = \"{url}\"\nssh-command = \"{}\"", server.command());
+    world.write_file("claveld.toml", &config.replacen(&from, &to, 1));
+    world.publish().good();
+    world.git(&["clone", "-q", "--mirror", &elsewhere, &world.at("backup.git")]);
+    change(&world, "Welcome", "Hello");
+    operate(&world, &["rollback", "web-1", "--to", "1"]).good();
+
+    std::fs::remove_dir_all(world.path("elsewhere.git")).unwrap();
+    std::fs::rename(world.path("backup.git"), world.path("elsewhere.git")).unwrap();
+    let said = world.publish().refused(5, "published index version 3 there");
+    let commit = said.split("commit ").nth(1).unwrap().split(')').next().unwrap().to_owned();
+    let copy = world.at("claveld/publish.git");
+    world.git(&["-C", &copy, "push", "-q", &elsewhere, &format!("{commit}:refs/heads/deployments")]);
+    let said = world.publish().good();
+    assert!(said.starts_with("nothing changed (index version 3)\nweb-1: held at revision 3"), "{said}");
+}
+
+#[test]
+fn a_claveld_that_runs_sees_a_hold_and_its_end_without_a_push() {
+    let world = World::new();
+    world.configure_claveld("[watch]\npoll = \"300ms\"\n");
+    let claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
+    until("the first publication", || !world.tip().is_empty());
+    operate(&world, &["hold", "web-1", "--why", "frozen"]).good();
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    until("it says what is kept back", || claveld.said().contains("(frozen); kept back: deployments/web-1.json"));
+    assert_eq!(world.document("deployments/web-1.json")["revision"], 1);
+    operate(&world, &["release", "web-1"]).good();
+    until("it follows the source", || world.document("deployments/web-1.json")["revision"] == 2);
 }

@@ -5,6 +5,7 @@
 
 mod activations;
 mod agent;
+mod approvals;
 mod as_nix;
 mod attacks;
 mod bounds;
@@ -29,6 +30,8 @@ mod pin;
 mod platforms;
 mod publish;
 mod rotation;
+mod runbook;
+mod signers;
 mod support;
 mod transports;
 mod wait_for_cache;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
+use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::http::HttpServer;
 use crate::support::world::World;
 
@@ -150,4 +151,49 @@ fn a_mirror_that_holds_back_the_newest_root_is_judged_by_it_all_the_same() {
     assert!(said.contains(&format!("refused what {fleet} shows: the index is not to be believed")), "{said}");
     assert_eq!(world.motd("web-1"), None);
     assert_eq!(standings(&world), json!(["behind", "refused"]));
+}
+
+#[test]
+fn two_mirrors_that_show_two_indexes_of_one_version_are_both_refused_and_both_are_kept() {
+    let world = published();
+    let (fleet, other) = (world.at("fleet.git"), copy(&world, "other.git"));
+    with_mirrors(&world, &[&fleet, &other]);
+    world.agent("web-1", &["once"]).good();
+    change(&world, "Welcome", "Hello");
+    // A thief of claveld's key shows another version 2 at the other mirror.
+    let mut branch = Branch::of(&world);
+    let thief = StolenKey::read(&world.path("claveld-1.secret"));
+    branch.reindex(&[&thief], |index| index["issued"] = json!("2026-01-01T00:00:00Z"));
+    branch.try_push(&other, "deployments", Onto::Nothing).good();
+    let said = world.agent("web-1", &["once"]).refused(5, "the mirrors do not agree: index version 2 is");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("both sides were kept in ")).collect();
+    assert_eq!(places.len(), 2, "{said}");
+    let index = world.on_branch("index.json").unwrap();
+    let of = |place: &str, name: &str| std::fs::read_to_string(std::path::Path::new(place).join(name)).unwrap();
+    assert_eq!((of(places[0], "refused.json"), of(places[1], "other.json")), (index.clone(), index));
+    assert_eq!(of(places[0], "other.json").as_bytes(), branch.files["index.json"].bytes);
+    assert!(of(places[1], "about.json").contains("the mirrors do not agree"));
+    // Once is enough, and a newer one ends the quarrel.
+    let again = world.agent("web-1", &["once"]).refused(5, "the mirrors do not agree");
+    assert!(!again.contains("were kept"), "{again}");
+    change(&world, "Hello", "Good day");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 3\n");
+}
+
+#[test]
+fn a_fork_of_what_was_believed_is_kept_beside_it() {
+    let world = published();
+    with_mirrors(&world, &[&world.at("fleet.git")]);
+    world.agent("web-1", &["once"]).good();
+    let believed = world.on_branch("index.json").unwrap();
+    let mut branch = Branch::of(&world);
+    let thief = StolenKey::read(&world.path("claveld-1.secret"));
+    branch.reindex(&[&thief], |index| index["issued"] = json!("2026-01-01T00:00:00Z"));
+    branch.push(Onto::Tip);
+    let said = world.agent("web-1", &["once"]).refused(5, "there are two indexes of version 1");
+    let place = said.lines().find_map(|line| line.strip_prefix("both sides were kept in ")).unwrap();
+    let of = |name: &str| std::fs::read_to_string(std::path::Path::new(place).join(name)).unwrap();
+    assert_eq!(of("other.json"), believed);
+    assert_eq!(of("refused.json").as_bytes(), branch.files["index.json"].bytes);
 }

@@ -1,7 +1,6 @@
 //! Promise: what is pinned is that content and no other, however well a thief of the cache's key signs another.
 
-use sha2::{Digest as _, Sha256};
-
+use crate::support::attacker::sha256;
 use crate::support::thief::{closure, forge, narinfo};
 use crate::support::world::World;
 
@@ -107,8 +106,7 @@ fn the_pin_is_what_is_in_the_cache_and_anybody_can_compute_it() {
     }
     assert_eq!(lines.len(), 3);
     lines.sort();
-    let digest: String = Sha256::digest(lines.concat()).iter().map(|byte| format!("{byte:02x}")).collect();
-    assert_eq!(metadata["closure"], digest);
+    assert_eq!(metadata["closure"], sha256(lines.concat().as_bytes()));
     world.verify().good();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     assert!(world.motd("web-1").unwrap().starts_with("Welcome to web-1"));

@@ -65,7 +65,10 @@ fn a_claveld_that_does_not_know_what_it_published_takes_the_numbers_alone() {
     rotate(&world);
     std::fs::remove_file(world.path("claveld/published.json")).unwrap();
     let said = world.publish().good();
-    assert!(said.contains("deployments/web-1.json  revision 1 → 2 (what was there was not to be believed)"), "{said}");
+    assert!(
+        said.contains("deployments/web-1.json     revision 1 → 2 (what was there was not to be believed)"),
+        "{said}"
+    );
     assert!(said.contains("web-1: is held no more"), "{said}");
     assert_eq!(world.document("index.json")["held"], json!({}));
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 2 names already\n");
@@ -181,4 +184,40 @@ fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     branch.push(Onto::Tip);
     world.agent("web-1", &["once"]).refused(5, "roots/3.json is not to be believed: by the keys of the root before it");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
+fn a_branch_restored_from_an_old_backup_begins_anew_in_the_next_epoch() {
+    let world = running();
+    let old = world.tip();
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("A change");
+    world.publish().good();
+    world.build(&["web-1"]);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+    world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &old]);
+    world.publish().refused(5, "it is at version 1 now");
+    next_root(&world, &["--raise-epoch"]);
+    assert!(world.publish().good().contains("published as index version 1"));
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 1 names already\n");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
+}
+
+#[test]
+fn an_expired_root_is_followed_by_the_next_one() {
+    let world = World::new();
+    for file in ["root.json", "root-1.secret", "claveld-1.secret"] {
+        std::fs::remove_file(world.path(file)).unwrap();
+    }
+    world.clavel(&["init", &world.at(""), "--expires-after", "1s"]).good();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    let stale = || world.agent("web-1", &["once"]).stderr.contains("the root (version 1) is stale since");
+    crate::support::world::until("the root has expired", stale);
+    next_root(&world, &["--expires-after", "365d"]);
+    world.agent("web-1", &["once"]).good();
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    world.publish().good();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
 }

@@ -10,6 +10,10 @@ self:
 let
   cfg = config.services.claveld;
   format = pkgs.formats.toml { };
+  # TOML has no null.
+  settings = cfg.settings // {
+    publish = lib.filterAttrs (_: value: value != null) cfg.settings.publish;
+  };
   inherit (lib) mkOption types;
 in
 {
@@ -21,6 +25,16 @@ in
       default = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
       defaultText = lib.literalMD "this flake's package";
       description = "The package that has claveld.";
+    };
+
+    credentials = mkOption {
+      # Strings: a path would be copied to the store, where everybody could read the key.
+      type = types.attrsOf (types.strMatching "/.*");
+      default = { };
+      example = {
+        claveld-1 = "/run/secrets/claveld-1";
+      };
+      description = "Files that systemd hands to claveld as credentials (`LoadCredential=`); they may be root's alone.";
     };
 
     settings = mkOption {
@@ -51,9 +65,16 @@ in
                 };
                 secret-key-file = mkOption {
                   # A string: a path would be copied to the store, where everybody could read the key.
-                  type = types.strMatching "/.*";
+                  type = types.nullOr (types.strMatching "/.*");
+                  default = null;
                   example = "/run/secrets/claveld-1";
-                  description = "The key that signs. Only the user claveld may be able to read the file.";
+                  description = "A key that signs. Only the user claveld may be able to read the file.";
+                };
+                secret-key-credential = mkOption {
+                  type = types.nullOr types.str;
+                  default = null;
+                  example = "claveld-1";
+                  description = "A key that signs: one of `services.claveld.credentials`.";
                 };
               };
             };
@@ -100,7 +121,7 @@ in
         pkgs.strace
       ];
       environment = {
-        CLAVELD_CONFIG = toString (format.generate "claveld.toml" ({ state-directory = "/var/lib/claveld"; } // cfg.settings));
+        CLAVELD_CONFIG = toString (format.generate "claveld.toml" ({ state-directory = "/var/lib/claveld"; } // settings));
         HOME = "/var/lib/claveld";
         XDG_CACHE_HOME = "/var/cache/claveld";
       };
@@ -113,6 +134,7 @@ in
         RestartSec = "10s";
         StateDirectory = "claveld";
         CacheDirectory = "claveld";
+        LoadCredential = lib.mapAttrsToList (name: file: "${name}:${file}") cfg.credentials;
         Delegate = "memory";
         DelegateSubgroup = "claveld";
         ProtectSystem = "full";

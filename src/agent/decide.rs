@@ -2,6 +2,7 @@
 
 use super::state::{Applied, FailedActivation};
 use super::verify::Order;
+use crate::trust::Approvals;
 
 /// What is to happen with one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,6 +22,8 @@ pub enum Decision {
 pub enum HoldReason {
     /// This very revision failed to activate before, and would again.
     FailedBefore(FailedActivation),
+    /// Too few approvers have signed it.
+    Unapproved(Approvals),
 }
 
 /// Whether what failed before is to be tried again.
@@ -40,13 +43,14 @@ pub(super) fn decide(
     retry: Retry,
 ) -> Decision {
     let revision = order.deployment.revision;
-    if let Some(applied) = applied {
-        if applied.revision == revision && applied.content == order.content {
-            return Decision::UpToDate;
-        }
-        if applied.nar_id == order.deployment.specification.template.nar_id {
-            return Decision::Adopt;
-        }
+    if applied.is_some_and(|applied| applied.revision == revision && applied.content == order.content) {
+        return Decision::UpToDate;
+    }
+    if let Some(approvals) = order.approvals.as_ref().filter(|approvals| !approvals.suffice()) {
+        return Decision::Hold(HoldReason::Unapproved(approvals.clone()));
+    }
+    if applied.is_some_and(|applied| applied.nar_id == order.deployment.specification.template.nar_id) {
+        return Decision::Adopt;
     }
     match failed {
         Some(failed)

@@ -1,8 +1,8 @@
 //! Which mirror's branch is taken. Pure: what each of them showed goes in.
 //!
 //! A mirror that is out of reach, lags behind or is refused stands in nobody's way: of what is believed the newest index
-//! counts, wherever it is from. What a mirror shows is compared with what was believed before and not with what the
-//! other mirrors show.
+//! counts, wherever it is from. Two that show two indexes of one version are both refused: of those at least one is an
+//! attacker's, and nobody here can tell which.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::fetch::BranchFetchError;
 use super::freshness::{ClockTrouble, Stale};
 use super::verify::{Refusal, Verdict};
-use crate::model::IndexVersion;
+use crate::model::{IndexVersion, Sha256Digest};
 use crate::repository::{CommitId, RootsError};
 
 /// What one mirror showed, and what was made of it.
@@ -32,6 +32,8 @@ pub(super) struct Believed {
     pub(super) tip: CommitId,
     /// The version of its index. All that are believed are of the newest root's epoch.
     pub(super) version: Option<IndexVersion>,
+    /// The SHA-256 of its index.
+    pub(super) index: Option<Sha256Digest>,
     /// What it says; none where all of it was done before.
     pub(super) verdict: Option<Verdict>,
     /// What is wrong with this machine's clock.
@@ -84,6 +86,8 @@ pub(super) struct Choice {
     pub(super) taken: Believed,
     /// Every mirror, in the order of the configuration.
     pub(super) reports: Vec<MirrorReport>,
+    /// What was refused.
+    pub(super) rejected: Vec<(String, Rejection)>,
 }
 
 /// No mirror shows a branch that is believed. What runs goes on running.
@@ -94,7 +98,7 @@ pub struct NoneBelieved {
 
 /// Why one mirror's branch is not believed.
 #[derive(Debug)]
-enum Rejection {
+pub(super) enum Rejection {
     Unreachable(BranchFetchError),
     Refused(Refusal),
 }
@@ -111,6 +115,11 @@ impl NoneBelieved {
             Rejection::Refused(Refusal::Stale(stale)) => Some(&**stale),
             Rejection::Refused(_) | Rejection::Unreachable(_) => None,
         })
+    }
+
+    /// What was refused of each.
+    pub(super) fn rejected(&self) -> &[(String, Rejection)] {
+        &self.rejected
     }
 
     /// What became of each.
@@ -159,6 +168,7 @@ impl Rejection {
 /// Of the mirrors' findings, in the order of the configuration: the believed one whose index is the newest, and of
 /// several such the first.
 pub(super) fn choose(findings: Vec<(String, Finding)>) -> Result<Choice, NoneBelieved> {
+    let findings = without_forks(findings);
     let version = |finding: &Finding| match finding {
         Finding::Believed(believed) => Some(believed.version),
         Finding::Unreachable(_) | Finding::Refused(_) => None,
@@ -189,9 +199,36 @@ pub(super) fn choose(findings: Vec<(String, Finding)>) -> Result<Choice, NoneBel
         rejected.push((mirror, rejection));
     }
     match taken {
-        Some(taken) => Ok(Choice { taken, reports }),
+        Some(taken) => Ok(Choice { taken, reports, rejected }),
         None => Err(NoneBelieved { rejected }),
     }
+}
+
+/// The same, where those that show two indexes of one version are refused.
+fn without_forks(findings: Vec<(String, Finding)>) -> Vec<(String, Finding)> {
+    let indexes: Vec<(String, IndexVersion, Sha256Digest)> = findings
+        .iter()
+        .filter_map(|(mirror, finding)| match finding {
+            Finding::Believed(Believed { version: Some(version), index: Some(index), .. }) => {
+                Some((mirror.clone(), *version, *index))
+            }
+            _ => None,
+        })
+        .collect();
+    let judged = |(mirror, finding): (String, Finding)| {
+        let shown = indexes.iter().find(|(shown, ..)| *shown == mirror);
+        let other = shown.and_then(|(_, version, index)| {
+            indexes.iter().find(|(_, other, digest)| other == version && digest != index)
+        });
+        match (shown, other) {
+            (Some((_, version, found)), Some((other, _, seen))) => {
+                let (other, seen, found) = (other.clone(), *seen, *found);
+                (mirror, Finding::Refused(Refusal::MirrorFork { version: *version, other, seen, found }))
+            }
+            _ => (mirror, finding),
+        }
+    };
+    findings.into_iter().map(judged).collect()
 }
 
 fn of_believed(
@@ -220,7 +257,13 @@ mod tests {
 
     fn believed(number: u64) -> Finding {
         let tip = format!("{number:040}").parse().unwrap();
-        Finding::Believed(Believed { tip, version: Some(version(number)), verdict: None, clock: None })
+        let index = Some(crate::trust::digest(b"index"));
+        Finding::Believed(Believed { tip, version: Some(version(number)), index, verdict: None, clock: None })
+    }
+
+    fn believed_otherwise(number: u64) -> Finding {
+        let Finding::Believed(believed) = believed(number) else { panic!() };
+        Finding::Believed(Believed { index: Some(crate::trust::digest(b"another index")), ..believed })
     }
 
     fn unreachable() -> Finding {
@@ -263,6 +306,17 @@ mod tests {
         let choice = choose_of(vec![believed(4), believed(3)]).unwrap();
         let lags = "m1 lags behind: it shows index version 3, and another mirror shows 4";
         assert_eq!(choice.reports[1].error.as_deref(), Some(lags));
+    }
+
+    #[test]
+    fn two_that_do_not_agree_are_both_refused_and_a_third_is_taken() {
+        let none = choose_of(vec![believed(6), believed_otherwise(6)]).unwrap_err().to_string();
+        assert!(none.contains("index version 6 is") && none.contains(" at m0;") && none.contains(" at m1;"), "{none}");
+        // What both agree on, or what is newer than the quarrel, is believed.
+        let older = choose_of(vec![believed(6), believed_otherwise(6), believed(5)]).unwrap();
+        assert_eq!(older.taken.version, Some(version(5)));
+        let newer = choose_of(vec![believed(6), believed_otherwise(6), believed(7)]).unwrap();
+        assert_eq!((newer.taken.version, newer.rejected.len()), (Some(version(7)), 2));
     }
 
     #[test]

@@ -9,6 +9,7 @@
 mod account;
 mod activate;
 mod decide;
+mod evidence;
 mod fetch;
 mod freshness;
 mod method;

@@ -2,13 +2,14 @@
 //! order of the steps, and that writes each one down before it is begun.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
+use super::evidence::{Copy, Remembered, keep_all};
 use super::fetch::{BranchFetchError, Shown, fetch};
 use super::freshness::{ClockTrouble, Clocks, Stale};
 use super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
@@ -73,7 +74,7 @@ pub enum Settled {
     Adopted(Revision),
     /// The unit switched to it.
     Switched(Revision),
-    /// It was not to be had yet, or this revision failed before; what ran before goes on.
+    /// It was not to be had yet, or too few have approved it; what ran before goes on.
     Waiting(String),
     /// It failed; what ran before goes on, or runs again.
     Failed(Failure),
@@ -113,6 +114,8 @@ impl fmt::Display for Failure {
 pub enum Event<'a> {
     /// A mirror was not taken, and not for the same reason as in the pass before.
     Mirror(&'a MirrorReport),
+    /// There are two contents under one number, and both were kept there.
+    Evidence(&'a Path),
     /// The branch has moved, and is believed.
     Fetched(CommitId),
     /// A deployment is being fetched from its caches.
@@ -194,8 +197,18 @@ impl<'a> Pass<'a> {
         for (repository, tip) in shown.iter().filter_map(|shown| shown.tip.as_ref().ok()) {
             self.learn_root(repository, *tip)?;
         }
+        let copies: Vec<Copy> = shown.iter().filter_map(Copy::of).collect();
         let judged = |Shown { mirror, tip }| (mirror, self.judge(tip, retry));
         let choice = choose(shown.into_iter().map(judged).collect());
+        let rejected = choice.as_ref().map_or_else(NoneBelieved::rejected, |choice| &choice.rejected);
+        let root = match &self.anchor {
+            Anchor::Root(root) => Some(root.file()),
+            Anchor::Digest(_) => None,
+        };
+        let believed = Remembered { at: self.state.believed_at, root };
+        for place in keep_all(&self.directory.join("evidence"), &copies, rejected, &believed, self.clocks.0.now) {
+            tell(Event::Evidence(&place));
+        }
         self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
         let Believed { tip, verdict, clock, .. } = choice?.taken;
         if self.state.settled.as_ref().is_none_or(|settled| settled.commit != tip) {
@@ -208,6 +221,7 @@ impl<'a> Pass<'a> {
         };
         if self.state.trusted != trusted {
             self.state.trusted = trusted;
+            self.state.believed_at = Some(tip);
             self.directory.save(&self.state)?;
         }
         let mut settled = Vec::new();
@@ -250,11 +264,18 @@ impl<'a> Pass<'a> {
             // Only the time can change anything.
             Some((root, index)) => {
                 let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index));
-                fresh.map(|clock| Believed { tip, version: Some(index.version), verdict: None, clock })
+                fresh.map(|clock| Believed {
+                    tip,
+                    version: Some(index.version),
+                    index: Some(index.sha256),
+                    verdict: None,
+                    clock,
+                })
             }
             None => self.verify(&repository, tip).map(|verdict| {
-                let version = verdict.trusted.index.as_ref().map(|index| index.version);
-                Believed { tip, version, clock: verdict.clock.clone(), verdict: Some(verdict) }
+                let index = verdict.trusted.index.as_ref();
+                let (version, index) = (index.map(|index| index.version), index.map(|index| index.sha256));
+                Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict) }
             }),
         };
         believed.map_or_else(Finding::Refused, Finding::Believed)
@@ -339,6 +360,7 @@ impl<'a> Pass<'a> {
         match decide(order, applied, self.state.failed.get(name), retry) {
             Decision::UpToDate => Ok(Settled::UpToDate(revision)),
             Decision::Hold(HoldReason::FailedBefore(failed)) => Ok(Settled::Failed(Failure::Before(failed))),
+            Decision::Hold(HoldReason::Unapproved(approvals)) => Ok(Settled::Waiting(approvals.to_string())),
             Decision::Adopt => match adopt(&self.nix, &order.deployment, pins).await {
                 Ok(Some(())) => {
                     self.record(order);
@@ -470,7 +492,7 @@ fn read(repository: &Repository, tip: CommitId) -> Result<Snapshot, Refusal> {
 }
 
 /// The newer of what the configuration says and what was kept.
-fn newest(configured: Anchor, kept: Option<TrustedRoot>, directory: &std::path::Path) -> Result<Anchor, PassError> {
+fn newest(configured: Anchor, kept: Option<TrustedRoot>, directory: &Path) -> Result<Anchor, PassError> {
     let Some(kept) = kept else { return Ok(configured) };
     if kept.fleet() != configured.fleet() {
         let (kept, configured) = (kept.fleet(), configured.fleet());

@@ -25,6 +25,9 @@ const LARGEST: u64 = 16 << 20;
 pub struct State {
     /// What was verified last, and must not go back.
     pub trusted: Trusted,
+    /// The commit at which it was verified.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub believed_at: Option<CommitId>,
     /// The commit of the branch at which nothing was left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settled: Option<SettledAt>,

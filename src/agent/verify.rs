@@ -3,7 +3,8 @@
 //! In this order, once the roots have led to the newest: its expiry; the index (signatures, fleet, branch, epoch, version
 //! never lower than the last one seen, the same version never with other content, expiry); the agent's own document and
 //! the deployments it names (in the index by hash, signed, named as asked for, revision never lower than the last one
-//! seen, the same revision never with other content); their units (this machine's arch and type).
+//! seen, the same revision never with other content); their units (this machine's arch and type). Last,
+//! who has approved them: that refuses nothing, and is decided on later.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +16,7 @@ use crate::model::{
     IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
 };
 use crate::repository::{Branch, BranchError, Files, RootsError, VerifiedIndex};
-use crate::trust::{ListedError, TrustedRoot, Verified};
+use crate::trust::{Approvals, ListedError, TrustedRoot, Verified};
 
 /// An index that was believed once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -77,6 +78,8 @@ pub struct Order {
     pub content: Sha256Digest,
     /// The unit it is for.
     pub unit: Verified<Unit>,
+    /// Who has approved it, where somebody has to.
+    pub approvals: Option<Approvals>,
 }
 
 /// What a branch says to this agent, once it is believed.
@@ -120,6 +123,21 @@ pub enum Refusal {
         /// The SHA-256 of the one that was believed.
         seen: Sha256Digest,
         /// The SHA-256 of the other.
+        found: Sha256Digest,
+    },
+    /// Two mirrors show two indexes of one version, and neither was believed before.
+    #[error(
+        "the mirrors do not agree: index version {version} is {found} here and {seen} at {other}; both are signed, so somebody \
+         has a publisher's key, or published twice; neither is believed"
+    )]
+    MirrorFork {
+        /// The version.
+        version: IndexVersion,
+        /// The other mirror, without secrets.
+        other: String,
+        /// The SHA-256 of the other's.
+        seen: Sha256Digest,
+        /// The SHA-256 of this one.
         found: Sha256Digest,
     },
     /// A document is older than one that was believed before.
@@ -270,7 +288,8 @@ pub(super) fn verify<F: Files>(
             let first = other.deployment.name.clone();
             return Err(Refusal::SharedUnit { unit: unit.name.clone(), first, second: name });
         }
-        orders.push(Order { deployment, content, unit });
+        let approvals = check.branch.approvals(&deployment);
+        orders.push(Order { deployment, content, unit, approvals });
     }
     Ok(Verdict { trusted: check.remembered(), orders, withdrawn, clock })
 }

@@ -162,22 +162,11 @@ impl From<FetchError> for Exit {
 impl From<PublishError> for Exit {
     fn from(error: PublishError) -> Self {
         let code = match &error {
-            PublishError::SecretKey(_)
+            PublishError::Signer(_)
             | PublishError::Anchor(_)
             | PublishError::NoPublisher { .. }
-            | PublishError::Branch { source: StandingError::NoRoot, .. } => Code::Configuration,
-            PublishError::Branch {
-                source: StandingError::Branch(BranchError::Read(_)) | StandingError::Roots(RootsError::Read(_)),
-                ..
-            }
-            | PublishError::Write(_)
-            | PublishError::Raced { .. } => Code::Repository,
-            PublishError::Branch { .. }
-            | PublishError::WentBack { .. }
-            | PublishError::Operate(OperateError::NotBelieved { .. } | OperateError::Altered(_)) => Code::Refused,
-            PublishError::Note(_) => Code::Machine,
-            PublishError::Operate(OperateError::Plan(_)) => Code::Incomplete,
-            PublishError::Operate(
+            | PublishError::Branch { source: StandingError::NoRoot, .. }
+            | PublishError::Operate(
                 OperateError::Unknown(_)
                 | OperateError::Withdrawn { .. }
                 | OperateError::OlderRoot
@@ -189,7 +178,19 @@ impl From<PublishError> for Exit {
                 | OperateError::OtherUnit { .. }
                 | OperateError::UnitChanged { .. },
             ) => Code::Configuration,
-            PublishError::Plan(_) | PublishError::Index(_) => Code::Incomplete,
+            PublishError::Branch {
+                source: StandingError::Branch(BranchError::Read(_)) | StandingError::Roots(RootsError::Read(_)),
+                ..
+            }
+            | PublishError::Write(_)
+            | PublishError::Raced { .. } => Code::Repository,
+            PublishError::Branch { .. }
+            | PublishError::WentBack { .. }
+            | PublishError::Operate(OperateError::NotBelieved { .. } | OperateError::Altered(_)) => Code::Refused,
+            PublishError::Note(_) => Code::Machine,
+            PublishError::Plan(_) | PublishError::Index(_) | PublishError::Operate(OperateError::Plan(_)) => {
+                Code::Incomplete
+            }
         };
         Self::new(code, error)
     }

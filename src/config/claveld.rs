@@ -53,8 +53,8 @@ pub struct PublishConfig {
     pub branch: BranchName,
     /// Whom to believe from the start: a root, or the digest of the fleet's first.
     pub root: AnchorPlace,
-    /// The file with the key that signs.
-    pub secret_key_file: PathBuf,
+    /// Where the keys are that sign; at least one. Every document is signed with each.
+    pub secret_keys: Vec<KeyPlace>,
     /// How long an index is to be believed.
     pub validity: Duration,
     /// Where the working copy of a repository elsewhere is kept.
@@ -63,6 +63,22 @@ pub struct PublishConfig {
     pub ssh_command: Option<String>,
     /// When a deployment is published.
     pub moment: Moment,
+}
+
+/// Where a key is that signs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyPlace {
+    /// In a file.
+    File(PathBuf),
+    /// In the systemd credential of that name (`systemd.exec(5)`, "Credentials").
+    Credential(String),
+    /// In an ssh-agent.
+    Agent {
+        /// The agent's socket.
+        socket: PathBuf,
+        /// The public half of the key that is to sign.
+        key: PublicKey,
+    },
 }
 
 /// When a deployment is published.
@@ -95,13 +111,46 @@ struct PublishTable {
     repository: RemoteUrl,
     branch: Option<BranchName>,
     root: Anchor,
-    secret_key_file: PathBuf,
+    secret_key_file: Option<PathBuf>,
+    secret_key_credential: Option<String>,
+    secret_key_agent: Option<AgentTable>,
     expires_after: Option<Span>,
     ssh_command: Option<String>,
     #[serde(default)]
     wait_for_cache: bool,
     #[serde(default)]
     pin: bool,
+}
+
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct AgentTable {
+    socket: PathBuf,
+    public_key: PublicKey,
+}
+
+impl PublishTable {
+    /// Where the keys are; relative paths count from `directory`.
+    fn secret_keys(&mut self, directory: &Path) -> Result<Vec<KeyPlace>, (&'static str, String)> {
+        let mut places = Vec::new();
+        places.extend(self.secret_key_file.take().map(|path| KeyPlace::File(directory.join(path))));
+        if let Some(name) = self.secret_key_credential.take() {
+            let allowed = |c: char| c.is_ascii_graphic() && !"/:".contains(c);
+            if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
+                let why = format!("`{name}` is not the name of a credential, which is that of a file");
+                return Err(("publish.secret-key-credential", why));
+            }
+            places.push(KeyPlace::Credential(name));
+        }
+        let agent = self.secret_key_agent.take();
+        let agent = agent.map(|table| KeyPlace::Agent { socket: directory.join(table.socket), key: table.public_key });
+        places.extend(agent);
+        if places.is_empty() {
+            let why = "there is no key to sign with; name one here, or with secret-key-credential or secret-key-agent";
+            return Err(("publish.secret-key-file", why.to_owned()));
+        }
+        Ok(places)
+    }
 }
 
 #[derive(Deserialize, Default)]
@@ -147,7 +196,7 @@ impl ClaveldConfig {
 impl Written for File {
     type Settled = ClaveldConfig;
 
-    fn settle(self, directory: &Path) -> Result<ClaveldConfig, (&'static str, String)> {
+    fn settle(mut self, directory: &Path) -> Result<ClaveldConfig, (&'static str, String)> {
         let sources: Vec<Source> = self.source.into_iter().map(SourceTable::settle).collect();
         if sources.is_empty() {
             return Err(("source", "there is none, so nothing would ever be published; add a [[source]]".to_owned()));
@@ -166,6 +215,7 @@ impl Written for File {
         if memory.is_some_and(|memory| memory < LEAST_MEMORY) {
             return Err(("evaluate.memory", "Nix does not even start with less than 64 MiB".to_owned()));
         }
+        let secret_keys = self.publish.secret_keys(directory)?;
         Ok(ClaveldConfig {
             sources,
             evaluate: EvaluateConfig {
@@ -179,7 +229,7 @@ impl Written for File {
                 repository: self.publish.repository,
                 branch: self.publish.branch.map_or_else(default_branch, Ok)?,
                 root: self.publish.root.0.below(directory),
-                secret_key_file: directory.join(self.publish.secret_key_file),
+                secret_keys,
                 validity,
                 state_directory,
                 ssh_command: self.publish.ssh_command,
@@ -230,7 +280,7 @@ mod tests {
         let config = read(SMALL).unwrap();
         assert_eq!(config.evaluate.deadline, Duration::from_mins(10));
         assert_eq!(config.publish.validity, 7 * DAY);
-        assert!(config.publish.secret_key_file.is_absolute());
+        assert!(matches!(&config.publish.secret_keys[..], [KeyPlace::File(path)] if path.is_absolute()));
     }
 
     #[test]
@@ -238,7 +288,9 @@ mod tests {
         for (from, to, expected) in [
             ("[publish]", "[publish]\nbranhc = \"x\"", "line 3"),
             ("[publish]", "[publish]\nbranhc = \"x\"", "unknown field `branhc`"),
-            ("secret-key-file", "#", "missing field `secret-key-file`"),
+            ("secret-key-file", "#", "`publish.secret-key-file`: there is no key to sign with"),
+            ("secret-key-file", "secret-key-credential = \"../key\"\nsecret-key-file", "not the name of a credential"),
+            ("secret-key-file", "secret-key-agent = { socket = \"s\" }\nsecret-key-file", "missing field `public-key`"),
             ("/srv/git/fleet.git\"\n        root", "--upload-pack=x\"\n        root", "--upload-pack=x"),
             ("[[source]]", "[evaluate]\ntimeout = \"soon\"\n[[source]]", "a length of time"),
             ("[[source]]", "[evaluate]\nmemory = \"1 KiB\"\n[[source]]", "evaluate.memory"),
@@ -267,6 +319,8 @@ mod tests {
             "branch",
             "root",
             "secret-key-file",
+            "secret-key-credential",
+            "secret-key-agent",
             "expires-after",
             "ssh-command",
             "wait-for-cache",

@@ -3,6 +3,7 @@
 //!
 //! No I/O, no cryptography, and nothing of Clavel's other rooms belongs here.
 
+mod approval;
 mod branch;
 mod digest;
 mod document;
@@ -18,11 +19,13 @@ mod number;
 mod pattern;
 mod pin;
 mod provenance;
+mod role_key;
 mod root;
 mod source;
 mod text;
 mod timestamp;
 
+pub use approval::Approval;
 pub use branch::BranchName;
 pub use digest::{FleetId, NarHash, Sha256Digest};
 pub use document::{
@@ -40,6 +43,7 @@ pub use number::{Epoch, IndexVersion, Revision, RootVersion};
 pub use pattern::Pattern;
 pub use pin::{Closure, ClosureDigest, Content, Pin, PinError, closure_lines};
 pub use provenance::{Provenance, ProvenanceError};
+pub use role_key::{HardwareKey, RoleKey};
 pub use root::{ApprovalPolicy, MOST_KEYS, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};
 pub use text::Invalid;

@@ -5,7 +5,7 @@ use std::num::NonZeroU8;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Epoch, FleetId, Invalid, Kind, List, Name, Pattern, Payload, PublicKey, RootVersion, Schema, Timestamp};
+use super::{Epoch, FleetId, Invalid, Kind, List, Name, Pattern, Payload, RoleKey, RootVersion, Schema, Timestamp};
 
 /// The most keys that one role has.
 pub const MOST_KEYS: usize = 64;
@@ -70,7 +70,7 @@ pub struct Roles {
 #[serde(deny_unknown_fields)]
 pub struct Role {
     /// The keys.
-    pub keys: List<PublicKey, MOST_KEYS>,
+    pub keys: List<RoleKey, MOST_KEYS>,
     /// How many different ones have to have signed.
     pub threshold: Threshold,
 }

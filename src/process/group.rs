@@ -59,8 +59,11 @@ impl Group {
         // A program asked for nothing gets an end of file at once, never the terminal.
         command.stdin(if invocation.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
-        // Its own group, so that a deadline ends what it started too (nix forks git, git forks ssh).
-        command.process_group(0).kill_on_drop(true);
+        command.kill_on_drop(true);
+        if !invocation.at_the_terminal {
+            // Its own group, so that a deadline ends what it started too (nix forks git, git forks ssh).
+            command.process_group(0);
+        }
         let processor = invocation.one_processor.then(Processor::take).flatten();
         let mut spawn = || command.spawn();
         let child = match &processor {
@@ -99,6 +102,8 @@ impl Group {
         self.signal(Signal::TERM);
         let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
         self.signal(Signal::KILL);
+        // One that leads no group is not reached by that.
+        let _ = self.child.start_kill();
         let _ = self.child.wait().await;
         self.ended = true;
     }

@@ -171,6 +171,7 @@ pub struct Invocation {
     one_processor: bool,
     mark: Option<String>,
     streams: Streams,
+    at_the_terminal: bool,
 }
 
 impl Invocation {
@@ -188,6 +189,7 @@ impl Invocation {
             one_processor: false,
             mark: None,
             streams: Streams::Collected,
+            at_the_terminal: false,
         }
     }
 
@@ -279,6 +281,14 @@ impl Invocation {
     #[must_use]
     pub fn passing_output_on(mut self) -> Self {
         self.streams = Streams::PassedOn;
+        self
+    }
+
+    /// Lets the program ask at the terminal, as for a passphrase: it stays in this process's own group, so that a deadline
+    /// ends the program alone, and not what it started.
+    #[must_use]
+    pub fn at_the_terminal(mut self) -> Self {
+        self.at_the_terminal = true;
         self
     }
 
@@ -403,6 +413,13 @@ mod tests {
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
         panic!("the grandchild outlived the deadline");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_deadline_ends_one_that_stays_at_the_terminal() {
+        let sleep = Invocation::new("sleep").arg("600").at_the_terminal().within(Duration::from_millis(100));
+        let error = sleep.run().await.unwrap_err();
+        assert!(matches!(error, ProcessError::TimedOut { .. }), "{error}");
     }
 
     #[tokio::test(flavor = "current_thread")]

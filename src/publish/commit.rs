@@ -5,48 +5,55 @@ use std::time::{Duration, SystemTime};
 
 use super::caches::Caches;
 use super::changes::{KeptBack, Report, commit_message, told_changes};
-use super::files::{Files, Pen};
+use super::files::{Files, FilesError, Pen};
 use super::history::{Found, History};
 use super::inside::Inside;
 use super::note::{Behind, Note, NoteError, Published};
 use super::operate::{Deed, OperateError, Operated, Wish, operate};
 use super::pin::{Pinning, pins};
-use super::plan::{Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan};
+use super::plan::{Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::ready::{Held, Unready, followers, hold_back, kept_back};
+use super::signers::{SignerError, Signers};
 use super::standing::{Standing, StandingError};
 use super::survey::{Answers, Need, Survey};
 use crate::config::{Moment, PublishConfig};
-use crate::model::{BranchName, IndexVersion, KeyId, Name, Revision, RootVersion};
+use crate::model::{BranchName, Folder, IndexVersion, Name, Revision, RootVersion};
 use crate::nix::Nix;
-use crate::repository::{BranchWriter, CommitId, Identity, NewCommit, Repository, WriteError, Written};
-use crate::trust::{Anchor, AnchorError, SecretKey, SecretKeyError, TrustedRoot};
+use crate::repository::{
+    BranchWriter, Change, CommitId, Identity, NewCommit, Repository, WriteError, Written, approvals_folder,
+};
+use crate::trust::{Anchor, AnchorError, TrustedRoot};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
+/// The most files of one deployment's approvals that are looked at.
+const MOST_APPROVALS: usize = 1024;
 
 /// Why nothing was published.
 #[derive(Debug, thiserror::Error)]
 pub enum PublishError {
-    /// There is no key to sign with.
+    /// There is no key to sign with, or it does not sign.
     #[error(transparent)]
-    SecretKey(#[from] SecretKeyError),
+    Signer(#[from] SignerError),
     /// The branch could not be written.
     #[error(transparent)]
     Write(#[from] WriteError),
     /// The root that it begins with cannot be read.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
-    /// The key is no publisher's.
+    /// The keys are too few of the publishers'.
     #[error(
-        "will not publish to {repository}: `{key}` is not among the publishers of the root's version {version} ({}), so no \
-         agent would believe it; see `clavel root show`",
-        publishers.join(", ")
+        "will not publish to {repository}: {} among the publishers of the root's version {version} ({}), so no agent would \
+         believe it; see `clavel root show`",
+        lack(keys, *threshold), publishers.join(", ")
     )]
     NoPublisher {
         /// The repository, without secrets.
         repository: String,
-        /// The key.
-        key: KeyId,
+        /// The keys.
+        keys: Vec<String>,
+        /// How many publishers have to sign.
+        threshold: usize,
         /// The version of the newest root.
         version: RootVersion,
         /// Who publishes.
@@ -65,10 +72,10 @@ pub enum PublishError {
     /// The branch shows less than was published to it, or something else.
     #[error(
         "will not publish to the branch `{branch}` of {repository}: this claveld published index version {} there (epoch {}, \
-         SHA-256 {}), and {behind}. Agents that saw it would refuse what follows. Push the newer branch back, from a \
-         mirror or from an agent's copy; where it is lost, let everything begin anew with `clavel root next --raise-epoch`. \
+         commit {}), and {behind}. Agents that saw it would refuse what follows. Push that commit back, from a mirror, an \
+         agent's copy or claveld's own; where it is lost, let everything begin anew with `clavel root next --raise-epoch`. \
          If no agent has seen it, delete {} and try again",
-        .last.version, .last.epoch, .last.sha256, note.display()
+        .last.version, .last.epoch, .last.commit, note.display()
     )]
     WentBack {
         /// The repository, without secrets.
@@ -104,11 +111,29 @@ pub enum PublishError {
     },
 }
 
+/// What is wrong with `keys`, where `threshold` of them have to be publishers'.
+fn lack(keys: &[String], threshold: usize) -> String {
+    match (keys, threshold) {
+        ([key], 1) => format!("{key} is not"),
+        (_, 1) => format!("none of {} is", keys.join(", ")),
+        _ => format!("{threshold} keys have to sign, and of {} not so many are", keys.join(", ")),
+    }
+}
+
+impl From<FilesError> for PublishError {
+    fn from(error: FilesError) -> Self {
+        match error {
+            FilesError::Index(error) => error.into(),
+            FilesError::Signer(error) => error.into(),
+        }
+    }
+}
+
 /// Who signs and publishes.
 #[derive(Debug)]
 pub struct Publisher<'a> {
     config: &'a PublishConfig,
-    key: SecretKey,
+    signers: Signers,
     anchor: Anchor,
     /// Where the copy of a repository elsewhere is kept.
     copy: PathBuf,
@@ -133,9 +158,9 @@ struct Ground {
 }
 
 impl<'a> Publisher<'a> {
-    /// Reads the key that `config` names.
+    /// Reads the keys that `config` names.
     pub fn new(config: &'a PublishConfig) -> Result<Self, PublishError> {
-        let key = SecretKey::read(&config.secret_key_file)?;
+        let signers = Signers::read(&config.secret_keys)?;
         let anchor = Anchor::read(&config.root)?;
         let caches = match config.moment {
             Moment::Evaluated => None,
@@ -144,7 +169,7 @@ impl<'a> Publisher<'a> {
         };
         let copy = config.state_directory.join("publish.git");
         let note = Note::of(&config.state_directory, &config.repository, &config.branch);
-        Ok(Self { config, key, anchor, copy, note, caches })
+        Ok(Self { config, signers, anchor, copy, note, caches })
     }
 
     /// Brings the branch up to what was evaluated, and tells what changes by the derivations that `nix` has.
@@ -306,16 +331,19 @@ impl<'a> Publisher<'a> {
         message: &str,
     ) -> Result<Written, PublishError> {
         let Ground { repository, tip, standing, now } = ground;
-        let pen = Pen { key: &self.key, branch: &self.config.branch, validity: self.config.validity };
-        let Files { changes, index } = pen.write(plan, standing, version, (*now).into())?;
-        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.key.id()) };
+        let pen = Pen { signers: &self.signers, branch: &self.config.branch, validity: self.config.validity };
+        let Files { mut changes, index } = pen.write(plan, standing, version, (*now).into()).await?;
+        if let Some(tip) = tip {
+            changes.extend(orphaned_approvals(plan, repository, *tip));
+        }
+        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.signers.first()) };
         let branch: &BranchName = &self.config.branch;
         let new = NewCommit { branch, expected: *tip, changes: &changes, message, by: &by, at: *now };
         let written = self.writer().write(repository, &new).await?;
-        if let Written::Done(_) = written {
+        if let Written::Done(commit) = written {
             let (fleet, epoch) = (standing.branch.fleet, standing.root.root().epoch);
             // What is published is published: without the note it is only not seen when the branch goes back behind it.
-            if let Err(error) = self.note.write(Published { fleet, epoch, version, sha256: index }) {
+            if let Err(error) = self.note.write(Published { fleet, epoch, version, sha256: index, commit }) {
                 tracing::warn!(%error, "it will not be seen when the branch goes back");
             }
         }
@@ -360,16 +388,32 @@ impl<'a> Publisher<'a> {
     }
 
     fn check_key(&self, root: &TrustedRoot) -> Result<(), PublishError> {
-        if root.publisher().suffices(&[self.key.public()]) {
+        let keys = self.signers.public();
+        if root.publisher().suffices(&keys) {
             return Ok(());
         }
         Err(PublishError::NoPublisher {
             repository: self.config.repository.to_string(),
-            key: self.key.id().clone(),
+            keys: keys.iter().map(|key| format!("`{}`", key.id())).collect(),
+            threshold: root.publisher().threshold(),
             version: root.root().version,
             publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
         })
     }
+}
+
+/// The approvals of deployments that are withdrawn. Whatever else approvers leave is theirs.
+fn orphaned_approvals(plan: &Plan, repository: &Repository, tip: CommitId) -> Vec<Change> {
+    let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
+    let of_deployments = withdrawn.filter(|change| change.path.folder() == Folder::Deployments);
+    let mut gone = Vec::new();
+    for folder in of_deployments.map(|change| approvals_folder(change.path.name())) {
+        // What cannot be listed is in nobody's way, and no reason not to publish.
+        let files = repository.snapshot(tip).and_then(|snapshot| snapshot.list(&folder, MOST_APPROVALS));
+        let files = files.unwrap_or_default().into_iter();
+        gone.extend(files.map(|file| Change::Remove { path: format!("{folder}/{}", file.name) }));
+    }
+    gone
 }
 
 /// What a round is to write, and what is left for later.

@@ -5,18 +5,19 @@ use std::time::Duration;
 
 use super::plan::{BranchState, ExistingDocument, Plan, tombstone};
 use super::readme::readme;
+use super::signers::{SignerError, Signers};
 use super::standing::Standing;
 use crate::model::{
     BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Map, Name, Schema,
     Sha256Digest, Specification, Timestamp,
 };
 use crate::repository::{Change, INDEX_PATH, README_PATH, ROOT_PATH, root_path};
-use crate::trust::{SecretKey, Signed, digest};
+use crate::trust::digest;
 
 /// Who signs, and for which branch.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pen<'a> {
-    pub(super) key: &'a SecretKey,
+    pub(super) signers: &'a Signers,
     pub(super) branch: &'a BranchName,
     /// How long an index is to be believed.
     pub(super) validity: Duration,
@@ -29,6 +30,17 @@ pub(super) struct Files {
     pub(super) index: Sha256Digest,
 }
 
+/// Why there are no files.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum FilesError {
+    /// More documents than the index holds, or the like.
+    #[error(transparent)]
+    Index(#[from] Invalid),
+    /// They could not be signed.
+    #[error(transparent)]
+    Signer(#[from] SignerError),
+}
+
 /// A document as a file of the branch.
 struct SignedFile {
     path: DocumentPath,
@@ -38,18 +50,24 @@ struct SignedFile {
 
 impl Pen<'_> {
     /// Writes `plan` on top of `standing`, with an index of that version, at `now`.
-    pub(super) fn write(
+    pub(super) async fn write(
         &self,
         plan: &Plan,
         standing: &Standing,
         version: IndexVersion,
         now: Timestamp,
-    ) -> Result<Files, Invalid> {
+    ) -> Result<Files, FilesError> {
         let mut written = Vec::new();
-        written.extend(plan.deployments.iter().map(|document| self.sign(document)));
-        written.extend(plan.units.iter().map(|document| self.sign(document)));
-        written.extend(plan.agents.iter().map(|document| self.sign(document)));
-        let index = Signed::sign(self.index(plan, standing, version, now, &written)?, self.key).render();
+        for document in &plan.deployments {
+            written.push(self.sign(document).await?);
+        }
+        for document in &plan.units {
+            written.push(self.sign(document).await?);
+        }
+        for document in &plan.agents {
+            written.push(self.sign(document).await?);
+        }
+        let index = self.signers.sign(self.index(plan, standing, version, now, &written)?).await?.render();
         let mut changes = first_files(standing);
         let kept: BTreeSet<String> = written.iter().map(|file| file.path.to_string()).collect();
         let relics = standing.relics.iter().filter(|path| !kept.contains(*path));
@@ -64,10 +82,10 @@ impl Pen<'_> {
         Ok(Files { changes, index: digest })
     }
 
-    fn sign<S: Specification>(&self, document: &Document<S>) -> SignedFile {
-        let bytes = Signed::sign(document.clone(), self.key).render();
+    async fn sign<S: Specification>(&self, document: &Document<S>) -> Result<SignedFile, SignerError> {
+        let bytes = self.signers.sign(document.clone()).await?.render();
         let entry = IndexEntry { length: bytes.len() as u64, revision: document.revision, sha256: digest(&bytes) };
-        SignedFile { path: DocumentPath::new(S::FOLDER, document.name.clone()), entry, bytes }
+        Ok(SignedFile { path: DocumentPath::new(S::FOLDER, document.name.clone()), entry, bytes })
     }
 
     fn index(

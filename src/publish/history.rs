@@ -53,12 +53,14 @@ impl History<'_> {
             let claims = file.is_some_and(|file| claims(&file, revision));
             if claims {
                 match self.read(&snapshot, name) {
-                    Ok(past) if past.deployment.revision == revision => return Ok(Found::Past(Box::new(past))),
-                    Ok(_) => {}
+                    Ok(past) => return Ok(Found::Past(Box::new(past))),
                     Err(BranchError::Read(error)) => return Err(error),
-                    // What is nearest to the tip is what people would look at.
-                    Err(error) if matches!(found, Found::Nowhere) => found = Found::NotBelieved(error.to_string()),
-                    Err(_) => {}
+                    Err(error) => {
+                        // What is nearest to the tip is what people would look at.
+                        if matches!(found, Found::Nowhere) {
+                            found = Found::NotBelieved(error.to_string());
+                        }
+                    }
                 }
             }
             commit = snapshot.parents()?.first().copied();

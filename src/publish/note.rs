@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BranchName, Epoch, FleetId, IndexVersion, Sha256Digest, json};
-use crate::repository::RemoteUrl;
+use crate::repository::{CommitId, RemoteUrl};
 
 /// The most bytes that are read of the file: thousands of branches.
 const LARGEST: u64 = 1 << 20;
@@ -29,6 +29,8 @@ pub struct Published {
     pub version: IndexVersion,
     /// The SHA-256 of its file.
     pub sha256: Sha256Digest,
+    /// The commit that it is in.
+    pub commit: CommitId,
 }
 
 /// What a branch shows now.
@@ -169,7 +171,8 @@ mod tests {
 
     fn published() -> Published {
         let fleet = FleetId::of(digest(b"fleet"));
-        Published { fleet, epoch: number(2), version: number(7), sha256: digest(b"seven") }
+        let commit = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
+        Published { fleet, epoch: number(2), version: number(7), sha256: digest(b"seven"), commit }
     }
 
     fn shown(epoch: u64, index: Option<(u64, &[u8])>) -> Shown {

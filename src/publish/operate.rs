@@ -154,7 +154,7 @@ pub enum OperateError {
 /// Decides what to write so that `wish` is done at `now`, where the history has `past` of the revision to go back to.
 pub(super) fn operate(branch: &BranchState, wish: &Wish, past: &Found, now: Timestamp) -> Result<Plan, OperateError> {
     let Wish { name, deed, why } = wish;
-    let (held, version) = (branch.holds.get(name), next_version(branch, name)?);
+    let (frozen, version) = (branch.holds.get(name), next_version(branch, name)?);
     let mut plan = Plan {
         changes: Vec::new(),
         conflicts: Vec::new(),
@@ -164,8 +164,8 @@ pub(super) fn operate(branch: &BranchState, wish: &Wish, past: &Found, now: Time
         holds: branch.holds.clone(),
         index: IndexPlan::Write(version),
     };
-    let hold = |revision| Hold { revision, since: now, why: why.clone() };
-    match (deed, held) {
+    let frozen_at = |revision| Hold { revision, since: now, why: why.clone() };
+    match (deed, frozen) {
         (Deed::Release, None) => {
             present(branch, name)?;
             return Err(OperateError::NotHeld(name.clone()));
@@ -174,15 +174,15 @@ pub(super) fn operate(branch: &BranchState, wish: &Wish, past: &Found, now: Time
         (Deed::Hold, Some(hold)) => {
             return Err(OperateError::HeldAlready { name: name.clone(), hold: hold.clone() });
         }
-        (Deed::Hold, None) => drop(plan.holds.insert(name.clone(), hold(present(branch, name)?.revision))),
+        (Deed::Hold, None) => drop(plan.holds.insert(name.clone(), frozen_at(present(branch, name)?.revision))),
         (Deed::RollBack(revision), _) => {
             let present = present(branch, name)?;
-            let old = old(branch, present, *revision, past)?;
+            let before = old(branch, present, *revision, past)?;
             let path = DocumentPath::new(Folder::Deployments, name.clone());
             let to = counted_on(&path, present.revision)?;
-            plan.deployments.push(Deployment { revision: to, ..old.clone() });
+            plan.deployments.push(Deployment { revision: to, ..before.clone() });
             plan.changes.push(Change { path, from: Some(present.revision), to: Some(to), mended: false, system: None });
-            plan.holds.insert(name.clone(), hold(to));
+            plan.holds.insert(name.clone(), frozen_at(to));
         }
     }
     Ok(plan)
@@ -298,7 +298,10 @@ impl fmt::Display for Operated {
                  `clavel release {name}` lets it follow its source again",
                 hold.revision
             )?,
-            (None, _) => writeln!(f, "{name}: released; claveld's next round follows its source")?,
+            (None, _) => writeln!(
+                f,
+                "{name}: released; claveld's next round, at a push or by `claveld once`, follows its source"
+            )?,
         }
         write!(f, "published as index version {version} in commit {}", commit.get(..10).unwrap_or(commit))
     }

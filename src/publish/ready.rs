@@ -14,10 +14,11 @@ use std::fmt;
 use serde::Serialize;
 
 use super::changes::{Change, KeptBack};
-use super::plan::{BranchState, ExistingDocument, Plan};
+use super::plan::{BranchState, Existing, ExistingDocument, Plan};
 use super::survey::{CacheState, Supply, Survey};
 use crate::model::{
-    Agent, AgentSpecification, Deployment, Folder, Name, NarTemplateSpecification, StorePath, Substituter,
+    Agent, AgentSpecification, Deployment, Document, Folder, Name, NarTemplateSpecification, Specification, StorePath,
+    Substituter,
 };
 
 /// Names of documents that stay on the branch as they are.
@@ -191,26 +192,36 @@ fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Nam
 
 /// What of `whole` somebody's hold keeps back: the change of what is frozen, of its unit, and of the agents that name it.
 pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<KeptBack> {
-    let names = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
-    let kept = branch.holds.iter().map(|(name, hold)| {
+    let takes = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
+    let all = branch.holds.iter().map(|(name, hold)| {
         let unit = branch.deployments.get(name).and_then(ExistingDocument::known).map(|d| &d.specification.unit);
         let is_kept = |change: &&Change| {
             let of = change.path.name();
             match change.path.folder() {
-                Folder::Deployments => of == name,
-                Folder::Units => held.units.contains(of) && unit == Some(of),
+                Folder::Deployments => of == name && !says_the_same(&branch.deployments, &whole.deployments, of),
+                Folder::Units => {
+                    let is_held = held.units.contains(of) && unit == Some(of);
+                    is_held && !says_the_same(&branch.units, &whole.units, of)
+                }
                 Folder::Agents => {
                     let before = branch.agents.get(of).and_then(ExistingDocument::known);
                     let after = whole.agents.iter().find(|agent| agent.name == *of);
-                    let named = before.is_some_and(|agent| names(agent, name));
-                    held.agents.contains(of) && (named || after.is_some_and(|agent| names(agent, name)))
+                    let named = before.is_some_and(|agent| takes(agent, name));
+                    held.agents.contains(of) && (named || after.is_some_and(|agent| takes(agent, name)))
                 }
             }
         };
         let changes = whole.changes.iter().filter(is_kept).cloned().collect();
         KeptBack { name: name.clone(), hold: hold.clone(), changes }
     });
-    kept.filter(|kept| !kept.changes.is_empty()).collect()
+    all.filter(|kept| !kept.changes.is_empty()).collect()
+}
+
+/// Whether a document is only to be signed anew.
+fn says_the_same<S: Specification>(before: &Existing<S>, after: &[Document<S>], name: &Name) -> bool {
+    let before = before.get(name).and_then(ExistingDocument::known);
+    let after = after.iter().find(|document| document.name == *name);
+    before.zip(after).is_some_and(|(before, after)| before.specification == after.specification)
 }
 
 impl Held {

@@ -116,6 +116,14 @@ impl<'a, F: Files> Branch<'a, F> {
         Self { files, root, name }
     }
 
+    pub(super) fn files(&self) -> &'a F {
+        self.files
+    }
+
+    pub(super) fn root(&self) -> &'a TrustedRoot {
+        self.root
+    }
+
     /// Its index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
         let bytes = self.files.read(INDEX_PATH, Index::LARGEST)?.ok_or(BranchError::NotClavels)?;

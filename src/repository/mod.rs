@@ -5,6 +5,7 @@
 //! (signatures, roles, who may say what) is `trust`'s, and when to fetch or publish is `agent`'s and `publish`'s.
 
 mod address;
+mod approvals;
 mod branch;
 mod commit;
 mod complete;
@@ -21,6 +22,7 @@ mod snapshot;
 mod writer;
 
 pub use address::{CommitId, RefName, RemoteUrl};
+pub use approvals::{approval_path, approvals_folder};
 pub use branch::{Branch, BranchError, Files, INDEX_PATH, README_PATH, VerifiedIndex};
 pub use commit::{Change, CommitError, Identity, NewCommit};
 pub use fetch::{Depth, FetchError, FetchRequest, Fetched, Remedy};

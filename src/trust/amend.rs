@@ -1,7 +1,7 @@
 //! What a new root says: made from nothing, or from the one before it.
 
 use crate::model::{
-    ApprovalPolicy, Epoch, Invalid, KeyId, Kind, List, Pattern, PublicKey, Role, Roles, Root, RootVersion, Schema,
+    ApprovalPolicy, Epoch, Invalid, KeyId, Kind, List, Pattern, Role, RoleKey, Roles, Root, RootVersion, Schema,
     Threshold, Timestamp,
 };
 
@@ -22,7 +22,7 @@ pub enum RoleName {
 #[derive(Debug, Clone, Default)]
 pub struct Amendment {
     /// Keys that get a role.
-    pub add: Vec<(RoleName, PublicKey)>,
+    pub add: Vec<(RoleName, RoleKey)>,
     /// Keys that lose every role they have.
     pub remove: Vec<KeyId>,
     /// How many keys a role takes.
@@ -85,7 +85,7 @@ impl Amendment {
             let roles = [&mut root.roles.approver, &mut root.roles.publisher, &mut root.roles.root];
             let mut found = false;
             for role in roles {
-                let kept: Vec<PublicKey> = role.keys.iter().filter(|key| key.id() != id).cloned().collect();
+                let kept: Vec<RoleKey> = role.keys.iter().filter(|key| key.id() != id).cloned().collect();
                 found |= kept.len() < role.keys.len();
                 role.keys = kept.try_into()?;
             }
@@ -147,7 +147,7 @@ mod tests {
     fn a_first_root_says_what_it_was_told() {
         let (root, publisher) = (key("root-1"), key("claveld-1"));
         let told = Amendment {
-            add: vec![(RoleName::Root, root.public()), (RoleName::Publisher, publisher.public())],
+            add: vec![(RoleName::Root, root.public().into()), (RoleName::Publisher, publisher.public().into())],
             ..Amendment::default()
         };
         let file = signed(told.first(expires()).unwrap(), &[&root]);
@@ -162,7 +162,7 @@ mod tests {
         let new = key("claveld-2");
         let policy = ApprovalPolicy { approvals: Threshold::ONE, pattern: "db-*".parse().unwrap() };
         let told = Amendment {
-            add: vec![(RoleName::Publisher, new.public()), (RoleName::Approver, key("alice").public())],
+            add: vec![(RoleName::Publisher, new.public().into()), (RoleName::Approver, key("alice").public().into())],
             approvals: vec![policy.clone()],
             raise_epoch: true,
             ..Amendment::default()
@@ -188,7 +188,8 @@ mod tests {
         let next = |amendment: Amendment| amendment.next(&fleet.root, expires()).unwrap_err().to_string();
         let none = Amendment { remove: vec!["nobody".parse().unwrap()], ..Amendment::default() };
         assert_eq!(next(none), "no role has a key `nobody`");
-        let taken = Amendment { add: vec![(RoleName::Publisher, key("claveld-1").public())], ..Amendment::default() };
+        let taken =
+            Amendment { add: vec![(RoleName::Publisher, key("claveld-1").public().into())], ..Amendment::default() };
         assert!(next(taken).contains("another key `claveld-1` already"));
         let policy = Amendment { drop_approvals: vec!["db-*".parse().unwrap()], ..Amendment::default() };
         assert_eq!(next(policy), "no approvals are asked for `db-*`");

@@ -2,12 +2,13 @@
 
 use ed25519_dalek::VerifyingKey;
 
-use crate::model::{KeyId, MOST_KEYS, PublicKey, Role};
+use super::Signature;
+use crate::model::{KeyId, MOST_KEYS, PublicKey, Role, RoleKey};
 
 /// Keys and how many of them have to agree.
 #[derive(Debug, Clone)]
 pub struct Authority {
-    keys: Vec<(KeyId, VerifyingKey)>,
+    keys: Vec<UsableKey>,
     threshold: usize,
 }
 
@@ -18,7 +19,9 @@ pub enum AuthorityError {
     #[error("it has no key, so nothing could ever be verified; give it at least one")]
     NoKeys,
     /// These bytes are no key, or a key under which anybody can sign.
-    #[error("the public key `{0}` is not a usable ed25519 key (it is no point of the curve, or one of low order)")]
+    #[error(
+        "the public key `{0}` is not a usable ed25519 key (it is no point of the curve in its one encoding, or one of low order)"
+    )]
     Unusable(KeyId),
     /// More signatures are asked for than there are keys.
     #[error("{threshold} different keys have to sign, and it has {keys}")]
@@ -38,23 +41,22 @@ impl Authority {
         Self::new(&role.keys, role.threshold.get())
     }
 
-    fn new(keys: &[PublicKey], threshold: usize) -> Result<Self, AuthorityError> {
+    fn new(keys: &[RoleKey], threshold: usize) -> Result<Self, AuthorityError> {
         if keys.is_empty() {
             return Err(AuthorityError::NoKeys);
         }
-        let mut usable: Vec<(KeyId, VerifyingKey)> = Vec::new();
+        let mut different: Vec<UsableKey> = Vec::new();
         for key in keys {
-            let verifying = VerifyingKey::from_bytes(key.bytes()).ok().filter(|verifying| !verifying.is_weak());
-            let verifying = verifying.ok_or_else(|| AuthorityError::Unusable(key.id().clone()))?;
-            // One key under two names is one key.
-            if !usable.iter().any(|(_, known)| known == &verifying) {
-                usable.push((key.id().clone(), verifying));
+            let key = UsableKey::of(key).ok_or_else(|| AuthorityError::Unusable(key.id().clone()))?;
+            // One key under two names is one key, in hardware or out of it.
+            if !different.iter().any(|known| known.point == key.point) {
+                different.push(key);
             }
         }
-        if threshold > usable.len() {
-            return Err(AuthorityError::OutOfReach { threshold, keys: usable.len() });
+        if threshold > different.len() {
+            return Err(AuthorityError::OutOfReach { threshold, keys: different.len() });
         }
-        Ok(Self { keys: usable, threshold })
+        Ok(Self { keys: different, threshold })
     }
 
     /// How many different keys have to have signed.
@@ -64,32 +66,45 @@ impl Authority {
 
     /// Whether `keys` together have enough of a say.
     pub fn suffices(&self, keys: &[PublicKey]) -> bool {
-        let have = |(_, known): &&(KeyId, VerifyingKey)| keys.iter().any(|key| key.bytes() == known.as_bytes());
+        let have = |known: &&UsableKey| match &known.key {
+            RoleKey::Plain(known) => keys.iter().any(|key| key.bytes() == known.bytes()),
+            RoleKey::Hardware(_) => false,
+        };
         self.keys.iter().filter(have).count() >= self.threshold
     }
 
     /// The names of the keys, for people.
     pub fn key_ids(&self) -> impl Iterator<Item = &KeyId> {
-        self.keys.iter().map(|(id, _)| id)
+        self.keys.iter().map(|known| known.key.id())
     }
 
     /// How many different keys signed `message`. The names in `signatures` only say which key to try first.
-    pub(super) fn count(&self, message: &[u8], signatures: &[super::Signature]) -> usize {
-        let mut counted = vec![false; self.keys.len()];
+    pub(super) fn count<'a>(&self, message: &[u8], signatures: impl IntoIterator<Item = &'a Signature>) -> usize {
+        let mut left: Vec<&UsableKey> = self.keys.iter().collect();
         for signature in signatures {
-            let bytes = ed25519_dalek::Signature::from_bytes(signature.bytes());
-            let named = |(_, (id, _)): &(usize, &(KeyId, VerifyingKey))| id == signature.keyid();
-            let all = || self.keys.iter().enumerate();
-            let in_order = all().filter(named).chain(all().filter(|entry| !named(entry)));
-            let signer = in_order
-                .filter(|(at, _)| !counted[*at])
-                .find(|(_, (_, key))| key.verify_strict(message, &bytes).is_ok())
-                .map(|(at, _)| at);
-            if let Some(at) = signer {
-                counted[at] = true;
+            left.sort_by_key(|known| known.key.id() != signature.keyid());
+            if let Some(at) = left.iter().position(|known| signature.is_by(known, message)) {
+                left.swap_remove(at);
             }
         }
-        counted.into_iter().filter(|counted| *counted).count()
+        self.keys.len() - left.len()
+    }
+}
+
+/// A key of a role that can be verified by.
+#[derive(Debug, Clone)]
+pub(super) struct UsableKey {
+    pub(super) key: RoleKey,
+    pub(super) point: VerifyingKey,
+}
+
+impl UsableKey {
+    /// `key`, where its bytes are a point of the curve in its one encoding, and not one under which anybody can sign.
+    pub(super) fn of(key: &RoleKey) -> Option<Self> {
+        let point = VerifyingKey::from_bytes(key.bytes()).ok()?;
+        // A second encoding of a point would be a second key to whoever compares bytes.
+        let is_canonical = point.to_edwards().compress().as_bytes() == key.bytes();
+        (is_canonical && !point.is_weak()).then(|| Self { key: key.clone(), point })
     }
 }
 
@@ -103,7 +118,10 @@ mod tests {
         identity[0] = 1;
         for bytes in [[0; 32], identity] {
             let key = PublicKey::new("weak".parse().unwrap(), bytes);
-            assert_eq!(Authority::new(&[key], 1).unwrap_err(), AuthorityError::Unusable("weak".parse().unwrap()));
+            assert_eq!(
+                Authority::new(&[key.into()], 1).unwrap_err(),
+                AuthorityError::Unusable("weak".parse().unwrap())
+            );
         }
         assert_eq!(Authority::new(&[], 1).unwrap_err(), AuthorityError::NoKeys);
     }

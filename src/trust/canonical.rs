@@ -42,9 +42,9 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Agent, AgentSpecification, ApprovalPolicy, Deployment, DeploymentSpecification, Document, DocumentPath, Draft,
-        Epoch, FleetId, Folder, Held, Index, IndexEntry, IndexVersion, Kind, List, Map, Metadata, Name,
-        NarTemplateSpecification, Revision, Root, RootVersion, Schema, Specification, Tombstone, Unit,
+        Agent, AgentSpecification, Approval, ApprovalPolicy, Deployment, DeploymentSpecification, Document,
+        DocumentPath, Draft, Epoch, FleetId, Folder, Held, Index, IndexEntry, IndexVersion, Kind, List, Map, Metadata,
+        Name, NarTemplateSpecification, Revision, Root, RootVersion, Schema, Specification, Tombstone, Unit,
         UnitSpecification, UnitType,
     };
 
@@ -110,6 +110,7 @@ mod tests {
             check(&deployment);
             check(&agent);
             check(&unit);
+            check(&Approval::of(&deployment, super::super::digest(b"z"), Epoch::FIRST));
         }
 
         #[test]
@@ -161,6 +162,7 @@ mod tests {
             Unit::PAYLOAD_TYPE,
             Index::PAYLOAD_TYPE,
             Root::PAYLOAD_TYPE,
+            Approval::PAYLOAD_TYPE,
         ];
         let distinct: std::collections::BTreeSet<_> = types.into_iter().collect();
         assert_eq!(distinct.len(), types.len());

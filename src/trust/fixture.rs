@@ -18,7 +18,7 @@ pub(crate) fn key(id: &str) -> SecretKey {
 
 /// A role of these keys.
 pub(crate) fn role(keys: &[&SecretKey], threshold: u64) -> Role {
-    let keys: Vec<_> = keys.iter().map(|key| key.public()).collect();
+    let keys: Vec<_> = keys.iter().map(|key| key.public().into()).collect();
     Role { keys: keys.try_into().unwrap(), threshold: threshold.try_into().unwrap() }
 }
 

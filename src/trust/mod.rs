@@ -5,12 +5,13 @@
 //!
 //! Threats met here: a document that nobody with authority signed, one that was altered, one that is passed off as
 //! another kind (the signature binds the payload type), one key counted twice, a second way to write the same thing,
-//! malleable or low-order signatures (strict verification), a secret that others can read.
+//! malleable or low-order signatures (strict verification), one that was made for another purpose (its namespace), a secret that others can read.
 //!
 //! Whom to believe follows from one thing that was known before: an [`Anchor`]. From it each [`TrustedRoot`] leads to the
 //! next, and its roles are the [`Authority`]s that everything else is verified by.
 
 mod amend;
+mod approval;
 mod authority;
 mod canonical;
 #[cfg(test)]
@@ -19,12 +20,21 @@ mod listed;
 mod pin;
 mod root;
 mod secret;
+mod signature;
 mod signed;
+mod ssh;
 
 pub use amend::{AmendError, Amendment, RoleName};
+pub use approval::{Approvals, Left};
 pub use authority::{Authority, AuthorityError};
 pub use listed::{ListedError, verify_listed};
 pub use pin::pin;
 pub use root::{Anchor, AnchorError, AnchorPlace, RootError, Signers, TrustedRoot, fleet_of};
 pub use secret::{SecretKey, SecretKeyError};
-pub use signed::{Signature, Signed, SignedError, Verified, digest};
+pub use signature::Signature;
+pub use signed::{AddError, Signed, SignedError, Verified, digest};
+pub use ssh::{SshSignature, SshSignatureError};
+
+#[cfg(test)]
+#[path = "splices_tests.rs"]
+mod tests;

@@ -1,10 +1,13 @@
 //! A root that is believed, and the one that may follow it (The Update Framework, section 5.3).
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use super::signed::content;
 use super::{Authority, AuthorityError, Signed, SignedError};
-use crate::model::{Epoch, FleetId, Payload as _, Root, RootVersion, Sha256Digest, Timestamp};
+use crate::model::{
+    Epoch, FleetId, Invalid, KeyId, Name, Payload as _, Role, RoleKey, Root, RootVersion, Sha256Digest, Timestamp,
+};
 
 /// A root that is believed: because somebody gave it by hand, or because the one before it says so.
 #[derive(Debug, Clone)]
@@ -45,6 +48,16 @@ pub enum RootError {
         asked: usize,
         /// How many there are.
         approvers: usize,
+    },
+    /// An approver's key has a name that no file can have, or that another's has too.
+    #[error(
+        "the approver `{name}` cannot be called so, since the approvals are in files of the approvers' names: {why}"
+    )]
+    ApproverName {
+        /// The key's name.
+        name: KeyId,
+        /// What is wrong with it.
+        why: String,
     },
     /// It is not the version that follows.
     #[error("it is version {found}, where version {expected} has to follow")]
@@ -143,6 +156,7 @@ impl TrustedRoot {
             let (pattern, asked) = (policy.pattern.to_string(), policy.approvals.get());
             return Err(RootError::TooFewApprovers { pattern, asked, approvers });
         }
+        check_names(&root.roles.approver)?;
         if root.fleet.is_none() != (root.version == RootVersion::FIRST) {
             return Err(RootError::Fleet(root.version));
         }
@@ -189,6 +203,19 @@ impl TrustedRoot {
     pub fn is_expired(&self, now: Timestamp) -> bool {
         now >= self.root.expires
     }
+}
+
+/// The names of approvers become those of files, which some file systems compare without regard to case.
+fn check_names(approver: &Role) -> Result<(), RootError> {
+    let mut taken = BTreeSet::new();
+    for id in approver.keys.iter().map(RoleKey::id) {
+        let bad = |why: String| RootError::ApproverName { name: id.clone(), why };
+        let name: Name = id.as_str().parse().map_err(|error: Invalid| bad(error.why))?;
+        if !taken.insert(name.folded()) {
+            return Err(bad("another one is, without regard to case".to_owned()));
+        }
+    }
+    Ok(())
 }
 
 /// The fleet that a root says it is of, or that it makes.

@@ -38,7 +38,8 @@ fn a_root_needs_its_own_threshold_of_different_keys() {
 fn a_root_that_could_never_sign_is_none() {
     let (a, approver) = (key("a"), key("approver"));
     let renamed = crate::model::PublicKey::new("again".parse().unwrap(), *a.public().bytes());
-    let one_key_twice = Role { keys: vec![a.public(), renamed].try_into().unwrap(), threshold: 2.try_into().unwrap() };
+    let one_key_twice =
+        Role { keys: vec![a.public().into(), renamed.into()].try_into().unwrap(), threshold: 2.try_into().unwrap() };
     let mut root = first_root(&[&a], 1);
     root.roles.publisher = one_key_twice;
     let error = TrustedRoot::given(&signed(root.clone(), &[&a])).unwrap_err();

@@ -8,6 +8,8 @@ use std::path::{Path, PathBuf};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
+use ssh_key::LineEnding;
+use ssh_key::private::{Ed25519Keypair, KeypairData};
 use zeroize::Zeroizing;
 
 use super::Signature;
@@ -60,6 +62,9 @@ pub enum SecretKeyError {
         /// What is wrong, without a byte of it.
         why: &'static str,
     },
+    /// It cannot be written in OpenSSH's format.
+    #[error("cannot write the key as OpenSSH does: {0}")]
+    Unwritable(String),
     /// The system gave no randomness.
     #[error("the system gave no randomness for a new key: {0}")]
     NoRandomness(String),
@@ -75,12 +80,23 @@ impl SecretKey {
 
     /// Reads a key that Nix or Clavel made. A file that the group or others can read is refused.
     pub fn read(path: &Path) -> Result<Self, SecretKeyError> {
+        Self::read_kept_from(path, 0o077)
+    }
+
+    /// Reads a key that is a systemd credential. What lets the service alone read that is an access control list, which
+    /// shows as the group's right to read; the folder that it is in keeps everybody else out.
+    pub fn read_credential(path: &Path) -> Result<Self, SecretKeyError> {
+        Self::read_kept_from(path, 0o037)
+    }
+
+    /// Reads a key from a file with none of the permission bits `exposing`.
+    fn read_kept_from(path: &Path, exposing: u32) -> Result<Self, SecretKeyError> {
         let io = |source| SecretKeyError::Io { act: "read", path: path.to_owned(), source };
         // The mode is asked of what was opened, so that nobody can swap the file between the question and the reading.
         let file = std::fs::File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
         let mode = metadata.mode() & 0o7777;
-        if metadata.is_file() && mode & 0o077 != 0 {
+        if metadata.is_file() && mode & exposing != 0 {
             return Err(SecretKeyError::Exposed { path: path.to_owned(), mode });
         }
         let mut text = Zeroizing::new(String::with_capacity(256));
@@ -124,16 +140,34 @@ impl SecretKey {
         text
     }
 
+    /// The key as OpenSSH writes one that has no passphrase, with its name for a comment.
+    fn to_openssh(&self) -> Result<Zeroizing<String>, ssh_key::Error> {
+        let pair = Zeroizing::new(self.key.to_keypair_bytes());
+        let pair = KeypairData::Ed25519(Ed25519Keypair::from_bytes(&pair)?);
+        ssh_key::PrivateKey::new(pair, self.id.as_str())?.to_openssh(LineEnding::LF)
+    }
+
     /// Writes the key to a new file that its owner alone can read. A file that is there already is left as it is.
     pub fn write_new(&self, path: &Path) -> Result<(), SecretKeyError> {
-        let io = |source| SecretKeyError::Io { act: "write", path: path.to_owned(), source };
-        let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
-        file.write_all(self.to_text().as_bytes()).and_then(|()| file.sync_all()).map_err(io)
+        write_new(path, self.to_text().as_bytes())
+    }
+
+    /// The same in OpenSSH's format, without a passphrase.
+    pub fn write_new_for_openssh(&self, path: &Path) -> Result<(), SecretKeyError> {
+        // No byte of the key is in that error.
+        let failed = |error: ssh_key::Error| SecretKeyError::Unwritable(error.to_string());
+        write_new(path, self.to_openssh().map_err(failed)?.as_bytes())
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Signature {
         Signature::new(self.id.clone(), self.key.sign(message).to_bytes())
     }
+}
+
+fn write_new(path: &Path, text: &[u8]) -> Result<(), SecretKeyError> {
+    let io = |source| SecretKeyError::Io { act: "write", path: path.to_owned(), source };
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
+    file.write_all(text).and_then(|()| file.sync_all()).map_err(io)
 }
 
 #[cfg(test)]

@@ -1,15 +1,14 @@
 //! A document with its signatures, and one that was verified.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
+use super::authority::UsableKey;
 use super::canonical::{canonical, signing_bytes, signing_bytes_of_file};
-use super::{Authority, SecretKey};
+use super::{Authority, SecretKey, Signature, SshSignature, SshSignatureError};
 use crate::model::json::{self, JsonError};
-use crate::model::{FleetId, Invalid, KeyId, List, Payload, Sha256Digest};
+use crate::model::{FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest};
 
 /// The SHA-256 of `bytes`.
 pub fn digest(bytes: &[u8]) -> Sha256Digest {
@@ -19,61 +18,6 @@ pub fn digest(bytes: &[u8]) -> Sha256Digest {
 /// The digest of what `payload` says, whoever signed it: the SHA-256 of its canonical form.
 pub(super) fn content<P: Payload>(payload: &P) -> Sha256Digest {
     digest(&canonical(payload))
-}
-
-/// A signature, and a hint whose it is.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct Signature {
-    keyid: KeyId,
-    sig: SignatureBytes,
-}
-
-impl Signature {
-    pub(super) fn new(keyid: KeyId, bytes: [u8; 64]) -> Self {
-        Self { keyid, sig: SignatureBytes(bytes) }
-    }
-
-    /// The name of the key that is said to have made it. A hint, never a reason to trust.
-    pub fn keyid(&self) -> &KeyId {
-        &self.keyid
-    }
-
-    pub(super) fn bytes(&self) -> &[u8; 64] {
-        &self.sig.0
-    }
-}
-
-/// The 64 bytes of an ed25519 signature, written as base64 with padding.
-#[derive(Debug, Clone, PartialEq, Eq)]
-struct SignatureBytes([u8; 64]);
-
-impl Serialize for SignatureBytes {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(&STANDARD.encode(self.0))
-    }
-}
-
-impl<'de> Deserialize<'de> for SignatureBytes {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let bytes = STANDARD.decode(&text).ok().and_then(|bytes| bytes.try_into().ok());
-        bytes.map(Self).ok_or_else(|| serde::de::Error::custom("not the base64 of a 64-byte ed25519 signature"))
-    }
-}
-
-impl JsonSchema for SignatureBytes {
-    fn inline_schema() -> bool {
-        true
-    }
-
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "SignatureBytes".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "pattern": "^[A-Za-z0-9+/]{86}==$" })
-    }
 }
 
 /// A document and its signatures, as the branch holds them. Nothing in it is to be believed before
@@ -133,6 +77,17 @@ pub enum SignedError {
     },
 }
 
+/// Why a signature was not added.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum AddError {
+    /// It is not the one that was asked for.
+    #[error(transparent)]
+    Signature(#[from] SshSignatureError),
+    /// There are as many as there may be.
+    #[error(transparent)]
+    TooMany(#[from] Invalid),
+}
+
 impl<P: Payload> Signed<P> {
     /// Signs `payload` with `key`.
     pub fn sign(payload: P, key: &SecretKey) -> Self {
@@ -146,12 +101,40 @@ impl<P: Payload> Signed<P> {
 
     /// Adds the signature of `key`, in place of one under the same name.
     pub fn add(&mut self, key: &SecretKey) -> Result<(), Invalid> {
+        self.put(key.sign(&self.to_be_signed()))
+    }
+
+    /// Adds a signature that `ssh-keygen` made with `key`; one that is not by it is refused.
+    pub fn add_ssh(&mut self, key: &RoleKey, signature: SshSignature) -> Result<(), AddError> {
+        let signature = Signature::of_ssh(key.id().clone(), signature);
+        self.put_if_by(key, signature)
+    }
+
+    /// Adds the signature that somebody else made with `key`; one that is not by it is refused.
+    pub fn add_plain(&mut self, key: &PublicKey, bytes: [u8; 64]) -> Result<(), AddError> {
+        self.put_if_by(&RoleKey::Plain(key.clone()), Signature::new(key.id().clone(), bytes))
+    }
+
+    fn put_if_by(&mut self, key: &RoleKey, signature: Signature) -> Result<(), AddError> {
+        let is_good = UsableKey::of(key).is_some_and(|key| signature.is_by(&key, &self.to_be_signed()));
+        if !is_good {
+            return Err(SshSignatureError::NotBy(key.id().to_string()).into());
+        }
+        Ok(self.put(signature)?)
+    }
+
+    fn put(&mut self, signature: Signature) -> Result<(), Invalid> {
         let mut signatures = self.signatures.to_vec();
-        signatures.retain(|signature| signature.keyid() != key.id());
-        signatures.push(key.sign(&signing_bytes(&self.signed)));
+        signatures.retain(|other| other.keyid() != signature.keyid());
+        signatures.push(signature);
         signatures.sort_by(|a, b| a.keyid().cmp(b.keyid()));
         self.signatures = signatures.try_into()?;
         Ok(())
+    }
+
+    /// The bytes that a signature is over (DSSE 1.0).
+    pub fn to_be_signed(&self) -> Vec<u8> {
+        signing_bytes(&self.signed)
     }
 
     /// Reads a file of the branch: of bounded size, strictly parsed, and in the one rendering there is.
@@ -193,11 +176,11 @@ impl<P: Payload> Signed<P> {
 
     /// Whether enough keys of `authority` signed it, whatever fleet it is of.
     pub(super) fn check(&self, authority: &Authority) -> Result<(), SignedError> {
-        self.check_message(&signing_bytes(&self.signed), authority)
+        self.check_message(&self.to_be_signed(), authority)
     }
 
     fn check_message(&self, message: &[u8], authority: &Authority) -> Result<(), SignedError> {
-        let valid = authority.count(message, &self.signatures);
+        let valid = authority.count(message, self.signatures.iter());
         if valid >= authority.threshold() {
             return Ok(());
         }
@@ -280,7 +263,7 @@ mod tests {
     #[test]
     fn the_name_of_the_key_is_only_a_hint() {
         let key = key("claveld-1");
-        let renamed = PublicKey::new("other".parse().unwrap(), *key.public().bytes());
+        let renamed = PublicKey::new("other".parse().unwrap(), *key.public().bytes()).into();
         let authority = Authority::of(&Role { keys: List::one(renamed), threshold: Threshold::ONE }).unwrap();
         assert!(read(&Signed::sign(unit(), &key).render(), &authority).is_ok());
     }

@@ -8,6 +8,7 @@ mod roots;
 mod signatures;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::world::World;
@@ -80,4 +81,19 @@ impl Siege {
         self.restore();
         self.world.agent("web-1", &["once"]).good();
     }
+}
+
+/// SECURITY.md names every attack here, and none that is not here.
+#[test]
+fn the_list_of_attacks_is_true() {
+    let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
+    let list = std::fs::read_to_string(project.join("SECURITY.md")).unwrap();
+    let named: BTreeSet<&str> = list.split('`').filter(|word| word.starts_with("attacks::")).collect();
+    let mut there = BTreeSet::new();
+    for room in ["documents", "index", "parsing", "roots", "signatures"] {
+        let text = std::fs::read_to_string(project.join(format!("tests/attacks/{room}.rs"))).unwrap();
+        let tests = text.split("#[test]\nfn ").skip(1);
+        there.extend(tests.map(|test| format!("attacks::{room}::{}", test.split('(').next().unwrap())));
+    }
+    assert_eq!(named, there.iter().map(String::as_str).collect());
 }

@@ -127,6 +127,9 @@ fn with_the_order_added(scalar: &[u8]) -> [u8; 32] {
     sum
 }
 
+/// What an attacker makes of a good signature.
+type Forgery<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
+
 #[test]
 fn signatures_that_only_a_lax_verifier_accepts() {
     let siege = Siege::begin();
@@ -137,7 +140,7 @@ fn signatures_that_only_a_lax_verifier_accepts() {
     (minus_one[0], minus_one[31]) = (0xec, 0x7f);
     let mut beyond_the_field = [0xff_u8; 32];
     (beyond_the_field[0], beyond_the_field[31]) = (0xee, 0x7f);
-    let attacks: [&dyn Fn(&[u8]) -> Vec<u8>; 6] = [
+    let attacks: [Forgery<'_>; 6] = [
         // The same signature with a scalar that is not reduced.
         &|good| [&good[..32], &with_the_order_added(&good[32..])].concat(),
         // A commitment of low order, and none at all.

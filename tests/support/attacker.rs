@@ -4,6 +4,7 @@
 //! error of Clavel's own signing does not hide behind itself.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::io::Write as _;
 use std::path::Path;
 use std::process::Stdio;
@@ -67,6 +68,14 @@ pub(crate) fn rendered(value: &Value) -> Vec<u8> {
     let mut bytes = serde_json::to_vec_pretty(&sorted).unwrap();
     bytes.push(b'\n');
     bytes
+}
+
+/// The SHA-256 of `bytes`, as the index writes it.
+pub(crate) fn sha256(bytes: &[u8]) -> String {
+    Sha256::digest(bytes).iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// A file as a git tree holds it.
@@ -150,7 +159,7 @@ impl<'a> Branch<'a> {
                 Value::Null => before[path]["revision"].clone(),
                 revision => revision.clone(),
             };
-            let sha256: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
+            let sha256 = sha256(bytes);
             index["documents"][path] = json!({ "length": bytes.len(), "revision": revision, "sha256": sha256 });
         }
         change(&mut index);

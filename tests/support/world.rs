@@ -288,6 +288,11 @@ impl World {
         Ran::from(self.command(program, arguments).output().unwrap())
     }
 
+    /// Runs a program with more in its environment.
+    pub(crate) fn run_with(&self, environment: &[(&str, &str)], program: &str, arguments: &[&str]) -> Ran {
+        Ran::from(self.command(program, arguments).envs(environment.iter().copied()).output().unwrap())
+    }
+
     /// A program in the background.
     pub(crate) fn start(&self, program: &str, arguments: &[&str]) -> Running {
         let log = std::fs::File::create(self.path("running.log")).unwrap();

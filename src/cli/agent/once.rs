@@ -87,6 +87,7 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
 /// What a pass is at, in a line.
 pub(super) fn told(event: &Event<'_>) -> String {
     match event {
+        Event::Evidence(place) => format!("both sides were kept in {}", place.display()),
         Event::Mirror(report) => {
             format!("a mirror is not used: {}", report.error.as_deref().unwrap_or(&report.repository))
         }

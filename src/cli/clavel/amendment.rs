@@ -1,30 +1,30 @@
 //! What a new root is to say, from the command line.
 
-use std::path::Path;
 use std::time::SystemTime;
 
-use crate::cli::exit::{Code, Exit};
-use crate::model::{ApprovalPolicy, KeyId, Pattern, PublicKey, Threshold, Timestamp};
-use crate::trust::{Amendment, RoleName, SecretKey};
+use super::keys::role_key;
+use crate::cli::exit::Exit;
+use crate::model::{ApprovalPolicy, KeyId, Pattern, Threshold, Timestamp};
+use crate::trust::{Amendment, RoleName};
 
 /// The roles of a new root.
 #[derive(Debug, clap::Args)]
 pub(super) struct RoleArguments {
-    /// A key that signs roots: its public half, or a file with it; may be given more than once.
+    /// A key that signs roots: its public half, Nix's or OpenSSH's, or a file with it; may be given more than once.
     // Parsed later than the rest: an error of clap would show what may be somebody's secret key.
-    #[arg(long = "root-key", value_name = "KEY|FILE")]
+    #[arg(long = "root-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     root_keys: Vec<String>,
     /// How many root keys have to sign a root.
     #[arg(long, value_name = "NUMBER")]
     root_threshold: Option<Threshold>,
     /// A key that signs the index and the documents: claveld's.
-    #[arg(long = "publisher-key", value_name = "KEY|FILE")]
+    #[arg(long = "publisher-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     publisher_keys: Vec<String>,
     /// How many publisher keys have to sign a document.
     #[arg(long, value_name = "NUMBER")]
     publisher_threshold: Option<Threshold>,
     /// A key that approves deployments.
-    #[arg(long = "approver-key", value_name = "KEY|FILE")]
+    #[arg(long = "approver-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     approver_keys: Vec<String>,
     /// How many approvers it takes at least, wherever any are asked for.
     #[arg(long, value_name = "NUMBER")]
@@ -81,7 +81,7 @@ impl RoleArguments {
             (RoleName::Approver, &self.approver_keys),
         ] {
             for key in keys {
-                add.push((role, public_key(key)?));
+                add.push((role, role_key(key)?));
             }
         }
         let thresholds = [
@@ -101,19 +101,4 @@ impl RoleArguments {
             },
         })
     }
-}
-
-/// A public key as people name it: itself, a file with it, or the file of its secret half.
-fn public_key(text: &str) -> Result<PublicKey, Exit> {
-    let path = Path::new(text);
-    if !path.exists() {
-        return text.parse().map_err(|error| Exit::new(Code::Configuration, error));
-    }
-    if let Ok(secret) = SecretKey::read(path) {
-        return Ok(secret.public());
-    }
-    let unreadable = |error| Exit::new(Code::Configuration, format!("cannot read the key {text}: {error}"));
-    let file = std::fs::read_to_string(path).map_err(unreadable)?;
-    let wrong = |error| Exit::new(Code::Configuration, format!("the file {text} holds no public key: {error}"));
-    file.trim().parse().map_err(wrong)
 }

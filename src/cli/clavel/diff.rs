@@ -53,9 +53,16 @@ impl FromStr for Subject {
     }
 }
 
-/// What `--json` prints.
+/// Which two revisions are asked for; where none is named, the newest and the one before the other.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Wanted {
+    pub(super) from: Option<Revision>,
+    pub(super) to: Option<Revision>,
+}
+
+/// What differs between two revisions, as `--json` prints it.
 #[derive(Serialize)]
-struct Printed {
+pub(super) struct Difference {
     name: Name,
     from: Revision,
     to: Revision,
@@ -79,22 +86,31 @@ fn deployment(arguments: &Arguments, name: &Name, verbosity: u8) -> Result<(), E
     let view = arguments.branch.view(Depth::Full)?;
     // Said where nobody was named.
     let _of_the_tip = view.believed();
-    let (old, new) = revisions(&view, name, arguments)?;
-    let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
-    let moved = old.specification.template.nar_id != new.specification.template.nar_id;
-    let printed = Printed {
-        name: name.clone(),
-        from: old.revision,
-        to: new.revision,
-        specification: facts(&old.specification, &new.specification),
-        system: moved.then(|| inside(derivation(&old).as_ref(), derivation(&new).as_ref())),
-    };
-    if arguments.json {
-        return output::json(&printed);
+    let (old, new) = revisions(&view, name, Wanted { from: arguments.from, to: arguments.to })?;
+    let difference = Difference::between(&old, &new);
+    if arguments.json { output::json(&difference) } else { difference.show(verbosity) }
+}
+
+impl Difference {
+    /// What differs between two revisions of one deployment.
+    pub(super) fn between(old: &Deployment, new: &Deployment) -> Self {
+        let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
+        let moved = old.specification.template.nar_id != new.specification.template.nar_id;
+        Self {
+            name: new.name.clone(),
+            from: old.revision,
+            to: new.revision,
+            specification: facts(&old.specification, &new.specification),
+            system: moved.then(|| inside(derivation(old).as_ref(), derivation(new).as_ref())),
+        }
     }
-    output::line(format_args!("{name}: revision {} → {}", printed.from, printed.to))?;
-    printed.specification.iter().try_for_each(|fact| output::line(format_args!("  {fact}")))?;
-    printed.system.map_or(Ok(()), |told| show(&told, "  ", verbosity))
+
+    /// Prints it for people.
+    pub(super) fn show(&self, verbosity: u8) -> Result<(), Exit> {
+        output::line(format_args!("{}: revision {} → {}", self.name, self.from, self.to))?;
+        self.specification.iter().try_for_each(|fact| output::line(format_args!("  {fact}")))?;
+        self.system.as_ref().map_or(Ok(()), |told| show(told, "  ", verbosity))
+    }
 }
 
 fn inside(old: Option<&StorePath>, new: Option<&StorePath>) -> Told {
@@ -116,7 +132,7 @@ fn show(told: &Told, indent: &str, verbosity: u8) -> Result<(), Exit> {
 }
 
 /// The two revisions that are asked for, from the branch's history.
-fn revisions(view: &View, name: &Name, arguments: &Arguments) -> Result<(Deployment, Deployment), Exit> {
+pub(super) fn revisions(view: &View, name: &Name, wanted: Wanted) -> Result<(Deployment, Deployment), Exit> {
     let mut found = BTreeMap::new();
     let mut seen = None;
     let mut snapshot = Some(view.repository.snapshot(view.snapshot.commit()).map_err(BranchError::from)?);
@@ -131,14 +147,14 @@ fn revisions(view: &View, name: &Name, arguments: &Arguments) -> Result<(Deploym
             }
             seen = Some(bytes);
         }
-        if let Some(both) = chosen(&found, arguments) {
+        if let Some(both) = chosen(&found, wanted) {
             return Ok(both);
         }
         let parent = here.parents().map_err(BranchError::from)?.first().copied();
         snapshot = parent.map(|parent| view.repository.snapshot(parent)).transpose().map_err(BranchError::from)?;
     }
     let missing = |wanted: Option<Revision>| wanted.filter(|wanted| !found.contains_key(wanted));
-    let why = match (missing(arguments.to).or(missing(arguments.from)), found.len()) {
+    let why = match (missing(wanted.to).or(missing(wanted.from)), found.len()) {
         (Some(revision), _) => format!("the branch has no revision {revision} of {name} in its history"),
         (None, 0) => format!("the branch has no deployment {name} in its history"),
         (None, _) => format!("{name} has no revision before that one: there is nothing to compare it with"),
@@ -147,12 +163,12 @@ fn revisions(view: &View, name: &Name, arguments: &Arguments) -> Result<(Deploym
 }
 
 /// The two that are asked for, where both have been found. They are found newest first.
-fn chosen(found: &BTreeMap<Revision, Deployment>, arguments: &Arguments) -> Option<(Deployment, Deployment)> {
-    let to = match arguments.to {
+fn chosen(found: &BTreeMap<Revision, Deployment>, wanted: Wanted) -> Option<(Deployment, Deployment)> {
+    let to = match wanted.to {
         Some(revision) => found.get(&revision),
         None => found.values().next_back(),
     }?;
-    let from = match arguments.from {
+    let from = match wanted.from {
         Some(revision) => found.get(&revision),
         None => found.range(..to.revision).next_back().map(|(_, deployment)| deployment),
     }?;

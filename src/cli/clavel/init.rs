@@ -33,7 +33,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     for (role, name) in [(RoleName::Root, "root-1"), (RoleName::Publisher, "claveld-1")] {
         if roles.names_nobody(role) {
             let (key, path) = new_key(folder, name)?;
-            told.add.push((role, key.public()));
+            told.add.push((role, key.public().into()));
             made.push((role, path));
             if role == RoleName::Root {
                 root_key = Some(key);
@@ -84,7 +84,7 @@ fn tell(place: &Path, made: &[(RoleName, PathBuf)], file: &[u8]) -> Result<(), E
             )
         }
         Err(missing) => format!(
-            "It has no say yet: {missing}\n\nNext, where each root key is:\n  clavel root sign {} --key FILE",
+            "It has no say yet: {missing}\n\nNext, where each root key is:\n  clavel root sign {} --key FILE, or --ssh-key FILE",
             place.display()
         ),
     };

@@ -17,16 +17,29 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
-    let (deployments, index) = match view.believed() {
-        Some(branch) => {
-            let index = branch.index()?;
-            let names = index.names(Folder::Deployments);
-            let read = |name| Ok(branch.document::<DeploymentSpecification>(&index, &name)?.into_inner());
-            (names.into_iter().map(read).collect::<Result<Vec<Deployment>, Exit>>()?, index.index.into_inner())
-        }
-        None => unverified(&view)?,
+    let Some(branch) = view.believed() else {
+        let (deployments, index) = unverified(&view)?;
+        return print(arguments, &deployments, &index, &[]);
     };
-    if arguments.json { output::json(&deployments) } else { show(&deployments, &index) }
+    let index = branch.index()?;
+    let (mut deployments, mut waiting) = (Vec::new(), Vec::new());
+    for name in index.names(Folder::Deployments) {
+        let deployment = branch.document::<DeploymentSpecification>(&index, &name)?;
+        if let Some(approvals) = branch.approvals(&deployment).filter(|approvals| !approvals.suffice()) {
+            waiting.push(format!("{name} waits: {approvals}"));
+        }
+        deployments.push(deployment.into_inner());
+    }
+    print(arguments, &deployments, &index.index, &waiting)
+}
+
+fn print(arguments: &Arguments, deployments: &[Deployment], index: &Index, waiting: &[String]) -> Result<(), Exit> {
+    if arguments.json {
+        return output::json(&deployments);
+    }
+    show(deployments, index)?;
+    waiting.iter().for_each(output::remark);
+    Ok(())
 }
 
 fn unverified(view: &View) -> Result<(Vec<Deployment>, Index), Exit> {

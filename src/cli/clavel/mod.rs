@@ -1,9 +1,11 @@
 //! `clavel`: the operator's tool.
 
 mod amendment;
+mod approve;
 mod diff;
 mod init;
 mod key;
+mod keys;
 mod list;
 mod operate;
 mod root;
@@ -78,6 +80,14 @@ enum Command {
     /// Let a deployment that is held follow its source again, from claveld's next round on.
     #[command(after_help = "Example:\n  clavel release web-1")]
     Release(operate::ReleaseArguments),
+    /// Approve the newest revision of a deployment, after a look at what it changes.
+    ///
+    /// The root says which deployments have to be approved, by how many, and who may. The approval is put on the branch, or
+    /// in a file for a pull request.
+    #[command(
+        after_help = "Examples:\n  clavel approve db-1 --root root.json --key alice.secret\n  clavel approve db-1 --root root.json --ssh-key ~/.ssh/id_ed25519_sk --repository ssh://git@git.example.org/fleet.git"
+    )]
+    Approve(approve::Arguments),
     /// Verify everything on a branch, as an agent would.
     #[command(after_help = "Example:\n  clavel verify --root root.json")]
     Verify(verify::Arguments),
@@ -93,6 +103,7 @@ pub fn main() -> ExitCode {
             Command::Key(command) => key::run(&command),
             Command::List(arguments) => list::run(&arguments),
             Command::Diff(arguments) => diff::run(&arguments, verbose),
+            Command::Approve(arguments) => approve::run(&arguments, verbose).await,
             Command::Show(arguments) => show::run(&arguments),
             Command::RollBack(arguments) => operate::roll_back(arguments).await,
             Command::Hold(arguments) => operate::hold(arguments).await,

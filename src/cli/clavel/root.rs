@@ -6,12 +6,13 @@ use std::time::SystemTime;
 use clap::Subcommand;
 
 use super::amendment::{RemovalArguments, RoleArguments};
+use super::keys::{SigningArguments, SigningKey};
 use super::view::RepositoryArguments;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::model::{Payload as _, Role, Root, RootVersion};
 use crate::repository::{BranchWriter, Change, Identity, NewCommit, ROOT_PATH, Written, root_path};
-use crate::trust::{Anchor, AnchorPlace, SecretKey, Signed, TrustedRoot};
+use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
@@ -42,18 +43,19 @@ pub(super) enum Command {
         roles: RoleArguments,
         #[command(flatten)]
         removals: RemovalArguments,
-        /// The secret key of a root key, to sign it with at once; may be given more than once.
-        #[arg(long = "key", value_name = "FILE")]
-        keys: Vec<PathBuf>,
+        // To sign it with at once.
+        #[command(flatten)]
+        keys: SigningArguments,
     },
     /// Add a signature to a root that another made.
-    #[command(after_help = "Example:\n  clavel root sign root-2.json --key root-1.secret")]
+    #[command(
+        after_help = "Examples:\n  clavel root sign root-2.json --key root-1.secret\n  clavel root sign root-2.json --ssh-key ~/.ssh/id_ed25519_sk"
+    )]
     Sign {
         /// The file with the root.
         file: PathBuf,
-        /// The secret key of a root key; may be given more than once.
-        #[arg(long = "key", value_name = "FILE", required = true)]
-        keys: Vec<PathBuf>,
+        #[command(flatten)]
+        keys: SigningArguments,
     },
     /// Put a root on the branch, where every agent finds it at its next poll.
     #[command(
@@ -74,14 +76,14 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
             let before = believed(before)?;
             let root = roles.amendment(Some(removals))?.next(&before, roles.expires());
             let mut signed = Signed::unsigned(root.map_err(|error| Exit::new(Code::Configuration, error))?);
-            sign(&mut signed, keys)?;
+            sign(&mut signed, &keys.read()?).await?;
             RootFile::at(output).write_new(&signed)?;
             tell_next(&before, output, &signed.render())
         }
         Command::Sign { file, keys } => {
             let place = RootFile::at(file);
             let mut signed = place.read()?;
-            sign(&mut signed, keys)?;
+            sign(&mut signed, &keys.read_some()?).await?;
             place.replace(&signed)?;
             signed_by(&signed.render())
         }
@@ -96,9 +98,9 @@ fn believed(path: &Path) -> Result<TrustedRoot, Exit> {
     }
 }
 
-fn sign(signed: &mut Signed<Root>, keys: &[PathBuf]) -> Result<(), Exit> {
-    for path in keys {
-        signed.add(&SecretKey::read(path)?).map_err(|error| Exit::new(Code::Configuration, error))?;
+async fn sign(signed: &mut Signed<Root>, keys: &[SigningKey]) -> Result<(), Exit> {
+    for key in keys {
+        key.sign(signed).await?;
     }
     Ok(())
 }
@@ -122,7 +124,7 @@ fn tell_next(before: &TrustedRoot, place: &Path, file: &[u8]) -> Result<(), Exit
         )),
         Err(missing) => output::line(format_args!(
             "It has no say yet: {missing}\nNext, where each root key of this root and of the one before is: \
-             clavel root sign {place} --key FILE"
+             clavel root sign {place} --key FILE, or --ssh-key FILE"
         )),
     }
 }
@@ -142,7 +144,7 @@ fn show(file: &Path, json: bool) -> Result<(), Exit> {
     output::line("")?;
     let rows = |name: &str, role: &Role| {
         let of = format!("{} of {}", role.threshold, role.keys.len());
-        let row = |key: &crate::model::PublicKey| vec![name.to_owned(), of.clone(), key.to_string()];
+        let row = |key: &crate::model::RoleKey| vec![name.to_owned(), of.clone(), key.to_string()];
         role.keys.iter().map(row).collect::<Vec<_>>()
     };
     let roles = &root.roles;

@@ -8,6 +8,7 @@ use crate::cli::output;
 use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
 use crate::publish::told_hold;
 use crate::repository::Depth;
+use crate::trust::Approvals;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -37,6 +38,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
             let deployment = read::<DeploymentSpecification>(arguments, &view)?;
             let DeploymentSpecification { template, unit } = deployment.specification.clone();
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
+            facts.extend(approvals(arguments, &view)?.map(|approvals| ("approvals", approvals.to_string())));
             facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
             // The document was read above: where somebody was named to believe, this index was verified for it.
             facts.extend(view.index()?.held.get(&arguments.name).map(|hold| ("held", told_hold(hold))));
@@ -62,6 +64,16 @@ fn read<S: Specification>(arguments: &Arguments, view: &View) -> Result<Document
         return Ok(branch.document::<S>(&branch.index()?, &arguments.name)?.into_inner());
     }
     view.document::<S>(&arguments.name)
+}
+
+/// Who has approved the deployment, where somebody has to and the branch is believed.
+fn approvals(arguments: &Arguments, view: &View) -> Result<Option<Approvals>, Exit> {
+    if view.roots.is_none() {
+        return Ok(None);
+    }
+    let (branch, _) = view.verified()?;
+    let deployment = branch.document::<DeploymentSpecification>(&branch.index()?, &arguments.name)?;
+    Ok(branch.approvals(&deployment))
 }
 
 fn show<S: Specification>(

@@ -1,5 +1,6 @@
 //! `clavel verify`
 
+use std::collections::BTreeMap;
 use std::time::SystemTime;
 
 use serde::Serialize;
@@ -8,8 +9,8 @@ use super::view::BranchArguments;
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, FleetId, IndexVersion, RootVersion, Specification, Timestamp,
-    UnitSpecification,
+    AgentSpecification, DeploymentSpecification, FleetId, Folder, IndexVersion, Name, RootVersion, Specification,
+    Timestamp, UnitSpecification,
 };
 use crate::repository::{Branch, Depth, Files, VerifiedIndex};
 
@@ -32,14 +33,14 @@ struct Printed {
     deployments: usize,
     units: usize,
     agents: usize,
+    /// The deployments that too few have approved.
+    unapproved: BTreeMap<Name, String>,
     errors: Vec<String>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
-    let nobody = || Exit::new(Code::Configuration, "say whom to believe: --root FILE, or --root DIGEST");
-    let root = &view.roots.as_ref().ok_or_else(nobody)?.newest;
-    let branch = Branch::new(&view.snapshot, root, view.name());
+    let (branch, root) = view.verified()?;
     let index = branch.index()?;
     let mut bad = Vec::new();
     if let Err(error) = view.repository.check_layout(view.snapshot.commit()) {
@@ -48,6 +49,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let deployments = check::<DeploymentSpecification, _>(&branch, &index, &mut bad);
     let units = check::<UnitSpecification, _>(&branch, &index, &mut bad);
     let agents = check::<AgentSpecification, _>(&branch, &index, &mut bad);
+    let unapproved = unapproved(&branch, &index);
     let now = Timestamp::from(SystemTime::now());
     if now >= index.index.expires {
         bad.push(format!("the index expired at {}", index.index.expires));
@@ -59,9 +61,10 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let (version, expires) = (index.index.version, index.index.expires);
     if arguments.json {
         let (fleet, root) = (root.fleet(), root.root().version);
-        output::json(&Printed { fleet, root, version, expires, deployments, units, agents, errors: bad })?;
+        output::json(&Printed { fleet, root, version, expires, deployments, units, agents, unapproved, errors: bad })?;
     } else {
         bad.iter().for_each(error);
+        unapproved.iter().try_for_each(|(name, lack)| output::line(format_args!("waits  {name}: {lack}")))?;
         output::line(format_args!(
             "fleet {}…, root version {}, index version {version} until {expires}: {deployments} deployments, {units} units and {agents} agents verified",
             root.fleet().short(),
@@ -69,6 +72,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         ))?;
     }
     if is_good { Ok(()) } else { Err(Exit::silent(Code::Refused)) }
+}
+
+/// The deployments that have to be approved and are not, and what they lack.
+fn unapproved<F: Files>(branch: &Branch<'_, F>, index: &VerifiedIndex) -> BTreeMap<Name, String> {
+    let deployments = index.names(Folder::Deployments).into_iter();
+    let verified = deployments.filter_map(|name| branch.document::<DeploymentSpecification>(index, &name).ok());
+    let approvals = verified.filter_map(|deployment| Some((deployment.name.clone(), branch.approvals(&deployment)?)));
+    approvals.filter(|(_, a)| !a.suffice()).map(|(name, approvals)| (name, approvals.to_string())).collect()
 }
 
 /// Verifies all documents of one kind; how many are good.

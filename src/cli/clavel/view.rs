@@ -9,7 +9,7 @@ use crate::repository::{
     Branch, Depth, FetchRequest, Fetched, GitError, INDEX_PATH, ReadError, RefName, RemoteUrl, Repository, Roots,
     Snapshot,
 };
-use crate::trust::{Anchor, AnchorPlace, Signed};
+use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
 
 /// Which branch.
 #[derive(Debug, clap::Args)]
@@ -63,6 +63,11 @@ pub(super) struct View {
 }
 
 impl BranchArguments {
+    /// Where it is.
+    pub(super) fn place(&self) -> &RepositoryArguments {
+        &self.place
+    }
+
     /// The branch; of one that is elsewhere, as much history as `depth` says.
     pub(super) fn view(&self, depth: Depth) -> Result<View, Exit> {
         let git = |error: GitError| Exit::new(Code::Repository, error);
@@ -108,6 +113,13 @@ impl View {
         }
         let roots = self.roots.as_ref()?;
         Some(Branch::new(&self.snapshot, &roots.newest, &self.name))
+    }
+
+    /// The branch and its newest root, for those who have to believe somebody.
+    pub(super) fn verified(&self) -> Result<(Branch<'_, Snapshot>, &TrustedRoot), Exit> {
+        let nobody = || Exit::new(Code::Configuration, "say whom to believe: --root FILE, or --root DIGEST");
+        let root = &self.roots.as_ref().ok_or_else(nobody)?.newest;
+        Ok((Branch::new(&self.snapshot, root, &self.name), root))
     }
 
     /// The branch's name.

@@ -10,7 +10,7 @@ use crate::cli::exit::{Exit, error};
 use crate::cli::{asked_to_stop, output};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{Demand, Evaluation};
-use crate::publish::{Outcome, Round, Target, Watcher};
+use crate::publish::{Outcome, Report, Round, Target, Watcher};
 
 pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
     let round = Round::new(config, Demand::Changed)?;
@@ -45,14 +45,20 @@ async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
     }
 }
 
-/// What was said of each deployment that waits for a cache.
+/// What was said of each deployment that waits for a cache, or for somebody to release it.
 type Waiting = BTreeSet<String>;
 
-/// Publishes what waited for a cache that has it now, and says what has changed for the rest. What waits still.
+fn waiting_of(report: &Report) -> impl Iterator<Item = String> {
+    let held = report.kept_back.iter().map(ToString::to_string);
+    report.unready.waiting.iter().map(ToString::to_string).chain(held)
+}
+
+/// Publishes what waited for a cache that has it now, or was released, and says what has changed for the rest. What waits
+/// still.
 async fn look_again(round: &Round<'_>, known: &[Evaluation], waiting: Waiting) -> Waiting {
     match round.publish_again(known).await {
         Ok(published) => {
-            let still: Waiting = published.unready.waiting.iter().map(ToString::to_string).collect();
+            let still: Waiting = waiting_of(&published).collect();
             if published.commit.is_some() {
                 report(&published).into_iter().for_each(output::remark);
             } else {
@@ -83,7 +89,7 @@ async fn published(
                 output::remark(line);
             }
             trouble(&outcome);
-            waiting.extend(outcome.report.unready.waiting.iter().map(ToString::to_string));
+            waiting.extend(waiting_of(&outcome.report));
             let Outcome { evaluations, .. } = outcome;
             known.retain(|known| evaluations.iter().all(|new| new.source.flake != known.source.flake));
             known.extend(evaluations);

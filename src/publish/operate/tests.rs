@@ -1,1 +1,162 @@
+use super::super::plan::Existing;
+use super::*;
+use crate::model::{
+    DeploymentSpecification, Draft, Epoch, Index, Kind, Map, Metadata, NarTemplateSpecification, Schema, Specification,
+    UnitType,
+};
+use crate::trust::Verified;
+use crate::trust::fixture::Fleet;
 
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+/// The fleet of all tests here.
+fn fleet() -> &'static Fleet {
+    static FLEET: std::sync::LazyLock<Fleet> = std::sync::LazyLock::new(Fleet::new);
+    &FLEET
+}
+
+fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+fn revision(number: u64) -> Revision {
+    number.try_into().unwrap()
+}
+
+fn document<S: Specification>(of: &str, at: u64, specification: S) -> Verified<crate::model::Document<S>> {
+    fleet().verified(Draft::new(name(of), Metadata::default(), specification).at(revision(at), fleet().id()))
+}
+
+fn deployment(at: u64, unit: &str, runs: &str) -> Verified<Deployment> {
+    let template = NarTemplateSpecification {
+        metadata: Metadata::default(),
+        nar_id: format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{runs}").parse().unwrap(),
+        substituters: crate::model::List::default(),
+        substituters_public_keys: crate::model::List::default(),
+    };
+    document("web-1", at, DeploymentSpecification { template, unit: name(unit) })
+}
+
+fn unit(arch: &str) -> Verified<crate::model::Unit> {
+    document("web-1", 1, UnitSpecification { arch: arch.parse().unwrap(), unit_type: UnitType::Nixos })
+}
+
+/// A branch with `web-1` at revision 7, where `old-1` was withdrawn after its revision 3.
+fn branch() -> BranchState {
+    let mut tombstones = Map::default();
+    let buried = Tombstone { revision: revision(3) };
+    tombstones.insert("deployments/old-1.json".parse().unwrap(), buried).unwrap();
+    let index = Index {
+        branch: "deployments".parse().unwrap(),
+        documents: Map::default(),
+        epoch: Epoch::FIRST,
+        expires: now(),
+        fleet: fleet().id(),
+        held: Map::default(),
+        issued: now(),
+        kind: Kind::THIS,
+        previous: None,
+        schema: Schema::V1,
+        tombstones,
+        version: IndexVersion::FIRST,
+    };
+    let deployments = [(name("web-1"), ExistingDocument::Intact(deployment(7, "web-1", "new")))];
+    let units = [(name("web-1"), ExistingDocument::Intact(unit("x86_64-linux")))];
+    BranchState {
+        index: Some((fleet().verified(index), crate::trust::digest(b"index"))),
+        deployments: Existing::from(deployments),
+        units: Existing::from(units),
+        ..BranchState::empty(fleet().id())
+    }
+}
+
+fn held(at: u64) -> BranchState {
+    let hold = Hold { revision: revision(at), since: now(), why: "no reason".parse().unwrap() };
+    BranchState { holds: [(name("web-1"), hold)].into(), ..branch() }
+}
+
+fn past(unit_name: &str, runs: &str, arch: &str) -> Found {
+    Found::Past(Box::new(Past { deployment: deployment(6, unit_name, runs), unit: Some(unit(arch)) }))
+}
+
+fn wish(of: &str, deed: Deed) -> Wish {
+    Wish { name: name(of), deed, why: "a test".parse().unwrap() }
+}
+
+fn refused(branch: &BranchState, wish: &Wish, past: &Found) -> String {
+    operate(branch, wish, past, now()).unwrap_err().to_string()
+}
+
+#[test]
+fn going_back_is_the_next_revision_and_a_hold() {
+    let to_6 = wish("web-1", Deed::RollBack(revision(6)));
+    for branch in [branch(), held(7)] {
+        let plan = operate(&branch, &to_6, &past("web-1", "old", "x86_64-linux"), now()).unwrap();
+        let [document] = &plan.deployments[..] else { panic!("{plan:?}") };
+        assert_eq!(document.revision, revision(8));
+        assert_eq!(document.specification, deployment(6, "web-1", "old").specification);
+        assert_eq!(plan.changes[0].to_string(), "revision 7 → 8");
+        assert_eq!(plan.holds[&name("web-1")].revision, revision(8));
+        assert_eq!(plan.index, IndexPlan::Write(IndexVersion::try_from(2).unwrap()));
+        assert_eq!(to_6.subject(&plan, &branch), "rollback: web-1 to revision 6, as revision 8, and held");
+    }
+}
+
+#[test]
+fn a_hold_and_a_release_change_the_index_alone() {
+    let hold = wish("web-1", Deed::Hold);
+    let plan = operate(&branch(), &hold, &Found::Nowhere, now()).unwrap();
+    assert!(plan.changes.is_empty() && plan.deployments.is_empty());
+    assert_eq!(plan.holds[&name("web-1")], Hold { revision: revision(7), since: now(), why: hold.why.clone() });
+    assert_eq!(hold.subject(&plan, &branch()), "hold: web-1 at revision 7");
+    let release = wish("web-1", Deed::Release);
+    let plan = operate(&held(7), &release, &Found::Nowhere, now()).unwrap();
+    assert!(plan.changes.is_empty() && plan.holds.is_empty());
+    assert_eq!(
+        release.subject(&plan, &held(7)),
+        "release: web-1, held at revision 7 since 2026-01-01T00:00:00Z (no reason)"
+    );
+}
+
+#[test]
+fn what_makes_no_sense_is_told() {
+    let back = |number| wish("web-1", Deed::RollBack(revision(number)));
+    let old = |unit: &str, runs: &str, arch: &str| refused(&branch(), &back(6), &past(unit, runs, arch));
+    for (said, expected) in [
+        (refused(&branch(), &wish("x", Deed::Hold), &Found::Nowhere), "the branch has no deployment `x`"),
+        (refused(&branch(), &wish("old-1", Deed::Hold), &Found::Nowhere), "was withdrawn after its revision 3"),
+        (refused(&branch(), &wish("web-1", Deed::Release), &Found::Nowhere), "`web-1` is not held"),
+        (
+            refused(&held(7), &wish("web-1", Deed::Hold), &Found::Nowhere),
+            "since 2026-01-01T00:00:00Z (no reason) already",
+        ),
+        (refused(&branch(), &back(7), &Found::Nowhere), "`web-1` is at revision 7 now"),
+        (refused(&branch(), &back(9), &Found::Nowhere), "no revision 9 of `web-1` in its history; it is at revision 7"),
+        (
+            refused(&branch(), &back(6), &Found::NotBelieved("so".to_owned())),
+            "not to be believed by the newest root: so",
+        ),
+        (old("web-1", "new", "x86_64-linux"), "is at revision 7 now, which says what revision 6 said"),
+        (old("web-2", "old", "x86_64-linux"), "was for the unit `web-2`, and it is for `web-1` now"),
+        (
+            old("web-1", "old", "aarch64-linux"),
+            "of type nixos and arch aarch64-linux, and `web-1` is type nixos and arch",
+        ),
+    ] {
+        assert!(said.contains(expected), "{said}");
+    }
+}
+
+#[test]
+fn nothing_is_operated_on_what_is_not_to_be_believed() {
+    let hold = wish("web-1", Deed::Hold);
+    let empty = BranchState::empty(fleet().id());
+    assert!(refused(&empty, &hold, &Found::Nowhere).contains("the branch has no deployment `web-1`"));
+    let older = BranchState { is_of_an_older_root: true, ..branch() };
+    assert!(refused(&older, &hold, &Found::Nowhere).contains("claveld has not signed it anew yet"));
+    let mut altered = branch();
+    altered.deployments.insert(name("web-1"), ExistingDocument::Altered(revision(7)));
+    assert!(refused(&altered, &hold, &Found::Nowhere).contains("what the branch has of `web-1` is not to be believed"));
+}

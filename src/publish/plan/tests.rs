@@ -189,3 +189,29 @@ fn an_index_is_signed_anew_when_half_of_its_time_is_gone() {
     assert_eq!(at(3), IndexPlan::Keep(IndexVersion::FIRST));
     assert_eq!(at(4), IndexPlan::Write(IndexVersion::try_from(2).unwrap()));
 }
+
+#[test]
+fn what_an_outgoing_key_signed_goes_on_under_the_next_revision() {
+    let outgoing = |draft: Draft<UnitSpecification>| {
+        let document = verified(draft.at(Revision::try_from(3).unwrap(), fleet().id()));
+        let mut before = branch(&[], &[]);
+        before.units.insert("x".parse().unwrap(), ExistingDocument::Outgoing(document, Revision::try_from(4).unwrap()));
+        before
+    };
+    let before = outgoing(unit("a", "x", "x86_64-linux"));
+    // With its source, which gives the same or another thing.
+    for arch in ["x86_64-linux", "aarch64-linux"] {
+        let plan = planned(&before, &["a"], &[evaluation("a", vec![unit("a", "x", arch)], &[])], Strays::Go);
+        assert_eq!(told(&plan), ["units/x.json revision 4 → 5"]);
+        assert_eq!(plan.units[0].specification.arch.to_string(), arch);
+    }
+    // Without: the source is broken just now, or was not asked.
+    for evaluations in [vec![evaluation("a", vec![], &["x"])], vec![]] {
+        let plan = planned(&before, &["a"], &evaluations, Strays::Stay);
+        assert_eq!(told(&plan), ["units/x.json revision 4 → 5"]);
+        assert_eq!(plan.units[0].specification.arch.to_string(), "x86_64-linux");
+    }
+    // Its source does not give it any more.
+    let plan = planned(&before, &["a"], &[evaluation("a", vec![], &[])], Strays::Go);
+    assert_eq!(told(&plan), ["units/x.json withdrawn after revision 4"]);
+}

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::super::plan::{Evaluated, Existing, Strays, plan};
-use super::super::survey::{Answers, Lack, Need, Said};
+use super::super::survey::{Answers, Need, Said};
 use super::*;
 use crate::evaluate::{Evaluation, Found};
 use crate::model::{
@@ -126,26 +126,40 @@ fn answers() -> Answers {
 
 /// What is written where the branch is as `before` and the evaluation found `after`, and who is said to wait.
 fn published(before: Found, after: Found) -> (Vec<String>, Vec<String>) {
-    let branch = branch(before);
+    let (written, waiting, _) = published_on(&branch(before), after);
+    (written, waiting)
+}
+
+/// The same, where `a` is frozen; and what that keeps back.
+fn published_around_a(before: Found, after: Found) -> (Vec<String>, Vec<String>, Vec<String>) {
+    let hold = crate::model::Held { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
+    published_on(&BranchState { holds: [("a".parse().unwrap(), hold)].into(), ..branch(before) }, after)
+}
+
+fn published_on(branch: &BranchState, after: Found) -> (Vec<String>, Vec<String>, Vec<String>) {
     let hash = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap();
     let source = LockedSource { flake: flake(), locked: flake(), hash, revision: None };
     let evaluations = [Evaluation { source, found: after, work: crate::evaluate::Work::default() }];
     let configured = [flake()];
     let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays: Strays::Go };
-    let planned = |held: &Held| plan(&branch, &evaluated, held, now(), Duration::from_hours(1)).unwrap();
+    let planned = |held: &Held| plan(branch, &evaluated, held, now(), Duration::from_hours(1)).unwrap();
     let (whole, answers) = (planned(&Held::default()), answers());
-    let asked = followers(&branch, &whole);
+    let asked = followers(branch, &whole);
     let survey = Survey::of(&asked, Need::Path, &answers);
-    let (held, unready) = hold_back(&branch, &whole, Some(&survey));
-    let written = planned(&held).changes.iter().map(|change| change.path.to_string()).collect();
-    (written, unready.waiting.iter().map(|waiting| waiting.name.to_string()).collect())
+    let (held, unready) = hold_back(branch, &whole, Some(&survey));
+    let kept = kept_back(branch, &whole, &held).into_iter().flat_map(|kept| kept.changes);
+    let kept = kept.map(|change| change.path.to_string()).collect();
+    let plan = planned(&held);
+    assert_eq!(plan.holds, branch.holds);
+    let written = plan.changes.iter().map(|change| change.path.to_string()).collect();
+    (written, unready.waiting.iter().map(|waiting| waiting.name.to_string()).collect(), kept)
 }
 
 /// Whether a deployment of this template may be published.
-fn judged(template: NarTemplateSpecification, answers: &Answers) -> Readiness {
+fn judged(template: &NarTemplateSpecification, answers: &Answers) -> Readiness {
     let specification = DeploymentSpecification { template: template.clone(), unit: "u".parse().unwrap() };
     let deployments = [draft("d", specification).at(Revision::FIRST, fleet().id())];
-    readiness(&template, &Survey::of(&deployments, Need::Path, answers))
+    readiness(template, &Survey::of(&deployments, Need::Path, answers))
 }
 
 #[test]
@@ -153,7 +167,7 @@ fn one_cache_with_a_good_signature_is_enough() {
     let other = "https://other.example.org";
     let mut answers = answers();
     answers.insert((other.parse().unwrap(), SIGNED.parse().unwrap()), Said::HasNot);
-    let of = |path: &str, caches: &[&str]| judged(template(path, caches, &[KEY]), &answers);
+    let of = |path: &str, caches: &[&str]| judged(&template(path, caches, &[KEY]), &answers);
     assert_eq!(of(SIGNED, &[CACHE]), Readiness::Ready);
     assert_eq!(of(SIGNED, &[other, CACHE]), Readiness::Ready);
     assert!(matches!(of(SIGNED, &[other]), Readiness::Waits(_)));
@@ -167,7 +181,7 @@ fn what_is_waited_for_is_told_with_what_each_cache_said() {
     let mut answers = answers();
     let down = ("https://down.example.org".parse().unwrap(), SIGNED.parse().unwrap());
     answers.insert(down, Said::OutOfReach("no route".to_owned()));
-    let Readiness::Waits(awaited) = judged(template(SIGNED, &caches, &[&other]), &answers) else { panic!() };
+    let Readiness::Waits(awaited) = judged(&template(SIGNED, &caches, &[&other]), &answers) else { panic!() };
     let waiting = Waiting { name: "web-1".parse().unwrap(), awaited };
     assert_eq!(
         waiting.to_string(),
@@ -180,7 +194,7 @@ fn what_is_waited_for_is_told_with_what_each_cache_said() {
 
 #[test]
 fn what_could_never_be_there_is_not_waited_for() {
-    let judged = |caches: &[&str], keys: &[&str]| judged(template(ABSENT, caches, keys), &answers());
+    let judged = |caches: &[&str], keys: &[&str]| judged(&template(ABSENT, caches, keys), &answers());
     assert_eq!(judged(&[], &[KEY]), Readiness::Hopeless(Missing::Cache));
     assert_eq!(judged(&[CACHE], &[]), Readiness::Hopeless(Missing::Key));
     assert_eq!(judged(&["ssh://builder", "/srv/store"], &[KEY]), Readiness::Hopeless(Missing::CacheToAsk));
@@ -253,4 +267,40 @@ fn a_deployment_that_left_goes_whatever_else_waits() {
     let (written, waiting) = published(before, after);
     assert_eq!(waiting, ["a"]);
     assert_eq!(written, ["agents/b.json", "deployments/b.json", "units/b.json"]);
+}
+
+#[test]
+fn what_is_frozen_stays_with_its_unit_and_its_agent_whatever_its_source_gives() {
+    let before =
+        || found(&[&format!("a u {SIGNED}"), &format!("b b {SIGNED}")], &["u nixos", "b nixos"], &["u a", "b b"]);
+    let all = ["agents/u.json", "deployments/a.json", "units/u.json"];
+    // Another content for another kind of unit: nobody waits, and no cache is asked for it.
+    let after =
+        found(&[&format!("a u {ABSENT}"), &format!("b b {SIGNED}")], &["u command", "b nixos"], &["u a", "b b"]);
+    let (written, waiting, kept) = published_around_a(before(), after);
+    assert_eq!((written, waiting), (vec![], vec![]));
+    assert_eq!(kept, all[1..]);
+    // Gone, with all that belongs to it, while another changes.
+    let after = found(&[&format!("b b {SIGNED}")], &["b command"], &["b b"]);
+    let (written, waiting, kept) = published_around_a(before(), after);
+    assert_eq!((written, waiting), (vec!["units/b.json".to_owned()], vec![]));
+    assert_eq!(kept, all);
+    // The unit alone changes: it stays, since what runs there was made for it as it is.
+    let after =
+        found(&[&format!("a u {SIGNED}"), &format!("b b {SIGNED}")], &["u command", "b nixos"], &["u a", "b b"]);
+    let (written, _, kept) = published_around_a(before(), after);
+    assert_eq!(written, [""; 0]);
+    assert_eq!(kept, ["units/u.json"]);
+    // The same again: nothing is kept back.
+    assert_eq!(published_around_a(before(), before()), (vec![], vec![], vec![]));
+}
+
+#[test]
+fn what_else_is_on_the_unit_of_what_is_frozen_waits_where_the_unit_changes() {
+    let before = || found(&[&format!("a u {SIGNED}"), &format!("b u {ABSENT}")], &["u nixos"], &["u a b"]);
+    let changed = |unit: &str| found(&[&format!("a u {ABSENT}"), &format!("b u {SIGNED}")], &[unit], &["u a b"]);
+    let (written, waiting, _) = published_around_a(before(), changed("u command"));
+    assert_eq!((written, waiting), (vec![], vec!["b".to_owned()]));
+    let (written, waiting, _) = published_around_a(before(), changed("u nixos"));
+    assert_eq!((written, waiting), (vec!["deployments/b.json".to_owned()], vec![]));
 }

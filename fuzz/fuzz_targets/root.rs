@@ -1,0 +1,18 @@
+//! Whatever stands in a root's place: it ends, and what is believed has one rendering and keys that can reach their
+//! thresholds.
+
+#![no_main]
+
+use clavel::model::Root;
+use clavel::trust::{Signed, TrustedRoot};
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(signed) = Signed::<Root>::parse(bytes) {
+        assert_eq!(signed.render(), bytes);
+    }
+    if let Ok(root) = TrustedRoot::given(bytes) {
+        assert_eq!(root.file(), bytes);
+        assert!(root.publisher().threshold() <= root.publisher().key_ids().count());
+    }
+});

@@ -1,0 +1,180 @@
+//! `clavel approve NAME`
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::diff::{Difference, Wanted, revisions};
+use super::keys::{SigningArguments, SigningKey};
+use super::view::{BranchArguments, View};
+use crate::cli::exit::{Code, Exit};
+use crate::cli::output;
+use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, Revision, Timestamp};
+use crate::repository::{
+    Branch, BranchWriter, Change, CommitId, Depth, Identity, NewCommit, Repository, Roots, Written, approval_path,
+};
+use crate::trust::{Approvals, Signed, TrustedRoot, Verified};
+
+/// How often a lost race is run again before giving up.
+const TRIES: usize = 5;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    /// The deployment's name.
+    name: Name,
+    #[command(flatten)]
+    branch: BranchArguments,
+    #[command(flatten)]
+    keys: SigningArguments,
+    /// Do not ask.
+    #[arg(short, long)]
+    yes: bool,
+    /// Write the approval to a file, for a pull request, in place of the branch. One that is there already is left as it is.
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
+    let Arguments { name, branch: place, keys, output, .. } = arguments;
+    let keys: [SigningKey; 1] = keys.read_some()?.try_into().map_err(|_| wrong("approve with one key at a time"))?;
+    let view = place.view(Depth::Full)?;
+    let (branch, root) = view.verified()?;
+    let index = branch.index()?;
+    check_fresh(root, index.index.expires)?;
+    let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
+    let asked = branch.approvals(&deployment);
+    let asked =
+        asked.ok_or_else(|| wrong(format!("the root asks for no approvals of `{name}`; `clavel root show` tells")))?;
+    let [key] = keys;
+    let approver = approver(root, &key)?;
+    if asked.has(&approver) {
+        return output::line(format_args!("{name}: {approver} has approved revision {} already", deployment.revision));
+    }
+    show(&view, name, deployment.revision, &asked, verbosity)?;
+    confirm(arguments, deployment.revision, &approver)?;
+    let approval = Approval::of(&deployment, deployment.content(), root.root().epoch);
+    let mut signed = Signed::unsigned(approval);
+    key.named(approver.clone()).sign(&mut signed).await?;
+    match output {
+        Some(file) => write(file, &signed, &approver),
+        None => commit(arguments, root, &deployment, &signed, &approver).await,
+    }
+}
+
+fn wrong(message: impl std::fmt::Display) -> Exit {
+    Exit::new(Code::Configuration, message)
+}
+
+/// What is past its time may be an old branch, and nobody is to approve an old revision unawares.
+fn check_fresh(root: &TrustedRoot, expires: Timestamp) -> Result<(), Exit> {
+    let now = Timestamp::from(SystemTime::now());
+    let stale = |what: &str, since| {
+        Exit::new(Code::Refused, format!("the {what} expired at {since}: this may be an old branch"))
+    };
+    if root.is_expired(now) {
+        return Err(stale("root", root.root().expires));
+    }
+    if now >= expires { Err(stale("index", expires)) } else { Ok(()) }
+}
+
+/// The name under which the root knows the key.
+fn approver(root: &TrustedRoot, key: &SigningKey) -> Result<KeyId, Exit> {
+    let public = key.public();
+    let approvers = &root.root().roles.approver.keys;
+    let known = approvers.iter().find(|known| known.bytes() == public.bytes());
+    known.map(|known| known.id().clone()).ok_or_else(|| {
+        let names: Vec<String> = approvers.iter().map(|key| key.id().to_string()).collect();
+        wrong(format!("the key `{}` is no approver's; these are: {}", public.id(), names.join(", ")))
+    })
+}
+
+/// Shows what the revision changes, since the one that was approved before where the branch still has it.
+fn show(view: &View, name: &Name, to: Revision, asked: &Approvals, verbosity: u8) -> Result<(), Exit> {
+    let since = |from| revisions(view, name, Wanted { from, to: Some(to) });
+    let approved = asked.earlier().map(|earlier| since(Some(earlier)));
+    let both = match approved {
+        Some(Ok(both)) => Ok(both),
+        Some(Err(_)) | None => since(None),
+    };
+    match both {
+        Ok((old, new)) => Difference::between(&old, &new).show(verbosity)?,
+        Err(_) => output::line(format_args!("{name}: revision {to}, with none before it"))?,
+    }
+    output::line(format_args!("{name}: {asked}"))
+}
+
+fn confirm(arguments: &Arguments, revision: Revision, approver: &KeyId) -> Result<(), Exit> {
+    if arguments.yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(wrong("nobody can be asked here; say --yes to approve"));
+    }
+    // Where it cannot be asked, no answer comes.
+    let _ = write!(anstream::stderr(), "Approve revision {revision} of {} as {approver}? [y/N] ", arguments.name);
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer).map_err(|error| Exit::machine(&error))?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(wrong("not approved")),
+    }
+}
+
+fn write(file: &Path, signed: &Signed<Approval>, approver: &KeyId) -> Result<(), Exit> {
+    let written = std::fs::File::create_new(file).and_then(|mut file| file.write_all(&signed.render()));
+    written.map_err(|error| Exit::machine(&format!("cannot write the approval {}: {error}", file.display())))?;
+    let path = approval_path(&signed.unverified().name, approver);
+    output::line(format_args!("{}: put it on the branch as {path}", file.display()))
+}
+
+async fn commit(
+    arguments: &Arguments,
+    root: &TrustedRoot,
+    deployment: &Verified<Deployment>,
+    signed: &Signed<Approval>,
+    by: &KeyId,
+) -> Result<(), Exit> {
+    let place = arguments.branch.place();
+    let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
+    let copy = folder.path().join("branch.git");
+    let writer = BranchWriter { url: place.url(), branch: place.name(), ssh_command: None, copy: &copy };
+    let (name, revision) = (&deployment.name, deployment.revision);
+    for _ in 0..TRIES {
+        let (repository, tip) = writer.open()?;
+        let gone = || Exit::new(Code::Repository, format!("{} has no branch `{}` any more", place.url(), place.name()));
+        let tip = tip.ok_or_else(gone)?;
+        check_still(&repository, tip, arguments, root, deployment)?;
+        let new = NewCommit {
+            branch: place.name(),
+            expected: Some(tip),
+            changes: &[Change::Put { path: approval_path(name, by), bytes: signed.render() }],
+            message: &format!("approval: {name} revision {revision}, by {by}"),
+            by: &Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
+            at: SystemTime::now(),
+        };
+        if let Written::Done(commit) = writer.write(&repository, &new).await? {
+            return output::line(format_args!("{name}: {by} approved revision {revision}, at {commit}"));
+        }
+    }
+    let message = format!("others moved the branch `{}` {TRIES} times in a row; try again", place.name());
+    Err(Exit::new(Code::Repository, message))
+}
+
+/// What was looked at is still what the branch has.
+fn check_still(
+    repository: &Repository,
+    tip: CommitId,
+    arguments: &Arguments,
+    root: &TrustedRoot,
+    deployment: &Verified<Deployment>,
+) -> Result<(), Exit> {
+    let snapshot = repository.snapshot(tip).map_err(|error| Exit::new(Code::Repository, error))?;
+    let newest = Roots::walk(&snapshot, root)?.newest;
+    let branch = Branch::new(&snapshot, &newest, arguments.branch.place().name());
+    let now = branch.document::<DeploymentSpecification>(&branch.index()?, &deployment.name)?;
+    if now.content() == deployment.content() && newest.root().epoch == root.root().epoch {
+        return Ok(());
+    }
+    let message = format!("{} is at revision {} by now; look at that and approve it", deployment.name, now.revision);
+    Err(Exit::new(Code::Refused, message))
+}

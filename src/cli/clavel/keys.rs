@@ -1,0 +1,178 @@
+//! Keys as people name them, and signing with them.
+
+use std::fmt::Display;
+use std::io::Read as _;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use crate::cli::exit::{Code, Exit};
+use crate::model::{KeyId, Payload, RoleKey};
+use crate::process::{Invocation, ProcessError};
+use crate::trust::{SecretKey, Signed, SshSignature};
+
+/// The most bytes that are read of a public key or of a signature.
+const LARGEST: u64 = 16 << 10;
+/// How long somebody has to type a passphrase or to touch a key.
+const PATIENCE: Duration = Duration::from_mins(3);
+
+/// Whose keys sign.
+#[derive(Debug, clap::Args)]
+pub(super) struct SigningArguments {
+    /// A secret key that signs, in Nix's format; may be given more than once.
+    #[arg(long = "key", value_name = "FILE")]
+    keys: Vec<PathBuf>,
+    /// An OpenSSH key that signs, by way of ssh-keygen: a secret key, a hardware key, or the public half of one that an
+    /// ssh-agent has; may be given more than once.
+    ///
+    /// Its name is the comment of its public half, unless NAME= says another.
+    #[arg(long = "ssh-key", value_name = "[NAME=]FILE")]
+    ssh_keys: Vec<String>,
+}
+
+/// Something to sign with.
+pub(super) enum SigningKey {
+    /// A key that is at hand.
+    Secret(SecretKey),
+    /// A key that ssh-keygen signs with: its public half, and the file to name to it.
+    Ssh(RoleKey, PathBuf),
+}
+
+fn wrong(message: impl Display) -> Exit {
+    Exit::new(Code::Configuration, message)
+}
+
+impl SigningArguments {
+    /// The keys, in their order.
+    pub(super) fn read(&self) -> Result<Vec<SigningKey>, Exit> {
+        let secret = self.keys.iter().map(|path| Ok(SigningKey::Secret(SecretKey::read(path)?)));
+        secret.chain(self.ssh_keys.iter().map(|text| ssh_key(text))).collect()
+    }
+
+    /// The keys, of which there has to be one at least.
+    pub(super) fn read_some(&self) -> Result<Vec<SigningKey>, Exit> {
+        let keys = self.read()?;
+        if keys.is_empty() { Err(wrong("say with what to sign: --key FILE or --ssh-key FILE")) } else { Ok(keys) }
+    }
+}
+
+impl SigningKey {
+    /// Its public half.
+    pub(super) fn public(&self) -> RoleKey {
+        match self {
+            Self::Secret(key) => key.public().into(),
+            Self::Ssh(key, _) => key.clone(),
+        }
+    }
+
+    /// The same under another name.
+    #[must_use]
+    pub(super) fn named(self, name: KeyId) -> Self {
+        match self {
+            Self::Ssh(key, file) => Self::Ssh(key.named(name), file),
+            // What is in a file has its name there.
+            secret @ Self::Secret(_) => secret,
+        }
+    }
+
+    /// Signs with it, under its own name.
+    pub(super) async fn sign<P: Payload>(&self, signed: &mut Signed<P>) -> Result<(), Exit> {
+        match self {
+            Self::Secret(key) => signed.add(key).map_err(wrong),
+            Self::Ssh(key, file) => {
+                let armored = by_ssh_keygen(file, &signed.to_be_signed()).await?;
+                let refused =
+                    |error: &dyn Display| wrong(format!("what ssh-keygen made with {}: {error}", file.display()));
+                let signature = SshSignature::from_armor(&armored).map_err(|error| refused(&error))?;
+                signed.add_ssh(key, signature).map_err(|error| refused(&error))
+            }
+        }
+    }
+}
+
+/// A key of a role as people name it: its public half, a file with it, or the file of its secret half; `NAME=` before it
+/// gives it another name.
+pub(super) fn role_key(text: &str) -> Result<RoleKey, Exit> {
+    let (name, text) = named(text);
+    if !Path::new(text).exists() {
+        return parsed(text, name).map_err(wrong);
+    }
+    if let Ok(secret) = SecretKey::read(Path::new(text)) {
+        let key = RoleKey::from(secret.public());
+        return Ok(match name {
+            Some(name) => key.named(name),
+            None => key,
+        });
+    }
+    let file = read(Path::new(text))?;
+    parsed(&file, name).map_err(|error| wrong(format!("the file {text} holds no public key: {error}")))
+}
+
+/// `NAME=REST`, where `text` is not a file by itself, nor a key whose base64 ends so.
+fn named(text: &str) -> (Option<KeyId>, &str) {
+    let split = text.split_once('=').filter(|(_, rest)| !rest.is_empty() && !Path::new(text).exists());
+    let named = split.and_then(|(name, rest)| Some((name.parse().ok()?, rest)));
+    named.map_or((None, text), |(name, rest)| (Some(name), rest))
+}
+
+fn parsed(text: &str, name: Option<KeyId>) -> Result<RoleKey, String> {
+    let text = text.trim();
+    if text.contains("PRIVATE KEY") {
+        // Not a byte of it is shown.
+        return Err("it is a secret key of OpenSSH; name its public half, the file that ends in .pub".to_owned());
+    }
+    if RoleKey::is_openssh(text) {
+        return RoleKey::from_openssh(text, name).map_err(|error| error.to_string());
+    }
+    let key: RoleKey = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(match name {
+        Some(name) => key.named(name),
+        None => key,
+    })
+}
+
+fn read(path: &Path) -> Result<String, Exit> {
+    let unreadable = |error| wrong(format!("cannot read the key {}: {error}", path.display()));
+    let mut text = String::new();
+    std::fs::File::open(path).map_err(unreadable)?.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
+    Ok(text)
+}
+
+fn ssh_key(text: &str) -> Result<SigningKey, Exit> {
+    let (name, file) = named(text);
+    let path = PathBuf::from(file);
+    let public = PathBuf::from(format!("{file}.pub"));
+    let said = if public.exists() { read(&public)? } else { read(&path)? };
+    if !RoleKey::is_openssh(&said) {
+        return Err(wrong(format!(
+            "the public half of {file} is not there; `ssh-keygen -y -f {file} > {}` makes it",
+            public.display()
+        )));
+    }
+    let key = RoleKey::from_openssh(&said, name).map_err(|error| wrong(format!("{file}: {error}")))?;
+    Ok(SigningKey::Ssh(key, path))
+}
+
+/// Has ssh-keygen sign `message` with the key in `file`; the armoured signature. It finds its way to an ssh-agent, asks for
+/// a passphrase, or for a touch, by itself.
+async fn by_ssh_keygen(file: &Path, message: &[u8]) -> Result<String, Exit> {
+    let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
+    let document = folder.path().join("document");
+    std::fs::write(&document, message).map_err(|error| Exit::machine(&error))?;
+    // `-Y sign` writes document.sig; `-n` is the namespace.
+    let sign = Invocation::new("ssh-keygen").args(["-Y", "sign", "-n", "clavel", "-f"]).arg(file).arg(&document);
+    match sign.passing_output_on().at_the_terminal().within(PATIENCE).run().await {
+        Ok(_) => {}
+        Err(ProcessError::Failed { code, .. }) => {
+            let message =
+                format!("ssh-keygen did not sign with {} (exit code {code}); it says why above", file.display());
+            return Err(wrong(message));
+        }
+        Err(error) => return Err(Exit::machine(&error)),
+    }
+    let mut armored = String::new();
+    let signature = std::fs::File::open(folder.path().join("document.sig"));
+    signature
+        .and_then(|file| file.take(LARGEST).read_to_string(&mut armored))
+        .map_err(|error| Exit::machine(&error))?;
+    Ok(armored)
+}

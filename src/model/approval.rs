@@ -1,0 +1,44 @@
+//! The word of an approver that a deployment may be applied.
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::{Deployment, Epoch, FleetId, Kind, Name, Payload, Revision, Schema, Sha256Digest};
+
+/// That one revision of a deployment may be applied. Whoever signs it has seen that very content.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Approval {
+    /// The digest of what the deployment says: the SHA-256 of its canonical form.
+    pub content: Sha256Digest,
+    /// The epoch of the root that it was signed under: revisions are counted anew in each.
+    pub epoch: Epoch,
+    /// Which fleet the deployment is of.
+    pub fleet: FleetId,
+    /// What it is: an Approval.
+    pub kind: Kind<Self>,
+    /// The deployment's name.
+    pub name: Name,
+    /// The deployment's revision.
+    pub revision: Revision,
+    /// The version of this schema.
+    pub schema: Schema,
+}
+
+impl Approval {
+    /// The approval of `deployment`, whose content has that digest, in `epoch`.
+    pub fn of(deployment: &Deployment, content: Sha256Digest, epoch: Epoch) -> Self {
+        let Deployment { fleet, name, revision, .. } = deployment.clone();
+        Self { content, epoch, fleet, kind: Kind::THIS, name, revision, schema: Schema::V1 }
+    }
+}
+
+impl Payload for Approval {
+    const KIND: &'static str = "Approval";
+    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.approval.v1+json";
+    const LARGEST: u64 = 16 << 10;
+
+    fn fleet(&self) -> Option<FleetId> {
+        Some(self.fleet)
+    }
+}

@@ -1,0 +1,143 @@
+//! Whether enough approvers have signed a deployment. Pure: the files that they left go in.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use super::authority::UsableKey;
+use super::{Signed, TrustedRoot, Verified};
+use crate::model::{Approval, Deployment, KeyId, Name, Revision};
+
+/// The most characters that are told of why a file counts nothing.
+const LONGEST_REASON: usize = 240;
+
+/// What an approver left beside a deployment: a file, or why none could be read.
+pub type Left = Result<Vec<u8>, String>;
+
+/// Who has approved one revision of a deployment that has to be approved.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Approvals {
+    name: Name,
+    revision: Revision,
+    needed: usize,
+    different: usize,
+    given: Vec<KeyId>,
+    open: Vec<KeyId>,
+    earlier: Option<Revision>,
+    bad: Vec<(KeyId, String)>,
+}
+
+/// What one file comes to.
+enum Says {
+    /// This very revision is approved.
+    Yes,
+    /// An earlier revision was approved.
+    Earlier(Revision),
+    /// It counts nothing, for this reason.
+    Nothing(String),
+}
+
+impl Approvals {
+    /// Counts what the approvers of `root` left beside `deployment`; none where `root` asks for no approvals of it.
+    ///
+    /// In the file of each approver the key of that name has to have signed, and a key counts once whatever its names are.
+    pub fn count(root: &TrustedRoot, deployment: &Verified<Deployment>, left: &BTreeMap<KeyId, Left>) -> Option<Self> {
+        let needed = root.root().approvals_of(&deployment.name)?.get();
+        let expected = Approval::of(deployment, deployment.content(), root.root().epoch);
+        let (mut points, mut given, mut open) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut earlier, mut bad) = (None, Vec::new());
+        // They are usable, or there would be no such root.
+        for by in root.root().roles.approver.keys.iter().filter_map(UsableKey::of) {
+            let id = by.key.id().clone();
+            let says = match left.get(&id) {
+                None => None,
+                Some(Err(why)) => Some(Says::Nothing(why.clone())),
+                Some(Ok(file)) => Some(judge(file, &expected, &by)),
+            };
+            match says {
+                Some(Says::Yes) => {
+                    if !points.contains(&by.point) {
+                        points.push(by.point);
+                    }
+                    given.push(id);
+                    continue;
+                }
+                Some(Says::Earlier(revision)) => earlier = earlier.max(Some(revision)),
+                Some(Says::Nothing(why)) => bad.push((id.clone(), shown(&why))),
+                None => {}
+            }
+            open.push(id);
+        }
+        let (name, revision, different) = (deployment.name.clone(), deployment.revision, points.len());
+        Some(Self { name, revision, needed, different, given, open, earlier, bad })
+    }
+
+    /// Whether there are enough.
+    pub fn suffice(&self) -> bool {
+        self.different >= self.needed
+    }
+
+    /// Whether the approver of that name has approved it.
+    pub fn has(&self, approver: &KeyId) -> bool {
+        self.given.contains(approver)
+    }
+
+    /// The newest earlier revision that somebody approved.
+    pub fn earlier(&self) -> Option<Revision> {
+        self.earlier
+    }
+
+    /// The approvers whose file counts nothing, and why.
+    pub fn bad(&self) -> &[(KeyId, String)] {
+        &self.bad
+    }
+}
+
+impl fmt::Display for Approvals {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names = |ids: &[KeyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+        let Self { name, revision, needed, different, given, open, bad, .. } = self;
+        write!(f, "revision {revision} has {different} of {needed} approvals")?;
+        if !given.is_empty() {
+            write!(f, " (by {})", names(given))?;
+        }
+        if !self.suffice() {
+            write!(f, "; {} may give one: `clavel approve {name}`", names(open))?;
+        }
+        bad.iter().try_for_each(|(by, why)| write!(f, "; that of {by} does not count: {why}"))
+    }
+}
+
+/// A reason in one line: parts of it may come from whoever can write to the branch, and it is read at a terminal.
+fn shown(why: &str) -> String {
+    why.chars().take(LONGEST_REASON).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+}
+
+/// What `file` says, which the approver `by` left, where `expected` is asked for.
+fn judge(file: &[u8], expected: &Approval, by: &UsableKey) -> Says {
+    let signed = match Signed::<Approval>::parse(file) {
+        Ok(signed) => signed,
+        Err(error) => return Says::Nothing(error.to_string()),
+    };
+    let found = signed.unverified();
+    if found.fleet != expected.fleet || found.name != expected.name {
+        return Says::Nothing(format!("it is of `{}` in the fleet {}…", found.name, found.fleet.short()));
+    }
+    let [signature] = signed.signatures() else { return Says::Nothing("it has to have one signature".to_owned()) };
+    if !signature.is_by(by, &signed.to_be_signed()) {
+        return Says::Nothing(format!("the key `{}` did not sign it", by.key.id()));
+    }
+    if found.epoch != expected.epoch || found.revision < expected.revision {
+        return Says::Earlier(found.revision);
+    }
+    if found.revision != expected.revision {
+        return Says::Nothing(format!("it is of revision {}", found.revision));
+    }
+    if found.content != expected.content {
+        return Says::Nothing(format!("it is of another content of revision {}", found.revision));
+    }
+    Says::Yes
+}
+
+#[cfg(test)]
+#[path = "approval_tests.rs"]
+mod tests;

@@ -1,0 +1,173 @@
+use proptest::prelude::*;
+
+use super::*;
+use crate::model::{
+    ApprovalPolicy, DeploymentSpecification, Draft, Epoch, List, Metadata, NarTemplateSpecification, PublicKey, Role,
+    RoleKey, Root,
+};
+use crate::trust::fixture::{first_root, key, role, signed};
+use crate::trust::{SecretKey, digest};
+
+/// A fleet in which `db-*` has to be approved, by two of alice, bob and carol.
+struct Fleet {
+    root_key: SecretKey,
+    approvers: [SecretKey; 3],
+    root: TrustedRoot,
+}
+
+fn approved_by(root_key: &SecretKey, approver: Role, approvals: u64) -> Root {
+    let policy = ApprovalPolicy { approvals: approvals.try_into().unwrap(), pattern: "db-*".parse().unwrap() };
+    let mut root = Root { approvals: List::one(policy), ..first_root(&[root_key], 1) };
+    root.roles.approver = approver;
+    root
+}
+
+impl Fleet {
+    fn new() -> Self {
+        let root_key = key("root-1");
+        let approvers = [key("alice"), key("bob"), key("carol")];
+        let root = approved_by(&root_key, role(&approvers.each_ref(), 1), 2);
+        let root = TrustedRoot::given(&signed(root, &[&root_key])).unwrap();
+        Self { root_key, approvers, root }
+    }
+
+    fn deployment(&self, name: &str, revision: u64) -> Verified<Deployment> {
+        let template = NarTemplateSpecification {
+            metadata: Metadata::default(),
+            nar_id: "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x".parse().unwrap(),
+            substituters: List::default(),
+            substituters_public_keys: List::default(),
+        };
+        let specification = DeploymentSpecification { template, unit: "db-1".parse().unwrap() };
+        let draft = Draft::new(name.parse().unwrap(), Metadata::default(), specification);
+        let deployment = draft.at(revision.try_into().unwrap(), self.root.fleet());
+        Signed::sign(deployment, &self.root_key).verify(self.root.fleet(), self.root.publisher()).unwrap()
+    }
+
+    fn approval(&self, deployment: &Verified<Deployment>) -> Approval {
+        Approval::of(deployment, deployment.content(), self.root.root().epoch)
+    }
+
+    fn count(&self, deployment: &Verified<Deployment>, left: &[(&str, Vec<u8>)]) -> Approvals {
+        let left = left.iter().map(|(by, file)| (by.parse().unwrap(), Ok(file.clone()))).collect();
+        Approvals::count(&self.root, deployment, &left).unwrap()
+    }
+}
+
+#[test]
+fn where_nobody_asks_nothing_is_counted() {
+    let fleet = Fleet::new();
+    assert_eq!(Approvals::count(&fleet.root, &fleet.deployment("web-1", 1), &BTreeMap::new()), None);
+}
+
+#[test]
+fn it_takes_as_many_different_approvers_as_the_root_says() {
+    let fleet = Fleet::new();
+    let deployment = fleet.deployment("db-1", 7);
+    let [alice, bob, _] = &fleet.approvers;
+    let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
+    let one = fleet.count(&deployment, &[("alice", by(alice))]);
+    assert!(!one.suffice() && one.has(alice.id()));
+    assert_eq!(
+        one.to_string(),
+        "revision 7 has 1 of 2 approvals (by alice); bob, carol may give one: `clavel approve db-1`"
+    );
+    let both = fleet.count(&deployment, &[("alice", by(alice)), ("bob", by(bob))]);
+    assert!(both.suffice());
+    assert_eq!(both.to_string(), "revision 7 has 2 of 2 approvals (by alice, bob)");
+    // What one approver signed is another's nowhere, and whoever is no approver is nobody.
+    let moved = fleet.count(&deployment, &[("alice", by(alice)), ("bob", by(alice)), ("mallory", by(&key("mallory")))]);
+    assert!(!moved.suffice());
+    assert!(moved.to_string().contains("that of bob does not count: the key `bob` did not sign it"), "{moved}");
+}
+
+#[test]
+fn one_key_under_two_names_counts_once() {
+    let (root_key, alice, bob) = (key("root-1"), key("alice"), key("bob"));
+    let again: RoleKey = PublicKey::new("alice-2".parse().unwrap(), *alice.public().bytes()).into();
+    let keys = vec![alice.public().into(), again, bob.public().into()];
+    let approver = Role { keys: keys.try_into().unwrap(), threshold: 1.try_into().unwrap() };
+    let root = approved_by(&root_key, approver, 2);
+    let root = TrustedRoot::given(&signed(root, &[&root_key])).unwrap();
+    let fleet = Fleet { root, ..Fleet::new() };
+    let fleet = Fleet { root_key, ..fleet };
+    let deployment = fleet.deployment("db-1", 1);
+    let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
+    assert!(!fleet.count(&deployment, &[("alice", by(&alice)), ("alice-2", by(&alice))]).suffice());
+    let three = [("alice", by(&alice)), ("alice-2", by(&alice)), ("bob", by(&bob))];
+    assert!(fleet.count(&deployment, &three).suffice());
+}
+
+#[test]
+fn what_was_said_of_something_else_counts_nothing() {
+    let fleet = Fleet::new();
+    let deployment = fleet.deployment("db-1", 7);
+    let [alice, bob, _] = &fleet.approvers;
+    let good = ("bob", signed(fleet.approval(&deployment), &[bob]));
+    let said = |change: &dyn Fn(&mut Approval)| {
+        let mut approval = fleet.approval(&deployment);
+        change(&mut approval);
+        let approvals = fleet.count(&deployment, &[("alice", signed(approval, &[alice])), good.clone()]);
+        assert!(!approvals.suffice() && !approvals.has(alice.id()));
+        approvals
+    };
+    assert_eq!(said(&|a| a.revision = 6.try_into().unwrap()).earlier(), Some(6.try_into().unwrap()));
+    assert!(said(&|a| a.epoch = Epoch::try_from(2).unwrap()).bad().is_empty());
+    let bad = |change: &dyn Fn(&mut Approval)| said(change).bad()[0].1.clone();
+    assert!(bad(&|a| a.revision = 8.try_into().unwrap()).contains("of revision 8"));
+    assert!(bad(&|a| a.content = digest(b"another")).contains("another content of revision 7"));
+    assert!(bad(&|a| a.name = "db-2".parse().unwrap()).contains("`db-2`"));
+    assert!(bad(&|a| a.fleet = crate::model::FleetId::of(digest(b"x"))).contains("fleet"));
+}
+
+#[test]
+fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
+    let fleet = Fleet::new();
+    let deployment = fleet.deployment("db-1", 1);
+    let [alice, bob, carol] = &fleet.approvers;
+    let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
+    let deployments_own = Signed::sign((*deployment).clone(), carol).render();
+    for junk in [b"junk".to_vec(), Vec::new(), deployments_own, signed(fleet.approval(&deployment), &[bob, carol])] {
+        let approvals = fleet.count(&deployment, &[("alice", by(alice)), ("bob", by(bob)), ("carol", junk)]);
+        assert!(approvals.suffice());
+        assert_eq!(approvals.bad().len(), 1, "{approvals}");
+    }
+    // What cannot be read is told, and steers no terminal.
+    let steering = fleet.count(&deployment, &[("carol", b"{\n  \"\\u001b[2J\\n\": 1\n}\n".to_vec())]).to_string();
+    assert!(steering.contains("carol does not count") && !steering.contains(char::is_control), "{steering}");
+    let mut left: BTreeMap<KeyId, Left> = BTreeMap::new();
+    left.insert(carol.id().clone(), Err("it is no regular file".to_owned()));
+    let approvals = Approvals::count(&fleet.root, &deployment, &left).unwrap();
+    assert!(approvals.to_string().contains("that of carol does not count: it is no regular file"), "{approvals}");
+}
+
+#[test]
+fn approvers_are_called_as_files_can_be() {
+    let root_key = key("root-1");
+    let given = |names: &[&str]| {
+        let keys: Vec<SecretKey> = names.iter().map(|name| key(name)).collect();
+        let root = approved_by(&root_key, role(&keys.iter().collect::<Vec<_>>(), 1), 1);
+        TrustedRoot::given(&signed(root, &[&root_key]))
+    };
+    given(&["alice@laptop", "bob"]).unwrap();
+    for bad in [["../alice", "bob"], [".alice", "bob"], ["alice/1", "bob"], ["alice", "Alice"]] {
+        let error = given(&bad).unwrap_err().to_string();
+        assert!(error.contains("cannot be called so"), "{error}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn no_change_of_an_approval_still_counts(at: prop::sample::Index, bit in 0..8_u8) {
+        let fleet = Fleet::new();
+        let deployment = fleet.deployment("db-1", 7);
+        let [alice, bob, _] = &fleet.approvers;
+        let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
+        let mut file = by(alice);
+        let at = at.index(file.len());
+        file[at] ^= 1 << bit;
+        // The key's name beside the signature is a hint.
+        let hint = Signed::<Approval>::parse(&file).is_ok_and(|s| s.signatures()[0].keyid() != alice.id());
+        prop_assert_eq!(fleet.count(&deployment, &[("alice", file), ("bob", by(bob))]).suffice(), hint);
+    }
+}

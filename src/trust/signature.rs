@@ -1,0 +1,96 @@
+//! A signature as a document holds it: of ed25519 as it is, or of ssh-keygen.
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use schemars::JsonSchema;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use super::SshSignature;
+use super::authority::UsableKey;
+use crate::model::{KeyId, RoleKey};
+
+/// A signature, and a hint whose it is.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct Signature {
+    keyid: KeyId,
+    sig: SignatureBytes,
+}
+
+impl Signature {
+    pub(super) fn new(keyid: KeyId, bytes: [u8; 64]) -> Self {
+        Self { keyid, sig: SignatureBytes::Plain(bytes) }
+    }
+
+    pub(super) fn of_ssh(keyid: KeyId, signature: SshSignature) -> Self {
+        Self { keyid, sig: SignatureBytes::Ssh(Box::new(signature)) }
+    }
+
+    /// The name of the key that is said to have made it. A hint, never a reason to trust.
+    pub fn keyid(&self) -> &KeyId {
+        &self.keyid
+    }
+
+    /// Whether `by` made it, over `message`.
+    pub(super) fn is_by(&self, by: &UsableKey, message: &[u8]) -> bool {
+        match (&self.sig, &by.key) {
+            (SignatureBytes::Ssh(signature), _) => signature.is_by(by, message),
+            (SignatureBytes::Plain(bytes), RoleKey::Plain(_)) => {
+                by.point.verify_strict(message, &ed25519_dalek::Signature::from_bytes(bytes)).is_ok()
+            }
+            // An authenticator never signs a message as it is.
+            (SignatureBytes::Plain(_), RoleKey::Hardware(_)) => false,
+        }
+    }
+}
+
+/// What was signed, as base64 with padding: the 64 bytes of an ed25519 signature, or a signature of `ssh-keygen`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum SignatureBytes {
+    Plain([u8; 64]),
+    Ssh(Box<SshSignature>),
+}
+
+impl Serialize for SignatureBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = match self {
+            Self::Plain(bytes) => bytes.as_slice(),
+            Self::Ssh(signature) => signature.blob(),
+        };
+        serializer.serialize_str(&STANDARD.encode(bytes))
+    }
+}
+
+impl<'de> Deserialize<'de> for SignatureBytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        use serde::de::Error as _;
+        let text = String::deserialize(deserializer)?;
+        let bad = || D::Error::custom("not the base64 of a 64-byte ed25519 signature, or of one of ssh-keygen");
+        let bytes = STANDARD.decode(&text).map_err(|_| bad())?;
+        if let Ok(bytes) = bytes.as_slice().try_into() {
+            return Ok(Self::Plain(bytes));
+        }
+        if !bytes.starts_with(b"SSHSIG") {
+            return Err(bad());
+        }
+        SshSignature::parse(&bytes).map(|signature| Self::Ssh(Box::new(signature))).map_err(D::Error::custom)
+    }
+}
+
+impl JsonSchema for SignatureBytes {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "SignatureBytes".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        // "U1NIU0lH" is "SSHSIG".
+        schemars::json_schema!({
+            "type": "string",
+            "pattern": "^([A-Za-z0-9+/]{86}==|U1NIU0lH[A-Za-z0-9+/]{80,1356}={0,2})$",
+        })
+    }
+}

@@ -1,0 +1,110 @@
+//! Files that somebody spliced at random: each ends in a refusal or is the one rendering of what it says, and a secret key's
+//! file is never anything but the key that was written.
+
+use proptest::prelude::*;
+
+use super::fixture::{Fleet, first_root, key, signed};
+use super::{SecretKey, Signed, TrustedRoot, digest};
+use crate::model::{
+    Agent, AgentSpecification, Deployment, DocumentPath, Draft, Epoch, Folder, Index, IndexEntry, IndexVersion, Kind,
+    List, Map, Metadata, Payload, Revision, Root, Schema,
+};
+
+fn index() -> Vec<u8> {
+    let fleet = Fleet::new();
+    let now = "2026-01-01T00:00:00Z".parse().unwrap();
+    let mut documents = Map::default();
+    for name in ["a", "b-1"] {
+        let entry = IndexEntry { length: 7, revision: Revision::FIRST, sha256: digest(b"x") };
+        documents.insert(DocumentPath::new(Folder::Units, name.parse().unwrap()), entry).unwrap();
+    }
+    let index = Index {
+        branch: "deployments".parse().unwrap(),
+        documents,
+        epoch: Epoch::FIRST,
+        expires: now,
+        fleet: fleet.id(),
+        held: Map::default(),
+        issued: now,
+        kind: Kind::THIS,
+        previous: None,
+        schema: Schema::V1,
+        tombstones: Map::default(),
+        version: IndexVersion::FIRST,
+    };
+    signed(index, &[&fleet.key])
+}
+
+fn agent() -> Vec<u8> {
+    let fleet = Fleet::new();
+    let name: crate::model::Name = "web-1".parse().unwrap();
+    let specification = AgentSpecification { deployments: List::one(name.clone()) };
+    let document = Draft::new(name, Metadata::default(), specification).at(Revision::FIRST, fleet.id());
+    signed(document, &[&fleet.key])
+}
+
+fn root() -> Vec<u8> {
+    let key = key("root-1");
+    signed(first_root(&[&key], 1), &[&key])
+}
+
+/// `file` with bytes of itself, or any others, in place of some of its own.
+fn spliced(file: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
+    let own = file.clone();
+    let piece = prop_oneof![
+        proptest::collection::vec(any::<u8>(), 0..6),
+        (any::<prop::sample::Index>(), 0..40_usize).prop_map(move |(at, length)| {
+            let at = at.index(own.len());
+            own[at..(at + length).min(own.len())].to_vec()
+        }),
+        "[\\[\\]{}\",:0-9a-z\\\\ \n-]{0,6}".prop_map(String::into_bytes),
+    ];
+    let splice = (any::<prop::sample::Index>(), 0..12_usize, piece);
+    proptest::collection::vec(splice, 0..4).prop_map(move |splices| {
+        let mut file = file.clone();
+        for (at, length, piece) in splices {
+            let at = at.index(file.len() + 1);
+            let end = (at + length).min(file.len());
+            file.splice(at..end, piece);
+        }
+        file
+    })
+}
+
+fn one_rendering<P: Payload>(file: &[u8]) -> bool {
+    Signed::<P>::parse(file).map_or(true, |signed| signed.render() == file)
+}
+
+proptest! {
+    #[test]
+    fn of_an_index(file in spliced(index())) {
+        prop_assert!(one_rendering::<Index>(&file));
+    }
+
+    #[test]
+    fn of_a_document(file in spliced(agent())) {
+        prop_assert!(one_rendering::<Agent>(&file) && one_rendering::<Deployment>(&file));
+    }
+
+    #[test]
+    fn of_a_root(file in spliced(root())) {
+        prop_assert!(one_rendering::<Root>(&file));
+        if let Ok(root) = TrustedRoot::given(&file) {
+            prop_assert_eq!(root.file(), &file);
+        }
+    }
+
+    #[test]
+    fn of_a_secret_key(text in spliced(key("claveld-1").to_text().as_bytes().to_vec())) {
+        use std::os::unix::fs::OpenOptionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("key");
+        let file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
+        std::io::Write::write_all(&mut file.unwrap(), &text).unwrap();
+        match SecretKey::read(&path) {
+            Ok(key) => prop_assert!(key.to_text().as_bytes() == text.trim_ascii_end()),
+            // What is wrong is said without a piece of it.
+            Err(error) => prop_assert!(error.to_string().len() < 400),
+        }
+    }
+}

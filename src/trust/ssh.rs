@@ -1,0 +1,165 @@
+//! Signatures as `ssh-keygen -Y sign -n clavel` makes them, with a key in a file, in an ssh-agent or in hardware.
+//!
+//! The format is OpenSSH's PROTOCOL.sshsig, that of a FIDO authenticator's signature its PROTOCOL.u2f. There is one way to
+//! write each signature here, whatever else the formats allow, and one namespace. The key that a signature brings along is
+//! compared with the one that is expected, and never believed.
+
+use ed25519_dalek::VerifyingKey;
+use sha2::{Digest as _, Sha256};
+use ssh_encoding::{Decode as _, Encode as _};
+use ssh_key::public::KeyData;
+use ssh_key::{Algorithm, HashAlg, SshSig};
+
+use super::authority::UsableKey;
+use crate::model::RoleKey;
+
+/// What the signer says that it signs for (`ssh-keygen -n`).
+const NAMESPACE: &str = "clavel";
+/// The most bytes of a signature. One of a hardware key has 280.
+const LARGEST: usize = 1024;
+/// The flag of an authenticator that somebody touched it (`PROTOCOL.u2f`, "SSH U2F Signatures").
+const USER_PRESENT: u8 = 0x01;
+
+/// A signature of OpenSSH, well-formed and in our namespace; whose it is, [`SshSignature::is_by`] says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SshSignature {
+    blob: Vec<u8>,
+    hash: HashAlg,
+    signer: Signer,
+    signature: [u8; 64],
+}
+
+/// Who is said to have signed, and how.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Signer {
+    Plain([u8; 32]),
+    Hardware { bytes: [u8; 32], application: String, flags: u8, counter: u32 },
+}
+
+/// Why bytes are no signature.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum SshSignatureError {
+    /// It is not in the format, or not in the one way to write it.
+    #[error("it is no signature of ssh-keygen: {0}")]
+    Malformed(String),
+    /// It was made for something else.
+    #[error("it was made for `{0}`; sign with `ssh-keygen -Y sign -n {NAMESPACE}`")]
+    OtherNamespace(String),
+    /// It was made with another kind of key.
+    #[error("it was made by a key of the algorithm {0}; only ed25519 keys count, in files, agents or hardware")]
+    OtherAlgorithm(String),
+    /// Nobody touched the hardware key.
+    #[error("it was made by a hardware key that nobody touched; a key made without `no-touch-required` is needed")]
+    NobodyPresent,
+    /// It is not what was asked for: another key made it, or it is of another message.
+    #[error("it is not a valid signature of this by the key `{0}`")]
+    NotBy(String),
+}
+
+impl SshSignature {
+    /// Reads the armoured text that `ssh-keygen` writes.
+    pub fn from_armor(text: &str) -> Result<Self, SshSignatureError> {
+        let malformed = |error: String| SshSignatureError::Malformed(error);
+        if text.len() > 2 * LARGEST {
+            return Err(malformed(format!("it is longer than {} bytes", 2 * LARGEST)));
+        }
+        let signature = SshSig::from_pem(text).map_err(|error| malformed(error.to_string()))?;
+        let mut blob = Vec::new();
+        signature.encode(&mut blob).map_err(|error| malformed(error.to_string()))?;
+        Self::parse(&blob)
+    }
+
+    /// Reads the bytes below the armour.
+    pub(super) fn parse(blob: &[u8]) -> Result<Self, SshSignatureError> {
+        let malformed = |why: &str| SshSignatureError::Malformed(why.to_owned());
+        if blob.len() > LARGEST {
+            return Err(SshSignatureError::Malformed(format!("it is longer than {LARGEST} bytes")));
+        }
+        let mut rest = blob;
+        let parsed = SshSig::decode(&mut rest).map_err(|error| SshSignatureError::Malformed(error.to_string()))?;
+        let mut again = Vec::with_capacity(blob.len());
+        let encoded = parsed.encode(&mut again);
+        if !rest.is_empty() || encoded.is_err() || again != blob {
+            return Err(malformed("it is not written in the one way there is"));
+        }
+        if parsed.version() != SshSig::VERSION || !parsed.reserved().is_empty() {
+            return Err(malformed("it is of another version of the format"));
+        }
+        if parsed.namespace() != NAMESPACE {
+            let shown = parsed.namespace().chars().take(40).filter(|c| !c.is_control()).collect();
+            return Err(SshSignatureError::OtherNamespace(shown));
+        }
+        let hash = parsed.hash_alg();
+        if !matches!(hash, HashAlg::Sha256 | HashAlg::Sha512) {
+            return Err(malformed("its hash is neither sha256 nor sha512"));
+        }
+        let (signer, signature) = settle(&parsed)?;
+        Ok(Self { blob: again, hash, signer, signature })
+    }
+
+    /// Its bytes, as [`SshSignature::parse`] reads them.
+    pub(super) fn blob(&self) -> &[u8] {
+        &self.blob
+    }
+
+    /// Whether `by` made it, over `message`.
+    pub(super) fn is_by(&self, by: &UsableKey, message: &[u8]) -> bool {
+        let same = match (&self.signer, &by.key) {
+            (Signer::Plain(bytes), RoleKey::Plain(known)) => bytes == known.bytes(),
+            (Signer::Hardware { bytes, application, .. }, RoleKey::Hardware(known)) => {
+                bytes == by.key.bytes() && application == known.application()
+            }
+            (Signer::Plain(_), RoleKey::Hardware(_)) | (Signer::Hardware { .. }, RoleKey::Plain(_)) => false,
+        };
+        same && self.is_over(message, &by.point)
+    }
+
+    fn is_over(&self, message: &[u8], point: &VerifyingKey) -> bool {
+        // It fails where there is no namespace, and there is one.
+        let Ok(wrapped) = SshSig::signed_data(NAMESPACE, self.hash, message) else { return false };
+        let signed = match &self.signer {
+            Signer::Plain(_) => wrapped,
+            Signer::Hardware { application, flags, counter, .. } => {
+                by_hardware(&wrapped, application, *flags, *counter)
+            }
+        };
+        point.verify_strict(&signed, &ed25519_dalek::Signature::from_bytes(&self.signature)).is_ok()
+    }
+}
+
+/// What an authenticator signs when it is asked to sign `message`.
+fn by_hardware(message: &[u8], application: &str, flags: u8, counter: u32) -> Vec<u8> {
+    let mut signed = Sha256::digest(application).to_vec();
+    signed.push(flags);
+    signed.extend_from_slice(&counter.to_be_bytes());
+    signed.extend_from_slice(&Sha256::digest(message));
+    signed
+}
+
+fn settle(parsed: &SshSig) -> Result<(Signer, [u8; 64]), SshSignatureError> {
+    let bytes = parsed.signature_bytes();
+    let of_length = || SshSignatureError::Malformed("its signature has another length than ed25519's".to_owned());
+    match (parsed.public_key(), parsed.algorithm()) {
+        (KeyData::Ed25519(key), Algorithm::Ed25519) => {
+            Ok((Signer::Plain(key.0), bytes.try_into().map_err(|_| of_length())?))
+        }
+        (KeyData::SkEd25519(key), Algorithm::SkEd25519) => {
+            let (signature, rest) = bytes.split_first_chunk::<64>().ok_or_else(of_length)?;
+            let &[flags, a, b, c, d] = rest else { return Err(of_length()) };
+            if flags & USER_PRESENT == 0 {
+                return Err(SshSignatureError::NobodyPresent);
+            }
+            let (bytes, application) = (key.public_key().0, key.application().to_owned());
+            let counter = u32::from_be_bytes([a, b, c, d]);
+            Ok((Signer::Hardware { bytes, application, flags, counter }, *signature))
+        }
+        (KeyData::Ed25519(_) | KeyData::SkEd25519(_), _) => {
+            Err(SshSignatureError::Malformed("its key and its signature are of two algorithms".to_owned()))
+        }
+        (other, _) => Err(SshSignatureError::OtherAlgorithm(other.algorithm().to_string())),
+    }
+}
+
+#[cfg(test)]
+#[path = "ssh_tests.rs"]
+mod tests;

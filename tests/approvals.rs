@@ -1,0 +1,164 @@
+//! Promise: what the root says has to be approved is applied when enough of its approvers have signed that very revision,
+//! with keys in files, agents or hardware; until then what runs goes on.
+
+use std::collections::BTreeMap;
+
+use crate::support::openssh::{Agent, new_key};
+use crate::support::world::World;
+
+/// A published fleet, in which web machines take two of alice, whose key is Clavel's, and bob and carol, who use OpenSSH.
+fn ready() -> World {
+    let world = World::new();
+    world.clavel(&["key", "generate", "alice", "--output", &world.at("alice.secret")]).good();
+    let (bob, carol) = (new_key(&world, "ed25519", "bob"), new_key(&world, "ed25519", "carol"));
+    for made in ["root.json", "root-1.secret"] {
+        std::fs::remove_file(world.path(made)).unwrap();
+    }
+    let (publisher, alice) = (world.at("claveld-1.secret"), world.at("alice.secret"));
+    let approvers = ["--approver-key", &alice, "--approver-key", &format!("{bob}.pub"), "--approver-key"];
+    let init = ["init", &world.at(""), "--publisher-key", &publisher, "--approvals", "web-*=2"];
+    world.clavel(&[&init, &approvers[..], &[&format!("{carol}.pub")]].concat()).good();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world
+}
+
+/// `clavel approve web-1` with more arguments.
+fn arguments(world: &World, more: &[&str]) -> Vec<String> {
+    let (repository, root) = (world.at("fleet.git"), world.root());
+    let all = [&["approve", "web-1", "--repository", &repository, "--root", &root], more].concat();
+    all.into_iter().map(ToOwned::to_owned).collect()
+}
+
+fn approve(world: &World, more: &[&str]) -> crate::support::world::Ran {
+    let arguments = arguments(world, &[more, &["--yes"]].concat());
+    world.clavel(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
+}
+
+fn pass(world: &World) -> String {
+    world.agent("web-1", &["once"]).good()
+}
+
+fn change(world: &World) {
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("A change");
+    world.publish().good();
+    world.build(&["web-1"]);
+}
+
+#[test]
+fn it_waits_until_enough_have_approved_that_very_revision() {
+    let world = ready();
+    let waits = "web-1: revision 1 has 0 of 2 approvals; alice, bob, carol may give one: `clavel approve web-1`\n";
+    assert_eq!(pass(&world), waits);
+    assert_eq!(world.motd("web-1"), None);
+    let shown = approve(&world, &["--key", &world.at("alice.secret")]).good();
+    assert!(shown.contains("web-1: revision 1, with none before it"), "{shown}");
+    assert!(pass(&world).contains("revision 1 has 1 of 2 approvals (by alice); bob, carol may give one"));
+    let again = approve(&world, &["--key", &world.at("alice.secret")]).good();
+    assert!(again.contains("alice has approved revision 1 already"), "{again}");
+    approve(&world, &["--ssh-key", &world.at("bob")]).good();
+    assert_eq!(pass(&world), "web-1: switched to revision 1\n");
+
+    // The approvals of one revision are none of the next.
+    change(&world);
+    assert!(pass(&world).contains("revision 2 has 0 of 2 approvals"));
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    let verified = world.verify().good();
+    assert!(verified.contains("waits  web-1: revision 2 has 0 of 2"), "{verified}");
+    let list = ["list", "--repository", &world.at("fleet.git"), "--root", &world.root()];
+    assert!(world.clavel(&list).stderr.contains("web-1 waits: revision 2 has 0 of 2"));
+    let show = world.clavel(&[&["show", "web-1"], &list[1..]].concat()).good();
+    assert!(show.contains("approvals") && show.contains("0 of 2"), "{show}");
+
+    // Carol's key is in her agent, and what is shown is what changes.
+    let agent = Agent::start(&world);
+    agent.add(&world, &["-q", &world.at("carol")]).good();
+    std::fs::remove_file(world.path("carol")).unwrap();
+    let carol = arguments(&world, &["--ssh-key", &world.at("carol.pub"), "--yes"]);
+    let carol: Vec<&str> = carol.iter().map(String::as_str).collect();
+    let shown = world.run_with(&[("SSH_AUTH_SOCK", agent.socket())], env!("CARGO_BIN_EXE_clavel"), &carol).good();
+    assert!(shown.contains("web-1: revision 1 → 2") && shown.contains("carol approved revision 2"), "{shown}");
+    approve(&world, &["--key", &world.at("alice.secret")]).good();
+    assert_eq!(pass(&world), "web-1: switched to revision 2\n");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
+}
+
+#[test]
+fn what_is_no_approval_of_it_counts_nothing_and_is_in_nobodys_way() {
+    let world = ready();
+    approve(&world, &["--key", &world.at("alice.secret")]).good();
+    approve(&world, &["--ssh-key", &world.at("bob")]).good();
+    let of = |who: &str| world.on_branch(&format!("approvals/web-1/{who}.json")).unwrap();
+    let (first_of_alice, first_of_bob) = (of("alice"), of("bob"));
+    pass(&world);
+    change(&world);
+    // Yesterday's approvals, one passed off as another's, and one altered to be of today's revision.
+    world.tamper(&BTreeMap::from([
+        ("approvals/web-1/alice.json", Some(first_of_alice.replace("\"revision\": 1", "\"revision\": 2"))),
+        ("approvals/web-1/carol.json", Some(first_of_bob)),
+        ("approvals/web-1/mallory.json", Some("junk".to_owned())),
+    ]));
+    let said = pass(&world);
+    assert!(said.contains("revision 2 has 0 of 2 approvals"), "{said}");
+    assert!(said.contains("that of alice does not count: the key `alice` did not sign it"), "{said}");
+    assert!(said.contains("that of carol does not count"), "{said}");
+    // Junk beside enough good ones.
+    world.tamper(&BTreeMap::from([("approvals/web-1/carol.json", Some("junk".to_owned()))]));
+    approve(&world, &["--key", &world.at("alice.secret")]).good();
+    approve(&world, &["--ssh-key", &world.at("bob")]).good();
+    assert_eq!(pass(&world), "web-1: switched to revision 2\n");
+    world.verify().good();
+}
+
+#[test]
+fn nobody_else_approves_and_nobody_approves_unasked() {
+    let world = ready();
+    world.clavel(&["key", "generate", "mallory", "--output", &world.at("mallory.secret")]).good();
+    approve(&world, &["--key", &world.at("mallory.secret")]).refused(3, "no approver's; these are: alice, bob, carol");
+    let unasked = arguments(&world, &["--key", &world.at("alice.secret")]);
+    let unasked: Vec<&str> = unasked.iter().map(String::as_str).collect();
+    world.clavel(&unasked).refused(3, "say --yes");
+    approve(&world, &[]).refused(3, "--key FILE or --ssh-key FILE");
+    let router = ["approve", "router-1", "--yes", "--key", &world.at("alice.secret"), "--root", &world.root()];
+    world
+        .clavel(&[&router[..], &["--repository", &world.at("fleet.git")]].concat())
+        .refused(3, "asks for no approvals");
+    assert_eq!(world.on_branch("approvals/web-1/alice.json"), None);
+}
+
+#[test]
+fn an_approval_in_a_file_counts_once_it_is_on_the_branch_and_goes_with_its_deployment() {
+    let world = ready();
+    let file = world.at("approval.json");
+    let said = approve(&world, &["--ssh-key", &world.at("bob"), "--output", &file]).good();
+    assert!(said.contains("put it on the branch as approvals/web-1/bob.json"), "{said}");
+    assert_eq!(world.on_branch("approvals/web-1/bob.json"), None);
+    world.tamper(&BTreeMap::from([("approvals/web-1/bob.json", Some(world.read_file("approval.json")))]));
+    assert!(pass(&world).contains("1 of 2 approvals (by bob)"));
+    approve(&world, &["--key", &world.at("alice.secret")]).good();
+    // Claveld leaves them alone, until the deployment is withdrawn.
+    change(&world);
+    assert!(world.on_branch("approvals/web-1/bob.json").is_some());
+    world.edit(
+        "flake.nix",
+        "nixosConfigurations.web-1 = host ./hosts/web-1.nix;",
+        "clavel.agents.web-1.deployments = [ ];",
+    );
+    world.push("Without web-1");
+    world.publish().good();
+    assert_eq!(world.on_branch("approvals/web-1/bob.json"), None);
+    assert_eq!(world.on_branch("approvals/web-1/alice.json"), None);
+}
+
+#[test]
+fn two_who_approve_at_once_both_do() {
+    let world = ready();
+    std::thread::scope(|scope| {
+        let alice = scope.spawn(|| approve(&world, &["--key", &world.at("alice.secret")]).good());
+        let bob = scope.spawn(|| approve(&world, &["--ssh-key", &world.at("bob")]).good());
+        (alice.join().unwrap(), bob.join().unwrap())
+    });
+    assert_eq!(pass(&world), "web-1: switched to revision 1\n");
+}
