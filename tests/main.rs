@@ -26,6 +26,7 @@ mod layers;
 mod mirrors;
 mod nix_eval_jobs;
 mod one_push;
+mod pin;
 mod platforms;
 mod publish;
 mod rotation;

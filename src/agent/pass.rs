@@ -13,7 +13,9 @@ use super::evidence::{Copy, Remembered, keep_all};
 use super::fetch::{BranchFetchError, Shown, fetch};
 use super::freshness::{ClockTrouble, Clocks, Stale};
 use super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
-use super::realise::{RealiseError, Realised, realise};
+use super::pin::Pins;
+use super::pinned;
+use super::realise::{RealiseError, Realised, adopt, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
 use super::verify::{Asker, Order, Refusal, SeenIndex, Time, Verdict, verify};
 use crate::config::AgentConfig;
@@ -223,8 +225,9 @@ impl<'a> Pass<'a> {
             self.directory.save(&self.state)?;
         }
         let mut settled = Vec::new();
+        let pins = Pins::of(&orders);
         for order in &orders {
-            let outcome = self.settle(order, retry, tell).await?;
+            let outcome = self.settle(order, &pins, retry, tell).await?;
             settled.push((order.deployment.name.clone(), outcome));
         }
         settled.extend(withdrawn.into_iter().map(|name| (name, Settled::Withdrawn)));
@@ -344,7 +347,13 @@ impl<'a> Pass<'a> {
         digest(format!("{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?}").as_bytes())
     }
 
-    async fn settle(&mut self, order: &Order, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
+    async fn settle(
+        &mut self,
+        order: &Order,
+        pins: &Pins,
+        retry: Retry,
+        tell: &dyn Fn(Event<'_>),
+    ) -> Result<Settled, PassError> {
         let name = &order.deployment.name;
         let revision = order.deployment.revision;
         let applied = self.state.applied.get(name);
@@ -352,16 +361,20 @@ impl<'a> Pass<'a> {
             Decision::UpToDate => Ok(Settled::UpToDate(revision)),
             Decision::Hold(HoldReason::FailedBefore(failed)) => Ok(Settled::Failed(Failure::Before(failed))),
             Decision::Hold(HoldReason::Unapproved(approvals)) => Ok(Settled::Waiting(approvals.to_string())),
-            Decision::Adopt => {
-                self.record(order);
-                self.directory.save(&self.state)?;
-                Ok(Settled::Adopted(revision))
-            }
-            Decision::Apply => self.apply(order, tell).await,
+            Decision::Adopt => match adopt(&self.nix, &order.deployment, pins).await {
+                Ok(Some(())) => {
+                    self.record(order);
+                    self.directory.save(&self.state)?;
+                    Ok(Settled::Adopted(revision))
+                }
+                Ok(None) => self.apply(order, pins, tell).await,
+                Err(error) => Ok(Settled::Failed(Failure::Realise(error))),
+            },
+            Decision::Apply => self.apply(order, pins, tell).await,
         }
     }
 
-    async fn apply(&mut self, order: &Order, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
+    async fn apply(&mut self, order: &Order, pins: &Pins, tell: &dyn Fn(Event<'_>)) -> Result<Settled, PassError> {
         let (deployment, unit) = (&order.deployment, &order.unit);
         let units = self.directory.join("units");
         let config = self.config.units.get(&unit.name);
@@ -375,7 +388,9 @@ impl<'a> Pass<'a> {
         let folder = self.directory.join("roots");
         let io = |source| StateError::Io { act: "make", path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
-        match realise(&self.nix, deployment, &folder.join(name.as_str())).await {
+        let unchecked = self.directory.join("unchecked").join(name.as_str());
+        let roots = pinned::Roots { kept: folder.join(name.as_str()), unchecked };
+        match realise(&self.nix, deployment, pins, &roots).await {
             Ok(realised) => self.activate(order, &activation, &realised, tell).await,
             Err(error) => {
                 self.begin(Step::Idle)?;

@@ -1,8 +1,10 @@
 //! Getting what a deployment names from its caches, and saying well why it cannot be had.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use crate::model::{Deployment, NarTemplateSpecification, StorePath, Substituter};
+use super::pin::{NotAsPinned, Pins, Remains};
+use super::pinned::{self, Roots};
+use crate::model::{Deployment, Invalid, NarTemplateSpecification, PinError, StorePath, Substituter};
 use crate::nix::{Nix, NixError};
 use crate::process::ProcessError;
 use crate::trust::Verified;
@@ -33,6 +35,28 @@ pub enum RealiseError {
         /// The names of the keys that are said to have signed it.
         signers: Vec<String>,
     },
+    /// What is in the caches or in the store is not what is pinned.
+    #[error(transparent)]
+    NotAsPinned(Box<NotAsPinned>),
+    /// The pin makes no sense.
+    #[error("refused the deployment: {0}; publish it again")]
+    Pin(#[from] PinError),
+    /// It was just fetched, and something deleted it.
+    #[error("{0} was fetched, and is not in the store any more; the next pass tries again")]
+    Gone(StorePath),
+    /// A link that keeps what is fetched from the garbage collector could not be moved.
+    #[error("cannot {act} {}: {source}", path.display())]
+    Root {
+        /// What was being done.
+        act: &'static str,
+        /// The link.
+        path: PathBuf,
+        /// What the system said.
+        source: std::io::Error,
+    },
+    /// A number of caches that cannot be.
+    #[error(transparent)]
+    Invalid(Invalid),
     /// The caches could not be asked, or what they have could not be fetched.
     #[error(transparent)]
     Nix(#[from] NixError),
@@ -43,7 +67,7 @@ fn shown<T: ToString>(items: &[T]) -> String {
     if items.is_empty() { "it names none".to_owned() } else { items.join(", ") }
 }
 
-/// A path that is here, in full, because a verified deployment named it. Nothing else is ever activated.
+/// A path that is here, in full and as it is pinned, because a verified deployment named it. Nothing else is ever activated.
 #[derive(Debug, Clone)]
 pub(super) struct Realised(StorePath);
 
@@ -58,15 +82,37 @@ impl Realised {
     }
 }
 
-/// Fetches what `deployment` names and links it at `root`.
+/// Fetches what `deployment` names, holds it to the pins on its path, and links it where it stays.
 pub(super) async fn realise(
     nix: &Nix,
     deployment: &Verified<Deployment>,
-    root: &Path,
+    pins: &Pins,
+    roots: &Roots,
 ) -> Result<Realised, RealiseError> {
     let template = &deployment.specification.template;
+    match pins.on(deployment)? {
+        [] => fetch(nix, template, &roots.kept).await?,
+        pins => pinned::realise(nix, template, pins, roots).await?,
+    }
+    Ok(Realised(template.nar_id.clone()))
+}
+
+/// Whether what runs may be taken for `deployment`, which names its path. `None` where that path is gone.
+pub(super) async fn adopt(
+    nix: &Nix,
+    deployment: &Verified<Deployment>,
+    pins: &Pins,
+) -> Result<Option<()>, RealiseError> {
+    match pins.on(deployment)? {
+        [] => Ok(Some(())),
+        pins => pinned::is_here(nix, &deployment.specification.template, pins, Remains::Runs).await,
+    }
+}
+
+/// Fetches `template`'s path and links it at `root`.
+pub(super) async fn fetch(nix: &Nix, template: &NarTemplateSpecification, root: &Path) -> Result<(), RealiseError> {
     match nix.realise(template, root).await {
-        Ok(()) => Ok(Realised(template.nar_id.clone())),
+        Ok(()) => Ok(()),
         // Nix said no: the caches tell why. Whatever ended Nix from outside is told as it is.
         Err(error @ NixError::Failed { source: ProcessError::Failed { .. }, .. }) => {
             Err(explained(nix, template, error).await)

@@ -88,6 +88,8 @@ pub enum Moment {
     Evaluated,
     /// When one of its caches has it, signed by one of its keys.
     InItsCache,
+    /// When its caches have all that it needs as well, signed by its keys: with the pin of that content.
+    Pinned,
 }
 
 #[derive(Deserialize)]
@@ -116,6 +118,8 @@ struct PublishTable {
     ssh_command: Option<String>,
     #[serde(default)]
     wait_for_cache: bool,
+    #[serde(default)]
+    pin: bool,
 }
 
 #[derive(Deserialize)]
@@ -229,7 +233,11 @@ impl Written for File {
                 validity,
                 state_directory,
                 ssh_command: self.publish.ssh_command,
-                moment: if self.publish.wait_for_cache { Moment::InItsCache } else { Moment::Evaluated },
+                moment: match self.publish {
+                    PublishTable { pin: true, .. } => Moment::Pinned,
+                    PublishTable { wait_for_cache: true, .. } => Moment::InItsCache,
+                    PublishTable { .. } => Moment::Evaluated,
+                },
             },
             poll_interval: self.watch.poll.map_or(MINUTE, |span| span.0),
         })
@@ -316,6 +324,7 @@ mod tests {
             "expires-after",
             "ssh-command",
             "wait-for-cache",
+            "pin",
             "timeout",
             "processes",
             "memory",

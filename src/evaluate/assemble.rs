@@ -13,7 +13,7 @@ use super::platforms::PLATFORMS;
 use super::{Failure, Found};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Draft, List, LockedSource, Metadata, Name, NarTemplateSpecification,
-    Provenance, Source, StorePath, System, Timestamp, UnitSpecification, UnitType,
+    Pin, Provenance, Source, StorePath, System, Timestamp, UnitSpecification, UnitType,
 };
 
 /// What Nix said of each attribute: its value, or the message of its failure.
@@ -163,6 +163,7 @@ impl Assembly<'_> {
         if path.is_derivation() {
             return Err(format!("its narId {path} is a derivation's file; name what it makes"));
         }
+        Pin::refuse_in(&template.metadata).map_err(|error| error.to_string())?;
         let specification = DeploymentSpecification {
             template: NarTemplateSpecification {
                 metadata: template.metadata,

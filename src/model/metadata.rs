@@ -33,8 +33,11 @@ fn check_value(text: &str) -> Result<(), String> {
     }
 }
 
+/// The most keys.
+pub(super) const MOST: usize = 64;
+
 /// At most 64 keys with a text each.
-pub type Metadata = Map<MetadataKey, MetadataValue, 64>;
+pub type Metadata = Map<MetadataKey, MetadataValue, MOST>;
 
 #[cfg(test)]
 mod tests {

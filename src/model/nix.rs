@@ -102,6 +102,13 @@ validated_text! {
     Substituter, what: "a substituter", check: check_substituter, pattern: "^([a-z][a-z0-9+.-]*://|/)[!-~]{1,512}$"
 }
 
+impl Substituter {
+    /// Whether it is plain files, here or over HTTP, that anybody may ask for. A machine to log in to is none.
+    pub fn is_of_files(&self) -> bool {
+        ["https://", "http://", "file://"].iter().any(|scheme| self.as_str().starts_with(scheme))
+    }
+}
+
 fn check_substituter(text: &str) -> Result<(), String> {
     printable(text, 512)?;
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);

@@ -16,7 +16,7 @@ pub use derivation::DerivationError;
 pub use evaluate::{Answer, Question, Watch};
 pub use flake::LockedFlake;
 pub use jobs::{Job, JobsQuestion};
-pub use store::CacheEntry;
+pub use store::{CacheEntry, Entries};
 
 use crate::process::{Invocation, ProcessError};
 

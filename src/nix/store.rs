@@ -8,7 +8,8 @@ use nix_narinfo::{NarInfoSignature, TrustedPublicKey};
 use serde::Deserialize;
 
 use super::{Nix, NixError, Voice};
-use crate::model::{Invalid, NarHash, NarTemplateSpecification, PublicKey, StorePath, Substituter};
+use crate::model::{Content, Invalid, NarHash, NarTemplateSpecification, PublicKey, StorePath, Substituter};
+use crate::process::Invocation;
 
 /// What a cache says of a path it has.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,6 +21,9 @@ pub struct CacheEntry {
     #[serde(default)]
     signatures: Vec<String>,
 }
+
+/// Paths, and what is said of each.
+pub type Entries = BTreeMap<StorePath, CacheEntry>;
 
 impl Nix {
     /// Where the files of `path` are on this machine.
@@ -45,8 +49,9 @@ impl Nix {
             // Nix trusts the keys that this machine signs with, too; the specification is to be the only word.
             .args(["--option", "secret-key-files", ""])
             .args(["--option", "require-sigs", "true"])
-            // Nix remembers for an hour that a cache had no such path, and by then it mostly has.
-            .args(["--option", "narinfo-cache-negative-ttl", "0"]);
+            // Nix remembers for an hour that a cache had no such path, and by then it mostly has; and for a month what a
+            // cache said of one, though it may have been mended since.
+            .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"]);
         let run = if self.voice == Voice::Aloud { run.passing_output_on() } else { run };
         let act = || format!("fetch {}", template.nar_id);
         run.run().await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
@@ -59,34 +64,59 @@ impl Nix {
     }
 
     /// What `cache` says of those of `paths` that it has.
-    pub async fn look_up_all(
-        &self,
-        cache: &Substituter,
-        paths: &[StorePath],
-    ) -> Result<BTreeMap<StorePath, CacheEntry>, NixError> {
+    pub async fn look_up_all(&self, cache: &Substituter, paths: &[StorePath]) -> Result<Entries, NixError> {
         let act = || match paths {
             [path] => format!("ask {cache} for {path}"),
             _ => format!("ask {cache} for {} paths", paths.len()),
         };
+        let run = self.asking(cache).args(paths.iter().map(ToString::to_string));
+        entries(run, act).await
+    }
+
+    /// What `cache` says of `paths` and of all that they need; an error where it does not have all of it.
+    pub async fn look_up_closure(&self, cache: &Substituter, paths: &[StorePath]) -> Result<Entries, NixError> {
+        let act = || match paths {
+            [path] => format!("ask {cache} for {path} and all that it needs"),
+            _ => format!("ask {cache} for {} paths and all that they need", paths.len()),
+        };
+        entries(self.asking(cache).arg("--recursive").args(paths.iter().map(ToString::to_string)), act).await
+    }
+
+    fn asking(&self, cache: &Substituter) -> Invocation {
         // The question is for the cache; a store of our own must not answer it.
         let nix = Self { store: None, ..self.clone() };
-        let run = nix
-            .nix(&["path-info", "--json", "--store", cache.as_str()])
+        nix.nix(&["path-info", "--json", "--store", cache.as_str()])
             // What it said before is not the answer: a path may have come, or have been signed by another key.
             .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"])
             // Whoever asks will ask again; nobody waits for a cache that is down.
             .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"])
-            .args(paths.iter().map(ToString::to_string))
-            .run();
-        let output = run.await.map_err(|source| NixError::Failed { act: act(), source })?;
-        let unexpected = |why: String| NixError::Unexpected { act: act(), why };
-        let all: PathInfo = serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
-        let entry = |(path, value): (String, serde_json::Value)| {
-            let path = path.parse().map_err(|error: Invalid| unexpected(error.to_string()))?;
-            let entry = serde_json::from_value(value).map_err(|error| unexpected(error.to_string()))?;
-            Ok((path, entry))
+    }
+
+    /// What the store has of `paths`, and of all that those need which are there.
+    pub async fn closures_here(&self, paths: &[StorePath]) -> Result<Entries, NixError> {
+        let act = || match paths {
+            [path] => format!("ask the store for {path} and all that it needs"),
+            _ => format!("ask the store for {} paths and all that they need", paths.len()),
         };
-        all.present().map(entry).collect()
+        let ask = || self.nix(&["path-info", "--json"]);
+        let here = entries(ask().args(paths.iter().map(ToString::to_string)), act).await?;
+        // Nix calls it an error to be asked for all that an absent path needs.
+        if here.is_empty() {
+            return Ok(here);
+        }
+        entries(ask().arg("--recursive").args(here.keys().map(ToString::to_string)), act).await
+    }
+
+    /// Deletes `paths`, and whatever else in the store needs one of them. What something on this machine holds stays,
+    /// and is an error.
+    pub async fn delete(&self, paths: &[StorePath]) -> Result<(), NixError> {
+        let failed = |source| NixError::Failed { act: format!("delete {}", joined(paths, ", ")), source };
+        let paths = paths.iter().map(ToString::to_string);
+        let query = self.program("nix-store").args(["--query", "--referrers-closure"]).args(paths).run();
+        let referrers = query.await.map_err(failed)?;
+        // What needs one of them has to be named as well, or else it counts as what holds them.
+        let all = String::from_utf8_lossy(&referrers.stdout).lines().map(ToOwned::to_owned).collect::<Vec<_>>();
+        self.program("nix-store").arg("--delete").args(all).run().await.map(drop).map_err(failed)
     }
 
     /// Makes `path` the newest generation of `profile`.
@@ -95,6 +125,19 @@ impl Nix {
         let act = || format!("set the profile {} to {path}", profile.display());
         run.run().await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
     }
+}
+
+/// What a run of `nix path-info --json` says of each path that is there.
+async fn entries(run: Invocation, act: impl Fn() -> String) -> Result<Entries, NixError> {
+    let output = run.run().await.map_err(|source| NixError::Failed { act: act(), source })?;
+    let unexpected = |why: String| NixError::Unexpected { act: act(), why };
+    let all: PathInfo = serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
+    let entry = |(path, value): (String, serde_json::Value)| {
+        let path = path.parse().map_err(|error: Invalid| unexpected(error.to_string()))?;
+        let entry = serde_json::from_value(value).map_err(|error| unexpected(error.to_string()))?;
+        Ok((path, entry))
+    };
+    all.present().map(entry).collect()
 }
 
 fn joined<T: ToString>(items: &[T], separator: &str) -> String {
@@ -136,6 +179,16 @@ impl CacheEntry {
     fn fingerprint(&self, path: &StorePath) -> String {
         let hash = nixbase32::encode(self.nar_hash.bytes());
         format!("1;{path};sha256:{hash};{};{}", self.nar_size, joined(&self.references, ","))
+    }
+
+    /// What is in the path.
+    pub fn content(&self) -> Content {
+        Content { nar_hash: self.nar_hash, nar_size: self.nar_size }
+    }
+
+    /// The paths that this one needs, itself among them where it names itself.
+    pub fn references(&self) -> &[StorePath] {
+        &self.references
     }
 
     /// The names of the keys that are said to have signed it.

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::task::JoinSet;
 
-use super::ready::{Answers, Said, questions};
+use super::survey::{Answers, Need, Said, Survey};
 use crate::model::{Deployment, StorePath, Substituter};
-use crate::nix::{Nix, NixError};
+use crate::nix::{Entries, Nix, NixError};
 
 /// How many paths one process asks for. It asks for one after another.
 const PATHS_A_PROCESS: usize = 50;
@@ -15,6 +15,11 @@ const PATHS_A_PROCESS: usize = 50;
 const PROCESSES: usize = 8;
 /// How many processes may fail before a cache counts as down: enough to find some bad answers by halving a batch.
 const FAILURES_A_CACHE: usize = 24;
+/// How deep below a deployment's path it is looked for what it needs: far deeper than any system, and no cache that names
+/// ever more is followed for ever.
+const DEEPEST: usize = 1000;
+/// How deep whole closures are asked for in one go. Where a cache did not have one by then, it is for others to have it.
+const DEPTHS_AT_ONCE: usize = 2;
 /// How long one process may take.
 const DEADLINE: Duration = Duration::from_mins(2);
 
@@ -22,34 +27,69 @@ const DEADLINE: Duration = Duration::from_mins(2);
 #[derive(Debug)]
 pub(super) struct Caches {
     nix: Nix,
+    need: Need,
 }
 
 /// Paths to ask one cache for in one process.
 type Batch = (Substituter, Vec<StorePath>);
 
 impl Caches {
-    pub(super) fn new() -> Self {
-        Self { nix: Nix::new(DEADLINE) }
+    pub(super) fn new(need: Need) -> Self {
+        Self { nix: Nix::new(DEADLINE), need }
     }
 
-    /// Asks until each of `deployments` is ready, or all of its caches were asked. What is in `answers` is not asked again.
+    /// What has to be in a cache.
+    pub(super) fn need(&self) -> Need {
+        self.need
+    }
+
+    /// Asks until what is needed of each of `deployments` was found, or all of its caches were asked. What is in `answers` is
+    /// not asked again.
     pub(super) async fn ask_for(&self, deployments: &[Deployment], answers: &mut Answers) {
-        loop {
-            let questions = questions(deployments, answers);
+        for depth in 0..DEEPEST {
+            let questions = Survey::of(deployments, self.need, answers).questions();
             if questions.is_empty() {
                 return;
+            }
+            if self.need == Need::Closure && depth < DEPTHS_AT_ONCE {
+                self.ask_for_closures(&questions, answers).await;
             }
             self.ask(questions, answers).await;
         }
     }
 
+    /// Asks for all that the paths need, in one go where a cache has all of it. Where it has not, nothing is learned: then
+    /// the paths are asked for by themselves, and what they need after that.
+    async fn ask_for_closures(&self, questions: &BTreeMap<Substituter, BTreeSet<StorePath>>, answers: &mut Answers) {
+        let mut open: Vec<Batch> = batches(questions).into();
+        let mut running = JoinSet::new();
+        loop {
+            while running.len() < PROCESSES
+                && let Some((cache, paths)) = open.pop()
+            {
+                let nix = self.nix.clone();
+                running.spawn(async move {
+                    let found = nix.look_up_closure(&cache, &paths).await;
+                    (cache, found)
+                });
+            }
+            match running.join_next().await {
+                None => return,
+                Some(Ok((cache, Ok(found)))) => {
+                    answers.extend(found.into_iter().map(|(path, entry)| ((cache.clone(), path), Said::Has(entry))));
+                }
+                Some(Ok((_, Err(_))) | Err(_)) => {}
+            }
+        }
+    }
+
     /// Asks all of `questions`; each has an answer afterwards.
     async fn ask(&self, questions: BTreeMap<Substituter, BTreeSet<StorePath>>, answers: &mut Answers) {
-        let mut open: VecDeque<Batch> = VecDeque::new();
-        for (cache, paths) in questions {
-            let paths: Vec<StorePath> = paths.into_iter().collect();
-            open.extend(paths.chunks(PATHS_A_PROCESS).map(|paths| (cache.clone(), paths.to_vec())));
-        }
+        let mut open = batches(&questions);
+        open.retain_mut(|(cache, paths)| {
+            paths.retain(|path| !answers.contains_key(&(cache.clone(), path.clone())));
+            !paths.is_empty()
+        });
         // Whatever becomes of a process, what it was to ask for has an answer.
         let lost = || Said::OutOfReach("asking it was broken off".to_owned());
         answers.extend(open.iter().flat_map(|batch| said(batch, |_| lost())));
@@ -85,6 +125,14 @@ impl Caches {
     }
 }
 
+fn batches(questions: &BTreeMap<Substituter, BTreeSet<StorePath>>) -> VecDeque<Batch> {
+    let of_one = |(cache, paths): (&Substituter, &BTreeSet<StorePath>)| {
+        let paths: Vec<StorePath> = paths.iter().cloned().collect();
+        paths.chunks(PATHS_A_PROCESS).map(|paths| (cache.clone(), paths.to_vec())).collect::<Vec<_>>()
+    };
+    questions.iter().flat_map(of_one).collect()
+}
+
 /// Both halves of a batch; none of one that has a single path. One bad answer spoils those of its whole batch.
 fn halves((cache, paths): Batch) -> Vec<Batch> {
     let (left, right) = paths.split_at(paths.len() / 2);
@@ -95,9 +143,7 @@ fn halves((cache, paths): Batch) -> Vec<Batch> {
         .collect()
 }
 
-type Found = BTreeMap<StorePath, crate::nix::CacheEntry>;
-
-async fn look_up(nix: Nix, batch: Batch) -> (Batch, Result<Found, NixError>) {
+async fn look_up(nix: Nix, batch: Batch) -> (Batch, Result<Entries, NixError>) {
     let found = nix.look_up_all(&batch.0, &batch.1).await;
     (batch, found)
 }
@@ -144,7 +190,7 @@ mod tests {
         let path = |n: u32| format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x{n}").parse().unwrap();
         let cache: Substituter = "http://127.0.0.1:1".parse().unwrap();
         let mut answers = Answers::new();
-        Caches::new().ask(BTreeMap::from([(cache, (0..count).map(path).collect())]), &mut answers).await;
+        Caches::new(Need::Path).ask(BTreeMap::from([(cache, (0..count).map(path).collect())]), &mut answers).await;
         answers
     }
 

@@ -10,12 +10,14 @@ use super::history::{Found, History};
 use super::inside::Inside;
 use super::note::{Behind, Note, NoteError, Published};
 use super::operate::{Deed, OperateError, Operated, Wish, operate};
+use super::pin::{Pinning, pins};
 use super::plan::{Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
-use super::ready::{Answers, Held, Unready, hold_back, kept_back};
+use super::ready::{Held, Unready, followers, hold_back, kept_back};
 use super::signers::{SignerError, Signers};
 use super::standing::{Standing, StandingError};
+use super::survey::{Answers, Need, Survey};
 use crate::config::{Moment, PublishConfig};
-use crate::model::{BranchName, Deployment, Folder, IndexVersion, Name, Revision, RootVersion};
+use crate::model::{BranchName, Folder, IndexVersion, Name, Revision, RootVersion};
 use crate::nix::Nix;
 use crate::repository::{
     BranchWriter, Change, CommitId, Identity, NewCommit, Repository, WriteError, Written, approvals_folder,
@@ -162,7 +164,8 @@ impl<'a> Publisher<'a> {
         let anchor = Anchor::read(&config.root)?;
         let caches = match config.moment {
             Moment::Evaluated => None,
-            Moment::InItsCache => Some(Caches::new()),
+            Moment::InItsCache => Some(Caches::new(Need::Path)),
+            Moment::Pinned => Some(Caches::new(Need::Closure)),
         };
         let copy = config.state_directory.join("publish.git");
         let note = Note::of(&config.state_directory, &config.repository, &config.branch);
@@ -293,17 +296,29 @@ impl<'a> Publisher<'a> {
         ground: &Ground,
         evaluated: &Evaluated<'_>,
         answers: &mut Answers,
-    ) -> Result<Decided, PlanError> {
+    ) -> Result<Decided, PublishError> {
         let (branch, now, validity) = (&ground.standing.branch, ground.now.into(), self.config.validity);
-        let whole = plan(branch, evaluated, &Held::default(), now, validity)?;
+        let mut pinning = match self.config.moment {
+            Moment::Pinned => Some(Pinning::on(branch, evaluated.evaluations)?),
+            Moment::Evaluated | Moment::InItsCache => None,
+        };
+        let unpinned = pinning.as_ref().map(|pinning| pinning.unpinned.clone()).unwrap_or_default();
+        let with = |pinning: Option<&Pinning>, held: &Held| {
+            let evaluations = pinning.map_or(evaluated.evaluations, |pinning| &pinning.evaluations);
+            plan(branch, &Evaluated { evaluations, ..*evaluated }, held, now, validity)
+        };
+        let whole = with(pinning.as_ref(), &Held { unpinned, ..Held::default() })?;
+        let asked = followers(branch, &whole);
         if let Some(caches) = &self.caches {
-            let follows = |deployment: &&Deployment| !branch.holds.contains_key(&deployment.name);
-            let asked: Vec<Deployment> = whole.deployments.iter().filter(follows).cloned().collect();
             caches.ask_for(&asked, answers).await;
         }
-        let (held, unready) = hold_back(branch, &whole, self.caches.as_ref().map(|_| &*answers));
+        let survey = self.caches.as_ref().map(|caches| Survey::of(&asked, caches.need(), answers));
+        let (held, unready) = hold_back(branch, &whole, survey.as_ref());
         let kept_back = kept_back(branch, &whole, &held);
-        let plan = if held.is_empty() { whole } else { plan(branch, evaluated, &held, now, validity)? };
+        if let (Some(pinning), Some(survey)) = (&mut pinning, &survey) {
+            pinning.pin(&pins(&asked, survey))?;
+        }
+        let plan = if held.is_empty() && pinning.is_none() { whole } else { with(pinning.as_ref(), &held)? };
         Ok(Decided { plan, unready, kept_back })
     }
 

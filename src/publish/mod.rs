@@ -4,8 +4,8 @@
 //! from what an operator wants of one deployment: pure. `files` signs a plan; `commit` puts it on the branch, and decides
 //! again when somebody else was faster. `note` remembers what was published, so that nothing is built on a branch that went
 //! back. Between the two, `inside` looks at
-//! what changes in the systems themselves. Where deployments wait for their caches, `caches` asks these, and `ready`
-//! decides what is held back: pure. `hook` and `watch` say when. `gate` judges a push before git takes it in, and
+//! what changes in the systems themselves. Where deployments wait for their caches, `caches` asks these; `survey` puts
+//! together what they said, `ready` decides what is held back, and `pin` what is pinned: pure. `hook` and `watch` say when. `gate` judges a push before git takes it in, and
 //! publishes nothing.
 
 mod caches;
@@ -18,6 +18,7 @@ mod hook;
 mod inside;
 mod note;
 mod operate;
+mod pin;
 mod plan;
 mod readme;
 mod ready;
@@ -25,6 +26,7 @@ mod round;
 mod signers;
 mod ssh_agent;
 mod standing;
+mod survey;
 mod watch;
 
 pub use changes::{Change, Conflict, KeptBack, Report, told_hold};
@@ -34,9 +36,10 @@ pub use hook::{HookError, PushedRef, PushedSource, pushed_refs, pushed_sources};
 pub use note::{Behind, NoteError, Published};
 pub use operate::{Deed, OperateError, Operated, Wish};
 pub use plan::PlanError;
-pub use ready::{Awaited, CacheState, Hopeless, Lack, Missing, Unready, Waiting};
+pub use ready::{Awaited, Hopeless, Missing, Unready, Waiting};
 pub use round::{Announcement, Outcome, Round, SourceFailure, Target};
 pub use signers::SignerError;
 pub use ssh_agent::AgentError;
 pub use standing::StandingError;
+pub use survey::{CacheState, Lack};
 pub use watch::{Trigger, WatchError, Watcher};

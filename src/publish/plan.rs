@@ -10,8 +10,8 @@ use super::changes::{Change, Conflict};
 use super::ready::Held;
 use crate::evaluate::{Evaluation, Failure};
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, FleetId, Held as Hold,
-    Index, IndexVersion, Name, Provenance, Revision, Sha256Digest, Specification, Timestamp, Tombstone,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, FleetId, Folder,
+    Held as Hold, Index, IndexVersion, Name, Provenance, Revision, Sha256Digest, Specification, Timestamp, Tombstone,
     UnitSpecification,
 };
 use crate::trust::Verified;
@@ -119,7 +119,8 @@ pub(super) fn plan(
     now: Timestamp,
     validity: Duration,
 ) -> Result<Plan, PlanError> {
-    let mut planner = Planner { branch, evaluated, changes: Vec::new(), conflicts: Vec::new() };
+    let mut planner =
+        Planner { branch, evaluated, unpinned: &held.unpinned, changes: Vec::new(), conflicts: Vec::new() };
     let agents = planner.documents(&branch.agents, &held.agents, |evaluation| &evaluation.found.agents)?;
     let deployments =
         planner.documents(&branch.deployments, &held.deployments, |evaluation| &evaluation.found.deployments)?;
@@ -162,6 +163,7 @@ fn plan_index(
 struct Planner<'a> {
     branch: &'a BranchState,
     evaluated: &'a Evaluated<'a>,
+    unpinned: &'a BTreeSet<Name>,
     changes: Vec<Change>,
     conflicts: Vec<Conflict>,
 }
@@ -242,6 +244,7 @@ impl<'a> Planner<'a> {
     ) -> Result<Option<Document<S>>, PlanError> {
         if let Some(ExistingDocument::Intact(document)) = existing
             && document.specification == draft.specification
+            && !(S::FOLDER == Folder::Deployments && self.unpinned.contains(&draft.name))
         {
             return Ok(None);
         }

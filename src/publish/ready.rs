@@ -15,25 +15,11 @@ use serde::Serialize;
 
 use super::changes::{Change, KeptBack};
 use super::plan::{BranchState, Existing, ExistingDocument, Plan};
+use super::survey::{CacheState, Supply, Survey};
 use crate::model::{
     Agent, AgentSpecification, Deployment, Document, Folder, Name, NarTemplateSpecification, Specification, StorePath,
     Substituter,
 };
-use crate::nix::CacheEntry;
-
-/// What one cache said of one path.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
-    /// It has it.
-    Has(CacheEntry),
-    /// It does not have it.
-    HasNot,
-    /// It could not be asked.
-    OutOfReach(String),
-}
-
-/// What the caches said.
-pub(super) type Answers = BTreeMap<(Substituter, StorePath), Said>;
 
 /// Names of documents that stay on the branch as they are.
 #[derive(Debug, Default, PartialEq, Eq)]
@@ -41,6 +27,9 @@ pub(super) struct Held {
     pub(super) deployments: BTreeSet<Name>,
     pub(super) units: BTreeSet<Name>,
     pub(super) agents: BTreeSet<Name>,
+    /// Deployments that do not: they are to be written anew though their specification may be the same, since they lack
+    /// their pin.
+    pub(super) unpinned: BTreeSet<Name>,
 }
 
 /// The deployments that are not published yet.
@@ -70,6 +59,9 @@ pub enum Awaited {
     Cache {
         /// The path.
         path: StorePath,
+        /// The deployment's own path, where it is another one that is waited for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        needed_by: Option<StorePath>,
         /// What each of its caches said.
         caches: Vec<CacheState>,
     },
@@ -78,29 +70,6 @@ pub enum Awaited {
         /// The unit.
         unit: Name,
     },
-}
-
-/// A cache that does not make a deployment ready, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct CacheState {
-    /// The cache.
-    pub cache: Substituter,
-    /// Why.
-    pub state: Lack,
-}
-
-/// Why a cache does not make a deployment ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Lack {
-    /// It does not have the path.
-    NotThere,
-    /// It has the path, and none of the deployment's keys signed it.
-    SignedByOthers(Vec<String>),
-    /// It could not be asked, for this reason.
-    OutOfReach(String),
-    /// It is of a kind that is not asked.
-    NotAsked,
 }
 
 /// A deployment that would wait for ever.
@@ -132,60 +101,39 @@ enum Readiness {
     Hopeless(Missing),
 }
 
-/// The caches of `template` that are asked: plain files, here or over HTTP. A machine to log in to is none.
-fn asked(template: &NarTemplateSpecification) -> impl Iterator<Item = &Substituter> {
-    template.substituters.iter().filter(|cache| is_asked(cache))
+/// The deployments of `plan` that the caches are asked for: those that follow their source.
+pub(super) fn followers(branch: &BranchState, plan: &Plan) -> Vec<Deployment> {
+    plan.deployments.iter().filter(|deployment| !branch.holds.contains_key(&deployment.name)).cloned().collect()
 }
 
-fn is_asked(cache: &Substituter) -> bool {
-    ["https://", "http://", "file://"].iter().any(|scheme| cache.as_str().starts_with(scheme))
-}
-
-fn readiness(template: &NarTemplateSpecification, answers: &Answers) -> Readiness {
-    let (path, keys) = (&template.nar_id, &template.substituters_public_keys);
-    match (asked(template).next(), keys.is_empty(), template.substituters.is_empty()) {
-        (_, _, true) => return Readiness::Hopeless(Missing::Cache),
-        (_, true, _) => return Readiness::Hopeless(Missing::Key),
-        (None, _, _) => return Readiness::Hopeless(Missing::CacheToAsk),
-        (Some(_), false, false) => {}
+fn readiness(template: &NarTemplateSpecification, survey: &Survey<'_>) -> Readiness {
+    if template.substituters.is_empty() {
+        return Readiness::Hopeless(Missing::Cache);
     }
-    let mut caches = Vec::new();
-    for cache in template.substituters.iter() {
-        let state = match answers.get(&(cache.clone(), path.clone())) {
-            Some(Said::Has(entry)) if entry.is_signed_by(path, keys) => return Readiness::Ready,
-            Some(Said::Has(entry)) => {
-                Lack::SignedByOthers(entry.signers().into_iter().map(ToOwned::to_owned).collect())
-            }
-            Some(Said::HasNot) => Lack::NotThere,
-            Some(Said::OutOfReach(why)) => Lack::OutOfReach(why.clone()),
-            None => Lack::NotAsked,
-        };
-        caches.push(CacheState { cache: cache.clone(), state });
+    if template.substituters_public_keys.is_empty() {
+        return Readiness::Hopeless(Missing::Key);
     }
-    Readiness::Waits(Awaited::Cache { path: path.clone(), caches })
-}
-
-/// What to ask of which cache next: of each deployment that is not ready yet, the first of its caches that nobody asked.
-pub(super) fn questions(deployments: &[Deployment], answers: &Answers) -> BTreeMap<Substituter, BTreeSet<StorePath>> {
-    let mut questions: BTreeMap<Substituter, BTreeSet<StorePath>> = BTreeMap::new();
-    for template in deployments.iter().map(|deployment| &deployment.specification.template) {
-        let is_open = |cache: &&Substituter| !answers.contains_key(&((*cache).clone(), template.nar_id.clone()));
-        if let Readiness::Waits(_) = readiness(template, answers)
-            && let Some(cache) = asked(template).find(is_open)
-        {
-            questions.entry(cache.clone()).or_default().insert(template.nar_id.clone());
+    // A machine to log in to is not asked.
+    if !template.substituters.iter().any(Substituter::is_of_files) {
+        return Readiness::Hopeless(Missing::CacheToAsk);
+    }
+    match survey.supply(template) {
+        Supply::There(_) => Readiness::Ready,
+        Supply::Lacks { path, caches } => {
+            let needed_by = (path != template.nar_id).then(|| template.nar_id.clone());
+            Readiness::Waits(Awaited::Cache { path, needed_by, caches })
         }
     }
-    questions
 }
 
-/// What of `plan` is held back, and which deployments are not ready. Where nothing waits for caches there are no answers.
-pub(super) fn hold_back(branch: &BranchState, plan: &Plan, answers: Option<&Answers>) -> (Held, Unready) {
+/// What of `plan` is held back, and which deployments are not ready. Where nothing waits for caches nobody asked
+/// them.
+pub(super) fn hold_back(branch: &BranchState, plan: &Plan, survey: Option<&Survey<'_>>) -> (Held, Unready) {
     let mut unready = Unready::default();
     let mut held = Held { deployments: branch.holds.keys().cloned().collect(), ..Held::default() };
     let asked = plan.deployments.iter().filter(|deployment| !branch.holds.contains_key(&deployment.name));
-    for (Deployment { name, specification, .. }, answers) in asked.filter_map(|asked| Some((asked, answers?))) {
-        match readiness(&specification.template, answers) {
+    for (Deployment { name, specification, .. }, survey) in asked.filter_map(|asked| Some((asked, survey?))) {
+        match readiness(&specification.template, survey) {
             Readiness::Ready => continue,
             Readiness::Waits(awaited) => unready.waiting.push(Waiting { name: name.clone(), awaited }),
             Readiness::Hopeless(lack) => unready.hopeless.push(Hopeless { name: name.clone(), lack }),
@@ -278,7 +226,7 @@ fn says_the_same<S: Specification>(before: &Existing<S>, after: &[Document<S>], 
 
 impl Held {
     pub(super) fn is_empty(&self) -> bool {
-        let Self { deployments, units, agents } = self;
+        let Self { deployments, units, agents, unpinned: _ } = self;
         deployments.is_empty() && units.is_empty() && agents.is_empty()
     }
 }
@@ -286,30 +234,15 @@ impl Held {
 impl fmt::Display for Waiting {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.awaited {
-            Awaited::Cache { path, caches } => {
+            Awaited::Cache { path, needed_by, caches } => {
                 let caches: Vec<String> = caches.iter().map(ToString::to_string).collect();
-                write!(f, "{}: waits for {path} in {}", self.name, caches.join(", or in "))
+                let needed_by = needed_by.as_ref().map(|needs| format!(", which {needs} needs,")).unwrap_or_default();
+                write!(f, "{}: waits for {path}{needed_by} in {}", self.name, caches.join(", or in "))
             }
             Awaited::Unit { unit } => {
                 write!(f, "{}: waits for the other deployments to {unit}, which changes with them", self.name)
             }
         }
-    }
-}
-
-impl fmt::Display for CacheState {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} (", self.cache)?;
-        match &self.state {
-            Lack::NotThere => write!(f, "not there yet")?,
-            Lack::SignedByOthers(signers) if signers.is_empty() => write!(f, "there, but signed by nobody")?,
-            Lack::SignedByOthers(signers) => {
-                write!(f, "there, but signed by none of its keys; it is signed by {}", signers.join(", "))?;
-            }
-            Lack::OutOfReach(why) => write!(f, "cannot be asked: {why}")?,
-            Lack::NotAsked => write!(f, "not asked")?,
-        }
-        write!(f, ")")
     }
 }
 

@@ -17,6 +17,7 @@ mod canonical;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod listed;
+mod pin;
 mod root;
 mod secret;
 mod signature;
@@ -27,6 +28,7 @@ pub use amend::{AmendError, Amendment, RoleName};
 pub use approval::{Approvals, Left};
 pub use authority::{Authority, AuthorityError};
 pub use listed::{ListedError, verify_listed};
+pub use pin::pin;
 pub use root::{Anchor, AnchorError, AnchorPlace, RootError, Signers, TrustedRoot, fleet_of};
 pub use secret::{SecretKey, SecretKeyError};
 pub use signature::Signature;

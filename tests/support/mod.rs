@@ -12,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod openssh;
 pub(crate) mod server;
 pub(crate) mod ssh;
+pub(crate) mod thief;
 pub(crate) mod world;
 
 use std::collections::HashSet;

@@ -1,6 +1,7 @@
 use std::time::Duration;
 
 use super::super::plan::{Evaluated, Existing, Strays, plan};
+use super::super::survey::{Answers, Need, Said};
 use super::*;
 use crate::evaluate::{Evaluation, Found};
 use crate::model::{
@@ -142,8 +143,10 @@ fn published_on(branch: &BranchState, after: Found) -> (Vec<String>, Vec<String>
     let configured = [flake()];
     let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays: Strays::Go };
     let planned = |held: &Held| plan(branch, &evaluated, held, now(), Duration::from_hours(1)).unwrap();
-    let whole = planned(&Held::default());
-    let (held, unready) = hold_back(branch, &whole, Some(&answers()));
+    let (whole, answers) = (planned(&Held::default()), answers());
+    let asked = followers(branch, &whole);
+    let survey = Survey::of(&asked, Need::Path, &answers);
+    let (held, unready) = hold_back(branch, &whole, Some(&survey));
     let kept = kept_back(branch, &whole, &held).into_iter().flat_map(|kept| kept.changes);
     let kept = kept.map(|change| change.path.to_string()).collect();
     let plan = planned(&held);
@@ -152,13 +155,23 @@ fn published_on(branch: &BranchState, after: Found) -> (Vec<String>, Vec<String>
     (written, unready.waiting.iter().map(|waiting| waiting.name.to_string()).collect(), kept)
 }
 
+/// Whether a deployment of this template may be published.
+fn judged(template: &NarTemplateSpecification, answers: &Answers) -> Readiness {
+    let specification = DeploymentSpecification { template: template.clone(), unit: "u".parse().unwrap() };
+    let deployments = [draft("d", specification).at(Revision::FIRST, fleet().id())];
+    readiness(template, &Survey::of(&deployments, Need::Path, answers))
+}
+
 #[test]
 fn one_cache_with_a_good_signature_is_enough() {
-    let judged = |caches: &[&str]| readiness(&template(SIGNED, caches, &[KEY]), &answers());
-    assert_eq!(judged(&[CACHE]), Readiness::Ready);
-    assert_eq!(judged(&["https://other.example.org", CACHE]), Readiness::Ready);
-    assert!(matches!(judged(&["https://other.example.org"]), Readiness::Waits(_)));
-    assert!(matches!(readiness(&template(ABSENT, &[CACHE], &[KEY]), &answers()), Readiness::Waits(_)));
+    let other = "https://other.example.org";
+    let mut answers = answers();
+    answers.insert((other.parse().unwrap(), SIGNED.parse().unwrap()), Said::HasNot);
+    let of = |path: &str, caches: &[&str]| judged(&template(path, caches, &[KEY]), &answers);
+    assert_eq!(of(SIGNED, &[CACHE]), Readiness::Ready);
+    assert_eq!(of(SIGNED, &[other, CACHE]), Readiness::Ready);
+    assert!(matches!(of(SIGNED, &[other]), Readiness::Waits(_)));
+    assert!(matches!(of(ABSENT, &[CACHE]), Readiness::Waits(_)));
 }
 
 #[test]
@@ -168,7 +181,7 @@ fn what_is_waited_for_is_told_with_what_each_cache_said() {
     let mut answers = answers();
     let down = ("https://down.example.org".parse().unwrap(), SIGNED.parse().unwrap());
     answers.insert(down, Said::OutOfReach("no route".to_owned()));
-    let Readiness::Waits(awaited) = readiness(&template(SIGNED, &caches, &[&other]), &answers) else { panic!() };
+    let Readiness::Waits(awaited) = judged(&template(SIGNED, &caches, &[&other]), &answers) else { panic!() };
     let waiting = Waiting { name: "web-1".parse().unwrap(), awaited };
     assert_eq!(
         waiting.to_string(),
@@ -181,7 +194,7 @@ fn what_is_waited_for_is_told_with_what_each_cache_said() {
 
 #[test]
 fn what_could_never_be_there_is_not_waited_for() {
-    let judged = |caches: &[&str], keys: &[&str]| readiness(&template(ABSENT, caches, keys), &answers());
+    let judged = |caches: &[&str], keys: &[&str]| judged(&template(ABSENT, caches, keys), &answers());
     assert_eq!(judged(&[], &[KEY]), Readiness::Hopeless(Missing::Cache));
     assert_eq!(judged(&[CACHE], &[]), Readiness::Hopeless(Missing::Key));
     assert_eq!(judged(&["ssh://builder", "/srv/store"], &[KEY]), Readiness::Hopeless(Missing::CacheToAsk));
@@ -199,7 +212,7 @@ fn caches_are_asked_in_their_order_until_one_is_enough() {
         })
         .collect();
     let asked = |answers: &Answers| -> Vec<String> {
-        let questions = questions(&deployments, answers).into_iter();
+        let questions = Survey::of(&deployments, Need::Path, answers).questions().into_iter();
         questions.flat_map(|(cache, paths)| paths.into_iter().map(move |path| format!("{cache} {path}"))).collect()
     };
     assert_eq!(asked(&Answers::new()), [format!("{CACHE} {ABSENT}"), format!("{CACHE} {SIGNED}")]);

@@ -1,0 +1,324 @@
+//! Promise: what is pinned is that content and no other, however well a thief of the cache's key signs another.
+
+use crate::support::attacker::sha256;
+use crate::support::thief::{closure, forge, narinfo};
+use crate::support::world::World;
+
+/// A host whose system needs `mid`, which needs `deep`.
+const HOST: &str = r#"let
+  system = import ../system.nix;
+  made = name: text: derivation {
+    inherit name system;
+    builder = "/bin/sh";
+    args = [ "-c" "echo '${text}' > $out" ];
+  };
+  mid = made "mid" "is below ${made "deep" "good water of @world@"}";
+in
+{
+  name = "web-1";
+  version = "1";
+  motd = "Welcome to web-1 above ${mid}";
+  activate = "cp -f \"$CLAVEL_PATH/etc/motd\" \"$(dirname \"$CLAVEL_PROFILE\")/motd\"";
+}
+"#;
+const TOP: (&str, &str) = ("Welcome", "Thieves");
+const DEEP: (&str, &str) = ("good water", "poison ivy");
+
+/// A fleet that has the caches `folders`, and whose claveld says `more` of how it publishes.
+fn fleet(folders: &[&str], more: &str) -> World {
+    let world = World::new();
+    let caches: Vec<String> = folders.iter().map(|folder| format!("\"file://{}\"", world.at(folder))).collect();
+    let (caches, key) = (caches.join(" "), world.public_key("cache-1"));
+    let text = format!("{{ substituters = [ {caches} ]; substituters-public-keys = [ \"{key}\" ]; }}\n");
+    world.write("caches.nix", &text);
+    // No two worlds have a path in common: Nix deletes nothing that any process on this machine names in its environment.
+    let own = world.path("").components().next_back().unwrap().as_os_str().to_str().unwrap().replace('.', "-");
+    world.write("hosts/web-1.nix", &HOST.replace("@world@", &own));
+    world.push("A host with something below it");
+    say(&world, more);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world
+}
+
+/// What claveld's configuration says below `[publish]`.
+fn say(world: &World, more: &str) {
+    world.configure_claveld("");
+    let text = world.read_file("claveld.toml").replace("[publish]", &format!("[publish]\n{more}"));
+    world.write_file("claveld.toml", &text);
+}
+
+/// A fleet whose `web-1` is in its caches, and is pinned.
+fn pinned(folders: &[&str]) -> World {
+    let world = fleet(folders, "pin = true");
+    world.build(&["web-1"]);
+    copy(&world, folders);
+    world.publish().good();
+    world
+}
+
+/// The first of the caches as it is, in all the others.
+fn copy(world: &World, folders: &[&str]) {
+    for folder in folders.iter().filter(|folder| **folder != "cache") {
+        world.run("cp", &["-r", &world.at("cache"), &world.at(folder)]).good();
+    }
+}
+
+fn template(world: &World) -> serde_json::Value {
+    world.document("deployments/web-1.json")["specification"]["template"].clone()
+}
+
+fn revision(world: &World) -> u64 {
+    world.document("deployments/web-1.json")["revision"].as_u64().unwrap()
+}
+
+fn top(world: &World) -> String {
+    template(world)["narId"].as_str().unwrap().to_owned()
+}
+
+/// The path of that name below the system.
+fn below(world: &World, name: &str) -> String {
+    let mut paths = closure(world, &top(world)).into_iter().map(|(path, ..)| path);
+    paths.find(|path| path.ends_with(&format!("-{name}"))).unwrap()
+}
+
+/// Whether the agent's store has anything of that path, and whether a link keeps it.
+fn is_here(world: &World, path: &str) -> bool {
+    let roots = world.path("web-1/state/unchecked/web-1");
+    assert!(roots.symlink_metadata().is_err(), "what was not checked is still linked");
+    world.path(&format!("web-1/store{path}")).symlink_metadata().is_ok()
+}
+
+fn restore(world: &World, from: &str, to: &str) {
+    std::fs::remove_dir_all(world.path(to)).unwrap();
+    world.run("cp", &["-r", &world.at(from), &world.at(to)]).good();
+}
+
+#[test]
+fn the_pin_is_what_is_in_the_cache_and_anybody_can_compute_it() {
+    let world = pinned(&["cache"]);
+    let metadata = template(&world)["metadata"].clone();
+    let mut lines = Vec::new();
+    for (path, hash, size) in closure(&world, &top(&world)) {
+        if path == top(&world) {
+            assert_eq!(metadata["narHash"], hash);
+        }
+        lines.push(format!("{path} {hash} {size}\n"));
+    }
+    assert_eq!(lines.len(), 3);
+    lines.sort();
+    assert_eq!(metadata["closure"], sha256(lines.concat().as_bytes()));
+    world.verify().good();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    assert!(world.motd("web-1").unwrap().starts_with("Welcome to web-1"));
+    assert!(is_here(&world, &below(&world, "deep")));
+}
+
+#[test]
+fn other_content_under_the_path_is_refused_however_it_is_signed() {
+    let world = pinned(&["cache"]);
+    let (top, good) = (top(&world), template(&world)["metadata"]["narHash"].clone());
+    world.run("cp", &["-r", &world.at("cache"), &world.at("safe")]).good();
+    forge(&world, "cache", &top, TOP, "cache-1");
+    let said = world.agent("web-1", &["once"]).refused(6, &format!("refused {top}: `web-1` pins it to "));
+    assert!(said.contains(good.as_str().unwrap()) && said.contains(&world.at("cache")), "{said}");
+    assert_eq!(world.motd("web-1"), None);
+    assert!(!is_here(&world, &top));
+    // It is not forgotten by the next pass, nor by asking for another try.
+    world.agent("web-1", &["once", "--retry"]).refused(6, "no cache has that");
+    restore(&world, "safe", "cache");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
+fn without_a_pin_the_same_thief_is_believed() {
+    let world = fleet(&["cache"], "wait-for-cache = true");
+    world.build(&["web-1"]);
+    world.publish().good();
+    forge(&world, "cache", &below(&world, "deep"), DEEP, "cache-1");
+    forge(&world, "cache", &top(&world), TOP, "cache-1");
+    world.agent("web-1", &["once"]).good();
+    assert!(world.motd("web-1").unwrap().starts_with("Thieves"));
+}
+
+#[test]
+fn other_content_deep_below_the_path_is_refused_and_a_mended_cache_is_believed_again() {
+    let world = pinned(&["cache"]);
+    let deep = below(&world, "deep");
+    world.run("cp", &["-r", &world.at("cache"), &world.at("safe")]).good();
+    forge(&world, "cache", &deep, DEEP, "cache-1");
+    let said = world.agent("web-1", &["once"]).refused(6, "has it with something else among what it needs");
+    assert!(said.contains("`web-1` pins it to"), "{said}");
+    assert_eq!(world.motd("web-1"), None);
+    assert!(!is_here(&world, &deep));
+    restore(&world, "safe", "cache");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
+fn what_runs_goes_on_and_what_is_here_already_is_no_thiefs_to_change() {
+    let world = pinned(&["cache"]);
+    world.agent("web-1", &["once"]).good();
+    world.edit("hosts/web-1.nix", "Welcome to", "Hello from");
+    world.push("Another message");
+    world.build(&["web-1"]);
+    world.publish().good();
+    let deep = below(&world, "deep");
+    world.run("cp", &["-r", &world.at("cache"), &world.at("safe")]).good();
+    forge(&world, "cache", &top(&world), ("Hello", "Thief"), "cache-1");
+    world.agent("web-1", &["once"]).refused(6, "no cache has that");
+    assert!(world.motd("web-1").unwrap().starts_with("Welcome to web-1"));
+    let status = world.agent("web-1", &["status", "--json"]).json();
+    assert_eq!(status["deployments"]["web-1"]["revision"], 1);
+    // What is below was fetched before and is good: what a thief has of it now is not asked for.
+    restore(&world, "safe", "cache");
+    forge(&world, "cache", &deep, DEEP, "cache-1");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+}
+
+#[test]
+fn one_bad_cache_does_not_block_a_good_one() {
+    for name in ["top", "deep"] {
+        let world = pinned(&["cache", "second"]);
+        match name {
+            "top" => forge(&world, "cache", &top(&world), TOP, "cache-1"),
+            _ => forge(&world, "cache", &below(&world, "deep"), DEEP, "cache-1"),
+        }
+        assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n", "{name}");
+        let text = world.read_file(&format!("web-1/store{}", below(&world, "deep")));
+        assert!(text.starts_with("good water"), "{text}");
+    }
+}
+
+#[test]
+fn a_closure_in_several_caches_is_pinned_and_what_is_wrong_of_it_is_deleted_again() {
+    let world = fleet(&["cache", "second"], "pin = true");
+    world.build(&["web-1"]);
+    copy(&world, &["cache", "second"]);
+    let evaluated = world.claveld(&["evaluate", &world.flake(), "--json"]).json()["deployments"].clone();
+    let web_1 = evaluated.as_array().unwrap().iter().find(|deployment| deployment["name"] == "web-1").unwrap();
+    let top = web_1["specification"]["template"]["narId"].as_str().unwrap();
+    let paths: Vec<String> = closure(&world, top).into_iter().map(|(path, ..)| path).collect();
+    let path = |name: &str| paths.iter().find(|path| path.ends_with(&format!("-{name}"))).unwrap();
+    // The first has no `deep`, the second has not the system itself.
+    std::fs::remove_file(world.path(&narinfo("cache", path("deep")))).unwrap();
+    std::fs::remove_file(world.path(&narinfo("second", top))).unwrap();
+    assert!(world.publish().good().contains("deployments/web-1.json  new, revision 1"));
+    world.run("cp", &["-r", &world.at("cache"), &world.at("safe")]).good();
+
+    forge(&world, "cache", path("mid"), ("is below", "is above"), "cache-1");
+    let said = world.agent("web-1", &["once"]).refused(6, "something that it needs is not what `web-1` pins");
+    assert!(said.contains(&format!("{} is sha256-", path("mid"))), "{said}");
+    assert!(said.contains("What was fetched is deleted"), "{said}");
+    assert!(!is_here(&world, path("mid")) && !is_here(&world, top));
+    restore(&world, "safe", "cache");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
+fn what_the_store_has_otherwise_is_refused_and_its_owner_told_what_to_do() {
+    for name in ["top", "deep"] {
+        let world = pinned(&["cache", "forged"]);
+        let (path, change) = if name == "top" { (top(&world), TOP) } else { (below(&world, "deep"), DEEP) };
+        forge(&world, "forged", &path, change, "cache-1");
+        let (from, to) = (format!("file://{}", world.at("forged")), world.at("web-1/store"));
+        world.run("nix", &["copy", "--no-check-sigs", "--from", &from, "--to", &to, &path]).good();
+        let said = world.agent("web-1", &["once"]).refused(6, "It was in this machine's store before");
+        assert!(said.contains(&format!("{path} is sha256-")), "{said}");
+        assert!(said.contains(&format!("nix-store --delete {path}")), "{said}");
+        assert_eq!(world.motd("web-1"), None);
+        world.run("nix-store", &["--store", &to, "--delete", &path]).good();
+        assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    }
+}
+
+#[test]
+fn a_closure_that_is_there_in_part_is_waited_for() {
+    let world = fleet(&["cache"], "pin = true");
+    assert!(world.publish().good().contains("web-1: waits for "));
+    world.build(&["web-1"]);
+    let built = world.run("nix-store", &["--query", "--requisites", &system(&world)]).good();
+    let deep = built.lines().find(|path| path.ends_with("-deep")).unwrap();
+    let (entry, away) = (world.path(&narinfo("cache", deep)), world.path("away"));
+    std::fs::rename(&entry, &away).unwrap();
+    let said = world.publish().good();
+    let top = system(&world);
+    let cache = world.at("cache");
+    assert!(
+        said.contains(&format!("web-1: waits for {deep}, which {top} needs, in file://{cache} (not there yet)")),
+        "{said}"
+    );
+    assert_eq!(world.on_branch("deployments/web-1.json"), None);
+    std::fs::rename(&away, &entry).unwrap();
+    assert!(world.publish().good().contains("deployments/web-1.json  new, revision 1"));
+}
+
+/// The system of `web-1`, as it is evaluated.
+fn system(world: &World) -> String {
+    let evaluated = world.claveld(&["evaluate", &world.flake(), "--json"]).json()["deployments"].clone();
+    let web_1 = evaluated.as_array().unwrap().iter().find(|deployment| deployment["name"] == "web-1").unwrap();
+    web_1["specification"]["template"]["narId"].as_str().unwrap().to_owned()
+}
+
+#[test]
+fn what_is_pinned_stays_so_whatever_a_cache_says_later() {
+    let world = pinned(&["cache"]);
+    let (before, tip) = (world.on_branch("deployments/web-1.json"), world.tip());
+    forge(&world, "cache", &top(&world), TOP, "cache-1");
+    assert!(!world.publish().good().contains("web-1.json"));
+    assert_eq!(world.tip(), tip);
+    std::fs::remove_file(world.path(&narinfo("cache", &below(&world, "deep")))).unwrap();
+    world.build(&["web-2"]);
+    let said = world.publish().good();
+    assert!(said.contains("deployments/web-2.json  new") && !said.contains("web-1"), "{said}");
+    assert_eq!(world.on_branch("deployments/web-1.json"), before);
+}
+
+#[test]
+fn turning_it_on_pins_what_is_published_and_off_again_takes_the_pins_away() {
+    let world = fleet(&["cache"], "");
+    world.build(&["web-1"]);
+    world.publish().good();
+    world.agent("web-1", &["once"]).good();
+    say(&world, "pin = true");
+    let said = world.publish().good();
+    assert!(said.contains("web-2: waits for "), "{said}");
+    assert_eq!(revision(&world), 2);
+    assert_eq!(world.document("deployments/web-2.json")["revision"], 1);
+    assert!(template(&world)["metadata"]["narHash"].is_string());
+    // What runs is what is pinned: nothing is activated for that.
+    let said = world.agent("web-1", &["once"]).good();
+    assert!(said.contains("revision 2") && !said.contains("switched"), "{said}");
+    world.publish().good();
+    assert_eq!(revision(&world), 2);
+    say(&world, "");
+    world.publish().good();
+    assert_eq!((revision(&world), template(&world)["metadata"].clone()), (3, serde_json::json!({})));
+}
+
+#[test]
+fn what_runs_is_not_taken_for_what_is_pinned_afterwards() {
+    let world = fleet(&["cache"], "");
+    world.build(&["web-1"]);
+    world.publish().good();
+    world.run("cp", &["-r", &world.at("cache"), &world.at("safe")]).good();
+    forge(&world, "cache", &top(&world), TOP, "cache-1");
+    world.agent("web-1", &["once"]).good();
+    restore(&world, "safe", "cache");
+    say(&world, "pin = true");
+    world.publish().good();
+    let said = world.agent("web-1", &["once"]).refused(6, "It is what runs now");
+    assert!(said.contains(&format!("{} is sha256-", top(&world))), "{said}");
+    let status = world.agent("web-1", &["status", "--json"]).json();
+    assert_eq!(status["deployments"]["web-1"]["revision"], 1);
+}
+
+#[test]
+fn a_flake_may_not_pin_itself() {
+    let world = fleet(&["cache"], "pin = true");
+    world.edit("flake.nix", "template = {", "template = {\n          metadata.narHash = \"mine\";");
+    world.push("A pin of its own");
+    world.build(&["web-1"]);
+    let said = world.publish().refused(1, "Claveld writes it itself, where `publish.pin` is set");
+    assert!(said.contains("router-1"), "{said}");
+    assert_eq!(revision(&world), 1);
+}
