@@ -38,6 +38,8 @@ pub(super) struct Believed {
     pub(super) verdict: Option<Verdict>,
     /// What is wrong with this machine's clock.
     pub(super) clock: Option<ClockTrouble>,
+    /// The commit that was believed before, where this one is not made on top of it.
+    pub(super) rewrote: Option<CommitId>,
 }
 
 /// How a mirror stands, for people and monitoring.
@@ -258,7 +260,14 @@ mod tests {
     fn believed(number: u64) -> Finding {
         let tip = format!("{number:040}").parse().unwrap();
         let index = Some(crate::trust::digest(b"index"));
-        Finding::Believed(Believed { tip, version: Some(version(number)), index, verdict: None, clock: None })
+        Finding::Believed(Believed {
+            tip,
+            version: Some(version(number)),
+            index,
+            verdict: None,
+            clock: None,
+            rewrote: None,
+        })
     }
 
     fn believed_otherwise(number: u64) -> Finding {

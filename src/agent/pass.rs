@@ -1,132 +1,29 @@
 //! One pass: fetch, verify, decide, and for each deployment realise, activate, record. The only place that knows the
 //! order of the steps, and that writes each one down before it is begun.
 
-use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::SystemTime;
 
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
-use super::evidence::{Copy, Remembered, keep_all};
-use super::fetch::{BranchFetchError, Shown, fetch};
-use super::freshness::{ClockTrouble, Clocks, Stale};
-use super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
+use super::freshness::{ClockTrouble, Clocks};
+use super::mirrors::{Believed, MirrorReport};
 use super::pin::Pins;
 use super::pinned;
 use super::realise::{RealiseError, Realised, adopt, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
-use super::verify::{Asker, Order, Refusal, SeenIndex, Time, Verdict, verify};
+use super::verify::{Order, Verdict};
 use crate::config::AgentConfig;
-use crate::model::{FleetId, Invalid, Name, Revision, Sha256Digest, StorePath, System};
+use crate::model::{Name, StorePath, System};
 use crate::nix::{Nix, Voice};
-use crate::repository::{BranchError, CommitId, Repository, Roots, Snapshot};
-use crate::trust::{Anchor, AnchorError, TrustedRoot, digest};
+use crate::trust::{Anchor, TrustedRoot};
 
-/// Why a pass ended before anything was decided. What runs goes on running.
-#[derive(Debug, thiserror::Error)]
-pub enum PassError {
-    /// What the agent knows cannot be read or written.
-    #[error(transparent)]
-    State(#[from] StateError),
-    /// The root that it begins with, or the one that it kept, cannot be read.
-    #[error(transparent)]
-    Anchor(#[from] AnchorError),
-    /// What it knows is about another fleet than the one it is told to believe.
-    #[error(
-        "the state in {} is of the fleet {kept}, and the configuration's `root` is of the fleet {configured}; if this \
-         machine changes fleets, move the state away",
-        directory.display()
-    )]
-    OtherFleet {
-        /// The state folder.
-        directory: PathBuf,
-        /// The fleet of the root that was kept.
-        kept: FleetId,
-        /// The fleet of the configuration.
-        configured: FleetId,
-    },
-    /// No mirror shows a branch that is believed.
-    #[error(transparent)]
-    Branch(#[from] NoneBelieved),
-    /// Nobody knows what this machine is.
-    #[error("cannot tell what system this machine is: {0}")]
-    System(#[from] Invalid),
-}
+mod look;
+mod outcome;
 
-impl PassError {
-    /// What is past its time, where that is why.
-    pub fn stale(&self) -> Option<&Stale> {
-        match self {
-            Self::Branch(none) => none.stale(),
-            _ => None,
-        }
-    }
-}
-
-/// What became of one deployment.
-#[derive(Debug)]
-pub enum Settled {
-    /// It ran already.
-    UpToDate(Revision),
-    /// Its revision changed, and what it names ran already.
-    Adopted(Revision),
-    /// The unit switched to it.
-    Switched(Revision),
-    /// It was not to be had yet, or too few have approved it; what ran before goes on.
-    Waiting(String),
-    /// It failed; what ran before goes on, or runs again.
-    Failed(Failure),
-    /// It was withdrawn; what runs goes on running.
-    Withdrawn,
-}
-
-/// How a deployment failed.
-#[derive(Debug)]
-pub enum Failure {
-    /// It could not be fetched.
-    Realise(RealiseError),
-    /// The unit did not switch to it.
-    Activate(ActivateError),
-    /// This very revision failed before, and is not tried again by itself.
-    Before(FailedActivation),
-}
-
-impl fmt::Display for Failure {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Realise(error) => error.fmt(f),
-            Self::Activate(error) => error.fmt(f),
-            Self::Before(failed) => write!(
-                f,
-                "revision {} failed to activate at {} ({}); waiting for another revision, or for `clavel-agent once --retry`",
-                failed.revision,
-                failed.at,
-                failed.error.lines().next().unwrap_or_default()
-            ),
-        }
-    }
-}
-
-/// What a pass tells while it runs.
-#[derive(Debug)]
-pub enum Event<'a> {
-    /// A mirror was not taken, and not for the same reason as in the pass before.
-    Mirror(&'a MirrorReport),
-    /// There are two contents under one number, and both were kept there.
-    Evidence(&'a Path),
-    /// The branch has moved, and is believed.
-    Fetched(CommitId),
-    /// A deployment is being fetched from its caches.
-    Realising(&'a Order),
-    /// The unit is being switched.
-    Activating(&'a Order),
-    /// The unit is being switched back to this.
-    RollingBack(&'a StorePath),
-    /// Going back failed too.
-    RollBackFailed(&'a ActivateError),
-}
+pub use outcome::{Event, Failure, PassError, Settled};
 
 /// An agent at work: its settings, and what it knows.
 #[derive(Debug)]
@@ -193,24 +90,7 @@ impl<'a> Pass<'a> {
         }
         self.has_passed = true;
         self.clock_trouble = None;
-        let shown = fetch(self.config, &self.directory.join("mirrors")).await;
-        for (repository, tip) in shown.iter().filter_map(|shown| shown.tip.as_ref().ok()) {
-            self.learn_root(repository, *tip)?;
-        }
-        let copies: Vec<Copy> = shown.iter().filter_map(Copy::of).collect();
-        let judged = |Shown { mirror, tip }| (mirror, self.judge(tip, retry));
-        let choice = choose(shown.into_iter().map(judged).collect());
-        let rejected = choice.as_ref().map_or_else(NoneBelieved::rejected, |choice| &choice.rejected);
-        let root = match &self.anchor {
-            Anchor::Root(root) => Some(root.file()),
-            Anchor::Digest(_) => None,
-        };
-        let believed = Remembered { at: self.state.believed_at, root };
-        for place in keep_all(&self.directory.join("evidence"), &copies, rejected, &believed, self.clocks.0.now) {
-            tell(Event::Evidence(&place));
-        }
-        self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
-        let Believed { tip, verdict, clock, .. } = choice?.taken;
+        let Believed { tip, verdict, clock, .. } = self.look(retry, tell).await?;
         if self.state.settled.as_ref().is_none_or(|settled| settled.commit != tip) {
             tell(Event::Fetched(tip));
         }
@@ -240,67 +120,6 @@ impl<'a> Pass<'a> {
         Ok(settled)
     }
 
-    /// Keeps the newest root that a mirror has. The mirrors are judged once all of them were asked for it: one that holds
-    /// it back is judged by it all the same.
-    fn learn_root(&mut self, repository: &Repository, tip: CommitId) -> Result<(), StateError> {
-        if self.already_settled(tip).is_some() {
-            return Ok(());
-        }
-        // What is wrong with it is told when it is judged.
-        let Ok(snapshot) = read(repository, tip) else { return Ok(()) };
-        match Roots::from_anchor(&snapshot, &self.anchor) {
-            Ok(roots) => self.keep(roots.newest),
-            Err(_) => Ok(()),
-        }
-    }
-
-    /// What is made of what one mirror shows.
-    fn judge(&self, tip: Result<(Repository, CommitId), BranchFetchError>, retry: Retry) -> Finding {
-        let (repository, tip) = match tip {
-            Ok(shown) => shown,
-            Err(error) => return Finding::Unreachable(error),
-        };
-        let believed = match self.already_settled(tip).filter(|_| retry == Retry::NewRevisions) {
-            // Only the time can change anything.
-            Some((root, index)) => {
-                let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index));
-                fresh.map(|clock| Believed {
-                    tip,
-                    version: Some(index.version),
-                    index: Some(index.sha256),
-                    verdict: None,
-                    clock,
-                })
-            }
-            None => self.verify(&repository, tip).map(|verdict| {
-                let index = verdict.trusted.index.as_ref();
-                let (version, index) = (index.map(|index| index.version), index.map(|index| index.sha256));
-                Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict) }
-            }),
-        };
-        believed.map_or_else(Finding::Refused, Finding::Believed)
-    }
-
-    /// The root and the index that were believed, where everything was done at this very commit.
-    fn already_settled(&self, tip: CommitId) -> Option<(&TrustedRoot, &SeenIndex)> {
-        let settled = self.state.settled.as_ref()?;
-        let index = self.state.trusted.index.as_ref()?;
-        let Anchor::Root(root) = &self.anchor else { return None };
-        (settled.commit == tip && settled.asker == self.asker_digest()).then_some((&**root, index))
-    }
-
-    /// Notes what became of each mirror, and tells what was not told in the pass before.
-    fn report(&mut self, reports: Vec<MirrorReport>, tell: &dyn Fn(Event<'_>)) {
-        // Of a single mirror the outcome of the pass says it all.
-        let news = |report: &&MirrorReport| !report.is_good() && reports.len() > 1 && !self.mirrors.contains(report);
-        reports.iter().filter(news).for_each(|report| tell(Event::Mirror(report)));
-        self.mirrors = reports;
-    }
-
-    fn time(&self) -> Time<'_> {
-        Time { clocks: &self.clocks.0, before: self.clocks.1.as_ref() }
-    }
-
     /// What the clocks said at the last pass.
     pub fn clocks(&self) -> &Clocks {
         &self.clocks.0
@@ -309,42 +128,6 @@ impl<'a> Pass<'a> {
     /// What was wrong with this machine's clock at the last pass.
     pub fn clock_trouble(&self) -> Option<&ClockTrouble> {
         self.clock_trouble.as_ref()
-    }
-
-    fn verify(&self, repository: &Repository, tip: CommitId) -> Result<Verdict, Refusal> {
-        let snapshot = read(repository, tip)?;
-        let roots = Roots::from_anchor(&snapshot, &self.anchor)?;
-        let asker = Asker {
-            agent: &self.config.name,
-            wanted: self.config.deployments.as_deref(),
-            system: &self.system,
-            branch: &self.config.branch,
-            root: &roots.newest,
-        };
-        verify(&snapshot, &asker, &self.state.trusted, self.time())
-    }
-
-    /// Believes a newer root from now on. It proves itself: whatever else is wrong with the branch, a key that it takes
-    /// out counts no more.
-    fn keep(&mut self, newest: TrustedRoot) -> Result<(), StateError> {
-        let is_kept = matches!(&self.anchor, Anchor::Root(root) if root.root().version == newest.root().version);
-        if !is_kept || self.directory.root().ok().flatten().is_none() {
-            self.directory.save_root(&newest)?;
-        }
-        self.anchor = Anchor::Root(Box::new(newest));
-        Ok(())
-    }
-
-    /// Who asks for what, and believes whom: what was settled for another one is not settled for this one.
-    fn asker_digest(&self) -> Sha256Digest {
-        let AgentConfig { name, deployments, branch, units, store, .. } = self.config;
-        let fleet = self.anchor.fleet();
-        // A new root may take out the key that signed what was settled.
-        let root = match &self.anchor {
-            Anchor::Root(root) => Some(root.root().version),
-            Anchor::Digest(_) => None,
-        };
-        digest(format!("{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?}").as_bytes())
     }
 
     async fn settle(
@@ -482,13 +265,6 @@ impl<'a> Pass<'a> {
         self.state.failed.remove(&deployment.name);
         self.state.applied.insert(deployment.name.clone(), applied);
     }
-}
-
-/// The files of a commit that holds the layout of a branch and nothing else. That comes first of all: whoever reads what the
-/// index names must not be led elsewhere by what stands beside it.
-fn read(repository: &Repository, tip: CommitId) -> Result<Snapshot, Refusal> {
-    repository.check_layout(tip).map_err(BranchError::from)?;
-    Ok(repository.snapshot(tip).map_err(BranchError::from)?)
 }
 
 /// The newer of what the configuration says and what was kept.

@@ -8,6 +8,7 @@ use gix::ObjectId;
 use gix::objs::Kind;
 
 use super::address::CommitId;
+use super::git::Repository;
 use super::snapshot::{Mode, ReadError, Reader};
 
 /// The largest file that is read: 64 MiB, ten times the index of 10,000 units.
@@ -42,7 +43,7 @@ pub(super) fn check(
     walk(&Reader { repository, commit: tip }, &mut seen, Visit::Everything)?;
     match history {
         History::None => Ok(()),
-        History::Commits => check_history(repository, tip, known),
+        History::Commits => check_history(repository, tip, known).map(drop),
     }
 }
 
@@ -79,12 +80,32 @@ fn walk(reader: &Reader<'_>, seen: &mut HashSet<ObjectId>, visit: Visit) -> Resu
     Ok(())
 }
 
-fn check_history(repository: &gix::Repository, tip: CommitId, known: Option<CommitId>) -> Result<(), ReadError> {
+impl Repository {
+    /// Whether `tip` was made without `before`, which was at the branch's tip once: its history was rewritten. What is not
+    /// here cannot be told, and is not called so.
+    pub fn is_without(&self, tip: CommitId, before: CommitId) -> bool {
+        let Ok(local) = self.apart() else { return false };
+        let is_here = |commit: CommitId| Reader { repository: &local, commit }.parents().is_ok();
+        if !is_here(before) {
+            return false;
+        }
+        check_history(&local, tip, Some(before)).is_ok_and(|meets| !meets)
+    }
+}
+
+/// Checks that the commits before `tip` are here, back to `known`, to the first, or to where a shallow repository says that
+/// it ends. Whether `known` is among them.
+fn check_history(repository: &gix::Repository, tip: CommitId, known: Option<CommitId>) -> Result<bool, ReadError> {
     let boundary = repository.shallow_commits().ok().flatten();
     let ends: HashSet<ObjectId> = boundary.iter().flat_map(|commits| commits.iter().copied()).collect();
-    let mut seen: HashSet<ObjectId> = known.map(CommitId::object).into_iter().collect();
+    let known = known.map(CommitId::object);
+    let (mut seen, mut meets_known) = (HashSet::new(), false);
     let mut commits = vec![tip.object()];
     while let Some(id) = commits.pop() {
+        if Some(id) == known {
+            meets_known = true;
+            continue;
+        }
         if !seen.insert(id) {
             continue;
         }
@@ -93,5 +114,5 @@ fn check_history(repository: &gix::Repository, tip: CommitId, known: Option<Comm
             commits.extend(parents);
         }
     }
-    Ok(())
+    Ok(meets_known)
 }

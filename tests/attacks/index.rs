@@ -99,9 +99,21 @@ fn a_bad_tip_that_a_good_one_follows() {
 }
 
 #[test]
-fn rewritten_history_under_a_newer_index_is_believed() {
+fn rewritten_history_under_a_newer_index_is_believed_and_told() {
     let siege = Siege::begin();
+    let before = siege.world.tip();
     siege.change("Welcome", "Hello");
     siege.branch().push(Onto::Nothing);
-    assert_eq!(siege.world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+    let ran = siege.world.agent("web-1", &["once"]);
+    let told = format!("the branch's history was rewritten: {} is no part of it any more", &before[..10]);
+    assert!(ran.stderr.contains(&told), "{}", ran.stderr);
+    assert_eq!(ran.good(), "web-1: switched to revision 2\n");
+    // Once; and what goes on from there is no news.
+    siege.world.edit("hosts/web-1.nix", "Hello", "Good day");
+    siege.world.push("Good day");
+    siege.world.publish().good();
+    siege.world.build(&["web-1"]);
+    let ran = siege.world.agent("web-1", &["once"]);
+    assert!(!ran.stderr.contains("rewritten"), "{}", ran.stderr);
+    assert_eq!(ran.good(), "web-1: switched to revision 3\n");
 }

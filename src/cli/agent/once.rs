@@ -92,6 +92,10 @@ pub(super) fn told(event: &Event<'_>) -> String {
             format!("a mirror is not used: {}", report.error.as_deref().unwrap_or(&report.repository))
         }
         Event::Fetched(commit) => format!("the branch is at {}", &commit.to_string()[..10]),
+        Event::Rewritten(before) => format!(
+            "the branch's history was rewritten: {} is no part of it any more; its index is newer, so it is believed",
+            &before.to_string()[..10]
+        ),
         Event::Realising(order) => {
             let deployment = &order.deployment;
             let path = &deployment.specification.template.nar_id;

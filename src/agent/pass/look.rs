@@ -1,0 +1,147 @@
+//! What the mirrors show, and what is believed of it.
+
+use super::super::decide::Retry;
+use super::super::evidence::{Copy, Remembered, keep_all};
+use super::super::fetch::{BranchFetchError, Shown, fetch};
+use super::super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
+use super::super::state::StateError;
+use super::super::verify::{Asker, Refusal, SeenIndex, Time, Verdict, verify};
+use super::{Event, Pass, PassError};
+use crate::config::AgentConfig;
+use crate::model::Sha256Digest;
+use crate::repository::{BranchError, CommitId, Repository, Roots, Snapshot};
+use crate::trust::{Anchor, TrustedRoot, digest};
+
+impl Pass<'_> {
+    /// Asks every mirror, and keeps what two that cannot both be true said. What is believed of what they show.
+    pub(super) async fn look(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Believed, PassError> {
+        let shown = fetch(self.config, &self.directory.join("mirrors")).await;
+        for (repository, tip) in shown.iter().filter_map(|shown| shown.tip.as_ref().ok()) {
+            self.learn_root(repository, *tip)?;
+        }
+        let copies: Vec<Copy> = shown.iter().filter_map(Copy::of).collect();
+        let judged = |Shown { mirror, tip }| (mirror, self.judge(tip, retry));
+        let choice = choose(shown.into_iter().map(judged).collect());
+        let rejected = choice.as_ref().map_or_else(NoneBelieved::rejected, |choice| &choice.rejected);
+        let root = match &self.anchor {
+            Anchor::Root(root) => Some(root.file()),
+            Anchor::Digest(_) => None,
+        };
+        let believed = Remembered { at: self.state.believed_at, root };
+        for place in keep_all(&self.directory.join("evidence"), &copies, rejected, &believed, self.clocks.0.now) {
+            tell(Event::Evidence(&place));
+        }
+        self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
+        let taken = choice?.taken;
+        if let Some(before) = taken.rewrote {
+            tell(Event::Rewritten(before));
+        }
+        Ok(taken)
+    }
+
+    /// Keeps the newest root that a mirror has. The mirrors are judged once all of them were asked for it: one that holds
+    /// it back is judged by it all the same.
+    fn learn_root(&mut self, repository: &Repository, tip: CommitId) -> Result<(), StateError> {
+        if self.already_settled(tip).is_some() {
+            return Ok(());
+        }
+        // What is wrong with it is told when it is judged.
+        let Ok(snapshot) = read(repository, tip) else { return Ok(()) };
+        match Roots::from_anchor(&snapshot, &self.anchor) {
+            Ok(roots) => self.keep(roots.newest),
+            Err(_) => Ok(()),
+        }
+    }
+
+    /// What is made of what one mirror shows.
+    fn judge(&self, tip: Result<(Repository, CommitId), BranchFetchError>, retry: Retry) -> Finding {
+        let (repository, tip) = match tip {
+            Ok(shown) => shown,
+            Err(error) => return Finding::Unreachable(error),
+        };
+        let believed = match self.already_settled(tip).filter(|_| retry == Retry::NewRevisions) {
+            // Only the time can change anything.
+            Some((root, index)) => {
+                let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index));
+                fresh.map(|clock| Believed {
+                    tip,
+                    version: Some(index.version),
+                    index: Some(index.sha256),
+                    verdict: None,
+                    clock,
+                    rewrote: None,
+                })
+            }
+            None => self.verify(&repository, tip).map(|verdict| {
+                let index = verdict.trusted.index.as_ref();
+                let (version, index) = (index.map(|index| index.version), index.map(|index| index.sha256));
+                let rewrote = self.state.believed_at.filter(|before| repository.is_without(tip, *before));
+                Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict), rewrote }
+            }),
+        };
+        believed.map_or_else(Finding::Refused, Finding::Believed)
+    }
+
+    /// The root and the index that were believed, where everything was done at this very commit.
+    fn already_settled(&self, tip: CommitId) -> Option<(&TrustedRoot, &SeenIndex)> {
+        let settled = self.state.settled.as_ref()?;
+        let index = self.state.trusted.index.as_ref()?;
+        let Anchor::Root(root) = &self.anchor else { return None };
+        (settled.commit == tip && settled.asker == self.asker_digest()).then_some((&**root, index))
+    }
+
+    /// Notes what became of each mirror, and tells what was not told in the pass before.
+    fn report(&mut self, reports: Vec<MirrorReport>, tell: &dyn Fn(Event<'_>)) {
+        // Of a single mirror the outcome of the pass says it all.
+        let news = |report: &&MirrorReport| !report.is_good() && reports.len() > 1 && !self.mirrors.contains(report);
+        reports.iter().filter(news).for_each(|report| tell(Event::Mirror(report)));
+        self.mirrors = reports;
+    }
+
+    fn verify(&self, repository: &Repository, tip: CommitId) -> Result<Verdict, Refusal> {
+        let snapshot = read(repository, tip)?;
+        let roots = Roots::from_anchor(&snapshot, &self.anchor)?;
+        let asker = Asker {
+            agent: &self.config.name,
+            wanted: self.config.deployments.as_deref(),
+            system: &self.system,
+            branch: &self.config.branch,
+            root: &roots.newest,
+        };
+        verify(&snapshot, &asker, &self.state.trusted, self.time())
+    }
+
+    /// Believes a newer root from now on. It proves itself: whatever else is wrong with the branch, a key that it takes
+    /// out counts no more.
+    fn keep(&mut self, newest: TrustedRoot) -> Result<(), StateError> {
+        let is_kept = matches!(&self.anchor, Anchor::Root(root) if root.root().version == newest.root().version);
+        if !is_kept || self.directory.root().ok().flatten().is_none() {
+            self.directory.save_root(&newest)?;
+        }
+        self.anchor = Anchor::Root(Box::new(newest));
+        Ok(())
+    }
+
+    /// Who asks for what, and believes whom: what was settled for another one is not settled for this one.
+    pub(super) fn asker_digest(&self) -> Sha256Digest {
+        let AgentConfig { name, deployments, branch, units, store, .. } = self.config;
+        let fleet = self.anchor.fleet();
+        // A new root may take out the key that signed what was settled.
+        let root = match &self.anchor {
+            Anchor::Root(root) => Some(root.root().version),
+            Anchor::Digest(_) => None,
+        };
+        digest(format!("{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?}").as_bytes())
+    }
+
+    fn time(&self) -> Time<'_> {
+        Time { clocks: &self.clocks.0, before: self.clocks.1.as_ref() }
+    }
+}
+
+/// The files of a commit that holds the layout of a branch and nothing else. That comes first of all: whoever reads what the
+/// index names must not be led elsewhere by what stands beside it.
+fn read(repository: &Repository, tip: CommitId) -> Result<Snapshot, Refusal> {
+    repository.check_layout(tip).map_err(BranchError::from)?;
+    Ok(repository.snapshot(tip).map_err(BranchError::from)?)
+}
