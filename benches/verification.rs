@@ -245,6 +245,7 @@ fn one_pass(folder: &Path) {
     let start = Instant::now();
     let branch_name = branch();
     let tip: CommitId = repository.tip(&branch_name).unwrap().unwrap();
+    repository.check_layout(tip).unwrap();
     let snapshot = repository.snapshot(tip).unwrap();
     believe(&snapshot, root, &branch_name);
     let time = start.elapsed();
