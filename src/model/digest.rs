@@ -27,7 +27,8 @@ impl Sha256Digest {
 
 impl fmt::Display for Sha256Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+        let mut digits = [0; 64];
+        f.write_str(faster_hex::hex_encode(&self.0, &mut digits).map_err(|_| fmt::Error)?)
     }
 }
 
@@ -35,18 +36,12 @@ impl FromStr for Sha256Digest {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let bad = || Invalid::new("a SHA-256 digest", text, "it has to be 64 lower-case hexadecimal digits");
-        let digit = |c: u8| match c {
-            b'0'..=b'9' => Ok(c - b'0'),
-            b'a'..=b'f' => Ok(c - b'a' + 10),
-            _ => Err(bad()),
-        };
         let mut bytes = [0; 32];
-        if text.len() != 2 * bytes.len() {
+        // A longer text would be decoded in part, and capitals for what they are.
+        if text.len() != 2 * bytes.len() || text.bytes().any(|c| c.is_ascii_uppercase()) {
             return Err(bad());
         }
-        for (byte, pair) in bytes.iter_mut().zip(text.as_bytes().chunks_exact(2)) {
-            *byte = digit(pair[0])? << 4 | digit(pair[1])?;
-        }
+        faster_hex::hex_decode(text.as_bytes(), &mut bytes).map_err(|_| bad())?;
         Ok(Self(bytes))
     }
 }

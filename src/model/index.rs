@@ -64,17 +64,16 @@ impl DocumentPath {
     pub fn name(&self) -> &Name {
         &self.name
     }
-
-    /// The bytes of its file name.
-    fn file_name(&self) -> impl Iterator<Item = u8> {
-        self.name.as_str().bytes().chain(*b".json")
-    }
 }
 
 impl Ord for DocumentPath {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        let (name, others) = (self.name.as_str().as_bytes(), other.name.as_str().as_bytes());
+        let both = name.len().min(others.len());
+        let same_so_far = || name[..both].cmp(&others[..both]);
         // The ending has a say: `a-b.json` stands before `a.json`.
-        self.folder.cmp(&other.folder).then_with(|| self.file_name().cmp(other.file_name()))
+        let ending = || name[both..].iter().chain(b".json").cmp(others[both..].iter().chain(b".json"));
+        self.folder.cmp(&other.folder).then_with(same_so_far).then_with(ending)
     }
 }
 

@@ -17,7 +17,7 @@ fn check_key(text: &str) -> Result<(), String> {
     if text.is_empty() || text.len() > 64 {
         return Err("it has to be 1 to 64 characters long".to_owned());
     }
-    match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || "._/-".contains(c))) {
+    match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-'))) {
         Some(c) => Err(format!("it holds {c:?}, and only A-Z a-z 0-9 . _ / - may stand there")),
         None => Ok(()),
     }

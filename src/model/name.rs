@@ -26,7 +26,7 @@ fn check(text: &str) -> Result<(), String> {
     if text.starts_with(['.', '-']) {
         return Err("it may not begin with `.` or `-`".to_owned());
     }
-    match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || "._-@".contains(c))) {
+    match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@'))) {
         Some(c) => Err(format!("it holds {c:?}, and only A-Z a-z 0-9 . _ - @ may stand there")),
         None => Ok(()),
     }

@@ -1,5 +1,10 @@
 //! Text that keeps a rule: the one way in which a string becomes a validated type, in code and in documents alike.
 
+use std::marker::PhantomData;
+use std::str::FromStr;
+
+use serde::de::{Deserializer, Visitor};
+
 /// Why a text is not what it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {what}: {why}")]
@@ -45,8 +50,7 @@ macro_rules! as_text {
 
         impl<'de> serde::Deserialize<'de> for $type {
             fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-                let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-                text.parse().map_err(serde::de::Error::custom)
+                $crate::model::text::deserialize(deserializer, concat!("text that is a ", stringify!($type)))
             }
         }
 
@@ -60,6 +64,26 @@ macro_rules! as_text {
             }
         }
     };
+}
+
+/// Parses a text where it stands, without a copy of it.
+pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err = Invalid>>(
+    deserializer: D,
+    expected: &'static str,
+) -> Result<T, D::Error> {
+    struct Text<T>(&'static str, PhantomData<T>);
+    impl<T: FromStr<Err = Invalid>> Visitor<'_> for Text<T> {
+        type Value = T;
+
+        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+            f.write_str(self.0)
+        }
+
+        fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<T, E> {
+            text.parse().map_err(E::custom)
+        }
+    }
+    deserializer.deserialize_str(Text(expected, PhantomData))
 }
 
 /// A type that is a string which keeps a rule: `validated_text!(Name, "a name", check, pattern, about)`, where `check`

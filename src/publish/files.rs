@@ -8,7 +8,7 @@ use super::readme::readme;
 use super::signers::{SignerError, Signers};
 use super::standing::Standing;
 use crate::model::{
-    BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Map, Name, Schema,
+    BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Name, Schema,
     Sha256Digest, Specification, Timestamp,
 };
 use crate::repository::{Change, INDEX_PATH, README_PATH, ROOT_PATH, root_path};
@@ -97,38 +97,31 @@ impl Pen<'_> {
         written: &[SignedFile],
     ) -> Result<Index, Invalid> {
         let branch = &standing.branch;
-        let (mut documents, mut held, mut tombstones) = (Map::default(), Map::default(), Map::default());
+        let (mut documents, mut tombstones) = (Vec::new(), Vec::new());
         // Looked up once for each of the branch's documents: a list would cost their product.
         let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
         if let Some((index, _)) = &branch.index {
-            for (path, entry) in index.documents.iter().filter(|(path, _)| !changed.contains(path)) {
-                documents.insert(path.clone(), *entry)?;
-            }
-            for (path, stone) in index.tombstones.iter().filter(|(path, _)| !changed.contains(path)) {
-                tombstones.insert(path.clone(), *stone)?;
-            }
+            let kept = index.documents.iter().filter(|(path, _)| !changed.contains(path));
+            documents.extend(kept.map(|(path, entry)| (path.clone(), *entry)));
+            let kept = index.tombstones.iter().filter(|(path, _)| !changed.contains(path));
+            tombstones.extend(kept.map(|(path, stone)| (path.clone(), *stone)));
         }
-        for file in written {
-            documents.insert(file.path.clone(), file.entry)?;
-        }
-        for (change, stone) in plan.changes.iter().filter_map(|change| Some((change, tombstone(change)?))) {
-            tombstones.insert(change.path.clone(), stone)?;
-        }
-        for (name, hold) in &plan.holds {
-            held.insert(name.clone(), hold.clone())?;
-        }
+        documents.extend(written.iter().map(|file| (file.path.clone(), file.entry)));
+        let buried = plan.changes.iter().filter_map(|change| Some((change.path.clone(), tombstone(change)?)));
+        tombstones.extend(buried);
+        let held: Vec<_> = plan.holds.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect();
         Ok(Index {
             branch: self.branch.clone(),
-            documents,
+            documents: documents.try_into()?,
             epoch: standing.root.root().epoch,
             expires: now.plus(self.validity),
             fleet: branch.fleet,
-            held,
+            held: held.try_into()?,
             issued: now,
             kind: Kind::THIS,
             previous: branch.index.as_ref().map(|(_, digest)| *digest),
             schema: Schema::V1,
-            tombstones,
+            tombstones: tombstones.try_into()?,
             version,
         })
     }

@@ -127,7 +127,8 @@ impl<'a, F: Files> Branch<'a, F> {
     /// Its index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
         let bytes = self.files.read(INDEX_PATH, Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
-        let index = Signed::<Index>::believe(&bytes, self.root.fleet(), self.root.publisher());
+        let digest = digest(&bytes);
+        let index = Signed::<Index>::believe(bytes, self.root.fleet(), self.root.publisher());
         let index = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
             return Err(BranchError::OtherBranch { branch: self.name.clone(), found: index.branch.clone() });
@@ -136,7 +137,7 @@ impl<'a, F: Files> Branch<'a, F> {
         if index.epoch != epoch {
             return Err(BranchError::OtherEpoch { epoch, found: index.epoch });
         }
-        Ok(VerifiedIndex { index, digest: digest(&bytes) })
+        Ok(VerifiedIndex { index, digest })
     }
 
     /// One of its documents, as `index` lists it.
@@ -148,6 +149,6 @@ impl<'a, F: Files> Branch<'a, F> {
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let listed = index.index.documents.get(&path).is_some();
         let bytes = if listed { self.files.read(&path.to_string(), Document::<S>::LARGEST)? } else { None };
-        Ok(verify_listed(&path, bytes.as_deref(), &index.index, self.root)?)
+        Ok(verify_listed(&path, bytes, &index.index, self.root)?)
     }
 }

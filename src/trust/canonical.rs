@@ -5,26 +5,29 @@ use crate::model::{Payload, json};
 /// The bytes to sign for `payload`: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body` (DSSE 1.0, "Signature
 /// Definition"), where the body is the payload's canonical form.
 pub(super) fn signing_bytes<P: Payload>(payload: &P) -> Vec<u8> {
-    encoded::<P>(&canonical(payload))
+    encoded::<P>(canonical(payload))
 }
 
 /// The same, of a payload whose file was found to be the one rendering of it. `None` where it is no such file.
 ///
-/// It saves writing a large payload once more: the canonical form is the rendering of what is signed without its white
-/// space, and what is signed stands last in the file.
-pub(super) fn signing_bytes_of_file<P: Payload>(rendering: &[u8]) -> Option<Vec<u8>> {
+/// It saves writing a large payload once more, and room for it: the canonical form is the rendering of what is signed
+/// without its white space, and what is signed stands last in the file.
+pub(super) fn signing_bytes_of_file<P: Payload>(mut rendering: Vec<u8>) -> Option<Vec<u8>> {
     const BEFORE: &[u8] = b"\n  \"signed\": ";
     const BEHIND: &[u8] = b"\n}\n";
     // No text of a rendering holds a line break.
-    let start = memchr::memmem::find(rendering, BEFORE)? + BEFORE.len();
-    Some(encoded::<P>(&json::compacted(rendering[start..].strip_suffix(BEHIND)?)))
+    let start = memchr::memmem::find(&rendering, BEFORE)? + BEFORE.len();
+    rendering.truncate(rendering.strip_suffix(BEHIND)?.len());
+    rendering.drain(..start);
+    json::make_compact(&mut rendering);
+    Some(encoded::<P>(rendering))
 }
 
-fn encoded<P: Payload>(body: &[u8]) -> Vec<u8> {
+fn encoded<P: Payload>(mut body: Vec<u8>) -> Vec<u8> {
     let kind = P::PAYLOAD_TYPE;
-    let mut bytes = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len()).into_bytes();
-    bytes.extend_from_slice(body);
-    bytes
+    let head = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len());
+    body.splice(..0, head.into_bytes());
+    body
 }
 
 /// The canonical form by RFC 8785.
@@ -92,7 +95,7 @@ mod tests {
         let theirs = serde_json_canonicalizer::to_vec(&serde_json::to_value(payload).unwrap()).unwrap();
         assert_eq!(String::from_utf8(canonical(payload)).unwrap(), String::from_utf8(theirs).unwrap());
         let file = crate::trust::fixture::signed(payload.clone(), &[&crate::trust::fixture::key("k")]);
-        assert_eq!(signing_bytes_of_file::<P>(&file), Some(signing_bytes(payload)));
+        assert_eq!(signing_bytes_of_file::<P>(file), Some(signing_bytes(payload)));
     }
 
     proptest! {

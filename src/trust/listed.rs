@@ -59,25 +59,27 @@ pub enum ListedError {
 /// what they say, under that name and revision.
 pub fn verify_listed<S: Specification>(
     path: &DocumentPath,
-    bytes: Option<&[u8]>,
+    bytes: Option<Vec<u8>>,
     index: &Verified<Index>,
     root: &TrustedRoot,
 ) -> Result<Verified<Document<S>>, ListedError> {
+    let (folder, name, listed) = (path.folder(), path.name(), index.documents.get(path));
+    let withdrawn = || index.tombstones.get(path);
     let path = || path.clone();
-    let Some(entry) = index.documents.get(&path()) else {
-        return Err(match index.tombstones.get(&path()) {
+    let Some(entry) = listed else {
+        return Err(match withdrawn() {
             Some(tombstone) => ListedError::Withdrawn { path: path(), revision: tombstone.revision },
             None => ListedError::NotListed { path: path() },
         });
     };
     let bytes = bytes.ok_or_else(|| ListedError::Absent { path: path() })?;
-    let found = digest(bytes);
+    let found = digest(&bytes);
     if found != entry.sha256 || bytes.len() as u64 != entry.length {
         return Err(ListedError::Altered { path: path(), listed: entry.sha256, found });
     }
     let signed = |source| ListedError::Signed { path: path(), source };
     let document = Signed::<Document<S>>::believe(bytes, root.fleet(), root.publisher()).map_err(signed)?;
-    if path().folder() != S::FOLDER || document.name != *path().name() || document.revision != entry.revision {
+    if folder != S::FOLDER || document.name != *name || document.revision != entry.revision {
         let found = format!("`{}` at revision {}, not revision {}", document.name, document.revision, entry.revision);
         return Err(ListedError::OtherDocument { path: path(), found });
     }

@@ -150,8 +150,8 @@ impl<P: Payload> Signed<P> {
     }
 
     /// Believes the file of one of `fleet` that enough keys of `authority` signed.
-    pub fn believe(bytes: &[u8], fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
-        let signed = Self::parse(bytes)?;
+    pub fn believe(bytes: Vec<u8>, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
+        let signed = Self::parse(&bytes)?;
         signed.check_fleet(fleet)?;
         let message = signing_bytes_of_file::<P>(bytes).ok_or(SignedError::OtherRendering { kind: P::KIND })?;
         signed.check_message(&message, authority)?;
@@ -250,7 +250,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], authority: &Authority) -> Result<Verified<Unit>, SignedError> {
-        Signed::believe(bytes, fleet(), authority)
+        Signed::believe(bytes.to_vec(), fleet(), authority)
     }
 
     #[test]
