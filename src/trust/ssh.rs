@@ -8,7 +8,7 @@ use ed25519_dalek::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 use ssh_encoding::{Decode as _, Encode as _};
 use ssh_key::public::KeyData;
-use ssh_key::{Algorithm, HashAlg, SshSig};
+use ssh_key::{Algorithm, HashAlg, LineEnding, SshSig};
 
 use super::authority::UsableKey;
 use crate::model::RoleKey;
@@ -64,9 +64,10 @@ impl SshSignature {
             return Err(malformed(format!("it is longer than {} bytes", 2 * LARGEST)));
         }
         let signature = SshSig::from_pem(text).map_err(|error| malformed(error.to_string()))?;
-        let mut blob = Vec::new();
-        signature.encode(&mut blob).map_err(|error| malformed(error.to_string()))?;
-        Self::parse(&blob)
+        if signature.to_pem(LineEnding::LF).ok().as_deref() != Some(text) {
+            return Err(malformed("its armour is not written in the one way there is".to_owned()));
+        }
+        Self::parse(&encoded(&signature)?)
     }
 
     /// Reads the bytes below the armour.
@@ -125,6 +126,12 @@ impl SshSignature {
         };
         point.verify_strict(&signed, &ed25519_dalek::Signature::from_bytes(&self.signature)).is_ok()
     }
+}
+
+fn encoded(signature: &SshSig) -> Result<Vec<u8>, SshSignatureError> {
+    let mut blob = Vec::new();
+    signature.encode(&mut blob).map_err(|error| SshSignatureError::Malformed(error.to_string()))?;
+    Ok(blob)
 }
 
 /// What an authenticator signs when it is asked to sign `message`.

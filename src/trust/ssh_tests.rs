@@ -2,8 +2,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
+use ssh_key::Signature;
 use ssh_key::public::{Ed25519PublicKey, SkEd25519};
-use ssh_key::{LineEnding, Signature};
 
 use super::*;
 use crate::model::{KeyId, List, PublicKey, Role, Threshold};
@@ -236,6 +236,23 @@ fn points_of_low_order_and_second_encodings_are_no_keys() {
 }
 
 #[test]
+fn keys_with_a_part_of_low_order_are_no_keys() {
+    let ours = secret(1).verifying_key().to_edwards();
+    let mut different = 0;
+    for bytes in low_order() {
+        let torsion = VerifyingKey::from_bytes(&bytes).unwrap().to_edwards();
+        let mixed = (ours + torsion).compress().to_bytes();
+        let key = RoleKey::from(PublicKey::new(id(), mixed));
+        // The identity has the order one: the sum with it is the key itself.
+        let is_ours = mixed == secret(1).verifying_key().to_bytes();
+        assert!(!VerifyingKey::from_bytes(&mixed).unwrap().is_weak());
+        assert_eq!(UsableKey::of(&key).is_some(), is_ours, "{mixed:x?}");
+        different += usize::from(!is_ours);
+    }
+    assert!(different >= 7);
+}
+
+#[test]
 fn a_signature_with_a_point_of_low_order_is_refused() {
     // R of low order and s = 0 hold for any message under a key of low order, and R of low order is refused under any.
     let key = secret(1);
@@ -263,8 +280,20 @@ fn the_armour_is_taken_off() {
     let blob = made(&key, NAMESPACE, HashAlg::Sha512, b"this");
     let armored = SshSig::decode(&mut blob.as_slice()).unwrap().to_pem(LineEnding::LF).unwrap();
     assert_eq!(SshSignature::from_armor(&armored).unwrap().blob(), blob);
-    for bad in [String::new(), armored.replace("SSH SIGNATURE", "SSH SIG"), STANDARD.encode(&blob), "x".repeat(9999)] {
-        assert!(SshSignature::from_armor(&bad).is_err());
+    for bad in [
+        String::new(),
+        armored.replace("SSH SIGNATURE", "SSH SIG"),
+        STANDARD.encode(&blob),
+        "x".repeat(9999),
+        // The same, written otherwise.
+        armored.trim_end().to_owned(),
+        format!("{armored}\n"),
+        format!("\n{armored}"),
+        format!("a remark\n{armored}"),
+        armored.replace('\n', "\r\n"),
+        armored.replacen('\n', "\r\n", 1),
+    ] {
+        assert!(SshSignature::from_armor(&bad).is_err(), "{bad:?}");
     }
 }
 
