@@ -3,7 +3,7 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
 use ssh_key::Signature;
-use ssh_key::public::{Ed25519PublicKey, SkEd25519};
+use ssh_key::public::SkEd25519;
 
 use super::*;
 use crate::model::{KeyId, List, PublicKey, Role, Threshold};
@@ -79,6 +79,21 @@ fn what_the_key_signed_is_believed_with_either_hash() {
     assert!(!is_good(&blob, &plain(&key), b"that"));
     assert!(!is_good(&blob, &plain(&secret(2)), b"this"));
     assert!(!is_good(&blob, &hardware(&key, "ssh:"), b"this"));
+}
+
+#[test]
+fn what_is_put_together_here_is_what_ssh_keygen_makes() {
+    let key = secret(1);
+    let public = PublicKey::new(id(), key.verifying_key().to_bytes());
+    let message = vec![b'x'; 300 << 10];
+    let asked = SshSignature::to_be_signed(&message).unwrap();
+    assert!(asked.len() < 200, "{}", asked.len());
+    let signature = SshSignature::made(&public, key.sign(&asked).to_bytes()).unwrap();
+    assert_eq!(signature.blob(), made(&key, "clavel", HashAlg::Sha512, &message));
+    assert!(signature.is_by(&usable(&plain(&key)), &message));
+    // A signature of the message as it is, in the envelope of one of its digest.
+    let other = SshSignature::made(&public, key.sign(&message).to_bytes()).unwrap();
+    assert!(!other.is_by(&usable(&plain(&key)), &message));
 }
 
 #[test]
