@@ -56,3 +56,26 @@ fn an_agent_that_is_told_to_end_finishes_its_activation_first() {
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
     assert_eq!(world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"]["revision"], 1);
 }
+
+#[test]
+fn claveld_is_kept_in_bounds_by_its_unit_and_by_the_nixos_module_alike() {
+    let read = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
+    let (unit, module) = (read("systemd/claveld.service"), read("nix/modules/claveld.nix"));
+    assert!(unit.contains("\nLimitCORE=0\n"), "a core dump would hold the key that signs");
+    let service = unit.split("[Service]").nth(1).unwrap().split("[Install]").next().unwrap();
+    for line in service.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let (setting, value) = line.split_once('=').unwrap();
+        let in_nix = match (setting, value) {
+            // The module puts its own paths there.
+            ("ExecStart" | "Environment", _) => continue,
+            ("RestrictAddressFamilies", families) => {
+                assert!(families.split(' ').all(|family| module.contains(&format!("\"{family}\"\n"))), "{line}");
+                continue;
+            }
+            (_, "yes") => "true".to_owned(),
+            (_, number) if number.parse::<u32>().is_ok() => number.to_owned(),
+            (_, text) => format!("\"{text}\""),
+        };
+        assert!(module.contains(&format!("\n        {setting} = {in_nix};\n")), "{line} is not in the module");
+    }
+}

@@ -59,6 +59,39 @@ fn a_key_of_the_wrong_kind_is_told_and_never_shown() {
         "as long as a secret key",
         &secret[20..],
     );
+    // Nor its file, whole or cut off, nor a piece of it without its name.
+    let (_, base64) = secret.trim().split_once(':').unwrap();
+    for (text, why) in [
+        (&*secret, "as long as a secret key"),
+        (&secret[..60], "is not a public key"),
+        (base64, "it has to be NAME:BASE64"),
+    ] {
+        world.write_file("wrong", text);
+        let init = ["init", &world.at("x"), "--publisher-key", &world.at("wrong")];
+        world.clavel(&init).refused_without(3, why, &base64[..20]);
+        let init = ["init", &world.at("x"), "--publisher-key", text];
+        world.clavel(&init).refused_without(3, why, &base64[..20]);
+    }
+    // A key of Nix's that is called as OpenSSH calls its algorithms.
+    world.write_file("wrong", &format!("ssh-1:{base64}\n# mine"));
+    let init = ["init", &world.at("x"), "--publisher-key", &world.at("wrong")];
+    world.clavel(&init).refused_without(3, "`ssh-1:…` is not a public key", &base64[..20]);
+    // A file that is not there is likelier than a key without a name.
+    world.clavel(&["init", &world.at("x"), "--publisher-key", "missing.pub"]).refused(3, "nor is there a file");
+    world.clavel(&["key", "public", secret.trim()]).refused_without(3, "claveld-1:…", &base64[..20]);
+}
+
+#[test]
+fn a_key_of_another_user_is_refused_by_everybody() {
+    let world = World::new();
+    // Root alone can give a file away. What is decided, a unit test decides for anybody.
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    std::os::unix::fs::chown(world.path("claveld-1.secret"), Some(7), None).unwrap();
+    world.publish().refused(3, "belongs to the user 7, and has to belong to the user 0");
+    world.clavel(&["key", "public", &world.at("claveld-1.secret")]).refused(3, "belongs to the user 7");
+    assert_eq!(world.tip(), "");
 }
 
 #[test]

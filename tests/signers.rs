@@ -12,8 +12,10 @@ use base64::engine::general_purpose::STANDARD;
 use clavel::model::{Approval, Deployment, Epoch, RoleKey};
 use clavel::trust::{Signed, SshSignature, digest};
 use ed25519_dalek::{Signer as _, SigningKey};
+use serde_json::{Value, json};
 use sha2::{Digest as _, Sha256, Sha512};
 
+use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::openssh::{Agent, new_key};
 use crate::support::world::World;
 
@@ -38,7 +40,7 @@ fn in_an_agent(world: &World) -> Agent {
 
 /// The DSSE bytes of what `file` says.
 fn signed_bytes(file: &str, kind: &str) -> String {
-    let signed = serde_json::from_str::<serde_json::Value>(file).unwrap()["signed"].to_string();
+    let signed = serde_json::from_str::<Value>(file).unwrap()["signed"].to_string();
     let kind = format!("application/vnd.clavel.{kind}.v1+json");
     format!("DSSEv1 {} {kind} {} {signed}", kind.len(), signed.len())
 }
@@ -60,7 +62,7 @@ fn what_ssh_keygen_signs_makes_a_root_and_comes_back_as_it_was() {
 
     // The signature in the document is one that ssh-keygen itself verifies.
     let root = world.read_file("root.json");
-    let document: serde_json::Value = serde_json::from_str(&root).unwrap();
+    let document: Value = serde_json::from_str(&root).unwrap();
     let signature = &document["signatures"][0];
     assert_eq!(signature["keyid"], "bob@laptop");
     let body = signature["sig"].as_str().unwrap();
@@ -135,6 +137,37 @@ fn a_key_of_clavel_is_one_of_openssh_and_signs_from_an_agent() {
     let _agent = in_an_agent(&world);
     world.publish().good();
     world.verify().good();
+}
+
+#[test]
+fn an_agent_signs_the_digest_of_what_is_too_large_for_it() {
+    let world = World::new();
+    world.publish().good();
+    // Of many documents that are withdrawn the tombstones stay.
+    let mut branch = Branch::of(&world);
+    branch.reindex(&[&StolenKey::read(&world.path("claveld-1.secret"))], |index| {
+        for number in 0..8000 {
+            index["tombstones"][format!("deployments/gone-{number}.json")] = json!({ "revision": 1 });
+        }
+        index["version"] = json!(2);
+    });
+    branch.push(Onto::Tip);
+    let _agent = in_an_agent(&world);
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("greet");
+    world.publish().good();
+    let index: Value = serde_json::from_str(&world.on_branch("index.json").unwrap()).unwrap();
+    assert!(index["signed"].to_string().len() > 300 << 10);
+    // "U1NIU0lH" is "SSHSIG". What is small is signed as it is, in 64 bytes.
+    assert!(index["signatures"][0]["sig"].as_str().unwrap().starts_with("U1NIU0lH"));
+    let deployment: Value = serde_json::from_str(&world.on_branch("deployments/web-1.json").unwrap()).unwrap();
+    assert_eq!(deployment["signatures"][0]["sig"].as_str().unwrap().len(), 88);
+    // Publishers and agents believe it.
+    world.verify().good();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
 }
 
 #[test]
@@ -215,7 +248,7 @@ fn two_publishers_sign_together_and_one_alone_does_not() {
     publish(0o444).refused(3, "can be read by others");
     publish(0o440).good();
     world.verify().good();
-    let index: serde_json::Value = serde_json::from_str(&world.on_branch("index.json").unwrap()).unwrap();
+    let index: Value = serde_json::from_str(&world.on_branch("index.json").unwrap()).unwrap();
     assert_eq!(index["signatures"].as_array().unwrap().len(), 2);
     // One key is not two.
     world.write_file("credentials/second", &world.read_file("claveld-1.secret"));

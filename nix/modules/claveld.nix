@@ -160,6 +160,7 @@ in
         RestrictNamespaces = true;
         RestrictSUIDSGID = true;
         SystemCallArchitectures = "native";
+        LimitCORE = 0;
         OOMScoreAdjust = 500;
       };
     };

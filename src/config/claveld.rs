@@ -137,8 +137,9 @@ impl PublishTable {
         if let Some(name) = self.secret_key_credential.take() {
             let allowed = |c: char| c.is_ascii_graphic() && !"/:".contains(c);
             if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
-                let why = format!("`{name}` is not the name of a credential, which is that of a file");
-                return Err(("publish.secret-key-credential", why));
+                // Somebody may have put the key itself there, so it is not shown.
+                let why = "it is not the name of a credential, which is that of a file";
+                return Err(("publish.secret-key-credential", why.to_owned()));
             }
             places.push(KeyPlace::Credential(name));
         }
@@ -306,6 +307,42 @@ mod tests {
         }
         let error = ClaveldConfig::read(Path::new("/does/not/exist.toml")).unwrap_err().to_string();
         assert!(error.starts_with("cannot read the configuration /does/not/exist.toml: "), "{error}");
+    }
+
+    #[test]
+    fn a_secret_in_a_wrong_place_is_not_shown() {
+        // One with `+` and `/` in it, and one with neither, which TOML takes for a key of its own.
+        for base64 in [
+            "0gWypbMrAURkbJ16ZPMQFGspc+ShjY6NCHdD59X431o0gWypbMrAURkbJ16Z/MQFGspcDShjYabcdefghijklm==",
+            "0gWypbMrAURkbJ16ZPMQFGspcDShjY6NCHdD59X431o0gWypbMrAURkbJ16Z",
+        ] {
+            let secret = format!("claveld-1:{base64}");
+            for (from, to) in [
+                ("secret-key-file", format!("secret-key = \"{secret}\"\nsecret-key-file")),
+                ("\"claveld.secret\"", secret.clone()),
+                ("\"claveld.secret\"", format!("[\"{secret}\"]")),
+                ("secret-key-file = \"claveld.secret\"", secret.clone()),
+                ("secret-key-file = \"claveld.secret\"", base64.to_owned()),
+                ("secret-key-file", format!("{base64} = 1\nsecret-key-file")),
+                ("secret-key-file", format!("\"{secret}\" = 1\nsecret-key-file")),
+                ("secret-key-file", format!("branch = \"{secret}\"\nsecret-key-file")),
+                ("secret-key-file", format!("wait-for-cache = \"{secret}\"\nsecret-key-file")),
+                ("secret-key-file", format!("expires-after = \"{secret}\"\nsecret-key-file")),
+                ("secret-key-file", format!("secret-key-credential = \"{secret}\"\nsecret-key-file")),
+                (
+                    "secret-key-file",
+                    format!("secret-key-agent = {{ socket = \"s\", public-key = \"{secret}\" }}\nsecret-key-file"),
+                ),
+                ("[[source]]", format!("[[source]]\nsubstituters-public-keys = [\"{secret}\"]")),
+                ("[[source]]", format!("[evaluate]\nmemory = \"{secret}\"\n[[source]]")),
+                ("\"root.json\"", format!("\"root.json\" # {secret}\nroot = 7")),
+                ("git+file", format!("--{secret}")),
+            ] {
+                let error = read(&SMALL.replacen(from, &to, 1)).unwrap_err().to_string();
+                let shown = |piece: &[u8]| error.contains(std::str::from_utf8(piece).unwrap());
+                assert!(!base64.as_bytes().windows(12).any(shown), "{to}: {error}");
+            }
+        }
     }
 
     #[test]

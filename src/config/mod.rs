@@ -34,8 +34,8 @@ pub enum ConfigError {
         /// What the system said.
         source: std::io::Error,
     },
-    /// What it says is not a configuration; the message has line and key.
-    #[error("the configuration {} is not right: {}", path.display(), why.trim_end())]
+    /// What it says is not a configuration; the message has its line, and not a key of it.
+    #[error("the configuration {} is not right: {why}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
@@ -66,11 +66,39 @@ fn read<W: Written>(path: &Path) -> Result<W::Settled, ConfigError> {
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut text = String::new();
     std::fs::File::open(path).map_err(unreadable)?.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
-    let malformed = |error: toml::de::Error| ConfigError::Malformed { path: path.to_owned(), why: error.to_string() };
+    let malformed = |error: toml::de::Error| ConfigError::Malformed { path: path.to_owned(), why: told(&text, &error) };
     let written: W = toml::from_str(&text).map_err(malformed)?;
     let path = &std::path::absolute(path).map_err(unreadable)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
-    written.settle(directory).map_err(|(key, why)| ConfigError::Unfit { path: path.to_owned(), key, why })
+    let unfit = |(key, why): (_, String)| ConfigError::Unfit { path: path.to_owned(), key, why: without_keys(&why) };
+    written.settle(directory).map_err(unfit)
+}
+
+/// What is wrong with `text`, and in which line. The line itself is not shown: a secret may stand in it.
+fn told(text: &str, error: &toml::de::Error) -> String {
+    let before = error.span().and_then(|span| text.get(..span.start));
+    let line = before.map_or_else(String::new, |before| format!("line {}: ", before.matches('\n').count() + 1));
+    format!("{line}{}", without_keys(error.message()))
+}
+
+/// `text` without what may be a key or most of one: 40 or more characters of base64 on end, with small and large letters
+/// among them. Digests, revisions and store paths have small ones alone.
+fn without_keys(text: &str) -> String {
+    const FEWEST: usize = 40;
+    let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
+    let is_key = |run: &str| {
+        let has = |kind: fn(&char) -> bool| run.chars().any(|c| kind(&c));
+        run.len() >= FEWEST && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase)
+    };
+    let mut shown = String::with_capacity(text.len());
+    let mut rest = text;
+    while !rest.is_empty() {
+        let (run, behind) = rest.split_at(rest.find(|c| !is_base64(c)).unwrap_or(rest.len()));
+        let (between, behind) = behind.split_at(behind.find(is_base64).unwrap_or(behind.len()));
+        shown.extend([if is_key(run) { "…" } else { run }, between]);
+        rest = behind;
+    }
+    shown
 }
 
 /// A length of time as people write it: `90s`, `10m`, `7d`.
@@ -124,5 +152,25 @@ impl<'de> Deserialize<'de> for Size {
         let text = String::deserialize(deserializer)?;
         let bad = |_| Invalid::new("a size", &text, "write it like 512 MiB or 4 GiB");
         text.parse::<ByteSize>().map_err(bad).map(|size| Self(size.as_u64())).map_err(serde::de::Error::custom)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_hidden_and_what_only_looks_like_them_is_not() {
+        let key = "6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
+        assert_eq!(without_keys(&format!("`cache-1:{key}` and {}", &key[..40])), "`cache-1:…` and …");
+        for shown in [
+            "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-nixos-system-web-1-26.05.drv",
+            "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
+            "git+https://git.example.org/Fleets/Europe/machines.git?ref=main&rev=0123456789abcdef0123456789abcdef01234567",
+            "`ä` is not a name",
+            "",
+        ] {
+            assert_eq!(without_keys(shown), shown);
+        }
     }
 }

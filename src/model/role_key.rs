@@ -62,7 +62,8 @@ impl RoleKey {
 
     /// Whether `text` is a line of an OpenSSH public key file, of whatever algorithm.
     pub fn is_openssh(text: &str) -> bool {
-        let algorithm = text.trim_start().split_once(' ').map(|(algorithm, _)| algorithm);
+        // A key of Nix's may be called so as well; it has a colon.
+        let algorithm = text.trim_start().split_once(' ').map(|(word, _)| word).filter(|word| !word.contains(':'));
         algorithm.is_some_and(|word| ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| word.starts_with(kind)))
     }
 

@@ -6,10 +6,14 @@ use std::time::Duration;
 use super::ssh_agent::{AgentError, AgentKey};
 use crate::config::KeyPlace;
 use crate::model::{KeyId, Payload, PublicKey};
-use crate::trust::{AddError, SecretKey, SecretKeyError, Signed};
+use crate::trust::{AddError, SecretKey, SecretKeyError, Signed, SshSignature};
 
 /// How long an agent may take for one signature: it may have to ask somebody (`ssh-add -c`).
 const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The most bytes that an agent is given as they are: OpenSSH's breaks off at a request of more than 256 KiB. Of what is
+/// longer, such as the index of a large fleet, it signs the digest, in the form of `ssh-keygen`.
+const MOST_AS_IT_IS: usize = 128 << 10;
 
 /// The keys, of which there is one at least, and no two of one name.
 #[derive(Debug)]
@@ -94,15 +98,25 @@ impl Signers {
         for signer in self.all() {
             match signer {
                 Signer::Secret(key) => signed.add(key)?,
-                Signer::Agent(agent) => {
-                    let signature = agent.sign(&signed.to_be_signed()).await?;
-                    let lie = |source| SignerError::Lie { socket: agent.socket.clone(), source };
-                    signed.add_plain(&agent.key, signature).map_err(lie)?;
-                }
+                Signer::Agent(agent) => sign_by(agent, &mut signed).await?,
             }
         }
         Ok(signed)
     }
+}
+
+/// Adds the signature of the key that `agent` has.
+async fn sign_by<P: Payload>(agent: &AgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
+    let message = signed.to_be_signed();
+    let lie = |source| SignerError::Lie { socket: agent.socket.clone(), source };
+    if message.len() <= MOST_AS_IT_IS {
+        let signature = agent.sign(&message).await?;
+        return signed.add_plain(&agent.key, signature).map_err(lie);
+    }
+    let digested = SshSignature::to_be_signed(&message).map_err(|error| lie(error.into()))?;
+    let signature = agent.sign(&digested).await?;
+    let signature = SshSignature::made(&agent.key, signature).map_err(|error| lie(error.into()))?;
+    signed.add_ssh(&agent.key.clone().into(), signature).map_err(lie)
 }
 
 impl Signer {

@@ -1,6 +1,6 @@
 //! A key that an ssh-agent has (draft-ietf-sshm-ssh-agent): it signs, and the key itself is never seen here.
 //!
-//! An agent signs plain data with an ed25519 key as it is, so what it gives is the signature that a document takes. One
+//! An agent signs what it is given with an ed25519 key as it is, so its answer is the signature that a document takes. One
 //! question and one answer; whatever is in the answer is verified before it is used.
 
 use std::io;

@@ -20,7 +20,7 @@ pub enum AuthorityError {
     NoKeys,
     /// These bytes are no key, or a key under which anybody can sign.
     #[error(
-        "the public key `{0}` is not a usable ed25519 key (it is no point of the curve in its one encoding, or one of low order)"
+        "the public key `{0}` is not a usable ed25519 key (it is no point of the curve in its one encoding, or it has a part of low order)"
     )]
     Unusable(KeyId),
     /// More signatures are asked for than there are keys.
@@ -99,12 +99,16 @@ pub(super) struct UsableKey {
 }
 
 impl UsableKey {
-    /// `key`, where its bytes are a point of the curve in its one encoding, and not one under which anybody can sign.
+    /// `key`, where its bytes are a point that a secret key makes, in its one encoding.
     pub(super) fn of(key: &RoleKey) -> Option<Self> {
         let point = VerifyingKey::from_bytes(key.bytes()).ok()?;
         // A second encoding of a point would be a second key to whoever compares bytes.
-        let is_canonical = point.to_edwards().compress().as_bytes() == key.bytes();
-        (is_canonical && !point.is_weak()).then(|| Self { key: key.clone(), point })
+        let edwards = point.to_edwards();
+        let is_canonical = edwards.compress().as_bytes() == key.bytes();
+        // Under a point of low order anybody can sign. One with a part of low order holds for some signatures that verifiers
+        // do not agree on, and whoever has its secret has seven more keys that only look different.
+        let is_of_prime_order = !point.is_weak() && edwards.is_torsion_free();
+        (is_canonical && is_of_prime_order).then(|| Self { key: key.clone(), point })
     }
 }
 

@@ -5,7 +5,8 @@
 //!
 //! Threats met here: a document that nobody with authority signed, one that was altered, one that is passed off as
 //! another kind (the signature binds the payload type), one key counted twice, a second way to write the same thing,
-//! malleable or low-order signatures (strict verification), one that was made for another purpose (its namespace), a secret that others can read.
+//! malleable or low-order signatures (strict verification), one that was made for another purpose (its namespace), a secret
+//! that others can read or that is another user's.
 //!
 //! Whom to believe follows from one thing that was known before: an [`Anchor`]. From it each [`TrustedRoot`] leads to the
 //! next, and its roles are the [`Authority`]s that everything else is verified by.

@@ -1,7 +1,7 @@
 //! Secret keys and the files they are in, in Nix's own format: `NAME:BASE64` of 64 bytes, the seed and the public key.
 
 use std::fmt;
-use std::io::{Read as _, Write as _};
+use std::io::{self, Read, Write as _};
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
@@ -15,8 +15,8 @@ use zeroize::Zeroizing;
 use super::Signature;
 use crate::model::{Invalid, KeyId, PublicKey};
 
-/// The most bytes that are read of a key file.
-const LARGEST: u64 = 1024;
+/// The most bytes of a key file.
+const LARGEST: usize = 1024;
 
 /// A secret ed25519 key. It is wiped from memory when it is dropped, and shows nothing of itself.
 pub struct SecretKey {
@@ -34,14 +34,27 @@ impl fmt::Debug for SecretKey {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretKeyError {
     /// The file cannot be read or written.
-    #[error("cannot {act} the secret key {}: {source}", path.display())]
+    #[error("cannot {act} the secret key {}: {source}", shown(path))]
     Io {
         /// `read` or `write`.
         act: &'static str,
         /// The file.
         path: PathBuf,
         /// What the system said.
-        source: std::io::Error,
+        source: io::Error,
+    },
+    /// The file is somebody else's, who can read it and put another in its place.
+    #[error(
+        "the secret key {} belongs to the user {owner}, and has to belong to the user {user}, who is reading it, or to root",
+        path.display()
+    )]
+    Foreign {
+        /// The file.
+        path: PathBuf,
+        /// The number of the user that it belongs to.
+        owner: u32,
+        /// The number of the user who reads it.
+        user: u32,
     },
     /// Others can read the file.
     #[error(
@@ -78,7 +91,8 @@ impl SecretKey {
         Ok(Self { id, key: SigningKey::from_bytes(&seed) })
     }
 
-    /// Reads a key that Nix or Clavel made. A file that the group or others can read is refused.
+    /// Reads a key that Nix or Clavel made. A file of another user's than this one and root is refused, and so is one that
+    /// the group or others can read.
     pub fn read(path: &Path) -> Result<Self, SecretKeyError> {
         Self::read_kept_from(path, 0o077)
     }
@@ -92,16 +106,20 @@ impl SecretKey {
     /// Reads a key from a file with none of the permission bits `exposing`.
     fn read_kept_from(path: &Path, exposing: u32) -> Result<Self, SecretKeyError> {
         let io = |source| SecretKeyError::Io { act: "read", path: path.to_owned(), source };
-        // The mode is asked of what was opened, so that nobody can swap the file between the question and the reading.
+        // Owner and mode are asked of what was opened, so that nobody can swap the file between the question and the reading.
         let file = std::fs::File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
-        let mode = metadata.mode() & 0o7777;
-        if metadata.is_file() && mode & exposing != 0 {
-            return Err(SecretKeyError::Exposed { path: path.to_owned(), mode });
+        if metadata.is_file() {
+            check_guarded(path, &metadata, rustix::process::geteuid().as_raw(), exposing)?;
         }
-        let mut text = Zeroizing::new(String::with_capacity(256));
-        file.take(LARGEST).read_to_string(&mut text).map_err(io)?;
-        Self::parse(text.trim_end()).map_err(|why| SecretKeyError::Malformed { path: path.to_owned(), why })
+        let malformed = |why| SecretKeyError::Malformed { path: path.to_owned(), why };
+        let mut buffer = Zeroizing::new([0; LARGEST + 1]);
+        let bytes = read_whole(file, buffer.as_mut()).map_err(io)?;
+        if bytes.len() > LARGEST {
+            return Err(malformed("it is too long for one"));
+        }
+        let text = std::str::from_utf8(bytes).map_err(|_| malformed("it is no text"))?;
+        Self::parse(text.trim_end()).map_err(malformed)
     }
 
     /// Reads a key from its text.
@@ -164,6 +182,39 @@ impl SecretKey {
     }
 }
 
+/// A path, or what stands before its first colon: whoever takes the key itself for its file does not get to see it.
+fn shown(path: &Path) -> String {
+    let text = path.display().to_string();
+    text.split_once(':').map_or(text.clone(), |(name, _)| format!("{name}:…"))
+}
+
+/// Refuses a file that is neither `user`'s nor root's, or that has one of the permission bits `exposing`.
+fn check_guarded(path: &Path, metadata: &std::fs::Metadata, user: u32, exposing: u32) -> Result<(), SecretKeyError> {
+    let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
+    if owner != user && owner != 0 {
+        return Err(SecretKeyError::Foreign { path: path.to_owned(), owner, user });
+    }
+    if mode & exposing != 0 {
+        return Err(SecretKeyError::Exposed { path: path.to_owned(), mode });
+    }
+    Ok(())
+}
+
+/// Reads what there is, as far as `buffer` goes. No other memory holds a byte of it: a text that grew would leave copies
+/// behind that nobody wipes.
+fn read_whole(mut from: impl Read, buffer: &mut [u8]) -> io::Result<&[u8]> {
+    let mut length = 0;
+    while length < buffer.len() {
+        match from.read(&mut buffer[length..]) {
+            Ok(0) => break,
+            Ok(read) => length += read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(&buffer[..length])
+}
+
 fn write_new(path: &Path, text: &[u8]) -> Result<(), SecretKeyError> {
     let io = |source| SecretKeyError::Io { act: "write", path: path.to_owned(), source };
     let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path).map_err(io)?;
@@ -201,6 +252,75 @@ mod tests {
             let error = SecretKey::read(&path).unwrap_err();
             assert!(matches!(error, SecretKeyError::Exposed { .. }), "{error}");
         }
+    }
+
+    #[test]
+    fn a_key_of_another_user_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        key().write_new(&path).unwrap();
+        let metadata = std::fs::metadata(&path).unwrap();
+        let owner = metadata.uid();
+        assert!(check_guarded(&path, &metadata, owner, 0o077).is_ok());
+        // Root's key is everybody's who can read it, and nobody else's is root's.
+        assert_eq!(check_guarded(&path, &metadata, owner + 1, 0o077).is_ok(), owner == 0);
+        if owner != 0 {
+            return;
+        }
+        std::os::unix::fs::chown(&path, Some(7), None).unwrap();
+        for error in [SecretKey::read(&path).unwrap_err(), SecretKey::read_credential(&path).unwrap_err()] {
+            assert!(matches!(error, SecretKeyError::Foreign { owner: 7, user: 0, .. }), "{error}");
+        }
+        let metadata = std::fs::metadata(&path).unwrap();
+        assert!(check_guarded(&path, &metadata, 7, 0o077).is_ok());
+        assert!(check_guarded(&path, &metadata, 8, 0o077).is_err());
+    }
+
+    /// A byte at a time, and an interruption before each.
+    struct Dripping<'a> {
+        rest: &'a [u8],
+        interrupted: bool,
+    }
+
+    impl Read for Dripping<'_> {
+        fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+            self.interrupted = !self.interrupted;
+            if self.interrupted {
+                return Err(io::ErrorKind::Interrupted.into());
+            }
+            let next = buffer.len().min(1);
+            self.rest.read(&mut buffer[..next])
+        }
+    }
+
+    #[test]
+    fn a_key_is_read_to_its_end_and_no_further_than_its_buffer() {
+        let mut buffer = [0; 8];
+        for (text, read) in [("", ""), ("k:abc", "k:abc"), ("12345678", "12345678"), ("123456789", "12345678")] {
+            let from = Dripping { rest: text.as_bytes(), interrupted: false };
+            assert_eq!(read_whole(from, &mut buffer).unwrap(), read.as_bytes());
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        let written = key();
+        written.write_new(&path).unwrap();
+        let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
+        let padding = LARGEST - written.to_text().len();
+        file.write_all(&vec![b'\n'; padding]).unwrap();
+        assert_eq!(SecretKey::read(&path).unwrap().public(), written.public());
+        file.write_all(b"\n").unwrap();
+        assert!(
+            SecretKey::read(&path).unwrap_err().to_string().ends_with("holds no secret key: it is too long for one")
+        );
+        std::fs::write(&path, b"k:\xff").unwrap();
+        assert!(SecretKey::read(&path).unwrap_err().to_string().ends_with("holds no secret key: it is no text"));
+    }
+
+    #[test]
+    fn a_key_in_the_place_of_its_file_is_not_shown() {
+        let text = key().to_text();
+        let error = SecretKey::read(Path::new(text.as_str())).unwrap_err().to_string();
+        assert!(error.starts_with("cannot read the secret key test-1:…: "), "{error}");
     }
 
     #[test]

@@ -7,14 +7,16 @@
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest as _, Sha256};
 use ssh_encoding::{Decode as _, Encode as _};
-use ssh_key::public::KeyData;
-use ssh_key::{Algorithm, HashAlg, SshSig};
+use ssh_key::public::{Ed25519PublicKey, KeyData};
+use ssh_key::{Algorithm, HashAlg, LineEnding, SshSig};
 
 use super::authority::UsableKey;
-use crate::model::RoleKey;
+use crate::model::{PublicKey, RoleKey};
 
 /// What the signer says that it signs for (`ssh-keygen -n`).
 const NAMESPACE: &str = "clavel";
+/// The digest in the signatures that are made here, which is also what `ssh-keygen` takes.
+const HASH: HashAlg = HashAlg::Sha512;
 /// The most bytes of a signature. One of a hardware key has 280.
 const LARGEST: usize = 1024;
 /// The flag of an authenticator that somebody touched it (`PROTOCOL.u2f`, "SSH U2F Signatures").
@@ -57,6 +59,21 @@ pub enum SshSignatureError {
 }
 
 impl SshSignature {
+    /// What a plain key signs to make such a signature of `message`: few bytes, however many that has, since its digest
+    /// stands for it.
+    pub fn to_be_signed(message: &[u8]) -> Result<Vec<u8>, SshSignatureError> {
+        SshSig::signed_data(NAMESPACE, HASH, message).map_err(|error| SshSignatureError::Malformed(error.to_string()))
+    }
+
+    /// The signature that `key` made with these bytes. Whether it did, [`SshSignature::is_by`] says.
+    pub fn made(key: &PublicKey, bytes: [u8; 64]) -> Result<Self, SshSignatureError> {
+        let malformed = |error: ssh_key::Error| SshSignatureError::Malformed(error.to_string());
+        let signature = ssh_key::Signature::new(Algorithm::Ed25519, bytes).map_err(malformed)?;
+        let public = KeyData::Ed25519(Ed25519PublicKey(*key.bytes()));
+        let made = SshSig::new(public, NAMESPACE, HASH, signature).map_err(malformed)?;
+        Self::parse(&encoded(&made)?)
+    }
+
     /// Reads the armoured text that `ssh-keygen` writes.
     pub fn from_armor(text: &str) -> Result<Self, SshSignatureError> {
         let malformed = |error: String| SshSignatureError::Malformed(error);
@@ -64,9 +81,10 @@ impl SshSignature {
             return Err(malformed(format!("it is longer than {} bytes", 2 * LARGEST)));
         }
         let signature = SshSig::from_pem(text).map_err(|error| malformed(error.to_string()))?;
-        let mut blob = Vec::new();
-        signature.encode(&mut blob).map_err(|error| malformed(error.to_string()))?;
-        Self::parse(&blob)
+        if signature.to_pem(LineEnding::LF).ok().as_deref() != Some(text) {
+            return Err(malformed("its armour is not written in the one way there is".to_owned()));
+        }
+        Self::parse(&encoded(&signature)?)
     }
 
     /// Reads the bytes below the armour.
@@ -125,6 +143,12 @@ impl SshSignature {
         };
         point.verify_strict(&signed, &ed25519_dalek::Signature::from_bytes(&self.signature)).is_ok()
     }
+}
+
+fn encoded(signature: &SshSig) -> Result<Vec<u8>, SshSignatureError> {
+    let mut blob = Vec::new();
+    signature.encode(&mut blob).map_err(|error| SshSignatureError::Malformed(error.to_string()))?;
+    Ok(blob)
 }
 
 /// What an authenticator signs when it is asked to sign `message`.

@@ -2,8 +2,8 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use proptest::prelude::*;
-use ssh_key::public::{Ed25519PublicKey, SkEd25519};
-use ssh_key::{LineEnding, Signature};
+use ssh_key::Signature;
+use ssh_key::public::SkEd25519;
 
 use super::*;
 use crate::model::{KeyId, List, PublicKey, Role, Threshold};
@@ -79,6 +79,21 @@ fn what_the_key_signed_is_believed_with_either_hash() {
     assert!(!is_good(&blob, &plain(&key), b"that"));
     assert!(!is_good(&blob, &plain(&secret(2)), b"this"));
     assert!(!is_good(&blob, &hardware(&key, "ssh:"), b"this"));
+}
+
+#[test]
+fn what_is_put_together_here_is_what_ssh_keygen_makes() {
+    let key = secret(1);
+    let public = PublicKey::new(id(), key.verifying_key().to_bytes());
+    let message = vec![b'x'; 300 << 10];
+    let asked = SshSignature::to_be_signed(&message).unwrap();
+    assert!(asked.len() < 200, "{}", asked.len());
+    let signature = SshSignature::made(&public, key.sign(&asked).to_bytes()).unwrap();
+    assert_eq!(signature.blob(), made(&key, "clavel", HashAlg::Sha512, &message));
+    assert!(signature.is_by(&usable(&plain(&key)), &message));
+    // A signature of the message as it is, in the envelope of one of its digest.
+    let other = SshSignature::made(&public, key.sign(&message).to_bytes()).unwrap();
+    assert!(!other.is_by(&usable(&plain(&key)), &message));
 }
 
 #[test]
@@ -236,6 +251,23 @@ fn points_of_low_order_and_second_encodings_are_no_keys() {
 }
 
 #[test]
+fn keys_with_a_part_of_low_order_are_no_keys() {
+    let ours = secret(1).verifying_key().to_edwards();
+    let mut different = 0;
+    for bytes in low_order() {
+        let torsion = VerifyingKey::from_bytes(&bytes).unwrap().to_edwards();
+        let mixed = (ours + torsion).compress().to_bytes();
+        let key = RoleKey::from(PublicKey::new(id(), mixed));
+        // The identity has the order one: the sum with it is the key itself.
+        let is_ours = mixed == secret(1).verifying_key().to_bytes();
+        assert!(!VerifyingKey::from_bytes(&mixed).unwrap().is_weak());
+        assert_eq!(UsableKey::of(&key).is_some(), is_ours, "{mixed:x?}");
+        different += usize::from(!is_ours);
+    }
+    assert!(different >= 7);
+}
+
+#[test]
 fn a_signature_with_a_point_of_low_order_is_refused() {
     // R of low order and s = 0 hold for any message under a key of low order, and R of low order is refused under any.
     let key = secret(1);
@@ -263,8 +295,20 @@ fn the_armour_is_taken_off() {
     let blob = made(&key, NAMESPACE, HashAlg::Sha512, b"this");
     let armored = SshSig::decode(&mut blob.as_slice()).unwrap().to_pem(LineEnding::LF).unwrap();
     assert_eq!(SshSignature::from_armor(&armored).unwrap().blob(), blob);
-    for bad in [String::new(), armored.replace("SSH SIGNATURE", "SSH SIG"), STANDARD.encode(&blob), "x".repeat(9999)] {
-        assert!(SshSignature::from_armor(&bad).is_err());
+    for bad in [
+        String::new(),
+        armored.replace("SSH SIGNATURE", "SSH SIG"),
+        STANDARD.encode(&blob),
+        "x".repeat(9999),
+        // The same, written otherwise.
+        armored.trim_end().to_owned(),
+        format!("{armored}\n"),
+        format!("\n{armored}"),
+        format!("a remark\n{armored}"),
+        armored.replace('\n', "\r\n"),
+        armored.replacen('\n', "\r\n", 1),
+    ] {
+        assert!(SshSignature::from_armor(&bad).is_err(), "{bad:?}");
     }
 }
 

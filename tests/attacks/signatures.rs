@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde_json::{Value, json};
 
 use super::Siege;
@@ -161,22 +162,40 @@ fn signatures_that_only_a_lax_verifier_accepts() {
     }
 }
 
+/// A root whose publisher has this key leads nowhere.
+fn holds_against(siege: &Siege, key: [u8; 32]) {
+    let root = StolenKey::read(&siege.world.path("root-1.secret"));
+    let mut branch = siege.branch();
+    let mut said = branch.signed("root.json");
+    said["fleet"] = branch.signed("index.json")["fleet"].clone();
+    said["version"] = json!(2);
+    said["roles"]["publisher"]["keys"] = json!([format!("weak:{}", STANDARD.encode(key))]);
+    branch.sign("roots/2.json", &said, &[&root]);
+    branch.sign("root.json", &said, &[&root]);
+    siege.holds(&branch, "the public key `weak` is not a usable ed25519 key");
+}
+
+/// The point of order two, whose y is -1.
+fn of_order_two() -> [u8; 32] {
+    let mut minus_one = [0xff; 32];
+    (minus_one[0], minus_one[31]) = (0xec, 0x7f);
+    minus_one
+}
+
 #[test]
 fn keys_under_which_anybody_can_sign_are_no_keys_of_a_root() {
     let siege = Siege::begin();
-    let root = StolenKey::read(&siege.world.path("root-1.secret"));
-    let mut identity = [0_u8; 32];
+    let mut identity = [0; 32];
     identity[0] = 1;
-    let mut minus_one = [0xff_u8; 32];
-    (minus_one[0], minus_one[31]) = (0xec, 0x7f);
-    for weak in [identity, minus_one, [0; 32]] {
-        let mut branch = siege.branch();
-        let mut said = branch.signed("root.json");
-        said["fleet"] = branch.signed("index.json")["fleet"].clone();
-        said["version"] = json!(2);
-        said["roles"]["publisher"]["keys"] = json!([format!("weak:{}", STANDARD.encode(weak))]);
-        branch.sign("roots/2.json", &said, &[&root]);
-        branch.sign("root.json", &said, &[&root]);
-        siege.holds(&branch, "the public key `weak` is not a usable ed25519 key");
+    for weak in [identity, of_order_two(), [0; 32]] {
+        holds_against(&siege, weak);
     }
+}
+
+#[test]
+fn a_key_with_a_part_of_low_order_is_no_key_of_a_root() {
+    let siege = Siege::begin();
+    let good = SigningKey::from_bytes(&[5; 32]).verifying_key().to_edwards();
+    let two = VerifyingKey::from_bytes(&of_order_two()).unwrap().to_edwards();
+    holds_against(&siege, (good + two).compress().to_bytes());
 }

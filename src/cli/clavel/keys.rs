@@ -94,7 +94,9 @@ impl SigningKey {
 pub(super) fn role_key(text: &str) -> Result<RoleKey, Exit> {
     let (name, text) = named(text);
     if !Path::new(text).exists() {
-        return parsed(text, name).map_err(wrong);
+        // What it is stays unsaid: it may be a secret. A name of a file is the likeliest thing without a colon.
+        let hint = if text.contains([':', ' ']) { "" } else { "; nor is there a file of that name" };
+        return parsed(text, name).map_err(|error| wrong(format!("{error}{hint}")));
     }
     if let Ok(secret) = SecretKey::read(Path::new(text)) {
         let key = RoleKey::from(secret.public());
