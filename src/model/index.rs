@@ -85,7 +85,7 @@ impl PartialOrd for DocumentPath {
 
 impl fmt::Display for DocumentPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("{}/{}.json", self.folder.as_str(), self.name))
+        f.pad(&[self.folder.as_str(), "/", self.name.as_str(), ".json"].concat())
     }
 }
 

@@ -35,16 +35,23 @@ impl Invalid {
 /// deserialises through `FromStr`.
 macro_rules! as_text {
     ($type:ty, pattern: $pattern:expr, about: $about:expr) => {
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.collect_str(self)
+            }
+        }
+
+        $crate::model::text::from_text!($type, pattern: $pattern, about: $about);
+    };
+}
+
+/// The half of [`as_text`] that reads.
+macro_rules! from_text {
+    ($type:ty, pattern: $pattern:expr, about: $about:expr) => {
         impl TryFrom<String> for $type {
             type Error = $crate::model::Invalid;
             fn try_from(text: String) -> Result<Self, Self::Error> {
                 text.parse()
-            }
-        }
-
-        impl serde::Serialize for $type {
-            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-                serializer.collect_str(self)
             }
         }
 
@@ -128,11 +135,17 @@ macro_rules! validated_text {
             }
         }
 
-        $crate::model::text::as_text!($type, pattern: $pattern, about: concat!("Text that is ", $what));
+        impl serde::Serialize for $type {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                serializer.serialize_str(&self.0)
+            }
+        }
+
+        $crate::model::text::from_text!($type, pattern: $pattern, about: concat!("Text that is ", $what));
     };
 }
 
-pub(crate) use {as_text, validated_text};
+pub(crate) use {as_text, from_text, validated_text};
 
 /// The rule "1 to `most` characters of printable ASCII without white space".
 pub(crate) fn printable(text: &str, most: usize) -> Result<(), String> {

@@ -45,8 +45,9 @@ pub enum SecretKeyError {
     },
     /// The file is somebody else's, who can read it and put another in its place.
     #[error(
-        "the secret key {} belongs to the user {owner}, and has to belong to the user {user}, who is reading it, or to root",
-        path.display()
+        "the secret key {} belongs to the user {owner}, and has to belong to the user {user}, who is reading it, or to root; \
+         run this as its owner, or `chown {user} {}`",
+        path.display(), path.display()
     )]
     Foreign {
         /// The file.
