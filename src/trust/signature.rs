@@ -35,9 +35,7 @@ impl Signature {
     pub(super) fn is_by(&self, by: &UsableKey, message: &[u8]) -> bool {
         match (&self.sig, &by.key) {
             (SignatureBytes::Ssh(signature), _) => signature.is_by(by, message),
-            (SignatureBytes::Plain(bytes), RoleKey::Plain(_)) => {
-                by.point.verify_strict(message, &ed25519_dalek::Signature::from_bytes(bytes)).is_ok()
-            }
+            (SignatureBytes::Plain(bytes), RoleKey::Plain(_)) => by.verifies(message, bytes),
             // An authenticator never signs a message as it is.
             (SignatureBytes::Plain(_), RoleKey::Hardware(_)) => false,
         }
