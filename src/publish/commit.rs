@@ -1,28 +1,32 @@
 //! Signing a plan and putting it on the branch: one atomic commit, decided again when somebody else was faster.
 
 use std::path::PathBuf;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use super::caches::Caches;
 use super::changes::{KeptBack, Report, commit_message, told_changes};
 use super::files::{Files, FilesError, Pen};
-use super::history::{Found, History};
+use super::history::Found;
 use super::inside::Inside;
 use super::note::{Behind, Note, NoteError, Published};
 use super::operate::{Deed, OperateError, Operated, Wish, operate};
 use super::pin::{Pinning, pins};
-use super::plan::{Evaluated, ExistingDocument, IndexPlan, Plan, PlanError, plan, tombstone};
+use super::plan::{Evaluated, IndexPlan, Plan, PlanError, plan, tombstone};
 use super::ready::{Held, Unready, followers, hold_back, kept_back};
 use super::signers::{SignerError, Signers};
-use super::standing::{Standing, StandingError};
+use super::standing::StandingError;
 use super::survey::{Answers, Need, Survey};
 use crate::config::{Moment, PublishConfig};
-use crate::model::{BranchName, Folder, IndexVersion, Name, Revision, RootVersion};
+use crate::model::{BranchName, Folder, IndexVersion, RootVersion};
 use crate::nix::Nix;
 use crate::repository::{
     BranchWriter, Change, CommitId, Identity, NewCommit, Repository, WriteError, Written, approvals_folder,
 };
-use crate::trust::{Anchor, AnchorError, TrustedRoot};
+use crate::trust::{Anchor, AnchorError};
+
+mod ground;
+
+use ground::Ground;
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
@@ -149,14 +153,6 @@ enum Attempt<T> {
     Raced,
 }
 
-/// The branch as one try finds it.
-struct Ground {
-    repository: Repository,
-    tip: Option<CommitId>,
-    standing: Standing,
-    now: SystemTime,
-}
-
 impl<'a> Publisher<'a> {
     /// Reads the keys that `config` names.
     pub fn new(config: &'a PublishConfig) -> Result<Self, PublishError> {
@@ -244,52 +240,6 @@ impl<'a> Publisher<'a> {
         Ok(Attempt::Done(Operated { name, held, change, version, commit }))
     }
 
-    /// Reads the branch, and makes sure that this claveld may go on from it.
-    fn ground(&self) -> Result<Ground, PublishError> {
-        // First what was published last: another process may publish before the branch is read, never the other way round.
-        let last = self.note.last()?;
-        let (repository, tip) = self.writer().open()?;
-        let standing = self.standing(&repository, tip, last.as_ref()).map_err(|source| self.refused(source))?;
-        if let Some(last) = last
-            && let Err(behind) = last.check(&standing.shown())
-        {
-            let (repository, branch, note) = self.place();
-            return Err(PublishError::WentBack { repository, branch, last: Box::new(last), behind, note });
-        }
-        self.check_key(&standing.root)?;
-        let mut ground = Ground { repository, tip, standing, now: SystemTime::now() };
-        self.mend_holds(&mut ground)?;
-        Ok(ground)
-    }
-
-    /// Of what is frozen and was altered on the branch, what the history has. Where it has nothing to be believed, there
-    /// is nothing to stay at, and the deployment follows its source.
-    fn mend_holds(&self, ground: &mut Ground) -> Result<(), PublishError> {
-        let branch = &ground.standing.branch;
-        let altered = |(name, hold): (&Name, &crate::model::Held)| match branch.deployments.get(name) {
-            Some(ExistingDocument::Altered(listed)) => Some((name.clone(), hold.revision, *listed)),
-            Some(ExistingDocument::Intact(_) | ExistingDocument::Outgoing(..)) | None => None,
-        };
-        let altered: Vec<(Name, Revision, Revision)> = branch.holds.iter().filter_map(altered).collect();
-        for (name, revision, listed) in altered {
-            let found = self.past(ground, &name, revision)?;
-            let Standing { branch, lost_holds, .. } = &mut ground.standing;
-            if let Found::Past(past) = found {
-                branch.deployments.insert(name, ExistingDocument::Outgoing(past.deployment, listed));
-            } else {
-                branch.holds.remove(&name);
-                lost_holds.push(name);
-            }
-        }
-        Ok(())
-    }
-
-    fn past(&self, ground: &Ground, name: &Name, revision: Revision) -> Result<Found, PublishError> {
-        let Ground { repository, tip: Some(tip), standing, .. } = ground else { return Ok(Found::Nowhere) };
-        let history = History { repository, tip: *tip, root: &standing.root, branch: &self.config.branch };
-        history.find(name, revision).map_err(|error| self.refused(error.into()))
-    }
-
     /// Plans with what waits for its cache, and what somebody froze, left as it is.
     async fn decide(
         &self,
@@ -365,40 +315,9 @@ impl<'a> Publisher<'a> {
         (repository.to_string(), branch.to_string(), self.note.path().to_owned())
     }
 
-    fn refused(&self, source: StandingError) -> PublishError {
-        let (repository, branch, _) = self.place();
-        PublishError::Branch { repository, branch, source }
-    }
-
     fn raced(&self) -> PublishError {
         let (repository, branch, _) = self.place();
         PublishError::Raced { repository, branch }
-    }
-
-    fn standing(
-        &self,
-        repository: &Repository,
-        tip: Option<CommitId>,
-        last: Option<&Published>,
-    ) -> Result<Standing, StandingError> {
-        match tip {
-            None => Standing::nothing(&self.anchor),
-            Some(tip) => Standing::read(&repository.snapshot(tip)?, &self.anchor, &self.config.branch, last),
-        }
-    }
-
-    fn check_key(&self, root: &TrustedRoot) -> Result<(), PublishError> {
-        let keys = self.signers.public();
-        if root.publisher().suffices(&keys) {
-            return Ok(());
-        }
-        Err(PublishError::NoPublisher {
-            repository: self.config.repository.to_string(),
-            keys: keys.iter().map(|key| format!("`{}`", key.id())).collect(),
-            threshold: root.publisher().threshold(),
-            version: root.root().version,
-            publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
-        })
     }
 }
 
