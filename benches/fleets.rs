@@ -3,7 +3,7 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use serde_json::Value;
 
@@ -13,8 +13,11 @@ mod command;
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
 mod fleet;
 
+mod measure;
+
 use command::{NIX_CONFIG, hermetic_git, program};
 use fleet::{Edit, Fleet, Mix, Options, Weight};
+use measure::{median, shown, timed};
 
 const HOSTS: u32 = 100;
 const HOST: &str = "host-0001";
@@ -142,25 +145,6 @@ impl Bench {
         let peer = timed(|| drop(self.claveld("", &["--nix-eval-jobs"])));
         let verdict = format!("{:.2} times as fast", peer.as_secs_f64() / ours.as_secs_f64());
         row(&format!("{HOSTS} hosts, all / nix-eval-jobs"), &shown(ours), &shown(peer), &verdict);
-    }
-}
-
-fn timed(run: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    run();
-    start.elapsed()
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn shown(time: Duration) -> String {
-    if time < Duration::from_secs(1) {
-        format!("{} ms", time.as_millis())
-    } else {
-        format!("{:.1} s", time.as_secs_f64())
     }
 }
 

@@ -5,12 +5,15 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
 
 use std::io::Write as _;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 #[path = "../tests/support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
 mod support;
 
+mod measure;
+
+use measure::{median, shown, timed};
 use support::world::World;
 
 const ROUNDS: usize = 21;
@@ -77,24 +80,16 @@ fn no_op_pass(world: &World) -> Row {
 
 /// The medians. What happens `before` each run is not timed.
 fn interleaved(before: impl Fn(), ours: impl Fn() -> String, peer: impl Fn() -> String) -> (Duration, Duration) {
-    let timed = |run: &dyn Fn() -> String| {
+    let once = |run: &dyn Fn() -> String| {
         before();
-        let start = Instant::now();
-        run();
-        start.elapsed()
+        timed(|| drop(run()))
     };
     // The first of each warms the caches of the disk.
-    let _ = (timed(&ours), timed(&peer));
-    let (mut ours_all, mut peer_all): (Vec<_>, Vec<_>) = (0..ROUNDS).map(|_| (timed(&ours), timed(&peer))).unzip();
-    ours_all.sort();
-    peer_all.sort();
-    (ours_all[ROUNDS / 2], peer_all[ROUNDS / 2])
+    let _ = (once(&ours), once(&peer));
+    let (ours, peer) = (0..ROUNDS).map(|_| (once(&ours), once(&peer))).unzip();
+    (median(ours), median(peer))
 }
 
 fn ratio(ours: Duration, peer: Duration) -> f64 {
     ours.as_secs_f64() / peer.as_secs_f64()
-}
-
-fn shown(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }

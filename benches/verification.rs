@@ -23,7 +23,10 @@ use ed25519_dalek::{Signature, VerifyingKey};
 #[expect(dead_code, reason = "the tests use more of it")]
 mod command;
 
+mod measure;
+
 use command::program;
+use measure::{median, shown, timed};
 
 /// How many deployments are on the branch, each with its unit and its agent.
 const DEPLOYMENTS: usize = 10_000;
@@ -262,19 +265,4 @@ fn believe<F: Files>(files: &F, root: TrustedRoot, branch_name: &BranchName) {
     let agent = branch.document::<AgentSpecification>(&index, &host).unwrap();
     let deployment = branch.document::<DeploymentSpecification>(&index, &agent.specification.deployments[0]).unwrap();
     black_box(branch.document::<UnitSpecification>(&index, &deployment.specification.unit).unwrap());
-}
-
-fn timed(run: impl FnOnce()) -> Duration {
-    let start = Instant::now();
-    run();
-    start.elapsed()
-}
-
-fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
-}
-
-fn shown(time: Duration) -> String {
-    format!("{:.1} ms", time.as_secs_f64() * 1000.0)
 }
