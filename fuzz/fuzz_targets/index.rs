@@ -1,13 +1,22 @@
-//! Whatever stands in the index's place: it ends, and what is accepted has one rendering.
+//! Whatever stands in the index's place: it ends, what is accepted has one rendering, and it is believed by what its bytes
+//! say or not at all.
 
 #![no_main]
 
+use std::sync::LazyLock;
+
 use clavel::model::Index;
-use clavel::trust::Signed;
+use clavel::trust::{Signed, TrustedRoot};
 use libfuzzer_sys::fuzz_target;
 
+static ROOT: LazyLock<TrustedRoot> =
+    LazyLock::new(|| TrustedRoot::given(include_bytes!("../seeds/root/root.json")).unwrap());
+
 fuzz_target!(|bytes: &[u8]| {
-    if let Ok(signed) = Signed::<Index>::parse(bytes) {
+    let believed = Signed::<Index>::believe(bytes.to_vec(), ROOT.fleet(), ROOT.publisher()).is_ok();
+    let parsed = Signed::<Index>::parse(bytes);
+    if let Ok(signed) = &parsed {
         assert_eq!(signed.render(), bytes);
     }
+    assert_eq!(believed, parsed.and_then(|signed| signed.verify(ROOT.fleet(), ROOT.publisher())).is_ok());
 });
