@@ -129,6 +129,23 @@ fn nobody_else_approves_and_nobody_approves_unasked() {
 }
 
 #[test]
+fn somebody_at_a_terminal_is_shown_what_changes_and_asked() {
+    let world = ready();
+    let asked = arguments(&world, &["--key", &world.at("alice.secret")]);
+    let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
+    for no in ["n\n", "\n", "\u{4}"] {
+        let ran = world.run_at_a_terminal(env!("CARGO_BIN_EXE_clavel"), &asked, no);
+        assert_eq!(ran.code, Some(3), "{no:?}: {}", ran.stdout);
+        assert!(ran.stdout.contains("Approve revision 1 of web-1 as alice? [y/N]"), "{}", ran.stdout);
+        assert!(ran.stdout.contains("not approved"), "{}", ran.stdout);
+    }
+    assert_eq!(world.on_branch("approvals/web-1/alice.json"), None);
+    let ran = world.run_at_a_terminal(env!("CARGO_BIN_EXE_clavel"), &asked, "y\n");
+    assert_eq!(ran.code, Some(0), "{}", ran.stdout);
+    assert!(world.on_branch("approvals/web-1/alice.json").is_some());
+}
+
+#[test]
 fn an_approval_in_a_file_counts_once_it_is_on_the_branch_and_goes_with_its_deployment() {
     let world = ready();
     let file = world.at("approval.json");

@@ -24,7 +24,7 @@ mod verify;
 pub use account::AccountError;
 pub use activate::ActivateError;
 pub use decide::{Decision, HoldReason, Retry};
-pub use fetch::{BranchFetchError, ChildError, answer};
+pub use fetch::{BranchFetchError, ChildError, FETCH_COMMAND, answer};
 pub use freshness::{ClockTrouble, Clocks, Stale, Up};
 pub use mirrors::{MirrorReport, NoneBelieved, Standing};
 pub use pass::{Event, Failure, Pass, PassError, Settled};

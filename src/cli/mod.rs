@@ -18,11 +18,16 @@ pub use exit::Exit;
 fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<(), Exit>) -> ExitCode {
     let arguments = A::parse();
     start_log(verbosity(&arguments));
+    to_its_end(run(arguments))
+}
+
+/// Runs a command, and turns what came of it into an exit code.
+fn to_its_end(command: impl Future<Output = Result<(), Exit>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return exit::told(&Exit::machine(&error)),
     };
-    let outcome = runtime.block_on(run(arguments));
+    let outcome = runtime.block_on(command);
     // A fetch that was left behind must not hold up the end.
     runtime.shutdown_background();
     match outcome {

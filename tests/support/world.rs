@@ -2,6 +2,7 @@
 //! folder, driven through the real programs.
 
 use std::collections::BTreeMap;
+use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -291,6 +292,15 @@ impl World {
     /// Runs a program with more in its environment.
     pub(crate) fn run_with(&self, environment: &[(&str, &str)], program: &str, arguments: &[&str]) -> Ran {
         Ran::from(self.command(program, arguments).envs(environment.iter().copied()).output().unwrap())
+    }
+
+    /// Runs a program at a terminal, where somebody types `typed`. Both of its outputs come there.
+    pub(crate) fn run_at_a_terminal(&self, program: &str, arguments: &[&str], typed: &str) -> Ran {
+        let quoted: Vec<String> = [&[program], arguments].concat().iter().map(|word| format!("'{word}'")).collect();
+        let mut script = self.command("script", &["-qec", &quoted.join(" "), "/dev/null"]);
+        let mut child = script.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdin.take().unwrap().write_all(typed.as_bytes()).unwrap();
+        Ran::from(child.wait_with_output().unwrap())
     }
 
     /// A program in the background.

@@ -18,6 +18,9 @@ use crate::repository::{
     CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, RemoteUrl, Repository,
 };
 
+/// The argument that makes this process of `clavel-agent`.
+pub const FETCH_COMMAND: &str = "fetch";
+
 /// What is to be fetched.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

@@ -23,7 +23,7 @@ use crate::process::ProcessError;
 use crate::repository::{CommitId, GitError, OpenError, Remedy, RemoteUrl, Repository};
 use crate::trust::digest;
 
-pub use child::{ChildError, answer};
+pub use child::{ChildError, FETCH_COMMAND, answer};
 
 /// How many mirrors are asked at a time; each may take the whole of its memory.
 const AT_A_TIME: usize = 4;

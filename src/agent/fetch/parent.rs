@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use rustix::process::Signal;
 
 use super::BranchFetchError;
-use super::child::{Answer, Request, lock_of};
+use super::child::{Answer, FETCH_COMMAND, Request, lock_of};
 use super::limits::{GRACE, LARGEST_ANSWER, LARGEST_FILE, MOST_ADDED, MOST_DATA, MOST_HELD, MOST_KEPT};
 use crate::config::AgentConfig;
 use crate::model::json;
@@ -91,7 +91,7 @@ async fn ask(config: &AgentConfig, mirror: &RemoteUrl, path: &Path) -> Result<An
         milliseconds: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
     };
     let output = Invocation::new(this_program()?)
-        .arg("fetch")
+        .arg(FETCH_COMMAND)
         .stdin(json::compact(&request))
         // It ends by itself before that; this is for one that cannot any more.
         .within(limit + GRACE)

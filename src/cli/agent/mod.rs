@@ -11,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::Exit;
+use crate::agent::FETCH_COMMAND;
 use crate::config::AgentConfig;
 
 /// The command line of `clavel-agent`.
@@ -42,9 +43,6 @@ enum Command {
     /// Show what runs, and how the last pass ended.
     #[command(after_help = "Examples:\n  clavel-agent status\n  clavel-agent status --json | jq .deployments")]
     Status(status::Arguments),
-    /// What the other commands run to fetch from one mirror: a request on standard input, an answer on standard output.
-    #[command(hide = true)]
-    Fetch,
 }
 
 #[derive(Debug, clap::Args)]
@@ -62,13 +60,17 @@ impl ConfigArgument {
 
 /// Runs `clavel-agent` with the arguments of this process.
 pub fn main() -> ExitCode {
+    // What the commands run to fetch from one mirror is none for people, and stands in no help and no completion.
+    if std::env::args_os().skip(1).eq([FETCH_COMMAND]) {
+        super::start_log(0);
+        return super::to_its_end(fetch::run());
+    }
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {
             Command::Run(config) => run::run(&config.read()?).await,
             Command::Once(arguments) => once::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments),
-            Command::Fetch => fetch::run().await,
         },
     )
 }
