@@ -22,7 +22,7 @@ const LARGEST: usize = 1024;
 /// The flag of an authenticator that somebody touched it (`PROTOCOL.u2f`, "SSH U2F Signatures").
 const USER_PRESENT: u8 = 0x01;
 
-/// A signature of OpenSSH, well-formed and in our namespace; whose it is, [`SshSignature::is_by`] says.
+/// A signature of OpenSSH, well-formed and in our namespace; whose it is, `is_by` says.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshSignature {
     blob: Vec<u8>,
@@ -65,7 +65,7 @@ impl SshSignature {
         SshSig::signed_data(NAMESPACE, HASH, message).map_err(|error| SshSignatureError::Malformed(error.to_string()))
     }
 
-    /// The signature that `key` made with these bytes. Whether it did, [`SshSignature::is_by`] says.
+    /// The signature that `key` made with these bytes. Whether it did, `is_by` says.
     pub fn made(key: &PublicKey, bytes: [u8; 64]) -> Result<Self, SshSignatureError> {
         let malformed = |error: ssh_key::Error| SshSignatureError::Malformed(error.to_string());
         let signature = ssh_key::Signature::new(Algorithm::Ed25519, bytes).map_err(malformed)?;
