@@ -13,6 +13,9 @@ use super::snapshot::{Mode, ReadError, Reader};
 
 /// The largest file that is read: 64 MiB, ten times the index of 10,000 units.
 const LARGEST_FILE: u64 = 64 << 20;
+/// The most commits that are looked at for one that was at the branch's tip before: a year of one every hour. Whoever
+/// made the others may have made millions, and it costs the caller's time and memory.
+const MOST_LOOKED_AT: usize = 8760;
 
 /// How much of the history has to be there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,7 +46,7 @@ pub(super) fn check(
     walk(&Reader { repository, commit: tip }, &mut seen, Visit::Everything)?;
     match history {
         History::None => Ok(()),
-        History::Commits => check_history(repository, tip, known).map(drop),
+        History::Commits => leads_to(repository, tip, known, usize::MAX).map(drop),
     }
 }
 
@@ -81,21 +84,26 @@ fn walk(reader: &Reader<'_>, seen: &mut HashSet<ObjectId>, visit: Visit) -> Resu
 }
 
 impl Repository {
-    /// Whether `tip` was made without `before`, which was at the branch's tip once: its history was rewritten. What is not
-    /// here cannot be told, and is not called so.
+    /// Whether `tip` was made without `before`, which was at the branch's tip once: its history was rewritten. Where that
+    /// cannot be told, since `before` is not here or there are more commits than are looked at, it is not called so.
     pub fn is_without(&self, tip: CommitId, before: CommitId) -> bool {
         let Ok(local) = self.apart() else { return false };
         let is_here = |commit: CommitId| Reader { repository: &local, commit }.parents().is_ok();
         if !is_here(before) {
             return false;
         }
-        check_history(&local, tip, Some(before)).is_ok_and(|meets| !meets)
+        matches!(leads_to(&local, tip, Some(before), MOST_LOOKED_AT), Ok(Some(false)))
     }
 }
 
 /// Checks that the commits before `tip` are here, back to `known`, to the first, or to where a shallow repository says that
-/// it ends. Whether `known` is among them.
-fn check_history(repository: &gix::Repository, tip: CommitId, known: Option<CommitId>) -> Result<bool, ReadError> {
+/// it ends. Whether `known` is among them; `None` where there are more than `most`.
+fn leads_to(
+    repository: &gix::Repository,
+    tip: CommitId,
+    known: Option<CommitId>,
+    most: usize,
+) -> Result<Option<bool>, ReadError> {
     let boundary = repository.shallow_commits().ok().flatten();
     let ends: HashSet<ObjectId> = boundary.iter().flat_map(|commits| commits.iter().copied()).collect();
     let known = known.map(CommitId::object);
@@ -109,10 +117,38 @@ fn check_history(repository: &gix::Repository, tip: CommitId, known: Option<Comm
         if !seen.insert(id) {
             continue;
         }
+        if seen.len() > most {
+            return Ok(None);
+        }
         let parents = Reader { repository, commit: id.into() }.parents()?;
         if !ends.contains(&id) {
             commits.extend(parents);
         }
     }
-    Ok(meets_known)
+    Ok(Some(meets_known))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, Bench};
+    use super::*;
+
+    #[test]
+    fn a_branch_that_was_made_anew_is_without_what_was_before() {
+        let bench = Bench::new();
+        let repository = bench.repository("r.git");
+        let first = fixture::put(&repository, None, &[("a.json", "1")]);
+        let second = fixture::put(&repository, Some(first), &[("a.json", "2")]);
+        let third = fixture::put(&repository, Some(second), &[("a.json", "3")]);
+        assert!(!repository.is_without(third, first) && !repository.is_without(first, first));
+        fixture::git(&bench.path().join("r.git"), &["update-ref", "-d", "refs/heads/deployments"]);
+        let anew = fixture::put(&repository, None, &[("a.json", "3")]);
+        assert!(repository.is_without(anew, third) && repository.is_without(first, second));
+        // Nobody knows what was before a commit that is not here.
+        let gone: CommitId = "0123456789012345678901234567890123456789".parse().unwrap();
+        assert!(!repository.is_without(anew, gone));
+        let local = repository.apart().unwrap();
+        assert_eq!(leads_to(&local, third, Some(first), 2).unwrap(), Some(true));
+        assert_eq!(leads_to(&local, third, Some(first), 1).unwrap(), None);
+    }
 }

@@ -93,7 +93,7 @@ pub(super) fn told(event: &Event<'_>) -> String {
         }
         Event::Fetched(commit) => format!("the branch is at {}", &commit.to_string()[..10]),
         Event::Rewritten(before) => format!(
-            "the branch's history was rewritten: {} is no part of it any more; its index is newer, so it is believed",
+            "the branch's history was rewritten: {} is no part of it any more; its index is signed and no older, so it is believed",
             &before.to_string()[..10]
         ),
         Event::Realising(order) => {
