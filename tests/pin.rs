@@ -274,6 +274,28 @@ fn what_is_pinned_stays_so_whatever_a_cache_says_later() {
 }
 
 #[test]
+fn the_key_of_a_cache_is_replaced_and_the_pins_stay() {
+    let world = pinned(&["cache"]);
+    let pin = template(&world)["metadata"].clone();
+    forge(&world, "cache", &below(&world, "deep"), DEEP, "cache-1");
+    world.agent("web-1", &["once"]).refused(6, "no cache has that");
+    // What the thief may have changed is gone; what is trusted is there again, signed with another key.
+    let old = world.public_key("cache-1");
+    std::fs::remove_dir_all(world.path("cache")).unwrap();
+    std::fs::remove_file(world.path("cache-1.secret")).unwrap();
+    world.clavel(&["key", "generate", "cache-2", "--output", &world.at("cache-1.secret")]).good();
+    let new = world.clavel(&["key", "public", &world.at("cache-1.secret")]).good();
+    world.edit("caches.nix", &old, new.trim());
+    world.push("Another key of the cache");
+    world.build(&["web-1"]);
+    let said = world.publish().good();
+    assert!(said.contains("deployments/web-1.json  revision 1 → 2"), "{said}");
+    assert_eq!(template(&world)["metadata"], pin);
+    assert_eq!(template(&world)["substituters-public-keys"], serde_json::json!([new.trim()]));
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+}
+
+#[test]
 fn turning_it_on_pins_what_is_published_and_off_again_takes_the_pins_away() {
     let world = fleet(&["cache"], "");
     world.build(&["web-1"]);

@@ -1,8 +1,8 @@
 //! Which deployments are pinned, and to what. No I/O: the branch and what was evaluated go in, what is to be published
 //! comes out.
 //!
-//! A deployment is pinned once. As long as its source gives the same, the pin that is on the branch stays, whatever a cache
-//! says by then.
+//! A deployment is pinned once. As long as its source gives the same store path, the pin that is on the branch stays, whatever
+//! a cache says by then, and whichever caches and keys are named: keys change when one was stolen.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -26,7 +26,9 @@ impl Pinning {
         let mut all = Self { evaluations: evaluations.to_vec(), unpinned: BTreeSet::new() };
         let of = |draft: &Draft<DeploymentSpecification>| {
             let there = branch.deployments.get(&draft.name).and_then(ExistingDocument::known)?;
-            pin_of_the_same(&there.specification, &draft.specification)
+            let (published, evaluated) = (&there.specification.template, &draft.specification.template);
+            let is_the_same = published.nar_id == evaluated.nar_id;
+            Pin::of(&published.metadata).ok().flatten().filter(|_| is_the_same)
         };
         all.add(of)?;
         Ok(all)
@@ -57,14 +59,6 @@ impl Pinning {
 
 fn is_pinned(specification: &DeploymentSpecification) -> bool {
     !matches!(Pin::of(&specification.template.metadata), Ok(None))
-}
-
-/// The pin of `published`, where `evaluated` says the same but for it.
-fn pin_of_the_same(published: &DeploymentSpecification, evaluated: &DeploymentSpecification) -> Option<Pin> {
-    let pin = Pin::of(&published.template.metadata).ok()??;
-    let mut pinned = evaluated.clone();
-    pinned.template.metadata = pin.add_to(pinned.template.metadata).ok()?;
-    (pinned == *published).then_some(pin)
 }
 
 /// What each of `deployments` is pinned to by what the caches have.

@@ -126,14 +126,27 @@ fn what_is_pinned_is_kept_whatever_else_is_said() {
 }
 
 #[test]
-fn a_pin_belongs_to_what_it_was_made_for_alone() {
+fn a_pin_belongs_to_its_store_path_alone() {
+    let branch = branch(vec![pinned_to(1, draft("a", "top"))]);
+    let pinning = Pinning::on(&branch, &[evaluation(vec![draft("a", "other")])]).unwrap();
+    assert_eq!(pinning.unpinned.iter().map(Name::as_str).collect::<Vec<_>>(), ["a"]);
+    assert_eq!(written(&planned(&branch, &pinning, pinning.unpinned.clone())), ["a 2"]);
+}
+
+#[test]
+fn a_pin_outlives_the_caches_and_keys_that_it_was_made_with() {
     let branch = branch(vec![pinned_to(1, draft("a", "top"))]);
     let mut other_caches = draft("a", "top");
     other_caches.specification.template.substituters = list(&[TWO]);
-    for changed in [draft("a", "other"), other_caches] {
+    let mut other_keys = draft("a", "top");
+    other_keys.specification.template.substituters_public_keys = List::default();
+    for changed in [other_caches, other_keys] {
         let pinning = Pinning::on(&branch, &[evaluation(vec![changed])]).unwrap();
-        assert_eq!(pinning.unpinned.iter().map(Name::as_str).collect::<Vec<_>>(), ["a"]);
-        assert_eq!(written(&planned(&branch, &pinning, pinning.unpinned.clone())), ["a 2"]);
+        assert_eq!(pinning.unpinned, BTreeSet::new());
+        let plan = planned(&branch, &pinning, BTreeSet::new());
+        assert_eq!(written(&plan), ["a 2"]);
+        let pin = Pin::of(&plan.deployments[0].specification.template.metadata).unwrap().unwrap();
+        assert_eq!(pin.nar_hash, hash(1));
     }
 }
 
