@@ -9,9 +9,11 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = SshSignature::from_armor(text);
     }
-    // As it stands in a document.
+    // As it stands in a document. JSON has other spellings of one text, and a document that has them is refused as a whole.
     let quoted = [b"{\"keyid\":\"a\",\"sig\":\"", bytes, b"\"}"].concat();
-    if let Ok(signature) = clavel::model::json::parse::<clavel::trust::Signature>(&quoted, 1 << 16) {
+    if !bytes.contains(&b'\\')
+        && let Ok(signature) = clavel::model::json::parse::<clavel::trust::Signature>(&quoted, 1 << 16)
+    {
         assert_eq!(clavel::model::json::compact(&signature), quoted);
     }
 });

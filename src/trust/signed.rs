@@ -301,6 +301,7 @@ mod tests {
             text.trim_end().to_owned(),
             text.replacen("  ", "\t", 1),
             text.replace("web-1", "web\\u002d1"),
+            text.replace('/', "\\/"),
             text.replace('\n', "\r\n"),
         ] {
             let error = Signed::<Unit>::parse(other.as_bytes()).unwrap_err();
