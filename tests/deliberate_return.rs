@@ -116,6 +116,49 @@ fn what_somebody_altered_of_a_held_deployment_is_mended_with_what_it_was_held_at
 }
 
 #[test]
+fn what_is_held_stays_so_where_nothing_has_it_any_more() {
+    let world = at_revision_2();
+    operate(&world, &["rollback", "web-1", "--to", "1"]).good();
+    let mut branch = Branch::of(&world);
+    let whole = branch.clone();
+    branch.files.remove("deployments/web-1.json");
+    // In a history of its own, the branch has it nowhere. The repository has it still, where claveld published it.
+    branch.push(Onto::Nothing);
+    assert!(world.publish().good().contains("deployments/web-1.json  revision 3 → 4"));
+    assert_eq!(
+        world.document("deployments/web-1.json")["specification"],
+        whole.signed("deployments/web-1.json")["specification"]
+    );
+
+    let mut branch = Branch::of(&world);
+    let (whole, gone) = (branch.clone(), branch.files.remove("deployments/web-1.json").unwrap());
+    branch.push(Onto::Nothing);
+    world.git(&["-C", &world.at("fleet.git"), "gc", "-q", "--prune=now"]);
+    let tip = world.tip();
+    let lost = "web-1: revision 4 is not on the branch any more, nor in its history, and it is held there";
+    let said = world.publish().refused(1, lost);
+    assert!(said.contains("`clavel release web-1` lets it follow its source"), "{said}");
+    assert_eq!(world.tip(), tip);
+    assert_eq!(world.document("index.json")["held"]["web-1"]["revision"], 4);
+    operate(&world, &["rollback", "web-1", "--to", "1"]).refused(5, lost);
+    operate(&world, &["hold", "web-1"]).refused(3, "held at revision 4 since");
+    world.agent("web-1", &["once"]).refused(5, "deployments/web-1.json is in the index and not on the branch");
+    // Somebody has it yet.
+    whole.push(Onto::Tip);
+    world.publish().good();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 4\n");
+
+    assert!(!gone.bytes.is_empty());
+    branch.push(Onto::Nothing);
+    world.git(&["-C", &world.at("fleet.git"), "gc", "-q", "--prune=now"]);
+    let said = operate(&world, &["release", "web-1"]).good();
+    assert!(said.starts_with("web-1: withdrawn after revision 4, since nothing has it any more"), "{said}");
+    assert!(world.publish().good().contains("deployments/web-1.json  new, revision 5"));
+    world.agent("web-1", &["once"]).good();
+    assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
+}
+
+#[test]
 fn what_cannot_be_done_is_said_and_leaves_the_branch_alone() {
     let world = at_revision_2();
     let tip = world.tip();

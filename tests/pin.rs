@@ -1,6 +1,6 @@
 //! Promise: what is pinned is that content and no other, however well a thief of the cache's key signs another.
 
-use crate::support::attacker::sha256;
+use crate::support::attacker::{Branch, Onto, sha256};
 use crate::support::thief::{closure, forge, narinfo};
 use crate::support::world::World;
 
@@ -293,6 +293,51 @@ fn the_key_of_a_cache_is_replaced_and_the_pins_stay() {
     assert_eq!(template(&world)["metadata"], pin);
     assert_eq!(template(&world)["substituters-public-keys"], serde_json::json!([new.trim()]));
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+}
+
+/// Takes the deployment of `web-1` off the branch, in a history of its own, as whoever may write there can without a key.
+fn take_away(world: &World) {
+    let mut branch = Branch::of(world);
+    branch.files.remove("deployments/web-1.json");
+    branch.push(Onto::Nothing);
+}
+
+#[test]
+fn whoever_alters_the_branch_does_not_have_it_pinned_anew() {
+    let world = pinned(&["cache"]);
+    let pin = template(&world)["metadata"].clone();
+    // A thief of the cache's key, who may write to the branch too.
+    forge(&world, "cache", &top(&world), TOP, "cache-1");
+    let altered = world.on_branch("deployments/web-1.json").unwrap().replace("closure", "c1osure");
+    world.tamper(&[("deployments/web-1.json", Some(altered))].into());
+    assert!(world.publish().good().contains("deployments/web-1.json  revision 1 → 2"));
+    assert_eq!(template(&world)["metadata"], pin);
+
+    take_away(&world);
+    world.git(&["-C", &world.at("fleet.git"), "gc", "-q", "--prune=now"]);
+    let said = world.publish().refused(1, "web-1: revision 2 is not on the branch any more, nor in its history");
+    assert!(said.contains("its pin went with it: nothing is published in its place"), "{said}");
+    assert_eq!(world.on_branch("deployments/web-1.json"), None);
+    // Only who says so believes the caches anew.
+    world.clavel(&["release", "web-1", "--config", &world.at("claveld.toml")]).good();
+    assert!(world.publish().good().contains("deployments/web-1.json  new, revision 3"));
+    assert_ne!(template(&world)["metadata"], pin);
+}
+
+#[test]
+fn nobody_goes_back_to_what_has_no_pin() {
+    let world = fleet(&["cache"], "");
+    world.build(&["web-1"]);
+    world.publish().good();
+    world.edit("hosts/web-1.nix", "Welcome to", "Hello from");
+    world.push("Another message");
+    world.build(&["web-1"]);
+    world.publish().good();
+    say(&world, "pin = true");
+    world.publish().good();
+    let (tip, back) = (world.tip(), ["rollback", "web-1", "--to", "1", "--config", &world.at("claveld.toml")]);
+    world.clavel(&back).refused(3, "revision 1 of `web-1` has no pin, and `publish.pin` wants one");
+    assert_eq!(world.tip(), tip);
 }
 
 #[test]

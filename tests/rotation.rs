@@ -99,6 +99,7 @@ fn what_a_removed_key_signs_later_is_not_signed_anew_by_the_next_one() {
 #[test]
 fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again() {
     let world = running();
+    world.clavel(&["hold", "web-2", "--config", &world.at("claveld.toml")]).good();
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     let mut stolen = Branch::of(&world);
     stolen.edit("deployments/web-1.json", &[&thief], |signed| signed["revision"] = json!(LARGEST));
@@ -114,7 +115,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     next_root(&world, &["--remove-key", "claveld-1", "--publisher-key", &key, "--raise-epoch"]);
     world.agent("web-1", &["once"]).refused(5, "");
     let said = world.publish().good();
-    assert!(said.contains("published as index version 1"), "{said}");
+    assert!(said.contains("published as index version 1") && said.contains("web-2: is held no more"), "{said}");
     world.build(&["web-1"]);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));

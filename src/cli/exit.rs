@@ -176,7 +176,8 @@ impl From<PublishError> for Exit {
                 | OperateError::AtIt { .. }
                 | OperateError::SaysTheSame { .. }
                 | OperateError::OtherUnit { .. }
-                | OperateError::UnitChanged { .. },
+                | OperateError::UnitChanged { .. }
+                | OperateError::NotPinned { .. },
             ) => Code::Configuration,
             PublishError::Branch {
                 source: StandingError::Branch(BranchError::Read(_)) | StandingError::Roots(RootsError::Read(_)),
@@ -186,7 +187,9 @@ impl From<PublishError> for Exit {
             | PublishError::Raced { .. } => Code::Repository,
             PublishError::Branch { .. }
             | PublishError::WentBack { .. }
-            | PublishError::Operate(OperateError::NotBelieved { .. } | OperateError::Altered(_)) => Code::Refused,
+            | PublishError::Operate(
+                OperateError::NotBelieved { .. } | OperateError::Altered(_) | OperateError::Gone(_),
+            ) => Code::Refused,
             PublishError::Note(_) => Code::Machine,
             PublishError::Plan(_) | PublishError::Index(_) | PublishError::Operate(OperateError::Plan(_)) => {
                 Code::Incomplete

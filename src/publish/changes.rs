@@ -91,6 +91,43 @@ impl fmt::Display for KeptBack {
     }
 }
 
+/// A deployment whose document somebody altered, where nothing has the one that the index lists any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Gone {
+    /// The deployment.
+    pub name: Name,
+    /// The revision that the index lists.
+    pub revision: Revision,
+    /// What of it is not to be lost.
+    pub kept: Kept,
+}
+
+/// What a publication does not replace by what a source gives.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Kept {
+    /// Somebody froze it.
+    Hold,
+    /// It may have been pinned, and is not pinned by what the caches have now.
+    Pin,
+}
+
+impl fmt::Display for Gone {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { name, revision, kept } = self;
+        let (what, then) = match kept {
+            Kept::Hold => ("it is held there", "lets it follow its source"),
+            Kept::Pin => ("its pin went with it", "has it pinned anew, by what its caches have now"),
+        };
+        write!(
+            f,
+            "{name}: revision {revision} is not on the branch any more, nor in its history, and {what}: nothing is \
+             published in its place. Put deployments/{name}.json back, from a mirror or an agent's copy; where it is lost, `clavel \
+             release {name}` {then}"
+        )
+    }
+}
+
 /// A hold in words: `held at revision 3 since 2026-01-01T00:00:00Z (it does not boot)`.
 pub fn told_hold(hold: &Hold) -> String {
     let Hold { revision, since, why } = hold;
@@ -110,8 +147,10 @@ pub struct Report {
     pub unready: Unready,
     /// What somebody's holds keep back.
     pub kept_back: Vec<KeptBack>,
-    /// Holds that ended with the key that had signed them: these deployments follow their sources again.
+    /// Holds that ended with the key or the epoch that had signed them: these deployments follow their sources again.
     pub lost_holds: Vec<Name>,
+    /// Deployments that stay as they are since the branch does not have any more what they are to stay at.
+    pub gone: Vec<Gone>,
     /// The version of the index now.
     pub version: IndexVersion,
     /// The commit that was made; none where nothing had to be written.

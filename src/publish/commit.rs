@@ -4,7 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use super::caches::Caches;
-use super::changes::{KeptBack, Report, commit_message, told_changes};
+use super::changes::{Gone, KeptBack, Report, commit_message, told_changes};
 use super::files::{Files, FilesError, Pen};
 use super::history::Found;
 use super::inside::Inside;
@@ -12,7 +12,7 @@ use super::note::{Behind, Note, NoteError, Published};
 use super::operate::{Deed, OperateError, Operated, Wish, operate};
 use super::pin::{Pinning, pins};
 use super::plan::{Evaluated, IndexPlan, Plan, PlanError, plan, tombstone};
-use super::ready::{Held, Unready, followers, hold_back, kept_back};
+use super::ready::{Held, Unready, followers, gone, hold_back, kept_back};
 use super::signers::{SignerError, Signers};
 use super::standing::StandingError;
 use super::survey::{Answers, Need, Survey};
@@ -199,12 +199,12 @@ impl<'a> Publisher<'a> {
         inside: &mut Inside<'_>,
     ) -> Result<Attempt<Report>, PublishError> {
         let ground = self.ground()?;
-        let Decided { mut plan, unready, kept_back } = self.decide(&ground, evaluated, answers).await?;
+        let Decided { mut plan, unready, kept_back, gone } = self.decide(&ground, evaluated, answers).await?;
         let lost_holds = ground.standing.lost_holds.clone();
         let report = |plan: Plan, version, commit: Option<CommitId>| {
             let commit = commit.map(|commit| commit.to_string());
             let Plan { changes, conflicts, .. } = plan;
-            Attempt::Done(Report { changes, conflicts, unready, kept_back, lost_holds, version, commit })
+            Attempt::Done(Report { changes, conflicts, unready, kept_back, lost_holds, gone, version, commit })
         };
         let version = match plan.index {
             IndexPlan::Keep(version) => return Ok(report(plan, version, None)),
@@ -225,7 +225,7 @@ impl<'a> Publisher<'a> {
             (Deed::RollBack(to), Some(present)) if to < present.revision() => self.past(&ground, &wish.name, to)?,
             _ => Found::Nowhere,
         };
-        let mut plan = operate(branch, wish, &past, ground.now.into())?;
+        let mut plan = operate(branch, wish, &past, self.config.moment, ground.now.into())?;
         let (IndexPlan::Write(version) | IndexPlan::Keep(version)) = plan.index;
         inside.add_to(&mut plan, branch);
         let why = Some(wish.why.as_str()).filter(|why| !why.is_empty()).map(|why| format!("Why: {why}"));
@@ -258,18 +258,20 @@ impl<'a> Publisher<'a> {
             plan(branch, &Evaluated { evaluations, ..*evaluated }, held, now, validity)
         };
         let whole = with(pinning.as_ref(), &Held { unpinned, ..Held::default() })?;
-        let asked = followers(branch, &whole);
+        let gone = gone(branch, self.config.moment);
+        let frozen = branch.holds.keys().chain(gone.iter().map(|gone| &gone.name)).cloned().collect();
+        let asked = followers(&whole, &frozen);
         if let Some(caches) = &self.caches {
             caches.ask_for(&asked, answers).await;
         }
         let survey = self.caches.as_ref().map(|caches| Survey::of(&asked, caches.need(), answers));
-        let (held, unready) = hold_back(branch, &whole, survey.as_ref());
+        let (held, unready) = hold_back(branch, &whole, &frozen, survey.as_ref());
         let kept_back = kept_back(branch, &whole, &held);
         if let (Some(pinning), Some(survey)) = (&mut pinning, &survey) {
             pinning.pin(&pins(&asked, survey))?;
         }
         let plan = if held.is_empty() && pinning.is_none() { whole } else { with(pinning.as_ref(), &held)? };
-        Ok(Decided { plan, unready, kept_back })
+        Ok(Decided { plan, unready, kept_back, gone })
     }
 
     /// Signs `plan`, commits it, and notes that it was published.
@@ -340,6 +342,7 @@ struct Decided {
     plan: Plan,
     unready: Unready,
     kept_back: Vec<KeptBack>,
+    gone: Vec<Gone>,
 }
 
 fn sources(evaluated: &Evaluated<'_>) -> Vec<(String, Option<crate::model::SourceRevision>)> {

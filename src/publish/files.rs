@@ -140,7 +140,10 @@ fn first_files(standing: &Standing) -> Vec<Change> {
 fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Vec<&'a Deployment> {
     let known = branch.deployments.iter().filter_map(|(name, document)| match document {
         ExistingDocument::Intact(document) => Some((name, &**document)),
-        ExistingDocument::Altered(_) | ExistingDocument::Outgoing(..) => None,
+        ExistingDocument::Outgoing(..)
+        | ExistingDocument::Restored(..)
+        | ExistingDocument::Altered(_)
+        | ExistingDocument::Unvouched(_) => None,
     });
     let mut all: BTreeMap<&Name, &Deployment> = known.collect();
     for change in plan.changes.iter().filter(|change| change.path.folder() == Deployment::FOLDER && change.to.is_none())

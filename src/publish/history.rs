@@ -39,16 +39,29 @@ pub(super) struct History<'a> {
     pub(super) branch: &'a BranchName,
 }
 
+/// The branch as it was, commit by commit: from `tip` back, by the first of each commit's parents.
+pub(super) fn back_from(
+    repository: &Repository,
+    tip: CommitId,
+) -> impl Iterator<Item = Result<Snapshot, ReadError>> + use<'_> {
+    let mut next = Some(tip);
+    std::iter::from_fn(move || {
+        let snapshot = repository.snapshot(next.take()?);
+        Some(snapshot.and_then(|snapshot| {
+            next = snapshot.parents()?.first().copied();
+            Ok(snapshot)
+        }))
+    })
+}
+
 impl History<'_> {
     /// Looks for a revision of `name`, from the tip back. A document says nothing of its epoch, and so it counts only
     /// where an index of this epoch lists it.
     pub(super) fn find(&self, name: &Name, revision: Revision) -> Result<Found, ReadError> {
         let path = DocumentPath::new(Folder::Deployments, name.clone());
         let mut found = Found::Nowhere;
-        let mut commit = Some(self.tip);
-        for _ in 0..MOST_COMMITS {
-            let Some(at) = commit else { break };
-            let snapshot = self.repository.snapshot(at)?;
+        for snapshot in back_from(self.repository, self.tip).take(MOST_COMMITS) {
+            let snapshot = snapshot?;
             let file = snapshot.read(&path.to_string(), Deployment::LARGEST)?;
             let claims = file.is_some_and(|file| claims(&file, revision));
             if claims {
@@ -63,7 +76,6 @@ impl History<'_> {
                     }
                 }
             }
-            commit = snapshot.parents()?.first().copied();
         }
         Ok(found)
     }

@@ -27,8 +27,10 @@ impl<'a> Inside<'a> {
             let name = change.path.name();
             let (Some(old), Some(new)) = (branch.deployments.get(name), new.get(name)) else { continue };
             change.system = match old {
-                ExistingDocument::Intact(old) | ExistingDocument::Outgoing(old, _) => self.compare(old, new),
-                ExistingDocument::Altered(_) => Some(Err(Untold::Altered).into()),
+                ExistingDocument::Intact(old)
+                | ExistingDocument::Outgoing(old, _)
+                | ExistingDocument::Restored(old, _) => self.compare(old, new),
+                ExistingDocument::Altered(_) | ExistingDocument::Unvouched(_) => Some(Err(Untold::Altered).into()),
             };
         }
     }

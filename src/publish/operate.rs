@@ -6,9 +6,11 @@
 
 use std::fmt;
 
-use super::changes::{Change, told_hold};
+use super::changes::{Change, Gone, Kept, told_hold};
 use super::history::{Found, Past};
+use super::pin::is_pinned;
 use super::plan::{BranchState, ExistingDocument, IndexPlan, Plan, PlanError, counted_on};
+use crate::config::Moment;
 use crate::model::{
     Deployment, DocumentPath, Folder, Held as Hold, IndexVersion, MetadataValue, Name, Revision, Timestamp, Tombstone,
     UnitSpecification,
@@ -55,6 +57,20 @@ pub enum OperateError {
     /// What the branch has under the name is not to be believed.
     #[error("what the branch has of `{0}` is not to be believed; `claveld once` publishes it anew, and then try again")]
     Altered(Name),
+    /// Nothing has it any more.
+    #[error("{0}")]
+    Gone(Gone),
+    /// It has no pin.
+    #[error(
+        "revision {revision} of `{name}` has no pin, and `publish.pin` wants one for whatever is published; change the \
+         source back instead"
+    )]
+    NotPinned {
+        /// The deployment.
+        name: Name,
+        /// What was asked for.
+        revision: Revision,
+    },
     /// A root took out the key that signed the branch.
     #[error(
         "the newest root took out the key that signed this branch, and claveld has not signed it anew yet; run \
@@ -151,8 +167,15 @@ pub enum OperateError {
     Plan(#[from] PlanError),
 }
 
-/// Decides what to write so that `wish` is done at `now`, where the history has `past` of the revision to go back to.
-pub(super) fn operate(branch: &BranchState, wish: &Wish, past: &Found, now: Timestamp) -> Result<Plan, OperateError> {
+/// Decides what to write so that `wish` is done at `now`, where the history has `past` of the revision to go back to, and
+/// `moment` is when a deployment is published.
+pub(super) fn operate(
+    branch: &BranchState,
+    wish: &Wish,
+    past: &Found,
+    moment: Moment,
+    now: Timestamp,
+) -> Result<Plan, OperateError> {
     let Wish { name, deed, why } = wish;
     let (frozen, version) = (branch.holds.get(name), next_version(branch, name)?);
     let mut plan = Plan {
@@ -166,11 +189,17 @@ pub(super) fn operate(branch: &BranchState, wish: &Wish, past: &Found, now: Time
     };
     let frozen_at = |revision| Hold { revision, since: now, why: why.clone() };
     match (deed, frozen) {
-        (Deed::Release, None) => {
-            present(branch, name)?;
-            return Err(OperateError::NotHeld(name.clone()));
+        (Deed::Release, frozen) => {
+            // Where nothing has it any more, there is nothing to go on from: what its source gives then is new.
+            if let Some(ExistingDocument::Altered(listed)) = branch.deployments.get(name) {
+                let path = DocumentPath::new(Folder::Deployments, name.clone());
+                plan.changes.push(Change { path, from: Some(*listed), to: None, mended: false, system: None });
+            } else if frozen.is_none() {
+                present(branch, name)?;
+                return Err(OperateError::NotHeld(name.clone()));
+            }
+            plan.holds.remove(name);
         }
-        (Deed::Release, Some(_)) => drop(plan.holds.remove(name)),
         (Deed::Hold, Some(hold)) => {
             return Err(OperateError::HeldAlready { name: name.clone(), hold: hold.clone() });
         }
@@ -178,6 +207,9 @@ pub(super) fn operate(branch: &BranchState, wish: &Wish, past: &Found, now: Time
         (Deed::RollBack(revision), _) => {
             let present = present(branch, name)?;
             let before = old(branch, present, *revision, past)?;
+            if moment == Moment::Pinned && !is_pinned(&before.specification) {
+                return Err(OperateError::NotPinned { name: name.clone(), revision: *revision });
+            }
             let path = DocumentPath::new(Folder::Deployments, name.clone());
             let to = counted_on(&path, present.revision)?;
             plan.deployments.push(Deployment { revision: to, ..before.clone() });
@@ -201,7 +233,10 @@ fn next_version(branch: &BranchState, name: &Name) -> Result<IndexVersion, Opera
 fn present<'a>(branch: &'a BranchState, name: &Name) -> Result<&'a Deployment, OperateError> {
     match branch.deployments.get(name) {
         Some(ExistingDocument::Intact(document)) => Ok(document),
-        Some(ExistingDocument::Altered(_) | ExistingDocument::Outgoing(..)) => Err(OperateError::Altered(name.clone())),
+        Some(ExistingDocument::Altered(revision)) if branch.holds.contains_key(name) => {
+            Err(OperateError::Gone(Gone { name: name.clone(), revision: *revision, kept: Kept::Hold }))
+        }
+        Some(_) => Err(OperateError::Altered(name.clone())),
         None => {
             let path = DocumentPath::new(Folder::Deployments, name.clone());
             let stone = branch.index.as_ref().and_then(|(index, _)| index.tombstones.get(&path));
@@ -298,9 +333,14 @@ impl fmt::Display for Operated {
                  `clavel release {name}` lets it follow its source again",
                 hold.revision
             )?,
-            (None, _) => writeln!(
+            (None, None) => writeln!(
                 f,
                 "{name}: released; claveld's next round, at a push or by `claveld once`, follows its source"
+            )?,
+            (None, Some(change)) => writeln!(
+                f,
+                "{name}: {change}, since nothing has it any more; claveld's next round, at a push or by `claveld once`, \
+                 publishes what its source gives"
             )?,
         }
         write!(f, "published as index version {version} in commit {}", commit.get(..10).unwrap_or(commit))

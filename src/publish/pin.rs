@@ -57,7 +57,8 @@ impl Pinning {
     }
 }
 
-fn is_pinned(specification: &DeploymentSpecification) -> bool {
+/// Whether a deployment has a pin, well made or not.
+pub(super) fn is_pinned(specification: &DeploymentSpecification) -> bool {
     !matches!(Pin::of(&specification.template.metadata), Ok(None))
 }
 

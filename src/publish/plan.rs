@@ -24,11 +24,15 @@ pub(super) type Existing<S> = BTreeMap<Name, ExistingDocument<S>>;
 pub(super) enum ExistingDocument<S: Specification> {
     /// As the index lists it.
     Intact(Verified<Document<S>>),
-    /// What stands under this name is not to be believed by an agent, and this is: claveld itself published it with a key
-    /// that publishes no more, or the history has it. It goes on under the revision after the one that is listed.
+    /// As the index lists it, and signed with a key that publishes no more, by claveld itself. It goes on under the
+    /// revision after the one that is listed.
     Outgoing(Verified<Document<S>>, Revision),
-    /// The index lists this revision, and the file is gone, another one, or signed by nobody who still publishes.
+    /// The index lists this revision, and the file is gone or another one. The history has the one that is listed.
+    Restored(Verified<Document<S>>, Revision),
+    /// The index lists this revision, the file is gone or another one, and the history does not have it.
     Altered(Revision),
+    /// Somebody signed it who publishes no more: of this revision only the number counts.
+    Unvouched(Revision),
 }
 
 /// The branch as it is.
@@ -209,11 +213,13 @@ impl<'a> Planner<'a> {
                 let from = Some(document.revision());
                 let path = path(name);
                 self.changes.push(Change { path, from, to: None, mended: false, system: None });
-            } else if let ExistingDocument::Outgoing(document, listed) = document {
+            } else if let ExistingDocument::Outgoing(known, listed) | ExistingDocument::Restored(known, listed) =
+                document
+            {
                 let to = counted_on(&path(name), *listed)?;
-                let (path, from) = (path(name), Some(*listed));
-                self.changes.push(Change { path, from, to: Some(to), mended: false, system: None });
-                written.push(Document { revision: to, ..(**document).clone() });
+                let (path, from, mended) = (path(name), Some(*listed), document.is_damaged());
+                self.changes.push(Change { path, from, to: Some(to), mended, system: None });
+                written.push(Document { revision: to, ..(**known).clone() });
             }
         }
         Ok(written)
@@ -256,7 +262,7 @@ impl<'a> Planner<'a> {
             None => Revision::FIRST,
             Some(last) => counted_on(&path, last)?,
         };
-        let mended = matches!(existing, Some(ExistingDocument::Altered(_)));
+        let mended = existing.is_some_and(ExistingDocument::is_damaged);
         self.changes.push(Change { path, from, to: Some(to), mended, system: None });
         Ok(Some(draft.clone().at(to, self.branch.fleet)))
     }
@@ -284,15 +290,26 @@ impl<S: Specification> ExistingDocument<S> {
     pub(super) fn revision(&self) -> Revision {
         match self {
             Self::Intact(document) => document.revision,
-            Self::Altered(revision) | Self::Outgoing(_, revision) => *revision,
+            Self::Outgoing(_, revision)
+            | Self::Restored(_, revision)
+            | Self::Altered(revision)
+            | Self::Unvouched(revision) => *revision,
         }
     }
 
     /// What it says, where that is known.
     pub(super) fn known(&self) -> Option<&Verified<Document<S>>> {
         match self {
-            Self::Intact(document) | Self::Outgoing(document, _) => Some(document),
-            Self::Altered(_) => None,
+            Self::Intact(document) | Self::Outgoing(document, _) | Self::Restored(document, _) => Some(document),
+            Self::Altered(_) | Self::Unvouched(_) => None,
+        }
+    }
+
+    /// Whether what stands there is not to be believed, by whoever it was signed.
+    fn is_damaged(&self) -> bool {
+        match self {
+            Self::Restored(..) | Self::Altered(_) | Self::Unvouched(_) => true,
+            Self::Intact(_) | Self::Outgoing(..) => false,
         }
     }
 

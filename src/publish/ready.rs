@@ -1,7 +1,8 @@
 //! What may be published already, where deployments wait for their caches. No I/O: the plan and what the caches said go
 //! in; what is held back, and why, comes out.
 //!
-//! A deployment that waits stays on the branch as it is, and so does one that somebody froze. What is on the branch has to
+//! A deployment that waits stays on the branch as it is, and so does one that is frozen: somebody holds it, or what it is
+//! to stay at is lost. What is on the branch has to
 //! fit together meanwhile:
 //! 1. the unit of what runs there stays as it is too, and is not withdrawn;
 //! 2. another deployment to a unit that stays waits with it;
@@ -13,9 +14,10 @@ use std::fmt;
 
 use serde::Serialize;
 
-use super::changes::{Change, KeptBack};
+use super::changes::{Change, Gone, Kept, KeptBack};
 use super::plan::{BranchState, Existing, ExistingDocument, Plan};
 use super::survey::{CacheState, Supply, Survey};
+use crate::config::Moment;
 use crate::model::{
     Agent, AgentSpecification, Deployment, Document, Folder, Name, NarTemplateSpecification, Specification, StorePath,
     Substituter,
@@ -102,8 +104,22 @@ enum Readiness {
 }
 
 /// The deployments of `plan` that the caches are asked for: those that follow their source.
-pub(super) fn followers(branch: &BranchState, plan: &Plan) -> Vec<Deployment> {
-    plan.deployments.iter().filter(|deployment| !branch.holds.contains_key(&deployment.name)).cloned().collect()
+pub(super) fn followers(plan: &Plan, frozen: &BTreeSet<Name>) -> Vec<Deployment> {
+    plan.deployments.iter().filter(|deployment| !frozen.contains(&deployment.name)).cloned().collect()
+}
+
+/// The deployments that are lost, and that nothing takes the place of by itself, where `moment` is when one is published.
+pub(super) fn gone(branch: &BranchState, moment: Moment) -> Vec<Gone> {
+    let lost = branch.deployments.iter().filter(|(_, document)| matches!(document, ExistingDocument::Altered(_)));
+    let told = lost.filter_map(|(name, document)| {
+        let kept = match moment {
+            _ if branch.holds.contains_key(name) => Kept::Hold,
+            Moment::Pinned => Kept::Pin,
+            Moment::Evaluated | Moment::InItsCache => return None,
+        };
+        Some(Gone { name: name.clone(), revision: document.revision(), kept })
+    });
+    told.collect()
 }
 
 fn readiness(template: &NarTemplateSpecification, survey: &Survey<'_>) -> Readiness {
@@ -126,13 +142,18 @@ fn readiness(template: &NarTemplateSpecification, survey: &Survey<'_>) -> Readin
     }
 }
 
-/// What of `plan` is held back, and which deployments are not ready. Where nothing waits for caches nobody asked
-/// them.
-pub(super) fn hold_back(branch: &BranchState, plan: &Plan, survey: Option<&Survey<'_>>) -> (Held, Unready) {
+/// What of `plan` is held back with what is `frozen`, and which deployments are not ready. Where nothing waits for caches
+/// nobody asked them.
+pub(super) fn hold_back(
+    branch: &BranchState,
+    plan: &Plan,
+    frozen: &BTreeSet<Name>,
+    survey: Option<&Survey<'_>>,
+) -> (Held, Unready) {
     let mut unready = Unready::default();
-    let mut held = Held { deployments: branch.holds.keys().cloned().collect(), ..Held::default() };
-    let asked = plan.deployments.iter().filter(|deployment| !branch.holds.contains_key(&deployment.name));
-    for (Deployment { name, specification, .. }, survey) in asked.filter_map(|asked| Some((asked, survey?))) {
+    let mut held = Held { deployments: frozen.clone(), ..Held::default() };
+    let asked = followers(plan, frozen);
+    for (Deployment { name, specification, .. }, survey) in asked.iter().filter_map(|asked| Some((asked, survey?))) {
         match readiness(&specification.template, survey) {
             Readiness::Ready => continue,
             Readiness::Waits(awaited) => unready.waiting.push(Waiting { name: name.clone(), awaited }),
@@ -171,11 +192,11 @@ fn agents_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Na
         let after = after.get(name).cloned().unwrap_or_default();
         match branch.agents.get(*name) {
             None => !after.is_empty(),
-            Some(ExistingDocument::Intact(agent) | ExistingDocument::Outgoing(agent, _)) => {
-                held(&agent.specification) != after
-            }
-            // It is mended, unless it would name what is not there.
-            Some(ExistingDocument::Altered(_)) => after.iter().any(|name| !branch.deployments.contains_key(name)),
+            Some(there) => match there.known() {
+                Some(agent) => held(&agent.specification) != after,
+                // It is mended, unless it would name what is not there.
+                None => after.iter().any(|name| !branch.deployments.contains_key(name)),
+            },
         }
     };
     changes.map(|change| change.path.name()).filter(stays).cloned().collect()
@@ -185,9 +206,11 @@ fn agents_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Na
 fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Name>) -> BTreeSet<Name> {
     let unit = |name: &Name| Some(&branch.deployments.get(name)?.known()?.specification.unit);
     let in_use: BTreeSet<&Name> = deployments.iter().filter_map(unit).collect();
-    // What somebody altered is of no use to anybody: it is mended at once.
-    let changes = plan.changes.iter().filter(|change| change.path.folder() == Folder::Units && !change.mended);
-    changes.map(|change| change.path.name()).filter(|name| in_use.contains(name)).cloned().collect()
+    // What nobody knows any more is of no use to anybody: it is mended at once.
+    let is_lost = |name: &&Name| branch.units.get(*name).is_some_and(|unit| unit.known().is_none());
+    let changes = plan.changes.iter().filter(|change| change.path.folder() == Folder::Units);
+    let names = changes.map(|change| change.path.name()).filter(|name| !is_lost(name));
+    names.filter(|name| in_use.contains(name)).cloned().collect()
 }
 
 /// What of `whole` somebody's hold keeps back: the change of what is frozen, of its unit, and of the agents that name it.

@@ -68,11 +68,11 @@ impl Outcome {
 
     /// Whether everything that was asked for is on the branch now, or will be when a cache has it.
     pub fn is_whole(&self) -> bool {
-        let Report { conflicts, unready, .. } = &self.report;
+        let Report { conflicts, unready, gone, .. } = &self.report;
         let all_evaluated = self.broken_sources.is_empty() && self.failures().next().is_none();
         let as_remembered = self.differences().next().is_none();
         // What waits is on its way, and is no failure.
-        all_evaluated && as_remembered && conflicts.is_empty() && unready.hopeless.is_empty()
+        all_evaluated && as_remembered && conflicts.is_empty() && unready.hopeless.is_empty() && gone.is_empty()
     }
 }
 

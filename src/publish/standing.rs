@@ -6,9 +6,13 @@ use super::note::{Published, Shown};
 use super::plan::{BranchState, Existing, ExistingDocument};
 use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Specification};
 use crate::repository::{
-    Branch, BranchError, Files, INDEX_PATH, ReadError, Roots, RootsError, Snapshot, VerifiedIndex,
+    Branch, BranchError, CommitId, INDEX_PATH, ReadError, Repository, Roots, RootsError, Snapshot, VerifiedIndex,
 };
-use crate::trust::{Anchor, ListedError, Signed, SignedError, TrustedRoot};
+use crate::trust::{Anchor, Signed, SignedError, TrustedRoot};
+
+mod documents;
+
+use documents::{Places, Vouchers};
 
 /// The most entries of one folder that are read.
 const MOST: usize = 200_000;
@@ -61,43 +65,60 @@ impl Standing {
         Self { root: root.clone(), is_new: false, branch, relics: Vec::new(), lost_holds: Vec::new() }
     }
 
-    /// The branch `name` as `snapshot` has it, for a claveld that knows what it published `last`.
+    /// The branch `name` as it is at `tip`, for a claveld that knows what it published `last`.
     pub(super) fn read(
-        snapshot: &Snapshot,
+        repository: &Repository,
+        tip: CommitId,
         anchor: &Anchor,
         name: &BranchName,
         last: Option<&Published>,
     ) -> Result<Self, StandingError> {
+        let snapshot = &repository.snapshot(tip)?;
         let roots = Roots::from_anchor(snapshot, anchor)?;
         let root = &roots.newest;
         let Some(file) = snapshot.read(INDEX_PATH, Index::LARGEST)? else {
             return Ok(Self::on(root, BranchState::empty(root.fleet())));
         };
-        let of = |root| Branch::new(snapshot, root, name);
         let epoch = root.root().epoch;
-        let older: Vec<Branch<'_, Snapshot>> =
-            roots.before.iter().rev().filter(|root| root.root().epoch == epoch).map(of).collect();
+        let older: Vec<&TrustedRoot> = roots.before.iter().rev().filter(|root| root.root().epoch == epoch).collect();
         let is_ours = |index: &VerifiedIndex| last.is_some_and(|last| last.sha256 == index.digest);
-        match of(root).index() {
+        let places = Places { repository, tip, published: last.map(|last| last.commit) };
+        let go_on = |elders, index| -> Result<Self, BranchError> {
+            let branch = Vouchers { branch: name, root, elders }.documents(places, index)?;
+            Ok(Self::on(root, branch).without_unvouched_holds())
+        };
+        match Branch::new(snapshot, root, name).index() {
             Ok(index) => {
                 let elders = if is_ours(&index) { &older[..] } else { &[] };
-                Ok(Self::on(root, documents(&of(root), elders, index)?))
+                Ok(go_on(elders, index)?)
             }
             Err(error) if !may_be_of_an_older_root(&error) => Err(error.into()),
-            // An epoch that is over: whatever was signed in it counts no more, and so it does not matter by whom.
-            Err(_) if claimed_epoch(&file).is_some_and(|claimed| claimed < epoch) => {
-                Ok(Self { relics: relics(snapshot)?, ..Self::on(root, BranchState::empty(root.fleet())) })
-            }
             Err(error) => {
-                let index = older.iter().map(Branch::index).find_map(Result::ok).ok_or(error)?;
+                // An epoch that is over: whatever was signed in it counts no more, and so it does not matter by whom.
+                if let Some(lost_holds) = held_in_an_epoch_before(epoch, &file) {
+                    let branch = BranchState::empty(root.fleet());
+                    return Ok(Self { relics: relics(snapshot)?, lost_holds, ..Self::on(root, branch) });
+                }
+                let of = |root: &&TrustedRoot| Branch::new(snapshot, root, name).index();
+                let index = older.iter().map(of).find_map(Result::ok).ok_or(error)?;
                 if is_ours(&index) {
-                    let branch = documents(&of(root), &older, index)?;
-                    return Ok(Self::on(root, BranchState { is_of_an_older_root: true, ..branch }));
+                    let mut standing = go_on(&older, index)?;
+                    standing.branch.is_of_an_older_root = true;
+                    return Ok(standing);
                 }
                 let lost_holds = index.index.held.iter().map(|(name, _)| name.clone()).collect();
                 Ok(Self { lost_holds, ..Self::on(root, numbers(index)) })
             }
         }
+    }
+
+    /// A hold at what nobody vouches for holds nothing: who takes a key out may have a reason.
+    fn without_unvouched_holds(mut self) -> Self {
+        let BranchState { holds, deployments, .. } = &mut self.branch;
+        let is_lost = |name: &Name| matches!(deployments.get(name), Some(ExistingDocument::Unvouched(_)));
+        let lost = holds.extract_if(.., |name, _| is_lost(name)).map(|(name, _)| name);
+        self.lost_holds.extend(lost);
+        self
     }
 
     /// What of it is compared with what was published last.
@@ -111,53 +132,11 @@ fn may_be_of_an_older_root(error: &BranchError) -> bool {
     matches!(error, BranchError::OtherEpoch { .. } | BranchError::Index(SignedError::NotEnoughSignatures { .. }))
 }
 
-/// The epoch that an index says it is of, whoever signed it.
-fn claimed_epoch(file: &[u8]) -> Option<Epoch> {
-    Signed::<Index>::parse(file).ok().map(|signed| signed.unverified().epoch)
-}
-
-/// The documents of an index that is gone on from, where `elders` are the same branch by older roots. These have a say in an
-/// index alone that claveld itself published last: then what their publishers signed is what it published, and is no
-/// thief's.
-fn documents<F: Files>(
-    branch: &Branch<'_, F>,
-    elders: &[Branch<'_, F>],
-    index: VerifiedIndex,
-) -> Result<BranchState, BranchError> {
-    Ok(BranchState {
-        fleet: index.index.fleet,
-        deployments: existing(branch, elders, &index)?,
-        units: existing(branch, elders, &index)?,
-        agents: existing(branch, elders, &index)?,
-        holds: index.index.held.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect(),
-        index: Some((index.index, index.digest)),
-        is_of_an_older_root: false,
-    })
-}
-
-fn existing<S: Specification, F: Files>(
-    branch: &Branch<'_, F>,
-    elders: &[Branch<'_, F>],
-    index: &VerifiedIndex,
-) -> Result<Existing<S>, BranchError> {
-    let mut documents = Existing::new();
-    for name in index.names(S::FOLDER) {
-        let Some(revision) = index.revision(&DocumentPath::new(S::FOLDER, name.clone())) else { continue };
-        let document = match branch.document::<S>(index, &name) {
-            Ok(document) => ExistingDocument::Intact(document),
-            // Somebody without the key wrote to the branch, or a key that signed is no publisher's any more. What they
-            // left is published anew.
-            Err(BranchError::Document(
-                ListedError::Altered { .. } | ListedError::Absent { .. } | ListedError::Signed { .. },
-            )) => match elders.iter().find_map(|elder| elder.document::<S>(index, &name).ok()) {
-                Some(document) => ExistingDocument::Outgoing(document, revision),
-                None => ExistingDocument::Altered(revision),
-            },
-            Err(error) => return Err(error),
-        };
-        documents.insert(name, document);
-    }
-    Ok(documents)
+/// The deployments that are held by an index which says that it is of an epoch before `epoch`, whoever signed it.
+fn held_in_an_epoch_before(epoch: Epoch, file: &[u8]) -> Option<Vec<Name>> {
+    let claimed = Signed::<Index>::parse(file).ok()?;
+    let claimed = Some(claimed.unverified()).filter(|index| index.epoch < epoch)?;
+    Some(claimed.held.iter().map(|(name, _)| name.clone()).collect())
 }
 
 /// Of an index that an older root's publisher signed, and not this claveld last, only the numbers: whoever took a key out may
@@ -167,7 +146,7 @@ fn numbers(index: VerifiedIndex) -> BranchState {
         let names = index.names(S::FOLDER).into_iter();
         let listed = names.filter_map(|name| {
             let revision = index.revision(&DocumentPath::new(S::FOLDER, name.clone()))?;
-            Some((name, ExistingDocument::Altered(revision)))
+            Some((name, ExistingDocument::Unvouched(revision)))
         });
         listed.collect()
     }

@@ -107,6 +107,9 @@ pub(super) fn trouble(outcome: &Outcome) {
     for conflict in &outcome.report.conflicts {
         error(conflict);
     }
+    for gone in &outcome.report.gone {
+        error(gone);
+    }
     for hopeless in &outcome.report.unready.hopeless {
         error(hopeless);
     }

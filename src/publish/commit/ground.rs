@@ -4,7 +4,6 @@ use std::time::SystemTime;
 
 use super::super::history::{Found, History};
 use super::super::note::Published;
-use super::super::plan::ExistingDocument;
 use super::super::standing::{Standing, StandingError};
 use super::{PublishError, Publisher};
 use crate::model::{Name, Revision};
@@ -33,31 +32,7 @@ impl Publisher<'_> {
             return Err(PublishError::WentBack { repository, branch, last: Box::new(last), behind, note });
         }
         self.check_key(&standing.root)?;
-        let mut ground = Ground { repository, tip, standing, now: SystemTime::now() };
-        self.mend_holds(&mut ground)?;
-        Ok(ground)
-    }
-
-    /// Of what is frozen and was altered on the branch, what the history has. Where it has nothing to be believed, there
-    /// is nothing to stay at, and the deployment follows its source.
-    fn mend_holds(&self, ground: &mut Ground) -> Result<(), PublishError> {
-        let branch = &ground.standing.branch;
-        let altered = |(name, hold): (&Name, &crate::model::Held)| match branch.deployments.get(name) {
-            Some(ExistingDocument::Altered(listed)) => Some((name.clone(), hold.revision, *listed)),
-            Some(ExistingDocument::Intact(_) | ExistingDocument::Outgoing(..)) | None => None,
-        };
-        let altered: Vec<(Name, Revision, Revision)> = branch.holds.iter().filter_map(altered).collect();
-        for (name, revision, listed) in altered {
-            let found = self.past(ground, &name, revision)?;
-            let Standing { branch, lost_holds, .. } = &mut ground.standing;
-            if let Found::Past(past) = found {
-                branch.deployments.insert(name, ExistingDocument::Outgoing(past.deployment, listed));
-            } else {
-                branch.holds.remove(&name);
-                lost_holds.push(name);
-            }
-        }
-        Ok(())
+        Ok(Ground { repository, tip, standing, now: SystemTime::now() })
     }
 
     pub(super) fn past(&self, ground: &Ground, name: &Name, revision: Revision) -> Result<Found, PublishError> {
@@ -79,7 +54,7 @@ impl Publisher<'_> {
     ) -> Result<Standing, StandingError> {
         match tip {
             None => Standing::nothing(&self.anchor),
-            Some(tip) => Standing::read(&repository.snapshot(tip)?, &self.anchor, &self.config.branch, last),
+            Some(tip) => Standing::read(repository, tip, &self.anchor, &self.config.branch, last),
         }
     }
 

@@ -183,6 +183,18 @@ fn what_was_altered_on_the_branch_is_published_anew() {
 }
 
 #[test]
+fn what_was_altered_and_is_found_again_is_published_anew_though_nobody_claims_it() {
+    let document = verified(unit("a", "x", "x86_64-linux").at(Revision::try_from(3).unwrap(), fleet().id()));
+    let mut before = branch(&[], &[]);
+    before.units.insert("x".parse().unwrap(), ExistingDocument::Restored(document, Revision::try_from(3).unwrap()));
+    let plan = planned(&before, &["a"], &[evaluation("a", vec![], &["x"])], Strays::Stay);
+    assert_eq!(told(&plan), ["units/x.json revision 3 → 4 (what was there was not to be believed)"]);
+    // Whose it is is known, and so it goes with its source.
+    let plan = planned(&before, &["a"], &[evaluation("a", vec![], &[])], Strays::Stay);
+    assert_eq!(told(&plan), ["units/x.json withdrawn after revision 3"]);
+}
+
+#[test]
 fn an_index_is_signed_anew_when_half_of_its_time_is_gone() {
     let before = branch(&[], &[]);
     let at = |days: u32| plan_index(&before, &[], now().plus(days * DAY), 7 * DAY).unwrap();

@@ -144,9 +144,10 @@ fn published_on(branch: &BranchState, after: Found) -> (Vec<String>, Vec<String>
     let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays: Strays::Go };
     let planned = |held: &Held| plan(branch, &evaluated, held, now(), Duration::from_hours(1)).unwrap();
     let (whole, answers) = (planned(&Held::default()), answers());
-    let asked = followers(branch, &whole);
+    let frozen = branch.holds.keys().cloned().collect();
+    let asked = followers(&whole, &frozen);
     let survey = Survey::of(&asked, Need::Path, &answers);
-    let (held, unready) = hold_back(branch, &whole, Some(&survey));
+    let (held, unready) = hold_back(branch, &whole, &frozen, Some(&survey));
     let kept = kept_back(branch, &whole, &held).into_iter().flat_map(|kept| kept.changes);
     let kept = kept.map(|change| change.path.to_string()).collect();
     let plan = planned(&held);
@@ -303,4 +304,22 @@ fn what_else_is_on_the_unit_of_what_is_frozen_waits_where_the_unit_changes() {
     assert_eq!((written, waiting), (vec![], vec!["b".to_owned()]));
     let (written, waiting, _) = published_around_a(before(), changed("u nixos"));
     assert_eq!((written, waiting), (vec!["deployments/b.json".to_owned()], vec![]));
+}
+
+#[test]
+fn what_is_lost_is_frozen_where_it_was_held_or_may_have_been_pinned() {
+    let name = |text: &str| -> Name { text.parse().unwrap() };
+    let mut branch = branch(Found::default());
+    branch.deployments.insert(name("held"), ExistingDocument::Altered(Revision::FIRST));
+    branch.deployments.insert(name("other"), ExistingDocument::Altered(Revision::FIRST));
+    branch.deployments.insert(name("unvouched"), ExistingDocument::Unvouched(Revision::FIRST));
+    let hold = crate::model::Held { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
+    branch.holds.insert(name("held"), hold);
+    let told = |moment| -> Vec<(String, Kept)> {
+        gone(&branch, moment).into_iter().map(|gone| (gone.name.to_string(), gone.kept)).collect()
+    };
+    let frozen = ("held".to_owned(), Kept::Hold);
+    assert_eq!(told(Moment::Evaluated), std::slice::from_ref(&frozen));
+    assert_eq!(told(Moment::InItsCache), std::slice::from_ref(&frozen));
+    assert_eq!(told(Moment::Pinned), [frozen, ("other".to_owned(), Kept::Pin)]);
 }
