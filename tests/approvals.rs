@@ -4,10 +4,19 @@
 use std::collections::BTreeMap;
 
 use crate::support::openssh::{Agent, new_key};
-use crate::support::world::World;
+use crate::support::world::{Ran, World};
 
 /// A published fleet, in which web machines take two of alice, whose key is Clavel's, and bob and carol, who use OpenSSH.
 fn ready() -> World {
+    let world = asking("web-*=2");
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world
+}
+
+/// A fleet that is not published yet, whose root has that policy and those approvers.
+fn asking(policy: &str) -> World {
     let world = World::new();
     world.clavel(&["key", "generate", "alice", "--output", &world.at("alice.secret")]).good();
     let (bob, carol) = (new_key(&world, "ed25519", "bob"), new_key(&world, "ed25519", "carol"));
@@ -16,23 +25,28 @@ fn ready() -> World {
     }
     let (publisher, alice) = (world.at("claveld-1.secret"), world.at("alice.secret"));
     let approvers = ["--approver-key", &alice, "--approver-key", &format!("{bob}.pub"), "--approver-key"];
-    let init = ["init", &world.at(""), "--publisher-key", &publisher, "--approvals", "web-*=2"];
+    let init = ["init", &world.at(""), "--publisher-key", &publisher, "--approvals", policy];
     world.clavel(&[&init, &approvers[..], &[&format!("{carol}.pub")]].concat()).good();
-    world.publish().good();
-    world.build(&["web-1"]);
-    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     world
 }
 
 /// `clavel approve web-1` with more arguments.
 fn arguments(world: &World, more: &[&str]) -> Vec<String> {
+    arguments_of("web-1", world, more)
+}
+
+fn arguments_of(name: &str, world: &World, more: &[&str]) -> Vec<String> {
     let (repository, root) = (world.at("fleet.git"), world.root());
-    let all = [&["approve", "web-1", "--repository", &repository, "--root", &root], more].concat();
+    let all = [&["approve", name, "--repository", &repository, "--root", &root], more].concat();
     all.into_iter().map(ToOwned::to_owned).collect()
 }
 
-fn approve(world: &World, more: &[&str]) -> crate::support::world::Ran {
-    let arguments = arguments(world, &[more, &["--yes"]].concat());
+fn approve(world: &World, more: &[&str]) -> Ran {
+    approve_of("web-1", world, more)
+}
+
+fn approve_of(name: &str, world: &World, more: &[&str]) -> Ran {
+    let arguments = arguments_of(name, world, &[more, &["--yes"]].concat());
     world.clavel(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -126,6 +140,62 @@ fn nobody_else_approves_and_nobody_approves_unasked() {
         .clavel(&[&router[..], &["--repository", &world.at("fleet.git")]].concat())
         .refused(3, "asks for no approvals");
     assert_eq!(world.on_branch("approvals/web-1/alice.json"), None);
+}
+
+/// Writes the configuration of an agent of that name that takes the deployment `x`, which is for `unit`.
+fn configure_for_x(world: &World, agent: &str, unit: &str) {
+    let text = format!(
+        "name = \"{agent}\"\nrepository = \"file://{}\"\nroot = \"root.json\"\nstate-directory = \"{agent}/state\"\n\
+         deployments = [\"x\"]\n[nix]\nstore = \"{agent}/store\"\n[units.{unit}]\n\
+         profile = \"{agent}/profile/system\"\ncommand = [\"/bin/true\"]\n",
+        world.at("fleet.git")
+    );
+    world.write_file(&format!("{agent}.toml"), &text);
+}
+
+/// A fleet that asks two approvals of `db-*`, and the flake of somebody who calls the deployment `x` and would do without.
+fn another_name(agent: &str, unit: &str) -> World {
+    let world = asking("db-*=2");
+    let more = format!(
+        "clavel.deployments.x = {{ unit = \"{unit}\"; template = {{ narId = (host ./hosts/router-1.nix).config.system.build.toplevel; \
+         inherit (caches) substituters substituters-public-keys; }}; }}; \
+         clavel.agents.{agent}.deployments = [ \"x\" ];"
+    );
+    let before = "nixosConfigurations.web-1 = host ./hosts/web-1.nix;";
+    world.edit("flake.nix", before, &format!("{before} {more}"));
+    world.push("Another name");
+    world.publish().good();
+    world.build_attributes(&["clavel.deployments.x.template.narId".to_owned()]);
+    configure_for_x(&world, agent, unit);
+    world
+}
+
+/// The deployment `x` waits for two approvals, everybody tells so, and with them it is taken.
+fn x_waits_for_two(world: &World, agent: &str) {
+    let once = || world.agent(agent, &["once"]).good();
+    assert!(once().contains("x: revision 1 has 0 of 2 approvals"), "{}", once());
+    assert!(!world.path(&format!("{agent}/profile/system")).exists());
+    let place = ["--repository", &world.at("fleet.git"), "--root", &world.root()];
+    let told = world.verify().good();
+    assert!(told.contains("waits  x: revision 1 has 0 of 2") && told.matches("waits").count() == 1, "{told}");
+    assert!(world.clavel(&[&["list"], &place[..]].concat()).stderr.contains("x waits: revision 1 has 0 of 2"));
+    assert!(world.clavel(&[&["show", "x"], &place[..]].concat()).good().contains("0 of 2 approvals"));
+    approve_of("x", world, &["--key", &world.at("alice.secret")]).good();
+    assert!(once().contains("1 of 2 approvals (by alice)"), "{}", once());
+    approve_of("x", world, &["--ssh-key", &world.at("bob")]).good();
+    assert_eq!(once(), "x: switched to revision 1\n");
+}
+
+#[test]
+fn another_name_of_the_deployment_does_not_take_the_demand_of_its_unit_away() {
+    let world = another_name("gateway", "db-1");
+    x_waits_for_two(&world, "gateway");
+}
+
+#[test]
+fn other_names_of_deployment_and_unit_do_not_take_the_demand_of_the_agent_away() {
+    let world = another_name("db-1", "y");
+    x_waits_for_two(&world, "db-1");
 }
 
 #[test]

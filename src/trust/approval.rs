@@ -37,11 +37,17 @@ enum Says {
 }
 
 impl Approvals {
-    /// Counts what the approvers of `root` left beside `deployment`; none where `root` asks for no approvals of it.
+    /// Counts what the approvers of `root` left beside `deployment`; none where `root` asks for no approvals of it, by its
+    /// name, its unit's, or those of the `agents` that take it.
     ///
     /// In the file of each approver the key of that name has to have signed, and a key counts once whatever its names are.
-    pub fn count(root: &TrustedRoot, deployment: &Verified<Deployment>, left: &BTreeMap<KeyId, Left>) -> Option<Self> {
-        let needed = root.root().approvals_of(&deployment.name)?.get();
+    pub fn count(
+        root: &TrustedRoot,
+        deployment: &Verified<Deployment>,
+        agents: &[Name],
+        left: &BTreeMap<KeyId, Left>,
+    ) -> Option<Self> {
+        let needed = root.root().approvals_of(deployment, agents)?.get();
         let expected = Approval::of(deployment, deployment.content(), root.root().epoch);
         let (mut points, mut given, mut open) = (Vec::new(), Vec::new(), Vec::new());
         let (mut earlier, mut bad) = (None, Vec::new());

@@ -31,14 +31,14 @@ impl Fleet {
         Self { root_key, approvers, root }
     }
 
-    fn deployment(&self, name: &str, revision: u64) -> Verified<Deployment> {
+    fn deployment(&self, name: &str, unit: &str, revision: u64) -> Verified<Deployment> {
         let template = NarTemplateSpecification {
             metadata: Metadata::default(),
             nar_id: "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x".parse().unwrap(),
             substituters: List::default(),
             substituters_public_keys: List::default(),
         };
-        let specification = DeploymentSpecification { template, unit: "db-1".parse().unwrap() };
+        let specification = DeploymentSpecification { template, unit: unit.parse().unwrap() };
         let draft = Draft::new(name.parse().unwrap(), Metadata::default(), specification);
         let deployment = draft.at(revision.try_into().unwrap(), self.root.fleet());
         Signed::sign(deployment, &self.root_key).verify(self.root.fleet(), self.root.publisher()).unwrap()
@@ -50,20 +50,35 @@ impl Fleet {
 
     fn count(&self, deployment: &Verified<Deployment>, left: &[(&str, Vec<u8>)]) -> Approvals {
         let left = left.iter().map(|(by, file)| (by.parse().unwrap(), Ok(file.clone()))).collect();
-        Approvals::count(&self.root, deployment, &left).unwrap()
+        Approvals::count(&self.root, deployment, &[], &left).unwrap()
     }
 }
 
 #[test]
 fn where_nobody_asks_nothing_is_counted() {
     let fleet = Fleet::new();
-    assert_eq!(Approvals::count(&fleet.root, &fleet.deployment("web-1", 1), &BTreeMap::new()), None);
+    let web = fleet.deployment("web-1", "web-1", 1);
+    assert_eq!(Approvals::count(&fleet.root, &web, &["web-1".parse().unwrap()], &BTreeMap::new()), None);
+}
+
+#[test]
+fn a_unit_or_an_agent_of_the_name_asks_as_the_deployment_would() {
+    let fleet = Fleet::new();
+    let count = |name: &str, unit: &str, agent: &str| {
+        let deployment = fleet.deployment(name, unit, 7);
+        Approvals::count(&fleet.root, &deployment, &[agent.parse().unwrap()], &BTreeMap::new())
+    };
+    for (name, unit, agent) in [("db-1", "y", "z"), ("x", "db-1", "z"), ("x", "y", "db-1"), ("x", "Db-1", "z")] {
+        let approvals = count(name, unit, agent).unwrap();
+        assert!(!approvals.suffice() && approvals.to_string().contains("0 of 2"), "{name} {unit} {agent}: {approvals}");
+    }
+    assert_eq!(count("x", "y", "z"), None);
 }
 
 #[test]
 fn it_takes_as_many_different_approvers_as_the_root_says() {
     let fleet = Fleet::new();
-    let deployment = fleet.deployment("db-1", 7);
+    let deployment = fleet.deployment("db-1", "db-1", 7);
     let [alice, bob, _] = &fleet.approvers;
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     let one = fleet.count(&deployment, &[("alice", by(alice))]);
@@ -91,7 +106,7 @@ fn one_key_under_two_names_counts_once() {
     let root = TrustedRoot::given(&signed(root, &[&root_key])).unwrap();
     let fleet = Fleet { root, ..Fleet::new() };
     let fleet = Fleet { root_key, ..fleet };
-    let deployment = fleet.deployment("db-1", 1);
+    let deployment = fleet.deployment("db-1", "db-1", 1);
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     assert!(!fleet.count(&deployment, &[("alice", by(&alice)), ("alice-2", by(&alice))]).suffice());
     let three = [("alice", by(&alice)), ("alice-2", by(&alice)), ("bob", by(&bob))];
@@ -101,7 +116,7 @@ fn one_key_under_two_names_counts_once() {
 #[test]
 fn what_was_said_of_something_else_counts_nothing() {
     let fleet = Fleet::new();
-    let deployment = fleet.deployment("db-1", 7);
+    let deployment = fleet.deployment("db-1", "db-1", 7);
     let [alice, bob, _] = &fleet.approvers;
     let good = ("bob", signed(fleet.approval(&deployment), &[bob]));
     let said = |change: &dyn Fn(&mut Approval)| {
@@ -123,7 +138,7 @@ fn what_was_said_of_something_else_counts_nothing() {
 #[test]
 fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
     let fleet = Fleet::new();
-    let deployment = fleet.deployment("db-1", 1);
+    let deployment = fleet.deployment("db-1", "db-1", 1);
     let [alice, bob, carol] = &fleet.approvers;
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     let deployments_own = Signed::sign((*deployment).clone(), carol).render();
@@ -137,7 +152,7 @@ fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
     assert!(steering.contains("carol does not count") && !steering.contains(char::is_control), "{steering}");
     let mut left: BTreeMap<KeyId, Left> = BTreeMap::new();
     left.insert(carol.id().clone(), Err("it is no regular file".to_owned()));
-    let approvals = Approvals::count(&fleet.root, &deployment, &left).unwrap();
+    let approvals = Approvals::count(&fleet.root, &deployment, &[], &left).unwrap();
     assert!(approvals.to_string().contains("that of carol does not count: it is no regular file"), "{approvals}");
 }
 
@@ -160,7 +175,7 @@ proptest! {
     #[test]
     fn no_change_of_an_approval_still_counts(at: prop::sample::Index, bit in 0..8_u8) {
         let fleet = Fleet::new();
-        let deployment = fleet.deployment("db-1", 7);
+        let deployment = fleet.deployment("db-1", "db-1", 7);
         let [alice, bob, _] = &fleet.approvers;
         let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
         let mut file = by(alice);

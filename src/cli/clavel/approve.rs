@@ -42,9 +42,7 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     let index = branch.index()?;
     check_fresh(root, index.index.expires)?;
     let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
-    let asked = branch.approvals(&deployment);
-    let asked =
-        asked.ok_or_else(|| wrong(format!("the root asks for no approvals of `{name}`; `clavel root show` tells")))?;
+    let asked = branch.approvals(&deployment, branch.takers(&index).of(name)).ok_or_else(|| unasked(&deployment))?;
     let [key] = keys;
     let approver = approver(root, &key)?;
     if asked.has(&approver) {
@@ -63,6 +61,13 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
 
 fn wrong(message: impl std::fmt::Display) -> Exit {
     Exit::new(Code::Configuration, message)
+}
+
+fn unasked(deployment: &Deployment) -> Exit {
+    let (name, unit) = (&deployment.name, &deployment.specification.unit);
+    wrong(format!(
+        "the root asks for no approvals of `{name}`, of its unit `{unit}` or of an agent that takes it; `clavel root show` tells"
+    ))
 }
 
 /// What is past its time may be an old branch, and nobody is to approve an old revision unawares.
