@@ -55,10 +55,21 @@ fn pass(world: &World) -> String {
 }
 
 fn change(world: &World) {
-    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    change_from(world, "Welcome", "Hello");
+    world.build(&["web-1"]);
+}
+
+/// Publishes another greeting of `web-1`.
+fn change_from(world: &World, from: &str, to: &str) {
+    world.edit("hosts/web-1.nix", from, to);
     world.push("A change");
     world.publish().good();
-    world.build(&["web-1"]);
+}
+
+/// The store path of what is published for `web-1`.
+fn nar_id(world: &World) -> String {
+    let document = world.document("deployments/web-1.json");
+    document["specification"]["template"]["narId"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -68,7 +79,7 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     assert_eq!(pass(&world), waits);
     assert_eq!(world.motd("web-1"), None);
     let shown = approve(&world, &["--key", &world.at("alice.secret")]).good();
-    assert!(shown.contains("web-1: revision 1, with none before it"), "{shown}");
+    assert!(shown.contains("web-1: revision 1, all of it: nothing before it was approved by alice"), "{shown}");
     assert!(pass(&world).contains("revision 1 has 1 of 2 approvals (by alice); bob, carol may give one"));
     let again = approve(&world, &["--key", &world.at("alice.secret")]).good();
     assert!(again.contains("alice has approved revision 1 already"), "{again}");
@@ -86,14 +97,14 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     let show = world.clavel(&[&["show", "web-1"], &list[1..]].concat()).good();
     assert!(show.contains("approvals") && show.contains("0 of 2"), "{show}");
 
-    // Carol's key is in her agent, and what is shown is what changes.
+    // Carol's key is in her agent.
     let agent = Agent::start(&world);
     agent.add(&world, &["-q", &world.at("carol")]).good();
     std::fs::remove_file(world.path("carol")).unwrap();
     let carol = arguments(&world, &["--ssh-key", &world.at("carol.pub"), "--yes"]);
     let carol: Vec<&str> = carol.iter().map(String::as_str).collect();
     let shown = world.run_with(&[("SSH_AUTH_SOCK", agent.socket())], env!("CARGO_BIN_EXE_clavel"), &carol).good();
-    assert!(shown.contains("web-1: revision 1 → 2") && shown.contains("carol approved revision 2"), "{shown}");
+    assert!(shown.contains("all of it: nothing before") && shown.contains("carol approved revision 2"), "{shown}");
     approve(&world, &["--key", &world.at("alice.secret")]).good();
     assert_eq!(pass(&world), "web-1: switched to revision 2\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
@@ -196,6 +207,61 @@ fn another_name_of_the_deployment_does_not_take_the_demand_of_its_unit_away() {
 fn other_names_of_deployment_and_unit_do_not_take_the_demand_of_the_agent_away() {
     let world = another_name("db-1", "y");
     x_waits_for_two(&world, "db-1");
+}
+
+#[test]
+fn each_approver_is_shown_what_changed_since_they_approved_last() {
+    let world = ready();
+    let alice = || approve(&world, &["--key", &world.at("alice.secret")]).good();
+    let bob = || approve(&world, &["--ssh-key", &world.at("bob")]).good();
+    let first = nar_id(&world);
+    alice();
+    change_from(&world, "Welcome", "Hello");
+    let second = nar_id(&world);
+    // Bob has approved nothing, so what alice approved is no matter: all of it is shown.
+    let shown = bob();
+    assert!(shown.contains("web-1: revision 2, all of it: nothing before it was approved by bob\n"), "{shown}");
+    let key = world.public_key("cache-1");
+    let cache = format!("substituters: file://{}", world.at("cache"));
+    let all = ["unit: web-1", &format!("narId: {second}"), &cache, &format!("substituters-public-keys: {key}")];
+    for fact in all {
+        assert!(shown.contains(&format!("\n  {fact}\n")), "`{fact}` is not in:\n{shown}");
+    }
+    assert!(shown.contains("\n  attribute: ") && !shown.contains('→'), "{shown}");
+    // Alice never saw the second revision, and is shown what came with it.
+    change_from(&world, "Hello", "Good day");
+    let third = nar_id(&world);
+    let shown = alice();
+    assert!(shown.contains(&format!("web-1: revision 1 → 3\n  narId: {first} → {third}\n")), "{shown}");
+    let shown = bob();
+    assert!(shown.contains(&format!("web-1: revision 2 → 3\n  narId: {second} → {third}\n")), "{shown}");
+}
+
+#[test]
+fn where_what_somebody_approved_is_gone_they_are_shown_all_of_it() {
+    let world = ready();
+    let alice = || approve(&world, &["--key", &world.at("alice.secret")]).good();
+    alice();
+    change_from(&world, "Welcome", "Hello");
+    change_from(&world, "Hello", "Good day");
+    // Somebody writes the history anew: another content of the first revision lies in it, and the second as it was.
+    let repository = world.at("fleet.git");
+    let git = |arguments: &[&str]| world.git(&[&["-C", &repository], arguments].concat()).trim().to_owned();
+    let (tip, before) = (world.tip(), git(&["rev-parse", "deployments^"]));
+    let file = world.on_branch("deployments/web-1.json").unwrap();
+    assert!(file.contains("\"revision\": 3"));
+    world.tamper(&BTreeMap::from([(
+        "deployments/web-1.json",
+        Some(file.replace("\"revision\": 3", "\"revision\": 1")),
+    )]));
+    let altered = git(&["commit-tree", "deployments^{tree}", "-m", "Altered"]);
+    let second = git(&["commit-tree", &format!("{before}^{{tree}}"), "-p", &altered, "-m", "The second"]);
+    let third = git(&["commit-tree", &format!("{tip}^{{tree}}"), "-p", &second, "-m", "The third"]);
+    git(&["update-ref", "refs/heads/deployments", &third]);
+    let shown = alice();
+    let told = "web-1: revision 3, all of it: revision 1, which alice approved, is not on the branch any more\n";
+    assert!(shown.contains(told) && shown.contains(&format!("  narId: {}\n", nar_id(&world))), "{shown}");
+    assert!(!shown.contains('→'), "{shown}");
 }
 
 #[test]

@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    ApprovalPolicy, DeploymentSpecification, Draft, Epoch, List, Metadata, NarTemplateSpecification, PublicKey, Role,
-    RoleKey, Root,
+    ApprovalPolicy, DeploymentSpecification, Draft, List, Metadata, NarTemplateSpecification, PublicKey, Role, RoleKey,
+    Root,
 };
 use crate::trust::fixture::{first_root, key, role, signed};
 use crate::trust::{SecretKey, digest};
@@ -126,13 +126,44 @@ fn what_was_said_of_something_else_counts_nothing() {
         assert!(!approvals.suffice() && !approvals.has(alice.id()));
         approvals
     };
-    assert_eq!(said(&|a| a.revision = 6.try_into().unwrap()).earlier(), Some(6.try_into().unwrap()));
-    assert!(said(&|a| a.epoch = Epoch::try_from(2).unwrap()).bad().is_empty());
+    assert!(said(&|a| a.revision = 6.try_into().unwrap()).last_of(alice.id()).is_some());
+    let of_another_epoch = said(&|a| (a.epoch, a.revision) = (2.try_into().unwrap(), 6.try_into().unwrap()));
+    assert!(of_another_epoch.bad().is_empty() && of_another_epoch.last_of(alice.id()).is_none());
     let bad = |change: &dyn Fn(&mut Approval)| said(change).bad()[0].1.clone();
     assert!(bad(&|a| a.revision = 8.try_into().unwrap()).contains("of revision 8"));
     assert!(bad(&|a| a.content = digest(b"another")).contains("another content of revision 7"));
     assert!(bad(&|a| a.name = "db-2".parse().unwrap()).contains("`db-2`"));
     assert!(bad(&|a| a.fleet = crate::model::FleetId::of(digest(b"x"))).contains("fleet"));
+}
+
+#[test]
+fn each_approver_has_a_last_approval_of_their_own() {
+    let fleet = Fleet::new();
+    let [alice, bob, carol] = &fleet.approvers;
+    let at = |revision| fleet.deployment("db-1", "db-1", revision);
+    let by = |key: &SecretKey, revision| signed(fleet.approval(&at(revision)), &[key]);
+    let approvals = fleet.count(&at(7), &[("alice", by(alice, 3)), ("bob", by(bob, 6)), ("carol", by(carol, 7))]);
+    let last = |key: &SecretKey| approvals.last_of(key.id()).map(|last| last.revision().to_string());
+    assert_eq!((last(alice).as_deref(), last(bob).as_deref(), last(carol)), (Some("3"), Some("6"), None));
+    // What another signed in one's name is none of one's own, nor is a later one.
+    let of_others = fleet.count(&at(7), &[("alice", by(bob, 3)), ("bob", by(bob, 8))]);
+    assert_eq!((of_others.last_of(alice.id()), of_others.last_of(bob.id())), (None, None));
+}
+
+#[test]
+fn what_was_approved_is_known_by_its_content() {
+    let fleet = Fleet::new();
+    let [alice, ..] = &fleet.approvers;
+    let (first, other) = (fleet.deployment("db-1", "db-1", 3), fleet.deployment("db-1", "db-2", 3));
+    let left = [("alice", signed(fleet.approval(&first), &[alice]))];
+    let last = fleet.count(&fleet.deployment("db-1", "db-1", 7), &left).last_of(alice.id()).unwrap();
+    let file = |deployment: &Verified<Deployment>, by: &SecretKey| Signed::sign((**deployment).clone(), by).render();
+    assert_eq!(last.found_in(&file(&first, &fleet.root_key)).as_ref(), Some(&*first));
+    // Whoever signed it, since it is what alice signed the digest of.
+    assert_eq!(last.found_in(&file(&first, &key("another"))).as_ref(), Some(&*first));
+    // The same revision with another content is something that alice never saw.
+    assert_eq!(last.found_in(&file(&other, &fleet.root_key)), None);
+    assert_eq!(last.found_in(b"junk"), None);
 }
 
 #[test]
