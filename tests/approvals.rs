@@ -4,10 +4,19 @@
 use std::collections::BTreeMap;
 
 use crate::support::openssh::{Agent, new_key};
-use crate::support::world::World;
+use crate::support::world::{Ran, World};
 
 /// A published fleet, in which web machines take two of alice, whose key is Clavel's, and bob and carol, who use OpenSSH.
 fn ready() -> World {
+    let world = asking("web-*=2");
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world
+}
+
+/// A fleet that is not published yet, whose root has that policy and those approvers.
+fn asking(policy: &str) -> World {
     let world = World::new();
     world.clavel(&["key", "generate", "alice", "--output", &world.at("alice.secret")]).good();
     let (bob, carol) = (new_key(&world, "ed25519", "bob"), new_key(&world, "ed25519", "carol"));
@@ -16,23 +25,28 @@ fn ready() -> World {
     }
     let (publisher, alice) = (world.at("claveld-1.secret"), world.at("alice.secret"));
     let approvers = ["--approver-key", &alice, "--approver-key", &format!("{bob}.pub"), "--approver-key"];
-    let init = ["init", &world.at(""), "--publisher-key", &publisher, "--approvals", "web-*=2"];
+    let init = ["init", &world.at(""), "--publisher-key", &publisher, "--approvals", policy];
     world.clavel(&[&init, &approvers[..], &[&format!("{carol}.pub")]].concat()).good();
-    world.publish().good();
-    world.build(&["web-1"]);
-    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     world
 }
 
 /// `clavel approve web-1` with more arguments.
 fn arguments(world: &World, more: &[&str]) -> Vec<String> {
+    arguments_of("web-1", world, more)
+}
+
+fn arguments_of(name: &str, world: &World, more: &[&str]) -> Vec<String> {
     let (repository, root) = (world.at("fleet.git"), world.root());
-    let all = [&["approve", "web-1", "--repository", &repository, "--root", &root], more].concat();
+    let all = [&["approve", name, "--repository", &repository, "--root", &root], more].concat();
     all.into_iter().map(ToOwned::to_owned).collect()
 }
 
-fn approve(world: &World, more: &[&str]) -> crate::support::world::Ran {
-    let arguments = arguments(world, &[more, &["--yes"]].concat());
+fn approve(world: &World, more: &[&str]) -> Ran {
+    approve_of("web-1", world, more)
+}
+
+fn approve_of(name: &str, world: &World, more: &[&str]) -> Ran {
+    let arguments = arguments_of(name, world, &[more, &["--yes"]].concat());
     world.clavel(&arguments.iter().map(String::as_str).collect::<Vec<_>>())
 }
 
@@ -41,10 +55,21 @@ fn pass(world: &World) -> String {
 }
 
 fn change(world: &World) {
-    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    change_from(world, "Welcome", "Hello");
+    world.build(&["web-1"]);
+}
+
+/// Publishes another greeting of `web-1`.
+fn change_from(world: &World, from: &str, to: &str) {
+    world.edit("hosts/web-1.nix", from, to);
     world.push("A change");
     world.publish().good();
-    world.build(&["web-1"]);
+}
+
+/// The store path of what is published for `web-1`.
+fn nar_id(world: &World) -> String {
+    let document = world.document("deployments/web-1.json");
+    document["specification"]["template"]["narId"].as_str().unwrap().to_owned()
 }
 
 #[test]
@@ -54,7 +79,7 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     assert_eq!(pass(&world), waits);
     assert_eq!(world.motd("web-1"), None);
     let shown = approve(&world, &["--key", &world.at("alice.secret")]).good();
-    assert!(shown.contains("web-1: revision 1, with none before it"), "{shown}");
+    assert!(shown.contains("web-1: revision 1, all of it: nothing before it was approved by alice"), "{shown}");
     assert!(pass(&world).contains("revision 1 has 1 of 2 approvals (by alice); bob, carol may give one"));
     let again = approve(&world, &["--key", &world.at("alice.secret")]).good();
     assert!(again.contains("alice has approved revision 1 already"), "{again}");
@@ -72,14 +97,14 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     let show = world.clavel(&[&["show", "web-1"], &list[1..]].concat()).good();
     assert!(show.contains("approvals") && show.contains("0 of 2"), "{show}");
 
-    // Carol's key is in her agent, and what is shown is what changes.
+    // Carol's key is in her agent.
     let agent = Agent::start(&world);
     agent.add(&world, &["-q", &world.at("carol")]).good();
     std::fs::remove_file(world.path("carol")).unwrap();
     let carol = arguments(&world, &["--ssh-key", &world.at("carol.pub"), "--yes"]);
     let carol: Vec<&str> = carol.iter().map(String::as_str).collect();
     let shown = world.run_with(&[("SSH_AUTH_SOCK", agent.socket())], env!("CARGO_BIN_EXE_clavel"), &carol).good();
-    assert!(shown.contains("web-1: revision 1 → 2") && shown.contains("carol approved revision 2"), "{shown}");
+    assert!(shown.contains("all of it: nothing before") && shown.contains("carol approved revision 2"), "{shown}");
     approve(&world, &["--key", &world.at("alice.secret")]).good();
     assert_eq!(pass(&world), "web-1: switched to revision 2\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
@@ -126,6 +151,117 @@ fn nobody_else_approves_and_nobody_approves_unasked() {
         .clavel(&[&router[..], &["--repository", &world.at("fleet.git")]].concat())
         .refused(3, "asks for no approvals");
     assert_eq!(world.on_branch("approvals/web-1/alice.json"), None);
+}
+
+/// Writes the configuration of an agent of that name that takes the deployment `x`, which is for `unit`.
+fn configure_for_x(world: &World, agent: &str, unit: &str) {
+    let text = format!(
+        "name = \"{agent}\"\nrepository = \"file://{}\"\nroot = \"root.json\"\nstate-directory = \"{agent}/state\"\n\
+         deployments = [\"x\"]\n[nix]\nstore = \"{agent}/store\"\n[units.{unit}]\n\
+         profile = \"{agent}/profile/system\"\ncommand = [\"/bin/true\"]\n",
+        world.at("fleet.git")
+    );
+    world.write_file(&format!("{agent}.toml"), &text);
+}
+
+/// A fleet that asks two approvals of `db-*`, and the flake of somebody who calls the deployment `x` and would do without.
+fn another_name(agent: &str, unit: &str) -> World {
+    let world = asking("db-*=2");
+    let more = format!(
+        "clavel.deployments.x = {{ unit = \"{unit}\"; template = {{ narId = (host ./hosts/router-1.nix).config.system.build.toplevel; \
+         inherit (caches) substituters substituters-public-keys; }}; }}; \
+         clavel.agents.{agent}.deployments = [ \"x\" ];"
+    );
+    let before = "nixosConfigurations.web-1 = host ./hosts/web-1.nix;";
+    world.edit("flake.nix", before, &format!("{before} {more}"));
+    world.push("Another name");
+    world.publish().good();
+    world.build_attributes(&["clavel.deployments.x.template.narId".to_owned()]);
+    configure_for_x(&world, agent, unit);
+    world
+}
+
+/// The deployment `x` waits for two approvals, everybody tells so, and with them it is taken.
+fn x_waits_for_two(world: &World, agent: &str) {
+    let once = || world.agent(agent, &["once"]).good();
+    assert!(once().contains("x: revision 1 has 0 of 2 approvals"), "{}", once());
+    assert!(!world.path(&format!("{agent}/profile/system")).exists());
+    let place = ["--repository", &world.at("fleet.git"), "--root", &world.root()];
+    let told = world.verify().good();
+    assert!(told.contains("waits  x: revision 1 has 0 of 2") && told.matches("waits").count() == 1, "{told}");
+    assert!(world.clavel(&[&["list"], &place[..]].concat()).stderr.contains("x waits: revision 1 has 0 of 2"));
+    assert!(world.clavel(&[&["show", "x"], &place[..]].concat()).good().contains("0 of 2 approvals"));
+    approve_of("x", world, &["--key", &world.at("alice.secret")]).good();
+    assert!(once().contains("1 of 2 approvals (by alice)"), "{}", once());
+    approve_of("x", world, &["--ssh-key", &world.at("bob")]).good();
+    assert_eq!(once(), "x: switched to revision 1\n");
+}
+
+#[test]
+fn another_name_of_the_deployment_does_not_take_the_demand_of_its_unit_away() {
+    let world = another_name("gateway", "db-1");
+    x_waits_for_two(&world, "gateway");
+}
+
+#[test]
+fn other_names_of_deployment_and_unit_do_not_take_the_demand_of_the_agent_away() {
+    let world = another_name("db-1", "y");
+    x_waits_for_two(&world, "db-1");
+}
+
+#[test]
+fn each_approver_is_shown_what_changed_since_they_approved_last() {
+    let world = ready();
+    let alice = || approve(&world, &["--key", &world.at("alice.secret")]).good();
+    let bob = || approve(&world, &["--ssh-key", &world.at("bob")]).good();
+    let first = nar_id(&world);
+    alice();
+    change_from(&world, "Welcome", "Hello");
+    let second = nar_id(&world);
+    // Bob has approved nothing, so what alice approved is no matter: all of it is shown.
+    let shown = bob();
+    assert!(shown.contains("web-1: revision 2, all of it: nothing before it was approved by bob\n"), "{shown}");
+    let key = world.public_key("cache-1");
+    let cache = format!("substituters: file://{}", world.at("cache"));
+    let all = ["unit: web-1", &format!("narId: {second}"), &cache, &format!("substituters-public-keys: {key}")];
+    for fact in all {
+        assert!(shown.contains(&format!("\n  {fact}\n")), "`{fact}` is not in:\n{shown}");
+    }
+    assert!(shown.contains("\n  attribute: ") && !shown.contains('→'), "{shown}");
+    // Alice never saw the second revision, and is shown what came with it.
+    change_from(&world, "Hello", "Good day");
+    let third = nar_id(&world);
+    let shown = alice();
+    assert!(shown.contains(&format!("web-1: revision 1 → 3\n  narId: {first} → {third}\n")), "{shown}");
+    let shown = bob();
+    assert!(shown.contains(&format!("web-1: revision 2 → 3\n  narId: {second} → {third}\n")), "{shown}");
+}
+
+#[test]
+fn where_what_somebody_approved_is_gone_they_are_shown_all_of_it() {
+    let world = ready();
+    let alice = || approve(&world, &["--key", &world.at("alice.secret")]).good();
+    alice();
+    change_from(&world, "Welcome", "Hello");
+    change_from(&world, "Hello", "Good day");
+    // Somebody writes the history anew: another content of the first revision lies in it, and the second as it was.
+    let repository = world.at("fleet.git");
+    let git = |arguments: &[&str]| world.git(&[&["-C", &repository], arguments].concat()).trim().to_owned();
+    let (tip, before) = (world.tip(), git(&["rev-parse", "deployments^"]));
+    let file = world.on_branch("deployments/web-1.json").unwrap();
+    assert!(file.contains("\"revision\": 3"));
+    world.tamper(&BTreeMap::from([(
+        "deployments/web-1.json",
+        Some(file.replace("\"revision\": 3", "\"revision\": 1")),
+    )]));
+    let altered = git(&["commit-tree", "deployments^{tree}", "-m", "Altered"]);
+    let second = git(&["commit-tree", &format!("{before}^{{tree}}"), "-p", &altered, "-m", "The second"]);
+    let third = git(&["commit-tree", &format!("{tip}^{{tree}}"), "-p", &second, "-m", "The third"]);
+    git(&["update-ref", "refs/heads/deployments", &third]);
+    let shown = alice();
+    let told = "web-1: revision 3, all of it: revision 1, which alice approved, is not on the branch any more\n";
+    assert!(shown.contains(told) && shown.contains(&format!("  narId: {}\n", nar_id(&world))), "{shown}");
+    assert!(!shown.contains('→'), "{shown}");
 }
 
 #[test]

@@ -288,7 +288,7 @@ pub(super) fn verify<F: Files>(
             let first = other.deployment.name.clone();
             return Err(Refusal::SharedUnit { unit: unit.name.clone(), first, second: name });
         }
-        let approvals = check.branch.approvals(&deployment);
+        let approvals = check.branch.approvals(&deployment, std::slice::from_ref(asker.agent));
         orders.push(Order { deployment, content, unit, approvals });
     }
     Ok(Verdict { trusted: check.remembered(), orders, withdrawn, clock })

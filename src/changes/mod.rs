@@ -22,7 +22,7 @@ use serde::Serialize;
 use self::graph::Graph;
 use crate::model::StorePath;
 
-pub use specification::{FactChange, facts};
+pub use specification::{FactChange, every, facts};
 pub use system::{Direction, FileChange, FileFate, PackageChange, SystemChange, VersionChange};
 pub use version::compare_versions;
 

@@ -35,7 +35,7 @@ impl fmt::Display for FactChange {
 
 /// The facts in which two specifications differ.
 pub fn facts(old: &DeploymentSpecification, new: &DeploymentSpecification) -> Vec<FactChange> {
-    let (from, to) = (all(old), all(new));
+    let (from, to) = (every(old), every(new));
     let fields = from.iter().chain(to.iter()).map(|(field, _)| field);
     let mut changes: Vec<FactChange> = Vec::new();
     for field in fields {
@@ -50,8 +50,8 @@ pub fn facts(old: &DeploymentSpecification, new: &DeploymentSpecification) -> Ve
     changes
 }
 
-/// Every fact with its field; a list has one for each of its items.
-fn all(specification: &DeploymentSpecification) -> Vec<(String, String)> {
+/// Every fact with its field, as the document names it; a list has one for each of its items.
+pub fn every(specification: &DeploymentSpecification) -> Vec<(String, String)> {
     let DeploymentSpecification { template, unit } = specification;
     let mut facts = vec![("unit".to_owned(), unit.to_string()), ("narId".to_owned(), template.nar_id.to_string())];
     facts.extend(template.substituters.iter().map(|cache| ("substituters".to_owned(), cache.to_string())));

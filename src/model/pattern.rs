@@ -2,6 +2,7 @@
 
 use wildmatch::WildMatch;
 
+use super::Name;
 use super::text::validated_text;
 
 const LONGEST: usize = 256;
@@ -15,6 +16,11 @@ impl Pattern {
     /// Whether all of `text` is as the pattern says.
     pub fn matches(&self, text: &str) -> bool {
         WildMatch::new(self.as_str()).matches(text)
+    }
+
+    /// Whether all of `name` is as the pattern says, where case does not count: two names that differ in case alone are one.
+    pub fn matches_folded(&self, name: &Name) -> bool {
+        WildMatch::new_case_insensitive(self.as_str()).matches(name.as_str())
     }
 }
 
@@ -41,6 +47,15 @@ mod tests {
         for (pattern, text) in [("web-*", "my-web-1"), ("web-?", "web-"), ("web-?", "web-10"), ("web", "WEB")] {
             assert!(!matches(pattern, text), "{pattern} {text}");
         }
+    }
+
+    #[test]
+    fn case_can_be_left_aside() {
+        let matches = |pattern: &str, name: &str| {
+            pattern.parse::<Pattern>().unwrap().matches_folded(&name.parse::<Name>().unwrap())
+        };
+        assert!(matches("db-*", "DB-1") && matches("Db-?", "dB-1") && matches("db-1", "db-1"));
+        assert!(!matches("db-*", "web-1"));
     }
 
     #[test]

@@ -5,7 +5,9 @@ use std::num::NonZeroU8;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
-use super::{Epoch, FleetId, Invalid, Kind, List, Name, Pattern, Payload, RoleKey, RootVersion, Schema, Timestamp};
+use super::{
+    Deployment, Epoch, FleetId, Invalid, Kind, List, Name, Pattern, Payload, RoleKey, RootVersion, Schema, Timestamp,
+};
 
 /// The most keys that one role has.
 pub const MOST_KEYS: usize = 64;
@@ -44,11 +46,15 @@ impl Payload for Root {
 }
 
 impl Root {
-    /// How many approvers have to have signed a revision of the deployment `name`; none where no policy asks for any.
+    /// How many approvers have to have signed a revision of `deployment` before `agents` take it; none where no policy asks
+    /// for any.
     ///
-    /// It is the most that any matching policy asks for, and never fewer than the role's threshold.
-    pub fn approvals_of(&self, name: &Name) -> Option<Threshold> {
-        let matching = self.approvals.iter().filter(|policy| policy.pattern.matches(name.as_str()));
+    /// It is the most that any policy asks for which matches the deployment's name, its unit's or that of one of `agents`,
+    /// and never fewer than the role's threshold. Who writes the flake chooses the first two names, and not what a machine's
+    /// own configuration calls its agent.
+    pub fn approvals_of(&self, deployment: &Deployment, agents: &[Name]) -> Option<Threshold> {
+        let names = || [&deployment.name, &deployment.specification.unit].into_iter().chain(agents);
+        let matching = self.approvals.iter().filter(|policy| names().any(|name| policy.pattern.matches_folded(name)));
         matching.map(|policy| policy.approvals.max(self.roles.approver.threshold)).max()
     }
 }
@@ -81,7 +87,7 @@ pub struct Role {
 pub struct ApprovalPolicy {
     /// How many approvers have to have signed.
     pub approvals: Threshold,
-    /// The names of the deployments that it is about.
+    /// The names that it is about: of deployments, of their units, and of the agents that take them.
     #[serde(rename = "match")]
     pub pattern: Pattern,
 }
@@ -144,14 +150,14 @@ impl JsonSchema for Threshold {
 mod tests {
     use super::*;
 
-    #[test]
-    fn a_deployment_needs_the_most_that_any_policy_asks_for() {
+    /// One for which policies of `db-*` ask 1 and of `*-prod` 3, with that threshold of the approvers.
+    fn asking(threshold: u64) -> Root {
         let policy = |pattern: &str, approvals: u64| ApprovalPolicy {
             approvals: approvals.try_into().unwrap(),
             pattern: pattern.parse().unwrap(),
         };
         let role = |threshold: u64| Role { keys: List::default(), threshold: threshold.try_into().unwrap() };
-        let root = |threshold| Root {
+        Root {
             approvals: vec![policy("db-*", 1), policy("*-prod", 3)].try_into().unwrap(),
             epoch: Epoch::FIRST,
             expires: "2026-01-01T00:00:00Z".parse().unwrap(),
@@ -160,12 +166,47 @@ mod tests {
             roles: Roles { approver: role(threshold), publisher: role(1), root: role(1) },
             schema: Schema::V1,
             version: RootVersion::FIRST,
-        };
-        let needed = |threshold, name: &str| root(threshold).approvals_of(&name.parse().unwrap()).map(Threshold::get);
-        assert_eq!(needed(1, "web-1"), None);
-        assert_eq!(needed(1, "db-1"), Some(1));
-        assert_eq!(needed(1, "db-prod"), Some(3));
-        assert_eq!(needed(2, "db-1"), Some(2));
+        }
+    }
+
+    fn deployment(name: &str, unit: &str) -> Deployment {
+        let json = serde_json::json!({
+            "fleet": "0".repeat(64), "kind": "Deployment", "metadata": {}, "name": name, "revision": 1,
+            "schema": "clavel/v1", "specification": { "unit": unit, "template": {
+                "metadata": {}, "narId": "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-a",
+                "substituters": [], "substituters-public-keys": [] } } });
+        serde_json::from_value(json).unwrap()
+    }
+
+    /// How many `asking` needs of `name` for `unit`, where `agent` takes it.
+    fn needed(threshold: u64, name: &str, unit: &str, agent: &str) -> Option<usize> {
+        let agents = [agent.parse().unwrap()];
+        asking(threshold).approvals_of(&deployment(name, unit), &agents).map(Threshold::get)
+    }
+
+    #[test]
+    fn a_deployment_needs_the_most_that_any_policy_asks_for() {
+        let of = |threshold, name| needed(threshold, name, name, name);
+        assert_eq!(of(1, "web-1"), None);
+        assert_eq!(of(1, "db-1"), Some(1));
+        assert_eq!(of(1, "db-prod"), Some(3));
+        assert_eq!(of(2, "db-1"), Some(2));
+    }
+
+    #[test]
+    fn no_other_name_of_a_deployment_a_unit_or_an_agent_takes_the_demand_away() {
+        assert_eq!(needed(1, "x", "y", "z"), None);
+        assert_eq!(needed(1, "db-1", "y", "z"), Some(1));
+        assert_eq!(needed(1, "x", "db-1", "z"), Some(1));
+        assert_eq!(needed(1, "x", "y", "db-1"), Some(1));
+        // The most of all that match.
+        assert_eq!(needed(1, "db-1", "x-prod", "z"), Some(3));
+        assert_eq!(needed(1, "x-prod", "y", "db-1"), Some(3));
+        assert_eq!(asking(1).approvals_of(&deployment("x", "y"), &[]), None);
+        let agents = ["z", "db-1", "a-prod"].map(|agent| agent.parse().unwrap());
+        assert_eq!(asking(1).approvals_of(&deployment("x", "y"), &agents).map(Threshold::get), Some(3));
+        // Nor does another case.
+        assert_eq!(needed(1, "x", "DB-1", "z"), Some(1));
     }
 
     #[test]

@@ -22,7 +22,7 @@ mod snapshot;
 mod writer;
 
 pub use address::{CommitId, RefName, RemoteUrl};
-pub use approvals::{approval_path, approvals_folder};
+pub use approvals::{Takers, approval_path, approvals_folder};
 pub use branch::{Branch, BranchError, Files, INDEX_PATH, README_PATH, VerifiedIndex};
 pub use commit::{Change, CommitError, Identity, NewCommit};
 pub use fetch::{Depth, FetchError, FetchRequest, Fetched, Remedy};

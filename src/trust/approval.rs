@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 
 use super::authority::UsableKey;
+use super::signed::content;
 use super::{Signed, TrustedRoot, Verified};
-use crate::model::{Approval, Deployment, KeyId, Name, Revision};
+use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest};
 
 /// The most characters that are told of why a file counts nothing.
 const LONGEST_REASON: usize = 240;
@@ -22,8 +23,30 @@ pub struct Approvals {
     different: usize,
     given: Vec<KeyId>,
     open: Vec<KeyId>,
-    earlier: Option<Revision>,
+    earlier: Vec<(KeyId, Earlier)>,
     bad: Vec<(KeyId, String)>,
+}
+
+/// What an approver signed in this epoch before the revision that is asked about: another revision, and the digest of what
+/// it said.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Earlier {
+    revision: Revision,
+    content: Sha256Digest,
+}
+
+impl Earlier {
+    /// Which revision it was.
+    pub fn revision(self) -> Revision {
+        self.revision
+    }
+
+    /// The deployment in `file`, where it is the very one that was approved, whoever signed the file.
+    pub fn found_in(self, file: &[u8]) -> Option<Deployment> {
+        let signed = Signed::<Deployment>::parse(file).ok()?;
+        let found = signed.unverified();
+        (content(found) == self.content).then(|| found.clone())
+    }
 }
 
 /// What one file comes to.
@@ -31,20 +54,28 @@ enum Says {
     /// This very revision is approved.
     Yes,
     /// An earlier revision was approved.
-    Earlier(Revision),
+    Earlier(Earlier),
+    /// Something was approved in another epoch, which says nothing in this one.
+    OtherEpoch,
     /// It counts nothing, for this reason.
     Nothing(String),
 }
 
 impl Approvals {
-    /// Counts what the approvers of `root` left beside `deployment`; none where `root` asks for no approvals of it.
+    /// Counts what the approvers of `root` left beside `deployment`; none where `root` asks for no approvals of it, by its
+    /// name, its unit's, or those of the `agents` that take it.
     ///
     /// In the file of each approver the key of that name has to have signed, and a key counts once whatever its names are.
-    pub fn count(root: &TrustedRoot, deployment: &Verified<Deployment>, left: &BTreeMap<KeyId, Left>) -> Option<Self> {
-        let needed = root.root().approvals_of(&deployment.name)?.get();
+    pub fn count(
+        root: &TrustedRoot,
+        deployment: &Verified<Deployment>,
+        agents: &[Name],
+        left: &BTreeMap<KeyId, Left>,
+    ) -> Option<Self> {
+        let needed = root.root().approvals_of(deployment, agents)?.get();
         let expected = Approval::of(deployment, deployment.content(), root.root().epoch);
         let (mut points, mut given, mut open) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut earlier, mut bad) = (None, Vec::new());
+        let (mut earlier, mut bad) = (Vec::new(), Vec::new());
         // They are usable, or there would be no such root.
         for by in root.root().roles.approver.keys.iter().filter_map(UsableKey::of) {
             let id = by.key.id().clone();
@@ -61,9 +92,9 @@ impl Approvals {
                     given.push(id);
                     continue;
                 }
-                Some(Says::Earlier(revision)) => earlier = earlier.max(Some(revision)),
+                Some(Says::Earlier(what)) => earlier.push((id.clone(), what)),
                 Some(Says::Nothing(why)) => bad.push((id.clone(), shown(&why))),
-                None => {}
+                Some(Says::OtherEpoch) | None => {}
             }
             open.push(id);
         }
@@ -81,9 +112,9 @@ impl Approvals {
         self.given.contains(approver)
     }
 
-    /// The newest earlier revision that somebody approved.
-    pub fn earlier(&self) -> Option<Revision> {
-        self.earlier
+    /// What the approver of that name approved last, where that is an earlier revision.
+    pub fn last_of(&self, approver: &KeyId) -> Option<Earlier> {
+        self.earlier.iter().find(|(by, _)| by == approver).map(|(_, earlier)| *earlier)
     }
 
     /// The approvers whose file counts nothing, and why.
@@ -126,8 +157,11 @@ fn judge(file: &[u8], expected: &Approval, by: &UsableKey) -> Says {
     if !signature.is_by(by, &signed.to_be_signed()) {
         return Says::Nothing(format!("the key `{}` did not sign it", by.key.id()));
     }
-    if found.epoch != expected.epoch || found.revision < expected.revision {
-        return Says::Earlier(found.revision);
+    if found.epoch != expected.epoch {
+        return Says::OtherEpoch;
+    }
+    if found.revision < expected.revision {
+        return Says::Earlier(Earlier { revision: found.revision, content: found.content });
     }
     if found.revision != expected.revision {
         return Says::Nothing(format!("it is of revision {}", found.revision));

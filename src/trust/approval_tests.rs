@@ -2,8 +2,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::model::{
-    ApprovalPolicy, DeploymentSpecification, Draft, Epoch, List, Metadata, NarTemplateSpecification, PublicKey, Role,
-    RoleKey, Root,
+    ApprovalPolicy, DeploymentSpecification, Draft, List, Metadata, NarTemplateSpecification, PublicKey, Role, RoleKey,
+    Root,
 };
 use crate::trust::fixture::{first_root, key, role, signed};
 use crate::trust::{SecretKey, digest};
@@ -31,14 +31,14 @@ impl Fleet {
         Self { root_key, approvers, root }
     }
 
-    fn deployment(&self, name: &str, revision: u64) -> Verified<Deployment> {
+    fn deployment(&self, name: &str, unit: &str, revision: u64) -> Verified<Deployment> {
         let template = NarTemplateSpecification {
             metadata: Metadata::default(),
             nar_id: "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x".parse().unwrap(),
             substituters: List::default(),
             substituters_public_keys: List::default(),
         };
-        let specification = DeploymentSpecification { template, unit: "db-1".parse().unwrap() };
+        let specification = DeploymentSpecification { template, unit: unit.parse().unwrap() };
         let draft = Draft::new(name.parse().unwrap(), Metadata::default(), specification);
         let deployment = draft.at(revision.try_into().unwrap(), self.root.fleet());
         Signed::sign(deployment, &self.root_key).verify(self.root.fleet(), self.root.publisher()).unwrap()
@@ -50,20 +50,35 @@ impl Fleet {
 
     fn count(&self, deployment: &Verified<Deployment>, left: &[(&str, Vec<u8>)]) -> Approvals {
         let left = left.iter().map(|(by, file)| (by.parse().unwrap(), Ok(file.clone()))).collect();
-        Approvals::count(&self.root, deployment, &left).unwrap()
+        Approvals::count(&self.root, deployment, &[], &left).unwrap()
     }
 }
 
 #[test]
 fn where_nobody_asks_nothing_is_counted() {
     let fleet = Fleet::new();
-    assert_eq!(Approvals::count(&fleet.root, &fleet.deployment("web-1", 1), &BTreeMap::new()), None);
+    let web = fleet.deployment("web-1", "web-1", 1);
+    assert_eq!(Approvals::count(&fleet.root, &web, &["web-1".parse().unwrap()], &BTreeMap::new()), None);
+}
+
+#[test]
+fn a_unit_or_an_agent_of_the_name_asks_as_the_deployment_would() {
+    let fleet = Fleet::new();
+    let count = |name: &str, unit: &str, agent: &str| {
+        let deployment = fleet.deployment(name, unit, 7);
+        Approvals::count(&fleet.root, &deployment, &[agent.parse().unwrap()], &BTreeMap::new())
+    };
+    for (name, unit, agent) in [("db-1", "y", "z"), ("x", "db-1", "z"), ("x", "y", "db-1"), ("x", "Db-1", "z")] {
+        let approvals = count(name, unit, agent).unwrap();
+        assert!(!approvals.suffice() && approvals.to_string().contains("0 of 2"), "{name} {unit} {agent}: {approvals}");
+    }
+    assert_eq!(count("x", "y", "z"), None);
 }
 
 #[test]
 fn it_takes_as_many_different_approvers_as_the_root_says() {
     let fleet = Fleet::new();
-    let deployment = fleet.deployment("db-1", 7);
+    let deployment = fleet.deployment("db-1", "db-1", 7);
     let [alice, bob, _] = &fleet.approvers;
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     let one = fleet.count(&deployment, &[("alice", by(alice))]);
@@ -91,7 +106,7 @@ fn one_key_under_two_names_counts_once() {
     let root = TrustedRoot::given(&signed(root, &[&root_key])).unwrap();
     let fleet = Fleet { root, ..Fleet::new() };
     let fleet = Fleet { root_key, ..fleet };
-    let deployment = fleet.deployment("db-1", 1);
+    let deployment = fleet.deployment("db-1", "db-1", 1);
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     assert!(!fleet.count(&deployment, &[("alice", by(&alice)), ("alice-2", by(&alice))]).suffice());
     let three = [("alice", by(&alice)), ("alice-2", by(&alice)), ("bob", by(&bob))];
@@ -101,7 +116,7 @@ fn one_key_under_two_names_counts_once() {
 #[test]
 fn what_was_said_of_something_else_counts_nothing() {
     let fleet = Fleet::new();
-    let deployment = fleet.deployment("db-1", 7);
+    let deployment = fleet.deployment("db-1", "db-1", 7);
     let [alice, bob, _] = &fleet.approvers;
     let good = ("bob", signed(fleet.approval(&deployment), &[bob]));
     let said = |change: &dyn Fn(&mut Approval)| {
@@ -111,8 +126,9 @@ fn what_was_said_of_something_else_counts_nothing() {
         assert!(!approvals.suffice() && !approvals.has(alice.id()));
         approvals
     };
-    assert_eq!(said(&|a| a.revision = 6.try_into().unwrap()).earlier(), Some(6.try_into().unwrap()));
-    assert!(said(&|a| a.epoch = Epoch::try_from(2).unwrap()).bad().is_empty());
+    assert!(said(&|a| a.revision = 6.try_into().unwrap()).last_of(alice.id()).is_some());
+    let of_another_epoch = said(&|a| (a.epoch, a.revision) = (2.try_into().unwrap(), 6.try_into().unwrap()));
+    assert!(of_another_epoch.bad().is_empty() && of_another_epoch.last_of(alice.id()).is_none());
     let bad = |change: &dyn Fn(&mut Approval)| said(change).bad()[0].1.clone();
     assert!(bad(&|a| a.revision = 8.try_into().unwrap()).contains("of revision 8"));
     assert!(bad(&|a| a.content = digest(b"another")).contains("another content of revision 7"));
@@ -121,9 +137,39 @@ fn what_was_said_of_something_else_counts_nothing() {
 }
 
 #[test]
+fn each_approver_has_a_last_approval_of_their_own() {
+    let fleet = Fleet::new();
+    let [alice, bob, carol] = &fleet.approvers;
+    let at = |revision| fleet.deployment("db-1", "db-1", revision);
+    let by = |key: &SecretKey, revision| signed(fleet.approval(&at(revision)), &[key]);
+    let approvals = fleet.count(&at(7), &[("alice", by(alice, 3)), ("bob", by(bob, 6)), ("carol", by(carol, 7))]);
+    let last = |key: &SecretKey| approvals.last_of(key.id()).map(|last| last.revision().to_string());
+    assert_eq!((last(alice).as_deref(), last(bob).as_deref(), last(carol)), (Some("3"), Some("6"), None));
+    // What another signed in one's name is none of one's own, nor is a later one.
+    let of_others = fleet.count(&at(7), &[("alice", by(bob, 3)), ("bob", by(bob, 8))]);
+    assert_eq!((of_others.last_of(alice.id()), of_others.last_of(bob.id())), (None, None));
+}
+
+#[test]
+fn what_was_approved_is_known_by_its_content() {
+    let fleet = Fleet::new();
+    let [alice, ..] = &fleet.approvers;
+    let (first, other) = (fleet.deployment("db-1", "db-1", 3), fleet.deployment("db-1", "db-2", 3));
+    let left = [("alice", signed(fleet.approval(&first), &[alice]))];
+    let last = fleet.count(&fleet.deployment("db-1", "db-1", 7), &left).last_of(alice.id()).unwrap();
+    let file = |deployment: &Verified<Deployment>, by: &SecretKey| Signed::sign((**deployment).clone(), by).render();
+    assert_eq!(last.found_in(&file(&first, &fleet.root_key)).as_ref(), Some(&*first));
+    // Whoever signed it, since it is what alice signed the digest of.
+    assert_eq!(last.found_in(&file(&first, &key("another"))).as_ref(), Some(&*first));
+    // The same revision with another content is something that alice never saw.
+    assert_eq!(last.found_in(&file(&other, &fleet.root_key)), None);
+    assert_eq!(last.found_in(b"junk"), None);
+}
+
+#[test]
 fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
     let fleet = Fleet::new();
-    let deployment = fleet.deployment("db-1", 1);
+    let deployment = fleet.deployment("db-1", "db-1", 1);
     let [alice, bob, carol] = &fleet.approvers;
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     let deployments_own = Signed::sign((*deployment).clone(), carol).render();
@@ -137,7 +183,7 @@ fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
     assert!(steering.contains("carol does not count") && !steering.contains(char::is_control), "{steering}");
     let mut left: BTreeMap<KeyId, Left> = BTreeMap::new();
     left.insert(carol.id().clone(), Err("it is no regular file".to_owned()));
-    let approvals = Approvals::count(&fleet.root, &deployment, &left).unwrap();
+    let approvals = Approvals::count(&fleet.root, &deployment, &[], &left).unwrap();
     assert!(approvals.to_string().contains("that of carol does not count: it is no regular file"), "{approvals}");
 }
 
@@ -160,7 +206,7 @@ proptest! {
     #[test]
     fn no_change_of_an_approval_still_counts(at: prop::sample::Index, bit in 0..8_u8) {
         let fleet = Fleet::new();
-        let deployment = fleet.deployment("db-1", 7);
+        let deployment = fleet.deployment("db-1", "db-1", 7);
         let [alice, bob, _] = &fleet.approvers;
         let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
         let mut file = by(alice);

@@ -26,7 +26,7 @@ mod signed;
 mod ssh;
 
 pub use amend::{AmendError, Amendment, RoleName};
-pub use approval::{Approvals, Left};
+pub use approval::{Approvals, Earlier, Left};
 pub use authority::{Authority, AuthorityError};
 pub use listed::{ListedError, verify_listed};
 pub use pin::pin;

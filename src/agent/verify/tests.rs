@@ -2,7 +2,8 @@ use std::collections::BTreeMap;
 
 use super::*;
 use crate::model::{
-    Draft, Index, IndexEntry, Kind, List, Map, Metadata, NarTemplateSpecification, Schema, Tombstone, UnitType,
+    ApprovalPolicy, Draft, Index, IndexEntry, Kind, List, Map, Metadata, NarTemplateSpecification, Root, Schema,
+    Threshold, Tombstone, UnitType,
 };
 use crate::trust::fixture::{self, Fleet};
 use crate::trust::{Signed, digest};
@@ -251,6 +252,32 @@ fn an_agent_gets_what_its_document_names_for_a_unit_like_this() {
 }
 
 #[test]
+fn what_the_agents_own_name_asks_is_asked_whatever_else_is_called() {
+    let mut world = World::new();
+    let (key, alice) = (&world.fleet.key, fixture::key("alice"));
+    let asks = |pattern: &str| {
+        let policy = ApprovalPolicy { approvals: Threshold::ONE, pattern: pattern.parse().unwrap() };
+        let mut root = Root { approvals: List::one(policy), ..fixture::root_after(&world.fleet.root, &[key]) };
+        root.roles.approver = fixture::role(&[&alice], 1);
+        world.fleet.root.next(&fixture::signed(root, &[key])).unwrap()
+    };
+    let (of_web, of_others) = (asks("web-*"), asks("db-*"));
+    world.put("x", 3, DeploymentSpecification { unit: name("y"), template: template("a") });
+    world.put("web-1", 4, AgentSpecification { deployments: List::one(name("x")) });
+    world.put_unit("y", "x86_64-linux");
+    world.publish();
+    let asked = |world: &World| {
+        let orders = world.verify_as(&Trusted::default(), Some(&[name("x")]), now()).unwrap().orders;
+        orders[0].approvals.as_ref().map(Approvals::suffice)
+    };
+    assert_eq!(asked(&world), None);
+    world.fleet.root = of_others;
+    assert_eq!(asked(&world), None);
+    world.fleet.root = of_web;
+    assert_eq!(asked(&world), Some(false));
+}
+
+#[test]
 fn a_document_of_another_kind_is_refused() {
     let mut world = World::new();
     let unit = world.files["units/web-1.json"].clone();
@@ -293,10 +320,7 @@ fn a_later_epoch_begins_to_count_anew() {
     // The same numbers in the same epoch are refused.
     assert!(back.refusal(&driven).contains("went back"));
     let mut back = back;
-    let next = crate::model::Root {
-        epoch: 2.try_into().unwrap(),
-        ..fixture::root_after(&back.fleet.root, &[&back.fleet.key])
-    };
+    let next = Root { epoch: 2.try_into().unwrap(), ..fixture::root_after(&back.fleet.root, &[&back.fleet.key]) };
     back.fleet.root = back.fleet.root.next(&fixture::signed(next, &[&back.fleet.key])).unwrap();
     back.index.epoch = 2.try_into().unwrap();
     back.publish();

@@ -30,6 +30,8 @@ pub(super) struct RoleArguments {
     #[arg(long, value_name = "NUMBER")]
     approver_threshold: Option<Threshold>,
     /// Which deployments have to be approved, and by how many: `db-*=1`; may be given more than once.
+    ///
+    /// The pattern is about the name of the deployment, of its unit, and of the agent that takes it, without regard to case.
     #[arg(long = "approvals", value_name = "PATTERN=NUMBER", value_parser = policy)]
     approvals: Vec<ApprovalPolicy>,
     /// How long the root is to be believed.

@@ -1,19 +1,22 @@
 //! `clavel approve NAME`
 
+use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::diff::{Difference, Wanted, revisions};
+use super::diff::Difference;
+use super::history::search;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::{BranchArguments, View};
+use crate::changes::every;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, Revision, Timestamp};
 use crate::repository::{
     Branch, BranchWriter, Change, CommitId, Depth, Identity, NewCommit, Repository, Roots, Written, approval_path,
 };
-use crate::trust::{Approvals, Signed, TrustedRoot, Verified};
+use crate::trust::{Earlier, Signed, TrustedRoot, Verified};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
@@ -42,15 +45,14 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     let index = branch.index()?;
     check_fresh(root, index.index.expires)?;
     let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
-    let asked = branch.approvals(&deployment);
-    let asked =
-        asked.ok_or_else(|| wrong(format!("the root asks for no approvals of `{name}`; `clavel root show` tells")))?;
+    let asked = branch.approvals(&deployment, branch.takers(&index).of(name)).ok_or_else(|| unasked(&deployment))?;
     let [key] = keys;
     let approver = approver(root, &key)?;
     if asked.has(&approver) {
         return output::line(format_args!("{name}: {approver} has approved revision {} already", deployment.revision));
     }
-    show(&view, name, deployment.revision, &asked, verbosity)?;
+    show(&view, &deployment, asked.last_of(&approver), &approver, verbosity)?;
+    output::line(format_args!("{name}: {asked}"))?;
     confirm(arguments, deployment.revision, &approver)?;
     let approval = Approval::of(&deployment, deployment.content(), root.root().epoch);
     let mut signed = Signed::unsigned(approval);
@@ -61,8 +63,15 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     }
 }
 
-fn wrong(message: impl std::fmt::Display) -> Exit {
+fn wrong(message: impl Display) -> Exit {
     Exit::new(Code::Configuration, message)
+}
+
+fn unasked(deployment: &Deployment) -> Exit {
+    let (name, unit) = (&deployment.name, &deployment.specification.unit);
+    wrong(format!(
+        "the root asks for no approvals of `{name}`, of its unit `{unit}` or of an agent that takes it; `clavel root show` tells"
+    ))
 }
 
 /// What is past its time may be an old branch, and nobody is to approve an old revision unawares.
@@ -88,19 +97,23 @@ fn approver(root: &TrustedRoot, key: &SigningKey) -> Result<KeyId, Exit> {
     })
 }
 
-/// Shows what the revision changes, since the one that was approved before where the branch still has it.
-fn show(view: &View, name: &Name, to: Revision, asked: &Approvals, verbosity: u8) -> Result<(), Exit> {
-    let since = |from| revisions(view, name, Wanted { from, to: Some(to) });
-    let approved = asked.earlier().map(|earlier| since(Some(earlier)));
-    let both = match approved {
-        Some(Ok(both)) => Ok(both),
-        Some(Err(_)) | None => since(None),
+/// Shows what `approver` has not approved yet: what changes since their own last approval, and all of it where there is
+/// nothing to compare with. What others approved, they may never have seen.
+fn show(view: &View, new: &Deployment, last: Option<Earlier>, approver: &KeyId, verbosity: u8) -> Result<(), Exit> {
+    let Some(last) = last else {
+        return show_all(new, format_args!("nothing before it was approved by {approver}"));
     };
-    match both {
-        Ok((old, new)) => Difference::between(&old, &new).show(verbosity)?,
-        Err(_) => output::line(format_args!("{name}: revision {to}, with none before it"))?,
+    if let Some(old) = search(view, &new.name, |_, file| Ok(last.found_in(file)))? {
+        return Difference::between(&old, new).show(verbosity);
     }
-    output::line(format_args!("{name}: {asked}"))
+    let revision = last.revision();
+    show_all(new, format_args!("revision {revision}, which {approver} approved, is not on the branch any more"))
+}
+
+fn show_all(new: &Deployment, why: impl Display) -> Result<(), Exit> {
+    output::line(format_args!("{}: revision {}, all of it: {why}", new.name, new.revision))?;
+    every(&new.specification).iter().try_for_each(|(field, value)| output::line(format_args!("  {field}: {value}")))?;
+    new.metadata.iter().try_for_each(|(key, value)| output::line(format_args!("  {key}: {value}")))
 }
 
 fn confirm(arguments: &Arguments, revision: Revision, approver: &KeyId) -> Result<(), Exit> {

@@ -6,19 +6,15 @@ use std::time::Duration;
 
 use serde::Serialize;
 
+use super::history::search;
 use super::view::{BranchArguments, View};
 use crate::changes::{Comparer, FactChange, Told, facts};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::model::{
-    Deployment, DeploymentSpecification, DocumentPath, Folder, Invalid, Name, Payload, Provenance, Revision, StorePath,
-};
+use crate::model::{Deployment, DeploymentSpecification, Invalid, Name, Provenance, Revision, StorePath};
 use crate::nix::Nix;
 use crate::repository::{Branch, BranchError, Depth, Snapshot};
 use crate::trust::Signed;
-
-/// How far back a revision is looked for: a commit a minute for two months.
-const MOST_COMMITS: usize = 100_000;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -55,9 +51,9 @@ impl FromStr for Subject {
 
 /// Which two revisions are asked for; where none is named, the newest and the one before the other.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Wanted {
-    pub(super) from: Option<Revision>,
-    pub(super) to: Option<Revision>,
+struct Wanted {
+    from: Option<Revision>,
+    to: Option<Revision>,
 }
 
 /// What differs between two revisions, as `--json` prints it.
@@ -132,26 +128,17 @@ fn show(told: &Told, indent: &str, verbosity: u8) -> Result<(), Exit> {
 }
 
 /// The two revisions that are asked for, from the branch's history.
-pub(super) fn revisions(view: &View, name: &Name, wanted: Wanted) -> Result<(Deployment, Deployment), Exit> {
+fn revisions(view: &View, name: &Name, wanted: Wanted) -> Result<(Deployment, Deployment), Exit> {
     let mut found = BTreeMap::new();
-    let mut seen = None;
-    let mut snapshot = Some(view.repository.snapshot(view.snapshot.commit()).map_err(BranchError::from)?);
-    for _ in 0..MOST_COMMITS {
-        let Some(here) = snapshot else { break };
-        let path = DocumentPath::new(Folder::Deployments, name.clone());
-        let bytes = here.read(&path.to_string(), Deployment::LARGEST).map_err(BranchError::from)?;
-        if let Some(bytes) = bytes.filter(|bytes| seen.as_ref() != Some(bytes)) {
-            if let Some(deployment) = read(view, &here, &bytes, name)? {
-                // Of a revision that was written twice, what is nearer to the tip counts.
-                found.entry(deployment.revision).or_insert(deployment);
-            }
-            seen = Some(bytes);
+    let both = search(view, name, |here, bytes| {
+        if let Some(deployment) = read(view, here, bytes, name)? {
+            // Of a revision that was written twice, what is nearer to the tip counts.
+            found.entry(deployment.revision).or_insert(deployment);
         }
-        if let Some(both) = chosen(&found, wanted) {
-            return Ok(both);
-        }
-        let parent = here.parents().map_err(BranchError::from)?.first().copied();
-        snapshot = parent.map(|parent| view.repository.snapshot(parent)).transpose().map_err(BranchError::from)?;
+        Ok(chosen(&found, wanted))
+    })?;
+    if let Some(both) = both {
+        return Ok(both);
     }
     let missing = |wanted: Option<Revision>| wanted.filter(|wanted| !found.contains_key(wanted));
     let why = match (missing(wanted.to).or(missing(wanted.from)), found.len()) {

@@ -22,10 +22,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         return print(arguments, &deployments, &index, &[]);
     };
     let index = branch.index()?;
+    let takers = branch.takers(&index);
     let (mut deployments, mut waiting) = (Vec::new(), Vec::new());
     for name in index.names(Folder::Deployments) {
         let deployment = branch.document::<DeploymentSpecification>(&index, &name)?;
-        if let Some(approvals) = branch.approvals(&deployment).filter(|approvals| !approvals.suffice()) {
+        let approvals = branch.approvals(&deployment, takers.of(&name));
+        if let Some(approvals) = approvals.filter(|approvals| !approvals.suffice()) {
             waiting.push(format!("{name} waits: {approvals}"));
         }
         deployments.push(deployment.into_inner());

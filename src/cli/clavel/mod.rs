@@ -3,6 +3,7 @@
 mod amendment;
 mod approve;
 mod diff;
+mod history;
 mod init;
 mod key;
 mod keys;
@@ -84,6 +85,9 @@ enum Command {
     ///
     /// The root says which deployments have to be approved, by how many, and who may. The approval is put on the branch, or
     /// in a file for a pull request.
+    ///
+    /// What is shown is what changes since the revision that the approver approved last; all of it, where there is none or the
+    /// branch does not have it any more.
     #[command(
         after_help = "Examples:\n  clavel approve db-1 --root root.json --key alice.secret\n  clavel approve db-1 --root root.json --ssh-key ~/.ssh/id_ed25519_sk --repository ssh://git@git.example.org/fleet.git"
     )]

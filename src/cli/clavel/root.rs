@@ -154,7 +154,7 @@ fn show(file: &Path, json: bool) -> Result<(), Exit> {
         output::line("")?;
     }
     let policies = root.approvals.iter().map(|policy| vec![policy.pattern.to_string(), policy.approvals.to_string()]);
-    output::table(&["deployments", "approvals"], policies)
+    output::table(&["pattern", "approvals"], policies)
 }
 
 async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> {

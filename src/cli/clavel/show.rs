@@ -72,8 +72,9 @@ fn approvals(arguments: &Arguments, view: &View) -> Result<Option<Approvals>, Ex
         return Ok(None);
     }
     let (branch, _) = view.verified()?;
-    let deployment = branch.document::<DeploymentSpecification>(&branch.index()?, &arguments.name)?;
-    Ok(branch.approvals(&deployment))
+    let index = branch.index()?;
+    let deployment = branch.document::<DeploymentSpecification>(&index, &arguments.name)?;
+    Ok(branch.approvals(&deployment, branch.takers(&index).of(&arguments.name)))
 }
 
 fn show<S: Specification>(

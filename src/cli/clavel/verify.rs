@@ -76,10 +76,14 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 
 /// The deployments that have to be approved and are not, and what they lack.
 fn unapproved<F: Files>(branch: &Branch<'_, F>, index: &VerifiedIndex) -> BTreeMap<Name, String> {
+    let takers = branch.takers(index);
     let deployments = index.names(Folder::Deployments).into_iter();
     let verified = deployments.filter_map(|name| branch.document::<DeploymentSpecification>(index, &name).ok());
-    let approvals = verified.filter_map(|deployment| Some((deployment.name.clone(), branch.approvals(&deployment)?)));
-    approvals.filter(|(_, a)| !a.suffice()).map(|(name, approvals)| (name, approvals.to_string())).collect()
+    let approvals = verified.filter_map(|deployment| {
+        let approvals = branch.approvals(&deployment, takers.of(&deployment.name))?;
+        (!approvals.suffice()).then(|| (deployment.name.clone(), approvals.to_string()))
+    });
+    approvals.collect()
 }
 
 /// Verifies all documents of one kind; how many are good.

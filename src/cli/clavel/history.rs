@@ -1,0 +1,42 @@
+//! What the branch had of a deployment, from the tip back. Whether it is to be believed is for those who look.
+
+use super::view::View;
+use crate::cli::exit::Exit;
+use crate::model::{Deployment, DocumentPath, Folder, Name, Payload as _};
+use crate::repository::{BranchError, ReadError, Snapshot};
+
+/// How far back is looked: a commit a minute for two months.
+const MOST_COMMITS: usize = 100_000;
+
+/// Shows `look` each file that the deployment `name` had, the newest first, until it finds what it looks for.
+pub(super) fn search<T>(
+    view: &View,
+    name: &Name,
+    mut look: impl FnMut(&Snapshot, &[u8]) -> Result<Option<T>, Exit>,
+) -> Result<Option<T>, Exit> {
+    let path = DocumentPath::new(Folder::Deployments, name.clone()).to_string();
+    let mut seen = None;
+    let mut snapshot = Some(view.repository.snapshot(view.snapshot.commit()).map_err(BranchError::from)?);
+    for _ in 0..MOST_COMMITS {
+        let Some(here) = snapshot else { break };
+        let bytes = file(&here, &path)?;
+        if let Some(bytes) = bytes.filter(|bytes| seen.as_ref() != Some(bytes)) {
+            if let Some(found) = look(&here, &bytes)? {
+                return Ok(Some(found));
+            }
+            seen = Some(bytes);
+        }
+        let parent = here.parents().map_err(BranchError::from)?.first().copied();
+        snapshot = parent.map(|parent| view.repository.snapshot(parent)).transpose().map_err(BranchError::from)?;
+    }
+    Ok(None)
+}
+
+/// The file as one commit has it. What somebody put there that can be no document is none.
+fn file(snapshot: &Snapshot, path: &str) -> Result<Option<Vec<u8>>, Exit> {
+    match snapshot.read(path, Deployment::LARGEST) {
+        Ok(file) => Ok(file),
+        Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => Ok(None),
+        Err(error) => Err(BranchError::from(error).into()),
+    }
+}
