@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::world::World;
+use crate::support::world::{World, until};
 
 /// A second source, with the hosts of `outputs`, beside the world's own.
 fn second_source(world: &World, outputs: &str) {
@@ -60,6 +60,19 @@ fn one_changed_host_is_one_changed_document_with_the_next_revision() {
     let source = world.git(&["-C", &fleet, "rev-parse", "main"]);
     assert!(message.contains(&format!("Source: {} {}", world.flake(), source.trim())), "{message}");
     world.git(&["-C", &fleet, "fsck", "--strict"]);
+}
+
+#[test]
+fn a_round_that_changes_nothing_makes_the_index_no_younger() {
+    let world = World::new();
+    let once = || world.claveld(&["once", "--json", "--config", &world.at("claveld.toml")]).json()["report"].clone();
+    let first = once();
+    let seconds = || std::time::UNIX_EPOCH.elapsed().unwrap().as_secs();
+    let published = seconds();
+    until("it is later", || seconds() > published);
+    let second = once();
+    assert_eq!(second["commit"], serde_json::Value::Null);
+    assert_eq!(second["sign_anew_at"], first["sign_anew_at"]);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ready::Unready;
 use crate::changes::Told;
-use crate::model::{DocumentPath, Folder, Held as Hold, IndexVersion, Name, Revision, SourceRevision};
+use crate::model::{DocumentPath, Folder, Held as Hold, IndexVersion, Name, Revision, SourceRevision, Timestamp};
 
 /// How many lines tell what changes inside one deployment.
 const LINES_OF_ONE: usize = 20;
@@ -153,6 +153,8 @@ pub struct Report {
     pub gone: Vec<Gone>,
     /// The version of the index now.
     pub version: IndexVersion,
+    /// When the index is signed anew though nothing changes.
+    pub sign_anew_at: Timestamp,
     /// The commit that was made; none where nothing had to be written.
     pub commit: Option<String>,
 }

@@ -11,13 +11,13 @@ use super::inside::Inside;
 use super::note::{Behind, Note, NoteError, Published};
 use super::operate::{Deed, OperateError, Operated, Wish, operate};
 use super::pin::{Pinning, pins};
-use super::plan::{Evaluated, IndexPlan, Plan, PlanError, plan, tombstone};
+use super::plan::{Evaluated, IndexPlan, Plan, PlanError, plan, sign_anew_at, tombstone};
 use super::ready::{Held, Unready, followers, gone, hold_back, kept_back};
 use super::signers::{SignerError, Signers};
 use super::standing::StandingError;
 use super::survey::{Answers, Need, Survey};
 use crate::config::{Moment, PublishConfig};
-use crate::model::{BranchName, Folder, IndexVersion, RootVersion};
+use crate::model::{BranchName, Folder, IndexVersion, RootVersion, Timestamp};
 use crate::nix::Nix;
 use crate::repository::{
     BranchWriter, Change, CommitId, Identity, NewCommit, Repository, WriteError, Written, approvals_folder,
@@ -200,11 +200,14 @@ impl<'a> Publisher<'a> {
     ) -> Result<Attempt<Report>, PublishError> {
         let ground = self.ground()?;
         let Decided { mut plan, unready, kept_back, gone } = self.decide(&ground, evaluated, answers).await?;
+        let sign_anew_at = self.sign_anew_at(&ground, plan.index);
         let lost_holds = ground.standing.lost_holds.clone();
         let report = |plan: Plan, version, commit: Option<CommitId>| {
             let commit = commit.map(|commit| commit.to_string());
             let Plan { changes, conflicts, .. } = plan;
-            Attempt::Done(Report { changes, conflicts, unready, kept_back, lost_holds, gone, version, commit })
+            let report =
+                Report { changes, conflicts, unready, kept_back, lost_holds, gone, version, sign_anew_at, commit };
+            Attempt::Done(report)
         };
         let version = match plan.index {
             IndexPlan::Keep(version) => return Ok(report(plan, version, None)),
@@ -300,6 +303,15 @@ impl<'a> Publisher<'a> {
             }
         }
         Ok(written)
+    }
+
+    fn sign_anew_at(&self, ground: &Ground, plan: IndexPlan) -> Timestamp {
+        let (now, validity) = (Timestamp::from(ground.now), self.config.validity);
+        let (issued, expires) = match (plan, &ground.standing.branch.index) {
+            (IndexPlan::Keep(_), Some((index, _))) => (index.issued, index.expires),
+            (IndexPlan::Keep(_), None) | (IndexPlan::Write(_), _) => (now, now.plus(validity)),
+        };
+        sign_anew_at(issued, expires, validity)
     }
 
     fn writer(&self) -> BranchWriter<'_> {

@@ -155,13 +155,18 @@ fn plan_index(
     validity: Duration,
 ) -> Result<IndexPlan, PlanError> {
     let Some((index, _)) = &branch.index else { return Ok(IndexPlan::Write(IndexVersion::FIRST)) };
-    // Half of its time is left for claveld to be down, or for a mirror to lag.
-    let young = now.since(index.issued) < validity / 2 && now < index.expires;
-    if changes.is_empty() && young && !branch.is_of_an_older_root {
+    let is_young = now < sign_anew_at(index.issued, index.expires, validity);
+    if changes.is_empty() && is_young && !branch.is_of_an_older_root {
         return Ok(IndexPlan::Keep(index.version));
     }
     let at_its_end = || PlanError::CounterAtItsEnd { what: "index version".to_owned() };
     index.version.next().map(IndexPlan::Write).ok_or_else(at_its_end)
+}
+
+/// When an index is signed anew though it says what there is to say. Half of its time is left for claveld to be down, or for a
+/// mirror to lag.
+pub(super) fn sign_anew_at(issued: Timestamp, expires: Timestamp, validity: Duration) -> Timestamp {
+    issued.plus(validity / 2).min(expires)
 }
 
 struct Planner<'a> {

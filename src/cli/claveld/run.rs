@@ -1,8 +1,7 @@
 //! `claveld run`
 
 use std::collections::BTreeSet;
-
-use tokio::time::Instant;
+use std::time::SystemTime;
 
 use super::once::{announced, report, told_reasons, trouble};
 use super::progress::Board;
@@ -10,6 +9,7 @@ use crate::cli::exit::{Exit, error};
 use crate::cli::{asked_to_stop, output};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{Demand, Evaluation};
+use crate::model::Timestamp;
 use crate::publish::{Outcome, Report, Round, Target, Watcher};
 
 pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
@@ -26,16 +26,17 @@ async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
     let mut known: Vec<Evaluation> = Vec::new();
     let mut waiting = Waiting::new();
     let mut targets = round.all();
-    let mut written = None;
+    let mut sign_anew_at = None;
     loop {
         if !waiting.is_empty() {
             let is_target = |known: &&Evaluation| targets.iter().any(|t| t.source.flake == known.source.flake);
             let unchanged: Vec<Evaluation> = known.iter().filter(|known| !is_target(known)).cloned().collect();
             waiting = look_again(round, &unchanged, waiting).await;
         }
-        let due = written.is_none_or(|at: Instant| at.elapsed() > config.publish.validity / 2);
-        if due || !targets.is_empty() {
-            written = published(round, &targets, &mut known, &mut waiting).await.or(written);
+        // By the index's own time: rounds that changed nothing, and starts of claveld, make it no younger.
+        let is_due = sign_anew_at.is_none_or(|at: Timestamp| at <= SystemTime::now().into());
+        if is_due || !targets.is_empty() {
+            sign_anew_at = published(round, &targets, &mut known, &mut waiting).await.or(sign_anew_at);
         }
         match &mut watcher {
             Some(watcher) => drop(watcher.next(config.poll_interval).await),
@@ -73,13 +74,13 @@ async fn look_again(round: &Round<'_>, known: &[Evaluation], waiting: Waiting) -
     }
 }
 
-/// One round; when it wrote or found the branch in order.
+/// One round; when the index is to be signed anew, where it went well.
 async fn published(
     round: &Round<'_>,
     targets: &[Target<'_>],
     known: &mut Vec<Evaluation>,
     waiting: &mut Waiting,
-) -> Option<Instant> {
+) -> Option<Timestamp> {
     let board = Board::lines();
     let outcome = round.run(targets, &|announcement| announced(&board, &announcement)).await;
     match outcome {
@@ -90,10 +91,10 @@ async fn published(
             }
             trouble(&outcome);
             waiting.extend(waiting_of(&outcome.report));
-            let Outcome { evaluations, .. } = outcome;
+            let Outcome { evaluations, report, .. } = outcome;
             known.retain(|known| evaluations.iter().all(|new| new.source.flake != known.source.flake));
             known.extend(evaluations);
-            Some(Instant::now())
+            Some(report.sign_anew_at)
         }
         Err(unpublished) => {
             // What was evaluated is not on the branch: the next round has to do it again.
