@@ -105,6 +105,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     stolen.edit("deployments/web-1.json", &[&thief], |signed| signed["revision"] = json!(LARGEST));
     stolen.reindex(&[&thief], |index| index["version"] = json!(LARGEST));
     stolen.push(Onto::Tip);
+    let of_the_thief = world.tip();
     // While the key counts, this is believed, and claveld is at the end of its numbers.
     assert_eq!(world.agent("web-1", &["once"]).good(), format!("web-1: runs what revision {LARGEST} names already\n"));
     world.edit("hosts/web-1.nix", "Welcome", "Hello");
@@ -142,6 +143,11 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     }
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
     assert_eq!(world.publish().good(), "nothing changed (index version 1)\n");
+
+    // An agent that lost its root, and is held back at the first one.
+    std::fs::remove_file(world.path("web-1/state/root.json")).unwrap();
+    world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &of_the_thief]);
+    world.agent("web-1", &["once"]).refused(5, "the root is at epoch 1, and epoch 2 was believed before");
 }
 
 #[test]

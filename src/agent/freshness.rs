@@ -49,12 +49,14 @@ pub enum ClockTrouble {
         /// When what it is before was signed.
         signed: Timestamp,
     },
-    /// It was set since the last pass.
+    /// It was set.
     Set {
         /// What it would say if it had run on.
         expected: Timestamp,
         /// What it says.
         now: Timestamp,
+        /// Since when the branch would be stale, if it had.
+        stale: Option<Timestamp>,
     },
 }
 
@@ -66,13 +68,14 @@ impl fmt::Display for ClockTrouble {
                 "this machine's clock is behind: it says {now}, and the branch was signed at {signed}; until it is set, \
                  nobody here can tell whether the branch is stale"
             ),
-            Self::Set { expected, now } => {
+            Self::Set { expected, now, stale } => {
                 let way = if now < expected { "back" } else { "ahead" };
                 let by = rough(now.since(*expected).max(expected.since(*now)));
-                write!(
-                    f,
-                    "this machine's clock was set {way} by {by} since the last pass: it says {now}, not {expected}"
-                )
+                write!(f, "this machine's clock was set {way} by {by}: it says {now}, not {expected}")?;
+                match stale {
+                    Some(since) => write!(f, "; if it was right before, the branch is stale since {since}"),
+                    None => Ok(()),
+                }
             }
         }
     }
@@ -126,8 +129,33 @@ pub(super) struct Validity {
     pub(super) expires: Timestamp,
 }
 
-/// Whether something signed may still be the newest, by clocks that said `before` at the last pass. What is wrong with
-/// them, where it is not stale.
+/// What a pass saw, as far as it says something about the clock.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Evidence {
+    /// Nothing was believed.
+    Nothing,
+    /// What was believed is what was believed before.
+    Known,
+    /// An index was believed that was not before: the branch does not stand still.
+    New,
+    /// The clock is before what was signed.
+    Behind,
+}
+
+/// What the clocks are measured by from now on, where it was `before` until now. A clock that was set back is measured by
+/// what it said before, however often somebody looks: until the branch shows that it moves on.
+pub(super) fn measure(before: Option<Clocks>, clocks: &Clocks, evidence: Evidence) -> Option<Clocks> {
+    let set = before.as_ref().and_then(|before| was_set(clocks, before));
+    let was_set_back = |(expected, now): (Timestamp, Timestamp)| now < expected;
+    match (set, evidence) {
+        (_, Evidence::Behind) | (Some(_), Evidence::Nothing) => before,
+        (Some(set), Evidence::Known) if was_set_back(set) => before,
+        (Some(_), Evidence::Known | Evidence::New) | (None, _) => Some(clocks.clone()),
+    }
+}
+
+/// Whether something signed may still be the newest, by clocks that are measured by what they said `before`. What is wrong
+/// with them, where it is not stale.
 pub(super) fn judge(
     validity: &Validity,
     clocks: &Clocks,
@@ -136,7 +164,11 @@ pub(super) fn judge(
     let now = clocks.now;
     let behind = validity.issued.filter(|issued| issued.since(now) > TOLERANCE);
     let behind = behind.map(|signed| ClockTrouble::Behind { now, signed });
-    let trouble = behind.or_else(|| before.and_then(|before| was_set(clocks, before)));
+    let set = before.and_then(|before| was_set(clocks, before)).map(|(expected, now)| {
+        let stale = Some(validity.expires).filter(|expires| now < *expires && *expires <= expected);
+        ClockTrouble::Set { expected, now, stale }
+    });
+    let trouble = behind.or(set);
     if now < validity.expires {
         return Ok(trouble);
     }
@@ -144,7 +176,8 @@ pub(super) fn judge(
     Err(Box::new(Stale { what, since, now, clock: trouble }))
 }
 
-fn was_set(clocks: &Clocks, before: &Clocks) -> Option<ClockTrouble> {
+/// What the clock would say if it had run on since `before`, and what it says, where that is not the same.
+fn was_set(clocks: &Clocks, before: &Clocks) -> Option<(Timestamp, Timestamp)> {
     let now = clocks.now;
     let expected = match (&clocks.up, &before.up) {
         (Some(up), Some(then)) if up.boot == then.boot => {
@@ -153,7 +186,7 @@ fn was_set(clocks: &Clocks, before: &Clocks) -> Option<ClockTrouble> {
         // Nobody counted in between; it can only not have gone back.
         _ => before.now.max(now),
     };
-    (now.since(expected) > TOLERANCE || expected.since(now) > TOLERANCE).then_some(ClockTrouble::Set { expected, now })
+    (now.since(expected) > TOLERANCE || expected.since(now) > TOLERANCE).then_some((expected, now))
 }
 
 impl Clocks {
@@ -222,9 +255,9 @@ mod tests {
         let before = clocks("11T00:00:00", 1000);
         assert_eq!(judged(&clocks("11T01:00:00", 1000 + 3600), Some(&before)), "fresh");
         let back = judged(&clocks("10T12:00:00", 1060), Some(&before));
-        assert!(back.contains("was set back by 12h since the last pass"), "{back}");
+        assert!(back.contains("was set back by 12h"), "{back}");
         let ahead = judged(&clocks("12T00:01:00", 1060), Some(&before));
-        assert!(ahead.contains("was set ahead by 1day since the last pass"), "{ahead}");
+        assert!(ahead.contains("was set ahead by 1day"), "{ahead}");
         // It makes the branch look stale, and that is said of it.
         let stale = judged(&clocks("19T00:00:00", 1060), Some(&before));
         assert!(
@@ -239,9 +272,38 @@ mod tests {
         let other = |now: &str| Clocks { now: at(now), up: Some(Up { boot: "b".to_owned(), seconds: 5 }) };
         assert_eq!(judged(&other("16T00:00:00"), Some(&before)), "fresh");
         let back = judged(&other("10T12:00:00"), Some(&before));
-        assert!(back.contains("was set back by 12h since the last pass"), "{back}");
+        assert!(back.contains("was set back by 12h"), "{back}");
         let unknown = Clocks { now: at("10T12:00:00"), up: None };
         assert!(judged(&unknown, Some(&before)).contains("was set back"));
+    }
+
+    #[test]
+    fn a_clock_that_was_set_back_is_told_until_the_branch_moves_on() {
+        let (before, back) = (clocks("12T00:00:00", 1000), clocks("10T12:00:00", 1060));
+        let later = clocks("10T13:00:00", 1060 + 3600);
+        let kept = measure(Some(before.clone()), &back, Evidence::Known);
+        assert_eq!(kept.as_ref(), Some(&before));
+        assert!(
+            judged(&later, kept.as_ref()).contains("was set back by 1day 12h"),
+            "{}",
+            judged(&later, kept.as_ref())
+        );
+        // The branch looks fresh, and is not by what the clock said before.
+        let late = clocks("16T12:00:00", 1000);
+        let told = judged(&clocks("12T00:00:00", 1000 + 24 * 3600), Some(&late));
+        assert!(told.ends_with("; if it was right before, the branch is stale since 2026-01-17T00:00:00Z"), "{told}");
+        assert_eq!(measure(kept.clone(), &later, Evidence::Nothing), kept);
+        assert_eq!(measure(kept, &later, Evidence::New), Some(later));
+    }
+
+    #[test]
+    fn a_clock_is_not_measured_by_what_is_wrong_itself() {
+        let (before, ahead) = (clocks("10T00:00:00", 1000), clocks("18T00:00:00", 1060));
+        assert_eq!(measure(Some(before.clone()), &ahead, Evidence::Nothing), Some(before.clone()));
+        assert_eq!(measure(Some(before.clone()), &ahead, Evidence::Known), Some(ahead.clone()));
+        assert_eq!(measure(None, &ahead, Evidence::Behind), None);
+        assert_eq!(measure(Some(before.clone()), &ahead, Evidence::Behind), Some(before));
+        assert_eq!(measure(None, &ahead, Evidence::Known), Some(ahead));
     }
 
     #[test]

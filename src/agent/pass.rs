@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
-use super::freshness::{ClockTrouble, Clocks};
+use super::freshness::{ClockTrouble, Clocks, Evidence, measure};
 use super::mirrors::{Believed, MirrorReport};
 use super::pin::Pins;
 use super::pinned;
@@ -32,9 +32,10 @@ pub struct Pass<'a> {
     directory: StateDirectory,
     state: State,
     anchor: Anchor,
-    /// What the clocks said at this pass, and at the one before.
-    clocks: (Clocks, Option<Clocks>),
-    has_passed: bool,
+    /// What the clocks say at this pass.
+    clocks: Clocks,
+    /// What they are measured by.
+    measure: Option<Clocks>,
     clock_trouble: Option<ClockTrouble>,
     nix: Nix,
     system: System,
@@ -48,7 +49,7 @@ impl<'a> Pass<'a> {
         let directory = StateDirectory::open(&config.state_directory)?;
         let state = directory.load()?;
         let anchor = newest(Anchor::read(&config.root)?, directory.root()?, &config.state_directory)?;
-        let clocks = (Clocks::read(), directory.last_pass().ok().flatten().map(|last| last.clocks));
+        let measure = directory.last_pass().ok().flatten().and_then(|last| last.clocks);
         let nix = Nix::new(config.realise_deadline).with_store(config.store.clone()).with_voice(voice);
         let system = System::this()?;
         Ok(Self {
@@ -56,8 +57,8 @@ impl<'a> Pass<'a> {
             directory,
             state,
             anchor,
-            clocks,
-            has_passed: false,
+            clocks: Clocks::read(),
+            measure,
             clock_trouble: None,
             nix,
             system,
@@ -83,14 +84,11 @@ impl<'a> Pass<'a> {
 
     /// Runs one pass to its end. Each deployment is settled by itself: one that fails does not hold up another.
     pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<(Name, Settled)>, PassError> {
-        let before = std::mem::replace(&mut self.clocks.0, Clocks::read());
-        // The first pass of a process compares with the last one of the process before it.
-        if self.has_passed {
-            self.clocks.1 = Some(before);
-        }
-        self.has_passed = true;
+        self.clocks = Clocks::read();
         self.clock_trouble = None;
-        let Believed { tip, verdict, clock, .. } = self.look(retry, tell).await?;
+        let seen = self.look(retry, tell).await;
+        self.measure = measure(self.measure.take(), &self.clocks, self.evidence(&seen));
+        let Believed { tip, verdict, clock, .. } = seen?;
         if self.state.settled.as_ref().is_none_or(|settled| settled.commit != tip) {
             tell(Event::Fetched(tip));
         }
@@ -120,9 +118,19 @@ impl<'a> Pass<'a> {
         Ok(settled)
     }
 
-    /// What the clocks said at the last pass.
-    pub fn clocks(&self) -> &Clocks {
-        &self.clocks.0
+    /// What the clocks are to be measured by at the next pass.
+    pub fn clocks(&self) -> Option<&Clocks> {
+        self.measure.as_ref()
+    }
+
+    fn evidence(&self, seen: &Result<Believed, PassError>) -> Evidence {
+        let Ok(Believed { verdict, clock, .. }) = seen else { return Evidence::Nothing };
+        let is_new = verdict.as_ref().is_some_and(|verdict| verdict.trusted.index != self.state.trusted.index);
+        match clock {
+            Some(ClockTrouble::Behind { .. }) => Evidence::Behind,
+            Some(ClockTrouble::Set { .. }) | None if is_new => Evidence::New,
+            Some(ClockTrouble::Set { .. }) | None => Evidence::Known,
+        }
     }
 
     /// What was wrong with this machine's clock at the last pass.

@@ -114,8 +114,9 @@ pub enum Step {
 pub struct LastPass {
     /// When it ended.
     pub at: Timestamp,
-    /// What this machine's clocks said when it began.
-    pub clocks: Clocks,
+    /// What this machine's clocks said when nothing was wrong with them.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clocks: Option<Clocks>,
     /// What is wrong with the clock.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,

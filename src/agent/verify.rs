@@ -10,13 +10,20 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::freshness::{ClockTrouble, Clocks, Stale, Validity, judge};
+use super::freshness::{ClockTrouble, Clocks, Validity, judge};
 use crate::model::{
     AgentSpecification, BranchName, Deployment, DeploymentSpecification, Document, DocumentPath, Epoch, Index,
-    IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
+    IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification,
 };
-use crate::repository::{Branch, BranchError, Files, RootsError, VerifiedIndex};
+use crate::repository::{Branch, BranchError, Files, VerifiedIndex};
 use crate::trust::{Approvals, ListedError, TrustedRoot, Verified};
+
+mod refusal;
+
+pub use refusal::Refusal;
+
+/// The most documents that are remembered: some megabytes, which a router has.
+const MOST_DOCUMENTS: usize = 10_000;
 
 /// An index that was believed once.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -95,139 +102,12 @@ pub struct Verdict {
     pub clock: Option<ClockTrouble>,
 }
 
-/// Why a branch is not believed. The agent keeps what it runs.
-#[derive(Debug, thiserror::Error)]
-pub enum Refusal {
-    /// The branch leads to no root that is believed.
-    #[error(transparent)]
-    Roots(#[from] RootsError),
-    /// The index, or a document.
-    #[error(transparent)]
-    Branch(#[from] BranchError),
-    /// The root or the index is past its time.
-    #[error("{0}")]
-    Stale(Box<Stale>),
-    /// The index is older than one that was believed before.
-    #[error("the index went back from version {seen} to {found}: somebody shows an old branch")]
-    IndexRollback {
-        /// The newest that was believed.
-        seen: IndexVersion,
-        /// What the branch has.
-        found: IndexVersion,
-    },
-    /// There are two indexes of one version.
-    #[error("there are two indexes of version {version}: {seen} was believed before, and now it is {found}")]
-    IndexFork {
-        /// The version.
-        version: IndexVersion,
-        /// The SHA-256 of the one that was believed.
-        seen: Sha256Digest,
-        /// The SHA-256 of the other.
-        found: Sha256Digest,
-    },
-    /// Two mirrors show two indexes of one version, and neither was believed before.
-    #[error(
-        "the mirrors do not agree: index version {version} is {found} here and {seen} at {other}; both are signed, so somebody \
-         has a publisher's key, or published twice; neither is believed"
-    )]
-    MirrorFork {
-        /// The version.
-        version: IndexVersion,
-        /// The other mirror, without secrets.
-        other: String,
-        /// The SHA-256 of the other's.
-        seen: Sha256Digest,
-        /// The SHA-256 of this one.
-        found: Sha256Digest,
-    },
-    /// A document is older than one that was believed before.
-    #[error("{path} went back from revision {seen} to {found}")]
-    Rollback {
-        /// The document.
-        path: DocumentPath,
-        /// The newest that was believed.
-        seen: Revision,
-        /// What the branch has.
-        found: Revision,
-    },
-    /// There are two documents of one revision.
-    #[error(
-        "there are two contents of {path} at revision {revision}: {seen} was believed before, and now it is {found}"
-    )]
-    Fork {
-        /// The document.
-        path: DocumentPath,
-        /// The revision.
-        revision: Revision,
-        /// The digest of the one that was believed.
-        seen: Sha256Digest,
-        /// The digest of the other.
-        found: Sha256Digest,
-    },
-    /// The configuration wants what the agent may not have.
-    #[error(
-        "the agent `{agent}` may not ask for the deployment `{deployment}`; its document names {}",
-        listed(allowed)
-    )]
-    NotAllowed {
-        /// The agent.
-        agent: Name,
-        /// What it was configured to take.
-        deployment: Name,
-        /// What it may have.
-        allowed: Vec<Name>,
-    },
-    /// Two deployments are for one unit.
-    #[error(
-        "`{first}` and `{second}` are both for the unit `{unit}`; say with `deployments` in the configuration which one this agent takes"
-    )]
-    SharedUnit {
-        /// The unit.
-        unit: Name,
-        /// One of them.
-        first: Name,
-        /// The other.
-        second: Name,
-    },
-    /// The unit is another kind of machine.
-    #[error("the deployment `{deployment}` is for the unit `{unit}` of arch {arch}, and this machine is {machine}")]
-    OtherArch {
-        /// The deployment.
-        deployment: Name,
-        /// The unit.
-        unit: Name,
-        /// The unit's arch.
-        arch: System,
-        /// What this machine is.
-        machine: System,
-    },
-    /// The unit is of a type that this machine cannot be.
-    #[error(
-        "the deployment `{deployment}` is for the unit `{unit}` of type {unit_type}, and this machine is {machine}"
-    )]
-    OtherType {
-        /// The deployment.
-        deployment: Name,
-        /// The unit.
-        unit: Name,
-        /// The unit's type.
-        unit_type: UnitType,
-        /// What this machine is.
-        machine: System,
-    },
-}
-
-fn listed(names: &[Name]) -> String {
-    let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
-    if names.is_empty() { "none".to_owned() } else { names.join(", ") }
-}
-
 /// When it is.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Time<'a> {
     /// What the clocks say.
     pub(super) clocks: &'a Clocks,
-    /// What they said at the last pass.
+    /// What they are measured by.
     pub(super) before: Option<&'a Clocks>,
 }
 
@@ -259,13 +139,13 @@ pub(super) fn verify<F: Files>(
     time.check_root(asker.root)?;
     let branch = Branch::new(files, asker.root, asker.branch);
     let index = branch.index()?;
-    let seen = of_this_epoch(trusted, asker.root.root().epoch);
+    let seen = of_this_epoch(trusted, asker.root.root().epoch)?;
     never_back(&index, seen.index.as_ref())?;
     let clock = time.check_index(&index.seen())?;
     let mut check = Check { branch, index, trusted: &seen, documents: BTreeMap::new() };
     let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(asker.agent)? else {
         let withdrawn = vec![asker.agent.clone()];
-        return Ok(Verdict { trusted: check.remembered(), orders: Vec::new(), withdrawn, clock });
+        return Ok(Verdict { trusted: check.remembered()?, orders: Vec::new(), withdrawn, clock });
     };
     let wanted = chosen(asker, &agent.specification)?;
     let (mut orders, mut withdrawn) = (Vec::<Order>::new(), Vec::new());
@@ -291,15 +171,16 @@ pub(super) fn verify<F: Files>(
         let approvals = check.branch.approvals(&deployment, std::slice::from_ref(asker.agent));
         orders.push(Order { deployment, content, unit, approvals });
     }
-    Ok(Verdict { trusted: check.remembered(), orders, withdrawn, clock })
+    Ok(Verdict { trusted: check.remembered()?, orders, withdrawn, clock })
 }
 
 /// What was seen in the root's epoch. A later one begins to count anew: that is how a fleet comes back whose numbers a
 /// thief drove to their end.
-fn of_this_epoch(trusted: &Trusted, epoch: Epoch) -> Trusted {
+fn of_this_epoch(trusted: &Trusted, epoch: Epoch) -> Result<Trusted, Refusal> {
     match &trusted.index {
-        Some(seen) if seen.epoch < epoch => Trusted::default(),
-        _ => trusted.clone(),
+        Some(seen) if seen.epoch > epoch => Err(Refusal::EpochRollback { seen: seen.epoch, found: epoch }),
+        Some(seen) if seen.epoch < epoch => Ok(Trusted::default()),
+        _ => Ok(trusted.clone()),
     }
 }
 
@@ -380,11 +261,15 @@ impl<F: Files> Check<'_, F> {
     }
 
     /// What was seen before, with what is seen now over it.
-    fn remembered(self) -> Trusted {
+    fn remembered(self) -> Result<Trusted, Refusal> {
         let seen = self.index.seen();
         let mut documents = self.trusted.documents.clone();
         documents.extend(self.documents);
-        Trusted { index: Some(seen), documents }
+        // Nothing of it may be forgotten, and whoever has a publisher's key could fill the disk with it.
+        if documents.len() > MOST_DOCUMENTS {
+            return Err(Refusal::TooManyDocuments { limit: MOST_DOCUMENTS });
+        }
+        Ok(Trusted { index: Some(seen), documents })
     }
 }
 

@@ -28,7 +28,7 @@ impl Pass<'_> {
             Anchor::Digest(_) => None,
         };
         let believed = Remembered { at: self.state.believed_at, root };
-        for place in keep_all(&self.directory.join("evidence"), &copies, rejected, &believed, self.clocks.0.now) {
+        for place in keep_all(&self.directory.join("evidence"), &copies, rejected, &believed, self.clocks.now) {
             tell(Event::Evidence(&place));
         }
         self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
@@ -135,7 +135,7 @@ impl Pass<'_> {
     }
 
     fn time(&self) -> Time<'_> {
-        Time { clocks: &self.clocks.0, before: self.clocks.1.as_ref() }
+        Time { clocks: &self.clocks, before: self.measure.as_ref() }
     }
 }
 

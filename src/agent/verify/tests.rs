@@ -1,5 +1,6 @@
 use std::collections::BTreeMap;
 
+use super::super::state::{State, StateDirectory};
 use super::*;
 use crate::model::{
     ApprovalPolicy, Draft, Index, IndexEntry, Kind, List, Map, Metadata, NarTemplateSpecification, Root, Schema,
@@ -326,5 +327,29 @@ fn a_later_epoch_begins_to_count_anew() {
     back.publish();
     let verdict = back.verify(&driven).unwrap();
     assert_eq!(verdict.orders[0].deployment.revision, revision(3));
-    assert_eq!(verdict.trusted.documents.len(), 3);
+    assert_eq!(verdict.trusted.documents.len(), 3); // Whoever believed the later one believes nothing of the one before any more.
+    let refusal = World::new().refusal(&verdict.trusted);
+    assert!(refusal.contains("the root is at epoch 1, and epoch 2 was believed before"), "{refusal}");
+}
+
+#[test]
+fn there_is_an_end_to_what_is_remembered_and_that_much_can_be_read_again() {
+    let seen = SeenDocument { revision: revision((1 << 53) - 1), content: digest(b"") };
+    let path = |number: usize| format!("deployments/{number:0>128}.json").parse().unwrap();
+    let mut world = World::new();
+    let mut trusted = world.verify(&Trusted::default()).unwrap().trusted;
+    let free = MOST_DOCUMENTS - trusted.documents.len();
+    trusted.documents.extend((0..free).map(|number| (path(number), seen)));
+    trusted = world.verify(&trusted).unwrap().trusted;
+    let folder = tempfile::tempdir().unwrap();
+    let folder = StateDirectory::open(folder.path()).unwrap();
+    let state = State { trusted: trusted.clone(), ..State::default() };
+    folder.save(&state).unwrap();
+    assert_eq!(folder.load().unwrap(), state);
+
+    world.index.version = IndexVersion::try_from(6).unwrap();
+    world.put("new-1", 1, DeploymentSpecification { unit: name("web-1"), template: template("b") });
+    world.put("web-1", 4, AgentSpecification { deployments: List::one(name("new-1")) });
+    world.publish();
+    assert!(world.refusal(&trusted).contains("more than 10000 documents"), "{}", world.refusal(&trusted));
 }

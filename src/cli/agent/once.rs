@@ -72,7 +72,7 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
     let trouble = stale.map_or(pass.clock_trouble(), |stale| stale.clock.as_ref());
     let last = LastPass {
         at: SystemTime::now().into(),
-        clocks: pass.clocks().clone(),
+        clocks: pass.clocks().cloned(),
         clock_trouble: trouble.map(ToString::to_string),
         message,
         ok,
