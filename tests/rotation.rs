@@ -151,6 +151,30 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
 }
 
 #[test]
+fn a_new_root_is_believed_whatever_stands_beside_it() {
+    for beside in ["a stray file", "the old root as the newest", "no newest root", "a newer root that nobody signed"] {
+        let world = running();
+        let old = world.tip();
+        rotate(&world);
+        let mut branch = Branch::of(&world);
+        match beside {
+            "a stray file" => branch.write("deployments/stray", "stray"),
+            "the old root as the newest" => {
+                let first = branch.files["roots/1.json"].clone();
+                branch.files.insert("root.json".to_owned(), first);
+            }
+            "no newest root" => drop(branch.files.remove("root.json")),
+            _ => branch.write("roots/3.json", "{}"),
+        }
+        branch.push(Onto::Tip);
+        world.agent("web-1", &["once"]).refused(5, "");
+        // The key that it takes out counts no more, though nothing else was believed.
+        world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &old]);
+        world.agent("web-1", &["once"]).refused(5, "the root went back from version 2 to 1");
+    }
+}
+
+#[test]
 fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     let world = World::new();
     let key = |name: &str| {

@@ -106,6 +106,19 @@ impl Roots {
         }
     }
 
+    /// The newest root that `anchor` leads to, whatever else the branch shows: each proves itself. None where the first is
+    /// not there.
+    pub fn newest_from<F: Files>(files: &F, anchor: &Anchor) -> Option<TrustedRoot> {
+        let held = match anchor {
+            Anchor::Root(root) => TrustedRoot::clone(root),
+            Anchor::Digest(fleet) => {
+                let file = files.read(&root_path(RootVersion::FIRST), Root::LARGEST).ok().flatten()?;
+                TrustedRoot::first(&file, *fleet).ok()?
+            }
+        };
+        Some(climb(files, &held).roots.newest)
+    }
+
     /// Walks from `held` to the newest root on the branch, one version after the other. Whether the newest has expired
     /// is another question; one before it may have.
     pub fn walk<F: Files>(files: &F, held: &TrustedRoot) -> Result<Self, RootsError> {
@@ -115,15 +128,9 @@ impl Roots {
         if found != expected {
             return Err(RootsError::OtherFleet { expected, found });
         }
-        let (mut newest, mut before) = (held.clone(), Vec::new());
-        while let Some(version) = newest.root().version.next() {
-            let path = root_path(version);
-            let Some(file) = files.read(&path, Root::LARGEST)? else { break };
-            if before.len() == MOST {
-                return Err(RootsError::TooMany { held: held.root().version });
-            }
-            let next = newest.next(&file).map_err(|source| RootsError::Root { path, source })?;
-            before.push(std::mem::replace(&mut newest, next));
+        let Climbed { roots: Self { newest, before }, stopped } = climb(files, held);
+        if let Some(error) = stopped {
+            return Err(error);
         }
         let (reached, found) = (newest.root().version, shown.unverified().version);
         if found < reached {
@@ -135,11 +142,42 @@ impl Roots {
             return Err(RootsError::Gap { missing, newest: found });
         }
         if shown.unverified() != newest.root() {
+            // What nobody signed is no second root: anybody can write it.
+            let signed = before.last().map_or_else(|| newest.again(&newest_file), |last| last.next(&newest_file));
+            signed.map_err(|source| RootsError::Root { path: ROOT_PATH.to_owned(), source })?;
             let known = if before.is_empty() { "the one that is believed".to_owned() } else { root_path(reached) };
             return Err(RootsError::Fork { version: reached, one: ROOT_PATH.to_owned(), other: known });
         }
         Ok(Self { newest, before })
     }
+}
+
+/// How far it goes up, and why no further where the next one is there and not believed.
+struct Climbed {
+    roots: Roots,
+    stopped: Option<RootsError>,
+}
+
+/// From `held` to the next root and on, as far as each is signed as it has to be.
+fn climb<F: Files>(files: &F, held: &TrustedRoot) -> Climbed {
+    let (mut newest, mut before) = (held.clone(), Vec::new());
+    let step = |newest: &TrustedRoot, walked: usize| -> Result<Option<TrustedRoot>, RootsError> {
+        let Some(version) = newest.root().version.next() else { return Ok(None) };
+        let path = root_path(version);
+        let Some(file) = files.read(&path, Root::LARGEST)? else { return Ok(None) };
+        if walked == MOST {
+            return Err(RootsError::TooMany { held: held.root().version });
+        }
+        newest.next(&file).map(Some).map_err(|source| RootsError::Root { path, source })
+    };
+    let stopped = loop {
+        match step(&newest, before.len()) {
+            Ok(Some(next)) => before.push(std::mem::replace(&mut newest, next)),
+            Ok(None) => break None,
+            Err(error) => break Some(error),
+        }
+    };
+    Climbed { roots: Roots { newest, before }, stopped }
 }
 
 #[cfg(test)]

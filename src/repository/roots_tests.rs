@@ -64,8 +64,18 @@ fn a_gap_a_step_back_and_a_fork_are_told() {
     assert!(refusal(&old, &roots[2]).contains("went back from version 3 to 2"));
     let mut fork = files.clone();
     let other = Root { expires: "2099-01-01T00:00:00Z".parse().unwrap(), ..roots[2].root().clone() };
-    fork.insert(ROOT_PATH.to_owned(), signed(other, &[&fleet.key]));
+    fork.insert(ROOT_PATH.to_owned(), signed(other.clone(), &[&fleet.key]));
     assert!(refusal(&fork, &roots[2]).contains("two roots of version 3"));
+    assert!(refusal(&fork, &roots[0]).contains("two roots of version 3"));
+    // What nobody signed is no second one.
+    fork.insert(ROOT_PATH.to_owned(), signed(other, &[&key("stranger")]));
+    let by = |whom: &str| format!("root.json is not to be believed: by the keys of the root {whom}");
+    assert!(
+        refusal(&fork, &roots[2]).contains(&by("of that version that is believed")),
+        "{}",
+        refusal(&fork, &roots[2])
+    );
+    assert!(refusal(&fork, &roots[0]).contains(&by("before it")), "{}", refusal(&fork, &roots[0]));
     let mut swapped = files.clone();
     swapped.insert("roots/2.json".to_owned(), roots[2].file().to_vec());
     assert!(refusal(&swapped, &roots[0]).contains("it is version 3, where version 2 has to follow"));
@@ -94,4 +104,20 @@ fn a_first_root_that_another_key_made_is_another_fleet() {
     let file = signed(first_root(&[&thief], 1), &[&thief]);
     files.insert(ROOT_PATH.to_owned(), file);
     assert!(refusal(&files, &roots[0]).contains("the branch is of the fleet"));
+}
+
+#[test]
+fn the_newest_root_is_found_whatever_stands_beside_it() {
+    let (fleet, roots, mut files) = chain(3);
+    files.remove(ROOT_PATH);
+    files.insert("roots/4.json".to_owned(), b"{}".to_vec());
+    for anchor in [Anchor::Root(Box::new(roots[0].clone())), Anchor::Digest(fleet.id())] {
+        let newest = Roots::newest_from(&files, &anchor).unwrap();
+        assert_eq!(newest.root(), roots[2].root());
+    }
+    files.remove("roots/2.json");
+    let newest = Roots::newest_from(&files, &Anchor::Root(Box::new(roots[0].clone()))).unwrap();
+    assert_eq!(newest.root(), roots[0].root());
+    files.remove("roots/1.json");
+    assert!(Roots::newest_from(&files, &Anchor::Digest(fleet.id())).is_none());
 }

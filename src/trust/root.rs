@@ -98,6 +98,8 @@ pub enum Signers {
     Itself,
     /// Those of the root before it.
     TheOneBefore,
+    /// Those of the root of its version that is believed.
+    TheBelieved,
 }
 
 impl std::fmt::Display for Signers {
@@ -105,6 +107,7 @@ impl std::fmt::Display for Signers {
         f.write_str(match self {
             Self::Itself => "by its own root keys",
             Self::TheOneBefore => "by the keys of the root before it",
+            Self::TheBelieved => "by the keys of the root of that version that is believed",
         })
     }
 }
@@ -140,6 +143,17 @@ impl TrustedRoot {
         if next.epoch != self.root.epoch && Some(next.epoch) != self.root.epoch.next() {
             return Err(RootError::Epoch { before: self.root.epoch, found: next.epoch });
         }
+        Self::settle(file, &signed)?.of(self.fleet)
+    }
+
+    /// Another root of this one's version, signed by enough keys of this one and of itself.
+    pub fn again(&self, file: &[u8]) -> Result<Self, RootError> {
+        let signed = parse(file)?;
+        let (expected, found) = (self.root.version, signed.unverified().version);
+        if found != expected {
+            return Err(RootError::NotNext { expected, found });
+        }
+        signed.check(&self.signers).map_err(|source| RootError::Signed { by: Signers::TheBelieved, source })?;
         Self::settle(file, &signed)?.of(self.fleet)
     }
 

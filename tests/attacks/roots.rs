@@ -95,16 +95,16 @@ fn a_chain_with_a_repeat_and_one_in_the_wrong_order() {
     siege.next_root(&[]);
     let good = siege.world.tip();
     let mut branch = siege.branch();
-    branch.files.insert("roots/3.json".to_owned(), branch.files["roots/2.json"].clone());
-    branch.push(Onto::Tip);
-    siege.refused("roots/3.json is not to be believed: it is version 2, where version 3 has to follow");
-    siege.show(&good);
-    let mut branch = siege.branch();
     let (second, third) = (branch.files["roots/2.json"].clone(), branch.files["roots/3.json"].clone());
     branch.files.insert("roots/2.json".to_owned(), third);
     branch.files.insert("roots/3.json".to_owned(), second);
     branch.push(Onto::Tip);
     siege.refused("roots/2.json is not to be believed: it is version 3, where version 2 has to follow");
+    siege.show(&good);
+    let mut branch = siege.branch();
+    branch.files.insert("roots/3.json".to_owned(), branch.files["roots/2.json"].clone());
+    branch.push(Onto::Tip);
+    siege.refused("roots/3.json is not to be believed: it is version 2, where version 3 has to follow");
     siege.show(&good);
     assert_eq!(siege.world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
 }

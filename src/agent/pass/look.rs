@@ -9,19 +9,20 @@ use super::super::verify::{Asker, Refusal, SeenIndex, Time, Verdict, verify};
 use super::{Event, Pass, PassError};
 use crate::config::AgentConfig;
 use crate::model::Sha256Digest;
-use crate::repository::{BranchError, CommitId, Repository, Roots, Snapshot};
+use crate::repository::{BranchError, CommitId, ReadError, Repository, Roots, Snapshot};
 use crate::trust::{Anchor, TrustedRoot, digest};
 
 impl Pass<'_> {
     /// Asks every mirror, and keeps what two that cannot both be true said. What is believed of what they show.
     pub(super) async fn look(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Believed, PassError> {
         let shown = fetch(self.config, &self.directory.join("mirrors")).await;
-        for (repository, tip) in shown.iter().filter_map(|shown| shown.tip.as_ref().ok()) {
-            self.learn_root(repository, *tip)?;
-        }
         let copies: Vec<Copy> = shown.iter().filter_map(Copy::of).collect();
-        let judged = |Shown { mirror, tip }| (mirror, self.judge(tip, retry));
-        let choice = choose(shown.into_iter().map(judged).collect());
+        let looks = shown.into_iter().map(|shown| self.read(shown)).collect::<Vec<_>>();
+        // The mirrors are judged once all of them were asked for the newest root: one that holds it back is judged by it
+        // all the same.
+        looks.iter().try_for_each(|look| self.learn_root(look))?;
+        let judged = |look: Look| (look.mirror.clone(), self.judge(look, retry));
+        let choice = choose(looks.into_iter().map(judged).collect());
         let rejected = choice.as_ref().map_or_else(NoneBelieved::rejected, |choice| &choice.rejected);
         let root = match &self.anchor {
             Anchor::Root(root) => Some(root.file()),
@@ -39,26 +40,31 @@ impl Pass<'_> {
         Ok(taken)
     }
 
-    /// Keeps the newest root that a mirror has. The mirrors are judged once all of them were asked for it: one that holds
-    /// it back is judged by it all the same.
-    fn learn_root(&mut self, repository: &Repository, tip: CommitId) -> Result<(), StateError> {
-        if self.already_settled(tip).is_some() {
-            return Ok(());
-        }
-        // What is wrong with it is told when it is judged.
-        let Ok(snapshot) = read(repository, tip) else { return Ok(()) };
-        match Roots::from_anchor(&snapshot, &self.anchor) {
-            Ok(roots) => self.keep(roots.newest),
-            Err(_) => Ok(()),
+    /// Reads what a mirror shows, where there is anything to do about it.
+    fn read(&self, Shown { mirror, tip }: Shown) -> Look {
+        let seen = tip.map(|(repository, tip)| {
+            let files = self.already_settled(tip).is_none().then(|| repository.snapshot(tip));
+            Seen { repository, tip, files }
+        });
+        Look { mirror, seen }
+    }
+
+    /// Keeps the newest root that a mirror has, whatever else is wrong with what it shows: that is told when it is judged.
+    fn learn_root(&mut self, look: &Look) -> Result<(), StateError> {
+        let Ok(Seen { files: Some(Ok(files)), .. }) = &look.seen else { return Ok(()) };
+        match Roots::newest_from(files, &self.anchor) {
+            Some(newest) => self.keep(newest),
+            None => Ok(()),
         }
     }
 
     /// What is made of what one mirror shows.
-    fn judge(&self, tip: Result<(Repository, CommitId), BranchFetchError>, retry: Retry) -> Finding {
-        let (repository, tip) = match tip {
-            Ok(shown) => shown,
+    fn judge(&self, look: Look, retry: Retry) -> Finding {
+        let seen = match look.seen {
+            Ok(seen) => seen,
             Err(error) => return Finding::Unreachable(error),
         };
+        let tip = seen.tip;
         let believed = match self.already_settled(tip).filter(|_| retry == Retry::NewRevisions) {
             // Only the time can change anything.
             Some((root, index)) => {
@@ -72,10 +78,10 @@ impl Pass<'_> {
                     rewrote: None,
                 })
             }
-            None => self.verify(&repository, tip).map(|verdict| {
+            None => self.verify(&seen.repository, tip, seen.files).map(|verdict| {
                 let index = verdict.trusted.index.as_ref();
                 let (version, index) = (index.map(|index| index.version), index.map(|index| index.sha256));
-                let rewrote = self.state.believed_at.filter(|before| repository.is_without(tip, *before));
+                let rewrote = self.state.believed_at.filter(|before| seen.repository.is_without(tip, *before));
                 Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict), rewrote }
             }),
         };
@@ -98,8 +104,16 @@ impl Pass<'_> {
         self.mirrors = reports;
     }
 
-    fn verify(&self, repository: &Repository, tip: CommitId) -> Result<Verdict, Refusal> {
-        let snapshot = read(repository, tip)?;
+    fn verify(
+        &self,
+        repository: &Repository,
+        tip: CommitId,
+        files: Option<Result<Snapshot, ReadError>>,
+    ) -> Result<Verdict, Refusal> {
+        // It comes first of all that there is the layout of a branch and nothing else: whoever reads what the index names must
+        // not be led elsewhere by what stands beside it.
+        repository.check_layout(tip).map_err(BranchError::from)?;
+        let snapshot = files.unwrap_or_else(|| repository.snapshot(tip)).map_err(BranchError::from)?;
         let roots = Roots::from_anchor(&snapshot, &self.anchor)?;
         let asker = Asker {
             agent: &self.config.name,
@@ -139,9 +153,16 @@ impl Pass<'_> {
     }
 }
 
-/// The files of a commit that holds the layout of a branch and nothing else. That comes first of all: whoever reads what the
-/// index names must not be led elsewhere by what stands beside it.
-fn read(repository: &Repository, tip: CommitId) -> Result<Snapshot, Refusal> {
-    repository.check_layout(tip).map_err(BranchError::from)?;
-    Ok(repository.snapshot(tip).map_err(BranchError::from)?)
+/// What one mirror shows, read once.
+struct Look {
+    mirror: String,
+    seen: Result<Seen, BranchFetchError>,
+}
+
+/// A mirror's branch.
+struct Seen {
+    repository: Repository,
+    tip: CommitId,
+    /// Its files; none where everything was done at this very commit.
+    files: Option<Result<Snapshot, ReadError>>,
 }
