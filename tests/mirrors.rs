@@ -182,6 +182,30 @@ fn two_mirrors_that_show_two_indexes_of_one_version_are_both_refused_and_both_ar
 }
 
 #[test]
+fn two_mirrors_that_show_two_contents_of_one_revision_are_both_refused_and_both_are_kept() {
+    let world = published();
+    let (fleet, other) = (world.at("fleet.git"), copy(&world, "other.git"));
+    with_mirrors(&world, &[&fleet, &other]);
+    world.agent("web-1", &["once"]).good();
+    change(&world, "Welcome", "Hello");
+    // A thief of claveld's key shows another revision 2 at the other mirror, in an index of its own version.
+    let mut branch = Branch::of(&world);
+    let thief = StolenKey::read(&world.path("claveld-1.secret"));
+    branch.edit("deployments/web-1.json", &[&thief], |signed| signed["metadata"]["thief"] = json!("me"));
+    branch.reindex(&[&thief], |index| index["version"] = json!(3));
+    branch.try_push(&other, "deployments", Onto::Nothing).good();
+    let said = world.agent("web-1", &["once"]).refused(5, "deployments/web-1.json at revision 2 is ");
+    assert!(said.contains(&format!(" at {fleet};")) && said.contains(&format!(" at {other};")), "{said}");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("both sides were kept in ")).collect();
+    assert_eq!(places.len(), 2, "{said}");
+    let of = |place: &str, name: &str| std::fs::read_to_string(std::path::Path::new(place).join(name)).unwrap();
+    let good = world.on_branch("deployments/web-1.json").unwrap();
+    assert_eq!((of(places[0], "refused.json"), of(places[1], "other.json")), (good.clone(), good));
+    assert_eq!(of(places[0], "other.json").as_bytes(), branch.files["deployments/web-1.json"].bytes);
+}
+
+#[test]
 fn a_fork_of_what_was_believed_is_kept_beside_it() {
     let world = published();
     with_mirrors(&world, &[&world.at("fleet.git")]);

@@ -41,6 +41,7 @@ fn contested(refusal: &Refusal) -> Option<Contested> {
     let (path, other) = match refusal {
         Refusal::IndexFork { .. } => (INDEX_PATH.to_owned(), Other::Believed),
         Refusal::MirrorFork { other, .. } => (INDEX_PATH.to_owned(), Other::Mirror(other.clone())),
+        Refusal::MirrorDocumentFork { path, other, .. } => (path.to_string(), Other::Mirror(other.clone())),
         Refusal::Fork { path, .. } => (path.to_string(), Other::Believed),
         Refusal::Roots(RootsError::Fork { .. }) => (ROOT_PATH.to_owned(), Other::Believed),
         _ => return None,

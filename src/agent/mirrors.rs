@@ -1,8 +1,8 @@
 //! Which mirror's branch is taken. Pure: what each of them showed goes in.
 //!
 //! A mirror that is out of reach, lags behind or is refused stands in nobody's way: of what is believed the newest index
-//! counts, wherever it is from. Two that show two indexes of one version are both refused: of those at least one is an
-//! attacker's, and nobody here can tell which.
+//! counts, wherever it is from. Two that show two indexes of one version are both refused, and two that show two contents of
+//! one revision: of those at least one is an attacker's, and nobody here can tell which.
 
 use std::fmt;
 
@@ -206,31 +206,39 @@ pub(super) fn choose(findings: Vec<(String, Finding)>) -> Result<Choice, NoneBel
     }
 }
 
-/// The same, where those that show two indexes of one version are refused.
+/// The same, where those that show two contents under one number are refused.
 fn without_forks(findings: Vec<(String, Finding)>) -> Vec<(String, Finding)> {
-    let indexes: Vec<(String, IndexVersion, Sha256Digest)> = findings
-        .iter()
-        .filter_map(|(mirror, finding)| match finding {
-            Finding::Believed(Believed { version: Some(version), index: Some(index), .. }) => {
-                Some((mirror.clone(), *version, *index))
-            }
-            _ => None,
-        })
-        .collect();
-    let judged = |(mirror, finding): (String, Finding)| {
-        let shown = indexes.iter().find(|(shown, ..)| *shown == mirror);
-        let other = shown.and_then(|(_, version, index)| {
-            indexes.iter().find(|(_, other, digest)| other == version && digest != index)
-        });
-        match (shown, other) {
-            (Some((_, version, found)), Some((other, _, seen))) => {
-                let (other, seen, found) = (other.clone(), *seen, *found);
-                (mirror, Finding::Refused(Refusal::MirrorFork { version: *version, other, seen, found }))
-            }
-            _ => (mirror, finding),
-        }
+    let forks: Vec<Option<Refusal>> = findings.iter().map(|(_, finding)| fork(finding, &findings)).collect();
+    let refused = |((mirror, finding), fork): ((String, Finding), Option<Refusal>)| {
+        let finding = fork.map_or(finding, Finding::Refused);
+        (mirror, finding)
     };
-    findings.into_iter().map(judged).collect()
+    findings.into_iter().zip(forks).map(refused).collect()
+}
+
+/// Which of `others` shows another content than `finding` under a number that both have.
+fn fork(finding: &Finding, others: &[(String, Finding)]) -> Option<Refusal> {
+    let Finding::Believed(found) = finding else { return None };
+    others.iter().find_map(|(other, finding)| match finding {
+        Finding::Believed(seen) => index_fork(found, other, seen).or_else(|| document_fork(found, other, seen)),
+        Finding::Unreachable(_) | Finding::Refused(_) => None,
+    })
+}
+
+fn index_fork(found: &Believed, other: &str, shown: &Believed) -> Option<Refusal> {
+    let (version, found, seen) = (found.version?, found.index?, shown.index?);
+    let is_fork = shown.version == Some(version) && found != seen;
+    is_fork.then(|| Refusal::MirrorFork { version, other: other.to_owned(), seen, found })
+}
+
+/// A revision has one content in whichever index it is listed.
+fn document_fork(found: &Believed, other: &str, shown: &Believed) -> Option<Refusal> {
+    let (found, shown) = (&found.verdict.as_ref()?.trusted.documents, &shown.verdict.as_ref()?.trusted.documents);
+    found.iter().find_map(|(path, found)| {
+        let seen = shown.get(path).filter(|seen| seen.revision == found.revision && seen.content != found.content)?;
+        let (path, revision, other) = (path.clone(), found.revision, other.to_owned());
+        Some(Refusal::MirrorDocumentFork { path, revision, other, seen: seen.content, found: found.content })
+    })
 }
 
 fn of_believed(
@@ -251,6 +259,7 @@ fn of_believed(
 
 #[cfg(test)]
 mod tests {
+    use super::super::verify::{SeenDocument, Trusted};
     use super::*;
 
     fn version(number: u64) -> IndexVersion {
@@ -326,6 +335,25 @@ mod tests {
         assert_eq!(older.taken.version, Some(version(5)));
         let newer = choose_of(vec![believed(6), believed_otherwise(6), believed(7)]).unwrap();
         assert_eq!((newer.taken.version, newer.rejected.len()), (Some(version(7)), 2));
+    }
+
+    /// An index of that version, which says `content` of revision 3 of a document.
+    fn says(number: u64, content: &[u8]) -> Finding {
+        let Finding::Believed(believed) = believed(number) else { panic!() };
+        let seen = SeenDocument { revision: 3.try_into().unwrap(), content: crate::trust::digest(content) };
+        let documents = [("deployments/web-1.json".parse().unwrap(), seen)].into();
+        let trusted = Trusted { index: None, documents };
+        let verdict = Verdict { trusted, orders: Vec::new(), withdrawn: Vec::new(), clock: None };
+        Finding::Believed(Believed { verdict: Some(verdict), ..believed })
+    }
+
+    #[test]
+    fn a_revision_has_one_content_in_whichever_index_it_is() {
+        let none = choose_of(vec![says(6, b"a"), says(7, b"b")]).unwrap_err().to_string();
+        let told = "deployments/web-1.json at revision 3 is";
+        assert_eq!(none.matches(told).count(), 2, "{none}");
+        assert!(none.contains(" at m0;") && none.contains(" at m1;"), "{none}");
+        assert_eq!(choose_of(vec![says(6, b"a"), says(7, b"a")]).unwrap().taken.version, Some(version(7)));
     }
 
     #[test]

@@ -69,6 +69,23 @@ pub enum Refusal {
         /// The SHA-256 of this one.
         found: Sha256Digest,
     },
+    /// Two mirrors show two documents of one revision, in indexes of two versions, and neither was believed before.
+    #[error(
+        "the mirrors do not agree: {path} at revision {revision} is {found} here and {seen} at {other}; both are signed, so \
+         somebody has a publisher's key, or published twice; neither is believed"
+    )]
+    MirrorDocumentFork {
+        /// The document.
+        path: DocumentPath,
+        /// The revision.
+        revision: Revision,
+        /// The other mirror, without secrets.
+        other: String,
+        /// The digest of the other's.
+        seen: Sha256Digest,
+        /// The digest of this one.
+        found: Sha256Digest,
+    },
     /// A document is older than one that was believed before.
     #[error("{path} went back from revision {seen} to {found}")]
     Rollback {
