@@ -206,6 +206,33 @@ fn two_mirrors_that_show_two_contents_of_one_revision_are_both_refused_and_both_
 }
 
 #[test]
+fn what_was_believed_is_kept_beside_a_fork_though_its_copy_is_gone() {
+    let world = published();
+    with_mirrors(&world, &[&world.at("fleet.git")]);
+    world.agent("web-1", &["once"]).good();
+    let thief = StolenKey::read(&world.path("claveld-1.secret"));
+    for path in ["index.json", "deployments/web-1.json"] {
+        let mut branch = Branch::of(&world);
+        let believed = branch.files[path].bytes.clone();
+        if path == "index.json" {
+            branch.reindex(&[&thief], |index| index["issued"] = json!("2026-01-01T00:00:00Z"));
+        } else {
+            branch.edit(path, &[&thief], |signed| signed["metadata"]["thief"] = json!("me"));
+            branch.reindex(&[&thief], |index| index["version"] = json!(2));
+        }
+        // A mirror that has nothing of what was believed takes the place of the one that had it.
+        let other = world.at(&format!("other-{}.git", path.len()));
+        world.git(&["init", "-q", "--bare", &other]);
+        branch.try_push(&other, "deployments", Onto::Nothing).good();
+        with_mirrors(&world, &[&other]);
+        let said = world.agent("web-1", &["once"]).refused(5, "was believed before, and now it is");
+        let place = said.lines().find_map(|line| line.strip_prefix("both sides were kept in ")).unwrap();
+        let of = |name: &str| std::fs::read(std::path::Path::new(place).join(name)).unwrap();
+        assert_eq!((of("refused.json"), of("other.json")), (branch.files[path].bytes.clone(), believed));
+    }
+}
+
+#[test]
 fn a_fork_of_what_was_believed_is_kept_beside_it() {
     let world = published();
     with_mirrors(&world, &[&world.at("fleet.git")]);

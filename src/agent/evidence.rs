@@ -72,21 +72,81 @@ impl Copy {
 /// What was believed before.
 #[derive(Debug)]
 pub(super) struct Remembered<'a> {
-    /// The commit that it was read from.
-    pub(super) at: Option<CommitId>,
+    /// The files of the branch.
+    pub(super) files: &'a BelievedFiles,
     /// The file of the root.
     pub(super) root: Option<&'a [u8]>,
 }
 
-/// Keeps both sides of whatever there are two of below `folder`; where, of what is new.
+/// The files of the branch that were believed last: the index, and what concerns this agent.
+#[derive(Debug)]
+pub(super) struct BelievedFiles {
+    /// Where they are kept when the copy of a mirror that has them goes.
+    pub(super) folder: PathBuf,
+    /// The commit that they were read from.
+    pub(super) at: Option<CommitId>,
+    /// Their paths.
+    pub(super) paths: Vec<String>,
+}
+
+impl BelievedFiles {
+    /// Takes them out of a copy that is to be thrown away. What it does not have, another one may.
+    pub(super) fn rescue(&self, copy: &Path) {
+        let Some(commit) = self.at else { return };
+        let place = self.folder.join(commit.to_string());
+        if place.exists() {
+            return;
+        }
+        let Ok(files) = Repository::open(copy).map_err(drop).and_then(|copy| copy.snapshot(commit).map_err(drop))
+        else {
+            return;
+        };
+        let write = || -> io::Result<()> {
+            // Of what was believed earlier there is no question any more.
+            if self.folder.exists() {
+                fs::remove_dir_all(&self.folder)?;
+            }
+            fs::create_dir_all(&self.folder)?;
+            let unfinished = tempfile::Builder::new().prefix(".files-").tempdir_in(&self.folder)?;
+            for path in &self.paths {
+                let Ok(Some(bytes)) = files.read(path, Index::LARGEST) else { continue };
+                let file = unfinished.path().join(path);
+                file.parent().map_or(Ok(()), fs::create_dir_all)?;
+                fs::write(file, bytes)?;
+            }
+            fs::rename(unfinished.keep(), &place)
+        };
+        if let Err(error) = write() {
+            tracing::warn!(%error, folder = %self.folder.display(), "cannot keep what was believed from a copy that goes");
+        }
+    }
+
+    /// A file, from whichever mirror's copy has it, or from what was kept of one.
+    fn read(&self, copies: &[Copy], path: &str) -> Option<Vec<u8>> {
+        let at = self.at?;
+        let in_a_copy = copies.iter().find_map(|copy| copy.read(at, path));
+        in_a_copy.or_else(|| fs::read(self.folder.join(at.to_string()).join(path)).ok())
+    }
+}
+
+/// What became of the evidence in a pass.
+#[derive(Debug, Default)]
+pub(super) struct KeptEvidence {
+    /// Where each new case is.
+    pub(super) places: Vec<PathBuf>,
+    /// Whether there was one more for which there is no room.
+    pub(super) is_full: bool,
+}
+
+/// Keeps both sides of whatever there are two of below `folder`.
 pub(super) fn keep_all(
     folder: &Path,
     copies: &[Copy],
     rejected: &[(String, Rejection)],
     remembered: &Remembered<'_>,
     now: Timestamp,
-) -> Vec<PathBuf> {
-    let mut places = Vec::new();
+) -> KeptEvidence {
+    let mut evidence = KeptEvidence::default();
     for (mirror, rejection) in rejected {
         let Rejection::Refused(refusal) = rejection else { continue };
         let Some(Contested { path, other }) = contested(refusal) else { continue };
@@ -95,17 +155,26 @@ pub(super) fn keep_all(
         let other = match &other {
             Other::Mirror(other) => of(other).and_then(|copy| copy.read(copy.tip, &path)),
             Other::Believed if path == ROOT_PATH => remembered.root.map(<[u8]>::to_vec),
-            // Whichever mirror it was from: a copy that was made afresh has it no more.
-            Other::Believed => remembered.at.and_then(|at| copies.iter().find_map(|copy| copy.read(at, &path))),
+            Other::Believed => remembered.files.read(copies, &path),
         };
         let refusal = refusal.to_string();
         let case = Case { path: &path, mirror, refusal, found: &found, other: other.as_deref(), at: now };
         match case.keep(folder) {
-            Ok(place) => places.extend(place),
+            Ok(Place::New(place)) => evidence.places.push(place),
+            Ok(Place::Known) => {}
+            Ok(Place::Full) => evidence.is_full = true,
             Err(error) => tracing::warn!(%error, "cannot keep the evidence of two contents under one number"),
         }
     }
-    places
+    evidence
+}
+
+/// Where a case is.
+#[derive(Debug, PartialEq, Eq)]
+enum Place {
+    New(PathBuf),
+    Known,
+    Full,
 }
 
 /// One case, with the bytes of both.
@@ -134,12 +203,15 @@ struct About<'a> {
 }
 
 impl Case<'_> {
-    /// Keeps the case below `folder`; where, when it is a new one.
-    fn keep(&self, folder: &Path) -> io::Result<Option<PathBuf>> {
+    /// Keeps the case below `folder`.
+    fn keep(&self, folder: &Path) -> io::Result<Place> {
         let what = Path::new(self.path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
         let place = folder.join(format!("{what}-{}", digest(self.found).short()));
-        if place.exists() || kept(folder) >= MOST {
-            return Ok(None);
+        if place.exists() {
+            return Ok(Place::Known);
+        }
+        if kept(folder) >= MOST {
+            return Ok(Place::Full);
         }
         fs::create_dir_all(folder)?;
         // A case is there as a whole or not at all.
@@ -153,7 +225,7 @@ impl Case<'_> {
             }
         }
         fs::rename(unfinished.keep(), &place)?;
-        Ok(Some(place))
+        Ok(Place::New(place))
     }
 }
 
@@ -177,15 +249,17 @@ mod tests {
     fn a_case_is_kept_once_with_both_sides_and_there_is_an_end_to_it() {
         let folder = tempfile::tempdir().unwrap();
         let folder = folder.path().join("evidence");
-        let place = case(b"a", Some(b"b")).keep(&folder).unwrap().unwrap();
+        let Place::New(place) = case(b"a", Some(b"b")).keep(&folder).unwrap() else { panic!() };
         assert_eq!(fs::read(place.join("refused.json")).unwrap(), b"a");
         assert_eq!(fs::read(place.join("other.json")).unwrap(), b"b");
         assert!(fs::read_to_string(place.join("about.json")).unwrap().contains("\"refusal\": \"two\""));
-        assert_eq!(case(b"a", Some(b"b")).keep(&folder).unwrap(), None);
+        assert_eq!(case(b"a", Some(b"b")).keep(&folder).unwrap(), Place::Known);
         for number in 0..2 * MOST {
             case(number.to_string().as_bytes(), None).keep(&folder).unwrap();
         }
         assert_eq!(kept(&folder), MOST);
+        assert_eq!(case(b"one more", None).keep(&folder).unwrap(), Place::Full);
+        assert_eq!(case(b"a", None).keep(&folder).unwrap(), Place::Known);
     }
 
     #[test]

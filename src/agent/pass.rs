@@ -37,6 +37,7 @@ pub struct Pass<'a> {
     /// What they are measured by.
     measure: Option<Clocks>,
     clock_trouble: Option<ClockTrouble>,
+    evidence_is_full: bool,
     nix: Nix,
     system: System,
     switching: Arc<AtomicBool>,
@@ -60,6 +61,7 @@ impl<'a> Pass<'a> {
             clocks: Clocks::read(),
             measure,
             clock_trouble: None,
+            evidence_is_full: false,
             nix,
             system,
             switching: Arc::default(),

@@ -154,14 +154,15 @@ pub(super) struct Shown {
     pub(super) tip: Result<(Repository, CommitId), BranchFetchError>,
 }
 
-/// Asks every mirror of `config`, side by side; what each shows, in their order. The copies are below `folder`.
-pub(super) async fn fetch(config: &AgentConfig, folder: &Path) -> Vec<Shown> {
-    if let Err(error) = forget_others(config, folder) {
+/// Asks every mirror of `config`, side by side; what each shows, in their order. The copies are below `folder`; each is
+/// shown to `rescue` before it is thrown away.
+pub(super) async fn fetch(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&Path)) -> Vec<Shown> {
+    if let Err(error) = forget_others(config, folder, rescue) {
         // They take room, and nothing else.
         tracing::warn!(%error, folder = %folder.display(), "cannot delete the copies of mirrors that are asked no more");
     }
     let fetches = config.mirrors.iter().map(async |mirror| {
-        let tip = parent::fetch(config, mirror, &copy_of(folder, mirror)).await;
+        let tip = parent::fetch(config, mirror, &copy_of(folder, mirror), rescue).await;
         Shown { mirror: mirror.to_string(), tip }
     });
     stream::iter(fetches).buffered(AT_A_TIME).collect().await
@@ -174,7 +175,7 @@ fn copy_of(folder: &Path, mirror: &RemoteUrl) -> PathBuf {
 }
 
 /// Deletes the copies of mirrors that the configuration no longer names.
-fn forget_others(config: &AgentConfig, folder: &Path) -> io::Result<()> {
+fn forget_others(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&Path)) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let ours: BTreeSet<PathBuf> = config.mirrors.iter().map(|mirror| copy_of(folder, mirror)).collect();
     for entry in fs::read_dir(folder)? {
@@ -182,6 +183,7 @@ fn forget_others(config: &AgentConfig, folder: &Path) -> io::Result<()> {
         if ours.contains(&path.with_extension("git")) {
             continue;
         }
+        rescue(&path);
         if path.is_dir() { fs::remove_dir_all(&path)? } else { fs::remove_file(&path)? }
     }
     Ok(())

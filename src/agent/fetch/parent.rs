@@ -21,12 +21,14 @@ pub(super) async fn fetch(
     config: &AgentConfig,
     mirror: &RemoteUrl,
     path: &Path,
+    rescue: &dyn Fn(&Path),
 ) -> Result<(Repository, CommitId), BranchFetchError> {
-    match fetch_into(config, mirror, path).await {
+    match fetch_into(config, mirror, path, rescue).await {
         Err(error) if error.is_of_the_copy() => {
             tracing::warn!(%error, "the copy of the branch is broken and is made again");
+            rescue(path);
             Repository::start_afresh(path)?;
-            fetch_into(config, mirror, path).await
+            fetch_into(config, mirror, path, rescue).await
         }
         other => other,
     }
@@ -36,15 +38,16 @@ async fn fetch_into(
     config: &AgentConfig,
     mirror: &RemoteUrl,
     path: &Path,
+    rescue: &dyn Fn(&Path),
 ) -> Result<(Repository, CommitId), BranchFetchError> {
-    prepare(mirror, path)?;
+    prepare(mirror, path, rescue)?;
     let outcome = ask(config, mirror, path).await.and_then(|answer| tip(answer, config, mirror));
     match outcome {
         // Opened only now: nothing of what was there before is remembered.
         Ok(tip) => Ok((Repository::open(path)?, tip)),
         Err(error) => {
             // Its process has ended, so whatever it left is nobody's.
-            if let Err(error) = prepare(mirror, path) {
+            if let Err(error) = prepare(mirror, path, rescue) {
                 tracing::warn!(%error, "cannot clear what a fetch left");
             }
             Err(error)
@@ -53,7 +56,7 @@ async fn fetch_into(
 }
 
 /// The copy as a fetch may begin with it: without what an earlier one left, and not too large.
-fn prepare(mirror: &RemoteUrl, path: &Path) -> Result<(), BranchFetchError> {
+fn prepare(mirror: &RemoteUrl, path: &Path, rescue: &dyn Fn(&Path)) -> Result<(), BranchFetchError> {
     let lock = lock_of(path);
     let machine = |source| BranchFetchError::Machine { act: format!("lock {}", lock.display()), source };
     let held = File::options().create(true).append(true).open(&lock).map_err(machine)?;
@@ -67,6 +70,7 @@ fn prepare(mirror: &RemoteUrl, path: &Path) -> Result<(), BranchFetchError> {
     let leftovers = repository.clear_leftovers(&into)?;
     // Packs gather with every fetch.
     if leftovers == Leftovers::Unsettled || repository.has_many_packs()? || repository.fetched_bytes()? > MOST_KEPT {
+        rescue(path);
         Repository::start_afresh(path)?;
     }
     Ok(())

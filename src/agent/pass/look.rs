@@ -1,21 +1,22 @@
 //! What the mirrors show, and what is believed of it.
 
 use super::super::decide::Retry;
-use super::super::evidence::{Copy, Remembered, keep_all};
+use super::super::evidence::{BelievedFiles, Copy, Remembered, keep_all};
 use super::super::fetch::{BranchFetchError, Shown, fetch};
 use super::super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
-use super::super::state::StateError;
+use super::super::state::{State, StateError};
 use super::super::verify::{Asker, Refusal, SeenIndex, Time, Verdict, verify};
 use super::{Event, Pass, PassError};
 use crate::config::AgentConfig;
 use crate::model::Sha256Digest;
-use crate::repository::{BranchError, CommitId, ReadError, Repository, Roots, Snapshot};
+use crate::repository::{BranchError, CommitId, INDEX_PATH, ReadError, Repository, Roots, Snapshot};
 use crate::trust::{Anchor, TrustedRoot, digest};
 
 impl Pass<'_> {
     /// Asks every mirror, and keeps what two that cannot both be true said. What is believed of what they show.
     pub(super) async fn look(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Believed, PassError> {
-        let shown = fetch(self.config, &self.directory.join("mirrors")).await;
+        let files = self.believed_files();
+        let shown = fetch(self.config, &self.directory.join("mirrors"), &|copy| files.rescue(copy)).await;
         let copies: Vec<Copy> = shown.iter().filter_map(Copy::of).collect();
         let looks = shown.into_iter().map(|shown| self.read(shown)).collect::<Vec<_>>();
         // The mirrors are judged once all of them were asked for the newest root: one that holds it back is judged by it
@@ -28,9 +29,12 @@ impl Pass<'_> {
             Anchor::Root(root) => Some(root.file()),
             Anchor::Digest(_) => None,
         };
-        let believed = Remembered { at: self.state.believed_at, root };
-        for place in keep_all(&self.directory.join("evidence"), &copies, rejected, &believed, self.clocks.now) {
-            tell(Event::Evidence(&place));
+        let (folder, believed) = (self.directory.join("evidence"), Remembered { files: &files, root });
+        let evidence = keep_all(&folder, &copies, rejected, &believed, self.clocks.now);
+        evidence.places.iter().for_each(|place| tell(Event::Evidence(place)));
+        // Once is enough for as long as this process runs.
+        if evidence.is_full && !std::mem::replace(&mut self.evidence_is_full, true) {
+            tell(Event::EvidenceFull(&folder));
         }
         self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
         let taken = choice?.taken;
@@ -38,6 +42,13 @@ impl Pass<'_> {
             tell(Event::Rewritten(before));
         }
         Ok(taken)
+    }
+
+    fn believed_files(&self) -> BelievedFiles {
+        let State { trusted, believed_at, .. } = &self.state;
+        let documents = trusted.documents.keys().map(ToString::to_string);
+        let paths = std::iter::once(INDEX_PATH.to_owned()).chain(documents).collect();
+        BelievedFiles { folder: self.directory.join("believed"), at: *believed_at, paths }
     }
 
     /// Reads what a mirror shows, where there is anything to do about it.

@@ -105,6 +105,8 @@ pub enum Event<'a> {
     Mirror(&'a MirrorReport),
     /// There are two contents under one number, and both were kept there.
     Evidence(&'a Path),
+    /// There are two contents under one number once more, and no room for them there.
+    EvidenceFull(&'a Path),
     /// The branch has moved, and is believed.
     Fetched(CommitId),
     /// What is believed is not made on top of what was believed before, which was at that commit.

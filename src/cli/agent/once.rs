@@ -88,6 +88,11 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
 pub(super) fn told(event: &Event<'_>) -> String {
     match event {
         Event::Evidence(place) => format!("both sides were kept in {}", place.display()),
+        Event::EvidenceFull(folder) => format!(
+            "there are two contents under one number again, and they are not kept: {} has as many cases as there may be; look \
+             at them, and move them away",
+            folder.display()
+        ),
         Event::Mirror(report) => {
             format!("a mirror is not used: {}", report.error.as_deref().unwrap_or(&report.repository))
         }
