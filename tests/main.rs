@@ -24,6 +24,7 @@ mod incremental;
 mod keys;
 mod layers;
 mod mirrors;
+mod named_tests;
 mod nix_eval_jobs;
 mod one_push;
 mod pin;

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::world::{World, until};
 
 /// A second source, with the hosts of `outputs`, beside the world's own.
@@ -163,6 +164,23 @@ fn a_branch_that_is_not_clavels_is_left_alone() {
     let tip = world.tip();
     world.publish().refused(5, "this is not a branch of Clavel");
     assert_eq!(world.tip(), tip);
+}
+
+#[test]
+fn a_branch_that_another_key_signed_is_left_alone() {
+    let world = World::new();
+    world.publish().good();
+    let mut branch = Branch::of(&world);
+    branch.reindex(&[&StolenKey::own("claveld-1", 7)], |index| index["version"] = serde_json::json!(2));
+    branch.push(Onto::Tip);
+    let tip = world.tip();
+    // Neither where claveld remembers what it published, nor where it does not.
+    for remembers in ["its note", "nothing"] {
+        let said = world.publish().refused(5, "the index is not to be believed");
+        assert!(said.contains("will not publish to the branch"), "{remembers}: {said}");
+        assert_eq!(world.tip(), tip);
+        let _ = std::fs::remove_file(world.path("claveld/published.json"));
+    }
 }
 
 #[test]

@@ -1,0 +1,55 @@
+//! Promise: every test that ARCHITECTURE.md and SECURITY.md name is there.
+
+use std::collections::BTreeSet;
+use std::path::Path;
+
+/// The tests of the files below a folder, each with its module in front where `module` is asked for.
+fn tests_below(folder: &Path, module: &str) -> BTreeSet<String> {
+    let mut found = BTreeSet::new();
+    for entry in std::fs::read_dir(folder).unwrap() {
+        let path = entry.unwrap().path();
+        let stem = path.file_stem().unwrap().to_str().unwrap().to_owned();
+        let inner = if stem == "mod" { module.to_owned() } else { format!("{module}{stem}::") };
+        if path.is_dir() {
+            found.extend(tests_below(&path, &inner));
+        } else if path.extension().is_some_and(|extension| extension == "rs") {
+            let text = std::fs::read_to_string(&path).unwrap();
+            found.extend(tests_in(&text).map(|name| format!("{inner}{name}")));
+        }
+    }
+    found
+}
+
+fn tests_in(text: &str) -> impl Iterator<Item = &str> {
+    let mut is_next = false;
+    text.lines().map(str::trim_start).filter_map(move |line| {
+        if line.starts_with("#[test]") || line.starts_with("#[tokio::test") {
+            is_next = true;
+        }
+        let name = line.split_once("fn ").filter(|_| is_next)?.1.split('(').next()?;
+        is_next = false;
+        Some(name)
+    })
+}
+
+/// What stands between backticks and reads like the name of a test: words of small letters, with modules before it or not.
+fn named(text: &str) -> impl Iterator<Item = &str> {
+    const FEWEST_WORDS: usize = 5;
+    let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c));
+    let is_test = |word: &&str| word.rsplit("::").next().is_some_and(|name| name.split('_').count() >= FEWEST_WORDS);
+    text.split('`').skip(1).step_by(2).filter(is_name).filter(is_test)
+}
+
+#[test]
+fn every_test_that_is_named_is_there() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let mut there = tests_below(&project.join("tests"), "");
+    let beside_the_code = tests_below(&project.join("src"), "");
+    there.extend(beside_the_code.iter().map(|name| name.rsplit("::").next().unwrap().to_owned()));
+    for document in ["ARCHITECTURE.md", "SECURITY.md"] {
+        let text = std::fs::read_to_string(project.join(document)).unwrap();
+        assert!(named(&text).count() > 20, "{document} names hardly any test");
+        let lost: Vec<&str> = named(&text).filter(|name| !there.contains(*name)).collect();
+        assert!(lost.is_empty(), "{document} names tests that are not there: {lost:#?}");
+    }
+}
