@@ -235,6 +235,13 @@ fn each_approver_is_shown_what_changed_since_they_approved_last() {
     assert!(shown.contains(&format!("web-1: revision 1 → 3\n  narId: {first} → {third}\n")), "{shown}");
     let shown = bob();
     assert!(shown.contains(&format!("web-1: revision 2 → 3\n  narId: {second} → {third}\n")), "{shown}");
+    // The third may run now. Carol saw none of it, and is shown all of it, and beside that what changes where it runs.
+    change_from(&world, "Good day", "Good evening");
+    let fourth = nar_id(&world);
+    let shown = approve(&world, &["--ssh-key", &world.at("carol")]).good();
+    assert!(shown.contains("web-1: revision 4, all of it: nothing before it was approved by carol\n"), "{shown}");
+    let since = "web-1: enough have approved revision 3, so it may run; since then:\nweb-1: revision 3 → 4\n";
+    assert!(shown.contains(&format!("{since}  narId: {third} → {fourth}\n")), "{shown}");
 }
 
 #[test]

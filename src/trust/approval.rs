@@ -24,12 +24,13 @@ pub struct Approvals {
     given: Vec<KeyId>,
     open: Vec<KeyId>,
     earlier: Vec<(KeyId, Earlier)>,
+    before: Option<Earlier>,
     bad: Vec<(KeyId, String)>,
 }
 
 /// What an approver signed in this epoch before the revision that is asked about: another revision, and the digest of what
 /// it said.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Earlier {
     revision: Revision,
     content: Sha256Digest,
@@ -76,6 +77,7 @@ impl Approvals {
         let expected = Approval::of(deployment, deployment.content(), root.root().epoch);
         let (mut points, mut given, mut open) = (Vec::new(), Vec::new(), Vec::new());
         let (mut earlier, mut bad) = (Vec::new(), Vec::new());
+        let mut points_of = BTreeMap::<Earlier, Vec<_>>::new();
         // They are usable, or there would be no such root.
         for by in root.root().roles.approver.keys.iter().filter_map(UsableKey::of) {
             let id = by.key.id().clone();
@@ -92,14 +94,21 @@ impl Approvals {
                     given.push(id);
                     continue;
                 }
-                Some(Says::Earlier(what)) => earlier.push((id.clone(), what)),
+                Some(Says::Earlier(what)) => {
+                    earlier.push((id.clone(), what));
+                    let points = points_of.entry(what).or_default();
+                    if !points.contains(&by.point) {
+                        points.push(by.point);
+                    }
+                }
                 Some(Says::Nothing(why)) => bad.push((id.clone(), shown(&why))),
                 Some(Says::OtherEpoch) | None => {}
             }
             open.push(id);
         }
         let (name, revision, different) = (deployment.name.clone(), deployment.revision, points.len());
-        Some(Self { name, revision, needed, different, given, open, earlier, bad })
+        let before = points_of.into_iter().rfind(|(_, points)| points.len() >= needed).map(|(what, _)| what);
+        Some(Self { name, revision, needed, different, given, open, earlier, before, bad })
     }
 
     /// Whether there are enough.
@@ -115,6 +124,11 @@ impl Approvals {
     /// What the approver of that name approved last, where that is an earlier revision.
     pub fn last_of(&self, approver: &KeyId) -> Option<Earlier> {
         self.earlier.iter().find(|(by, _)| by == approver).map(|(_, earlier)| *earlier)
+    }
+
+    /// The newest earlier revision that as many as are needed approved last: what machines may run.
+    pub fn that_may_run(&self) -> Option<Earlier> {
+        self.before
     }
 
     /// The approvers whose file counts nothing, and why.

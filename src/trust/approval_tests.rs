@@ -151,6 +151,22 @@ fn each_approver_has_a_last_approval_of_their_own() {
 }
 
 #[test]
+fn what_may_run_is_what_enough_approved_of_one_content() {
+    let fleet = Fleet::new();
+    let [alice, bob, carol] = &fleet.approvers;
+    let by =
+        |key: &SecretKey, revision, unit| signed(fleet.approval(&fleet.deployment("db-1", unit, revision)), &[key]);
+    let running = |left: &[(&str, Vec<u8>)]| {
+        let approvals = fleet.count(&fleet.deployment("db-1", "db-1", 7), left);
+        approvals.that_may_run().map(|what| what.revision().to_string())
+    };
+    let (three, four) = (|key| by(key, 3, "db-1"), |key| by(key, 4, "db-1"));
+    assert_eq!(running(&[("alice", three(alice)), ("bob", three(bob)), ("carol", four(carol))]).as_deref(), Some("3"));
+    assert_eq!(running(&[("alice", three(alice)), ("carol", four(carol))]), None);
+    assert_eq!(running(&[("alice", three(alice)), ("bob", by(bob, 3, "db-2"))]), None);
+}
+
+#[test]
 fn what_was_approved_is_known_by_its_content() {
     let fleet = Fleet::new();
     let [alice, ..] = &fleet.approvers;

@@ -16,7 +16,7 @@ use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, R
 use crate::repository::{
     Branch, BranchWriter, Change, CommitId, Depth, Identity, NewCommit, Repository, Roots, Written, approval_path,
 };
-use crate::trust::{Earlier, Signed, TrustedRoot, Verified};
+use crate::trust::{Approvals, Earlier, Signed, TrustedRoot, Verified};
 
 /// How often a lost race is run again before giving up.
 const TRIES: usize = 5;
@@ -51,7 +51,7 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     if asked.has(&approver) {
         return output::line(format_args!("{name}: {approver} has approved revision {} already", deployment.revision));
     }
-    show(&view, &deployment, asked.last_of(&approver), &approver, verbosity)?;
+    show(&view, &deployment, &asked, &approver, verbosity)?;
     output::line(format_args!("{name}: {asked}"))?;
     confirm(arguments, deployment.revision, &approver)?;
     let approval = Approval::of(&deployment, deployment.content(), root.root().epoch);
@@ -98,16 +98,30 @@ fn approver(root: &TrustedRoot, key: &SigningKey) -> Result<KeyId, Exit> {
 }
 
 /// Shows what `approver` has not approved yet: what changes since their own last approval, and all of it where there is
-/// nothing to compare with. What others approved, they may never have seen.
-fn show(view: &View, new: &Deployment, last: Option<Earlier>, approver: &KeyId, verbosity: u8) -> Result<(), Exit> {
-    let Some(last) = last else {
-        return show_all(new, format_args!("nothing before it was approved by {approver}"));
-    };
-    if let Some(old) = search(view, &new.name, |_, file| Ok(last.found_in(file)))? {
-        return Difference::between(&old, new).show(verbosity);
+/// nothing to compare with. What others approved, they may never have seen; where it may run, they are told beside that
+/// what changes then.
+fn show(view: &View, new: &Deployment, asked: &Approvals, approver: &KeyId, verbosity: u8) -> Result<(), Exit> {
+    let find = |approved: Earlier| search(view, &new.name, |_, file| Ok(approved.found_in(file)));
+    let last = asked.last_of(approver);
+    match last {
+        None => show_all(new, format_args!("nothing before it was approved by {approver}"))?,
+        Some(last) => {
+            if let Some(old) = find(last)? {
+                return Difference::between(&old, new).show(verbosity);
+            }
+            let revision = last.revision();
+            show_all(
+                new,
+                format_args!("revision {revision}, which {approver} approved, is not on the branch any more"),
+            )?;
+        }
     }
-    let revision = last.revision();
-    show_all(new, format_args!("revision {revision}, which {approver} approved, is not on the branch any more"))
+    let Some(running) = asked.that_may_run().map(find).transpose()?.flatten() else { return Ok(()) };
+    output::line(format_args!(
+        "{}: enough have approved revision {}, so it may run; since then:",
+        new.name, running.revision
+    ))?;
+    Difference::between(&running, new).show(verbosity)
 }
 
 fn show_all(new: &Deployment, why: impl Display) -> Result<(), Exit> {
