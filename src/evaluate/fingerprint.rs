@@ -54,7 +54,9 @@ fn is_absent(error: &io::Error) -> bool {
 fn status(path: &PathBuf) -> io::Result<Fingerprint> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_symlink() {
-        return Ok(digest("link", fs::read_link(path)?.as_os_str().as_bytes()));
+        // Some looks stop at a link, and some see what is behind it.
+        let behind = fs::metadata(path).map_or("absent", |behind| kind(&behind));
+        return Ok(digest(&format!("link to a {behind}"), fs::read_link(path)?.as_os_str().as_bytes()));
     }
     Ok(digest(kind(&metadata), &[]))
 }
@@ -112,6 +114,10 @@ mod tests {
         fs::write(tree.join("b"), "two").unwrap();
         std::os::unix::fs::symlink("b", &file).unwrap();
         let link = both("a");
+        fs::remove_file(tree.join("b")).unwrap();
+        let link_to_nothing = both("a");
+        fs::create_dir(tree.join("b")).unwrap();
+        let link_to_a_folder = both("a");
         fs::remove_file(&file).unwrap();
         fs::create_dir(&file).unwrap();
         let folder = both("a");
@@ -120,7 +126,7 @@ mod tests {
         assert_eq!(one.0, two.0, "the status says nothing of the bytes");
         assert_eq!(two.1, link.1, "bytes are read through a link");
         assert_eq!(folder.0, with_a_file.0);
-        let statuses = [absent.0, one.0, program.0, link.0, folder.0];
+        let statuses = [absent.0, one.0, program.0, link.0, link_to_nothing.0, link_to_a_folder.0, folder.0];
         let contents = [absent.1, one.1, two.1, program.1, folder.1, with_a_file.1];
         for all in [&statuses[..], &contents[..]] {
             let distinct: std::collections::BTreeSet<_> = all.iter().collect();

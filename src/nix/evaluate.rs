@@ -1,10 +1,10 @@
 //! Evaluating an expression, purely, building nothing; watched, where that is asked for.
 
 use std::os::unix::fs::MetadataExt as _;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::{Nix, NixError};
+use super::{Nix, NixError, settings};
 use crate::process::{Invocation, ProcessError};
 
 /// The most that one evaluation may print: a line for each of ten thousand hosts is 10 MiB.
@@ -94,12 +94,7 @@ impl Nix {
         let mut settings: Vec<_> =
             std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("NIX_")).collect();
         settings.sort();
-        let system = std::env::var_os("NIX_CONF_DIR").map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from);
-        let home = std::env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
-        let user = std::env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or(home);
-        let files = [Some(system.join("nix.conf")), user.map(|user| user.join("nix/nix.conf"))];
-        let files: Vec<_> = files.iter().flatten().map(|file| std::fs::read(file).ok()).collect();
-        format!("{program:?} {about:?} {settings:?} {files:?}")
+        format!("{program:?} {about:?} {settings:?} {:?}", settings::files())
     }
 
     /// Evaluates the question's expression.

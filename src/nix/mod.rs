@@ -7,6 +7,7 @@ mod derivation;
 mod evaluate;
 mod flake;
 mod jobs;
+mod settings;
 mod store;
 
 use std::path::PathBuf;
