@@ -249,9 +249,9 @@ fn one_pass(folder: &Path) {
     let branch_name = branch();
     let tip: CommitId = repository.tip(&branch_name).unwrap().unwrap();
     // The steps of a pass, in its order, each as often as there.
+    repository.check_layout(tip).unwrap();
     let snapshot = repository.snapshot(tip).unwrap();
     let newest = Roots::newest_from(&snapshot, &Anchor::Root(Box::new(root))).unwrap();
-    repository.check_layout(tip).unwrap();
     believe(&snapshot, newest, &branch_name);
     let time = start.elapsed();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -13,19 +13,46 @@ const MOST_OF_THE_AGENT: u64 = 64 * MIB;
 
 /// A published fleet, and the agent of `web-1`, whose first mirror means ill and whose second is good.
 fn beside(malice: Malice, timeout: &str) -> (World, HostileServer) {
+    let server = HostileServer::start(malice);
+    let world = published();
+    configure(&world, &server.url(), timeout);
+    (world, server)
+}
+
+fn published() -> World {
     let world = World::new();
     world.publish().good();
     world.build(&["web-1"]);
-    let server = HostileServer::start(malice);
+    world
+}
+
+/// The agent of `web-1` with that mirror before the good one.
+fn configure(world: &World, mirror: &str, timeout: &str) {
     let good = world.at("fleet.git");
-    world.configure_agent("web-1", &server.url(), &format!("mirrors = [\"{good}\"]\nfetch.timeout = \"{timeout}\""));
-    (world, server)
+    world.configure_agent("web-1", mirror, &format!("mirrors = [\"{good}\"]\nfetch.timeout = \"{timeout}\""));
 }
 
 /// One pass ends as it should: the bad mirror is told with `why`, the good one is used, memory is kept, nothing is left.
 #[track_caller]
 fn is_survived(malice: Malice, timeout: &str, why: &[&str]) {
     let (world, server) = beside(malice, timeout);
+    let said = keeps_memory(&world);
+    assert!(
+        said.contains(&format!("a mirror is not used: cannot fetch branch `deployments` from {}", server.url())),
+        "{said}"
+    );
+    assert!(why.iter().any(|why| said.contains(why)) && said.contains("nothing of it was kept"), "{said}");
+    assert_eq!(left_behind(&world), Vec::<String>::new());
+    // What is known of the good one is enough, again and again.
+    let status = world.agent("web-1", &["status", "--json"]).json();
+    assert_eq!(status["lastPass"]["mirrors"][0]["standing"], "unreachable");
+    assert_eq!(status["lastPass"]["mirrors"][1]["standing"], "taken");
+    assert_eq!(status["lastPass"]["ok"], true);
+}
+
+/// One pass uses the good mirror, and neither the agent nor what fetches for it holds more than it may; what it said.
+#[track_caller]
+fn keeps_memory(world: &World) -> String {
     let arguments = ["once", "--config", &world.at("web-1.toml")];
     let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &arguments);
     let (mut peak_of_agent, mut peak_of_fetch) = (0, 0);
@@ -37,20 +64,10 @@ fn is_survived(malice: Malice, timeout: &str, why: &[&str]) {
     });
     let said = agent.said();
     assert!(said.contains("web-1: switched to revision 1"), "{said}");
-    assert!(
-        said.contains(&format!("a mirror is not used: cannot fetch branch `deployments` from {}", server.url())),
-        "{said}"
-    );
-    assert!(why.iter().any(|why| said.contains(why)) && said.contains("nothing of it was kept"), "{said}");
     let (of_agent, of_fetch) = (peak_of_agent / MIB, peak_of_fetch / MIB);
     assert!(peak_of_agent < MOST_OF_THE_AGENT, "the agent held {of_agent} MiB");
     assert!((1..=MOST_OF_A_FETCH).contains(&peak_of_fetch), "a fetch held {of_fetch} MiB");
-    assert_eq!(left_behind(&world), Vec::<String>::new());
-    // What is known of the good one is enough, again and again.
-    let status = world.agent("web-1", &["status", "--json"]).json();
-    assert_eq!(status["lastPass"]["mirrors"][0]["standing"], "unreachable");
-    assert_eq!(status["lastPass"]["mirrors"][1]["standing"], "taken");
-    assert_eq!(status["lastPass"]["ok"], true);
+    said
 }
 
 /// The most that a process held at once, in bytes (`proc_pid_status(5)`).
@@ -127,6 +144,22 @@ fn a_pack_that_unfolds_is_cut_off() {
     let too_slow = "it was not done after 8s, so it was ended";
     is_survived(Malice::Unfolding, "8s", &[TOO_MUCH_MEMORY, too_slow]);
     is_survived(Malice::EndlessZeros, "8s", &[TOO_LARGE, TOO_MUCH_MEMORY, too_slow]);
+}
+
+#[test]
+fn folders_of_very_many_files_are_not_held() {
+    let world = published();
+    let huge = world.at("huge.git");
+    world.git(&["init", "-q", "--bare", &huge]);
+    // At the top, and where the roots are looked for.
+    let make = "export GIT_DIR=$0; blob=$(echo | git hash-object -w --stdin)
+        roots=$(seq 400000 | sed \"s/.*/100644 blob $blob\\t&.json/\" | git mktree)
+        top=$( (seq 400000 | sed \"s/.*/100644 blob $blob\\t&/\"; printf '040000 tree %s\\troots\\n' $roots) | git mktree)
+        git update-ref refs/heads/deployments $(git commit-tree -m 'Many files' $top)";
+    world.run("sh", &["-euc", make, &huge]).good();
+    configure(&world, &huge, "50s");
+    let said = keeps_memory(&world);
+    assert!(said.contains("holds more than the 8 entries that a branch of Clavel may have there"), "{said}");
 }
 
 #[test]

@@ -19,6 +19,7 @@ mod preview;
 mod push;
 mod roots;
 mod snapshot;
+mod unchecked;
 mod writer;
 
 pub use address::{CommitId, RefName, RemoteUrl};
@@ -33,4 +34,5 @@ pub use preview::{Preview, PreviewError};
 pub use push::{Push, PushError};
 pub use roots::{ROOT_PATH, Roots, RootsError, root_path};
 pub use snapshot::{Entry, Mode, ReadError, Snapshot};
+pub use unchecked::Unchecked;
 pub use writer::{BranchWriter, WriteError, Written};

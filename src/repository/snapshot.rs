@@ -307,7 +307,7 @@ impl Reader<'_> {
         Ok(object.detach().data)
     }
 
-    fn damaged(&self, path: &str, id: ObjectId, why: String) -> ReadError {
+    pub(super) fn damaged(&self, path: &str, id: ObjectId, why: String) -> ReadError {
         ReadError::Damaged { path: path.to_owned(), commit: self.commit, object: id.to_string(), why }
     }
 }

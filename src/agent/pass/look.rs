@@ -5,11 +5,11 @@ use super::super::evidence::{BelievedFiles, Copy, Remembered, keep_all};
 use super::super::fetch::{BranchFetchError, Shown, fetch};
 use super::super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
 use super::super::state::{State, StateError};
-use super::super::verify::{Asker, Refusal, SeenIndex, Time, Verdict, verify};
+use super::super::verify::{Asker, Refusal, SeenIndex, Time, verify};
 use super::{Event, Pass, PassError};
 use crate::config::AgentConfig;
 use crate::model::Sha256Digest;
-use crate::repository::{BranchError, CommitId, INDEX_PATH, ReadError, Repository, Roots, Snapshot};
+use crate::repository::{BranchError, CommitId, INDEX_PATH, Repository, Roots, Snapshot};
 use crate::trust::{Anchor, TrustedRoot, digest};
 
 impl Pass<'_> {
@@ -54,7 +54,7 @@ impl Pass<'_> {
     /// Reads what a mirror shows, where there is anything to do about it.
     fn read(&self, Shown { mirror, tip }: Shown) -> Look {
         let seen = tip.map(|(repository, tip)| {
-            let files = self.already_settled(tip).is_none().then(|| repository.snapshot(tip));
+            let files = self.already_settled(tip).is_none().then(|| read(&repository, tip));
             Seen { repository, tip, files }
         });
         Look { mirror, seen }
@@ -62,8 +62,12 @@ impl Pass<'_> {
 
     /// Keeps the newest root that a mirror has, whatever else is wrong with what it shows: that is told when it is judged.
     fn learn_root(&mut self, look: &Look) -> Result<(), StateError> {
-        let Ok(Seen { files: Some(Ok(files)), .. }) = &look.seen else { return Ok(()) };
-        match Roots::newest_from(files, &self.anchor) {
+        let Ok(Seen { repository, tip, files: Some(files) }) = &look.seen else { return Ok(()) };
+        let newest = match files {
+            Ok(files) => Roots::newest_from(files, &self.anchor),
+            Err(_) => Roots::newest_from(&repository.unchecked(*tip), &self.anchor),
+        };
+        match newest {
             Some(newest) => self.keep(newest),
             None => Ok(()),
         }
@@ -89,12 +93,7 @@ impl Pass<'_> {
                     rewrote: None,
                 })
             }
-            None => self.verify(&seen.repository, tip, seen.files).map(|verdict| {
-                let index = verdict.trusted.index.as_ref();
-                let (version, index) = (index.map(|index| index.version), index.map(|index| index.sha256));
-                let rewrote = self.state.believed_at.filter(|before| seen.repository.is_without(tip, *before));
-                Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict), rewrote }
-            }),
+            None => self.verify(seen),
         };
         believed.map_or_else(Finding::Refused, Finding::Believed)
     }
@@ -115,17 +114,9 @@ impl Pass<'_> {
         self.mirrors = reports;
     }
 
-    fn verify(
-        &self,
-        repository: &Repository,
-        tip: CommitId,
-        files: Option<Result<Snapshot, ReadError>>,
-    ) -> Result<Verdict, Refusal> {
-        // It comes first of all that there is the layout of a branch and nothing else: whoever reads what the index names must
-        // not be led elsewhere by what stands beside it.
-        repository.check_layout(tip).map_err(BranchError::from)?;
-        let snapshot = files.unwrap_or_else(|| repository.snapshot(tip)).map_err(BranchError::from)?;
-        let roots = Roots::from_anchor(&snapshot, &self.anchor)?;
+    fn verify(&self, Seen { repository, tip, files }: Seen) -> Result<Believed, Refusal> {
+        let files = files.unwrap_or_else(|| read(&repository, tip))?;
+        let roots = Roots::from_anchor(&files, &self.anchor)?;
         let asker = Asker {
             agent: &self.config.name,
             wanted: self.config.deployments.as_deref(),
@@ -133,7 +124,11 @@ impl Pass<'_> {
             branch: &self.config.branch,
             root: &roots.newest,
         };
-        verify(&snapshot, &asker, &self.state.trusted, self.time())
+        let verdict = verify(&files, &asker, &self.state.trusted, self.time())?;
+        let index = verdict.trusted.index.as_ref();
+        let (version, index) = (index.map(|index| index.version), index.map(|index| index.sha256));
+        let rewrote = self.state.believed_at.filter(|before| repository.is_without(tip, *before));
+        Ok(Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict), rewrote })
     }
 
     /// Believes a newer root from now on. It proves itself: whatever else is wrong with the branch, a key that it takes
@@ -164,6 +159,14 @@ impl Pass<'_> {
     }
 }
 
+/// The files of a commit that holds the layout of a branch and nothing else. That comes first of all: whoever reads what the
+/// index names must not be led elsewhere by what stands beside it, and a folder is kept in memory only once it is known
+/// how large it may be.
+fn read(repository: &Repository, tip: CommitId) -> Result<Snapshot, BranchError> {
+    repository.check_layout(tip)?;
+    Ok(repository.snapshot(tip)?)
+}
+
 /// What one mirror shows, read once.
 struct Look {
     mirror: String,
@@ -175,5 +178,5 @@ struct Seen {
     repository: Repository,
     tip: CommitId,
     /// Its files; none where everything was done at this very commit.
-    files: Option<Result<Snapshot, ReadError>>,
+    files: Option<Result<Snapshot, BranchError>>,
 }
