@@ -206,6 +206,19 @@ fn two_mirrors_that_show_two_contents_of_one_revision_are_both_refused_and_both_
 }
 
 #[test]
+fn a_mirror_without_a_key_makes_no_fork() {
+    let world = published();
+    let (fleet, other) = (world.at("fleet.git"), copy(&world, "other.git"));
+    let mut branch = Branch::of(&world);
+    branch.countersign("index.json", &StolenKey::own("mallory-1", 7));
+    branch.try_push(&other, "deployments", Onto::Nothing).good();
+    with_mirrors(&world, &[&other, &fleet]);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    assert_eq!(standings(&world), json!(["taken", "level"]));
+    assert!(!world.path("web-1/state/evidence").exists());
+}
+
+#[test]
 fn what_was_believed_is_kept_beside_a_fork_though_its_copy_is_gone() {
     let world = published();
     with_mirrors(&world, &[&world.at("fleet.git")]);

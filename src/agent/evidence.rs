@@ -9,9 +9,8 @@ use serde::Serialize;
 use super::fetch::Shown;
 use super::mirrors::Rejection;
 use super::verify::Refusal;
-use crate::model::{Index, Payload as _, Timestamp, json};
+use crate::model::{Index, Payload as _, Sha256Digest, Timestamp, json};
 use crate::repository::{CommitId, INDEX_PATH, ROOT_PATH, Repository, RootsError};
-use crate::trust::digest;
 
 /// How many cases are kept. What else an attacker makes up tells nothing new.
 const MOST: usize = 32;
@@ -25,6 +24,8 @@ struct Contested {
     path: String,
     /// Who shows the other one.
     other: Other,
+    /// The digest of what the refused one says.
+    found: Sha256Digest,
 }
 
 /// Where the other one of two is.
@@ -38,15 +39,17 @@ enum Other {
 
 /// What `refusal` says that there are two of.
 fn contested(refusal: &Refusal) -> Option<Contested> {
-    let (path, other) = match refusal {
-        Refusal::IndexFork { .. } => (INDEX_PATH.to_owned(), Other::Believed),
-        Refusal::MirrorFork { other, .. } => (INDEX_PATH.to_owned(), Other::Mirror(other.clone())),
-        Refusal::MirrorDocumentFork { path, other, .. } => (path.to_string(), Other::Mirror(other.clone())),
-        Refusal::Fork { path, .. } => (path.to_string(), Other::Believed),
-        Refusal::Roots(RootsError::Fork { .. }) => (ROOT_PATH.to_owned(), Other::Believed),
+    let (path, other, found) = match refusal {
+        Refusal::IndexFork { found, .. } => (INDEX_PATH.to_owned(), Other::Believed, found),
+        Refusal::MirrorFork { other, found, .. } => (INDEX_PATH.to_owned(), Other::Mirror(other.clone()), found),
+        Refusal::MirrorDocumentFork { path, other, found, .. } => {
+            (path.to_string(), Other::Mirror(other.clone()), found)
+        }
+        Refusal::Fork { path, found, .. } => (path.to_string(), Other::Believed, found),
+        Refusal::Roots(RootsError::Fork { found, .. }) => (ROOT_PATH.to_owned(), Other::Believed, found),
         _ => return None,
     };
-    Some(Contested { path, other })
+    Some(Contested { path, other, found: *found })
 }
 
 /// What one mirror showed, for whoever has to look at it again.
@@ -149,7 +152,7 @@ pub(super) fn keep_all(
     let mut evidence = KeptEvidence::default();
     for (mirror, rejection) in rejected {
         let Rejection::Refused(refusal) = rejection else { continue };
-        let Some(Contested { path, other }) = contested(refusal) else { continue };
+        let Some(Contested { path, other, found: content }) = contested(refusal) else { continue };
         let of = |wanted: &str| copies.iter().find(|copy| copy.mirror == wanted);
         let Some(found) = of(mirror).and_then(|copy| copy.read(copy.tip, &path)) else { continue };
         let other = match &other {
@@ -158,7 +161,7 @@ pub(super) fn keep_all(
             Other::Believed => remembered.files.read(copies, &path),
         };
         let refusal = refusal.to_string();
-        let case = Case { path: &path, mirror, refusal, found: &found, other: other.as_deref(), at: now };
+        let case = Case { path: &path, mirror, refusal, content, found: &found, other: other.as_deref(), at: now };
         match case.keep(folder) {
             Ok(Place::New(place)) => evidence.places.push(place),
             Ok(Place::Known) => {}
@@ -186,6 +189,8 @@ struct Case<'a> {
     mirror: &'a str,
     /// Why it was refused.
     refusal: String,
+    /// The digest of what the refused one says. Its file may be signed by more and more keys that nobody trusts.
+    content: Sha256Digest,
     /// What was refused.
     found: &'a [u8],
     /// The other one; none where this machine does not have it any more.
@@ -206,7 +211,7 @@ impl Case<'_> {
     /// Keeps the case below `folder`.
     fn keep(&self, folder: &Path) -> io::Result<Place> {
         let what = Path::new(self.path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let place = folder.join(format!("{what}-{}", digest(self.found).short()));
+        let place = folder.join(format!("{what}-{}", self.content.short()));
         if place.exists() {
             return Ok(Place::Known);
         }
@@ -242,7 +247,7 @@ mod tests {
 
     fn case<'a>(found: &'a [u8], other: Option<&'a [u8]>) -> Case<'a> {
         let at = "2026-01-01T00:00:00Z".parse().unwrap();
-        Case { path: INDEX_PATH, mirror: "m", refusal: "two".to_owned(), found, other, at }
+        Case { path: INDEX_PATH, mirror: "m", refusal: "two".to_owned(), content: digest(found), found, other, at }
     }
 
     #[test]
@@ -254,6 +259,9 @@ mod tests {
         assert_eq!(fs::read(place.join("other.json")).unwrap(), b"b");
         assert!(fs::read_to_string(place.join("about.json")).unwrap().contains("\"refusal\": \"two\""));
         assert_eq!(case(b"a", Some(b"b")).keep(&folder).unwrap(), Place::Known);
+        // What is said counts, not who signed it as well.
+        let signed_once_more = Case { found: b"a, signed once more", ..case(b"a", None) };
+        assert_eq!(signed_once_more.keep(&folder).unwrap(), Place::Known);
         for number in 0..2 * MOST {
             case(number.to_string().as_bytes(), None).keep(&folder).unwrap();
         }
@@ -266,7 +274,7 @@ mod tests {
     fn what_is_contested_follows_from_the_refusal() {
         let (seen, found) = (digest(b"a"), digest(b"b"));
         let version = 6.try_into().unwrap();
-        let believed = Contested { path: INDEX_PATH.to_owned(), other: Other::Believed };
+        let believed = Contested { path: INDEX_PATH.to_owned(), other: Other::Believed, found };
         assert_eq!(contested(&Refusal::IndexFork { version, seen, found }), Some(believed));
         let other = "b".to_owned();
         let mirrors = contested(&Refusal::MirrorFork { version, other: other.clone(), seen, found });

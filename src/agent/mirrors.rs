@@ -32,7 +32,7 @@ pub(super) struct Believed {
     pub(super) tip: CommitId,
     /// The version of its index. All that are believed are of the newest root's epoch.
     pub(super) version: Option<IndexVersion>,
-    /// The SHA-256 of its index.
+    /// The digest of what its index says.
     pub(super) index: Option<Sha256Digest>,
     /// What it says; none where all of it was done before.
     pub(super) verdict: Option<Verdict>,

@@ -33,8 +33,8 @@ pub struct SeenIndex {
     pub epoch: Epoch,
     /// Its version.
     pub version: IndexVersion,
-    /// The SHA-256 of its file.
-    pub sha256: Sha256Digest,
+    /// The digest of what it says, whoever signed it.
+    pub content: Sha256Digest,
     /// When it was signed.
     pub issued: Timestamp,
     /// When it stops being believed to be the newest.
@@ -190,8 +190,8 @@ fn never_back(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> Result<(), Ref
         if version < seen.version {
             return Err(Refusal::IndexRollback { seen: seen.version, found: version });
         }
-        if version == seen.version && found.digest != seen.sha256 {
-            return Err(Refusal::IndexFork { version, seen: seen.sha256, found: found.digest });
+        if version == seen.version && found.content != seen.content {
+            return Err(Refusal::IndexFork { version, seen: seen.content, found: found.content });
         }
     }
     Ok(())
@@ -200,7 +200,7 @@ fn never_back(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> Result<(), Ref
 impl VerifiedIndex {
     fn seen(&self) -> SeenIndex {
         let Index { epoch, version, issued, expires, .. } = *self.index;
-        SeenIndex { epoch, version, sha256: self.digest, issued, expires }
+        SeenIndex { epoch, version, content: self.content, issued, expires }
     }
 }
 

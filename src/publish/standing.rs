@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use super::note::{Published, Shown};
 use super::plan::{BranchState, Existing, ExistingDocument};
-use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Specification};
+use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Sha256Digest, Specification};
 use crate::repository::{
     Branch, BranchError, CommitId, INDEX_PATH, ReadError, Repository, Roots, RootsError, Snapshot, VerifiedIndex,
 };
-use crate::trust::{Anchor, Signed, SignedError, TrustedRoot};
+use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest};
 
 mod documents;
 
@@ -81,15 +81,16 @@ impl Standing {
         };
         let epoch = root.root().epoch;
         let older: Vec<&TrustedRoot> = roots.before.iter().rev().filter(|root| root.root().epoch == epoch).collect();
-        let is_ours = |index: &VerifiedIndex| last.is_some_and(|last| last.sha256 == index.digest);
+        let shown = digest(&file);
+        let is_ours = last.is_some_and(|last| last.sha256 == shown);
         let places = Places { repository, tip, published: last.map(|last| last.commit) };
         let go_on = |elders, index| -> Result<Self, BranchError> {
-            let branch = Vouchers { branch: name, root, elders }.documents(places, index)?;
+            let branch = Vouchers { branch: name, root, elders }.documents(places, index, shown)?;
             Ok(Self::on(root, branch).without_unvouched_holds())
         };
         match Branch::new(snapshot, root, name).index() {
             Ok(index) => {
-                let elders = if is_ours(&index) { &older[..] } else { &[] };
+                let elders = if is_ours { &older[..] } else { &[] };
                 Ok(go_on(elders, index)?)
             }
             Err(error) if !may_be_of_an_older_root(&error) => Err(error.into()),
@@ -101,13 +102,13 @@ impl Standing {
                 }
                 let of = |root: &&TrustedRoot| Branch::new(snapshot, root, name).index();
                 let index = older.iter().map(of).find_map(Result::ok).ok_or(error)?;
-                if is_ours(&index) {
+                if is_ours {
                     let mut standing = go_on(&older, index)?;
                     standing.branch.is_of_an_older_root = true;
                     return Ok(standing);
                 }
                 let lost_holds = index.index.held.iter().map(|(name, _)| name.clone()).collect();
-                Ok(Self { lost_holds, ..Self::on(root, numbers(index)) })
+                Ok(Self { lost_holds, ..Self::on(root, numbers(index, shown)) })
             }
         }
     }
@@ -141,7 +142,7 @@ fn held_in_an_epoch_before(epoch: Epoch, file: &[u8]) -> Option<Vec<Name>> {
 
 /// Of an index that an older root's publisher signed, and not this claveld last, only the numbers: whoever took a key out may
 /// have had a reason. Each document is signed anew once its source gives it again, and under another revision.
-fn numbers(index: VerifiedIndex) -> BranchState {
+fn numbers(index: VerifiedIndex, shown: Sha256Digest) -> BranchState {
     fn listed<S: Specification>(index: &VerifiedIndex) -> Existing<S> {
         let names = index.names(S::FOLDER).into_iter();
         let listed = names.filter_map(|name| {
@@ -156,7 +157,7 @@ fn numbers(index: VerifiedIndex) -> BranchState {
         units: listed(&index),
         agents: listed(&index),
         holds: BTreeMap::new(),
-        index: Some((index.index, index.digest)),
+        index: Some((index.index, shown)),
         is_of_an_older_root: true,
     }
 }

@@ -6,7 +6,7 @@ use super::{LayoutError, ReadError, Snapshot};
 use crate::model::{
     BranchName, Document, DocumentPath, Epoch, Folder, Index, Name, Payload, Revision, Sha256Digest, Specification,
 };
-use crate::trust::{ListedError, Signed, SignedError, TrustedRoot, Verified, digest, verify_listed};
+use crate::trust::{ListedError, Signed, SignedError, TrustedRoot, Verified, verify_listed};
 
 /// Where the index is.
 pub const INDEX_PATH: &str = "index.json";
@@ -80,13 +80,13 @@ impl From<LayoutError> for BranchError {
     }
 }
 
-/// An index that was verified, with the digest of its file.
+/// An index that was verified, with the digest of what it says.
 #[derive(Debug, Clone)]
 pub struct VerifiedIndex {
     /// What it says.
     pub index: Verified<Index>,
-    /// The SHA-256 of its file.
-    pub digest: Sha256Digest,
+    /// The digest of what it says, whoever signed it: a signature more, which takes no key, makes no other index.
+    pub content: Sha256Digest,
 }
 
 /// The branch at one commit, read by somebody who believes one root.
@@ -127,9 +127,8 @@ impl<'a, F: Files> Branch<'a, F> {
     /// Its index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
         let bytes = self.files.read(INDEX_PATH, Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
-        let digest = digest(&bytes);
-        let index = Signed::<Index>::believe(bytes, self.root.fleet(), self.root.publisher());
-        let index = index.map_err(BranchError::Index)?;
+        let index = Signed::<Index>::believe_with_content(bytes, self.root.fleet(), self.root.publisher());
+        let (index, content) = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
             return Err(BranchError::OtherBranch { branch: self.name.clone(), found: index.branch.clone() });
         }
@@ -137,7 +136,7 @@ impl<'a, F: Files> Branch<'a, F> {
         if index.epoch != epoch {
             return Err(BranchError::OtherEpoch { epoch, found: index.epoch });
         }
-        Ok(VerifiedIndex { index, digest })
+        Ok(VerifiedIndex { index, content })
     }
 
     /// One of its documents, as `index` lists it.

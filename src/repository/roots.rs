@@ -1,7 +1,7 @@
 //! The roots on a branch: from one that is believed to the newest.
 
 use super::{Files, ReadError};
-use crate::model::{FleetId, Payload as _, Root, RootVersion};
+use crate::model::{FleetId, Payload as _, Root, RootVersion, Sha256Digest};
 use crate::trust::{Anchor, RootError, Signed, SignedError, TrustedRoot, fleet_of};
 
 /// Where the newest root is.
@@ -80,6 +80,8 @@ pub enum RootsError {
         one: String,
         /// Where the other is.
         other: String,
+        /// The digest of what the one says.
+        found: Sha256Digest,
     },
     /// There are more than are walked at once.
     #[error("the branch has more than {MOST} roots after version {held}; give a newer root by hand")]
@@ -144,9 +146,9 @@ impl Roots {
         if shown.unverified() != newest.root() {
             // What nobody signed is no second root: anybody can write it.
             let signed = before.last().map_or_else(|| newest.again(&newest_file), |last| last.next(&newest_file));
-            signed.map_err(|source| RootsError::Root { path: ROOT_PATH.to_owned(), source })?;
+            let found = signed.map_err(|source| RootsError::Root { path: ROOT_PATH.to_owned(), source })?.content();
             let known = if before.is_empty() { "the one that is believed".to_owned() } else { root_path(reached) };
-            return Err(RootsError::Fork { version: reached, one: ROOT_PATH.to_owned(), other: known });
+            return Err(RootsError::Fork { version: reached, one: ROOT_PATH.to_owned(), other: known, found });
         }
         Ok(Self { newest, before })
     }

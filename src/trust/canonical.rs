@@ -23,6 +23,11 @@ pub(super) fn signing_bytes_of_file<P: Payload>(mut rendering: Vec<u8>) -> Optio
     Some(encoded::<P>(rendering))
 }
 
+/// The canonical form in the bytes that a signature is over: it stands behind the fourth space.
+pub(super) fn body(signing_bytes: &[u8]) -> &[u8] {
+    signing_bytes.splitn(5, |byte| *byte == b' ').nth(4).unwrap_or_default()
+}
+
 fn encoded<P: Payload>(mut body: Vec<u8>) -> Vec<u8> {
     let kind = P::PAYLOAD_TYPE;
     let head = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len());
@@ -96,6 +101,7 @@ mod tests {
         assert_eq!(String::from_utf8(canonical(payload)).unwrap(), String::from_utf8(theirs).unwrap());
         let file = crate::trust::fixture::signed(payload.clone(), &[&crate::trust::fixture::key("k")]);
         assert_eq!(signing_bytes_of_file::<P>(file), Some(signing_bytes(payload)));
+        assert_eq!(body(&signing_bytes(payload)), canonical(payload));
     }
 
     proptest! {

@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::authority::UsableKey;
-use super::canonical::{canonical, signing_bytes, signing_bytes_of_file};
+use super::canonical::{body, canonical, signing_bytes, signing_bytes_of_file};
 use super::{Authority, SecretKey, Signature, SshSignature, SshSignatureError};
 use crate::model::json::{self, JsonError};
 use crate::model::{FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest};
@@ -151,11 +151,26 @@ impl<P: Payload> Signed<P> {
 
     /// Believes the file of one of `fleet` that enough keys of `authority` signed.
     pub fn believe(bytes: Vec<u8>, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
+        Self::believed(bytes, fleet, authority).map(|(verified, _)| verified)
+    }
+
+    /// The same, and the digest of what it says, without writing it once more.
+    pub fn believe_with_content(
+        bytes: Vec<u8>,
+        fleet: FleetId,
+        authority: &Authority,
+    ) -> Result<(Verified<P>, Sha256Digest), SignedError> {
+        let (verified, message) = Self::believed(bytes, fleet, authority)?;
+        Ok((verified, digest(body(&message))))
+    }
+
+    /// A file that is believed, and what its signatures are over.
+    fn believed(bytes: Vec<u8>, fleet: FleetId, authority: &Authority) -> Result<(Verified<P>, Vec<u8>), SignedError> {
         let signed = Self::parse(&bytes)?;
         signed.check_fleet(fleet)?;
         let message = signing_bytes_of_file::<P>(bytes).ok_or(SignedError::OtherRendering { kind: P::KIND })?;
         signed.check_message(&message, authority)?;
-        Ok(Verified { payload: signed.signed })
+        Ok((Verified { payload: signed.signed }, message))
     }
 
     /// Believes it when it is of `fleet` and enough keys of `authority` signed it.
@@ -258,6 +273,21 @@ mod tests {
         let key = key("claveld-1");
         let authority = authority(&[&key], 1);
         assert_eq!(*read(&Signed::sign(unit(), &key).render(), &authority).unwrap(), unit());
+    }
+
+    #[test]
+    fn a_signature_more_makes_no_other_content() {
+        let (ours, stranger) = (key("claveld-1"), key("mallory-1"));
+        let authority = authority(&[&ours], 1);
+        let mut signed = Signed::sign(unit(), &ours);
+        let content = |signed: &Signed<Unit>| {
+            let (unit, content) = Signed::<Unit>::believe_with_content(signed.render(), fleet(), &authority).unwrap();
+            assert_eq!(unit.content(), content);
+            content
+        };
+        let before = content(&signed);
+        signed.add(&stranger).unwrap();
+        assert_eq!(content(&signed), before);
     }
 
     #[test]

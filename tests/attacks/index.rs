@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::Siege;
-use crate::support::attacker::{Branch, LARGEST, Onto};
+use crate::support::attacker::{Branch, LARGEST, Onto, StolenKey};
 
 #[test]
 fn an_index_that_was_rolled_back() {
@@ -116,4 +116,15 @@ fn rewritten_history_under_a_newer_index_is_believed_and_told() {
     let ran = siege.world.agent("web-1", &["once"]);
     assert!(!ran.stderr.contains("rewritten"), "{}", ran.stderr);
     assert_eq!(ran.good(), "web-1: switched to revision 3\n");
+}
+
+#[test]
+fn an_index_with_one_more_signature() {
+    let siege = Siege::begin();
+    let mut branch = siege.branch();
+    branch.countersign("index.json", &StolenKey::own("mallory-1", 7));
+    branch.push(Onto::Tip);
+    // It says what it said, and is no second one.
+    assert_eq!(siege.world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+    assert!(!siege.world.path("web-1/state/evidence").exists());
 }

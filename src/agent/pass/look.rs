@@ -87,7 +87,7 @@ impl Pass<'_> {
                 fresh.map(|clock| Believed {
                     tip,
                     version: Some(index.version),
-                    index: Some(index.sha256),
+                    index: Some(index.content),
                     verdict: None,
                     clock,
                     rewrote: None,
@@ -126,7 +126,7 @@ impl Pass<'_> {
         };
         let verdict = verify(&files, &asker, &self.state.trusted, self.time())?;
         let index = verdict.trusted.index.as_ref();
-        let (version, index) = (index.map(|index| index.version), index.map(|index| index.sha256));
+        let (version, index) = (index.map(|index| index.version), index.map(|index| index.content));
         let rewrote = self.state.believed_at.filter(|before| repository.is_without(tip, *before));
         Ok(Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict), rewrote })
     }

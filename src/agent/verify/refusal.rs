@@ -49,9 +49,9 @@ pub enum Refusal {
     IndexFork {
         /// The version.
         version: IndexVersion,
-        /// The SHA-256 of the one that was believed.
+        /// The digest of what the one that was believed says.
         seen: Sha256Digest,
-        /// The SHA-256 of the other.
+        /// The digest of what the other says.
         found: Sha256Digest,
     },
     /// Two mirrors show two indexes of one version, and neither was believed before.
@@ -64,9 +64,9 @@ pub enum Refusal {
         version: IndexVersion,
         /// The other mirror, without secrets.
         other: String,
-        /// The SHA-256 of the other's.
+        /// The digest of what the other's says.
         seen: Sha256Digest,
-        /// The SHA-256 of this one.
+        /// The digest of what this one says.
         found: Sha256Digest,
     },
     /// Two mirrors show two documents of one revision, in indexes of two versions, and neither was believed before.

@@ -200,6 +200,16 @@ fn nothing_goes_back() {
 }
 
 #[test]
+fn an_index_that_a_stranger_signed_as_well_is_the_same_index() {
+    let mut world = World::new();
+    let trusted = world.verify(&Trusted::default()).unwrap().trusted;
+    let mut index = Signed::sign(world.index.clone(), &world.fleet.key);
+    index.add(&fixture::key("stranger")).unwrap();
+    world.files.insert("index.json".to_owned(), index.render());
+    assert_eq!(world.verify(&trusted).unwrap().trusted, trusted);
+}
+
+#[test]
 fn an_expired_index_is_refused() {
     let world = World::new();
     let late = now().plus(std::time::Duration::from_hours(1));

@@ -1,7 +1,7 @@
 //! The documents of an index that is gone on from: who vouches for each, and what the history has of one that a stranger
 //! altered.
 
-use crate::model::{BranchName, DocumentPath, Name, Revision, Specification};
+use crate::model::{BranchName, DocumentPath, Name, Revision, Sha256Digest, Specification};
 use crate::repository::{Branch, BranchError, CommitId, Repository, Snapshot, VerifiedIndex};
 use crate::trust::{ListedError, TrustedRoot};
 
@@ -35,8 +35,13 @@ pub(super) struct Places<'a> {
 }
 
 impl Vouchers<'_> {
-    /// The documents that `index` lists, from the tip of the branch or else from before it.
-    pub(super) fn documents(&self, places: Places<'_>, index: VerifiedIndex) -> Result<BranchState, BranchError> {
+    /// The documents that `index` lists, whose file has the digest `shown`, from the tip of the branch or else from before it.
+    pub(super) fn documents(
+        &self,
+        places: Places<'_>,
+        index: VerifiedIndex,
+        shown: Sha256Digest,
+    ) -> Result<BranchState, BranchError> {
         let files = places.repository.snapshot(places.tip)?;
         let mut found = BranchState {
             fleet: index.index.fleet,
@@ -48,7 +53,7 @@ impl Vouchers<'_> {
             is_of_an_older_root: false,
         };
         self.restore(&mut found, places, &index);
-        found.index = Some((index.index, index.digest));
+        found.index = Some((index.index, shown));
         Ok(found)
     }
 
