@@ -299,7 +299,7 @@ mod tests {
         let files = dir.path().join("darwin-system");
         std::fs::create_dir(&files).unwrap();
         for (name, script) in [
-            ("activate", "#!/bin/sh\nreadlink -f $CLAVEL_PROFILE >> $CLAVEL_PROFILE.log\n"),
+            ("activate", "#!/bin/sh\nreadlink -m $CLAVEL_PROFILE >> $CLAVEL_PROFILE.log\n"),
             ("activate-user", "#!/bin/sh\n# nix-darwin: deprecated\nexit 1\n"),
         ] {
             std::fs::write(files.join(name), script).unwrap();

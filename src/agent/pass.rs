@@ -209,7 +209,7 @@ impl<'a> Pass<'a> {
         let target = Target { deployment: name, revision, realised, previous: previous.as_ref() };
         self.begin(Step::Activating { deployment: name.clone(), revision })?;
         tell(Event::Activating(order));
-        self.switching.store(true, Ordering::SeqCst);
+        let _switching = Switching::begun(&self.switching);
         let switched = activation.run(&self.nix, target).await;
         let settled = match switched {
             Ok(()) => {
@@ -225,7 +225,6 @@ impl<'a> Pass<'a> {
             }
         };
         self.begin(Step::Idle)?;
-        self.switching.store(false, Ordering::SeqCst);
         Ok(settled)
     }
 
@@ -274,6 +273,22 @@ impl<'a> Pass<'a> {
         };
         self.state.failed.remove(&deployment.name);
         self.state.applied.insert(deployment.name.clone(), applied);
+    }
+}
+
+/// While it lives, a unit is being switched: it ends with the activation, however that ended.
+struct Switching(Arc<AtomicBool>);
+
+impl Switching {
+    fn begun(switching: &Arc<AtomicBool>) -> Self {
+        switching.store(true, Ordering::SeqCst);
+        Self(Arc::clone(switching))
+    }
+}
+
+impl Drop for Switching {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::SeqCst);
     }
 }
 
