@@ -184,6 +184,9 @@ fn hosts_come_and_go() {
     let (found, work) = fleet.found(&["--records", &fleet.0.at("records")]);
     assert!(found["failures"].to_string().contains("broken"), "{found}");
     assert_eq!(work["evaluated"].as_array().unwrap().len(), 1 + ALWAYS.len());
+    let (_, work) = fleet.found(&["--records", &fleet.0.at("records")]);
+    assert_eq!(work["evaluated"][0]["why"], "broken", "{work}");
+    assert_eq!(work["evaluated"].as_array().unwrap().len(), 1, "nothing changed, and it is still broken");
     fleet.0.write("hosts/fresh/default.nix", "_: \"fresh\"");
     assert_eq!(fleet.after("it is mended"), ["fresh"]);
 }

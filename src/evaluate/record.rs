@@ -3,7 +3,7 @@
 //! It is a cache: whoever loses it evaluates everything once more. It is believed only where the same Nix would be asked
 //! the same in the same way, and everything that an answer came from is as it was.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
@@ -26,6 +26,8 @@ pub(super) struct Record {
     /// Every look of every entry, once, and what it showed.
     reads: Vec<(Read, Fingerprint)>,
     entries: BTreeMap<String, Entry>,
+    /// What gave no answer.
+    broken: BTreeSet<String>,
 }
 
 /// One answer.
@@ -65,6 +67,8 @@ enum Basis {
 pub enum Why {
     /// Nothing is known of it yet.
     New,
+    /// It was broken the last time, and what would mend it is not known.
+    Broken,
     /// Nix, its settings or Clavel are others than before.
     Environment,
     /// Something it reads changed: this path of the source.
@@ -91,7 +95,8 @@ impl Why {
     pub(super) fn company(&self) -> Company {
         match self {
             Self::New | Self::Environment | Self::Full => Company::Welcome,
-            Self::Changed(_)
+            Self::Broken
+            | Self::Changed(_)
             | Self::Own(_)
             | Self::Input(_)
             | Self::NamesItsSource
@@ -106,6 +111,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::New => write!(f, "new"),
+            Self::Broken => write!(f, "it was broken the last time"),
             Self::Environment => write!(f, "Nix, its settings or Clavel changed"),
             Self::Changed(path) if path.as_os_str().is_empty() => {
                 write!(f, "the names at the top of the source changed")
@@ -165,7 +171,8 @@ pub(super) struct Answered {
 impl Record {
     /// The answer about `key`, where it still holds; else why not.
     pub(super) fn holds(&self, key: &str, now: &mut Now<'_>) -> Result<&Value, Why> {
-        let entry = self.entries.get(key).ok_or(Why::New)?;
+        let absent = || if self.broken.contains(key) { Why::Broken } else { Why::New };
+        let entry = self.entries.get(key).ok_or_else(absent)?;
         if self.environment != Some(now.environment) {
             return Err(Why::Environment);
         }
@@ -290,6 +297,11 @@ impl RecordBuilder {
         self.record
             .entries
             .insert(key.to_owned(), Entry { answer: answered.answer.clone(), cost, alone: answered.alone, basis });
+    }
+
+    /// Adds that there was no answer about `key`.
+    pub(super) fn add_broken(&mut self, key: &str) {
+        self.record.broken.insert(key.to_owned());
     }
 
     fn basis(&mut self, answered: &Answered, observed: &Observed, now: &mut Now<'_>) -> Result<Basis, String> {

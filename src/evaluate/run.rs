@@ -199,7 +199,7 @@ impl Evaluator {
         let mut outcomes = self.outcomes(session, &plan, &record, names.cost, Precision::None, progress).await;
         outcomes.extend(by_jobs);
         plan.stale.extend::<Vec<_>>(because(done));
-        let (answers, work) = plan.settle(outcomes, |_, _, _| ());
+        let (answers, work) = plan.settle(outcomes, |_, _| ());
         Ok((excluded, answers, work))
     }
 
@@ -227,12 +227,11 @@ impl Evaluator {
         if let Some((answered, observed)) = &names.asked {
             kept.add(NAMES, answered, observed.as_ref().map_err(Clone::clone), &mut now);
         }
-        let (answers, work) = plan.settle(outcomes, |item, outcome, value| {
-            let Outcome::Answered { observed, cost, alone, .. } = outcome else { return };
+        let (answers, work) = plan.settle(outcomes, |item, outcome| {
+            let key = item.to_string();
+            let Outcome::Answered { value, observed, cost, alone } = outcome else { return kept.add_broken(&key) };
             match session.answered(value.clone(), *cost, *alone) {
-                Ok(answered) => {
-                    kept.add(&item.to_string(), &answered, observed.as_ref().map_err(Clone::clone), &mut now);
-                }
+                Ok(answered) => kept.add(&key, &answered, observed.as_ref().map_err(Clone::clone), &mut now),
                 Err(why) => tracing::debug!(%item, why, "not recorded"),
             }
         });
@@ -350,20 +349,16 @@ impl Plan {
     }
 
     /// All answers, and what was done for them. `record` is shown every outcome that is new.
-    fn settle(
-        self,
-        outcomes: BTreeMap<Item, Outcome>,
-        mut record: impl FnMut(&Item, &Outcome, &Value),
-    ) -> (Answers, Work) {
+    fn settle(self, outcomes: BTreeMap<Item, Outcome>, mut record: impl FnMut(&Item, &Outcome)) -> (Answers, Work) {
         let mut work = Work { unchanged: self.held.len(), ..Work::default() };
         let mut whys: BTreeMap<Item, Why> = self.stale.into_iter().collect();
         let mut answers: Answers = self.held.into_iter().map(|(item, value)| (item, Ok(value))).collect();
         for (item, outcome) in outcomes {
             let attribute = item.to_string();
             let expected = self.expected.get(&item);
+            record(&item, &outcome);
             let (cost, same) = match &outcome {
                 Outcome::Answered { value, cost, .. } => {
-                    record(&item, &outcome, value);
                     (Some(*cost), expected.is_none_or(|expected| expected == value))
                 }
                 Outcome::Failed(_) => (None, expected.is_none()),

@@ -65,9 +65,11 @@ impl NixError {
 }
 
 /// What Nix says in `stderr` from its error on: first what is wrong, then the trace that newer versions print before it,
-/// without the warnings, and without what is Clavel's own expression in it.
+/// without the warnings, without what is Clavel's own expression in it, and without advice that nobody here can follow.
 fn own_message(stderr: &str) -> String {
-    let lines: Vec<&str> = stderr.lines().skip_while(|line| !line.starts_with("error:")).collect();
+    let is_advice = |line: &&str| line.trim_start().starts_with('(') && line.contains("--show-trace");
+    let lines = stderr.lines().skip_while(|line| !line.starts_with("error:")).filter(|line| !is_advice(line));
+    let lines: Vec<&str> = lines.collect();
     let Some(heart) = lines.iter().rposition(|line| line.trim_start().starts_with("error:")) else {
         return stderr.trim().to_owned();
     };
@@ -75,9 +77,7 @@ fn own_message(stderr: &str) -> String {
     let dedented = |lines: &[&str]| lines.iter().map(|line| dedented(line, indent)).collect::<Vec<_>>().join("\n");
     let mut paragraphs = vec![dedented(&lines[heart..]).trim_end().to_owned()];
     let trace = lines.get(1..heart).unwrap_or_default().split(|line| line.trim().is_empty());
-    let of_the_flake = |frame: &&[&str]| {
-        !frame.is_empty() && !frame.iter().any(|line| line.contains("«string»:") || line.contains("--show-trace"))
-    };
+    let of_the_flake = |frame: &&[&str]| !frame.is_empty() && !frame.iter().any(|line| line.contains("«string»:"));
     paragraphs.extend(trace.filter(of_the_flake).map(dedented));
     paragraphs.join("\n\n")
 }
@@ -157,6 +157,8 @@ mod tests {
         let stderr = "warning: Git tree is dirty\nerror: no\n\n       at flake.nix:1:2\n";
         assert_eq!(own_message(stderr), "error: no\n\n       at flake.nix:1:2");
         assert_eq!(own_message("odd\n"), "odd");
+        let advised = "error: no\n(use '--show-trace' to show detailed location information)\n";
+        assert_eq!(own_message(advised), "error: no");
     }
 
     #[test]
