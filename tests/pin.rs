@@ -2,7 +2,7 @@
 
 use crate::support::attacker::{Branch, Onto, sha256};
 use crate::support::thief::{closure, forge, narinfo};
-use crate::support::world::World;
+use crate::support::world::{Ran, World};
 
 /// A host whose system needs `mid`, which needs `deep`.
 const HOST: &str = r#"let
@@ -229,6 +229,54 @@ fn what_the_store_has_otherwise_is_refused_and_its_owner_told_what_to_do() {
         world.run("nix-store", &["--store", &to, "--delete", &path]).good();
         assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     }
+}
+
+/// What the agent says whose `program` does `first`, in the shell's language, where its arguments have `argument`, and then
+/// what it always does.
+fn agent_whose(world: &World, program: &str, argument: &str, first: &str) -> Ran {
+    let real = world.run("sh", &["-c", &format!("command -v {program}")]).good();
+    let script = format!("#!/bin/sh\ncase \" $* \" in *' {argument} '*) {first};; esac\nexec {} \"$@\"\n", real.trim());
+    world.write_file(&format!("programs/{program}"), &script);
+    world.run("chmod", &["+x", &world.at(&format!("programs/{program}"))]).good();
+    let path = format!("{}:{}", world.at("programs"), std::env::var("PATH").unwrap());
+    let once = ["once", "--config", &world.at("web-1.toml")];
+    world.run_with(&[("PATH", &path)], env!("CARGO_BIN_EXE_clavel-agent"), &once)
+}
+
+#[test]
+fn what_is_collected_between_looking_and_linking_is_not_fetched_unseen() {
+    for nth in [1, 2_usize] {
+        let world = pinned(&["cache"]);
+        let (top, cache, store) = (top(&world), format!("file://{}", world.at("cache")), world.at("web-1/store"));
+        // It is there already, as pinned, and nothing keeps it.
+        world.run("nix", &["copy", "--no-check-sigs", "--from", &cache, "--to", &store, &top]).good();
+        forge(&world, "cache", &top, TOP, "cache-1");
+        // All garbage is collected once, before the path is realised for the nth time.
+        let counted = world.at("realised");
+        let collect = format!(
+            "echo >>{counted}; [ $(wc -l <{counted}) != {nth} ] || nix-store --store {store} --gc >/dev/null 2>&1"
+        );
+        let ran = agent_whose(&world, "nix-store", "--realise", &collect);
+        if nth == 1 {
+            ran.refused(6, "no cache has that");
+            assert_eq!(world.motd("web-1"), None);
+        } else {
+            // It was held before it was looked at.
+            ran.good();
+            assert!(world.motd("web-1").unwrap().starts_with("Welcome to web-1"));
+        }
+        assert_eq!(world.read_file("realised").lines().count(), nth, "{nth}");
+    }
+}
+
+#[test]
+fn a_question_to_a_cache_takes_no_more_than_its_memory() {
+    let world = fleet(&["cache"], "");
+    world.publish().good();
+    // What a cache names without end, Nix holds in memory.
+    let said = agent_whose(&world, "nix", "path-info", "head -c 700M /dev/zero | tail -c 650M >/dev/null");
+    said.refused(6, "`nix path-info` needed more than 512.0 MiB of memory and was ended");
+    assert_eq!(world.motd("web-1"), None);
 }
 
 #[test]

@@ -33,8 +33,13 @@ pub(super) async fn realise(
     let path = &template.nar_id;
     // A pass that was ended in the middle may have left it.
     unlink(&roots.unchecked)?;
-    if is_here(nix, template, pins, Remains::WasHere).await?.is_some() {
-        return fetch(nix, template, &roots.kept).await;
+    // It is looked at once it is held: what is collected in between would be fetched again, and not be looked at.
+    if hold(nix, path, &roots.unchecked).await? {
+        return match is_here(nix, template, pins, Remains::WasHere).await {
+            Ok(Some(())) => keep(nix, path, roots).await,
+            Ok(None) => Err(RealiseError::Gone(path.clone())),
+            Err(refused) => unlink(&roots.unchecked).and(Err(refused)),
+        };
     }
     let told = asked(nix, template, pins).await?;
     let caches = match choose(&told) {
@@ -54,10 +59,7 @@ pub(super) async fn realise(
         fetched => fetched?,
     }
     match here(nix, path, pins).await? {
-        Some(Ok(())) => {
-            fetch(nix, &narrowed, &roots.kept).await?;
-            unlink(&roots.unchecked)
-        }
+        Some(Ok(())) => keep(nix, path, roots).await,
         None => Err(RealiseError::Gone(path.clone())),
         Some(Err((mismatch, closure))) => {
             unlink(&roots.unchecked)?;
@@ -66,6 +68,26 @@ pub(super) async fn realise(
             Err(refused(path, mismatch, differences, remains))
         }
     }
+}
+
+/// Links the path, if it is in the store. Nothing is fetched.
+async fn hold(nix: &Nix, path: &StorePath, link: &Path) -> Result<bool, RealiseError> {
+    let is_there = async || nix.closures_here(std::slice::from_ref(path)).await.map(|found| !found.is_empty());
+    if !is_there().await? {
+        return Ok(false);
+    }
+    match nix.keep(path, link).await {
+        Ok(()) => Ok(true),
+        // A garbage collection was faster.
+        Err(_) if !is_there().await? => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Links what was found to be as pinned where it stays.
+async fn keep(nix: &Nix, path: &StorePath, roots: &Roots) -> Result<(), RealiseError> {
+    nix.keep(path, &roots.kept).await?;
+    unlink(&roots.unchecked)
 }
 
 /// Whether what is in the store under the path is what is pinned; `None` where nothing is. If not, `remains` says why it is

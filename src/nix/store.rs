@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nix_derivation::nixbase32;
 use nix_narinfo::{NarInfoSignature, TrustedPublicKey};
@@ -10,6 +11,16 @@ use serde::Deserialize;
 use super::{Nix, NixError, Voice};
 use crate::model::{Content, Invalid, NarHash, NarTemplateSpecification, PublicKey, StorePath, Substituter};
 use crate::process::Invocation;
+
+/// The longest that one question to a cache may take.
+const LONGEST_QUESTION: Duration = Duration::from_mins(2);
+/// The most memory for one question to a cache: ten thousand paths take some 100 MiB.
+const MOST_MEMORY_TO_ASK: u64 = 512 << 20;
+/// The most memory to fetch a path and all that it needs: Nix 2.34 took 330 MB for a thousand paths, and has up to 64 MiB
+/// under way for each of sixteen.
+const MOST_MEMORY_TO_FETCH: u64 = 2 << 30;
+/// Options under which nothing comes from elsewhere.
+const FETCH_NOTHING: [&str; 6] = ["--option", "substituters", "", "--option", "max-jobs", "0"];
 
 /// What a cache says of a path it has.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -36,14 +47,12 @@ impl Nix {
 
     /// Fetches `template`'s path and all it needs from the template's caches alone, believing the template's keys alone,
     /// and keeps it from the garbage collector by a link at `root`. Nothing is built.
+    ///
+    /// What a cache says of a path is followed before it is known who signed it, so this has an end in memory too.
     pub async fn realise(&self, template: &NarTemplateSpecification, root: &Path) -> Result<(), NixError> {
         let run = self
-            .program("nix-store")
-            .args(["--realise", &template.nar_id.to_string()])
-            // A collection between this and the profile must not take the path away again.
-            .arg("--add-root")
-            .arg(root.as_os_str())
-            .args(["--max-jobs", "0", "--option", "builders", "", "--option", "fallback", "false"])
+            .keeping(&template.nar_id, root)
+            .within_memory(MOST_MEMORY_TO_FETCH)
             .args(["--option", "substituters", &joined(&template.substituters, " ")])
             .args(["--option", "trusted-public-keys", &joined(&template.substituters_public_keys, " ")])
             // Nix trusts the keys that this machine signs with, too; the specification is to be the only word.
@@ -55,6 +64,21 @@ impl Nix {
         let run = if self.voice == Voice::Aloud { run.passing_output_on() } else { run };
         let act = || format!("fetch {}", template.nar_id);
         run.run().await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
+    }
+
+    /// Keeps `path`, which has to be in the store, from the garbage collector by a link at `root`. Nothing is fetched.
+    pub async fn keep(&self, path: &StorePath, root: &Path) -> Result<(), NixError> {
+        let run = self.keeping(path, root).args(FETCH_NOTHING).run().await;
+        run.map(drop).map_err(|source| NixError::Failed { act: format!("keep {path} by a link"), source })
+    }
+
+    fn keeping(&self, path: &StorePath, root: &Path) -> Invocation {
+        self.program("nix-store")
+            .args(["--realise", &path.to_string()])
+            // A collection between this and the profile must not take the path away again.
+            .arg("--add-root")
+            .arg(root.as_os_str())
+            .args(["--max-jobs", "0", "--option", "builders", "", "--option", "fallback", "false"])
     }
 
     /// What `cache` says of `path`; `None` when it does not have it.
@@ -86,6 +110,9 @@ impl Nix {
         // The question is for the cache; a store of our own must not answer it.
         let nix = Self { store: None, ..self.clone() };
         nix.nix(&["path-info", "--json", "--store", cache.as_str()])
+            // Whoever runs a cache can name ever more paths.
+            .within(self.deadline.min(LONGEST_QUESTION))
+            .within_memory(MOST_MEMORY_TO_ASK)
             // What it said before is not the answer: a path may have come, or have been signed by another key.
             .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"])
             // Whoever asks will ask again; nobody waits for a cache that is down.
@@ -121,7 +148,13 @@ impl Nix {
 
     /// Makes `path` the newest generation of `profile`.
     pub async fn set_profile(&self, profile: &Path, path: &StorePath) -> Result<(), NixError> {
-        let run = self.program("nix-env").arg("--profile").arg(profile.as_os_str()).args(["--set", &path.to_string()]);
+        let run = self
+            .program("nix-env")
+            .arg("--profile")
+            .arg(profile.as_os_str())
+            .args(["--set", &path.to_string()])
+            // What is gone from the store would come back from the machine's own caches, by whatever keys they have.
+            .args(FETCH_NOTHING);
         let act = || format!("set the profile {} to {path}", profile.display());
         run.run().await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
     }
