@@ -3,11 +3,12 @@
 use std::path::{Path, PathBuf};
 
 use super::amendment::RoleArguments;
+use super::guide::next_steps;
 use super::root::{RootFile, signed_by};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::model::KeyId;
-use crate::trust::{RoleName, SecretKey, Signed, TrustedRoot};
+use crate::trust::{RoleName, SecretKey, Signed};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -68,26 +69,6 @@ fn tell(place: &Path, made: &[(RoleName, PathBuf)], file: &[u8]) -> Result<(), E
     let root = vec![place.display().to_string(), "the root: whose signatures count".to_owned()];
     output::table(&["made", "what it is"], keys.chain([root]))?;
     output::line("")?;
-    let steps = match TrustedRoot::given(file) {
-        Ok(root) => {
-            output::line(format_args!("fleet     {}", root.fleet()))?;
-            format!(
-                "\nNext:\n  \
-                 1. claveld.toml, below [publish]:  root = \"{0}\"\n  \
-                 2. every clavel-agent.toml:        root = \"{1}\"\n     \
-                    or the path of a copy of {0}\n  \
-                 3. claveld puts the root on the branch when it publishes first; `clavel root publish` does it before\n  \
-                 4. before {2}, and whenever a key changes: `clavel root next`",
-                place.display(),
-                root.fleet(),
-                root.root().expires
-            )
-        }
-        Err(missing) => format!(
-            "It has no say yet: {missing}\n\nNext, where each root key is:\n  clavel root sign {} --key FILE, or --ssh-key FILE",
-            place.display()
-        ),
-    };
     signed_by(file)?;
-    output::line(steps)
+    next_steps(place, file, made)
 }

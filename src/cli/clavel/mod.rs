@@ -3,6 +3,7 @@
 mod amendment;
 mod approve;
 mod diff;
+mod guide;
 mod history;
 mod init;
 mod key;

@@ -6,6 +6,7 @@ use std::time::SystemTime;
 use clap::Subcommand;
 
 use super::amendment::{RemovalArguments, RoleArguments};
+use super::guide::next_steps;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::RepositoryArguments;
 use crate::cli::exit::{Code, Exit};
@@ -85,7 +86,11 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
             let mut signed = place.read()?;
             sign(&mut signed, &keys.read_some()?).await?;
             place.replace(&signed)?;
-            signed_by(&signed.render())
+            signed_by(&signed.render())?;
+            match signed.unverified().version {
+                RootVersion::FIRST => next_steps(file, &signed.render(), &[]),
+                _ => Ok(()),
+            }
         }
         Command::Publish { file, branch } => publish(file, branch).await,
     }

@@ -1,0 +1,43 @@
+//! What comes next for whoever makes a fleet's first root: told by `clavel init`, and by `clavel root sign` once enough keys
+//! have signed it.
+
+use std::path::{Path, PathBuf};
+
+use crate::cli::exit::Exit;
+use crate::cli::output;
+use crate::trust::{RoleName, TrustedRoot};
+
+/// Says what comes next for the first root, the file of which is at `place`; `made` are the keys made with it.
+pub(super) fn next_steps(place: &Path, file: &[u8], made: &[(RoleName, PathBuf)]) -> Result<(), Exit> {
+    match TrustedRoot::given(file) {
+        Ok(root) => {
+            output::line(format_args!("fleet     {}\n\nNext:", root.fleet()))?;
+            let mut numbered = steps(place, &root, made).into_iter().zip(1..);
+            numbered.try_for_each(|(step, number)| output::line(format_args!("  {number}. {step}")))
+        }
+        Err(missing) => output::line(format_args!(
+            "It has no say yet: {missing}\n\nNext, where each root key is:\n  clavel root sign {} --key FILE, or --ssh-key FILE",
+            place.display()
+        )),
+    }
+}
+
+fn steps(place: &Path, root: &TrustedRoot, made: &[(RoleName, PathBuf)]) -> Vec<String> {
+    let place = place.display();
+    let made = |role: RoleName| made.iter().find(|(of, _)| *of == role).map(|(_, path)| path.display());
+    let mut steps = Vec::new();
+    if let Some(key) = made(RoleName::Root) {
+        steps.push(format!("keep {key} where there is no network: only `clavel root sign` and `next` need it"));
+    }
+    let key = made(RoleName::Publisher).map(|key| format!("\n       secret-key-file = \"{key}\"")).unwrap_or_default();
+    steps.extend([
+        format!("tell claveld, in claveld.toml below [publish]:\n       root = \"{place}\"{key}"),
+        format!(
+            "tell each agent, in its clavel-agent.toml; a copy of {place} does as well:\n       root = \"{}\"",
+            root.fleet()
+        ),
+        "publish: `claveld once` puts the root and the first deployments on the branch".to_owned(),
+        format!("before {}, and whenever a key changes: `clavel root next`", root.root().expires),
+    ]);
+    steps
+}
