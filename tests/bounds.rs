@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::support::hostile::{HostileServer, Malice};
+use crate::support::hostile::{Good, HostileServer, Malice};
 use crate::support::world::{World, until};
 
 const MIB: u64 = 1 << 20;
@@ -36,13 +36,18 @@ fn configure(world: &World, mirror: &str, timeout: &str) {
 #[track_caller]
 fn is_survived(malice: Malice, timeout: &str, why: &[&str]) {
     let (world, server) = beside(malice, timeout);
-    let said = keeps_memory(&world);
+    is_told_and_nothing_is_kept(&world, &server, why);
+}
+
+#[track_caller]
+fn is_told_and_nothing_is_kept(world: &World, server: &HostileServer, why: &[&str]) {
+    let said = keeps_memory(world);
     assert!(
         said.contains(&format!("a mirror is not used: cannot fetch branch `deployments` from {}", server.url())),
         "{said}"
     );
     assert!(why.iter().any(|why| said.contains(why)) && said.contains("nothing of it was kept"), "{said}");
-    assert_eq!(left_behind(&world), Vec::<String>::new());
+    assert_eq!(left_behind(world), Vec::<String>::new());
     // What is known of the good one is enough, again and again.
     let status = world.agent("web-1", &["status", "--json"]).json();
     assert_eq!(status["lastPass"]["mirrors"][0]["standing"], "unreachable");
@@ -144,6 +149,32 @@ fn a_pack_that_unfolds_is_cut_off() {
     let too_slow = "it was not done after 8s, so it was ended";
     is_survived(Malice::Unfolding, "8s", &[TOO_MUCH_MEMORY, too_slow]);
     is_survived(Malice::EndlessZeros, "8s", &[TOO_LARGE, TOO_MUCH_MEMORY, too_slow]);
+}
+
+#[test]
+fn ends_of_history_without_number_are_not_held() {
+    let world = published();
+    let (tip, packed) = (world.tip(), world.path("all.pack"));
+    let pack = format!("echo {tip} | git -C $0 pack-objects --revs --stdout -q >$1");
+    world.run("sh", &["-euc", &pack, &world.at("fleet.git"), packed.to_str().unwrap()]).good();
+    let good = Good { tip, pack: std::fs::read(packed).unwrap() };
+    let server = HostileServer::showing(Malice::ManyEnds, good);
+    configure(&world, &server.url(), "50s");
+    let why =
+        "it names so many commits as the ends of its history that the file `shallow` would be larger than 64.0 KiB";
+    is_told_and_nothing_is_kept(&world, &server, &[why]);
+}
+
+#[test]
+fn a_hostile_mirror_alone_leaves_what_runs_alone() {
+    let (world, server) = beside(Malice::EndlessPack, "50s");
+    world.agent("web-1", &["once"]).good();
+    let runs = (world.motd("web-1"), std::fs::read_link(world.path("web-1/profile/system")).unwrap());
+    world.configure_agent("web-1", &server.url(), "fetch.timeout = \"50s\"");
+    let said = world.agent("web-1", &["once"]).refused(4, "the mirror sent more than 128.0 MiB, so it was cut off");
+    assert!(said.contains(&format!("cannot fetch branch `deployments` from {}", server.url())), "{said}");
+    assert_eq!((world.motd("web-1"), std::fs::read_link(world.path("web-1/profile/system")).unwrap()), runs);
+    assert_eq!(left_behind(&world), Vec::<String>::new());
 }
 
 #[test]

@@ -27,6 +27,9 @@ use crate::model::BranchName;
 /// a connection that hangs, because gix cannot interrupt a read.
 const SSH: &str = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=4";
 
+/// The largest file `shallow`, in bytes: 64 KiB. An honest one has a line for each branch, of 41 bytes.
+const LARGEST_SHALLOW: u64 = 64 << 10;
+
 /// How much of a branch is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -141,6 +144,18 @@ pub enum FetchError {
         /// What was too much, without secrets.
         why: String,
     },
+    /// It names more commits as the ends of its history than any branch has.
+    #[error(
+        "cannot fetch branch `{branch}` from {url}: it names so many commits as the ends of its history that the file \
+         `shallow` would be larger than {}, so nothing of it was kept",
+        bytesize::ByteSize(LARGEST_SHALLOW)
+    )]
+    TooManyEnds {
+        /// The remote, without secrets.
+        url: String,
+        /// The branch.
+        branch: BranchName,
+    },
     /// It was interrupted from outside.
     #[error("the fetch of branch `{branch}` from {url} was interrupted")]
     Interrupted {
@@ -174,7 +189,10 @@ impl FetchError {
     /// What helps.
     pub fn remedy(&self) -> Remedy {
         match self {
-            Self::Unreachable { .. } | Self::TooMuchMemory { .. } | Self::Interrupted { .. } => Remedy::TryAgain,
+            Self::Unreachable { .. }
+            | Self::TooMuchMemory { .. }
+            | Self::TooManyEnds { .. }
+            | Self::Interrupted { .. } => Remedy::TryAgain,
             Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
             // Where what came is incomplete, what is here already may have misled the remote: an earlier fetch can have
             // brought a commit whose parents' files are nowhere, and the remote was told that they are known.
@@ -229,6 +247,10 @@ impl Repository {
         received: Received,
         (known, tip): (Option<CommitId>, CommitId),
     ) -> Result<Fetched, FetchError> {
+        if shallow_size(local)? > LARGEST_SHALLOW {
+            received.discard()?;
+            return Err(FetchError::TooManyEnds { url: request.url.to_string(), branch: request.branch.clone() });
+        }
         let history = match request.depth {
             Depth::Tip => History::None,
             Depth::Full => History::Commits,
@@ -359,8 +381,22 @@ fn user_alone(
     Some(gix::credentials::protocol::Outcome { identity, next: context.into() })
 }
 
+/// How many bytes of ends a fetch left in the file `shallow`: everybody who looks into the history reads all of it.
+fn shallow_size(local: &gix::Repository) -> Result<u64, GitError> {
+    let path = shallow_path(local)?;
+    match fs::metadata(&path) {
+        Ok(about) => Ok(about.len()),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(GitError::io(format!("look at {}", path.display()), &error)),
+    }
+}
+
+fn shallow_path(local: &gix::Repository) -> Result<PathBuf, GitError> {
+    local.shallow_file().map_err(|error| GitError::new("find the file `shallow`", &error))
+}
+
 fn shallow_file(local: &gix::Repository) -> Result<(PathBuf, Option<Vec<u8>>), GitError> {
-    let path = local.shallow_file().map_err(|error| GitError::new("find the file `shallow`", &error))?;
+    let path = shallow_path(local)?;
     match fs::read(&path) {
         Ok(bytes) => Ok((path, Some(bytes))),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok((path, None)),

@@ -24,6 +24,16 @@ pub(crate) enum Malice {
     Dripping,
     /// It begins a pack and says no more.
     Stopping,
+    /// What it sends is good, but it says of ever so many commits that its history ends there.
+    ManyEnds,
+}
+
+/// A good branch, for a server that shows one.
+#[derive(Debug, Clone)]
+pub(crate) struct Good {
+    pub(crate) tip: String,
+    /// All of it, in one pack.
+    pub(crate) pack: Vec<u8>,
 }
 
 /// The server, on a free port. It ends with this value.
@@ -35,6 +45,10 @@ pub(crate) struct HostileServer {
 
 impl HostileServer {
     pub(crate) fn start(malice: Malice) -> Self {
+        Self::showing(malice, Good { tip: TIP.to_owned(), pack: Vec::new() })
+    }
+
+    pub(crate) fn showing(malice: Malice, good: Good) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let ended = Arc::new(AtomicBool::new(false));
@@ -44,9 +58,9 @@ impl HostileServer {
                 if over.load(Ordering::SeqCst) {
                     return;
                 }
-                let over = Arc::clone(&over);
+                let (over, good) = (Arc::clone(&over), good.clone());
                 // Whoever hangs up has had enough.
-                std::thread::spawn(move || serve(connection.unwrap(), malice, &over).ok());
+                std::thread::spawn(move || serve(connection.unwrap(), malice, &good, &over).ok());
             }
         });
         Self { port, ended }
@@ -65,10 +79,11 @@ impl Drop for HostileServer {
     }
 }
 
-/// The commit that it claims to have.
+/// The commit that it claims to have, where it has none.
 const TIP: &str = "0123456789abcdef0123456789abcdef01234567";
 
-fn serve(connection: TcpStream, malice: Malice, over: &AtomicBool) -> std::io::Result<()> {
+fn serve(connection: TcpStream, malice: Malice, good: &Good, over: &AtomicBool) -> std::io::Result<()> {
+    let tip = &good.tip;
     let mut out = connection.try_clone()?;
     let request = request(connection, &mut out)?;
     let kind = if request.starts_with("GET") { "advertisement" } else { "result" };
@@ -82,14 +97,20 @@ fn serve(connection: TcpStream, malice: Malice, over: &AtomicBool) -> std::io::R
         return out.write_all(b"0000");
     }
     if request.contains("command=ls-refs") {
-        out.write_all(&line(&format!("{TIP} refs/heads/deployments\n")))?;
+        out.write_all(&line(&format!("{tip} refs/heads/deployments\n")))?;
         if malice == Malice::EndlessRefs {
             return endlessly(&mut out, |n| line(&format!("{TIP} refs/heads/deployments-{n}{}\n", "x".repeat(200))));
         }
         return out.write_all(b"0000");
     }
+    if malice == Malice::ManyEnds {
+        out.write_all(&line("shallow-info\n"))?;
+        (0..1_000_000).try_for_each(|end| out.write_all(&line(&format!("shallow {end:040x}\n"))))?;
+        out.write_all(b"0001")?;
+    }
     out.write_all(&line("packfile\n"))?;
     match malice {
+        Malice::ManyEnds => out.write_all(&[packed(&good.pack), b"0000".to_vec()].concat()),
         Malice::EndlessPack => {
             out.write_all(&packed(&header(MANY)))?;
             endlessly(&mut out, |n| packed(&entry(BLOB, 60_000, &stored(&noise(n, 60_000)))))
