@@ -52,6 +52,7 @@ install: build ## the programs and what belongs to them, below DESTDIR and PREFI
 	  sed 's|/usr/local/bin|$(PREFIX)/bin|' "$$unit" > '$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$${unit##*/}"; \
 	  chmod 644 '$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$${unit##*/}"; \
 	done
+	install -D -m 755 -t '$(DESTDIR)$(PREFIX)/share/clavel/hooks' hooks/post-receive hooks/pre-receive
 	install -m 644 systemd/claveld.sysusers '$(DESTDIR)$(PREFIX)/lib/sysusers.d/claveld.conf'
 	@if test -d share/man; then find share/man -type f -name '*.[1-8]'; fi | while read -r page; do \
 	  install -D -m 644 "$$page" '$(DESTDIR)$(PREFIX)/share/man/man'"$${page##*.}/$${page##*/}"; \

@@ -23,6 +23,7 @@ rustPlatform.buildRustPackage {
       ../src
       ../benches
       ../examples
+      ../hooks
       ../tests
       (lib.fileset.maybeMissing ../share)
     ];
@@ -37,6 +38,7 @@ rustPlatform.buildRustPackage {
   doCheck = false;
 
   postInstall = ''
+    install -D -m 755 -t "$out/share/clavel/hooks" hooks/*
     if test -d share; then cp -r share "$out/share"; fi
     if test -d "$out/share/man"; then
       find "$out/share/man" -maxdepth 1 -type f -name '*.[1-8]' | while read -r page; do

@@ -6,9 +6,12 @@
   cargo-deny,
   clippy,
   fcgiwrap,
+  git,
   lib,
+  libfaketime,
   nginx,
   nix,
+  openssh,
   rustc,
   rustfmt,
   shellcheck,
@@ -22,14 +25,17 @@ mkShell {
     cargo
     cargo-deny
     clippy
+    git
     nix
     nginx
+    openssh
     rustc
     rustfmt
     shellcheck
   ]
   ++ lib.optionals stdenv.hostPlatform.isLinux [
     fcgiwrap
+    libfaketime
     strace
   ];
 }

@@ -38,6 +38,19 @@ fn a_path_that_no_cache_has_yet_is_waited_for() {
 }
 
 #[test]
+fn a_deployment_that_names_no_cache_is_not_waited_for() {
+    let world = World::new();
+    world.write("caches.nix", "{ substituters = [ ]; substituters-public-keys = [ ]; }\n");
+    world.push("No caches");
+    world.publish().good();
+    world.configure_agent("web-1", &world.at("fleet.git"), "");
+    world
+        .agent("web-1", &["once"])
+        .refused(6, "its deployment names no cache to fetch it from; name `substituters` for it");
+    assert_eq!(world.motd("web-1"), None);
+}
+
+#[test]
 fn a_cache_that_another_key_signed_is_not_believed() {
     let world = World::new();
     // The hosts name the first key; the cache is signed with another of the same name.

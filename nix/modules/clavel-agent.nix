@@ -63,6 +63,10 @@ in
 
   config = lib.mkIf cfg.enable {
     environment.systemPackages = [ cfg.package ];
+    # Where `clavel-agent status` looks as well.
+    environment.etc."clavel/clavel-agent.toml".source = format.generate "clavel-agent.toml" (
+      { state-directory = "/var/lib/clavel-agent"; } // cfg.settings
+    );
 
     systemd.services.clavel-agent = {
       description = "Fetches, verifies and switches to what this machine should run";
@@ -82,9 +86,6 @@ in
         pkgs.util-linux
       ];
       environment = {
-        CLAVEL_AGENT_CONFIG = toString (
-          format.generate "clavel-agent.toml" ({ state-directory = "/var/lib/clavel-agent"; } // cfg.settings)
-        );
         HOME = "/root";
         XDG_CACHE_HOME = "/var/cache/clavel-agent";
       };
@@ -97,6 +98,7 @@ in
         StateDirectoryMode = "0700";
         CacheDirectory = "clavel-agent";
         KillMode = "process";
+        TimeoutStopSec = "35min";
         RestrictRealtime = true;
         KeyringMode = "private";
         UMask = "0022";

@@ -14,6 +14,7 @@ let
   settings = cfg.settings // {
     publish = lib.filterAttrs (_: value: value != null) cfg.settings.publish;
   };
+  configuration = format.generate "claveld.toml" ({ state-directory = "/var/lib/claveld"; } // settings);
   inherit (lib) mkOption types;
 in
 {
@@ -106,10 +107,13 @@ in
     users.groups.claveld = { };
 
     environment.systemPackages = [ cfg.package ];
+    # Where `clavel hold` and its kin look as well.
+    environment.etc."clavel/claveld.toml".source = configuration;
 
     systemd.services.claveld = {
       description = "Evaluates flakes and publishes what each machine should run";
       wantedBy = [ "multi-user.target" ];
+      restartTriggers = [ configuration ];
       wants = [ "network-online.target" ];
       after = [
         "network-online.target"
@@ -121,7 +125,6 @@ in
         pkgs.strace
       ];
       environment = {
-        CLAVELD_CONFIG = toString (format.generate "claveld.toml" ({ state-directory = "/var/lib/claveld"; } // settings));
         HOME = "/var/lib/claveld";
         XDG_CACHE_HOME = "/var/cache/claveld";
       };

@@ -47,7 +47,17 @@ fn contested(refusal: &Refusal) -> Option<Contested> {
         }
         Refusal::Fork { path, found, .. } => (path.to_string(), Other::Believed, found),
         Refusal::Roots(RootsError::Fork { found, .. }) => (ROOT_PATH.to_owned(), Other::Believed, found),
-        _ => return None,
+        Refusal::Roots(_)
+        | Refusal::Branch(_)
+        | Refusal::Stale(_)
+        | Refusal::EpochRollback { .. }
+        | Refusal::TooManyDocuments { .. }
+        | Refusal::IndexRollback { .. }
+        | Refusal::Rollback { .. }
+        | Refusal::NotAllowed { .. }
+        | Refusal::SharedUnit { .. }
+        | Refusal::OtherArch { .. }
+        | Refusal::OtherType { .. } => return None,
     };
     Some(Contested { path, other, found: *found })
 }

@@ -20,6 +20,11 @@ pub enum RealiseError {
         /// The caches that were asked.
         caches: Vec<Substituter>,
     },
+    /// It is not here, and there is nowhere to fetch it from.
+    #[error(
+        "{0} is not on this machine, and its deployment names no cache to fetch it from; name `substituters` for it"
+    )]
+    NoCache(StorePath),
     /// A cache has it, and none of the deployment's keys signed it.
     #[error(
         "{path} is in {cache}, but not signed by any key that the deployment names ({}); it is signed by {}",
@@ -64,7 +69,7 @@ pub enum RealiseError {
 
 fn shown<T: ToString>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
-    if items.is_empty() { "it names none".to_owned() } else { items.join(", ") }
+    if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }
 
 /// A path that is here, in full and as it is pinned, because a verified deployment named it. Nothing else is ever activated.
@@ -141,5 +146,8 @@ async fn explained(nix: &Nix, template: &NarTemplateSpecification, error: NixErr
             Err(unreachable) => return unreachable.into(),
         }
     }
-    untrusted.unwrap_or_else(|| RealiseError::NotYet { path: path.clone(), caches: template.substituters.to_vec() })
+    untrusted.unwrap_or_else(|| match template.substituters.to_vec() {
+        caches if caches.is_empty() => RealiseError::NoCache(path.clone()),
+        caches => RealiseError::NotYet { path: path.clone(), caches },
+    })
 }

@@ -9,7 +9,7 @@ use crate::agent::{Failure, PassError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
 use crate::publish::{GateError, HookError, OperateError, PublishError, StandingError};
-use crate::repository::{BranchError, FetchError, OpenError, PreviewError, Remedy, RootsError, WriteError};
+use crate::repository::{BranchError, FetchError, OpenError, PreviewError, RootsError, WriteError};
 use crate::trust::{AnchorError, SecretKeyError};
 
 /// Why a command did not do all it was asked: an exit code, and what to say.
@@ -36,7 +36,7 @@ pub(super) enum Code {
     Realise = 6,
     /// A unit did not switch.
     Activate = 7,
-    /// This machine: its disk, its Nix, its state folder.
+    /// This machine: its disk, its system, its state folder; or told to stop before all was done.
     Machine = 8,
 }
 
@@ -152,10 +152,7 @@ impl From<BranchError> for Exit {
 
 impl From<FetchError> for Exit {
     fn from(error: FetchError) -> Self {
-        let code = match error.remedy() {
-            Remedy::TryAgain | Remedy::StartAfresh | Remedy::Operator => Code::Repository,
-        };
-        Self::new(code, error)
+        Self::new(Code::Repository, error)
     }
 }
 

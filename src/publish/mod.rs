@@ -2,11 +2,11 @@
 //!
 //! `plan` decides, from the branch as it is and what was evaluated, which documents change: pure. `operate` decides the same
 //! from what an operator wants of one deployment: pure. `files` signs a plan; `commit` puts it on the branch, and decides
-//! again when somebody else was faster. `note` remembers what was published, so that nothing is built on a branch that went
-//! back. Between the two, `inside` looks at
-//! what changes in the systems themselves. Where deployments wait for their caches, `caches` asks these; `survey` puts
-//! together what they said, `ready` decides what is held back, and `pin` what is pinned: pure. `hook` and `watch` say when. `gate` judges a push before git takes it in, and
-//! publishes nothing.
+//! again when somebody else was faster. Between planning and committing, `inside` looks at what changes in the systems
+//! themselves. `note` remembers what was published, so that nothing is built on a branch that went back. Where deployments
+//! wait for their caches, `caches` asks these; `survey` puts together what they said, `ready` decides what is held back, and
+//! `pin` what is pinned: pure. `hook` and `watch` say when. `gate` judges a push before git takes it in, and publishes
+//! nothing.
 
 mod caches;
 mod changes;
@@ -42,4 +42,4 @@ pub use signers::SignerError;
 pub use ssh_agent::AgentError;
 pub use standing::StandingError;
 pub use survey::{CacheState, Lack};
-pub use watch::{Trigger, WatchError, Watcher};
+pub use watch::{WatchError, Watcher};

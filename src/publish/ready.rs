@@ -216,19 +216,21 @@ fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Nam
 /// What of `whole` somebody's hold keeps back: the change of what is frozen, of its unit, and of the agents that name it.
 pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<KeptBack> {
     let takes = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
+    let (deployments, units) = (by_name(&whole.deployments), by_name(&whole.units));
+    let agents = by_name(&whole.agents);
     let all = branch.holds.iter().map(|(name, hold)| {
         let unit = branch.deployments.get(name).and_then(ExistingDocument::known).map(|d| &d.specification.unit);
         let is_kept = |change: &&Change| {
             let of = change.path.name();
             match change.path.folder() {
-                Folder::Deployments => of == name && !says_the_same(&branch.deployments, &whole.deployments, of),
+                Folder::Deployments => of == name && !says_the_same(&branch.deployments, &deployments, of),
                 Folder::Units => {
                     let is_held = held.units.contains(of) && unit == Some(of);
-                    is_held && !says_the_same(&branch.units, &whole.units, of)
+                    is_held && !says_the_same(&branch.units, &units, of)
                 }
                 Folder::Agents => {
                     let before = branch.agents.get(of).and_then(ExistingDocument::known);
-                    let after = whole.agents.iter().find(|agent| agent.name == *of);
+                    let after = agents.get(of);
                     let named = before.is_some_and(|agent| takes(agent, name));
                     held.agents.contains(of) && (named || after.is_some_and(|agent| takes(agent, name)))
                 }
@@ -240,11 +242,16 @@ pub(super) fn kept_back(branch: &BranchState, whole: &Plan, held: &Held) -> Vec<
     all.filter(|kept| !kept.changes.is_empty()).collect()
 }
 
+type ByName<'a, S> = BTreeMap<&'a Name, &'a Document<S>>;
+
+fn by_name<S: Specification>(documents: &[Document<S>]) -> ByName<'_, S> {
+    documents.iter().map(|document| (&document.name, document)).collect()
+}
+
 /// Whether a document is only to be signed anew.
-fn says_the_same<S: Specification>(before: &Existing<S>, after: &[Document<S>], name: &Name) -> bool {
+fn says_the_same<S: Specification>(before: &Existing<S>, after: &ByName<'_, S>, name: &Name) -> bool {
     let before = before.get(name).and_then(ExistingDocument::known);
-    let after = after.iter().find(|document| document.name == *name);
-    before.zip(after).is_some_and(|(before, after)| before.specification == after.specification)
+    before.zip(after.get(name)).is_some_and(|(before, after)| before.specification == after.specification)
 }
 
 impl Held {

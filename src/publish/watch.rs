@@ -23,15 +23,6 @@ pub struct WatchError {
     source: notify::Error,
 }
 
-/// Why a round starts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Trigger {
-    /// Something moved in a repository on this machine.
-    Changed,
-    /// It is time to look at what nobody announces.
-    Poll,
-}
-
 /// Watches the repositories of sources on this machine.
 #[derive(Debug)]
 pub struct Watcher {
@@ -67,18 +58,14 @@ impl Watcher {
     }
 
     /// Waits for a change that has come to rest, for `poll` at most.
-    pub async fn next(&mut self, poll: Duration) -> Trigger {
+    pub async fn next(&mut self, poll: Duration) {
         match timeout(poll, self.events.recv()).await {
-            Err(_elapsed) => Trigger::Poll,
-            Ok(None) => {
-                tokio::time::sleep(poll).await;
-                Trigger::Poll
-            }
+            Err(_elapsed) => {}
+            Ok(None) => tokio::time::sleep(poll).await,
             Ok(Some(())) => {
                 let at_rest = async { while let Ok(Some(())) = timeout(QUIET, self.events.recv()).await {} };
                 // A repository that never rests is looked at all the same.
                 let _ = timeout(PATIENCE, at_rest).await;
-                Trigger::Changed
             }
         }
     }

@@ -54,7 +54,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "show" -d 'Show a root: whose signatures count for what'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "sign" -d 'Add a signature to a root that another made'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next poll'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next pass'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document: what is signed'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
@@ -79,14 +79,14 @@ complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subc
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -l ssh-key -d 'An OpenSSH key that signs, by way of ssh-keygen: a secret key, a hardware key, or the public half of one that an ssh-agent has; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l repository -d 'The repository: a path, or a URL that is fetched from' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show a root: whose signatures count for what'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "sign" -d 'Add a signature to a root that another made'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next poll'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next pass'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -s h -l help -d 'Print help'
@@ -106,7 +106,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subco
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "public" -d 'Print the public half of a secret key'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "to-ssh" -d 'Write a secret key as OpenSSH writes it, for `ssh-add` to load into an agent'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand list" -l repository -d 'The repository: a path, or a URL that is fetched from' -r
+complete -c clavel -n "__fish_clavel_using_subcommand list" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l json -d 'Print one JSON document: a list of the deployments, as they are signed'
@@ -114,7 +114,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand list" -s v -l verbose -d '
 complete -c clavel -n "__fish_clavel_using_subcommand list" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l from -d 'The revision to compare with; the one before the other, where none is named' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l to -d 'The revision to look at; the newest, where none is named' -r
-complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL that is fetched from' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l json -d 'Print one JSON document'
@@ -123,7 +123,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand diff" -s h -l help -d 'Pri
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l kind -d 'Which kind of document' -r -f -a "deployment\t''
 unit\t''
 agent\t''"
-complete -c clavel -n "__fish_clavel_using_subcommand show" -l repository -d 'The repository: a path, or a URL that is fetched from' -r
+complete -c clavel -n "__fish_clavel_using_subcommand show" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l json -d 'Print the document as JSON, without its signatures'
@@ -145,7 +145,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand release" -l config -d 'The
 complete -c clavel -n "__fish_clavel_using_subcommand release" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand release" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand release" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand approve" -l repository -d 'The repository: a path, or a URL that is fetched from' -r
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l key -d 'A secret key that signs, in Nix\'s format; may be given more than once' -r -F
@@ -154,7 +154,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand approve" -s o -l output -d
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s y -l yes -d 'Do not ask'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL that is fetched from' -r
+complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l json -d 'Print one JSON document'
@@ -175,7 +175,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "show" -d 'Show a root: whose signatures count for what'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "sign" -d 'Add a signature to a root that another made'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next poll'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next pass'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "generate" -d 'Make a secret key in Nix\'s format. Its file is readable by its owner alone; its public half is printed'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "public" -d 'Print the public half of a secret key'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "to-ssh" -d 'Write a secret key as OpenSSH writes it, for `ssh-add` to load into an agent'

@@ -20,7 +20,7 @@ use crate::config::AgentConfig;
     name = "clavel-agent",
     version,
     about = "Fetches, verifies and activates what this machine should run",
-    after_help = "Exit codes: 0 done, or waiting for a cache; 2 usage; 3 configuration; 4 repository; 5 refused what the \
+    after_help = "Exit codes: 0 done, or waiting for a cache or for approvals; 2 usage; 3 configuration; 4 repository; 5 refused what the \
                   branch shows; 6 could not fetch from the caches; 7 activation failed; 8 this machine. Whatever the code, \
                   what ran before goes on running."
 )]

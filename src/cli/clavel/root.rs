@@ -58,7 +58,7 @@ pub(super) enum Command {
         #[command(flatten)]
         keys: SigningArguments,
     },
-    /// Put a root on the branch, where every agent finds it at its next poll.
+    /// Put a root on the branch, where every agent finds it at its next pass.
     #[command(
         after_help = "Example:\n  clavel root publish root-2.json --repository https://git.example.org/fleet.git"
     )]

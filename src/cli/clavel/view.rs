@@ -14,7 +14,7 @@ use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
 /// Which branch.
 #[derive(Debug, clap::Args)]
 pub(super) struct RepositoryArguments {
-    /// The repository: a path, or a URL that is fetched from.
+    /// The repository: a path, or a URL.
     #[arg(long, value_name = "PATH|URL", default_value = ".", value_parser = repository)]
     repository: RemoteUrl,
     /// The branch.
@@ -109,7 +109,7 @@ impl View {
     /// The branch, by the newest root; none where nobody was named to believe, which is said.
     pub(super) fn believed(&self) -> Option<Branch<'_, Snapshot>> {
         if self.roots.is_none() {
-            output::remark("not verified: name whom to believe with --root, or run `clavel verify`");
+            output::remark("not verified: name whom to believe with --root FILE, or --root DIGEST");
         }
         let roots = self.roots.as_ref()?;
         Some(Branch::new(&self.snapshot, &roots.newest, &self.name))

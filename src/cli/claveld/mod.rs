@@ -21,8 +21,9 @@ use super::{Exit, asked_to_stop};
     name = "claveld",
     version,
     about = "Evaluates Nix flakes and publishes what each machine should run as signed documents on a git branch",
-    after_help = "Exit codes: 0 done, or waiting for a cache; 1 something in a source is broken, the rest was done; 2 usage; 3 configuration or \
-                  key; 4 repository; 5 a branch that is not to be believed; 8 this machine."
+    after_help = "Exit codes: 0 done, or waiting for a cache; 1 something in a source is broken and the rest was done, or a push was \
+                  refused; 2 usage; 3 configuration or key; 4 repository; 5 a branch that is not to be believed; 8 this \
+                  machine, or told to stop before it was done."
 )]
 pub struct Arguments {
     /// Say on standard error which programs are run; twice, say more.

@@ -39,7 +39,7 @@ async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
             sign_anew_at = published(round, &targets, &mut known, &mut waiting).await.or(sign_anew_at);
         }
         match &mut watcher {
-            Some(watcher) => drop(watcher.next(config.poll_interval).await),
+            Some(watcher) => watcher.next(config.poll_interval).await,
             None => tokio::time::sleep(config.poll_interval).await,
         }
         targets = round.changed(&known).await;
