@@ -6,7 +6,7 @@ use crate::support::hostile::{Good, HostileServer, Malice};
 use crate::support::world::{World, until};
 
 const MIB: u64 = 1 << 20;
-/// The most that the process which fetches may hold: what README says.
+/// The most that the process which fetches may hold: what docs/mirrors.md says.
 const MOST_OF_A_FETCH: u64 = 512 * MIB;
 /// The most that the agent itself holds, which never sees what a mirror sends before it was received whole.
 const MOST_OF_THE_AGENT: u64 = 64 * MIB;

@@ -1,4 +1,4 @@
-//! Promise: every test that ARCHITECTURE.md and SECURITY.md name is there.
+//! Promise: what the documents name is there: tests, files, and headings.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -52,4 +52,39 @@ fn every_test_that_is_named_is_there() {
         let lost: Vec<&str> = named(&text).filter(|name| !there.contains(*name)).collect();
         assert!(lost.is_empty(), "{document} names tests that are not there: {lost:#?}");
     }
+}
+
+/// The headings of a document, as git hosts make addresses of them.
+fn headings(text: &str) -> BTreeSet<String> {
+    let titles = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
+    let kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);
+    titles.map(|title| title.to_lowercase().chars().filter(kept).collect::<String>().replace(' ', "-")).collect()
+}
+
+#[test]
+fn every_link_of_the_documents_leads_somewhere() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let documents = [project.to_owned(), project.join("docs")].into_iter().flat_map(|folder| {
+        let paths = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
+        paths.filter(|path| path.extension().is_some_and(|extension| extension == "md"))
+    });
+    let (mut links, mut lost) = (0, Vec::new());
+    for document in documents {
+        let text = std::fs::read_to_string(&document).unwrap();
+        for target in text.split("](").skip(1).filter_map(|rest| rest.split_once(')')).map(|(target, _)| target) {
+            let (file, heading) = target.split_once('#').unwrap_or((target, ""));
+            if file.starts_with("https://") {
+                continue;
+            }
+            links += 1;
+            let there = if file.is_empty() { document.clone() } else { document.parent().unwrap().join(file) };
+            let is_there = there.exists()
+                && (heading.is_empty() || headings(&std::fs::read_to_string(&there).unwrap()).contains(heading));
+            if !is_there {
+                lost.push(format!("{}: {target}", document.display()));
+            }
+        }
+    }
+    assert!(links > 30, "the documents link to hardly anything");
+    assert!(lost.is_empty(), "{lost:#?}");
 }

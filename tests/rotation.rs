@@ -114,7 +114,8 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
 
     let key = new_publisher(&world);
     next_root(&world, &["--remove-key", "claveld-1", "--publisher-key", &key, "--raise-epoch"]);
-    world.agent("web-1", &["once"]).refused(5, "");
+    let unsigned = "the index is not to be believed: no valid signature by a trusted key, and 1 of claveld-2 has to";
+    world.agent("web-1", &["once"]).refused(5, unsigned);
     let said = world.publish().good();
     assert!(said.contains("published as index version 1") && said.contains("web-2: is held no more"), "{said}");
     world.build(&["web-1"]);
@@ -130,11 +131,14 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     }
     let mut counted = mixed.clone();
     counted.reindex(&[&thief], |index| index["epoch"] = json!(2));
-    for (theirs, onto) in [(&stolen, Onto::Nothing), (&mixed, Onto::Tip), (&counted, Onto::Tip)] {
+    let old = "the root went back from version 2 to 1";
+    for (theirs, onto, why) in
+        [(&stolen, Onto::Nothing, old), (&mixed, Onto::Tip, unsigned), (&counted, Onto::Tip, unsigned)]
+    {
         theirs.push(onto);
         // Each run is a restart: all that the agent knows is in its state folder.
         for _ in 0..2 {
-            world.agent("web-1", &["once"]).refused(5, "");
+            world.agent("web-1", &["once"]).refused(5, why);
             assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
         }
         let said = world.publish();
@@ -152,7 +156,12 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
 
 #[test]
 fn a_new_root_is_believed_whatever_stands_beside_it() {
-    for beside in ["a stray file", "the old root as the newest", "no newest root", "a newer root that nobody signed"] {
+    for (beside, why) in [
+        ("a stray file", "`deployments/stray` of commit"),
+        ("the old root as the newest", "the root went back from version 2 to 1"),
+        ("no newest root", "this is not a branch of Clavel: it has no root.json"),
+        ("a newer root that nobody signed", "roots/3.json is not to be believed"),
+    ] {
         let world = running();
         let old = world.tip();
         rotate(&world);
@@ -167,7 +176,7 @@ fn a_new_root_is_believed_whatever_stands_beside_it() {
             _ => branch.write("roots/3.json", "{}"),
         }
         branch.push(Onto::Tip);
-        world.agent("web-1", &["once"]).refused(5, "");
+        world.agent("web-1", &["once"]).refused(5, why);
         // The key that it takes out counts no more, though nothing else was believed.
         world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &old]);
         world.agent("web-1", &["once"]).refused(5, "the root went back from version 2 to 1");

@@ -9,10 +9,16 @@ const DEPLOYMENT: &str = "deployments/web-1.json";
 
 /// The deployment with a piece of its text replaced, listed by an index that claveld's key signed.
 fn rewritten<'a>(siege: &'a Siege, key: &StolenKey, from: &str, to: &str) -> Branch<'a> {
+    changed(siege, key, |text| {
+        assert!(text.contains(from), "{text}");
+        text.replacen(from, to, 1)
+    })
+}
+
+fn changed<'a>(siege: &'a Siege, key: &StolenKey, change: impl FnOnce(&str) -> String) -> Branch<'a> {
     let mut branch = siege.branch();
     let text = String::from_utf8(branch.files[DEPLOYMENT].bytes.clone()).unwrap();
-    assert!(text.contains(from), "{text}");
-    branch.write(DEPLOYMENT, text.replacen(from, to, 1));
+    branch.write(DEPLOYMENT, change(&text));
     branch.reindex(&[key], |index| index["version"] = json!(2));
     branch
 }
@@ -39,11 +45,15 @@ fn keys_that_stand_there_twice() {
     let key = siege.claveld();
     for (from, to, why) in [
         ("\"revision\": 1", "\"revision\": 1,\n    \"revision\": 2", "duplicate field `revision`"),
-        ("\"signed\": {", "\"signed\": {},\n  \"signed\": {", "signed"),
         ("\"attribute\":", "\"attribute\": \"a\",\n      \"attribute\":", "it is there already"),
     ] {
         siege.holds(&rewritten(&siege, &key, from, to), why);
     }
+    let twice = changed(&siege, &key, |text| {
+        let signed = &text[text.find("  \"signed\": {").unwrap()..text.len() - "\n}\n".len()];
+        text.replacen(signed, &format!("{signed},\n{signed}"), 1)
+    });
+    siege.holds(&twice, "duplicate field `signed`");
 }
 
 #[test]
@@ -85,9 +95,12 @@ fn unknown_fields_and_what_trails() {
     for (from, to, why) in [
         ("\"revision\": 1", "\"revision\": 1,\n    \"run\": \"evil\"", "unknown field `run`"),
         ("\"keyid\":", "\"alg\": \"none\",\n      \"keyid\":", "unknown field `alg`"),
-        ("}\n", "}\n{}\n", "is not"),
     ] {
         siege.holds(&rewritten(&siege, &key, from, to), why);
+    }
+    for trailing in ["{}\n", "x", "\0"] {
+        let branch = changed(&siege, &key, |text| format!("{text}{trailing}"));
+        siege.holds(&branch, "trailing characters at line");
     }
     let mut branch = siege.branch();
     let index = branch.files["index.json"].bytes.clone();
@@ -116,8 +129,8 @@ fn files_that_are_larger_than_they_may_be() {
     let siege = Siege::begin();
     let mut branch = siege.branch();
     branch.write(DEPLOYMENT, vec![b' '; 300 << 10]);
-    siege.holds(&branch, "bytes, and 262144 are allowed");
+    siege.holds(&branch, "it has 307200 bytes, and 262144 are allowed");
     let mut branch = siege.branch();
-    branch.write("root.json", vec![b' '; 300 << 10]);
-    siege.holds(&branch, "root.json");
+    branch.write("root.json", vec![b' '; 301 << 10]);
+    siege.holds(&branch, "it has 308224 bytes, and 262144 are allowed");
 }

@@ -15,6 +15,7 @@ fn two_publishers() -> (World, StolenKey, StolenKey) {
     world.publish().good();
     world.build(&["web-1"]);
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     let second = StolenKey::own("claveld-2", 3);
     let (newest, next, key) = (world.root(), world.at("next.json"), world.at("root-1.secret"));
     let next_of = ["root", "next", &newest, "--output", &next, "--key", &key];
@@ -41,35 +42,61 @@ fn with_signatures(branch: &mut Branch<'_>, path: &str, change: impl FnOnce(&mut
     branch.write(path, rendered(&file));
 }
 
+const ONE_OF_TWO: &str = "1 trusted keys signed it, and 2 of claveld-1, claveld-2 have to have signed it";
+
+/// The agent refuses what was pushed, and what runs goes on.
+#[track_caller]
+fn refused(world: &World, branch: &Branch<'_>, why: &str) {
+    branch.push(Onto::Tip);
+    let profile = || std::fs::read_link(world.path("web-1/profile/system")).unwrap();
+    let before = profile();
+    world.agent("web-1", &["once"]).refused(5, why);
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    assert_eq!(profile(), before);
+}
+
+/// What the same two have signed, as the root asks, is believed.
+#[track_caller]
+fn believed_by_both(world: &World, branch: &mut Branch<'_>, keys: [&StolenKey; 2], version: u64) {
+    sign_all(branch, &keys, version);
+    branch.push(Onto::Tip);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+}
+
 #[test]
 fn a_threshold_that_is_not_met() {
     let (world, first, second) = two_publishers();
-    world
-        .agent("web-1", &["once"])
-        .refused(5, "1 trusted keys signed it, and 2 of claveld-1, claveld-2 have to have signed it");
     let mut branch = Branch::of(&world);
-    // The same key twice, and one key under two names.
-    with_signatures(&mut branch, "index.json", |signatures| signatures.push(signatures[0].clone()));
-    branch.push(Onto::Tip);
-    world.agent("web-1", &["once"]).refused(5, "1 trusted keys signed it");
-    with_signatures(&mut branch, "index.json", |signatures| signatures[1]["keyid"] = json!("claveld-2"));
-    branch.push(Onto::Tip);
-    world.agent("web-1", &["once"]).refused(5, "1 trusted keys signed it");
-    // A stranger's beside it.
+    refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
+    // A stranger's beside it, under the name of the second.
     let stranger = StolenKey::own("claveld-2", 4);
     sign_all(&mut branch, &[&first, &stranger], 2);
-    branch.push(Onto::Tip);
-    world.agent("web-1", &["once"]).refused(5, "1 trusted keys signed it");
-    assert_eq!(world.motd("web-1"), None);
-    // Both of them are enough, for the index and for each document.
+    refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
+    // Both have to sign each document as well.
     sign_all(&mut branch, &[&first, &second], 2);
-    let good = branch.clone();
     branch.edit("units/web-1.json", &[&first], |_| ());
     branch.reindex(&[&first, &second], |_| ());
-    branch.push(Onto::Tip);
-    world.agent("web-1", &["once"]).refused(5, "units/web-1.json is not to be believed: 1 trusted keys signed it");
-    good.push(Onto::Tip);
-    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    refused(&world, &branch, &format!("units/web-1.json is not to be believed: {ONE_OF_TWO}"));
+    believed_by_both(&world, &mut branch, [&first, &second], 3);
+}
+
+#[test]
+fn the_same_key_counted_twice() {
+    let (world, first, second) = two_publishers();
+    let mut branch = Branch::of(&world);
+    sign_all(&mut branch, &[&first, &first], 2);
+    refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
+    believed_by_both(&world, &mut branch, [&first, &second], 3);
+}
+
+#[test]
+fn one_key_under_two_names() {
+    let (world, first, second) = two_publishers();
+    let mut branch = Branch::of(&world);
+    sign_all(&mut branch, &[&first, &first], 2);
+    with_signatures(&mut branch, "index.json", |signatures| signatures[1]["keyid"] = json!("claveld-2"));
+    refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
+    believed_by_both(&world, &mut branch, [&first, &second], 3);
 }
 
 #[test]
@@ -136,7 +163,7 @@ fn signatures_that_only_a_lax_verifier_accepts() {
     let siege = Siege::begin();
     let mut identity = [0_u8; 32];
     identity[0] = 1;
-    // The point of order two has y = -1, and here it is written as a number beyond the field as well.
+    // The point of order two has y = -1. The neutral one has y = 1, and here also as a number beyond the field: p + 1.
     let mut minus_one = [0xff_u8; 32];
     (minus_one[0], minus_one[31]) = (0xec, 0x7f);
     let mut beyond_the_field = [0xff_u8; 32];
@@ -187,7 +214,10 @@ fn keys_under_which_anybody_can_sign_are_no_keys_of_a_root() {
     let siege = Siege::begin();
     let mut identity = [0; 32];
     identity[0] = 1;
-    for weak in [identity, of_order_two(), [0; 32]] {
+    // The neutral point once more, as a number beyond the field: p + 1.
+    let mut beyond_the_field = [0xff; 32];
+    (beyond_the_field[0], beyond_the_field[31]) = (0xee, 0x7f);
+    for weak in [identity, of_order_two(), [0; 32], beyond_the_field] {
         holds_against(&siege, weak);
     }
 }

@@ -274,7 +274,7 @@ impl World {
         self.install("post-receive");
     }
 
-    /// Installs the hook that judges, as README says.
+    /// Installs the hook that judges, as docs/publishing.md says.
     pub(crate) fn install_gate(&self) {
         self.install("pre-receive");
     }
