@@ -2,7 +2,7 @@
 
 use std::os::unix::fs::PermissionsExt;
 
-use crate::support::world::World;
+use crate::support::world::{World, until};
 
 #[test]
 fn keys_of_nix_are_keys_of_clavel_and_the_other_way_round() {
@@ -92,6 +92,31 @@ fn a_key_of_another_user_is_refused_by_everybody() {
     world.publish().refused(3, "belongs to the user 7, and has to belong to the user 0");
     world.clavel(&["key", "public", &world.at("claveld-1.secret")]).refused(3, "belongs to the user 7");
     assert_eq!(world.tip(), "");
+}
+
+#[test]
+fn a_key_comes_through_a_pipe_of_ones_own_alone() {
+    let world = World::new();
+    let (key, pipe) = (world.at("claveld-1.secret"), world.at("pipe"));
+    let public = world.public_key("claveld-1");
+    let piped = format!("clavel key public <(cat {key})");
+    assert_eq!(world.run("bash", &["-c", &piped]).good().trim(), public);
+    // Nobody writes to it: that is told, and not waited for.
+    world.run("mkfifo", &["-m", "600", &pipe]).good();
+    world.clavel(&["key", "public", &pipe]).refused(3, "holds no secret key");
+    std::fs::set_permissions(&pipe, PermissionsExt::from_mode(0o622)).unwrap();
+    world.clavel(&["key", "public", &pipe]).refused(3, "can be read by others (mode 0622)");
+    world.clavel(&["key", "public", "/dev/null"]).refused(3, "it is neither a file nor a pipe");
+}
+
+#[test]
+fn whoever_holds_a_key_leaves_no_core_dump() {
+    let world = World::new();
+    let run = format!("ulimit -c $(ulimit -H -c); exec claveld run --config {}", world.at("claveld.toml"));
+    let claveld = world.start("sh", &["-c", &run]);
+    let limit = || std::fs::read_to_string(format!("/proc/{}/limits", claveld.id())).unwrap();
+    let of_cores = || limit().lines().find(|line| line.starts_with("Max core file size")).unwrap().to_owned();
+    until("claveld has begun, and dumps no core", || of_cores().split_whitespace().nth(4) == Some("0"));
 }
 
 #[test]

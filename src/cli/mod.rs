@@ -11,6 +11,7 @@ mod output;
 use std::process::ExitCode;
 
 use clap::Parser;
+use rustix::process::{Resource, Rlimit};
 
 pub use exit::Exit;
 
@@ -19,6 +20,13 @@ fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<
     let arguments = A::parse();
     start_log(verbosity(&arguments));
     to_its_end(run(arguments))
+}
+
+/// Keeps this program and what it starts from leaving a core dump, which would hold the key that signs.
+fn leave_no_core_dump() {
+    let most = rustix::process::getrlimit(Resource::Core).maximum;
+    // Asking for less than one may have is never refused.
+    let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: most });
 }
 
 /// Runs a command, and turns what came of it into an exit code.

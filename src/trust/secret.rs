@@ -2,12 +2,13 @@
 
 use std::fmt;
 use std::io::{self, Read, Write as _};
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
+use rustix::fs::OFlags;
 use ssh_key::LineEnding;
 use ssh_key::private::{Ed25519Keypair, KeypairData};
 use zeroize::Zeroizing;
@@ -107,13 +108,18 @@ impl SecretKey {
     /// Reads a key from a file with none of the permission bits `exposing`.
     fn read_kept_from(path: &Path, exposing: u32) -> Result<Self, SecretKeyError> {
         let io = |source| SecretKeyError::Io { act: "read", path: path.to_owned(), source };
+        // A pipe that nobody writes to would never be opened otherwise.
+        let at_once = OFlags::NONBLOCK.bits().cast_signed();
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(at_once).open(path).map_err(io)?;
         // Owner and mode are asked of what was opened, so that nobody can swap the file between the question and the reading.
-        let file = std::fs::File::open(path).map_err(io)?;
         let metadata = file.metadata().map_err(io)?;
-        if metadata.is_file() {
-            check_guarded(path, &metadata, rustix::process::geteuid().as_raw(), exposing)?;
-        }
         let malformed = |why| SecretKeyError::Malformed { path: path.to_owned(), why };
+        if !metadata.is_file() && !metadata.file_type().is_fifo() {
+            return Err(malformed("it is neither a file nor a pipe"));
+        }
+        check_guarded(path, &metadata, rustix::process::geteuid().as_raw(), exposing)?;
+        // Whoever does write to it may take their time.
+        rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|error| io(error.into()))?;
         let mut buffer = Zeroizing::new([0; LARGEST + 1]);
         let bytes = read_whole(file, buffer.as_mut()).map_err(io)?;
         if bytes.len() > LARGEST {
@@ -183,10 +189,18 @@ impl SecretKey {
     }
 }
 
-/// A path, or what stands before its first colon: whoever takes the key itself for its file does not get to see it.
+/// A path without what may be a key: whoever takes the key itself for its file, with its name or without, does not get to see
+/// it.
 fn shown(path: &Path) -> String {
     let text = path.display().to_string();
-    text.split_once(':').map_or(text.clone(), |(name, _)| format!("{name}:…"))
+    if let Some((name, _)) = text.split_once(':') {
+        return format!("{name}:…");
+    }
+    // The base64 of a key, of its seed, and of the public half; a path that was made absolute stands before it.
+    let is_key = |at: &usize| text[*at..].ends_with('=') && STANDARD.decode(&text[*at..]).is_ok();
+    let ends = [88, 44].into_iter().filter_map(|length| text.len().checked_sub(length));
+    let key = ends.filter(|at| text.is_char_boundary(*at)).find(is_key);
+    key.map_or(text.clone(), |at| format!("{}…", &text[..at]))
 }
 
 /// Refuses a file that is neither `user`'s nor root's, or that has one of the permission bits `exposing`.
@@ -322,6 +336,17 @@ mod tests {
         let text = key().to_text();
         let error = SecretKey::read(Path::new(text.as_str())).unwrap_err().to_string();
         assert!(error.starts_with("cannot read the secret key test-1:…: "), "{error}");
+        // Nor is one without its name, as a path or as the end of one, and nor is its seed.
+        let pair = &text["test-1:".len()..];
+        let seed = STANDARD.encode(&STANDARD.decode(pair).unwrap()[..32]);
+        for (given, told) in [
+            (pair.to_owned(), "…".to_owned()),
+            (format!("/run/credentials/claveld/{pair}"), "/run/credentials/claveld/…".to_owned()),
+            (format!("/etc/{seed}"), "/etc/…".to_owned()),
+            ("/etc/clavel/claveld-1.secret".to_owned(), "/etc/clavel/claveld-1.secret".to_owned()),
+        ] {
+            assert_eq!(shown(Path::new(&given)), told);
+        }
     }
 
     #[test]

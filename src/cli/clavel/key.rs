@@ -1,5 +1,6 @@
 //! `clavel key …`
 
+use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
 use clap::Subcommand;
@@ -45,6 +46,8 @@ pub(super) enum Command {
 fn public_half(file: &str) -> Result<RoleKey, Exit> {
     match SecretKey::read(Path::new(file)) {
         Ok(key) => Ok(key.public().into()),
+        // What came through a pipe cannot be read again.
+        Err(error) if std::fs::metadata(file).is_ok_and(|about| about.file_type().is_fifo()) => Err(error.into()),
         Err(error) => role_key(file).map_err(|_| error.into()),
     }
 }

@@ -100,6 +100,7 @@ enum Command {
 
 /// Runs `clavel` with the arguments of this process.
 pub fn main() -> ExitCode {
+    super::leave_no_core_dump();
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |Arguments { verbose, command }: Arguments| match command {

@@ -69,6 +69,7 @@ impl ConfigArgument {
 
 /// Runs `claveld` with the arguments of this process.
 pub fn main() -> ExitCode {
+    super::leave_no_core_dump();
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {
