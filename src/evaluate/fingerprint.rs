@@ -72,7 +72,7 @@ fn kind(metadata: &fs::Metadata) -> &'static str {
 fn content(path: &PathBuf) -> io::Result<Fingerprint> {
     let metadata = fs::metadata(path)?;
     if !metadata.is_dir() {
-        return Ok(digest(kind(&metadata), &fs::read(path)?));
+        return digest_of(kind(&metadata), fs::File::open(path)?);
     }
     let mut names = Vec::new();
     for entry in fs::read_dir(path)? {
@@ -87,6 +87,21 @@ fn content(path: &PathBuf) -> io::Result<Fingerprint> {
 fn digest(what: &str, bytes: &[u8]) -> Fingerprint {
     let hash = Sha256::new().chain_update(what).chain_update([0]).chain_update(bytes).finalize();
     Sha256Digest::from_bytes(hash.into())
+}
+
+/// The same of bytes that nobody has to hold at once: a flake may have files of any size.
+fn digest_of(what: &str, mut bytes: impl io::Read) -> io::Result<Fingerprint> {
+    let mut hash = Sha256::new().chain_update(what).chain_update([0]);
+    let mut piece = vec![0; 64 << 10];
+    loop {
+        match bytes.read(&mut piece) {
+            Ok(0) => break,
+            Ok(read) => hash.update(&piece[..read]),
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(Sha256Digest::from_bytes(hash.finalize().into()))
 }
 
 #[cfg(test)]

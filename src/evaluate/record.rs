@@ -163,7 +163,8 @@ pub(super) struct Answered {
     pub(super) answer: Value,
     pub(super) cost: Cost,
     pub(super) derivation: Option<StorePath>,
-    pub(super) names_its_source: bool,
+    /// Whether the path of the source is in what it gave, or why that is not known.
+    pub(super) names_its_source: Result<bool, String>,
     /// Whether nothing else was evaluated in its process.
     pub(super) alone: bool,
 }
@@ -310,7 +311,8 @@ impl RecordBuilder {
             let shows = (now.look)(read).ok_or_else(|| format!("{} cannot be read again", read.path.display()))?;
             reads.push(self.place(read, shows));
         }
-        let named = answered.names_its_source.then_some("outPath");
+        let names_its_source = answered.names_its_source.clone()?;
+        let named = names_its_source.then_some("outPath");
         let used = observed.own.iter().map(String::as_str).chain(named);
         let own = used.map(|name| (name.to_owned(), now.own.get(name).cloned().unwrap_or_default())).collect();
         let digest = |name: &String| {
@@ -318,8 +320,8 @@ impl RecordBuilder {
             Ok((name.clone(), digest))
         };
         let inputs = observed.inputs.iter().map(digest).collect::<Result<_, String>>()?;
-        let Answered { derivation, names_its_source, .. } = answered;
-        Ok(Basis::Known { reads, own, inputs, derivation: derivation.clone(), names_its_source: *names_its_source })
+        let derivation = answered.derivation.clone();
+        Ok(Basis::Known { reads, own, inputs, derivation, names_its_source })
     }
 
     pub(super) fn finish(self) -> Record {

@@ -230,10 +230,8 @@ impl Evaluator {
         let (answers, work) = plan.settle(outcomes, |item, outcome| {
             let key = item.to_string();
             let Outcome::Answered { value, observed, cost, alone } = outcome else { return kept.add_broken(&key) };
-            match session.answered(value.clone(), *cost, *alone) {
-                Ok(answered) => kept.add(&key, &answered, observed.as_ref().map_err(Clone::clone), &mut now),
-                Err(why) => tracing::debug!(%item, why, "not recorded"),
-            }
+            let answered = session.answered(value.clone(), *cost, *alone);
+            kept.add(&key, &answered, observed.as_ref().map_err(Clone::clone), &mut now);
         });
         if let Some(path) = path
             && let Err(error) = kept.finish().write(path)
@@ -260,7 +258,7 @@ impl Evaluator {
         }
         let asked = session.ask::<Value>(&Question::Names, self.budget.memory).await?;
         let answered = Answered {
-            names_its_source: session.is_named_in(&asked.answer),
+            names_its_source: Ok(session.is_named_in(&asked.answer)),
             answer: asked.answer.clone(),
             cost: asked.cost,
             derivation: None,

@@ -161,12 +161,13 @@ impl<'a> Session<'a> {
 
     /// What there is to record of `answer`, which `cost` so much, alone in its process or not. Looks for the source's own
     /// path in it.
-    pub(super) fn answered(&self, answer: Value, cost: Cost, alone: bool) -> Result<Answered, String> {
+    pub(super) fn answered(&self, answer: Value, cost: Cost, alone: bool) -> Answered {
         let derivation = derivation(&answer);
         let below = derivation.as_ref().map(|path| self.search.is_below(path)).transpose();
-        let below = below.map_err(|error| format!("its derivations cannot be read: {error}"))?;
-        let names_its_source = below.unwrap_or(false) || self.is_named_in(&answer);
-        Ok(Answered { answer, cost, derivation, names_its_source, alone })
+        let names_its_source = below
+            .map(|below| below.unwrap_or(false) || self.is_named_in(&answer))
+            .map_err(|error| format!("its derivations cannot be read: {error}"));
+        Answered { answer, cost, derivation, names_its_source, alone }
     }
 
     /// Whether the source's own path is in `answer`.
