@@ -9,7 +9,7 @@ use crate::support::fleet::{Break, Edit, Fact, Fleet, Input, Kind, Mix, Module, 
 use crate::support::{hermetic_git, program, run};
 
 /// As many hosts as make one of each kind, and one for each fact of the source.
-const ONE_OF_EACH: u32 = 21;
+const ONE_OF_EACH: u32 = 22;
 
 fn options(hosts: u32, below: &str) -> Options {
     Options { hosts, weight: Weight::Light, mix: Mix::EveryKind, below: below.to_owned() }
@@ -89,9 +89,9 @@ impl Watched {
     }
 }
 
-/// Those that use the source as a whole, and are changed by whatever is changed: the folder's path as text, and the
-/// facts.
-const ALWAYS: usize = 1 + Fact::ALL.len();
+/// Those that use the source as a whole, and are changed by whatever is changed: the folder's path as text, its digest,
+/// and the facts.
+const ALWAYS: usize = 2 + Fact::ALL.len();
 
 #[test]
 fn an_edit_reaches_the_hosts_that_follow_from_it() {
@@ -99,7 +99,9 @@ fn an_edit_reaches_the_hosts_that_follow_from_it() {
     let everybody = usize::try_from(ONE_OF_EACH).unwrap();
     let roles = |watched: &Watched, of: fn(Role) -> bool| {
         let mut hosts: Vec<_> = watched.fleet.model().hosts.values().collect();
-        hosts.retain(|host| host.stamp.is_some() || host.kind == Kind::FolderAsText || of(host.role));
+        hosts.retain(|host| {
+            host.stamp.is_some() || matches!(host.kind, Kind::FolderAsText | Kind::HashesPath) || of(host.role)
+        });
         hosts.len()
     };
     let backup = roles(&watched, |role| role.modules().contains(&Module::Backup));

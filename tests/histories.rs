@@ -13,7 +13,7 @@ use crate::support::command::{NIX_CONFIG, hermetic_git, program, run};
 use crate::support::fleet::{Fleet, Mix, Options, Seeded, Weight};
 
 /// As many hosts as make one of each kind, and one for each fact of the source.
-const HOSTS: u32 = 21;
+const HOSTS: u32 = 22;
 /// On each Nix: so many edits in each of two histories.
 const STEPS: u32 = 150;
 /// At every so many steps Nix itself is asked, too.

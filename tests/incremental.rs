@@ -2,9 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::world::World;
+use crate::support::world::{World, until};
 
 /// A flake with one host for each way in which a host may depend on its source.
 const FLAKE: &str = r#"{
@@ -21,7 +22,7 @@ const HOST: &str = r#"text: { config.system.build.toplevel = derivation {
   name = "nixos-system-x"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ text ]; }; }"#;
 
 /// What each host's text is, and so what it depends on.
-const HOSTS: [(&str, &str); 16] = [
+const HOSTS: [(&str, &str); 18] = [
     ("plain", r#"_: "nothing""#),
     ("imports", "_: import ../../shared.nix"),
     ("reads", "_: builtins.readFile ../../data/text"),
@@ -38,13 +39,15 @@ const HOSTS: [(&str, &str); 16] = [
     ("below-self", r#"{ self, ... }: builtins.readFile (self + "/data/text")"#),
     ("own-path", "_: toString ../../data"),
     ("hidden-path", r#"_: builtins.toFile "t" (toString ../../data)"#),
+    ("hashed-path", r#"_: builtins.hashString "sha256" (toString ../../data)"#),
+    ("cut-path", "_: builtins.substring 20 1 (toString ../../data)"),
     ("input", "{ dep, ... }: dep.text"),
     ("plain-input", r#"{ plain, ... }: builtins.unsafeDiscardStringContext "${plain}""#),
     ("lock", "_: builtins.readFile ../../flake.lock"),
 ];
 
 /// Those that depend on the source as a whole, since they use its revision or its path.
-const ALWAYS: [&str; 5] = ["below-self", "hidden-path", "own-path", "revision", "whole"];
+const ALWAYS: [&str; 7] = ["below-self", "cut-path", "hashed-path", "hidden-path", "own-path", "revision", "whole"];
 
 struct Fleet(World);
 
@@ -163,9 +166,9 @@ fn what_is_always_evaluated_is_told_why() {
     let said = fleet.0.claveld(&["evaluate", &fleet.0.flake(), "--records", &fleet.0.at("records")]).also_good().stderr;
     for expected in [
         "evaluated nixosConfigurations.revision: it uses self.rev",
-        "evaluated nixosConfigurations.below-self: it uses self.outPath",
-        "evaluated nixosConfigurations.hidden-path, nixosConfigurations.own-path, nixosConfigurations.whole: \
-         the path of the source is in it",
+        "evaluated nixosConfigurations.below-self, nixosConfigurations.whole: it uses self.outPath",
+        "evaluated nixosConfigurations.cut-path, nixosConfigurations.hashed-path, nixosConfigurations.hidden-path and 1 more: \
+         it depends on where the source is in the store, and each change moves that",
     ] {
         assert!(said.contains(expected), "{said}");
     }
@@ -189,6 +192,27 @@ fn hosts_come_and_go() {
     assert_eq!(work["evaluated"].as_array().unwrap().len(), 1, "nothing changed, and it is still broken");
     fleet.0.write("hosts/fresh/default.nix", "_: \"fresh\"");
     assert_eq!(fleet.after("it is mended"), ["fresh"]);
+}
+
+#[test]
+fn what_was_seen_at_one_place_alone_holds_there_and_is_evaluated_anew_after_a_change() {
+    let fleet = Fleet::new();
+    let record = std::fs::read_dir(fleet.0.path("records")).unwrap().next().unwrap().unwrap().path();
+    let text = std::fs::read_to_string(&record).unwrap();
+    // As whoever is interrupted leaves it.
+    let interrupted = text.replace(r#""second_look":"same""#, r#""second_look":"pending""#);
+    assert_ne!(text, interrupted);
+    std::fs::write(&record, &interrupted).unwrap();
+    assert_eq!(fleet.evaluated(), BTreeSet::new(), "the source is where it was");
+    fleet.0.write("README.md", "read by nobody");
+    assert_eq!(fleet.after("it moves, and what was left out was made up for"), [""; 0]);
+
+    let text = std::fs::read_to_string(&record).unwrap();
+    std::fs::write(&record, text.replace(r#""second_look":"same""#, r#""second_look":"pending""#)).unwrap();
+    fleet.0.write("README.md", "still read by nobody");
+    assert_eq!(fleet.after("it moves before that").len(), HOSTS.len() - ALWAYS.len());
+    fleet.0.write("README.md", "read by nobody at all");
+    assert_eq!(fleet.after("it moves again"), [""; 0]);
 }
 
 #[test]
@@ -225,4 +249,39 @@ fn a_record_that_lies_is_found_out_by_an_evaluation_of_everything() {
     );
     // What was evaluated counts from now on.
     fleet.0.claveld(&full).good();
+}
+
+/// How many answers were seen to be the same at two places, and how many were seen at one alone.
+fn looks(world: &World) -> (usize, usize) {
+    let records = std::fs::read_dir(world.path("claveld/evaluations")).into_iter().flatten();
+    let texts = records.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
+    let text = texts.collect::<String>();
+    (text.matches(r#""second_look":"same""#).count(), text.matches(r#""second_look":"pending""#).count())
+}
+
+#[test]
+fn whoever_evaluates_looks_twice() {
+    let world = World::new();
+    world.configure_claveld("");
+    let all_twice = || matches!(looks(&world), (same, 0) if same > 0);
+    let forget = || std::fs::remove_dir_all(world.path("claveld/evaluations")).unwrap();
+    world.claveld(&["once", "--config", &world.at("claveld.toml")]).good();
+    assert!(all_twice(), "once: {:?}", looks(&world));
+    for hook in ["pre-receive", "post-receive"] {
+        forget();
+        if hook == "pre-receive" {
+            world.install_gate();
+        } else {
+            world.install_hook();
+        }
+        world.write("README.md", hook);
+        world.push(hook);
+        assert!(all_twice(), "{hook}: {:?}", looks(&world));
+        std::fs::remove_file(world.path(&format!("fleet.git/hooks/{hook}"))).unwrap();
+    }
+    forget();
+    let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
+    until("claveld looks again while it waits for a push", all_twice);
+    claveld.signal(Signal::TERM);
+    assert_eq!(claveld.wait(), Some(0));
 }

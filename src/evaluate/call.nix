@@ -3,7 +3,12 @@
 # fetched when it is used.
 #   data   what `lock.rs` makes of the lock
 #   mark   what our own traces begin with
-{ data, mark }:
+#   moved  null; or a name under which the flake's own tree lies in the store once more, to be called from there
+{
+  data,
+  mark,
+  moved,
+}:
 let
   inherit (builtins)
     compareVersions
@@ -11,6 +16,7 @@ let
     isFunction
     mapAttrs
     nixVersion
+    path
     toJSON
     trace
     ;
@@ -32,10 +38,19 @@ let
         else
           tree.locked
       );
-      folder = fetched.outPath + (if tree.dir == "" then "" else "/" + tree.dir);
+      outPath =
+        if own && moved != null then
+          path {
+            path = fetched.outPath;
+            name = moved;
+            sha256 = tree.narHash;
+          }
+        else
+          fetched.outPath;
+      folder = outPath + (if tree.dir == "" then "" else "/" + tree.dir);
       flake = import (folder + "/flake.nix");
       told = if own then telling "own" else attributes: attributes;
-      sourceInfo = told (tree.info // { inherit (fetched) outPath; });
+      sourceInfo = told (tree.info // { inherit outPath; });
       # Nix names the folder of the flake since 2.14, and the whole tree before.
       named = if since "2.14" then told { outPath = folder; } else { };
       inputs = (if own then telling "input" else attributes: attributes) (

@@ -10,6 +10,8 @@ use crate::model::{NarHash, Sha256Digest, StorePath};
 
 /// The most that a chain of `follows` may have before it is taken for an endless one.
 const LONGEST_FOLLOWS: usize = 64;
+/// So many other names of a tree are tried. About one in three is right.
+const OTHER_NAMES: u32 = 256;
 
 /// A lock as `nix flake metadata --json` gives it: that of Nix 2.8 and of 2.34.
 #[derive(Debug, Clone, Deserialize)]
@@ -80,6 +82,17 @@ impl Tree {
     /// The folder of its `flake.nix`; empty for the tree itself.
     pub(super) fn dir(&self) -> &str {
         &self.dir
+    }
+
+    /// A name, as long as that of every source, under which the same tree has a path in the store that differs in each
+    /// character of the hash. So it differs for whoever looks at a part of it, too.
+    pub(super) fn other_name(&self) -> Option<String> {
+        let own = self.store_path.hash_part();
+        let differs = |name: &String| {
+            let other = StorePath::of_tree(name, &self.nar_hash).map(|path| path.hash_part()).unwrap_or_default();
+            other.len() == own.len() && other.bytes().zip(own.bytes()).all(|(other, own)| other != own)
+        };
+        (0..OTHER_NAMES).map(|number| format!("tree{number:02x}")).find(differs)
     }
 }
 
@@ -251,6 +264,18 @@ mod tests {
             StorePath::of_source(&real).unwrap().to_string(),
             "/nix/store/gns2lnaa6k5sisq8c939vrjm3qg0nwlh-source"
         );
+    }
+
+    #[test]
+    fn under_another_name_a_tree_is_at_another_path_in_every_character() {
+        let inputs = resolved(LOCK).unwrap();
+        for tree in inputs.trees.values() {
+            let name = tree.other_name().unwrap();
+            assert_eq!(name.len(), "source".len());
+            let other = StorePath::of_tree(&name, &tree.nar_hash).unwrap().hash_part();
+            let own = tree.store_path.hash_part();
+            assert!(other.bytes().zip(own.bytes()).all(|(other, own)| other != own), "{own} {other}");
+        }
     }
 
     #[test]

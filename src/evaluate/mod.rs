@@ -3,15 +3,15 @@
 //! [`Evaluator::evaluate`] is the step's one entry. What decides has no I/O: `platforms` (where a flake has its hosts),
 //! `select` (which of them are taken), `lock` (which inputs there are), `observe` (what an evaluation read), `record`
 //! (what of the last time still holds), `schedule` (who is evaluated when, and with whom), `assemble` (which documents
-//! follow). What does is thin: `session` asks Nix, `pool` asks it as often at once as it may, `fingerprint` and `leak`
-//! look at files, `run` has the order of it all.
+//! follow). What does is thin: `session` asks Nix, `pool` asks it as often at once as it may, `fingerprint` looks
+//! at files, `elsewhere` asks a second time, `run` has the order of it all.
 //!
 //! What happens with a document after that belongs to `publish`.
 
 mod assemble;
+mod elsewhere;
 mod fingerprint;
 mod jobs;
-mod leak;
 mod lock;
 mod observe;
 mod outputs;

@@ -189,6 +189,12 @@ pub(super) enum Guarded {
     Failed(serde::de::IgnoredAny),
 }
 
+/// The derivation that an answer names, if any: that of a platform's host, or of a declared deployment.
+pub(super) fn derivation(answer: &serde_json::Value) -> Option<StorePath> {
+    let nar = answer.get("nar").or_else(|| answer.pointer("/template/narId"))?;
+    nar.get("drv")?.as_str()?.parse().ok()
+}
+
 /// A store path that a flake names, and what is known of where it comes from.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Nar {

@@ -10,7 +10,7 @@ use super::observe::Observed;
 use super::outputs::{Guarded, Item, Question};
 use super::run::{EvaluateError, Progress};
 use super::schedule::{Budget, Cost, Ended, Job, Schedule, Task, Terms};
-use super::session::{Asked, Session};
+use super::session::{Asked, Place, Session};
 
 /// What became of one item.
 #[derive(Debug)]
@@ -38,54 +38,84 @@ impl Outcome {
     }
 }
 
-/// Runs the schedule to its end.
+/// What came of a schedule.
+#[derive(Debug, Default)]
+pub(super) struct Outcomes {
+    pub(super) of_all: BTreeMap<Item, Outcome>,
+    /// What was answered where a place was free, with the source at its other place.
+    pub(super) moved: BTreeMap<Item, Value>,
+}
+
+/// Runs the schedule to its end, with the source at `place`; with what is spare, as far as that goes.
 pub(super) async fn run(
     session: &Session<'_>,
+    place: Place,
     budget: Budget,
     mut schedule: Schedule<Item>,
     of: usize,
     progress: &dyn Fn(Progress),
-) -> BTreeMap<Item, Outcome> {
-    let mut outcomes = BTreeMap::new();
+) -> Outcomes {
+    let mut outcomes = Outcomes::default();
     let mut running = FuturesUnordered::new();
-    loop {
+    while !schedule.is_done() {
         while let Some(job) = schedule.next() {
-            for task in &job.tasks {
+            let place = if job.terms == Terms::Spare { Place::Other } else { place };
+            for task in job.tasks.iter().filter(|_| job.terms != Terms::Spare) {
                 progress(Progress::Started {
                     attribute: task.item.to_string(),
                     before: task.before.map(|cost| cost.time),
                 });
             }
-            running.push(evaluated(session, budget, job));
+            running.push(evaluated(session, place, budget, job));
         }
-        let Some((job, started, answers)) = running.next().await else { return outcomes };
+        let Some((job, started, answers)) = running.next().await else { break };
+        if job.terms == Terms::Spare {
+            outcomes.moved.extend(spare(&mut schedule, job, answers));
+            continue;
+        }
         let settled = settle(&mut schedule, job, answers);
-        let done = outcomes.len() + settled.len();
+        let done = outcomes.of_all.len() + settled.len();
         for (at, (item, _)) in settled.iter().enumerate() {
             let done = done - settled.len() + at + 1;
             progress(Progress::Done { attribute: item.to_string(), time: started.elapsed(), done, of });
         }
-        outcomes.extend(settled);
+        outcomes.of_all.extend(settled);
     }
+    // Dropping what still runs ends it.
+    outcomes
 }
 
 type Answers = Result<Asked<Vec<Guarded>>, EvaluateError>;
 
 /// Evaluates a job's items in one process. One by itself is not guarded, so that Nix says what is wrong with it.
-async fn evaluated(session: &Session<'_>, budget: Budget, job: Job<Item>) -> (Job<Item>, Instant, Answers) {
+async fn evaluated(
+    session: &Session<'_>,
+    place: Place,
+    budget: Budget,
+    job: Job<Item>,
+) -> (Job<Item>, Instant, Answers) {
     let started = Instant::now();
     let memory = match job.terms {
-        Terms::Share => budget.share(),
+        Terms::Share | Terms::Spare => budget.share(),
         Terms::Alone => budget.memory,
     };
     let answers = if let [task] = &job.tasks[..] {
-        let asked = session.ask::<Value>(&Question::One(&task.item), memory).await;
+        let asked = session.ask::<Value>(place, &Question::One(&task.item), memory).await;
         asked.map(|asked| Asked { answer: vec![Guarded::Ok(asked.answer)], observed: asked.observed, cost: asked.cost })
     } else {
         let items: Vec<&Item> = job.tasks.iter().map(|task| &task.item).collect();
-        session.ask(&Question::Some(&items), memory).await
+        session.ask(place, &Question::Some(&items), memory).await
     };
     (job, started, answers)
+}
+
+/// What a spare job answered. Why one did not will be seen when it is waited for.
+fn spare(schedule: &mut Schedule<Item>, job: Job<Item>, answers: Answers) -> Option<(Item, Value)> {
+    let task = schedule.ended(job, Ended::Failed).pop()?;
+    match answers.ok()?.answer.pop()? {
+        Guarded::Ok(value) => Some((task.item, value)),
+        Guarded::Failed(_) => None,
+    }
 }
 
 /// What the answers to a job settle; the schedule keeps what has to be asked once more.

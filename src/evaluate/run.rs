@@ -14,18 +14,18 @@ use super::jobs;
 use super::lock::Inputs;
 use super::observe::Observed;
 use super::outputs::{Item, Names, Question};
-use super::pool::{self, Outcome};
-use super::record::{Answered, Now, Record, Why};
+use super::pool::{self, Outcome, Outcomes};
+use super::record::{Answered, Now, Record, SecondLook, Why};
 use super::schedule::{Budget, Cost, Precision, Schedule, Task};
 use super::select::{Selected, select};
-use super::session::Session;
+use super::session::{Place, Session};
 use super::{Evaluated, Evaluation, Work};
 use crate::model::{FlakeReference, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
 use crate::nix::{Nix, NixError};
 use crate::process::machine_memory;
 
 /// Under which key the record has the names.
-const NAMES: &str = "";
+pub(super) const NAMES: &str = "";
 
 /// Why a source could not be evaluated at all.
 #[derive(Debug, thiserror::Error)]
@@ -91,6 +91,13 @@ pub enum Progress {
         /// How many are done.
         done: usize,
         /// How many are to be evaluated.
+        of: usize,
+    },
+    /// It is being found out what of the answers depends on where the source is. Nothing waits for that.
+    LookingAgain {
+        /// How many were asked about once more.
+        done: usize,
+        /// How many are to be.
         of: usize,
     },
 }
@@ -184,7 +191,7 @@ impl Evaluator {
         session: &Session<'_>,
         progress: &dyn Fn(Progress),
     ) -> Result<(Excluded, Answers, Work), EvaluateError> {
-        let names = session.ask::<Names>(&Question::Names, self.budget.memory).await?;
+        let names = session.ask::<Names>(Place::Own, &Question::Names, self.budget.memory).await?;
         let (items, excluded) = taken(source, names.answer)?;
         let why = session.why_unobservable().unwrap_or_default().to_owned();
         let why = if self.records.is_some() { Why::Unobservable(why) } else { Why::New };
@@ -196,7 +203,8 @@ impl Evaluator {
         let because = |items: Vec<Item>| items.into_iter().map(|item| (item, why.clone())).collect();
         let mut plan = Plan { stale: because(left), ..Plan::default() };
         let record = Record::default();
-        let mut outcomes = self.outcomes(session, &plan, &record, names.cost, Precision::None, progress).await;
+        let outcomes = self.outcomes(session, &plan, &record, names.cost, Precision::None, progress).await;
+        let mut outcomes = outcomes.of_all;
         outcomes.extend(by_jobs);
         plan.stale.extend::<Vec<_>>(because(done));
         let (answers, work) = plan.settle(outcomes, |_, _| ());
@@ -222,6 +230,7 @@ impl Evaluator {
         let (items, excluded) = taken(source, names.names)?;
         let plan = Plan::make(&record, items, &mut now, self.demand);
         let outcomes = self.outcomes(session, &plan, &record, names.cost, Precision::PerHost, progress).await;
+        let Outcomes { of_all: outcomes, moved } = outcomes;
 
         let mut kept = record.kept(plan.keys_held(names.asked.is_none()), &now);
         if let Some((answered, observed)) = &names.asked {
@@ -230,7 +239,9 @@ impl Evaluator {
         let (answers, work) = plan.settle(outcomes, |item, outcome| {
             let key = item.to_string();
             let Outcome::Answered { value, observed, cost, alone } = outcome else { return kept.add_broken(&key) };
-            let answered = session.answered(value.clone(), *cost, *alone);
+            let second = moved.get(item);
+            let second_look = second.map_or(SecondLook::Pending, |second| SecondLook::of(value, Some(second)));
+            let answered = Answered { answer: value.clone(), cost: *cost, second_look, alone: *alone };
             kept.add(&key, &answered, observed.as_ref().map_err(Clone::clone), &mut now);
         });
         if let Some(path) = path
@@ -256,14 +267,9 @@ impl Evaluator {
             let cost = record.cost(NAMES).unwrap_or_default();
             return Ok(KnownNames { names, cost, asked: None });
         }
-        let asked = session.ask::<Value>(&Question::Names, self.budget.memory).await?;
-        let answered = Answered {
-            names_its_source: Ok(session.is_named_in(&asked.answer)),
-            answer: asked.answer.clone(),
-            cost: asked.cost,
-            derivation: None,
-            alone: true,
-        };
+        let asked = session.ask::<Value>(Place::Own, &Question::Names, self.budget.memory).await?;
+        let second_look = SecondLook::Pending;
+        let answered = Answered { answer: asked.answer.clone(), cost: asked.cost, second_look, alone: true };
         let unknown = |error: serde_json::Error| EvaluateError::Answer {
             flake: session.source.flake.to_string(),
             why: error.to_string(),
@@ -272,7 +278,8 @@ impl Evaluator {
         Ok(KnownNames { names, cost: asked.cost, asked: Some((answered, asked.observed)) })
     }
 
-    /// Evaluates what the plan has to be evaluated.
+    /// Evaluates what the plan has to be evaluated, and where a place is free all the time, once more with the source
+    /// elsewhere.
     async fn outcomes(
         &self,
         session: &Session<'_>,
@@ -281,7 +288,7 @@ impl Evaluator {
         start: Cost,
         precision: Precision,
         progress: &dyn Fn(Progress),
-    ) -> BTreeMap<Item, Outcome> {
+    ) -> Outcomes {
         let changed = plan.stale.len();
         let of = changed + plan.held.len();
         progress(Progress::Found { revision: session.source.revision.clone(), changed, of });
@@ -290,9 +297,13 @@ impl Evaluator {
             before: record.cost(&item.to_string()),
             company: why.company(),
         };
-        let tasks = plan.stale.iter().map(task).collect();
-        let schedule = Schedule::new(self.budget, precision, start.time, tasks);
-        pool::run(session, self.budget, schedule, changed, progress).await
+        let tasks: Vec<_> = plan.stale.iter().map(task).collect();
+        // Of more, many share a process when they are looked at afterwards, which is cheaper.
+        let is_place_free = tasks.len() < self.budget.processes && precision == Precision::PerHost;
+        let again = |task: &&Task<Item>| is_place_free && record.may_hold_elsewhere(&task.item.to_string());
+        let again = tasks.iter().filter(again).cloned().collect();
+        let schedule = Schedule::new(self.budget, precision, start.time, tasks).with_spare(again);
+        pool::run(session, Place::Own, self.budget, schedule, changed, progress).await
     }
 }
 
@@ -375,7 +386,7 @@ impl Plan {
 }
 
 /// Where the record of `source` is below `folder`.
-fn record_path(folder: &Path, source: &FlakeReference) -> PathBuf {
+pub(super) fn record_path(folder: &Path, source: &FlakeReference) -> PathBuf {
     let name = Sha256Digest::from_bytes(Sha256::digest(source.as_str()).into());
     folder.join(format!("{name}.json"))
 }

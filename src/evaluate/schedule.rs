@@ -38,6 +38,8 @@ pub(super) enum Terms {
     Share,
     /// With all of the memory, and nothing beside it.
     Alone,
+    /// As with a share, in a place that nothing else needs. Nobody waits for its end.
+    Spare,
 }
 
 /// Something to evaluate, and what is known of the last time.
@@ -92,7 +94,10 @@ pub(super) struct Schedule<T> {
     single: VecDeque<Task<T>>,
     /// Those that need everything.
     alone: VecDeque<Task<T>>,
+    /// Those that run while a place is free.
+    spare: VecDeque<Task<T>>,
     running: usize,
+    spares_running: usize,
     exclusive: bool,
     sharing: Sharing,
 }
@@ -108,7 +113,21 @@ impl<T> Schedule<T> {
             fitting.into_iter().partition(|task| task.company == Company::Welcome);
         let sharing = Sharing::new(precision, start);
         let (waiting, single, alone) = (waiting.into(), single.into(), alone.into());
-        Self { budget, waiting, single, alone, running: 0, exclusive: false, sharing }
+        let spare = VecDeque::new();
+        Self { budget, waiting, single, alone, spare, running: 0, spares_running: 0, exclusive: false, sharing }
+    }
+
+    /// The same, and `tasks` run beside them while a place is free, one in a process, as long as the others last.
+    pub(super) fn with_spare(self, tasks: Vec<Task<T>>) -> Self {
+        let share = self.budget.share();
+        let fits = |task: &Task<T>| task.before.is_none_or(|cost| cost.memory <= share);
+        Self { spare: tasks.into_iter().filter(fits).collect(), ..self }
+    }
+
+    /// Whether all but what is spare ran to its end.
+    pub(super) fn is_done(&self) -> bool {
+        let nothing_waits = self.waiting.is_empty() && self.single.is_empty() && self.alone.is_empty();
+        nothing_waits && self.running == self.spares_running
     }
 
     /// What to start now; none where something has to end first, or nothing is left.
@@ -121,11 +140,16 @@ impl<T> Schedule<T> {
         } else if !self.waiting.is_empty() {
             let size = self.sharing.size(self.waiting.len(), self.budget).min(self.waiting.len());
             Job { tasks: self.waiting.drain(..size).collect(), terms: Terms::Share }
-        } else if self.running == 0 {
+        } else if !self.alone.is_empty() {
+            if self.running > 0 {
+                return None;
+            }
             self.exclusive = true;
             Job { tasks: vec![self.alone.pop_front()?], terms: Terms::Alone }
         } else {
-            return None;
+            let job = Job { tasks: vec![self.spare.pop_front()?], terms: Terms::Spare };
+            self.spares_running += 1;
+            job
         };
         self.running += 1;
         Some(job)
@@ -135,6 +159,10 @@ impl<T> Schedule<T> {
     pub(super) fn ended(&mut self, job: Job<T>, ended: Ended) -> Vec<Task<T>> {
         self.running -= 1;
         self.exclusive = false;
+        if job.terms == Terms::Spare {
+            self.spares_running -= 1;
+            return job.tasks;
+        }
         match ended {
             Ended::Answered(cost) => {
                 self.sharing.learn(job.tasks.len(), cost);
@@ -288,6 +316,32 @@ mod tests {
         assert_eq!(schedule.next(), None);
         schedule.ended(small, Ended::Failed);
         assert_eq!(schedule.next().map(|job| job.terms), Some(Terms::Alone));
+    }
+
+    #[test]
+    fn what_is_spare_runs_where_nothing_else_could_and_nobody_waits_for_it() {
+        let mut schedule = schedule(vec![new("a"), known("big", 10, 501)]).with_spare(vec![
+            new("a again"),
+            known("big again", 10, 501),
+            new("c"),
+            new("d"),
+        ]);
+        let a = schedule.next().unwrap();
+        assert_eq!((names(&a), schedule.next()), (vec!["a"], None), "`big` has to come first");
+        schedule.ended(a, Ended::Answered(cost(10, 1)));
+        let big = schedule.next().unwrap();
+        assert_eq!((names(&big), schedule.next()), (vec!["big"], None), "nothing runs beside it");
+        schedule.ended(big, Ended::Answered(cost(10, 501)));
+        assert!(schedule.is_done());
+
+        let mut schedule = self::schedule(vec![new("a")]).with_spare(vec![new("b"), new("c")]);
+        let (a, b) = (schedule.next().unwrap(), schedule.next().unwrap());
+        assert_eq!((names(&b), b.terms, schedule.is_done()), (vec!["b"], Terms::Spare, false));
+        assert_eq!(schedule.ended(b, Ended::AtALimit), [new("b")], "it is not tried again");
+        let c = schedule.next().unwrap();
+        assert_eq!((names(&c), schedule.is_done()), (vec!["c"], false));
+        schedule.ended(a, Ended::Answered(cost(10, 1)));
+        assert!(schedule.is_done(), "`c` still runs");
     }
 
     #[test]

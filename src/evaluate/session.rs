@@ -4,18 +4,15 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 
-use super::leak::Search;
 use super::lock::{Inputs, Lock, Unobservable};
 use super::observe::Observed;
 use super::outputs::{NixString, Question, template};
-use super::record::Answered;
 use super::run::EvaluateError;
 use super::schedule::{Budget, Cost};
 use crate::model::{LockedSource, Sha256Digest, StorePath};
-use crate::nix::{self, Job, LockedFlake, Nix, NixError, Watch};
+use crate::nix::{self, Calls, Job, LockedFlake, Nix, NixError, Watch};
 
 /// How a flake is called so that its reads are seen.
 const CALL: &str = include_str!("call.nix");
@@ -28,7 +25,15 @@ pub(super) struct Session<'a> {
     pub(super) tree: StorePath,
     view: View,
     mark: String,
-    search: Search,
+}
+
+/// Where the flake's own tree lies while a question is answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Place {
+    /// Where every Nix has it. What is read there is watched.
+    Own,
+    /// Somewhere else in the store, to see whether that makes a difference. Nobody watches.
+    Other,
 }
 
 /// How much of an evaluation can be seen.
@@ -37,8 +42,10 @@ enum View {
     /// Clavel calls the flake itself.
     Called {
         inputs: Inputs,
-        /// The expression that does.
+        /// The expression that does, from where the tree is.
         call: String,
+        /// The same, from another place.
+        moved: String,
         /// Why nobody watches, where nobody does.
         unwatched: Option<String>,
     },
@@ -64,21 +71,26 @@ impl<'a> Session<'a> {
     ) -> Result<Self, EvaluateError> {
         let LockedFlake { source, tree, locked, lock } = flake;
         let mark = mark()?;
-        let search = Search::for_path_of(&tree);
         let resolved = serde_json::from_value::<Lock>(lock)
             .map_err(|error| Unobservable::Unknown(error.to_string()))
             .and_then(|lock| Inputs::resolve(lock, &locked));
         let view = match resolved {
-            Ok(inputs) if inputs.own().store_path == tree => {
-                let missing = fetched(nix, &source, &inputs).await;
-                let data = NixString(&inputs.as_data(&missing).to_string()).to_string();
-                let call = format!("(({CALL}) {{ data = builtins.fromJSON {data}; mark = {}; }})", NixString(&mark));
-                View::Called { inputs, call, unwatched }
-            }
-            Ok(_) => View::Native("its tree is not where its hash says".to_owned()),
+            Ok(inputs) => match inputs.own().other_name() {
+                Some(other) if inputs.own().store_path == tree => {
+                    let missing = fetched(nix, &source, &inputs).await;
+                    let data = NixString(&inputs.as_data(&missing).to_string()).to_string();
+                    let call = |moved: &str| {
+                        let mark = NixString(&mark);
+                        format!("(({CALL}) {{ data = builtins.fromJSON {data}; mark = {mark}; moved = {moved}; }})")
+                    };
+                    let (call, moved) = (call("null"), call(&NixString(&other).to_string()));
+                    View::Called { inputs, call, moved, unwatched }
+                }
+                _ => View::Native("its tree is not where its hash says".to_owned()),
+            },
             Err(unobservable) => View::Native(unobservable.to_string()),
         };
-        Ok(Self { nix, source, tree, view, mark, search })
+        Ok(Self { nix, source, tree, view, mark })
     }
 
     /// The inputs, where answers about this source can be recorded.
@@ -114,26 +126,29 @@ impl<'a> Session<'a> {
         Sha256Digest::from_bytes(Sha256::digest(all).into())
     }
 
-    /// Asks `question`, with at most `memory` bytes for it.
+    /// Asks `question` of the flake at `place`, with at most `memory` bytes for it.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
+        place: Place,
         question: &Question<'_>,
         memory: u64,
     ) -> Result<Asked<T>, EvaluateError> {
-        let (flake, watch) = match &self.view {
-            View::Called { call, unwatched: None, .. } => (call.clone(), Watch::Files),
-            View::Called { call, .. } => (call.clone(), Watch::Nothing),
-            View::Native(_) => (self.native(), Watch::Nothing),
+        let (flake, watch) = match (&self.view, place) {
+            (View::Called { moved, .. }, Place::Other) => (moved.clone(), Watch::Nothing),
+            (View::Called { call, unwatched: None, .. }, Place::Own) => (call.clone(), Watch::Files),
+            (View::Called { call, .. }, Place::Own) => (call.clone(), Watch::Nothing),
+            (View::Native(_), _) => (self.native(), Watch::Nothing),
         };
         let act = format!("evaluate {}", self.source.locked);
         let expression = question.expression(&flake);
         let asked = nix::Question { act: &act, expression: &expression, memory, mark: &self.mark, watch };
         let answer = self.nix.evaluate(&asked).await?;
-        let observed = match (&answer.calls, self.why_unobservable()) {
-            (Some(calls), _) => {
+        let observed = match &answer.calls {
+            Calls::Seen(calls) => {
                 Observed::of(calls, &answer.told, Path::new(&self.tree.to_string())).map_err(|e| e.to_string())
             }
-            (None, why) => Err(why.unwrap_or_default().to_owned()),
+            Calls::TooMany(bytes) => Err(format!("it looks at so many files that {bytes} bytes tell of them")),
+            Calls::Unseen => Err(self.why_unobservable().unwrap_or("nobody watched").to_owned()),
         };
         let cost = Cost { time: answer.time, memory: answer.memory };
         let answer = serde_json::from_slice(&answer.json)
@@ -159,32 +174,10 @@ impl<'a> Session<'a> {
         format!("(builtins.getFlake {})", NixString(self.source.locked.as_str()))
     }
 
-    /// What there is to record of `answer`, which `cost` so much, alone in its process or not. Looks for the source's own
-    /// path in it.
-    pub(super) fn answered(&self, answer: Value, cost: Cost, alone: bool) -> Answered {
-        let derivation = derivation(&answer);
-        let below = derivation.as_ref().map(|path| self.search.is_below(path)).transpose();
-        let names_its_source = below
-            .map(|below| below.unwrap_or(false) || self.is_named_in(&answer))
-            .map_err(|error| format!("its derivations cannot be read: {error}"));
-        Answered { answer, cost, derivation, names_its_source, alone }
-    }
-
-    /// Whether the source's own path is in `answer`.
-    pub(super) fn is_named_in(&self, answer: &Value) -> bool {
-        self.search.is_in(&answer.to_string())
-    }
-
     /// Where the files of the source are.
     pub(super) fn files(&self) -> PathBuf {
         self.tree.to_string().into()
     }
-}
-
-/// The derivation that an answer names, if any: that of a platform's host, or of a declared deployment.
-fn derivation(answer: &Value) -> Option<StorePath> {
-    let nar = answer.get("nar").or_else(|| answer.pointer("/template/narId"))?;
-    nar.get("drv")?.as_str()?.parse().ok()
 }
 
 /// Brings the inputs into the store, all at once and by Nix's own ways; gives those that are not there after that. They

@@ -20,8 +20,13 @@ impl StorePath {
 
     /// Where a source tree of this hash is: Nix calls all of them `source` (Nix's manual, "Store path specification").
     pub fn of_source(hash: &NarHash) -> Result<Self, Invalid> {
+        Self::of_tree("source", hash)
+    }
+
+    /// Where a tree of this hash is under the name `name`, with references to nothing.
+    pub fn of_tree(name: &str, hash: &NarHash) -> Result<Self, Invalid> {
         let content = CAHash::Nar(NixHash::Sha256(*hash.bytes()));
-        let path = store_path::build_ca_path("source", &content, [], false);
+        let path = store_path::build_ca_path(name, &content, [], false);
         path.map(Self).map_err(|error| Invalid::new("the hash of a source", &hash.to_string(), error.to_string()))
     }
 

@@ -10,6 +10,9 @@ use crate::process::{Invocation, ProcessError};
 /// The most that one evaluation may print: a line for each of ten thousand hosts is 10 MiB.
 pub(super) const LARGEST_OUTPUT: usize = 256 << 20;
 
+/// The most that strace may tell of one evaluation: a NixOS host looks at some thousands of files, which is 4 MiB.
+const LARGEST_LOG: u64 = 256 << 20;
+
 /// An expression, and how it is to be evaluated.
 #[derive(Debug, Clone, Copy)]
 pub struct Question<'a> {
@@ -34,6 +37,17 @@ pub enum Watch {
     Nothing,
 }
 
+/// The system calls that name files.
+#[derive(Debug)]
+pub enum Calls {
+    /// As strace writes them, with every text in hexadecimal.
+    Seen(String),
+    /// There are so many that this many bytes of them were not read.
+    TooMany(u64),
+    /// Nobody watched.
+    Unseen,
+}
+
 /// What came of an evaluation.
 #[derive(Debug)]
 pub struct Answer {
@@ -41,8 +55,8 @@ pub struct Answer {
     pub json: Vec<u8>,
     /// The traces that began with the mark, without it.
     pub told: Vec<String>,
-    /// The system calls that name files, as strace writes them with every text in hexadecimal; none where nobody watched.
-    pub calls: Option<String>,
+    /// What was seen of it.
+    pub calls: Calls,
     /// How long it took.
     pub time: Duration,
     /// The most memory that it held, in bytes.
@@ -134,12 +148,18 @@ impl Nix {
         };
         let output = run.run().await.map_err(|source| NixError::Failed { act: act(), source })?;
         let calls = match question.watch {
-            Watch::Files => Some(std::fs::read_to_string(&log).map_err(files)?),
-            Watch::Nothing => None,
+            Watch::Files => seen(&log).map_err(files)?,
+            Watch::Nothing => Calls::Unseen,
         };
         let time = started.elapsed();
         Ok(Answer { json: output.stdout, told: output.sifted, calls, time, memory: output.peak_memory })
     }
+}
+
+/// What strace wrote to `log`.
+fn seen(log: &Path) -> std::io::Result<Calls> {
+    let length = std::fs::metadata(log)?.len();
+    if length > LARGEST_LOG { Ok(Calls::TooMany(length)) } else { std::fs::read_to_string(log).map(Calls::Seen) }
 }
 
 /// strace, which writes to `log` what the program after it looks at.

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 pub use derivation::DerivationError;
-pub use evaluate::{Answer, Question, Watch};
+pub use evaluate::{Answer, Calls, Question, Watch};
 pub use flake::LockedFlake;
 pub use jobs::{Job, JobsQuestion};
 pub use store::{CacheEntry, Entries};

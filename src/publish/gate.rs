@@ -8,7 +8,7 @@ use std::path::Path;
 
 use super::PushedRef;
 use super::hook::{HookError, PushedSource, moved_to, pushed_sources, sources_in};
-use super::round::{Announcement, Target, evaluated, evaluator};
+use super::round::{Announcement, Target, evaluated, evaluator, looked_again};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{Demand, Evaluator, Failure};
 use crate::model::{FlakeReference, Invalid, Source, SourceRevision};
@@ -110,7 +110,11 @@ impl<'a> Gate<'a> {
         let mut judgements = Vec::new();
         for pushed in pushed_sources(push.git_dir, push.refs, &self.config.sources)? {
             let look = Look::new(&self.evaluator, push, &pushed, announce)?;
-            let judgement = match look.at(&pushed.after).await {
+            let found = look.at(&pushed.after).await;
+            if found.is_ok() {
+                look.again(&pushed.after).await;
+            }
+            let judgement = match found {
                 Err(why) => Judgement::BreaksAll { why },
                 Ok(failures) if failures.is_empty() => Judgement::Passes { broken_before: Vec::new() },
                 Ok(failures) => match &pushed.before {
@@ -149,17 +153,25 @@ impl<'a> Look<'a> {
         Ok(Self { evaluator, preview, source: pushed.source, previewed, announce })
     }
 
-    async fn at(&self, revision: &SourceRevision) -> Found {
+    fn target(&self, revision: &SourceRevision) -> Target<'_> {
         // What holds of the source holds of it here: it is the same content.
-        let remembered_as = &self.source.flake;
-        let target = Target { source: &self.previewed, pin: Some(revision.clone()), remembered_as };
-        let announce = |announcement: Announcement<'_>| match announcement {
-            Announcement::Evaluating { progress, .. } => {
-                (self.announce)(Announcement::Evaluating { source: self.source, progress });
-            }
-            Announcement::Publishing => {}
-        };
-        let (mut evaluations, broken) = evaluated(self.evaluator, &[target], &announce).await;
+        Target { source: &self.previewed, pin: Some(revision.clone()), remembered_as: &self.source.flake }
+    }
+
+    fn announce(&self, announcement: &Announcement<'_>) {
+        if let Announcement::Evaluating { progress, .. } = announcement {
+            (self.announce)(Announcement::Evaluating { source: self.source, progress: progress.clone() });
+        }
+    }
+
+    /// What was just found there is found from another place as well.
+    async fn again(&self, revision: &SourceRevision) {
+        looked_again(self.evaluator, &[self.target(revision)], &|step| self.announce(&step)).await;
+    }
+
+    async fn at(&self, revision: &SourceRevision) -> Found {
+        let targets = [self.target(revision)];
+        let (mut evaluations, broken) = evaluated(self.evaluator, &targets, &|step| self.announce(&step)).await;
         let whole = broken.first().map(|broken| self.in_the_owners_words(&broken.error.message()));
         match (evaluations.pop(), whole) {
             (Some(evaluation), None) => {

@@ -102,6 +102,17 @@ pub(super) async fn evaluated(
     (evaluations, broken_sources)
 }
 
+/// Finds out, for what is remembered of `targets`, whether it depends on where its source is.
+pub(super) async fn looked_again(evaluator: &Evaluator, targets: &[Target<'_>], announce: &dyn Fn(Announcement<'_>)) {
+    for Target { source, pin, remembered_as } in targets {
+        let progress = |progress| announce(Announcement::Evaluating { source, progress });
+        if let Err(error) = evaluator.look_again(source, pin.as_ref(), remembered_as, &progress).await {
+            // It costs time at the next change.
+            tracing::debug!(source = %remembered_as, %error, "cannot look again");
+        }
+    }
+}
+
 /// Who evaluates and publishes, and with what.
 #[derive(Debug)]
 pub struct Round<'a> {
@@ -137,6 +148,12 @@ impl<'a> Round<'a> {
         let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays };
         let report = self.publisher.publish(&evaluated, &self.evaluator.nix).await?;
         Ok(Outcome { evaluations, broken_sources, report })
+    }
+
+    /// Finds out, for what a round of `targets` remembered, whether it depends on where its source is. Nothing waits for
+    /// that, and it may be interrupted: what is not known is evaluated once more at the next change.
+    pub async fn look_again(&self, targets: &[Target<'_>], announce: &dyn Fn(Announcement<'_>)) {
+        looked_again(&self.evaluator, targets, announce).await;
     }
 
     /// Publishes what of `known` waited for a cache that has it now. Nothing is evaluated.

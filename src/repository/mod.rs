@@ -12,6 +12,7 @@ mod complete;
 mod fetch;
 #[cfg(test)]
 mod fixture;
+mod folder;
 mod git;
 mod layout;
 mod leftovers;

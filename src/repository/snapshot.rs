@@ -2,7 +2,7 @@
 //! no path of the branch ever becomes a path of this machine.
 
 use std::cell::RefCell;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::fmt;
 use std::rc::Rc;
 
@@ -11,6 +11,7 @@ use gix::bstr::{BString, ByteSlice as _};
 use gix::objs::{Kind, TreeRefIter};
 
 use super::address::CommitId;
+use super::folder::Folder;
 use super::git::{Repository, in_one_line};
 
 /// The largest tree object that is read: 16 MiB, some 200,000 names in one folder.
@@ -134,9 +135,6 @@ pub enum ReadError {
     },
 }
 
-/// A folder's entries by name.
-type Folder = BTreeMap<BString, (Mode, ObjectId)>;
-
 /// The files of one commit. It belongs to one thread.
 #[derive(Debug)]
 pub struct Snapshot {
@@ -173,10 +171,10 @@ impl Snapshot {
     pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some(folder) = self.folder(folder)? else { return Ok(None) };
-        match folder.get(name.as_bytes().as_bstr()) {
+        match folder.get(name).map(|entry| (Mode::of(entry.mode), entry.oid)) {
             None => Ok(None),
-            Some((Mode::File, id)) => self.reader().object(path, *id, Kind::Blob, limit).map(Some),
-            Some((found, _)) => Err(self.unexpected(path, *found, "a regular file")),
+            Some((Mode::File, id)) => self.reader().object(path, id.to_owned(), Kind::Blob, limit).map(Some),
+            Some((found, _)) => Err(self.unexpected(path, found, "a regular file")),
         }
     }
 
@@ -189,8 +187,8 @@ impl Snapshot {
             return Err(ReadError::TooMany { path, commit: self.commit, count: folder.len(), limit: most });
         }
         Ok(folder
-            .iter()
-            .map(|(name, (mode, _))| Entry { name: name.to_str_lossy().into_owned(), mode: *mode })
+            .entries()
+            .map(|entry| Entry { name: entry.filename.to_str_lossy().into_owned(), mode: Mode::of(entry.mode) })
             .collect())
     }
 
@@ -205,10 +203,10 @@ impl Snapshot {
         }
         for (end, name) in components(path) {
             let here = &path[..end];
-            folder = match folder.get(name.as_bytes().as_bstr()) {
+            folder = match folder.get(name).map(|entry| (Mode::of(entry.mode), entry.oid)) {
                 None => return Ok(None),
-                Some((Mode::Folder, id)) => self.parsed(here, *id)?,
-                Some((found, _)) => return Err(self.unexpected(here, *found, "a folder")),
+                Some((Mode::Folder, id)) => self.parsed(here, id.to_owned())?,
+                Some((found, _)) => return Err(self.unexpected(here, found, "a folder")),
             };
         }
         Ok(Some(folder))
@@ -264,14 +262,8 @@ impl Reader<'_> {
 
     /// The entries of the tree `id`, which stands at `path`.
     fn folder(&self, path: &str, id: ObjectId) -> Result<Folder, ReadError> {
-        let mut folder = Folder::new();
-        for (name, mode, entry) in self.entries(path, id)? {
-            if folder.insert(name.clone(), (mode, entry)).is_some() {
-                // Git forbids it; of two entries with one name, two readers could see different ones.
-                return Err(self.damaged(path, id, format!("it holds `{name}` twice")));
-            }
-        }
-        Ok(folder)
+        let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
+        Folder::of(bytes, id.kind()).map_err(|why| self.damaged(path, id, why.to_string()))
     }
 
     /// The entries of the tree `id` as they stand there.

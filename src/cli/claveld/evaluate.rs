@@ -70,8 +70,19 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         reasons(work).into_iter().for_each(output::remark);
     }
     differences(work.differences.iter().map(String::as_str));
+    look_again(&evaluator, &source).await;
     let is_whole = found.failures.is_empty() && work.differences.is_empty();
     if is_whole { Ok(()) } else { Err(Exit::silent(Code::Incomplete)) }
+}
+
+/// Finds out what of the answers depends on where the source is.
+async fn look_again(evaluator: &Evaluator, source: &Source) {
+    let board = Board::live();
+    let progress = |progress| board.advance(source, &progress);
+    if let Err(error) = evaluator.look_again(source, None, &source.flake, &progress).await {
+        // It costs time at the next change.
+        tracing::debug!(%error, "cannot look again");
+    }
 }
 
 /// Tells what Clavel got wrong the last time.

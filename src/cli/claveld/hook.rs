@@ -62,6 +62,7 @@ async fn publish(config: &ConfigArgument) -> Result<(), Exit> {
         output::remark(line);
     }
     trouble(&outcome);
+    round.look_again(&targets, &|announcement| announced(&board, &announcement)).await;
     verdict(&outcome)
 }
 

@@ -40,9 +40,10 @@ struct BrokenSource {
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
     let round = Round::new(&config, if arguments.full { Demand::Everything } else { Demand::Changed })?;
+    let targets = round.all();
     let outcome = {
         let board = Board::live();
-        round.run(&round.all(), &|announcement| announced(&board, &announcement)).await?
+        round.run(&targets, &|announcement| announced(&board, &announcement)).await?
     };
     if arguments.json {
         let broken = outcome.broken_sources.iter();
@@ -55,6 +56,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         }
         trouble(&outcome);
     }
+    let board = Board::live();
+    round.look_again(&targets, &|announcement| announced(&board, &announcement)).await;
     verdict(&outcome)
 }
 

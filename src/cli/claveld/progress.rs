@@ -71,6 +71,17 @@ impl Board {
             Progress::Started { attribute, before } => self.state(|state| {
                 state.running.insert(attribute.clone(), (Instant::now(), *before));
             }),
+            Progress::LookingAgain { done, of } => {
+                if *done == 0 {
+                    let said = format!("asking {of} of them once more, from another place; nothing waits for this");
+                    self.state(|state| *state = State { said: said.clone(), of: *of, ..State::default() });
+                    // A few are done before anybody wonders.
+                    if *of > EACH {
+                        self.line(&said);
+                    }
+                }
+                self.state(|state| state.done = *done);
+            }
             Progress::Done { attribute, time, done, of } => {
                 self.state(|state| {
                     state.running.remove(attribute);

@@ -27,6 +27,7 @@ async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
     let mut waiting = Waiting::new();
     let mut targets = round.all();
     let mut sign_anew_at = None;
+    let mut looked_again = false;
     loop {
         if !waiting.is_empty() {
             let is_target = |known: &&Evaluation| targets.iter().any(|t| t.source.flake == known.source.flake);
@@ -38,11 +39,26 @@ async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
         if is_due || !targets.is_empty() {
             sign_anew_at = published(round, &targets, &mut known, &mut waiting).await.or(sign_anew_at);
         }
-        match &mut watcher {
-            Some(watcher) => watcher.next(config.poll_interval).await,
-            None => tokio::time::sleep(config.poll_interval).await,
+        let next = async {
+            match &mut watcher {
+                Some(watcher) => watcher.next(config.poll_interval).await,
+                None => tokio::time::sleep(config.poll_interval).await,
+            }
+        };
+        // A push does not wait for it.
+        let meanwhile = async {
+            if !looked_again {
+                round.look_again(&round.all(), &|_| ()).await;
+                looked_again = true;
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = next => {}
+            () = meanwhile => {}
         }
         targets = round.changed(&known).await;
+        looked_again &= targets.is_empty();
     }
 }
 

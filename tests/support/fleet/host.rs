@@ -38,6 +38,8 @@ pub(crate) enum Kind {
     ReadsLink,
     /// The path of its own folder as a text.
     FolderAsText,
+    /// The digest of that text.
+    HashesPath,
     /// Another host's address.
     SeesNeighbour,
     /// The names of all hosts.
@@ -46,7 +48,7 @@ pub(crate) enum Kind {
 
 impl Kind {
     /// All of them.
-    pub(crate) const ALL: [Self; 17] = [
+    pub(crate) const ALL: [Self; 18] = [
         Self::Plain,
         Self::ReadsFile,
         Self::HashesFile,
@@ -62,6 +64,7 @@ impl Kind {
         Self::ReadsLock,
         Self::ReadsLink,
         Self::FolderAsText,
+        Self::HashesPath,
         Self::SeesNeighbour,
         Self::ListsHosts,
     ];
@@ -83,6 +86,7 @@ impl Kind {
             Self::ReadsLock => "reads-lock",
             Self::ReadsLink => "reads-link",
             Self::FolderAsText => "folder-as-text",
+            Self::HashesPath => "hashes-path",
             Self::SeesNeighbour => "sees-neighbour",
             Self::ListsHosts => "lists-hosts",
         }
@@ -373,7 +377,7 @@ impl Host {
             Kind::Shelf => format!("{}", model.edition_of(super::Input::Shelf)),
             Kind::ReadsLock => format!("{:?}", model.inputs),
             Kind::ReadsLink => format!("{}", model.notes),
-            Kind::FolderAsText => format!("{}", model.step),
+            Kind::FolderAsText | Kind::HashesPath => format!("{}", model.step),
             Kind::SeesNeighbour => format!("{:?}", model.hosts.get(&self.neighbour).map(|host| host.number)),
             Kind::ListsHosts => format!("{:?}", model.hosts.keys()),
         }
