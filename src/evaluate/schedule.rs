@@ -109,9 +109,12 @@ impl<T> Schedule<T> {
         let (mut fitting, alone): (Vec<_>, Vec<_>) = tasks.into_iter().partition(fits);
         // The longest first, so that none of them begins when all others are done; a new one may be the longest.
         fitting.sort_by_key(|task| std::cmp::Reverse(task.before.map_or(Duration::MAX, |cost| cost.time)));
+        let mut sharing = Sharing::new(precision, start);
+        if precision == Precision::None {
+            fitting.iter().filter_map(|task| task.before).for_each(|cost| sharing.learn(1, cost));
+        }
         let (waiting, single): (Vec<_>, Vec<_>) =
             fitting.into_iter().partition(|task| task.company == Company::Welcome);
-        let sharing = Sharing::new(precision, start);
         let (waiting, single, alone) = (waiting.into(), single.into(), alone.into());
         let spare = VecDeque::new();
         Self { budget, waiting, single, alone, spare, running: 0, spares_running: 0, exclusive: false, sharing }
@@ -383,6 +386,15 @@ mod tests {
             size_after(Precision::PerHost, &[(1, 120, 1), (1, 120, 1), (1, 120, 1), (3, 140, 1), (3, 140, 1)]),
             2
         );
+    }
+
+    #[test]
+    fn what_is_known_of_the_last_time_tells_at_once_who_shares() {
+        let tasks =
+            || vec![known("a", 50, 1), known("b", 50, 1), known("c", 50, 1), known("d", 50, 1), known("e", 50, 1)];
+        let first = |precision| Schedule::new(BUDGET, precision, Duration::from_millis(20), tasks()).next();
+        assert_eq!(names(&first(Precision::None).unwrap()), ["a", "b"]);
+        assert_eq!(names(&first(Precision::PerHost).unwrap()), ["a"]);
     }
 
     #[test]

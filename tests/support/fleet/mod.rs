@@ -47,6 +47,8 @@ pub(crate) enum Mix {
     Plain,
     /// Each kind in turn.
     EveryKind,
+    /// Every second kind in turn, from the one at this place on.
+    EverySecondKind(usize),
 }
 
 /// What a new fleet is like.

@@ -31,6 +31,7 @@ impl Model {
             let (kind, stamp) = match options.mix {
                 Mix::Plain => (Kind::Plain, None),
                 Mix::EveryKind => every_kind(at),
+                Mix::EverySecondKind(from) => every_kind(2 * at + from),
             };
             let neighbour = names[(at + 1) % names.len()].clone();
             let role = Role::ALL[at % Role::ALL.len()];
