@@ -239,3 +239,13 @@ fn a_host_of_a_generated_fleet_can_be_built() {
     assert_eq!(std::fs::read_to_string(out.join("etc/role")).unwrap(), "0444\nweb, edition 1\n");
     assert!(std::fs::read_to_string(out.join("units/service-004")).unwrap().contains("ExecStart=/nix/store/"));
 }
+
+#[test]
+fn a_fleet_may_have_a_thousand_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let fleet = Fleet::create(&folder.path().join("a"), options(1000, ""));
+    let names: Vec<&String> = fleet.model().hosts.keys().collect();
+    assert_eq!(names.len(), 1000);
+    let some: Vec<&String> = names.iter().step_by(250).copied().collect();
+    assert_eq!(evaluated(&fleet, &some, folder.path()).unwrap().len(), some.len());
+}

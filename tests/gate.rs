@@ -70,6 +70,37 @@ fn the_gate_sees_the_very_source_that_is_published_afterwards() {
 }
 
 #[test]
+fn a_branch_under_another_name_is_judged_as_what_it_leads_to() {
+    let world = gated();
+    world.git(&["-C", &world.at("fleet.git"), "symbolic-ref", "refs/heads/master", "refs/heads/main"]);
+    let before = world.at_branch("main");
+    world.edit("hosts/web-2.nix", "version = \"1\";", "version = throw \"web-2 has no version\";");
+    world.git(&["-C", &world.at("work"), "commit", "-qam", "Broken"]);
+    let seen = world.push_refs(&["origin", "HEAD:master"]).refused(1, "web-2 has no version");
+    assert!(seen.contains("pre-receive hook declined"), "{seen}");
+    assert_eq!(world.at_branch("main"), before);
+}
+
+#[test]
+fn a_push_that_is_too_long_to_be_judged_is_refused() {
+    let world = gated();
+    let hook = world.at("long");
+    // What git would say of a push of very many refs.
+    let script = format!(
+        "i=0; while [ $i -lt 140000 ]; do echo {0} {1} refs/heads/{2}$i; i=$((i+1)); done > {hook}; \
+         cd {3} && claveld hook pre-receive --config {4} < {hook}",
+        "0".repeat(40),
+        world.at_branch("main").trim(),
+        "x".repeat(40),
+        world.at("fleet.git"),
+        world.at("claveld.toml"),
+    );
+    let path = std::path::Path::new(env!("CARGO_BIN_EXE_claveld")).parent().unwrap().display().to_string();
+    let path = format!("PATH={path}:{}", std::env::var("PATH").unwrap());
+    world.run("env", &[&path, "sh", "-c", &script]).refused(8, "push fewer at once");
+}
+
+#[test]
 fn what_was_broken_before_stands_in_nobodys_way() {
     let world = World::new();
     world.edit("hosts/web-2.nix", "version = \"1\";", "version = throw \"web-2 has no version\";");

@@ -39,8 +39,12 @@ nix eval --raw --option pure-eval true --expr "
 "#;
 
 fn evaluate(world: &World, arguments: &[&str]) -> Ran {
+    evaluate_by(world, STAND_IN, arguments)
+}
+
+fn evaluate_by(world: &World, stand_in: &str, arguments: &[&str]) -> Ran {
     let program = world.path("bin/nix-eval-jobs");
-    world.write_file("bin/nix-eval-jobs", STAND_IN);
+    world.write_file("bin/nix-eval-jobs", stand_in);
     std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
     let path = format!("PATH={}:{}", world.at("bin"), std::env::var("PATH").unwrap());
     let (claveld, flake) = (env!("CARGO_BIN_EXE_claveld"), world.flake());
@@ -78,6 +82,22 @@ fn a_broken_host_is_told_and_hides_no_other() {
     let found = ran.json();
     assert_eq!(found["deployments"].as_array().unwrap().len(), 2);
     assert_eq!(found["failures"][0]["error"], "error: it throws");
+}
+
+#[test]
+fn where_one_host_makes_it_give_up_claveld_evaluates_in_its_place() {
+    let world = World::new();
+    world.edit("hosts/web-1.nix", "version = \"1\"", "version = (x: x x) (x: x x)");
+    world.push("web-1 has no end");
+    let gives_up = "#!/bin/sh\necho '{\"attr\":\"0\",\"error\":\"error: half a truth\"}'\nkill -9 $$\n";
+    let ran = evaluate_by(&world, gives_up, &["--nix-eval-jobs"]);
+    assert_eq!(ran.code, Some(1));
+    assert!(ran.stderr.contains("nix-eval-jobs gave up"), "{}", ran.stderr);
+    let found = ran.json();
+    assert_eq!(found["deployments"].as_array().unwrap().len(), 2);
+    assert_eq!(found["failures"].as_array().unwrap().len(), 1);
+    let error = found["failures"][0]["error"].as_str().unwrap();
+    assert!(error.contains("stack overflow") || error.contains("infinite recursion"), "{error}");
 }
 
 #[test]

@@ -132,7 +132,7 @@ fn settings(old: &Node, new: &Node, told: &HashSet<&str>) -> Vec<String> {
 }
 
 /// The attributes that differ in a line that mentions none of the files that are told anyhow: that another unit was added
-/// is no news of the folder that gathers them.
+/// is no news of the folder that gathers them. What a file says itself is news, whatever it mentions.
 fn differing<'a>(
     old: &'a BTreeMap<String, String>,
     new: &'a BTreeMap<String, String>,
@@ -149,7 +149,7 @@ fn differing<'a>(
         }
         let mut odd = lines.iter().filter(|(_, count)| **count != 0).map(|(line, _)| line).peekable();
         let reordered = old != new && odd.peek().is_none();
-        reordered || odd.any(|line| !text::names(line).any(|name| told.contains(name)))
+        reordered || odd.any(|line| *name == "text" || !text::names(line).any(|name| told.contains(name)))
     })
 }
 

@@ -2,7 +2,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::{Comparer, SystemChange, Untold};
+use super::super::{Comparer, System, SystemChange, Untold};
 use crate::model::StorePath;
 
 /// A small store: derivations as their files are, by path.
@@ -195,6 +195,33 @@ fn what_is_missing_is_named_and_spoils_nothing_else() {
     let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
     let untold = Comparer::new(read).compare(None, Some(&new.derivation)).unwrap_err();
     assert_eq!(untold.to_string(), "the old one names a store path and no derivation");
+}
+
+#[test]
+fn a_derivation_that_makes_something_else_says_nothing_of_a_system() {
+    let mut store = Store::default();
+    let (old, new) = (store.system(&[], &[("a", "1")]), store.system(&[], &[("a", "2")]));
+    let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
+    let path = |made: &Made| -> StorePath { made.output.parse().unwrap() };
+    let (old_path, new_path) = (path(&old), path(&new));
+    let told = |path, derivation: &Made| {
+        let old = System { path: &old_path, derivation: Some(&old.derivation) };
+        Comparer::new(read).compare_systems(old, System { path, derivation: Some(&derivation.derivation) })
+    };
+    assert_eq!(told(&new_path, &new).unwrap().lines(20), ["files: a"]);
+    // The new system, with the derivation of the old one.
+    let lie = told(&new_path, &old).unwrap_err();
+    assert_eq!(lie.to_string(), "the new one names a derivation that does not make its store path");
+}
+
+#[test]
+fn what_a_file_says_is_news_though_it_mentions_one_that_is_told_anyhow() {
+    let mut store = Store::default();
+    let old = store.system(&[], &[("unit", "ExecStart=/bin/a")]);
+    let added = store.add("added", &[], &[], &[("text", "x")]);
+    let says = format!("ExecStart=/bin/a\nExecStartPre=/bin/sh {}", added.output);
+    let new = store.system(&[], &[("unit", &says), ("added", "x")]);
+    assert_eq!(store.told(&old, &new), ["files: unit", "files added: added"]);
 }
 
 #[test]

@@ -127,7 +127,7 @@ fn own(attributes: &BTreeMap<String, String>, key: &str) -> Option<String> {
 
 fn package(name: &str, attributes: &BTreeMap<String, String>, fixed: bool) -> Option<Package> {
     if let Some(version) = own(attributes, "version") {
-        let named = || name.find(&format!("-{version}")).map_or(name, |end| &name[..end]).to_owned();
+        let named = || name.rfind(&format!("-{version}")).map_or(name, |end| &name[..end]).to_owned();
         return Some(Package { name: own(attributes, "pname").unwrap_or_else(named), version });
     }
     // What is written from a text has a name of its own: `unit-10-eth0.network`, `dbus-1`. So has what is fetched.

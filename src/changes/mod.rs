@@ -35,6 +35,12 @@ pub enum Untold {
         /// Which of the two.
         which: Which,
     },
+    /// The derivation that is named is that of something else.
+    #[error("{which} names a derivation that does not make its store path")]
+    OtherDerivation {
+        /// Which of the two.
+        which: Which,
+    },
     /// What the branch said of it was altered by somebody.
     #[error("what was there before is not to be believed")]
     Altered,
@@ -101,6 +107,15 @@ impl From<Result<SystemChange, Untold>> for Told {
     }
 }
 
+/// A system as a deployment names it.
+#[derive(Debug, Clone, Copy)]
+pub struct System<'a> {
+    /// What is deployed.
+    pub path: &'a StorePath,
+    /// What is said to make it.
+    pub derivation: Option<&'a StorePath>,
+}
+
 /// Compares systems, and keeps what it read for the next one.
 #[derive(Debug)]
 pub struct Comparer<R> {
@@ -115,6 +130,21 @@ where
     /// One that gets the file of a derivation by `read`.
     pub fn new(read: R) -> Self {
         Self { graph: Graph::default(), read }
+    }
+
+    /// What differs between two systems. A flake may name one path and the derivation of another: what such a derivation
+    /// says is nothing of the system.
+    pub fn compare_systems(&mut self, old: System<'_>, new: System<'_>) -> Result<SystemChange, Untold> {
+        let change = self.compare(old.derivation, new.derivation)?;
+        for (System { path, derivation }, which) in [(old, Which::Old), (new, Which::New)] {
+            let made = derivation.and_then(|derivation| self.graph.node(derivation)).map(|node| &node.outputs);
+            let is_made =
+                text::key(&path.as_nix().to_basename()).zip(made).is_some_and(|(key, made)| made.contains(&key));
+            if !is_made {
+                return Err(Untold::OtherDerivation { which });
+            }
+        }
+        Ok(change)
     }
 
     /// What differs between what the derivations `old` and `new` make.

@@ -157,8 +157,8 @@ impl Assembly<'_> {
             None => (None, List::default(), List::default()),
         };
         let Nar { path, drv, system } = template.nar_id.or(host_nar).ok_or_else(|| {
-            let [hosts @ .., last] = PLATFORMS.each_ref().map(|platform| platform.output);
-            format!("it has no `template.narId`, and neither {} nor {last} has `{name}`", hosts.join(", "))
+            let outputs: Vec<&str> = PLATFORMS.iter().map(|platform| platform.output).collect();
+            format!("it has no `template.narId`, and none of {} has `{name}`", outputs.join(", "))
         })?;
         if path.is_derivation() {
             return Err(format!("its narId {path} is a derivation's file; name what it makes"));

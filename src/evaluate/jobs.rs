@@ -12,7 +12,8 @@ use crate::nix::Job;
 /// So many items are asked for at once: an argument may have 128 KiB, and a name 128 bytes.
 const AT_ONCE: usize = 500;
 
-/// What nix-eval-jobs says of `items`. Those that have no derivation are not among the outcomes.
+/// What nix-eval-jobs says of `items`. Those that have no derivation are not among the outcomes, nor those at which it
+/// gave up.
 pub(super) async fn run(
     session: &Session<'_>,
     budget: Budget,
@@ -21,10 +22,21 @@ pub(super) async fn run(
     let mut outcomes = BTreeMap::new();
     for items in items.chunks(AT_ONCE) {
         let asked: Vec<&Item> = items.iter().collect();
-        let jobs = session.ask_jobs(&Question::Jobs(&asked), budget).await?;
-        outcomes.extend(jobs.into_iter().filter_map(|job| outcome(items, job)));
+        match session.ask_jobs(&Question::Jobs(&asked), budget).await {
+            Ok(jobs) => outcomes.extend(jobs.into_iter().filter_map(|job| outcome(items, job))),
+            Err(error) if is_absent(&error) => return Err(error),
+            // One host may end it as a whole. Our own evaluators find out which.
+            Err(error) => tracing::warn!(%error, "nix-eval-jobs gave up, and claveld's own evaluators take its place"),
+        }
     }
     Ok(outcomes)
+}
+
+/// Whether there is no such program.
+fn is_absent(error: &EvaluateError) -> bool {
+    use crate::nix::NixError;
+    use crate::process::ProcessError;
+    matches!(error, EvaluateError::Source(NixError::Failed { source: ProcessError::NotStarted { .. }, .. }))
 }
 
 /// A job is called by the place of its item.

@@ -118,6 +118,17 @@ pub(super) fn template() -> String {
 }
 
 impl Question<'_> {
+    /// The most bytes that its answer may have. A document has 64 KiB of metadata at most, and an agent 1,024 names.
+    pub(super) fn largest_answer(self) -> usize {
+        const OF_ONE: usize = 1 << 20;
+        match self {
+            // Names of 128 bytes for each of a hundred thousand.
+            Self::Names => 16 << 20,
+            Self::One(_) => OF_ONE,
+            Self::Some(items) | Self::Jobs(items) => items.len() * OF_ONE,
+        }
+    }
+
     /// The expression that answers it for the flake that the expression `flake` calls.
     pub(super) fn expression(self, flake: &str) -> String {
         let of = |item: &Item| {

@@ -29,7 +29,7 @@ enum Layout {
 }
 
 /// All of them.
-pub(super) static PLATFORMS: [Platform; 4] = [
+pub(super) static PLATFORMS: &[Platform] = &[
     Platform {
         output: "nixosConfigurations",
         layout: Layout::ByName,

@@ -196,7 +196,11 @@ impl Evaluator {
         let why = session.why_unobservable().unwrap_or_default().to_owned();
         let why = if self.records.is_some() { Why::Unobservable(why) } else { Why::New };
         let by_jobs = match self.engine {
-            Engine::NixEvalJobs => jobs::run(session, self.budget, &items).await?,
+            Engine::NixEvalJobs => {
+                let (revision, of) = (session.source.revision.clone(), items.len());
+                progress(Progress::Found { revision, changed: of, of });
+                jobs::run(session, self.budget, &items).await?
+            }
             Engine::Pool => BTreeMap::new(),
         };
         let (done, left): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| by_jobs.contains_key(item));

@@ -67,7 +67,9 @@ mod tests {
     use super::*;
 
     fn items() -> Vec<Item> {
-        let [nixos, darwin, home, system] = PLATFORMS.each_ref().map(Output::Hosts);
+        let of = |output: &str| Output::Hosts(PLATFORMS.iter().find(|platform| platform.output == output).unwrap());
+        let (nixos, darwin) = (of("nixosConfigurations"), of("darwinConfigurations"));
+        let (home, system) = (of("homeConfigurations"), of("systemConfigs"));
         let below = |level: &str, name| Item { level: Some(level.to_owned()), ..system.item(name) };
         vec![
             nixos.item("web-1"),

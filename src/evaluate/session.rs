@@ -141,7 +141,8 @@ impl<'a> Session<'a> {
         };
         let act = format!("evaluate {}", self.source.locked);
         let expression = question.expression(&flake);
-        let asked = nix::Question { act: &act, expression: &expression, memory, mark: &self.mark, watch };
+        let largest = question.largest_answer();
+        let asked = nix::Question { act: &act, expression: &expression, memory, largest, mark: &self.mark, watch };
         let answer = self.nix.evaluate(&asked).await?;
         let observed = match &answer.calls {
             Calls::Seen(calls) => {
@@ -165,6 +166,8 @@ impl<'a> Session<'a> {
             expression: &expression,
             workers: budget.processes,
             memory_of_each: budget.share(),
+            memory: budget.memory,
+            largest: question.largest_answer(),
         };
         Ok(self.nix.evaluate_jobs(&asked).await?)
     }

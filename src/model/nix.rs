@@ -125,8 +125,16 @@ fn check_substituter(text: &str) -> Result<(), String> {
         return Err("it has to be a URL such as https://cache.example.org, or an absolute path".to_owned());
     }
     let parameters = text.split_once('?').map_or("", |(_, query)| query);
-    if parameters.split('&').any(|parameter| parameter.split('=').next() == Some("trusted")) {
-        return Err("`trusted` would switch the check of signatures off".to_owned());
+    for parameter in parameters.split('&').filter_map(|parameter| parameter.split('=').next()) {
+        match parameter {
+            "trusted" => return Err("`trusted` would switch the check of signatures off".to_owned()),
+            "secret-key" | "secret-keys" => {
+                return Err(format!("`{parameter}` is for those who write to a cache"));
+            }
+            // Nix decodes it, and it would be one of those.
+            _ if parameter.contains('%') => return Err("the name of a parameter is not to be encoded".to_owned()),
+            _ => {}
+        }
     }
     Ok(())
 }
@@ -246,7 +254,16 @@ mod tests {
         assert!("--impure".parse::<FlakeReference>().is_err());
         assert!("a#b".parse::<FlakeReference>().is_err());
         assert!("git+file:///srv/fleet.git?ref=main".parse::<FlakeReference>().is_ok());
-        for bad in ["--help", "daemon", "http//x", "https://a b", "Http://x", "file:///srv/cache?a=b&trusted=1"] {
+        for bad in [
+            "--help",
+            "daemon",
+            "http//x",
+            "https://a b",
+            "Http://x",
+            "file:///srv/cache?a=b&trusted=1",
+            "https://a?tr%75sted=1",
+            "file:///a?secret-key=/b",
+        ] {
             assert!(bad.parse::<Substituter>().is_err(), "{bad}");
         }
         for good in ["https://cache.example.org", "file:///srv/cache?priority=10", "s3://bucket", "/srv/cache"] {

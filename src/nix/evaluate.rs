@@ -7,9 +7,6 @@ use std::time::{Duration, Instant};
 use super::{Nix, NixError, settings};
 use crate::process::{Invocation, ProcessError};
 
-/// The most that one evaluation may print: a line for each of ten thousand hosts is 10 MiB.
-pub(super) const LARGEST_OUTPUT: usize = 256 << 20;
-
 /// The most that strace may tell of one evaluation: a NixOS host looks at some thousands of files, which is 4 MiB.
 const LARGEST_LOG: u64 = 256 << 20;
 
@@ -22,6 +19,8 @@ pub struct Question<'a> {
     pub expression: &'a str,
     /// The most memory it may take, in bytes.
     pub memory: u64,
+    /// The most bytes that the answer may have.
+    pub largest: usize,
     /// What begins the traces that are collected.
     pub mark: &'a str,
     /// Whether what it reads is watched.
@@ -119,7 +118,7 @@ impl Nix {
         let log = folder.path().join("calls");
         let started = Instant::now();
         let run = match question.watch {
-            Watch::Files => strace(&log).arg("nix-instantiate"),
+            Watch::Files => strace(&log).arg("nix-instantiate").on_behalf_of("nix-instantiate"),
             Watch::Nothing => Invocation::new("nix-instantiate"),
         };
         let run = self
@@ -140,7 +139,7 @@ impl Nix {
             .stdin(question.expression)
             .sifting(format!("trace: {}", question.mark))
             .within_memory(question.memory)
-            .at_most(LARGEST_OUTPUT);
+            .at_most(question.largest);
         let run = match question.watch {
             // Newer versions remember across processes what a folder was copied to, and would not read it again.
             Watch::Files => run.env("NIX_CACHE_HOME", folder.path()).env("XDG_CACHE_HOME", folder.path()),

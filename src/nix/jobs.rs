@@ -2,7 +2,6 @@
 
 use serde::Deserialize;
 
-use super::evaluate::LARGEST_OUTPUT;
 use super::{Nix, NixError};
 use crate::process::Invocation;
 
@@ -17,6 +16,10 @@ pub struct JobsQuestion<'a> {
     pub workers: usize,
     /// The memory in bytes after which one of them begins anew.
     pub memory_of_each: u64,
+    /// The most memory that all of them may take, in bytes.
+    pub memory: u64,
+    /// The most bytes that the answers may have.
+    pub largest: usize,
 }
 
 /// A line that nix-eval-jobs prints.
@@ -48,7 +51,8 @@ impl Nix {
             .args(["--option", "max-jobs", "0", "--option", "builders", ""])
             .args(["--option", "accept-flake-config", "false"])
             .args(["--expr", question.expression])
-            .at_most(LARGEST_OUTPUT);
+            .within_memory(question.memory)
+            .at_most(question.largest);
         let output = run.run().await.map_err(|source| NixError::Failed { act: act(), source })?;
         let jobs = serde_json::Deserializer::from_slice(&output.stdout).into_iter::<Job>();
         jobs.collect::<Result<_, _>>().map_err(|error| NixError::Unexpected { act: act(), why: error.to_string() })

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{fs, io};
 
 use nix_derivation::nixbase32;
 use nix_narinfo::{NarInfoSignature, TrustedPublicKey};
@@ -93,8 +94,8 @@ impl Nix {
             [path] => format!("ask {cache} for {path}"),
             _ => format!("ask {cache} for {} paths", paths.len()),
         };
-        let run = self.asking(cache).args(paths.iter().map(ToString::to_string));
-        entries(run, act).await
+        let run = self.asking(cache).map_err(|source| NixError::Files { act: act(), source })?;
+        entries(run.args(paths.iter().map(ToString::to_string)), act).await
     }
 
     /// What `cache` says of `paths` and of all that they need; an error where it does not have all of it.
@@ -103,20 +104,33 @@ impl Nix {
             [path] => format!("ask {cache} for {path} and all that it needs"),
             _ => format!("ask {cache} for {} paths and all that they need", paths.len()),
         };
-        entries(self.asking(cache).arg("--recursive").args(paths.iter().map(ToString::to_string)), act).await
+        let run = self.asking(cache).map_err(|source| NixError::Files { act: act(), source })?;
+        entries(run.arg("--recursive").args(paths.iter().map(ToString::to_string)), act).await
     }
 
-    fn asking(&self, cache: &Substituter) -> Invocation {
+    fn asking(&self, cache: &Substituter) -> io::Result<Invocation> {
+        // Nix makes a cache of whatever folder it is asked about, and a flake may name any.
+        if let Some(path) = cache.as_str().strip_prefix("file://") {
+            let path = path.split('?').next().unwrap_or_default();
+            // Versions of Nix differ in whether they decode it.
+            let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
+            let is_there = |path: &str| fs::metadata(Path::new(path).join("nix-cache-info"));
+            is_there(path)
+                .or_else(|_| is_there(&decoded))
+                .map_err(|error| io::Error::new(error.kind(), format!("there is no cache at {path}: {error}")))?;
+        }
         // The question is for the cache; a store of our own must not answer it.
         let nix = Self { store: None, ..self.clone() };
-        nix.nix(&["path-info", "--json", "--store", cache.as_str()])
+        let run = nix.nix(&["path-info", "--json", "--store", cache.as_str()]);
+        let run = run
             // Whoever runs a cache can name ever more paths.
             .within(self.deadline.min(LONGEST_QUESTION))
             .within_memory(MOST_MEMORY_TO_ASK)
             // What it said before is not the answer: a path may have come, or have been signed by another key.
             .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"])
             // Whoever asks will ask again; nobody waits for a cache that is down.
-            .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"])
+            .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"]);
+        Ok(run)
     }
 
     /// What the store has of `paths`, and of all that those need which are there.

@@ -101,6 +101,11 @@ impl Group {
     pub(super) async fn end(&mut self) {
         self.signal(Signal::TERM);
         let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
+        self.kill().await;
+    }
+
+    /// The same at once, without asking.
+    pub(super) async fn kill(&mut self) {
         self.signal(Signal::KILL);
         // One that leads no group is not reached by that.
         let _ = self.child.start_kill();

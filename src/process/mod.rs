@@ -172,6 +172,7 @@ pub struct Invocation {
     mark: Option<String>,
     streams: Streams,
     at_the_terminal: bool,
+    watched: Option<String>,
 }
 
 impl Invocation {
@@ -190,6 +191,7 @@ impl Invocation {
             mark: None,
             streams: Streams::Collected,
             at_the_terminal: false,
+            watched: None,
         }
     }
 
@@ -292,6 +294,13 @@ impl Invocation {
         self
     }
 
+    /// Says that this runs `program`, which is among its arguments, and is what errors are about.
+    #[must_use]
+    pub fn on_behalf_of(mut self, program: &str) -> Self {
+        self.watched = Some(program.to_owned());
+        self
+    }
+
     /// Runs the program to its end. Anything but exit code 0 is an error.
     pub async fn run(self) -> Result<Output, ProcessError> {
         tracing::debug!(argv = %self, "running");
@@ -304,8 +313,11 @@ impl Invocation {
             ended = tokio::time::timeout(deadline, group.attend(&self, &mut said)) => ended.map_err(|_| Stopped::Time),
             () = warden.watch() => Err(Stopped::Memory),
         };
-        if !matches!(ended, Ok(Ok(_))) {
-            group.end().await;
+        match &ended {
+            Ok(Ok(_)) => {}
+            // Whatever it does with a grace, it takes more of what there is too little of.
+            Err(Stopped::Memory) => group.kill().await,
+            Ok(Err(_)) | Err(Stopped::Time) => group.end().await,
         }
         let too_much_memory = |limit| ProcessError::TooMuchMemory { command: self.short(), limit };
         if let Some(limit) = warden.exceeded() {
@@ -323,6 +335,9 @@ impl Invocation {
 
     /// The program and its verb: enough to recognise it in an error.
     fn short(&self) -> String {
+        if let Some(watched) = &self.watched {
+            return watched.clone();
+        }
         let program = PathBuf::from(&self.program);
         let name = program.file_name().unwrap_or(&self.program).to_string_lossy().into_owned();
         match self.arguments.first().map(|argument| argument.to_string_lossy()) {

@@ -1,11 +1,18 @@
 //! Git's `pre-receive` and `post-receive` hooks: which sources does a push change, from what to what?
 
+use std::collections::BTreeMap;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::round::Target;
 use crate::model::{FlakeReference, Invalid, Source, SourceRevision};
+
+/// The most symbolic refs that lead from one to the next; git follows five.
+const LONGEST_CHAIN: usize = 6;
+/// The most bytes of the file of a ref.
+const LONGEST_REF: u64 = 4096;
 
 /// A line that git gives these hooks (githooks(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -48,6 +55,18 @@ pub enum HookError {
     /// A commit's id is none.
     #[error("cannot read what git gives its hook: {0}")]
     Revision(#[from] Invalid),
+    /// A ref is none, or leads in a circle.
+    #[error("cannot tell which branch the ref `{}` is", name.escape_debug())]
+    Ref {
+        /// The ref.
+        name: String,
+    },
+    /// The refs are kept in another format.
+    #[error(
+        "cannot tell which branches lead to which: this repository keeps its refs in a reftable, which Clavel does not read; \
+         `git refs migrate --ref-format=files` changes that"
+    )]
+    Reftable,
     /// The repository cannot be found out.
     #[error("cannot tell which repository was pushed to ({path}: {source}); this is for a hook of git", path = path.display())]
     Repository {
@@ -82,13 +101,21 @@ pub fn pushed_sources<'a>(
     pushed: &[PushedRef],
     sources: &'a [Source],
 ) -> Result<Vec<PushedSource<'a>>, HookError> {
-    let head = head(git_dir)?;
-    let changed = |(source, branch): (&'a Source, Option<String>)| {
-        let wanted = branch.filter(|branch| branch != "HEAD").map_or_else(|| head.clone(), |branch| full_name(&branch));
-        let PushedRef { before, after, .. } = pushed.iter().find(|pushed| pushed.name == wanted)?.clone();
-        Some(PushedSource { source, before, after: after? })
-    };
-    Ok(sources_in(git_dir, sources)?.into_iter().filter_map(changed).collect())
+    let here = sources_in(git_dir, sources)?;
+    if here.is_empty() {
+        return Ok(Vec::new());
+    }
+    // A push to a symbolic ref moves what it leads to, and git tells the hook of the symbolic one.
+    let moved = pushed.iter().map(|pushed| Ok((resolved(git_dir, &pushed.name)?, pushed)));
+    let moved: BTreeMap<String, &PushedRef> = moved.collect::<Result<_, HookError>>()?;
+    let mut changed = Vec::new();
+    for (source, branch) in here {
+        let wanted = branch.filter(|branch| branch != "HEAD").map_or_else(|| "HEAD".to_owned(), |b| full_name(&b));
+        if let Some(PushedRef { before, after: Some(after), .. }) = moved.get(&resolved(git_dir, &wanted)?) {
+            changed.push(PushedSource { source, before: before.clone(), after: after.clone() });
+        }
+    }
+    Ok(changed)
 }
 
 /// Those of `sources` that are in the repository at `git_dir`, and the branch that each of them names.
@@ -104,10 +131,37 @@ pub(super) fn sources_in<'a>(
     Ok(sources.iter().filter_map(here).collect())
 }
 
-/// The full name of the branch that the repository's HEAD names.
-fn head(git_dir: &Path) -> Result<String, HookError> {
-    let head = std::fs::read_to_string(git_dir.join("HEAD")).map_err(not_told(git_dir))?;
-    Ok(head.trim_end().strip_prefix("ref: ").unwrap_or_default().to_owned())
+/// The ref that `name` leads to, by way of symbolic refs, which are files that say `ref: NAME` (gitrepository-layout(5)).
+fn resolved(git_dir: &Path, name: &str) -> Result<String, HookError> {
+    let mut name = name.to_owned();
+    for _ in 0..LONGEST_CHAIN {
+        let is_plain = name == "HEAD" || (name.starts_with("refs/") && !name.split('/').any(|part| part == ".."));
+        if !is_plain {
+            return Err(HookError::Ref { name });
+        }
+        let mut text = Vec::new();
+        match std::fs::File::open(git_dir.join(&name)) {
+            Ok(file) => {
+                file.take(LONGEST_REF).read_to_end(&mut text).or_else(ignore_a_folder).map_err(not_told(git_dir))?;
+            }
+            // It is packed, or not there yet.
+            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
+            Err(error) => return Err(not_told(git_dir)(error)),
+        }
+        let text = String::from_utf8_lossy(&text);
+        let Some(next) = text.strip_prefix("ref:") else { return Ok(name) };
+        next.trim().clone_into(&mut name);
+        // What git writes for those who cannot read its other format of refs.
+        if name == "refs/heads/.invalid" {
+            return Err(HookError::Reftable);
+        }
+    }
+    Err(HookError::Ref { name })
+}
+
+/// Where other refs are below a name, it is none itself.
+fn ignore_a_folder(error: std::io::Error) -> std::io::Result<usize> {
+    if error.kind() == ErrorKind::IsADirectory { Ok(0) } else { Err(error) }
 }
 
 fn not_told(git_dir: &Path) -> impl Fn(std::io::Error) -> HookError {
@@ -188,6 +242,19 @@ mod tests {
         assert_eq!(changed(&format!("{old} {new} refs/heads/deployments\n")), [0_usize; 0]);
         assert_eq!(changed(&format!("{new} {old} refs/heads/main\n")), [0_usize; 0]);
         assert_eq!(sources_in(&git_dir, &sources).unwrap().len(), 3);
+
+        // A branch under its old name.
+        std::fs::create_dir_all(git_dir.join("refs/heads/feature")).unwrap();
+        std::fs::write(git_dir.join("refs/heads/master"), "ref: refs/heads/main\n").unwrap();
+        std::fs::write(git_dir.join("refs/heads/main"), format!("{new}\n")).unwrap();
+        assert_eq!(changed(&format!("{old} {new} refs/heads/master\n")), [0, 2]);
+        assert_eq!(changed(&format!("{old} {new} refs/heads/feature\n")), [0_usize; 0]);
+        std::fs::write(git_dir.join("refs/heads/main"), "ref: refs/heads/master\n").unwrap();
+        let told =
+            |input: &str| pushed_sources(&git_dir, &pushed_refs(input).unwrap(), &sources).unwrap_err().to_string();
+        assert!(told(&format!("{old} {new} refs/heads/x\n")).contains("cannot tell which branch the ref"));
+        std::fs::write(git_dir.join("HEAD"), "ref: refs/heads/.invalid\n").unwrap();
+        assert!(told("").contains("reftable"));
     }
 
     #[test]

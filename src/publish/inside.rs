@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::plan::{BranchState, ExistingDocument, Plan};
-use crate::changes::{Comparer, Told, Untold};
+use crate::changes::{Comparer, System, Told, Untold};
 use crate::model::{Deployment, Folder, Name, Provenance, StorePath};
 use crate::nix::{DerivationError, Nix};
 
@@ -41,6 +41,9 @@ impl<'a> Inside<'a> {
             return None;
         }
         let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
-        Some(self.comparer.compare(derivation(old).as_ref(), derivation(new).as_ref()).into())
+        let (old_drv, new_drv) = (derivation(old), derivation(new));
+        let old = System { path: &old.specification.template.nar_id, derivation: old_drv.as_ref() };
+        let new = System { path: &new.specification.template.nar_id, derivation: new_drv.as_ref() };
+        Some(self.comparer.compare_systems(old, new).into())
     }
 }

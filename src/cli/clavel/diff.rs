@@ -8,11 +8,11 @@ use serde::Serialize;
 
 use super::history::search;
 use super::view::{BranchArguments, View};
-use crate::changes::{Comparer, FactChange, Told, facts};
+use crate::changes::{Comparer, FactChange, System, Told, facts};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::model::{Deployment, DeploymentSpecification, Invalid, Name, Provenance, Revision, StorePath};
-use crate::nix::Nix;
+use crate::nix::{DerivationError, Nix};
 use crate::repository::{Branch, BranchError, Depth, Snapshot};
 use crate::trust::Signed;
 
@@ -71,7 +71,7 @@ pub(super) fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
     match (&arguments.subject, &arguments.other) {
         (Subject::Deployment(name), None) => deployment(arguments, name, verbosity),
         (Subject::Derivation(old), Some(new)) => {
-            let told = inside(Some(old), Some(new));
+            let told = comparer().compare(Some(old), Some(new)).into();
             if arguments.json { output::json(&told) } else { show(&told, "", verbosity) }
         }
         _ => Err(Exit::new(Code::Configuration, "name one deployment, or two derivations")),
@@ -91,13 +91,20 @@ impl Difference {
     /// What differs between two revisions of one deployment.
     pub(super) fn between(old: &Deployment, new: &Deployment) -> Self {
         let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
-        let moved = old.specification.template.nar_id != new.specification.template.nar_id;
+        let path = |of: &Deployment| of.specification.template.nar_id.clone();
+        let systems = || {
+            let ((old_path, new_path), (old_drv, new_drv)) =
+                ((path(old), path(new)), (derivation(old), derivation(new)));
+            let old = System { path: &old_path, derivation: old_drv.as_ref() };
+            let new = System { path: &new_path, derivation: new_drv.as_ref() };
+            comparer().compare_systems(old, new).into()
+        };
         Self {
             name: new.name.clone(),
             from: old.revision,
             to: new.revision,
             specification: facts(&old.specification, &new.specification),
-            system: moved.then(|| inside(derivation(old).as_ref(), derivation(new).as_ref())),
+            system: (path(old) != path(new)).then(systems),
         }
     }
 
@@ -109,10 +116,10 @@ impl Difference {
     }
 }
 
-fn inside(old: Option<&StorePath>, new: Option<&StorePath>) -> Told {
+fn comparer() -> Comparer<impl Fn(&StorePath) -> Result<Vec<u8>, DerivationError>> {
     // Files are read, and no program is run.
     let nix = Nix::new(Duration::ZERO);
-    Comparer::new(|path: &StorePath| nix.derivation(path)).compare(old, new).into()
+    Comparer::new(move |path: &StorePath| nix.derivation(path))
 }
 
 fn show(told: &Told, indent: &str, verbosity: u8) -> Result<(), Exit> {

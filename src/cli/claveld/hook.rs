@@ -120,8 +120,13 @@ fn tell(source: &Source, judgement: &Judgement) -> Told {
 /// The refs that git says a push moves.
 fn pushed() -> Result<Vec<PushedRef>, Exit> {
     let mut input = String::new();
-    let read = std::io::stdin().take(LARGEST_PUSH).read_to_string(&mut input);
+    let read = std::io::stdin().take(LARGEST_PUSH + 1).read_to_string(&mut input);
     read.map_err(|error| Exit::machine(&format!("cannot read what git gives its hook: {error}")))?;
+    // What is not read is not judged.
+    if input.len() as u64 > LARGEST_PUSH {
+        let why = format!("this push moves so many refs that git tells of them in more than {LARGEST_PUSH} bytes");
+        return Err(Exit::machine(&format!("cannot read what git gives its hook: {why}; push fewer at once")));
+    }
     Ok(pushed_refs(&input)?)
 }
 
