@@ -28,6 +28,10 @@ enum Content<'a> {
 struct Inventory<'a> {
     packages: Packages<'a>,
     files: Files<'a>,
+    /// What is mentioned by the files of a name.
+    mentions: BTreeMap<&'a str, BTreeSet<Key>>,
+    /// What everything in it makes.
+    outputs: HashSet<Key>,
 }
 
 /// What differs between the systems at `old` and `new`, both of which `graph` has read.
@@ -36,7 +40,7 @@ pub(super) fn compare(graph: &Graph, old: &StorePath, new: &StorePath) -> System
     let (packages, rebuilt) = packages(&before.packages, &after.packages);
     let mut files = come_and_gone(&before.files, &after.files);
     let told: HashSet<&str> = files.iter().map(|file| text::stem(&file.name)).collect();
-    let changed = changed_files(&before.files, &after.files, &told);
+    let changed = changed_files(&before, &after, &told);
     let roots = graph.node(old).zip(graph.node(new));
     let version = roots.and_then(|(old, new)| version(old, new));
     let settings = roots.map(|(old, new)| settings(old, new, &told)).unwrap_or_default();
@@ -47,8 +51,10 @@ pub(super) fn compare(graph: &Graph, old: &StorePath, new: &StorePath) -> System
 
 fn inventory<'a>(graph: &'a Graph, root: &'a StorePath) -> Inventory<'a> {
     let (mut packages, mut files) = (Packages::new(), Files::new());
+    let (mut mentions, mut outputs) = (BTreeMap::<&str, BTreeSet<Key>>::new(), HashSet::new());
     for (path, node) in graph.below(root) {
         let is_root = path == root;
+        outputs.extend(&node.outputs);
         if let Some(package) = node.package.as_ref().filter(|_| !is_root) {
             let versions = packages.entry(&package.name).or_default();
             versions.entry(&package.version).or_default().insert(&node.outputs);
@@ -57,12 +63,13 @@ fn inventory<'a>(graph: &'a Graph, root: &'a StorePath) -> Inventory<'a> {
         let Some(inside) = &node.inside else { continue };
         if !is_root {
             files.entry(&node.name).or_default().insert(Content::Written(&inside.text));
+            mentions.entry(&node.name).or_default().extend(&inside.mentions);
         }
         for (name, key) in &inside.sources {
             files.entry(name).or_default().insert(Content::Source(*key));
         }
     }
-    Inventory { packages, files }
+    Inventory { packages, files, mentions, outputs }
 }
 
 /// The packages whose versions differ, and those that are only built anew.
@@ -112,17 +119,27 @@ fn come_and_gone(before: &Files<'_>, after: &Files<'_>) -> Vec<FileChange> {
 }
 
 /// The files that both sides have, and that hold something else: more than that they mention one of `told`.
-fn changed_files(before: &Files<'_>, after: &Files<'_>, told: &HashSet<&str>) -> Vec<FileChange> {
-    let both = after.iter().filter_map(|(name, new)| Some((*name, before.get(name)?, new)));
-    let changed = both.filter(|(_, old, new)| {
+fn changed_files(before: &Inventory<'_>, after: &Inventory<'_>, told: &HashSet<&str>) -> Vec<FileChange> {
+    let both = after.files.iter().filter_map(|(name, new)| Some((*name, before.files.get(name)?, new)));
+    let changed = both.filter(|(name, old, new)| {
         let (gone, come) = (old.difference(new).collect::<Vec<_>>(), new.difference(old).collect::<Vec<_>>());
         match (&gone[..], &come[..]) {
-            ([], []) => false,
-            ([Content::Written(old)], [Content::Written(new)]) => differing(old, new, told).next().is_some(),
+            ([], []) => turned_away(name, before, after),
+            ([Content::Written(old)], [Content::Written(new)]) => {
+                differing(old, new, told).next().is_some() || turned_away(name, before, after)
+            }
             _ => true,
         }
     });
     changed.map(|(name, ..)| FileChange { name: name.to_owned(), change: FileFate::Changed }).collect()
+}
+
+/// Whether the file mentions something no more that is there as before: of two versions that are both there, it turned from
+/// one to the other, which its text without versions does not show.
+fn turned_away(name: &str, before: &Inventory<'_>, after: &Inventory<'_>) -> bool {
+    let none = BTreeSet::new();
+    let (old, new) = (before.mentions.get(name).unwrap_or(&none), after.mentions.get(name).unwrap_or(&none));
+    old.difference(new).any(|key| after.outputs.contains(key))
 }
 
 /// The settings of the system itself that differ.

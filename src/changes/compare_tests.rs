@@ -198,6 +198,20 @@ fn what_is_missing_is_named_and_spoils_nothing_else() {
 }
 
 #[test]
+fn a_file_that_turns_from_one_version_to_another_that_was_there_is_told() {
+    let mut store = Store::default();
+    let [old_one, new_one] = ["15.1", "16.2"].map(|version| store.package("postgresql", version, ""));
+    let starts = |made: &Made| format!("ExecStart={}/bin/postgres", made.output);
+    let both = [&old_one, &new_one];
+    let old = store.system(&both, &[("postgresql.service", &starts(&old_one))]);
+    let new = store.system(&both, &[("postgresql.service", &starts(&new_one))]);
+    assert_eq!(store.told(&old, &new), ["files: postgresql.service"]);
+    // Where the old one goes, the new version says it.
+    let new = store.system(&[&new_one], &[("postgresql.service", &starts(&new_one))]);
+    assert_eq!(store.told(&old, &new), ["postgresql 15.1, 16.2 → 16.2"]);
+}
+
+#[test]
 fn a_derivation_that_makes_something_else_says_nothing_of_a_system() {
     let mut store = Store::default();
     let (old, new) = (store.system(&[], &[("a", "1")]), store.system(&[], &[("a", "2")]));

@@ -51,6 +51,11 @@ pub enum NixError {
 }
 
 impl NixError {
+    /// Whether it was ended because it took too long.
+    pub fn is_timeout(&self) -> bool {
+        matches!(self, Self::Failed { source: ProcessError::TimedOut { .. }, .. })
+    }
+
     /// Nix's own message, where Nix said something.
     pub fn message(&self) -> String {
         match self {

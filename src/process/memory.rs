@@ -24,45 +24,35 @@ pub fn machine_memory() -> Option<u64> {
 /// Who sees to it that a process group keeps its limit.
 #[derive(Debug)]
 pub(super) struct Warden {
-    guard: Guard,
+    /// Who leads the group, where it has a limit.
+    leader: Option<Pid>,
+    /// Where the kernel ends what takes too much.
+    control_group: Option<ControlGroup>,
     limit: u64,
     peak: u64,
-}
-
-#[derive(Debug)]
-enum Guard {
-    /// There is no limit.
-    None,
-    /// The kernel ends what takes too much.
-    ControlGroup(ControlGroup),
-    /// Clavel looks at the group now and then; the kernel refuses what is far beyond the limit.
-    Watch(Pid),
 }
 
 impl Warden {
     /// Watches the group that `leader` leads, from now on.
     pub(super) fn over(leader: Option<Pid>, limit: Option<u64>) -> Self {
         let (Some(leader), Some(limit)) = (leader, limit) else {
-            return Self { guard: Guard::None, limit: u64::MAX, peak: 0 };
+            return Self { leader: None, control_group: None, limit: u64::MAX, peak: 0 };
         };
         let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
         let control_group = parent_of_own_group(&own)
             .and_then(|parent| ControlGroup::create(&Path::new(CONTROL_GROUPS).join(parent), leader, limit));
-        let guard = control_group.map_or_else(
-            || {
-                let mapped = Some(limit.saturating_add(MAPPED_BEYOND));
-                // Only a second line of defence: the watch is the first.
-                let _ = prlimit(Some(leader), Resource::Data, Rlimit { current: mapped, maximum: mapped });
-                Guard::Watch(leader)
-            },
-            Guard::ControlGroup,
-        );
-        Self { guard, limit, peak: 0 }
+        if control_group.is_none() {
+            let mapped = Some(limit.saturating_add(MAPPED_BEYOND));
+            // Only a second line of defence: the watch is the first.
+            let _ = prlimit(Some(leader), Resource::Data, Rlimit { current: mapped, maximum: mapped });
+        }
+        Self { leader: Some(leader), control_group, limit, peak: 0 }
     }
 
-    /// Returns when the group holds more than it may. Where the kernel sees to that, it never does.
+    /// Returns when the group holds more than it may. Beside a control group too: what the leader started before it was
+    /// moved there is not in it.
     pub(super) async fn watch(&mut self) {
-        let Guard::Watch(leader) = self.guard else { return std::future::pending().await };
+        let Some(leader) = self.leader else { return std::future::pending().await };
         loop {
             // A look at all processes of a machine is dear beside one that is done in a few milliseconds; until the first,
             // the kernel's own limit holds.
@@ -76,20 +66,13 @@ impl Warden {
 
     /// The limit, where it was passed.
     pub(super) fn exceeded(&self) -> Option<u64> {
-        let passed = match &self.guard {
-            Guard::None => false,
-            Guard::ControlGroup(group) => group.was_ended_by_the_kernel(),
-            Guard::Watch(_) => self.peak > self.limit,
-        };
-        passed.then_some(self.limit)
+        let by_kernel = self.control_group.as_ref().is_some_and(ControlGroup::was_ended_by_the_kernel);
+        (by_kernel || self.peak > self.limit).then_some(self.limit)
     }
 
     /// The most that the group was seen to hold at once, in bytes; zero where it ended before anybody looked.
     pub(super) fn peak(&self) -> u64 {
-        match &self.guard {
-            Guard::ControlGroup(group) => group.peak(),
-            Guard::None | Guard::Watch(_) => self.peak,
-        }
+        self.control_group.as_ref().map_or(0, ControlGroup::peak).max(self.peak)
     }
 }
 

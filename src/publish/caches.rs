@@ -1,7 +1,7 @@
 //! Asking the caches whether they have what is to be published: the deed behind `ready`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
@@ -22,6 +22,8 @@ const DEEPEST: usize = 1000;
 const DEPTHS_AT_ONCE: usize = 2;
 /// How long one process may take.
 const DEADLINE: Duration = Duration::from_mins(2);
+/// After so long no other cache is asked: everybody's documents wait meanwhile. What is not known waits for the next round.
+const LONGEST: Duration = Duration::from_mins(10);
 
 /// Who asks the caches.
 #[derive(Debug)]
@@ -46,9 +48,10 @@ impl Caches {
     /// Asks until what is needed of each of `deployments` was found, or all of its caches were asked. What is in `answers` is
     /// not asked again.
     pub(super) async fn ask_for(&self, deployments: &[Deployment], answers: &mut Answers) {
+        let began = Instant::now();
         for depth in 0..DEEPEST {
             let questions = Survey::of(deployments, self.need, answers).questions();
-            if questions.is_empty() {
+            if questions.is_empty() || began.elapsed() > LONGEST {
                 return;
             }
             if self.need == Need::Closure && depth < DEPTHS_AT_ONCE {
@@ -112,7 +115,8 @@ impl Caches {
                     *failed += 1;
                     let out_of_reach = |batch: &Batch| said(batch, |_| Said::OutOfReach(reason(&error.message())));
                     answers.extend(out_of_reach(&batch));
-                    if *failed < FAILURES_A_CACHE {
+                    // One that does not answer in time will not do so for half of it.
+                    if *failed < FAILURES_A_CACHE && !error.is_timeout() {
                         open.extend(halves(batch));
                     } else {
                         let is_same = |open: &Batch| open.0 == batch.0;
