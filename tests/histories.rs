@@ -69,7 +69,8 @@ impl History {
             only_what_matters(found);
         }
         assert_eq!(partly, all, "{when}: an evaluation of everything gives something else; {work:#}");
-        (work["evaluated"].as_array().unwrap().len(), all["deployments"].as_array().unwrap().len())
+        let evaluated = work["evaluated"].as_array().unwrap().len();
+        (evaluated, evaluated + usize::try_from(work["unchanged"].as_u64().unwrap()).unwrap())
     }
 
     /// Asks Nix itself what each healthy host is.
@@ -121,8 +122,8 @@ fn live(nix: Option<PathBuf>, half: Half, seed: u64) {
             history.compare_with_nix(&when);
         }
     }
-    // Most edits by chance reach everybody: a host comes or goes, or a shared module changes. Others do not.
-    assert!(evaluated < all, "{evaluated} of {all} were evaluated");
+    // Many edits by chance reach everybody: a host comes or goes, or a shared module changes. Others do not.
+    assert!(4 * evaluated < 3 * all, "{evaluated} of {all} were evaluated");
 }
 
 /// The programs of the Nix of Debian unstable; a word where they cannot be had.

@@ -93,7 +93,7 @@ pub enum Progress {
         /// How many are to be evaluated.
         of: usize,
     },
-    /// It is being found out what of the answers depends on where the source is. Nothing waits for that.
+    /// It is being found out what of the answers depends on where the source is. No answer waits for that.
     LookingAgain {
         /// How many were asked about once more.
         done: usize,

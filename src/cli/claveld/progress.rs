@@ -73,7 +73,8 @@ impl Board {
             }),
             Progress::LookingAgain { done, of } => {
                 if *done == 0 {
-                    let said = format!("asking {of} of them once more, from another place; nothing waits for this");
+                    let said =
+                        format!("asking {of} of them once more, with their source at another place in the store");
                     self.state(|state| *state = State { said: said.clone(), of: *of, ..State::default() });
                     // A few are done before anybody wonders.
                     if *of > EACH {
