@@ -2,8 +2,8 @@
 //!
 //! A flake may take the path of its source for text, hash it or cut it, and no system call and no attribute tells of
 //! that. Every change of the source moves that path. So an answer holds after a change only where it was seen to be the
-//! same at two places. Where few are evaluated, the second look is made beside the first; these are the others, and
-//! nothing waits for them: what has no second look is evaluated anew, at worst.
+//! same at two places. Where few are evaluated, both looks are made at once; these are the others, and no answer waits
+//! for them: what has no second look is evaluated anew, at worst.
 
 use std::path::Path;
 

@@ -46,7 +46,7 @@ pub(super) struct Outcomes {
     pub(super) moved: BTreeMap<Item, Value>,
 }
 
-/// Runs the schedule to its end, with the source at `place`; with what is spare, as far as that goes.
+/// Runs the schedule to its end, with the source at `place`, but for what is spare.
 pub(super) async fn run(
     session: &Session<'_>,
     place: Place,
@@ -57,7 +57,7 @@ pub(super) async fn run(
 ) -> Outcomes {
     let mut outcomes = Outcomes::default();
     let mut running = FuturesUnordered::new();
-    while !schedule.is_done() {
+    loop {
         while let Some(job) = schedule.next() {
             let place = if job.terms == Terms::Spare { Place::Other } else { place };
             for task in job.tasks.iter().filter(|_| job.terms != Terms::Spare) {
@@ -68,7 +68,7 @@ pub(super) async fn run(
             }
             running.push(evaluated(session, place, budget, job));
         }
-        let Some((job, started, answers)) = running.next().await else { break };
+        let Some((job, started, answers)) = running.next().await else { return outcomes };
         if job.terms == Terms::Spare {
             outcomes.moved.extend(spare(&mut schedule, job, answers));
             continue;
@@ -81,8 +81,6 @@ pub(super) async fn run(
         }
         outcomes.of_all.extend(settled);
     }
-    // Dropping what still runs ends it.
-    outcomes
 }
 
 type Answers = Result<Asked<Vec<Guarded>>, EvaluateError>;

@@ -282,8 +282,7 @@ impl Evaluator {
         Ok(KnownNames { names, cost: asked.cost, asked: Some((answered, asked.observed)) })
     }
 
-    /// Evaluates what the plan has to be evaluated, and where a place is free all the time, once more with the source
-    /// elsewhere.
+    /// Evaluates what the plan has to be evaluated, and where there are places for that, at once with the source elsewhere.
     async fn outcomes(
         &self,
         session: &Session<'_>,
@@ -302,8 +301,9 @@ impl Evaluator {
             company: why.company(),
         };
         let tasks: Vec<_> = plan.stale.iter().map(task).collect();
-        // Of more, many share a process when they are looked at afterwards, which is cheaper.
-        let is_place_free = tasks.len() < self.budget.processes && precision == Precision::PerHost;
+        // Where both looks go at once, the second takes no more time than the first. Of more, many share a process when
+        // they are looked at afterwards.
+        let is_place_free = 2 * tasks.len() <= self.budget.processes && precision == Precision::PerHost;
         let again = |task: &&Task<Item>| is_place_free && record.may_hold_elsewhere(&task.item.to_string());
         let again = tasks.iter().filter(again).cloned().collect();
         let schedule = Schedule::new(self.budget, precision, start.time, tasks).with_spare(again);

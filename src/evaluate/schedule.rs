@@ -38,7 +38,7 @@ pub(super) enum Terms {
     Share,
     /// With all of the memory, and nothing beside it.
     Alone,
-    /// As with a share, in a place that nothing else needs. Nobody waits for its end.
+    /// As with a share, in a place that nothing else needs.
     Spare,
 }
 
@@ -97,7 +97,6 @@ pub(super) struct Schedule<T> {
     /// Those that run while a place is free.
     spare: VecDeque<Task<T>>,
     running: usize,
-    spares_running: usize,
     exclusive: bool,
     sharing: Sharing,
 }
@@ -117,20 +116,14 @@ impl<T> Schedule<T> {
             fitting.into_iter().partition(|task| task.company == Company::Welcome);
         let (waiting, single, alone) = (waiting.into(), single.into(), alone.into());
         let spare = VecDeque::new();
-        Self { budget, waiting, single, alone, spare, running: 0, spares_running: 0, exclusive: false, sharing }
+        Self { budget, waiting, single, alone, spare, running: 0, exclusive: false, sharing }
     }
 
-    /// The same, and `tasks` run beside them while a place is free, one in a process, as long as the others last.
+    /// The same, and `tasks` run beside them while a place is free, one in a process.
     pub(super) fn with_spare(self, tasks: Vec<Task<T>>) -> Self {
         let share = self.budget.share();
         let fits = |task: &Task<T>| task.before.is_none_or(|cost| cost.memory <= share);
         Self { spare: tasks.into_iter().filter(fits).collect(), ..self }
-    }
-
-    /// Whether all but what is spare ran to its end.
-    pub(super) fn is_done(&self) -> bool {
-        let nothing_waits = self.waiting.is_empty() && self.single.is_empty() && self.alone.is_empty();
-        nothing_waits && self.running == self.spares_running
     }
 
     /// What to start now; none where something has to end first, or nothing is left.
@@ -150,9 +143,7 @@ impl<T> Schedule<T> {
             self.exclusive = true;
             Job { tasks: vec![self.alone.pop_front()?], terms: Terms::Alone }
         } else {
-            let job = Job { tasks: vec![self.spare.pop_front()?], terms: Terms::Spare };
-            self.spares_running += 1;
-            job
+            Job { tasks: vec![self.spare.pop_front()?], terms: Terms::Spare }
         };
         self.running += 1;
         Some(job)
@@ -163,7 +154,6 @@ impl<T> Schedule<T> {
         self.running -= 1;
         self.exclusive = false;
         if job.terms == Terms::Spare {
-            self.spares_running -= 1;
             return job.tasks;
         }
         match ended {
@@ -322,12 +312,11 @@ mod tests {
     }
 
     #[test]
-    fn what_is_spare_runs_where_nothing_else_could_and_nobody_waits_for_it() {
+    fn what_is_spare_runs_where_nothing_else_could() {
         let mut schedule = schedule(vec![new("a"), known("big", 10, 501)]).with_spare(vec![
             new("a again"),
             known("big again", 10, 501),
             new("c"),
-            new("d"),
         ]);
         let a = schedule.next().unwrap();
         assert_eq!((names(&a), schedule.next()), (vec!["a"], None), "`big` has to come first");
@@ -335,16 +324,11 @@ mod tests {
         let big = schedule.next().unwrap();
         assert_eq!((names(&big), schedule.next()), (vec!["big"], None), "nothing runs beside it");
         schedule.ended(big, Ended::Answered(cost(10, 501)));
-        assert!(schedule.is_done());
-
-        let mut schedule = self::schedule(vec![new("a")]).with_spare(vec![new("b"), new("c")]);
-        let (a, b) = (schedule.next().unwrap(), schedule.next().unwrap());
-        assert_eq!((names(&b), b.terms, schedule.is_done()), (vec!["b"], Terms::Spare, false));
-        assert_eq!(schedule.ended(b, Ended::AtALimit), [new("b")], "it is not tried again");
-        let c = schedule.next().unwrap();
-        assert_eq!((names(&c), schedule.is_done()), (vec!["c"], false));
-        schedule.ended(a, Ended::Answered(cost(10, 1)));
-        assert!(schedule.is_done(), "`c` still runs");
+        let (again, c) = (schedule.next().unwrap(), schedule.next().unwrap());
+        assert_eq!((names(&again), again.terms, names(&c)), (vec!["a again"], Terms::Spare, vec!["c"]));
+        assert_eq!(schedule.ended(again, Ended::AtALimit), [new("a again")], "it is not tried again");
+        schedule.ended(c, Ended::Failed);
+        assert_eq!(schedule.next(), None);
     }
 
     #[test]
