@@ -51,7 +51,6 @@ fn main() {
     bench.in_turn();
     bench.nothing();
     bench.one();
-    bench.nix_eval_jobs();
 }
 
 impl Bench {
@@ -156,17 +155,6 @@ impl Bench {
         row(&what, &shown(ours), &shown(peer), &beside(ours));
         let ended = median(ended);
         row("  and until it was seen from a second place", &shown(ended), &shown(peer), &beside(ended));
-    }
-
-    fn nix_eval_jobs(&self) {
-        if program("nix-eval-jobs").arg("--version").output().is_err() {
-            row("nix-eval-jobs", "", "", "is not on the PATH here");
-            return;
-        }
-        let ours = self.claveld("beside-jobs", &[]).answered;
-        let peer = self.claveld("", &["--nix-eval-jobs"]).ended;
-        let verdict = format!("{:.2} times as fast", peer.as_secs_f64() / ours.as_secs_f64());
-        row(&format!("{HOSTS} hosts, all / nix-eval-jobs"), &shown(ours), &shown(peer), &verdict);
     }
 }
 

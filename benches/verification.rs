@@ -8,13 +8,12 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
+use clavel::branch::{Branch, INDEX_PATH, ROOT_PATH, Roots, root_path};
+use clavel::git::{Change, CommitId, Files, Identity, NewCommit, Repository};
 use clavel::model::{
     AgentSpecification, BranchName, DeploymentSpecification, DocumentPath, Draft, Epoch, Folder, Index, IndexEntry,
     IndexVersion, Kind, List, Map, Metadata, Name, NarTemplateSpecification, Payload, Provenance, Revision, Schema,
     Specification, Timestamp, UnitSpecification, UnitType, json,
-};
-use clavel::repository::{
-    Branch, Change, CommitId, Files, INDEX_PATH, Identity, NewCommit, ROOT_PATH, Repository, Roots, root_path,
 };
 use clavel::trust::{Amendment, Anchor, RoleName, SecretKey, Signed, TrustedRoot, digest};
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -249,7 +248,7 @@ fn one_pass(folder: &Path) {
     let branch_name = branch();
     let tip: CommitId = repository.tip(&branch_name).unwrap().unwrap();
     // The steps of a pass, in its order, each as often as there.
-    repository.check_layout(tip).unwrap();
+    clavel::branch::check_layout(&repository, tip).unwrap();
     let snapshot = repository.snapshot(tip).unwrap();
     let newest = Roots::newest_from(&snapshot, &Anchor::Root(Box::new(root))).unwrap();
     believe(&snapshot, newest, &branch_name);

@@ -2,13 +2,17 @@
 //! lets every machine fetch, verify and switch by itself.
 
 pub mod agent;
+pub mod branch;
 pub mod changes;
+pub mod claveld;
 pub mod cli;
 pub mod config;
 pub mod evaluate;
+pub mod git;
 pub mod model;
 pub mod nix;
 pub mod process;
 pub mod publish;
-pub mod repository;
+pub mod signers;
+pub mod store;
 pub mod trust;

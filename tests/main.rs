@@ -25,7 +25,6 @@ mod keys;
 mod layers;
 mod mirrors;
 mod named_tests;
-mod nix_eval_jobs;
 mod one_push;
 mod pin;
 mod platforms;

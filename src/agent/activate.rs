@@ -9,8 +9,8 @@ use super::method::{Method, Program, Unsettled};
 use super::realise::Realised;
 use crate::config::UnitConfig;
 use crate::model::{Name, Revision, StorePath, Unit, UnitType};
-use crate::nix::{Nix, NixError};
 use crate::process::{Invocation, ProcessError};
+use crate::store::{Store, StoreError};
 
 /// Why a unit did not switch.
 #[derive(Debug, thiserror::Error)]
@@ -45,7 +45,7 @@ pub enum ActivateError {
     },
     /// The profile could not be set.
     #[error(transparent)]
-    Profile(#[from] NixError),
+    Profile(#[from] StoreError),
     /// The folder of a profile could not be made.
     #[error("cannot make the folder {}: {source}", path.display())]
     Folder {
@@ -168,8 +168,8 @@ impl Activation {
     }
 
     /// Makes `target` the newest generation of the profile, where the activation does not do so itself, and activates it.
-    pub(super) async fn run(&self, nix: &Nix, target: Target<'_>) -> Result<(), ActivateError> {
-        let files = nix.files_of(target.realised.path());
+    pub(super) async fn run(&self, store: &dyn Store, target: Target<'_>) -> Result<(), ActivateError> {
+        let files = store.files_of(target.realised.path());
         // Before anything is changed.
         let programs = self.method.programs(&files, &second_line).map_err(|Unsettled::NoUser| {
             ActivateError::Account { unit: self.unit.clone(), source: AccountError::Unnamed }
@@ -179,10 +179,10 @@ impl Activation {
                 let made = std::fs::create_dir_all(folder);
                 made.map_err(|source| ActivateError::Folder { path: folder.to_owned(), source })?;
             }
-            nix.set_profile(profile, target.realised.path()).await?;
+            store.set_profile(profile, target.realised.path()).await?;
         }
         for program in programs {
-            let run = self.told(nix, target, invocation(program)).within(self.deadline).passing_output_on().run();
+            let run = self.told(store, target, invocation(program)).within(self.deadline).passing_output_on().run();
             let failed = |source| ActivateError::Failed { deployment: target.deployment.clone(), source };
             run.await.map_err(failed)?;
         }
@@ -190,8 +190,8 @@ impl Activation {
     }
 
     /// The same run, told by its environment what it is for.
-    fn told(&self, nix: &Nix, target: Target<'_>, invocation: Invocation) -> Invocation {
-        let previous = target.previous.map(|path| nix.files_of(path).into_os_string()).unwrap_or_default();
+    fn told(&self, store: &dyn Store, target: Target<'_>, invocation: Invocation) -> Invocation {
+        let previous = target.previous.map(|path| store.files_of(path).into_os_string()).unwrap_or_default();
         let profile = match &self.profile {
             Profile::Ours(profile) => Some(profile),
             Profile::Theirs(profiles) => profiles.first(),
@@ -202,7 +202,7 @@ impl Activation {
             .env("CLAVEL_REVISION", target.revision.to_string())
             .env("CLAVEL_UNIT", self.unit.as_str())
             .env("CLAVEL_STORE_PATH", target.realised.path().to_string())
-            .env("CLAVEL_PATH", nix.files_of(target.realised.path()))
+            .env("CLAVEL_PATH", store.files_of(target.realised.path()))
             .env("CLAVEL_PREVIOUS_PATH", previous)
             .env("CLAVEL_PROFILE", profile.map(|profile| profile.as_os_str().to_owned()).unwrap_or_default())
     }
@@ -305,18 +305,18 @@ mod tests {
             std::fs::write(files.join(name), script).unwrap();
             std::fs::set_permissions(files.join(name), std::fs::Permissions::from_mode(0o755)).unwrap();
         }
-        let store = dir.path().join("store");
-        let add = Invocation::new("nix-store").arg("--store").arg(&store).arg("--add").arg(&files);
+        let root = dir.path().join("store");
+        let add = Invocation::new("nix-store").arg("--store").arg(&root).arg("--add").arg(&files);
         let added = add.args(["--option", "build-users-group", ""]).run().await.unwrap().stdout;
         let realised = Realised::that_ran_before(String::from_utf8(added).unwrap().trim().parse().unwrap());
-        let nix = Nix::new(Duration::from_mins(1)).with_store(Some(store));
+        let store = crate::store::open(Some(root), Duration::from_mins(1), crate::store::Output::Capture);
 
         let profile = dir.path().join("profile/system");
         let config = UnitConfig { profile: Some(profile.clone()), ..UnitConfig::default() };
         let activation = settled(UnitType::Darwin, Some(&config)).unwrap();
         let deployment = "air".parse().unwrap();
         let target = Target { deployment: &deployment, revision: Revision::FIRST, realised: &realised, previous: None };
-        activation.run(&nix, target).await.unwrap();
+        activation.run(&*store, target).await.unwrap();
         assert_eq!(activation.current().as_ref(), Some(realised.path()));
         let log = std::fs::read_to_string(profile.with_file_name("system.log")).unwrap();
         assert_eq!(log.trim(), realised.path().to_string(), "the profile was there before the activation");

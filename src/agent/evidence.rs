@@ -9,8 +9,9 @@ use serde::Serialize;
 use super::fetch::Shown;
 use super::mirrors::Rejection;
 use super::verify::Refusal;
+use crate::branch::{INDEX_PATH, ROOT_PATH, RootsError};
+use crate::git::{CommitId, Repository};
 use crate::model::{Index, Payload as _, Sha256Digest, Timestamp, json};
-use crate::repository::{CommitId, INDEX_PATH, ROOT_PATH, Repository, RootsError};
 
 /// How many cases are kept. What else an attacker makes up tells nothing new.
 const MOST: usize = 32;

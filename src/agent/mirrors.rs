@@ -11,8 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::fetch::BranchFetchError;
 use super::freshness::{ClockTrouble, Stale};
 use super::verify::{Refusal, Verdict};
+use crate::branch::RootsError;
+use crate::git::CommitId;
 use crate::model::{IndexVersion, Sha256Digest};
-use crate::repository::{CommitId, RootsError};
 
 /// What one mirror showed, and what was made of it.
 #[derive(Debug)]
@@ -293,7 +294,7 @@ mod tests {
     }
 
     fn forged() -> Finding {
-        Finding::Refused(Refusal::Branch(crate::repository::BranchError::NotClavels))
+        Finding::Refused(Refusal::Branch(crate::branch::BranchError::NotClavels))
     }
 
     fn choose_of(findings: Vec<Finding>) -> Result<Choice, NoneBelieved> {

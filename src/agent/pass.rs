@@ -10,14 +10,15 @@ use super::activate::{ActivateError, Activation, Target};
 use super::decide::{Decision, HoldReason, Retry, decide};
 use super::freshness::{ClockTrouble, Clocks, Evidence, measure};
 use super::mirrors::{Believed, MirrorReport};
-use super::pin::Pins;
-use super::pinned;
-use super::realise::{RealiseError, Realised, adopt, realise};
+use super::pin::check::Pins;
+use super::realise::error::RealiseError;
+use super::realise::gc_roots::GcRoots;
+use super::realise::{Realised, adopt, realise};
 use super::state::{Applied, FailedActivation, SettledAt, State, StateDirectory, StateError, Step};
 use super::verify::{Order, Verdict};
 use crate::config::AgentConfig;
 use crate::model::{Name, StorePath, System};
-use crate::nix::{Nix, Voice};
+use crate::store::{self, Output, Store};
 use crate::trust::{Anchor, TrustedRoot};
 
 mod look;
@@ -38,7 +39,7 @@ pub struct Pass<'a> {
     measure: Option<Clocks>,
     clock_trouble: Option<ClockTrouble>,
     evidence_is_full: bool,
-    nix: Nix,
+    store: Arc<dyn Store>,
     system: System,
     switching: Arc<AtomicBool>,
     mirrors: Vec<MirrorReport>,
@@ -46,12 +47,12 @@ pub struct Pass<'a> {
 
 impl<'a> Pass<'a> {
     /// Takes the agent's lock and reads what it knows.
-    pub fn open(config: &'a AgentConfig, voice: Voice) -> Result<Self, PassError> {
+    pub fn open(config: &'a AgentConfig, output: Output) -> Result<Self, PassError> {
         let directory = StateDirectory::open(&config.state_directory)?;
         let state = directory.load()?;
         let anchor = newest(Anchor::read(&config.root)?, directory.root()?, &config.state_directory)?;
         let measure = directory.last_pass().ok().flatten().and_then(|last| last.clocks);
-        let nix = Nix::new(config.realise_deadline).with_store(config.store.clone()).with_voice(voice);
+        let store = store::open(config.store.clone(), config.realise_deadline, output);
         let system = System::this()?;
         Ok(Self {
             config,
@@ -62,7 +63,7 @@ impl<'a> Pass<'a> {
             measure,
             clock_trouble: None,
             evidence_is_full: false,
-            nix,
+            store,
             system,
             switching: Arc::default(),
             mirrors: Vec::new(),
@@ -154,7 +155,7 @@ impl<'a> Pass<'a> {
             Decision::UpToDate => Ok(Settled::UpToDate(revision)),
             Decision::Hold(HoldReason::FailedBefore(failed)) => Ok(Settled::Failed(Failure::Before(failed))),
             Decision::Hold(HoldReason::Unapproved(approvals)) => Ok(Settled::Waiting(approvals.to_string())),
-            Decision::Adopt => match adopt(&self.nix, &order.deployment, pins).await {
+            Decision::Adopt => match adopt(&*self.store, &order.deployment, pins).await {
                 Ok(Some(())) => {
                     self.record(order);
                     self.directory.save(&self.state)?;
@@ -182,8 +183,8 @@ impl<'a> Pass<'a> {
         let io = |source| StateError::Io { act: "make", path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
         let unchecked = self.directory.join("unchecked").join(name.as_str());
-        let roots = pinned::Roots { kept: folder.join(name.as_str()), unchecked };
-        match realise(&self.nix, deployment, pins, &roots).await {
+        let roots = GcRoots { kept: folder.join(name.as_str()), unchecked };
+        match realise(&*self.store, deployment, pins, &roots).await {
             Ok(realised) => self.activate(order, &activation, &realised, tell).await,
             Err(error) => {
                 self.begin(Step::Idle)?;
@@ -210,7 +211,7 @@ impl<'a> Pass<'a> {
         self.begin(Step::Activating { deployment: name.clone(), revision })?;
         tell(Event::Activating(order));
         let _switching = Switching::begun(&self.switching);
-        let switched = activation.run(&self.nix, target).await;
+        let switched = activation.run(&*self.store, target).await;
         let settled = match switched {
             Ok(()) => {
                 self.record(order);
@@ -245,7 +246,7 @@ impl<'a> Pass<'a> {
         let revision = self.state.applied.get(name).map_or(order.deployment.revision, |applied| applied.revision);
         let realised = Realised::that_ran_before(previous.clone());
         let back = Target { deployment: name, revision, realised: &realised, previous: None };
-        if let Err(error) = activation.run(&self.nix, back).await {
+        if let Err(error) = activation.run(&*self.store, back).await {
             tell(Event::RollBackFailed(&error));
         }
         Ok(())

@@ -11,9 +11,9 @@ use serde::{Deserialize, Serialize};
 use super::freshness::Clocks;
 use super::mirrors::MirrorReport;
 use super::verify::Trusted;
+use crate::git::CommitId;
 use crate::model::json::{self, JsonError};
 use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp};
-use crate::repository::CommitId;
 use crate::trust::{Anchor, AnchorError, AnchorPlace, TrustedRoot};
 
 /// The most bytes that are read of the state: 16 MiB.

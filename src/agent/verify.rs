@@ -11,11 +11,12 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::freshness::{ClockTrouble, Clocks, Validity, judge};
+use crate::branch::{Branch, BranchError, VerifiedIndex};
+use crate::git::Files;
 use crate::model::{
     AgentSpecification, BranchName, Deployment, DeploymentSpecification, Document, DocumentPath, Epoch, Index,
     IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification,
 };
-use crate::repository::{Branch, BranchError, Files, VerifiedIndex};
 use crate::trust::{Approvals, ListedError, TrustedRoot, Verified};
 
 mod refusal;

@@ -6,10 +6,12 @@ use std::process::ExitCode;
 
 use super::output;
 use crate::agent::{Failure, PassError};
+use crate::branch::{BranchError, RootsError, WriteError};
+use crate::claveld::{GateError, HookError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
-use crate::publish::{GateError, HookError, OperateError, PublishError, StandingError};
-use crate::repository::{BranchError, FetchError, OpenError, PreviewError, RootsError, WriteError};
+use crate::git::{FetchError, OpenError, PreviewError};
+use crate::publish::{OperateError, PublishError, StandingError};
 use crate::trust::{AnchorError, SecretKeyError};
 
 /// Why a command did not do all it was asked: an exit code, and what to say.
@@ -180,8 +182,7 @@ impl From<PublishError> for Exit {
                 source: StandingError::Branch(BranchError::Read(_)) | StandingError::Roots(RootsError::Read(_)),
                 ..
             }
-            | PublishError::Write(_)
-            | PublishError::Raced { .. } => Code::Repository,
+            | PublishError::Write(_) => Code::Repository,
             PublishError::Branch { .. }
             | PublishError::WentBack { .. }
             | PublishError::Operate(

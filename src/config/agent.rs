@@ -9,8 +9,8 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Anchor, ConfigError, Span, Written};
+use crate::git::RemoteUrl;
 use crate::model::{BranchName, Invalid, List, Name};
-use crate::repository::RemoteUrl;
 use crate::trust::AnchorPlace;
 
 /// What an agent is to do.

@@ -7,9 +7,9 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Anchor, ConfigError, Size, Span, Written};
-use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, Source, Substituter};
-use crate::repository::RemoteUrl;
-use crate::trust::AnchorPlace;
+use crate::git::RemoteUrl;
+use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, PublishPolicy, Source, Substituter};
+use crate::trust::{AnchorPlace, KeyLocation};
 
 const MINUTE: Duration = Duration::from_mins(1);
 /// The least memory that evaluations may be given, in bytes.
@@ -38,8 +38,6 @@ pub struct EvaluateConfig {
     pub processes: Option<NonZeroUsize>,
     /// How much memory all of them may take, in bytes; most of the machine's where it is not said.
     pub memory: Option<u64>,
-    /// Whether nix-eval-jobs evaluates.
-    pub nix_eval_jobs: bool,
     /// Where it is written down what was evaluated.
     pub records: PathBuf,
 }
@@ -54,7 +52,7 @@ pub struct PublishConfig {
     /// Whom to believe from the start: a root, or the digest of the fleet's first.
     pub root: AnchorPlace,
     /// Where the keys are that sign; at least one. Every document is signed with each.
-    pub secret_keys: Vec<KeyPlace>,
+    pub secret_keys: Vec<KeyLocation>,
     /// How long an index is to be believed.
     pub validity: Duration,
     /// Where the working copy of a repository elsewhere is kept.
@@ -62,34 +60,7 @@ pub struct PublishConfig {
     /// What git runs in place of `ssh`.
     pub ssh_command: Option<String>,
     /// When a deployment is published.
-    pub moment: Moment,
-}
-
-/// Where a key is that signs.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum KeyPlace {
-    /// In a file.
-    File(PathBuf),
-    /// In the systemd credential of that name (`systemd.exec(5)`, "Credentials").
-    Credential(String),
-    /// In an ssh-agent.
-    Agent {
-        /// The agent's socket.
-        socket: PathBuf,
-        /// The public half of the key that is to sign.
-        key: PublicKey,
-    },
-}
-
-/// When a deployment is published.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Moment {
-    /// As soon as it is evaluated. The agents wait for their caches.
-    Evaluated,
-    /// When one of its caches has it, signed by one of its keys.
-    InItsCache,
-    /// When its caches have all that it needs as well, signed by its keys: with the pin of that content.
-    Pinned,
+    pub policy: PublishPolicy,
 }
 
 #[derive(Deserialize)]
@@ -131,9 +102,9 @@ struct AgentTable {
 
 impl PublishTable {
     /// Where the keys are; relative paths count from `directory`.
-    fn secret_keys(&mut self, directory: &Path) -> Result<Vec<KeyPlace>, (&'static str, String)> {
+    fn secret_keys(&mut self, directory: &Path) -> Result<Vec<KeyLocation>, (&'static str, String)> {
         let mut places = Vec::new();
-        places.extend(self.secret_key_file.take().map(|path| KeyPlace::File(directory.join(path))));
+        places.extend(self.secret_key_file.take().map(|path| KeyLocation::File(directory.join(path))));
         if let Some(name) = self.secret_key_credential.take() {
             let allowed = |c: char| c.is_ascii_graphic() && !"/:".contains(c);
             if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
@@ -141,10 +112,11 @@ impl PublishTable {
                 let why = "it is not the name of a credential, which is that of a file";
                 return Err(("publish.secret-key-credential", why.to_owned()));
             }
-            places.push(KeyPlace::Credential(name));
+            places.push(KeyLocation::Credential(name));
         }
         let agent = self.secret_key_agent.take();
-        let agent = agent.map(|table| KeyPlace::Agent { socket: directory.join(table.socket), key: table.public_key });
+        let agent =
+            agent.map(|table| KeyLocation::Agent { socket: directory.join(table.socket), key: table.public_key });
         places.extend(agent);
         if places.is_empty() {
             let why = "there is no key to sign with; name one here, or with secret-key-credential or secret-key-agent";
@@ -160,8 +132,6 @@ struct EvaluateTable {
     timeout: Option<Span>,
     processes: Option<NonZeroUsize>,
     memory: Option<Size>,
-    #[serde(default)]
-    nix_eval_jobs: bool,
 }
 
 #[derive(Deserialize, Default)]
@@ -223,7 +193,6 @@ impl Written for File {
                 deadline: self.evaluate.timeout.map_or(10 * MINUTE, |span| span.0),
                 processes: self.evaluate.processes,
                 memory,
-                nix_eval_jobs: self.evaluate.nix_eval_jobs,
                 records: state_directory.join("evaluations"),
             },
             publish: PublishConfig {
@@ -234,10 +203,10 @@ impl Written for File {
                 validity,
                 state_directory,
                 ssh_command: self.publish.ssh_command,
-                moment: match self.publish {
-                    PublishTable { pin: true, .. } => Moment::Pinned,
-                    PublishTable { wait_for_cache: true, .. } => Moment::InItsCache,
-                    PublishTable { .. } => Moment::Evaluated,
+                policy: match self.publish {
+                    PublishTable { pin: true, .. } => PublishPolicy::WhenPinned,
+                    PublishTable { wait_for_cache: true, .. } => PublishPolicy::WhenCached,
+                    PublishTable { .. } => PublishPolicy::WhenEvaluated,
                 },
             },
             poll_interval: self.watch.poll.map_or(MINUTE, |span| span.0),
@@ -281,7 +250,7 @@ mod tests {
         let config = read(SMALL).unwrap();
         assert_eq!(config.evaluate.deadline, Duration::from_mins(10));
         assert_eq!(config.publish.validity, 7 * DAY);
-        assert!(matches!(&config.publish.secret_keys[..], [KeyPlace::File(path)] if path.is_absolute()));
+        assert!(matches!(&config.publish.secret_keys[..], [KeyLocation::File(path)] if path.is_absolute()));
     }
 
     #[test]
@@ -365,7 +334,6 @@ mod tests {
             "timeout",
             "processes",
             "memory",
-            "nix-eval-jobs",
             "poll",
             "flake",
             "substituters",

@@ -15,7 +15,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 pub use agent::{AgentConfig, UnitConfig, UserName};
-pub use claveld::{ClaveldConfig, EvaluateConfig, KeyPlace, Moment, PublishConfig};
+pub use claveld::{ClaveldConfig, EvaluateConfig, PublishConfig};
 
 use crate::model::Invalid;
 use crate::trust::AnchorPlace;

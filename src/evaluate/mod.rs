@@ -11,7 +11,6 @@
 mod assemble;
 mod elsewhere;
 mod fingerprint;
-mod jobs;
 mod lock;
 mod observe;
 mod outputs;
@@ -28,7 +27,7 @@ use serde::Serialize;
 use crate::model::{AgentSpecification, DeploymentSpecification, Draft, LockedSource, UnitSpecification};
 
 pub use record::Why;
-pub use run::{Demand, Engine, EvaluateError, Evaluator, Progress};
+pub use run::{Demand, EvaluateError, Evaluator, Progress};
 pub use schedule::Budget;
 
 /// What one evaluation of one source found. This is what `claveld evaluate --json` prints.

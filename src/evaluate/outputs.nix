@@ -4,7 +4,6 @@
 #                any of it
 #   some ITEMS   some of them, guarded: { ok = …; } or { failed = true; } where it throws
 #   one ITEM     one of them, unguarded, so that Nix says what is wrong with it
-#   jobs ITEMS   some of them as nix-eval-jobs takes them, by their place in the list: those that have a derivation
 platforms: flake:
 let
   inherit (builtins)
@@ -112,25 +111,6 @@ let
     in
     if result.success then { ok = result.value; } else { failed = true; };
 
-  # What a derivation looks like, as far as nix-eval-jobs looks at it; the answer is among what it prints.
-  job =
-    answer:
-    let
-      nar = answer.nar or (answer.template.narId or { });
-    in
-    if nar.drv or null == null then
-      { }
-    else
-      {
-        type = "derivation";
-        name = "clavel";
-        inherit (nar) system;
-        drvPath = nar.drv;
-        outPath = nar.path;
-        outputName = "out";
-        meta.clavel = toJSON answer;
-      };
-
   one =
     item:
     let
@@ -144,13 +124,5 @@ in
     others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" ]);
   };
   some = map (item: guarded (one item));
-  jobs =
-    items:
-    listToAttrs (
-      genList (place: {
-        name = toString place;
-        value = job (one (elemAt items place));
-      }) (length items)
-    );
   inherit one;
 }

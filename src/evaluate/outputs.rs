@@ -108,8 +108,6 @@ pub(super) enum Question<'a> {
     Some(&'a [&'a Item]),
     /// One of them.
     One(&'a Item),
-    /// Some of them, as nix-eval-jobs takes them.
-    Jobs(&'a [&'a Item]),
 }
 
 /// What is asked, apart from the flake and the names: an answer depends on it.
@@ -125,7 +123,7 @@ impl Question<'_> {
             // Names of 128 bytes for each of a hundred thousand.
             Self::Names => 16 << 20,
             Self::One(_) => OF_ONE,
-            Self::Some(items) | Self::Jobs(items) => items.len() * OF_ONE,
+            Self::Some(items) => items.len() * OF_ONE,
         }
     }
 
@@ -142,7 +140,6 @@ impl Question<'_> {
         let question = match self {
             Self::Names => "names".to_owned(),
             Self::Some(items) => format!("some {}", list(items)),
-            Self::Jobs(items) => format!("jobs {}", list(items)),
             Self::One(item) => format!("one {}", of(item)),
         };
         format!("({} {flake}).{question}", template())

@@ -10,7 +10,6 @@ use sha2::{Digest as _, Sha256};
 
 use super::assemble::{Answers, assemble};
 use super::fingerprint::Files;
-use super::jobs;
 use super::lock::Inputs;
 use super::observe::Observed;
 use super::outputs::{Item, Names, Question};
@@ -122,17 +121,6 @@ pub struct Evaluator {
     pub records: Option<PathBuf>,
     /// What to evaluate.
     pub demand: Demand,
-    /// Who evaluates.
-    pub engine: Engine,
-}
-
-/// Who evaluates.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Engine {
-    /// Clavel's own pool of evaluators.
-    Pool,
-    /// The program nix-eval-jobs, which has to be on the PATH. Everything is evaluated each time.
-    NixEvalJobs,
 }
 
 impl Budget {
@@ -177,10 +165,9 @@ impl Evaluator {
 
     /// Whether what Nix reads can be watched, where that is of any use; else why not.
     async fn watched(&self) -> Result<(), String> {
-        match (self.engine, &self.records) {
-            (Engine::NixEvalJobs, _) => Err("what nix-eval-jobs reads is not watched".to_owned()),
-            (Engine::Pool, Some(_)) => self.nix.can_watch().await,
-            (Engine::Pool, None) => Err("nothing is recorded".to_owned()),
+        match self.records {
+            Some(_) => self.nix.can_watch().await,
+            None => Err("nothing is recorded".to_owned()),
         }
     }
 
@@ -195,23 +182,11 @@ impl Evaluator {
         let (items, excluded) = taken(source, names.answer)?;
         let why = session.why_unobservable().unwrap_or_default().to_owned();
         let why = if self.records.is_some() { Why::Unobservable(why) } else { Why::New };
-        let by_jobs = match self.engine {
-            Engine::NixEvalJobs => {
-                let (revision, of) = (session.source.revision.clone(), items.len());
-                progress(Progress::Found { revision, changed: of, of });
-                jobs::run(session, self.budget, &items).await?
-            }
-            Engine::Pool => BTreeMap::new(),
-        };
-        let (done, left): (Vec<_>, Vec<_>) = items.into_iter().partition(|item| by_jobs.contains_key(item));
-        let because = |items: Vec<Item>| items.into_iter().map(|item| (item, why.clone())).collect();
-        let mut plan = Plan { stale: because(left), ..Plan::default() };
+        let stale = items.into_iter().map(|item| (item, why.clone())).collect();
+        let plan = Plan { stale, ..Plan::default() };
         let record = Record::default();
         let outcomes = self.outcomes(session, &plan, &record, names.cost, Precision::None, progress).await;
-        let mut outcomes = outcomes.of_all;
-        outcomes.extend(by_jobs);
-        plan.stale.extend::<Vec<_>>(because(done));
-        let (answers, work) = plan.settle(outcomes, |_, _| ());
+        let (answers, work) = plan.settle(outcomes.of_all, |_, _| ());
         Ok((excluded, answers, work))
     }
 

@@ -10,9 +10,9 @@ use super::lock::{Inputs, Lock, Unobservable};
 use super::observe::Observed;
 use super::outputs::{NixString, Question, template};
 use super::run::EvaluateError;
-use super::schedule::{Budget, Cost};
+use super::schedule::Cost;
 use crate::model::{LockedSource, Sha256Digest, StorePath};
-use crate::nix::{self, Calls, Job, LockedFlake, Nix, NixError, Watch};
+use crate::nix::{self, Calls, LockedFlake, Nix, NixError, Watch};
 
 /// How a flake is called so that its reads are seen.
 const CALL: &str = include_str!("call.nix");
@@ -155,21 +155,6 @@ impl<'a> Session<'a> {
         let answer = serde_json::from_slice(&answer.json)
             .map_err(|error| EvaluateError::Answer { flake: self.source.flake.to_string(), why: error.to_string() })?;
         Ok(Asked { answer, observed, cost })
-    }
-
-    /// Asks nix-eval-jobs.
-    pub(super) async fn ask_jobs(&self, question: &Question<'_>, budget: Budget) -> Result<Vec<Job>, EvaluateError> {
-        let expression = question.expression(&self.native());
-        let act = format!("evaluate {}", self.source.locked);
-        let asked = nix::JobsQuestion {
-            act: &act,
-            expression: &expression,
-            workers: budget.processes,
-            memory_of_each: budget.share(),
-            memory: budget.memory,
-            largest: question.largest_answer(),
-        };
-        Ok(self.nix.evaluate_jobs(&asked).await?)
     }
 
     /// The flake as Nix calls it.

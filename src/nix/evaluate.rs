@@ -121,8 +121,8 @@ impl Nix {
             Watch::Files => strace(&log).arg("nix-instantiate").on_behalf_of("nix-instantiate"),
             Watch::Nothing => Invocation::new("nix-instantiate"),
         };
-        let run = self
-            .prepared(run)
+        let run = run
+            .of_nix(self.deadline)
             .args(["--extra-experimental-features", "nix-command flakes"])
             // The .drv of a host is written while its path is asked for.
             .args(["--eval", "--strict", "--json", "--read-write-mode"])

@@ -2,10 +2,11 @@
 //!
 //! Every program runs in a process group of its own, under a deadline, without the terminal's standard input, with
 //! bounded output, and its argv is logged once. What a program is asked to do, and why each flag is there, belongs to
-//! the room that asks (`nix`, `repository`, `agent`).
+//! the room that asks (`nix`, `store`, `git`, `agent`).
 
 mod group;
 mod memory;
+mod nix;
 mod processor;
 
 use std::ffi::{OsStr, OsString};

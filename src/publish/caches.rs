@@ -1,13 +1,14 @@
 //! Asking the caches whether they have what is to be published: the deed behind `ready`.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
 use super::survey::{Answers, Need, Said, Survey};
 use crate::model::{Deployment, StorePath, Substituter};
-use crate::nix::{Entries, Nix, NixError};
+use crate::store::{Entries, Store, StoreError};
 
 /// How many paths one process asks for. It asks for one after another.
 const PATHS_A_PROCESS: usize = 50;
@@ -20,15 +21,13 @@ const FAILURES_A_CACHE: usize = 24;
 const DEEPEST: usize = 1000;
 /// How deep whole closures are asked for in one go. Where a cache did not have one by then, it is for others to have it.
 const DEPTHS_AT_ONCE: usize = 2;
-/// How long one process may take.
-const DEADLINE: Duration = Duration::from_mins(2);
 /// After so long no other cache is asked: everybody's documents wait meanwhile. What is not known waits for the next round.
 const LONGEST: Duration = Duration::from_mins(10);
 
 /// Who asks the caches.
 #[derive(Debug)]
 pub(super) struct Caches {
-    nix: Nix,
+    store: Arc<dyn Store>,
     need: Need,
 }
 
@@ -36,8 +35,8 @@ pub(super) struct Caches {
 type Batch = (Substituter, Vec<StorePath>);
 
 impl Caches {
-    pub(super) fn new(need: Need) -> Self {
-        Self { nix: Nix::new(DEADLINE), need }
+    pub(super) fn new(store: Arc<dyn Store>, need: Need) -> Self {
+        Self { store, need }
     }
 
     /// What has to be in a cache.
@@ -70,9 +69,9 @@ impl Caches {
             while running.len() < PROCESSES
                 && let Some((cache, paths)) = open.pop()
             {
-                let nix = self.nix.clone();
+                let store = Arc::clone(&self.store);
                 running.spawn(async move {
-                    let found = nix.look_up_closure(&cache, &paths).await;
+                    let found = store.look_up_closure(&cache, &paths).await;
                     (cache, found)
                 });
             }
@@ -101,7 +100,7 @@ impl Caches {
             while running.len() < PROCESSES
                 && let Some(batch) = open.pop_front()
             {
-                running.spawn(look_up(self.nix.clone(), batch));
+                running.spawn(look_up(Arc::clone(&self.store), batch));
             }
             match running.join_next().await {
                 None => return,
@@ -147,8 +146,8 @@ fn halves((cache, paths): Batch) -> Vec<Batch> {
         .collect()
 }
 
-async fn look_up(nix: Nix, batch: Batch) -> (Batch, Result<Entries, NixError>) {
-    let found = nix.look_up_all(&batch.0, &batch.1).await;
+async fn look_up(store: Arc<dyn Store>, batch: Batch) -> (Batch, Result<Entries, StoreError>) {
+    let found = store.look_up(&batch.0, &batch.1).await;
     (batch, found)
 }
 
@@ -194,7 +193,9 @@ mod tests {
         let path = |n: u32| format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x{n}").parse().unwrap();
         let cache: Substituter = "http://127.0.0.1:1".parse().unwrap();
         let mut answers = Answers::new();
-        Caches::new(Need::Path).ask(BTreeMap::from([(cache, (0..count).map(path).collect())]), &mut answers).await;
+        Caches::new(crate::store::open(None, Duration::from_mins(2), crate::store::Output::Capture), Need::Path)
+            .ask(BTreeMap::from([(cache, (0..count).map(path).collect())]), &mut answers)
+            .await;
         answers
     }
 

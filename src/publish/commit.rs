@@ -1,35 +1,34 @@
 //! Signing a plan and putting it on the branch: one atomic commit, decided again when somebody else was faster.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::caches::Caches;
 use super::changes::{Gone, KeptBack, Report, commit_message, told_changes};
 use super::files::{Files, FilesError, Pen};
-use super::history::Found;
 use super::inside::Inside;
 use super::note::{Behind, Note, NoteError, Published};
 use super::operate::{Deed, OperateError, Operated, Wish, operate};
 use super::pin::{Pinning, pins};
 use super::plan::{Evaluated, IndexPlan, Plan, PlanError, plan, sign_anew_at, tombstone};
 use super::ready::{Held, Unready, followers, gone, hold_back, kept_back};
-use super::signers::{SignerError, Signers};
 use super::standing::StandingError;
 use super::survey::{Answers, Need, Survey};
-use crate::config::{Moment, PublishConfig};
-use crate::model::{BranchName, Folder, IndexVersion, RootVersion, Timestamp};
-use crate::nix::Nix;
-use crate::repository::{
-    BranchWriter, Change, CommitId, Identity, NewCommit, Repository, WriteError, Written, approvals_folder,
+use crate::branch::{
+    BranchWriter, Change, CommitId, Found, Identity, OpenBranch, Proposal, RemoteUrl, WriteError, approvals_folder,
 };
+use crate::model::{
+    BranchName, Epoch, FleetId, Folder, IndexVersion, PublishPolicy, RootVersion, Sha256Digest, Timestamp,
+};
+use crate::signers::{SignerError, Signers};
+use crate::store::Store;
 use crate::trust::{Anchor, AnchorError};
 
 mod ground;
 
 use ground::Ground;
 
-/// How often a lost race is run again before giving up.
-const TRIES: usize = 5;
 /// The most files of one deployment's approvals that are looked at.
 const MOST_APPROVALS: usize = 1024;
 
@@ -105,14 +104,6 @@ pub enum PublishError {
     /// More documents than the index holds, or the like.
     #[error("cannot write the index: {0}")]
     Index(#[from] crate::model::Invalid),
-    /// Others published all the time.
-    #[error("others moved the branch `{branch}` of {repository} {TRIES} times in a row; try again")]
-    Raced {
-        /// The repository, without secrets.
-        repository: String,
-        /// The branch.
-        branch: String,
-    },
 }
 
 /// What is wrong with `keys`, where `threshold` of them have to be publishers'.
@@ -133,10 +124,27 @@ impl From<FilesError> for PublishError {
     }
 }
 
+/// Where and how to publish.
+#[derive(Debug, Clone)]
+pub struct PublishSettings {
+    /// The repository that carries the branch.
+    pub repository: RemoteUrl,
+    /// The branch.
+    pub branch: BranchName,
+    /// How long an index is to be believed.
+    pub validity: Duration,
+    /// Where the copy of a repository elsewhere is kept, and what was published last.
+    pub state_directory: PathBuf,
+    /// What git runs in place of `ssh`.
+    pub ssh_command: Option<String>,
+    /// When a deployment is published.
+    pub policy: PublishPolicy,
+}
+
 /// Who signs and publishes.
 #[derive(Debug)]
-pub struct Publisher<'a> {
-    config: &'a PublishConfig,
+pub struct Publisher {
+    settings: PublishSettings,
     signers: Signers,
     anchor: Anchor,
     /// Where the copy of a repository elsewhere is kept.
@@ -145,102 +153,91 @@ pub struct Publisher<'a> {
     note: Note,
     /// Who asks the caches; nobody where nothing waits for them.
     caches: Option<Caches>,
+    /// The store whose derivations tell what changes.
+    store: Arc<dyn Store>,
 }
 
-/// What became of one try.
-enum Attempt<T> {
-    Done(T),
-    Raced,
-}
-
-impl<'a> Publisher<'a> {
-    /// Reads the keys that `config` names.
-    pub fn new(config: &'a PublishConfig) -> Result<Self, PublishError> {
-        let signers = Signers::read(&config.secret_keys)?;
-        let anchor = Anchor::read(&config.root)?;
-        let caches = match config.moment {
-            Moment::Evaluated => None,
-            Moment::InItsCache => Some(Caches::new(Need::Path)),
-            Moment::Pinned => Some(Caches::new(Need::Closure)),
+impl Publisher {
+    /// A publisher that signs with `signers`, believes the roots from `anchor` on, and asks the caches through `store`.
+    pub fn new(settings: PublishSettings, signers: Signers, anchor: Anchor, store: Arc<dyn Store>) -> Self {
+        let caches = match settings.policy {
+            PublishPolicy::WhenEvaluated => None,
+            PublishPolicy::WhenCached => Some(Caches::new(Arc::clone(&store), Need::Path)),
+            PublishPolicy::WhenPinned => Some(Caches::new(Arc::clone(&store), Need::Closure)),
         };
-        let copy = config.state_directory.join("publish.git");
-        let note = Note::of(&config.state_directory, &config.repository, &config.branch);
-        Ok(Self { config, signers, anchor, copy, note, caches })
+        let copy = settings.state_directory.join("publish.git");
+        let note = Note::of(&settings.state_directory, &settings.repository, &settings.branch);
+        Self { settings, signers, anchor, copy, note, caches, store }
     }
 
-    /// Brings the branch up to what was evaluated, and tells what changes by the derivations that `nix` has.
-    pub(super) async fn publish(&self, evaluated: &Evaluated<'_>, nix: &Nix) -> Result<Report, PublishError> {
-        let (mut answers, mut inside) = (Answers::new(), Inside::new(nix));
-        for _ in 0..TRIES {
-            if let Attempt::Done(report) = self.attempt(evaluated, &mut answers, &mut inside).await? {
-                return Ok(report);
-            }
-        }
-        Err(self.raced())
+    /// Brings the branch up to what was evaluated, and tells what changes by the derivations that the store has.
+    pub async fn publish(&self, evaluated: &Evaluated<'_>) -> Result<Report, PublishError> {
+        let (mut answers, mut inside) = (Answers::new(), Inside::new(&*self.store));
+        let attempt =
+            async |writer: &BranchWriter<'_>| self.attempt(writer, evaluated, &mut answers, &mut inside).await;
+        let ((mut report, published), commit) = self.writer().commit_with_retry(attempt).await?;
+        self.note(published, commit);
+        report.commit = commit.map(|commit| commit.to_string());
+        Ok(report)
     }
 
     /// Does what an operator wants.
     pub async fn operate(&self, wish: &Wish) -> Result<Operated, PublishError> {
-        // Files are read, and no program is run.
-        let nix = Nix::new(Duration::ZERO);
-        let mut inside = Inside::new(&nix);
-        for _ in 0..TRIES {
-            if let Attempt::Done(operated) = self.attempt_wish(wish, &mut inside).await? {
-                return Ok(operated);
-            }
-        }
-        Err(self.raced())
+        let mut inside = Inside::new(&*self.store);
+        let attempt = async |writer: &BranchWriter<'_>| self.attempt_wish(writer, wish, &mut inside).await;
+        let ((mut operated, published), commit) = self.writer().commit_with_retry(attempt).await?;
+        self.note(Some(published), commit);
+        operated.commit = commit.map(|commit| commit.to_string()).unwrap_or_default();
+        Ok(operated)
     }
 
     async fn attempt(
         &self,
+        writer: &BranchWriter<'_>,
         evaluated: &Evaluated<'_>,
         answers: &mut Answers,
         inside: &mut Inside<'_>,
-    ) -> Result<Attempt<Report>, PublishError> {
-        let ground = self.ground()?;
+    ) -> Result<((Report, Option<NewIndex>), Option<Proposal>), PublishError> {
+        let ground = self.ground(writer)?;
         let Decided { mut plan, unready, kept_back, gone } = self.decide(&ground, evaluated, answers).await?;
         let sign_anew_at = self.sign_anew_at(&ground, plan.index);
         let lost_holds = ground.standing.lost_holds.clone();
-        let report = |plan: Plan, version, commit: Option<CommitId>| {
-            let commit = commit.map(|commit| commit.to_string());
+        let report = |plan: Plan, version| {
             let Plan { changes, conflicts, .. } = plan;
-            let report =
-                Report { changes, conflicts, unready, kept_back, lost_holds, gone, version, sign_anew_at, commit };
-            Attempt::Done(report)
+            Report { changes, conflicts, unready, kept_back, lost_holds, gone, version, sign_anew_at, commit: None }
         };
         let version = match plan.index {
-            IndexPlan::Keep(version) => return Ok(report(plan, version, None)),
+            IndexPlan::Keep(version) => return Ok(((report(plan, version), None), None)),
             IndexPlan::Write(version) => version,
         };
         inside.add_to(&mut plan, &ground.standing.branch);
         let message = commit_message(&plan.changes, version, &sources(evaluated));
-        match self.write(&ground, &plan, version, &message).await? {
-            Written::Raced => Ok(Attempt::Raced),
-            Written::Done(commit) => Ok(report(plan, version, Some(commit))),
-        }
+        let (new_index, proposal) = self.propose(ground, &plan, version, message).await?;
+        Ok(((report(plan, version), Some(new_index)), Some(proposal)))
     }
 
-    async fn attempt_wish(&self, wish: &Wish, inside: &mut Inside<'_>) -> Result<Attempt<Operated>, PublishError> {
-        let ground = self.ground()?;
+    async fn attempt_wish(
+        &self,
+        writer: &BranchWriter<'_>,
+        wish: &Wish,
+        inside: &mut Inside<'_>,
+    ) -> Result<((Operated, NewIndex), Option<Proposal>), PublishError> {
+        let ground = self.ground(writer)?;
         let branch = &ground.standing.branch;
         let past = match (wish.deed, branch.deployments.get(&wish.name)) {
             (Deed::RollBack(to), Some(present)) if to < present.revision() => self.past(&ground, &wish.name, to)?,
             _ => Found::Nowhere,
         };
-        let mut plan = operate(branch, wish, &past, self.config.moment, ground.now.into())?;
+        let mut plan = operate(branch, wish, &past, self.settings.policy, ground.now.into())?;
         let (IndexPlan::Write(version) | IndexPlan::Keep(version)) = plan.index;
         inside.add_to(&mut plan, branch);
         let why = Some(wish.why.as_str()).filter(|why| !why.is_empty()).map(|why| format!("Why: {why}"));
         let paragraphs = [Some(wish.subject(&plan, branch)), why, told_changes(&plan.changes)];
         let message = paragraphs.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
-        let commit = match self.write(&ground, &plan, version, &message).await? {
-            Written::Raced => return Ok(Attempt::Raced),
-            Written::Done(commit) => commit.to_string(),
-        };
+        let (new_index, proposal) = self.propose(ground, &plan, version, message).await?;
         let Plan { mut holds, mut changes, .. } = plan;
         let (name, held, change) = (wish.name.clone(), holds.remove(&wish.name), changes.pop());
-        Ok(Attempt::Done(Operated { name, held, change, version, commit }))
+        Ok(((Operated { name, held, change, version, commit: String::new() }, new_index), Some(proposal)))
     }
 
     /// Plans with what waits for its cache, and what somebody froze, left as it is.
@@ -250,10 +247,10 @@ impl<'a> Publisher<'a> {
         evaluated: &Evaluated<'_>,
         answers: &mut Answers,
     ) -> Result<Decided, PublishError> {
-        let (branch, now, validity) = (&ground.standing.branch, ground.now.into(), self.config.validity);
-        let mut pinning = match self.config.moment {
-            Moment::Pinned => Some(Pinning::on(branch, evaluated.evaluations)?),
-            Moment::Evaluated | Moment::InItsCache => None,
+        let (branch, now, validity) = (&ground.standing.branch, ground.now.into(), self.settings.validity);
+        let mut pinning = match self.settings.policy {
+            PublishPolicy::WhenPinned => Some(Pinning::on(branch, evaluated.evaluations)?),
+            PublishPolicy::WhenEvaluated | PublishPolicy::WhenCached => None,
         };
         let unpinned = pinning.as_ref().map(|pinning| pinning.unpinned.clone()).unwrap_or_default();
         let with = |pinning: Option<&Pinning>, held: &Held| {
@@ -261,7 +258,7 @@ impl<'a> Publisher<'a> {
             plan(branch, &Evaluated { evaluations, ..*evaluated }, held, now, validity)
         };
         let whole = with(pinning.as_ref(), &Held { unpinned, ..Held::default() })?;
-        let gone = gone(branch, self.config.moment);
+        let gone = gone(branch, self.settings.policy);
         let frozen = branch.holds.keys().chain(gone.iter().map(|gone| &gone.name)).cloned().collect();
         let asked = followers(&whole, &frozen);
         if let Some(caches) = &self.caches {
@@ -277,36 +274,34 @@ impl<'a> Publisher<'a> {
         Ok(Decided { plan, unready, kept_back, gone })
     }
 
-    /// Signs `plan`, commits it, and notes that it was published.
-    async fn write(
+    /// Signs `plan`, and makes one commit of it.
+    async fn propose(
         &self,
-        ground: &Ground,
+        ground: Ground,
         plan: &Plan,
         version: IndexVersion,
-        message: &str,
-    ) -> Result<Written, PublishError> {
-        let Ground { repository, tip, standing, now } = ground;
-        let pen = Pen { signers: &self.signers, branch: &self.config.branch, validity: self.config.validity };
-        let Files { mut changes, index } = pen.write(plan, standing, version, (*now).into()).await?;
-        if let Some(tip) = tip {
-            changes.extend(orphaned_approvals(plan, repository, *tip));
-        }
+        message: String,
+    ) -> Result<(NewIndex, Proposal), PublishError> {
+        let Ground { on, standing, now } = ground;
+        let pen = Pen { signers: &self.signers, branch: &self.settings.branch, validity: self.settings.validity };
+        let Files { mut changes, index } = pen.write(plan, &standing, version, now.into()).await?;
+        changes.extend(orphaned_approvals(plan, &on));
         let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.signers.first()) };
-        let branch: &BranchName = &self.config.branch;
-        let new = NewCommit { branch, expected: *tip, changes: &changes, message, by: &by, at: *now };
-        let written = self.writer().write(repository, &new).await?;
-        if let Written::Done(commit) = written {
-            let (fleet, epoch) = (standing.branch.fleet, standing.root.root().epoch);
-            // What is published is published: without the note it is only not seen when the branch goes back behind it.
-            if let Err(error) = self.note.write(Published { fleet, epoch, version, sha256: index, commit }) {
-                tracing::warn!(%error, "it will not be seen when the branch goes back");
-            }
+        let new = NewIndex { fleet: standing.branch.fleet, epoch: standing.root.root().epoch, version, sha256: index };
+        Ok((new, Proposal { on, changes, message, by, at: now }))
+    }
+
+    /// Notes what was published. What is published is published: without the note it is only not seen when the branch goes
+    /// back behind it.
+    fn note(&self, new: Option<NewIndex>, commit: Option<CommitId>) {
+        let Some((NewIndex { fleet, epoch, version, sha256 }, commit)) = new.zip(commit) else { return };
+        if let Err(error) = self.note.write(Published { fleet, epoch, version, sha256, commit }) {
+            tracing::warn!(%error, "it will not be seen when the branch goes back");
         }
-        Ok(written)
     }
 
     fn sign_anew_at(&self, ground: &Ground, plan: IndexPlan) -> Timestamp {
-        let (now, validity) = (Timestamp::from(ground.now), self.config.validity);
+        let (now, validity) = (Timestamp::from(ground.now), self.settings.validity);
         let (issued, expires) = match (plan, &ground.standing.branch.index) {
             (IndexPlan::Keep(_), Some((index, _))) => (index.issued, index.expires),
             (IndexPlan::Keep(_), None) | (IndexPlan::Write(_), _) => (now, now.plus(validity)),
@@ -316,33 +311,36 @@ impl<'a> Publisher<'a> {
 
     fn writer(&self) -> BranchWriter<'_> {
         BranchWriter {
-            url: &self.config.repository,
-            branch: &self.config.branch,
-            ssh_command: self.config.ssh_command.as_deref(),
+            url: &self.settings.repository,
+            branch: &self.settings.branch,
+            ssh_command: self.settings.ssh_command.as_deref(),
             copy: &self.copy,
         }
     }
 
     /// The repository, the branch, and where it is noted what was published there.
     fn place(&self) -> (String, String, PathBuf) {
-        let PublishConfig { repository, branch, .. } = self.config;
+        let PublishSettings { repository, branch, .. } = &self.settings;
         (repository.to_string(), branch.to_string(), self.note.path().to_owned())
-    }
-
-    fn raced(&self) -> PublishError {
-        let (repository, branch, _) = self.place();
-        PublishError::Raced { repository, branch }
     }
 }
 
+/// An index that is about to be published.
+struct NewIndex {
+    fleet: FleetId,
+    epoch: Epoch,
+    version: IndexVersion,
+    sha256: Sha256Digest,
+}
+
 /// The approvals of deployments that are withdrawn. Whatever else approvers leave is theirs.
-fn orphaned_approvals(plan: &Plan, repository: &Repository, tip: CommitId) -> Vec<Change> {
+fn orphaned_approvals(plan: &Plan, branch: &OpenBranch) -> Vec<Change> {
     let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
     let of_deployments = withdrawn.filter(|change| change.path.folder() == Folder::Deployments);
     let mut gone = Vec::new();
     for folder in of_deployments.map(|change| approvals_folder(change.path.name())) {
         // What cannot be listed is in nobody's way, and no reason not to publish.
-        let files = repository.snapshot(tip).and_then(|snapshot| snapshot.list(&folder, MOST_APPROVALS));
+        let files = branch.files().and_then(|files| files.map_or(Ok(Vec::new()), |f| f.list(&folder, MOST_APPROVALS)));
         let files = files.unwrap_or_default().into_iter();
         gone.extend(files.map(|file| Change::Remove { path: format!("{folder}/{}", file.name) }));
     }

@@ -5,13 +5,13 @@ use std::time::Duration;
 
 use super::plan::{BranchState, ExistingDocument, Plan, tombstone};
 use super::readme::readme;
-use super::signers::{SignerError, Signers};
 use super::standing::Standing;
+use crate::branch::{Change, INDEX_PATH, README_PATH, ROOT_PATH, root_path};
 use crate::model::{
     BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Name, Schema,
     Sha256Digest, Specification, Timestamp,
 };
-use crate::repository::{Change, INDEX_PATH, README_PATH, ROOT_PATH, root_path};
+use crate::signers::{SignerError, Signers};
 use crate::trust::digest;
 
 /// Who signs, and for which branch.

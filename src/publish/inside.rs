@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::plan::{BranchState, ExistingDocument, Plan};
 use crate::changes::{Comparer, System, Told, Untold};
 use crate::model::{Deployment, Folder, Name, Provenance, StorePath};
-use crate::nix::{DerivationError, Nix};
+use crate::store::{DerivationError, Store};
 
 /// Compares systems by the derivations on this machine. One for a round: its deployments share most of what is read.
 pub(super) struct Inside<'a> {
@@ -16,8 +16,8 @@ pub(super) struct Inside<'a> {
 type Reader<'a> = Box<dyn Fn(&StorePath) -> Result<Vec<u8>, DerivationError> + 'a>;
 
 impl<'a> Inside<'a> {
-    pub(super) fn new(nix: &'a Nix) -> Self {
-        Self { comparer: Comparer::new(Box::new(|path| nix.derivation(path))) }
+    pub(super) fn new(store: &'a dyn Store) -> Self {
+        Self { comparer: Comparer::new(Box::new(|path| store.derivation(path))) }
     }
 
     /// Adds to the changes of `plan` what they change inside. Whatever cannot be told is no reason not to publish.

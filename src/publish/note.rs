@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
+use crate::branch::{CommitId, RemoteUrl};
 use crate::model::{BranchName, Epoch, FleetId, IndexVersion, Sha256Digest, json};
-use crate::repository::{CommitId, RemoteUrl};
 
 /// The most bytes that are read of the file: thousands of branches.
 const LARGEST: u64 = 1 << 20;

@@ -7,10 +7,10 @@
 use std::fmt;
 
 use super::changes::{Change, Gone, Kept, told_hold};
-use super::history::{Found, Past};
 use super::pin::is_pinned;
 use super::plan::{BranchState, ExistingDocument, IndexPlan, Plan, PlanError, counted_on};
-use crate::config::Moment;
+use crate::branch::{Found, Past};
+use crate::model::PublishPolicy;
 use crate::model::{
     Deployment, DocumentPath, Folder, Held as Hold, IndexVersion, MetadataValue, Name, Revision, Timestamp, Tombstone,
     UnitSpecification,
@@ -168,12 +168,12 @@ pub enum OperateError {
 }
 
 /// Decides what to write so that `wish` is done at `now`, where the history has `past` of the revision to go back to, and
-/// `moment` is when a deployment is published.
+/// `policy` is when a deployment is published.
 pub(super) fn operate(
     branch: &BranchState,
     wish: &Wish,
     past: &Found,
-    moment: Moment,
+    policy: PublishPolicy,
     now: Timestamp,
 ) -> Result<Plan, OperateError> {
     let Wish { name, deed, why } = wish;
@@ -207,7 +207,7 @@ pub(super) fn operate(
         (Deed::RollBack(revision), _) => {
             let present = present(branch, name)?;
             let before = old(branch, present, *revision, past)?;
-            if moment == Moment::Pinned && !is_pinned(&before.specification) {
+            if policy == PublishPolicy::WhenPinned && !is_pinned(&before.specification) {
                 return Err(OperateError::NotPinned { name: name.clone(), revision: *revision });
             }
             let path = DocumentPath::new(Folder::Deployments, name.clone());

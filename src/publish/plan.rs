@@ -60,18 +60,18 @@ impl BranchState {
 
 /// What was asked of a round of evaluations, and what came of it.
 #[derive(Debug)]
-pub(super) struct Evaluated<'a> {
+pub struct Evaluated<'a> {
     /// Every source of the configuration.
-    pub(super) configured: &'a [FlakeReference],
+    pub configured: &'a [FlakeReference],
     /// What came of those that could be evaluated.
-    pub(super) evaluations: &'a [Evaluation],
+    pub evaluations: &'a [Evaluation],
     /// Whether documents of sources that the configuration has no more go.
-    pub(super) strays: Strays,
+    pub strays: Strays,
 }
 
 /// What happens to documents whose source is not in the configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Strays {
+pub enum Strays {
     /// They stay: only some sources were asked for.
     Stay,
     /// They are withdrawn: the configuration says which sources there are.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use super::changes::{Change, Gone, Kept, KeptBack};
 use super::plan::{BranchState, Existing, ExistingDocument, Plan};
 use super::survey::{CacheState, Supply, Survey};
-use crate::config::Moment;
+use crate::model::PublishPolicy;
 use crate::model::{
     Agent, AgentSpecification, Deployment, Document, Folder, Name, NarTemplateSpecification, Specification, StorePath,
     Substituter,
@@ -108,14 +108,14 @@ pub(super) fn followers(plan: &Plan, frozen: &BTreeSet<Name>) -> Vec<Deployment>
     plan.deployments.iter().filter(|deployment| !frozen.contains(&deployment.name)).cloned().collect()
 }
 
-/// The deployments that are lost, and that nothing takes the place of by itself, where `moment` is when one is published.
-pub(super) fn gone(branch: &BranchState, moment: Moment) -> Vec<Gone> {
+/// The deployments that are lost, and that nothing takes the place of by itself, where `policy` is when one is published.
+pub(super) fn gone(branch: &BranchState, policy: PublishPolicy) -> Vec<Gone> {
     let lost = branch.deployments.iter().filter(|(_, document)| matches!(document, ExistingDocument::Altered(_)));
     let told = lost.filter_map(|(name, document)| {
-        let kept = match moment {
+        let kept = match policy {
             _ if branch.holds.contains_key(name) => Kept::Hold,
-            Moment::Pinned => Kept::Pin,
-            Moment::Evaluated | Moment::InItsCache => return None,
+            PublishPolicy::WhenPinned => Kept::Pin,
+            PublishPolicy::WhenEvaluated | PublishPolicy::WhenCached => return None,
         };
         Some(Gone { name: name.clone(), revision: document.revision(), kept })
     });

@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use super::note::{Published, Shown};
 use super::plan::{BranchState, Existing, ExistingDocument};
-use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Sha256Digest, Specification};
-use crate::repository::{
-    Branch, BranchError, CommitId, INDEX_PATH, ReadError, Repository, Roots, RootsError, Snapshot, VerifiedIndex,
+use crate::branch::{
+    Branch, BranchError, INDEX_PATH, OpenBranch, ReadError, Roots, RootsError, Snapshot, VerifiedIndex,
 };
+use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Sha256Digest, Specification};
 use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest};
 
 mod documents;
@@ -65,15 +65,14 @@ impl Standing {
         Self { root: root.clone(), is_new: false, branch, relics: Vec::new(), lost_holds: Vec::new() }
     }
 
-    /// The branch `name` as it is at `tip`, for a claveld that knows what it published `last`.
+    /// The branch `name` with the files of `snapshot`, for a claveld that knows what it published `last`.
     pub(super) fn read(
-        repository: &Repository,
-        tip: CommitId,
+        on: &OpenBranch,
+        snapshot: &Snapshot,
         anchor: &Anchor,
         name: &BranchName,
         last: Option<&Published>,
     ) -> Result<Self, StandingError> {
-        let snapshot = &repository.snapshot(tip)?;
         let roots = Roots::from_anchor(snapshot, anchor)?;
         let root = &roots.newest;
         let Some(file) = snapshot.read(INDEX_PATH, Index::LARGEST)? else {
@@ -83,7 +82,7 @@ impl Standing {
         let older: Vec<&TrustedRoot> = roots.before.iter().rev().filter(|root| root.root().epoch == epoch).collect();
         let shown = digest(&file);
         let is_ours = last.is_some_and(|last| last.sha256 == shown);
-        let places = Places { repository, tip, published: last.map(|last| last.commit) };
+        let places = Places { on, snapshot, published: last.map(|last| last.commit) };
         let go_on = |elders, index| -> Result<Self, BranchError> {
             let branch = Vouchers { branch: name, root, elders }.documents(places, index, shown)?;
             Ok(Self::on(root, branch).without_unvouched_holds())

@@ -10,7 +10,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::model::{Closure, Deployment, NarTemplateSpecification, PublicKey, StorePath, Substituter};
-use crate::nix::CacheEntry;
+use crate::store::CacheEntry;
 
 /// What one cache said of one path.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -17,6 +17,7 @@ mod authority;
 mod canonical;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod key_location;
 mod listed;
 mod pin;
 mod root;
@@ -28,6 +29,7 @@ mod ssh;
 pub use amend::{AmendError, Amendment, RoleName};
 pub use approval::{Approvals, Earlier, Left};
 pub use authority::{Authority, AuthorityError};
+pub use key_location::KeyLocation;
 pub use listed::{ListedError, verify_listed};
 pub use pin::pin;
 pub use root::{Anchor, AnchorError, AnchorPlace, RootError, Signers, TrustedRoot, fleet_of};

@@ -12,11 +12,11 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, LOOK_EVERY, MOST_ADDED, MOST_DATA};
-use crate::model::BranchName;
-use crate::model::json::{self, JsonError};
-use crate::repository::{
+use crate::git::{
     CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, RemoteUrl, Repository,
 };
+use crate::model::BranchName;
+use crate::model::json::{self, JsonError};
 
 /// The argument that makes this process of `clavel-agent`.
 pub const FETCH_COMMAND: &str = "fetch";
@@ -86,7 +86,7 @@ pub enum ChildError {
     Open(#[from] OpenError),
     /// The copy cannot be looked at.
     #[error(transparent)]
-    Git(#[from] crate::repository::GitError),
+    Git(#[from] crate::git::GitError),
 }
 
 /// Fetches what `request` asks for, with limits on this process. The bytes of the answer.

@@ -18,9 +18,9 @@ use bytesize::ByteSize;
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::config::AgentConfig;
+use crate::git::{CommitId, GitError, OpenError, Remedy, RemoteUrl, Repository};
 use crate::model::json::JsonError;
 use crate::process::ProcessError;
-use crate::repository::{CommitId, GitError, OpenError, Remedy, RemoteUrl, Repository};
 use crate::trust::digest;
 
 pub use child::{ChildError, FETCH_COMMAND, answer};

@@ -9,9 +9,9 @@ use super::BranchFetchError;
 use super::child::{Answer, FETCH_COMMAND, Request, lock_of};
 use super::limits::{GRACE, LARGEST_ANSWER, LARGEST_FILE, MOST_ADDED, MOST_DATA, MOST_HELD, MOST_KEPT};
 use crate::config::AgentConfig;
+use crate::git::{CommitId, Leftovers, RefName, RemoteUrl, Repository};
 use crate::model::json;
 use crate::process::{Invocation, ProcessError};
-use crate::repository::{CommitId, Leftovers, RefName, RemoteUrl, Repository};
 
 /// The ref that follows the branch, in each copy. It says what was fetched, never what is believed.
 const FETCHED: &str = "refs/clavel/fetched";

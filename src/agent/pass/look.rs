@@ -7,9 +7,10 @@ use super::super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choos
 use super::super::state::{State, StateError};
 use super::super::verify::{Asker, Refusal, SeenIndex, Time, verify};
 use super::{Event, Pass, PassError};
+use crate::branch::{BranchError, INDEX_PATH, Roots, check_layout};
 use crate::config::AgentConfig;
+use crate::git::{CommitId, Repository, Snapshot};
 use crate::model::Sha256Digest;
-use crate::repository::{BranchError, CommitId, INDEX_PATH, Repository, Roots, Snapshot};
 use crate::trust::{Anchor, TrustedRoot, digest};
 
 impl Pass<'_> {
@@ -163,7 +164,7 @@ impl Pass<'_> {
 /// index names must not be led elsewhere by what stands beside it, and a folder is kept in memory only once it is known
 /// how large it may be.
 fn read(repository: &Repository, tip: CommitId) -> Result<Snapshot, BranchError> {
-    repository.check_layout(tip)?;
+    check_layout(repository, tip)?;
     Ok(repository.snapshot(tip)?)
 }
 

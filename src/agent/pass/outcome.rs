@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 use super::super::activate::ActivateError;
 use super::super::freshness::Stale;
 use super::super::mirrors::{MirrorReport, NoneBelieved};
-use super::super::realise::RealiseError;
+use super::super::realise::error::RealiseError;
 use super::super::state::{FailedActivation, StateError};
 use super::super::verify::Order;
+use crate::git::CommitId;
 use crate::model::{FleetId, Invalid, Revision, StorePath};
-use crate::repository::CommitId;
 use crate::trust::AnchorError;
 
 /// Why a pass ended before anything was decided. What runs goes on running.

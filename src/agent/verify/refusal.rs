@@ -1,8 +1,8 @@
 //! Why a branch is not believed, in words.
 
 use super::super::freshness::Stale;
+use crate::branch::{BranchError, RootsError};
 use crate::model::{DocumentPath, Epoch, IndexVersion, Name, Revision, Sha256Digest, System, UnitType};
-use crate::repository::{BranchError, RootsError};
 
 /// Why a branch is not believed. The agent keeps what it runs.
 #[derive(Debug, thiserror::Error)]

@@ -10,7 +10,7 @@ use crate::agent::{Event, LastPass, Pass, PassError, Retry, Settled};
 use crate::cli::exit::{Exit, code_of, error};
 use crate::cli::output;
 use crate::model::Name;
-use crate::nix::Voice;
+use crate::store::Output;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -35,8 +35,8 @@ struct Printed<'a> {
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
     let retry = if arguments.retry { Retry::Everything } else { Retry::NewRevisions };
-    let voice = if std::io::stderr().is_terminal() { Voice::Aloud } else { Voice::Quiet };
-    let mut pass = Pass::open(&config, voice)?;
+    let shown = if std::io::stderr().is_terminal() { Output::Inherit } else { Output::Capture };
+    let mut pass = Pass::open(&config, shown)?;
     let outcome = pass.run(retry, &|event| output::remark(told(&event))).await;
     note(&pass, &outcome);
     if let Some(trouble) = pass.clock_trouble() {

@@ -8,10 +8,10 @@ use crate::agent::{Pass, Retry, Settled};
 use crate::cli::exit::{Exit, error};
 use crate::cli::{asked_to_stop, output};
 use crate::config::AgentConfig;
-use crate::nix::Voice;
+use crate::store::Output;
 
 pub(super) async fn run(config: &AgentConfig) -> Result<(), Exit> {
-    let mut pass = Pass::open(config, Voice::Quiet)?;
+    let mut pass = Pass::open(config, Output::Capture)?;
     let (switching, stop) = (pass.switching(), AtomicBool::new(false));
     let mut passes = std::pin::pin!(passes(config, &mut pass, &stop));
     tokio::select! {

@@ -9,17 +9,13 @@ use super::diff::Difference;
 use super::history::search;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::{BranchArguments, View};
+use crate::branch::{Branch, BranchWriter, Proposal, Roots, approval_path};
 use crate::changes::every;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
+use crate::git::{Change, Depth, Identity, Snapshot};
 use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, Revision, Timestamp};
-use crate::repository::{
-    Branch, BranchWriter, Change, CommitId, Depth, Identity, NewCommit, Repository, Roots, Written, approval_path,
-};
 use crate::trust::{Approvals, Earlier, Signed, TrustedRoot, Verified};
-
-/// How often a lost race is run again before giving up.
-const TRIES: usize = 5;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -166,38 +162,35 @@ async fn commit(
     let copy = folder.path().join("branch.git");
     let writer = BranchWriter { url: place.url(), branch: place.name(), ssh_command: None, copy: &copy };
     let (name, revision) = (&deployment.name, deployment.revision);
-    for _ in 0..TRIES {
-        let (repository, tip) = writer.open()?;
+    let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
+        let on = writer.open()?;
         let gone = || Exit::new(Code::Repository, format!("{} has no branch `{}` any more", place.url(), place.name()));
-        let tip = tip.ok_or_else(gone)?;
-        check_still(&repository, tip, arguments, root, deployment)?;
-        let new = NewCommit {
-            branch: place.name(),
-            expected: Some(tip),
-            changes: &[Change::Put { path: approval_path(name, by), bytes: signed.render() }],
-            message: &format!("approval: {name} revision {revision}, by {by}"),
-            by: &Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
+        let files = on.files().map_err(|error| Exit::new(Code::Repository, error))?.ok_or_else(gone)?;
+        check_still(&files, arguments, root, deployment)?;
+        let proposal = Proposal {
+            on,
+            changes: vec![Change::Put { path: approval_path(name, by), bytes: signed.render() }],
+            message: format!("approval: {name} revision {revision}, by {by}"),
+            by: Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
             at: SystemTime::now(),
         };
-        if let Written::Done(commit) = writer.write(&repository, &new).await? {
-            return output::line(format_args!("{name}: {by} approved revision {revision}, at {commit}"));
-        }
+        Ok(((), Some(proposal)))
+    };
+    match writer.commit_with_retry(attempt).await? {
+        ((), Some(commit)) => output::line(format_args!("{name}: {by} approved revision {revision}, at {commit}")),
+        ((), None) => Ok(()),
     }
-    let message = format!("others moved the branch `{}` {TRIES} times in a row; try again", place.name());
-    Err(Exit::new(Code::Repository, message))
 }
 
 /// What was looked at is still what the branch has.
 fn check_still(
-    repository: &Repository,
-    tip: CommitId,
+    snapshot: &Snapshot,
     arguments: &Arguments,
     root: &TrustedRoot,
     deployment: &Verified<Deployment>,
 ) -> Result<(), Exit> {
-    let snapshot = repository.snapshot(tip).map_err(|error| Exit::new(Code::Repository, error))?;
-    let newest = Roots::walk(&snapshot, root)?.newest;
-    let branch = Branch::new(&snapshot, &newest, arguments.branch.place().name());
+    let newest = Roots::walk(snapshot, root)?.newest;
+    let branch = Branch::new(snapshot, &newest, arguments.branch.place().name());
     let now = branch.document::<DeploymentSpecification>(&branch.index()?, &deployment.name)?;
     if now.content() == deployment.content() && newest.root().epoch == root.root().epoch {
         return Ok(());

@@ -8,12 +8,13 @@ use serde::Serialize;
 
 use super::history::search;
 use super::view::{BranchArguments, View};
+use crate::branch::{Branch, BranchError};
 use crate::changes::{Comparer, FactChange, System, Told, facts};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
+use crate::git::{Depth, Snapshot};
 use crate::model::{Deployment, DeploymentSpecification, Invalid, Name, Provenance, Revision, StorePath};
-use crate::nix::{DerivationError, Nix};
-use crate::repository::{Branch, BranchError, Depth, Snapshot};
+use crate::store::{self, DerivationError, Output};
 use crate::trust::Signed;
 
 #[derive(Debug, clap::Args)]
@@ -118,8 +119,9 @@ impl Difference {
 
 fn comparer() -> Comparer<impl Fn(&StorePath) -> Result<Vec<u8>, DerivationError>> {
     // Files are read, and no program is run.
-    let nix = Nix::new(Duration::ZERO);
-    Comparer::new(move |path: &StorePath| nix.derivation(path))
+    // Files are read, and no program is run.
+    let store = store::open(None, Duration::ZERO, Output::Capture);
+    Comparer::new(move |path: &StorePath| store.derivation(path))
 }
 
 fn show(told: &Told, indent: &str, verbosity: u8) -> Result<(), Exit> {

@@ -1,9 +1,10 @@
 //! What the branch had of a deployment, from the tip back. Whether it is to be believed is for those who look.
 
 use super::view::View;
+use crate::branch::BranchError;
 use crate::cli::exit::Exit;
+use crate::git::{ReadError, Snapshot};
 use crate::model::{Deployment, DocumentPath, Folder, Name, Payload as _};
-use crate::repository::{BranchError, ReadError, Snapshot};
 
 /// How far back is looked: a commit a minute for two months.
 const MOST_COMMITS: usize = 100_000;

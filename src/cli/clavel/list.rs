@@ -3,8 +3,8 @@
 use super::view::{BranchArguments, View};
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::git::Depth;
 use crate::model::{Deployment, DeploymentSpecification, Folder, Index, Provenance};
-use crate::repository::Depth;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -4,7 +4,7 @@ use crate::cli::claveld::ConfigArgument;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{MetadataValue, Name, Revision};
-use crate::publish::{Deed, Publisher, Wish};
+use crate::publish::{Deed, Wish};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RollBackArguments {
@@ -73,6 +73,6 @@ pub(super) async fn release(arguments: ReleaseArguments) -> Result<(), Exit> {
 
 async fn run(wish: Wish, signing: &SigningArguments) -> Result<(), Exit> {
     let config = signing.config.read()?;
-    let operated = Publisher::new(&config.publish)?.operate(&wish).await?;
+    let operated = crate::claveld::publisher(&config.publish)?.operate(&wish).await?;
     if signing.json { output::json(&operated) } else { output::line(operated) }
 }

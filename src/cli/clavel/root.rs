@@ -9,14 +9,12 @@ use super::amendment::{RemovalArguments, RoleArguments};
 use super::guide::next_steps;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::RepositoryArguments;
+use crate::branch::{BranchWriter, Proposal, ROOT_PATH, root_path};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
+use crate::git::{Change, Identity};
 use crate::model::{Payload as _, Role, Root, RootVersion};
-use crate::repository::{BranchWriter, Change, Identity, NewCommit, ROOT_PATH, Written, root_path};
 use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
-
-/// How often a lost race is run again before giving up.
-const TRIES: usize = 5;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -167,32 +165,27 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
     let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
     let copy = folder.path().join("branch.git");
     let writer = BranchWriter { url: branch.url(), branch: branch.name(), ssh_command: None, copy: &copy };
-    for _ in 0..TRIES {
-        let (repository, tip) = writer.open()?;
+    let version = root.root().version;
+    let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
+        let on = writer.open()?;
         let read = |error| Exit::new(Code::Repository, error);
-        let shown = match tip {
-            Some(tip) => {
-                repository.snapshot(tip).and_then(|files| files.read(ROOT_PATH, Root::LARGEST)).map_err(read)?
-            }
-            None => None,
-        };
+        let files = on.files().map_err(read)?;
+        let shown = files.map(|files| files.read(ROOT_PATH, Root::LARGEST)).transpose().map_err(read)?.flatten();
         check_follows(shown.as_deref(), &root)?;
-        let version = root.root().version;
         let put = |path: String| Change::Put { path, bytes: root.file().to_vec() };
-        let new = NewCommit {
-            branch: branch.name(),
-            expected: tip,
-            changes: &[put(ROOT_PATH.to_owned()), put(root_path(version))],
-            message: &format!("root: version {version}, epoch {}", root.root().epoch),
-            by: &Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
+        let proposal = Proposal {
+            on,
+            changes: vec![put(ROOT_PATH.to_owned()), put(root_path(version))],
+            message: format!("root: version {version}, epoch {}", root.root().epoch),
+            by: Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
             at: SystemTime::now(),
         };
-        if let Written::Done(commit) = writer.write(&repository, &new).await? {
-            return output::line(format_args!("{}: root version {version} at {commit}", branch.url()));
-        }
+        Ok(((), Some(proposal)))
+    };
+    match writer.commit_with_retry(attempt).await? {
+        ((), Some(commit)) => output::line(format_args!("{}: root version {version} at {commit}", branch.url())),
+        ((), None) => Ok(()),
     }
-    let message = format!("others moved the branch `{}` {TRIES} times in a row; try again", branch.name());
-    Err(Exit::new(Code::Repository, message))
 }
 
 /// A root that no agent could follow is not put on the branch.

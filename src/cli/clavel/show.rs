@@ -5,9 +5,9 @@ use clap::ValueEnum;
 use super::view::{BranchArguments, View};
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::git::Depth;
 use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
 use crate::publish::told_hold;
-use crate::repository::Depth;
 use crate::trust::Approvals;
 
 #[derive(Debug, clap::Args)]

@@ -6,13 +6,14 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::view::BranchArguments;
+use crate::branch::{Branch, VerifiedIndex, check_layout};
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
+use crate::git::{Depth, Files};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, FleetId, Folder, IndexVersion, Name, RootVersion, Specification,
     Timestamp, UnitSpecification,
 };
-use crate::repository::{Branch, Depth, Files, VerifiedIndex};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -43,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let (branch, root) = view.verified()?;
     let index = branch.index()?;
     let mut bad = Vec::new();
-    if let Err(error) = view.repository.check_layout(view.snapshot.commit()) {
+    if let Err(error) = check_layout(&view.repository, view.snapshot.commit()) {
         bad.push(error.to_string());
     }
     let deployments = check::<DeploymentSpecification, _>(&branch, &index, &mut bad);

@@ -2,13 +2,11 @@
 
 use std::sync::atomic::AtomicBool;
 
+use crate::branch::{Branch, INDEX_PATH, Roots};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
+use crate::git::{Depth, FetchRequest, Fetched, GitError, ReadError, RefName, RemoteUrl, Repository, Snapshot};
 use crate::model::{BranchName, Document, Index, Name, Payload, Specification};
-use crate::repository::{
-    Branch, Depth, FetchRequest, Fetched, GitError, INDEX_PATH, ReadError, RefName, RemoteUrl, Repository, Roots,
-    Snapshot,
-};
 use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
 
 /// Which branch.

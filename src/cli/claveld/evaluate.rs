@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::progress::{Board, reasons};
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
-use crate::evaluate::{Budget, Demand, Engine, Evaluation, Evaluator, Failure, Found};
+use crate::evaluate::{Budget, Demand, Evaluation, Evaluator, Failure, Found};
 use crate::model::{FlakeReference, Pattern, Source, UnitSpecification};
 use crate::nix::Nix;
 
@@ -41,9 +41,6 @@ pub(super) struct Arguments {
     /// Evaluate everything, and compare it with what is remembered.
     #[arg(long, requires = "records")]
     full: bool,
-    /// Let the program nix-eval-jobs evaluate.
-    #[arg(long, conflicts_with = "records")]
-    nix_eval_jobs: bool,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
@@ -52,7 +49,6 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         budget: Budget::of_this_machine(arguments.processes, arguments.memory.map(|memory| memory.as_u64())),
         records: arguments.records.clone(),
         demand: if arguments.full { Demand::Everything } else { Demand::Changed },
-        engine: if arguments.nix_eval_jobs { Engine::NixEvalJobs } else { Engine::Pool },
     };
     let (include, exclude) = (arguments.include.clone(), arguments.exclude.clone());
     let source = Source { include, exclude, ..Source::bare(arguments.flake.clone()) };

@@ -10,11 +10,11 @@ use super::ConfigArgument;
 use super::evaluate::failures;
 use super::once::{announced, report, told_reasons, trouble, verdict};
 use super::progress::Board;
+use crate::claveld::{Gate, Judgement, Push, PushedRef, PushedSource, Round, pushed_refs, pushed_sources};
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
 use crate::evaluate::Demand;
 use crate::model::Source;
-use crate::publish::{Gate, Judgement, Push, PushedRef, PushedSource, Round, pushed_refs, pushed_sources};
 
 /// The most that git may say of one push: ten thousand refs are 1 MiB.
 const LARGEST_PUSH: u64 = 16 << 20;

@@ -74,9 +74,9 @@ pub fn main() -> ExitCode {
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {
             Command::Run(config) => run::run(&config.read()?).await,
-            Command::Once(arguments) => unless_stopped(once::run(&arguments)).await,
+            Command::Once(arguments) => unless_stopped(Box::pin(once::run(&arguments))).await,
             Command::Evaluate(arguments) => unless_stopped(evaluate::run(&arguments)).await,
-            Command::Hook(arguments) => unless_stopped(hook::run(&arguments)).await,
+            Command::Hook(arguments) => unless_stopped(Box::pin(hook::run(&arguments))).await,
         },
     )
 }

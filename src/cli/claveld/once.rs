@@ -5,10 +5,11 @@ use serde::Serialize;
 use super::ConfigArgument;
 use super::evaluate::{differences, failures};
 use super::progress::{Board, reasons};
+use crate::claveld::{Announcement, Outcome, Round};
 use crate::cli::exit::{Code, Exit, error};
 use crate::cli::output;
 use crate::evaluate::{Demand, Failure, Work};
-use crate::publish::{Announcement, Outcome, Report, Round};
+use crate::publish::Report;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {

@@ -5,12 +5,13 @@ use std::time::SystemTime;
 
 use super::once::{announced, report, told_reasons, trouble};
 use super::progress::Board;
+use crate::claveld::{Outcome, Round, Target, Watcher};
 use crate::cli::exit::{Exit, error};
 use crate::cli::{asked_to_stop, output};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{Demand, Evaluation};
 use crate::model::Timestamp;
-use crate::publish::{Outcome, Report, Round, Target, Watcher};
+use crate::publish::Report;
 
 pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
     let round = Round::new(config, Demand::Changed)?;

@@ -86,14 +86,15 @@ fn wish(of: &str, deed: Deed) -> Wish {
 }
 
 fn refused(branch: &BranchState, wish: &Wish, past: &Found) -> String {
-    operate(branch, wish, past, Moment::Evaluated, now()).unwrap_err().to_string()
+    operate(branch, wish, past, PublishPolicy::WhenEvaluated, now()).unwrap_err().to_string()
 }
 
 #[test]
 fn going_back_is_the_next_revision_and_a_hold() {
     let to_6 = wish("web-1", Deed::RollBack(revision(6)));
     for branch in [branch(), held(7)] {
-        let plan = operate(&branch, &to_6, &past("web-1", "old", "x86_64-linux"), Moment::Evaluated, now()).unwrap();
+        let plan = operate(&branch, &to_6, &past("web-1", "old", "x86_64-linux"), PublishPolicy::WhenEvaluated, now())
+            .unwrap();
         let [document] = &plan.deployments[..] else { panic!("{plan:?}") };
         assert_eq!(document.revision, revision(8));
         assert_eq!(document.specification, deployment(6, "web-1", "old").specification);
@@ -107,12 +108,12 @@ fn going_back_is_the_next_revision_and_a_hold() {
 #[test]
 fn a_hold_and_a_release_change_the_index_alone() {
     let hold = wish("web-1", Deed::Hold);
-    let plan = operate(&branch(), &hold, &Found::Nowhere, Moment::Evaluated, now()).unwrap();
+    let plan = operate(&branch(), &hold, &Found::Nowhere, PublishPolicy::WhenEvaluated, now()).unwrap();
     assert!(plan.changes.is_empty() && plan.deployments.is_empty());
     assert_eq!(plan.holds[&name("web-1")], Hold { revision: revision(7), since: now(), why: hold.why.clone() });
     assert_eq!(hold.subject(&plan, &branch()), "hold: web-1 at revision 7");
     let release = wish("web-1", Deed::Release);
-    let plan = operate(&held(7), &release, &Found::Nowhere, Moment::Evaluated, now()).unwrap();
+    let plan = operate(&held(7), &release, &Found::Nowhere, PublishPolicy::WhenEvaluated, now()).unwrap();
     assert!(plan.changes.is_empty() && plan.holds.is_empty());
     assert_eq!(
         release.subject(&plan, &held(7)),
@@ -166,7 +167,7 @@ fn what_is_lost_stays_held_and_a_release_buries_it() {
     for mut lost in [branch(), held(7)] {
         lost.deployments.insert(name("web-1"), ExistingDocument::Altered(revision(7)));
         let release = wish("web-1", Deed::Release);
-        let plan = operate(&lost, &release, &Found::Nowhere, Moment::Pinned, now()).unwrap();
+        let plan = operate(&lost, &release, &Found::Nowhere, PublishPolicy::WhenPinned, now()).unwrap();
         assert!(plan.holds.is_empty() && plan.deployments.is_empty());
         assert_eq!(plan.changes[0].to_string(), "withdrawn after revision 7");
     }
@@ -182,7 +183,7 @@ fn what_is_lost_stays_held_and_a_release_buries_it() {
 #[test]
 fn where_everything_is_pinned_nobody_goes_back_to_what_is_not() {
     let (to_6, past) = (wish("web-1", Deed::RollBack(revision(6))), past("web-1", "old", "x86_64-linux"));
-    let refused = operate(&branch(), &to_6, &past, Moment::Pinned, now()).unwrap_err().to_string();
+    let refused = operate(&branch(), &to_6, &past, PublishPolicy::WhenPinned, now()).unwrap_err().to_string();
     assert!(refused.contains("revision 6 of `web-1` has no pin"), "{refused}");
-    operate(&branch(), &to_6, &past, Moment::InItsCache, now()).unwrap();
+    operate(&branch(), &to_6, &past, PublishPolicy::WhenCached, now()).unwrap();
 }

@@ -315,11 +315,11 @@ fn what_is_lost_is_frozen_where_it_was_held_or_may_have_been_pinned() {
     branch.deployments.insert(name("unvouched"), ExistingDocument::Unvouched(Revision::FIRST));
     let hold = crate::model::Held { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
     branch.holds.insert(name("held"), hold);
-    let told = |moment| -> Vec<(String, Kept)> {
-        gone(&branch, moment).into_iter().map(|gone| (gone.name.to_string(), gone.kept)).collect()
+    let told = |policy| -> Vec<(String, Kept)> {
+        gone(&branch, policy).into_iter().map(|gone| (gone.name.to_string(), gone.kept)).collect()
     };
     let frozen = ("held".to_owned(), Kept::Hold);
-    assert_eq!(told(Moment::Evaluated), std::slice::from_ref(&frozen));
-    assert_eq!(told(Moment::InItsCache), std::slice::from_ref(&frozen));
-    assert_eq!(told(Moment::Pinned), [frozen, ("other".to_owned(), Kept::Pin)]);
+    assert_eq!(told(PublishPolicy::WhenEvaluated), std::slice::from_ref(&frozen));
+    assert_eq!(told(PublishPolicy::WhenCached), std::slice::from_ref(&frozen));
+    assert_eq!(told(PublishPolicy::WhenPinned), [frozen, ("other".to_owned(), Kept::Pin)]);
 }

@@ -1,11 +1,10 @@
 //! The documents of an index that is gone on from: who vouches for each, and what the history has of one that a stranger
 //! altered.
 
+use crate::branch::{Branch, BranchError, CommitId, OpenBranch, Snapshot, VerifiedIndex};
 use crate::model::{BranchName, DocumentPath, Name, Revision, Sha256Digest, Specification};
-use crate::repository::{Branch, BranchError, CommitId, Repository, Snapshot, VerifiedIndex};
 use crate::trust::{ListedError, TrustedRoot};
 
-use super::super::history::back_from;
 use super::super::plan::{BranchState, Existing, ExistingDocument};
 
 /// How far back what was altered is looked for: a commit an hour for a year.
@@ -27,9 +26,10 @@ pub(super) struct Vouchers<'a> {
 /// Where documents are looked for.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Places<'a> {
-    pub(super) repository: &'a Repository,
     /// The branch.
-    pub(super) tip: CommitId,
+    pub(super) on: &'a OpenBranch,
+    /// Its files.
+    pub(super) snapshot: &'a Snapshot,
     /// What claveld published last. The repository may have it still, where somebody gave the branch another history.
     pub(super) published: Option<CommitId>,
 }
@@ -42,12 +42,11 @@ impl Vouchers<'_> {
         index: VerifiedIndex,
         shown: Sha256Digest,
     ) -> Result<BranchState, BranchError> {
-        let files = places.repository.snapshot(places.tip)?;
         let mut found = BranchState {
             fleet: index.index.fleet,
-            deployments: self.existing(&files, &index)?,
-            units: self.existing(&files, &index)?,
-            agents: self.existing(&files, &index)?,
+            deployments: self.existing(places.snapshot, &index)?,
+            units: self.existing(places.snapshot, &index)?,
+            agents: self.existing(places.snapshot, &index)?,
             holds: index.index.held.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect(),
             index: None,
             is_of_an_older_root: false,
@@ -96,8 +95,8 @@ impl Vouchers<'_> {
         let BranchState { deployments, units, agents, .. } = found;
         let mut altered = (altered(deployments), altered(units), altered(agents));
         let mut files_left = MOST_FILES;
-        let starts = [Some(places.tip), places.published].into_iter().flatten();
-        let before = |start| back_from(places.repository, start).take(MOST_COMMITS).map_while(Result::ok);
+        let starts = [places.on.tip(), places.published].into_iter().flatten();
+        let before = |start| places.on.back_from(start).take(MOST_COMMITS).map_while(Result::ok);
         for files in starts.flat_map(before) {
             let count = altered.0.len() + altered.1.len() + altered.2.len();
             if count == 0 || count > files_left {

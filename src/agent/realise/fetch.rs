@@ -1,0 +1,48 @@
+//! Fetching a path from its caches, and saying well why it cannot be had.
+
+use std::path::Path;
+
+use super::error::RealiseError;
+use crate::model::NarTemplateSpecification;
+use crate::store::{Store, StoreError};
+
+/// Fetches `template`'s path and links it at `root`.
+pub(in crate::agent) async fn fetch(
+    store: &dyn Store,
+    template: &NarTemplateSpecification,
+    root: &Path,
+) -> Result<(), RealiseError> {
+    match store.fetch(template, root).await {
+        Ok(()) => Ok(()),
+        // The store said no: the caches tell why. What ended it from outside is told as it is.
+        Err(error) if error.is_refusal() => Err(explained(store, template, error).await),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn explained(store: &dyn Store, template: &NarTemplateSpecification, error: StoreError) -> RealiseError {
+    let path = &template.nar_id;
+    let keys = &template.substituters_public_keys;
+    let mut untrusted = None;
+    for cache in template.substituters.iter() {
+        let found = store.look_up(cache, std::slice::from_ref(path)).await;
+        match found.map(|mut found| found.remove(path)) {
+            Ok(None) => {}
+            Ok(Some(entry)) if entry.is_signed_by(path, keys) => return error.into(),
+            Ok(Some(entry)) => {
+                untrusted = Some(RealiseError::Untrusted {
+                    path: path.clone(),
+                    cache: cache.clone(),
+                    named: keys.iter().map(|key| key.id().to_string()).collect(),
+                    signers: entry.signers().into_iter().map(ToOwned::to_owned).collect(),
+                });
+            }
+            // A cache that cannot be asked may be the one that has it.
+            Err(unreachable) => return unreachable.into(),
+        }
+    }
+    untrusted.unwrap_or_else(|| match template.substituters.to_vec() {
+        caches if caches.is_empty() => RealiseError::NoCache(path.clone()),
+        caches => RealiseError::NotYet { path: path.clone(), caches },
+    })
+}

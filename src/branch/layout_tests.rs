@@ -1,0 +1,291 @@
+use std::path::Path;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::git::fixture::{self, Bench};
+
+const ID: &str = "0123456789012345678901234567890123456789";
+
+/// A repository with one blob, and the commit of a tree that git itself makes of `mktree` lines. `BLOB` stands for the
+/// blob, and `DIR` for a folder with `a.json` in it.
+struct Zoo {
+    bench: Bench,
+    repository: Repository,
+}
+
+impl Zoo {
+    fn new() -> Self {
+        let bench = Bench::new();
+        let repository = bench.repository("r.git");
+        Self { bench, repository }
+    }
+
+    fn path(&self) -> std::path::PathBuf {
+        self.bench.path().join("r.git")
+    }
+
+    fn tree(&self, lines: &str) -> String {
+        let path = self.path();
+        let blob = fixture::git_with_input(&path, &["hash-object", "-w", "--stdin"], "hello");
+        let folder = fixture::git_with_input(&path, &["mktree"], &format!("100644 blob {blob}\ta.json\n"));
+        let lines = lines.replace("BLOB", &blob).replace("DIR", &folder).replace("COMMIT", ID);
+        fixture::git_with_input(&path, &["mktree", "--missing"], &lines)
+    }
+
+    /// Checks a commit of the tree of these lines.
+    fn check(&self, lines: &str) -> Result<(), LayoutError> {
+        self.check_tree(&self.tree(lines))
+    }
+
+    fn check_tree(&self, tree: &str) -> Result<(), LayoutError> {
+        check_layout(&self.repository, fixture::commit_tree(&self.path(), tree))
+    }
+
+    /// Checks a commit of a root with one folder, whose tree has these lines.
+    fn check_in(&self, folder: &str, lines: &str) -> Result<(), LayoutError> {
+        let tree = self.tree(lines);
+        self.check(&format!("040000 tree {tree}\t{folder}\n"))
+    }
+
+    /// Writes any bytes as a tree, as no git would.
+    fn raw_tree(&self, bytes: &[u8]) -> String {
+        let file = self.bench.path().join("tree");
+        std::fs::write(&file, bytes).unwrap();
+        let file = file.to_str().unwrap();
+        fixture::git(&self.path(), &["hash-object", "-t", "tree", "--literally", "-w", file])
+    }
+}
+
+#[track_caller]
+fn refused(result: Result<(), LayoutError>, what: &str) {
+    let error = result.unwrap_err().to_string();
+    assert!(error.contains(what), "{error}");
+    assert!(!error.contains(char::is_control), "{error:?}");
+}
+
+#[test]
+fn exactly_the_layout_is_accepted() {
+    let zoo = Zoo::new();
+    let approvals = zoo.tree("040000 tree DIR\tweb-1\n");
+    let roots = zoo.tree("100644 blob BLOB\t1.json\n100644 blob BLOB\t9007199254740991.json\n");
+    let root = format!(
+        "100644 blob BLOB\tREADME.md\n100644 blob BLOB\tindex.json\n100644 blob BLOB\troot.json\n\
+         040000 tree DIR\tagents\n040000 tree DIR\tdeployments\n040000 tree DIR\tunits\n\
+         040000 tree {roots}\troots\n040000 tree {approvals}\tapprovals\n"
+    );
+    zoo.check(&root).unwrap();
+    zoo.check("100644 blob BLOB\tindex.json\n").unwrap();
+    zoo.check("").unwrap();
+    // As git sorts folders: `a.b/` before `a/`.
+    zoo.check_in("approvals", "040000 tree DIR\ta\n040000 tree DIR\ta.b\n040000 tree DIR\ta-b\n").unwrap();
+    zoo.check_in("units", "100644 blob BLOB\t@home.json\n100644 blob BLOB\talice@x.json.json\n").unwrap();
+}
+
+#[test]
+fn what_does_not_belong_at_the_root_is_named() {
+    let zoo = Zoo::new();
+    for (line, what) in [
+        ("100644 blob BLOB\tindex.JSON", "`index.JSON` of commit"),
+        ("100644 blob BLOB\tevil.sh", "it is a file, and only the files README.md"),
+        ("100755 blob BLOB\tindex.json", "it is an executable file"),
+        ("120000 blob BLOB\tindex.json", "it is a symbolic link"),
+        ("120000 blob BLOB\tunits", "`units` of commit"),
+        ("160000 commit COMMIT\tunits", "it is a submodule"),
+        ("100644 blob BLOB\tunits", "it is a file"),
+        ("040000 tree DIR\tindex.json", "it is a folder"),
+        ("040000 tree DIR\tUnits", "`Units`"),
+        ("040000 tree DIR\tother", "`other`"),
+        ("100664 blob BLOB\tindex.json", "it is an entry of mode `100664`"),
+    ] {
+        refused(zoo.check(&format!("{line}\n")), what);
+    }
+}
+
+#[test]
+fn what_does_not_belong_in_a_folder_is_named() {
+    let zoo = Zoo::new();
+    let long = "x".repeat(129);
+    for folder in ["agents", "deployments", "units"] {
+        for (mode, name, what) in [
+            ("100755 blob BLOB", "a.json", "an executable file"),
+            ("120000 blob BLOB", "a.json", "a symbolic link"),
+            ("160000 commit COMMIT", "a.json", "a submodule"),
+            ("040000 tree DIR", "a", "a folder, and only regular files"),
+            ("040000 tree DIR", "a.json", "a folder"),
+            ("100644 blob BLOB", "a", "/a` of commit"),
+            ("100644 blob BLOB", "a.JSON", "/a.JSON`"),
+            ("100644 blob BLOB", ".json", "/.json`"),
+            ("100644 blob BLOB", ".hidden.json", "/.hidden.json`"),
+            ("100644 blob BLOB", "-rf.json", "/-rf.json`"),
+            ("100644 blob BLOB", "a b.json", "/a b.json`"),
+            ("100644 blob BLOB", "\"\\303\\251.json\"", "/\\xc3\\xa9.json`"),
+            ("100644 blob BLOB", "\"e\\314\\201.json\"", "/e\\xcc\\x81.json`"),
+            ("100644 blob BLOB", "\"\\377.json\"", "/\\xff.json`"),
+            ("100644 blob BLOB", "\"a\\033[2J.json\"", "/a\\x1b[2J.json`"),
+            ("100644 blob BLOB", "\"a\\n.json\"", "/a\\n.json`"),
+            ("100644 blob BLOB", "a\\b.json", "/a\\\\b.json`"),
+            ("100644 blob BLOB", &format!("{long}.json"), "xxx.json` of commit"),
+        ] {
+            refused(zoo.check_in(folder, &format!("{mode}\t{name}\n")), what);
+        }
+    }
+    for name in ["0.json", "01.json", "+1.json", "-1.json", "1.0.json", "9007199254740992.json", "x.json", "1", ".json"]
+    {
+        refused(zoo.check_in("roots", &format!("100644 blob BLOB\t{name}\n")), &format!("`roots/{name}`"));
+    }
+    refused(zoo.check_in("roots", "100755 blob BLOB\t1.json\n"), "an executable file");
+    refused(zoo.check_in("approvals", "100644 blob BLOB\ta.json\n"), "it is a file, and only folders");
+    refused(zoo.check_in("approvals", "040000 tree DIR\ta b\n"), "`approvals/a b`");
+    let deep = zoo.tree("040000 tree DIR\tb\n");
+    refused(zoo.check_in("approvals", &format!("040000 tree {deep}\ta\n")), "`approvals/a/b` of commit");
+    let odd = zoo.tree("100644 blob BLOB\tb.txt\n");
+    refused(zoo.check_in("approvals", &format!("040000 tree {odd}\ta\n")), "`approvals/a/b.txt` of commit");
+}
+
+#[test]
+fn names_that_git_itself_does_not_write_are_refused() {
+    let zoo = Zoo::new();
+    let folder = |name: &str| [format!("40000 {name}\0").as_bytes(), &[7; 20]].concat();
+    let file = |name: &str| [format!("100644 {name}\0").as_bytes(), &[7; 20]].concat();
+    for name in [".git", ".GIT", ".", "..", "", "a/b", "git~1"] {
+        refused(zoo.check_tree(&zoo.raw_tree(&folder(name))), "does not belong on a branch of Clavel");
+        refused(zoo.check_tree(&zoo.raw_tree(&file(name))), "does not belong on a branch of Clavel");
+    }
+    // A zero before the mode, as some programs wrote it: git reads it, and so another reader may see it otherwise.
+    let padded = [b"0100644 index.json\0".as_slice(), &[7; 20]].concat();
+    refused(zoo.check_tree(&zoo.raw_tree(&padded)), "it is an entry of mode `0100644`");
+    let twice = [file("index.json"), file("index.json")].concat();
+    refused(zoo.check_tree(&zoo.raw_tree(&twice)), "`index.json` of commit");
+    let unsorted = [file("root.json"), file("index.json")].concat();
+    refused(zoo.check_tree(&zoo.raw_tree(&unsorted)), "the folder `/` of commit");
+    refused(zoo.check_tree(&zoo.raw_tree(b"100644 index.json\0short")), "an entry breaks off");
+    refused(zoo.check_tree(&zoo.raw_tree(b"100644")), "an entry breaks off");
+}
+
+#[test]
+fn twins_are_refused_in_every_folder() {
+    let zoo = Zoo::new();
+    for folder in ["agents", "deployments", "units"] {
+        refused(
+            zoo.check_in(folder, "100644 blob BLOB\tWeb.json\n100644 blob BLOB\tweb.json\n"),
+            "/web.json` of commit",
+        );
+    }
+    refused(zoo.check_in("approvals", "040000 tree DIR\tWeb\n040000 tree DIR\tweb\n"), "has a twin");
+    zoo.check_in("agents", "100644 blob BLOB\tWeb-1.json\n100644 blob BLOB\tweb-2.json\n").unwrap();
+}
+
+#[test]
+fn too_many_are_refused_before_they_are_read() {
+    let zoo = Zoo::new();
+    let file = |name: &str| [format!("100644 {name}\0").as_bytes(), &[7; 20]].concat();
+    // More bytes than eight entries can have.
+    let large = [b"100644 ".as_slice(), &b"x".repeat(10_000), b"\0", &[7; 20]].concat();
+    refused(zoo.check_tree(&zoo.raw_tree(&large)), "`/` of commit");
+    let most: Vec<u8> = (0..MOST_APPROVALS).flat_map(|n| file(&format!("k{n:04}.json"))).collect();
+    let in_approvals = |tree: &str| {
+        let folder = zoo.tree(&format!("040000 tree {tree}\tweb-1\n"));
+        zoo.check(&format!("040000 tree {folder}\tapprovals\n"))
+    };
+    in_approvals(&zoo.raw_tree(&most)).unwrap();
+    let more = [most, file("l.json")].concat();
+    refused(in_approvals(&zoo.raw_tree(&more)), "`approvals/web-1` of commit");
+    assert_eq!(check_folder(Place::ApprovalsOfOne, &more), Err(Wrong::TooMany));
+    let full: Vec<u8> = (0..MOST_OF_A_FOLDER).flat_map(|n| file(&format!("u{n:06}.json"))).collect();
+    let full = zoo.raw_tree(&full);
+    let root =
+        |folders: &[&str]| folders.iter().map(|f| format!("040000 tree {full}\t{f}\n")).collect::<Vec<_>>().concat();
+    zoo.check(&root(&["agents", "units"])).unwrap();
+    refused(zoo.check(&root(&["agents", "deployments", "units"])), "holds more than the 250000 entries");
+}
+
+#[test]
+fn a_fleet_of_ten_thousand_is_checked_at_once() {
+    let zoo = Zoo::new();
+    let lines: Vec<String> = (0..10_000).map(|n| format!("100644 blob {ID}\tUnit-{n:05}.json\n")).collect();
+    let tree = zoo.tree(&lines.concat());
+    let root: String =
+        ["agents", "deployments", "units"].map(|folder| format!("040000 tree {tree}\t{folder}\n")).concat();
+    let commit = fixture::commit_tree(&zoo.path(), &zoo.tree(&root));
+    let start = std::time::Instant::now();
+    check_layout(&zoo.repository, commit).unwrap();
+    // Generous, for a build without optimisation beside other tests.
+    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+}
+
+#[test]
+fn a_commit_that_is_not_there_is_told() {
+    let zoo = Zoo::new();
+    refused(check_layout(&zoo.repository, ID.parse().unwrap()), "the repository lacks object");
+    refused(zoo.check(&format!("040000 tree {ID}\tunits\n")), "the repository lacks object");
+    assert!(Path::new(&zoo.path()).is_dir());
+}
+
+/// A tree of these entries, as they come.
+fn tree(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
+    entries.iter().flat_map(|(mode, name)| [mode.as_bytes(), b" ", name, b"\0", &[7; 20]].concat()).collect()
+}
+
+fn files(names: &[String]) -> Vec<u8> {
+    let mut names: Vec<String> = names.iter().map(|name| format!("{name}.json")).collect();
+    names.sort();
+    tree(&names.into_iter().map(|name| ("100644".to_owned(), name.into_bytes())).collect::<Vec<_>>())
+}
+
+const PLACES: [Place; 5] = [Place::Root, Place::Documents, Place::Roots, Place::Approvals, Place::ApprovalsOfOne];
+
+proptest! {
+    #[test]
+    fn any_names_that_are_not_twins_are_documents(
+        names in proptest::collection::hash_set("[a-z0-9_@][a-z0-9._@-]{0,40}", 0..50)
+    ) {
+        let names: Vec<String> = names.into_iter().collect();
+        let tree = files(&names);
+        prop_assert_eq!(check_folder(Place::Documents, &tree).map(|held| held.count), Ok(names.len()));
+    }
+
+    #[test]
+    fn a_twin_of_any_name_is_found(
+        names in proptest::collection::hash_set("[a-z][a-z0-9._@-]{0,20}", 1..50), which in any::<prop::sample::Index>()
+    ) {
+        let mut names: Vec<String> = names.into_iter().collect();
+        let twin = names[which.index(names.len())].to_ascii_uppercase();
+        names.push(twin);
+        let tree = files(&names);
+        let is_twin = matches!(check_folder(Place::Documents, &tree), Err(Wrong::Twin { .. }));
+        prop_assert!(is_twin);
+    }
+
+    #[test]
+    fn a_name_is_accepted_where_the_model_has_it(name in any::<Vec<u8>>(), json in any::<bool>()) {
+        prop_assume!(!name.contains(&0));
+        let stem = std::str::from_utf8(&name).ok().filter(|name| name.parse::<Name>().is_ok());
+        let file = if json { [&name[..], b".json"].concat() } else { name.clone() };
+        let entry = tree(&[("100644".to_owned(), file.clone())]);
+        let of_json = file.strip_suffix(b".json").and_then(|stem| std::str::from_utf8(stem).ok());
+        let is_good = of_json.is_some_and(|stem| stem.parse::<Name>().is_ok());
+        prop_assert_eq!(check_folder(Place::Documents, &entry).is_ok(), is_good);
+        prop_assert_eq!(check_folder(Place::Approvals, &tree(&[("40000".to_owned(), name.clone())])).is_ok(), stem.is_some());
+    }
+
+    #[test]
+    fn any_bytes_are_survived(bytes in any::<Vec<u8>>(), cut in any::<prop::sample::Index>()) {
+        let good = files(&["a".to_owned(), "b-2".to_owned()]);
+        let cut = cut.index(good.len());
+        for place in PLACES {
+            let _ = check_folder(place, &bytes);
+            let _ = check_folder(place, &[&good[..cut], &bytes[..]].concat());
+        }
+        let whole = check_folder(Place::Documents, &good[..cut]);
+        prop_assert_eq!(whole.is_ok(), cut == 0 || cut == good.len() / 2 - 1);
+    }
+
+    #[test]
+    fn a_mode_is_accepted_in_one_spelling(mode in "[0-7]{1,7}") {
+        let is_file = check_folder(Place::Documents, &tree(&[(mode.clone(), b"a.json".to_vec())])).is_ok();
+        prop_assert_eq!(is_file, mode == "100644");
+        let is_folder = check_folder(Place::Approvals, &tree(&[(mode.clone(), b"a".to_vec())])).is_ok();
+        prop_assert_eq!(is_folder, mode == "40000");
+    }
+}

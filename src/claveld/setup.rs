@@ -1,0 +1,26 @@
+//! From settled settings to what publishes by them.
+
+use crate::config::PublishConfig;
+use crate::publish::{PublishError, PublishSettings, Publisher};
+use crate::signers::Signers;
+use crate::store;
+use crate::trust::Anchor;
+
+/// How long a question to a cache may take, and whatever else a publication asks of a store.
+const STORE_DEADLINE: std::time::Duration = std::time::Duration::from_mins(2);
+
+/// The publisher that `config` describes: reads its keys and its root.
+pub fn publisher(config: &PublishConfig) -> Result<Publisher, PublishError> {
+    let signers = Signers::read(&config.secret_keys)?;
+    let anchor = Anchor::read(&config.root)?;
+    let settings = PublishSettings {
+        repository: config.repository.clone(),
+        branch: config.branch.clone(),
+        validity: config.validity,
+        state_directory: config.state_directory.clone(),
+        ssh_command: config.ssh_command.clone(),
+        policy: config.policy,
+    };
+    let store = store::open(None, STORE_DEADLINE, store::Output::Capture);
+    Ok(Publisher::new(settings, signers, anchor, store))
+}

@@ -1,0 +1,136 @@
+//! What a fetch that did not come to its end left in a cache: half a pack, locks. Only for whoever knows that nobody is
+//! at work in it.
+
+use std::collections::HashSet;
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::address::RefName;
+use super::repository::{GitError, Repository};
+
+/// What was left behind.
+#[must_use]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Leftovers {
+    /// Nothing, or nothing any more.
+    Cleared,
+    /// A pack was received, and nobody knows whether the ref has moved to it: the cache is to be started afresh.
+    Unsettled,
+}
+
+impl Repository {
+    /// Takes away what a fetch into the ref `into` left that ended before its time: pieces of packs, and locks. Nobody may
+    /// be at work in this repository.
+    pub fn clear_leftovers(&self, into: &RefName) -> Result<Leftovers, GitError> {
+        let act = || format!("clear what a fetch left in {}", self.path().display());
+        let failed = |error: io::Error| GitError::io(act(), &error);
+        let git_dir = self.git_dir();
+        for locked in ["shallow", "packed-refs", "config", "HEAD", into.as_str()] {
+            remove_file(&git_dir.join(format!("{locked}.lock"))).map_err(failed)?;
+        }
+        let files = files_in(&git_dir.join("objects/pack")).map_err(failed)?;
+        if files.iter().any(|file| has_extension(file, "keep")) {
+            return Ok(Leftovers::Unsettled);
+        }
+        let there: HashSet<&PathBuf> = files.iter().collect();
+        let is_whole = |file: &Path| {
+            let is_pack = has_extension(file, "pack") || has_extension(file, "idx");
+            is_pack && ["pack", "idx"].iter().all(|half| there.contains(&file.with_extension(half)))
+        };
+        files.iter().filter(|file| !is_whole(file)).try_for_each(|file| remove_file(file)).map_err(failed)?;
+        Ok(Leftovers::Cleared)
+    }
+
+    /// How many bytes fetches have brought here, and are writing just now.
+    pub fn fetched_bytes(&self) -> Result<u64, GitError> {
+        let git_dir = self.git_dir();
+        let act = || format!("see how large {} is", git_dir.display());
+        let mut files = files_in(&git_dir.join("objects/pack")).map_err(|error| GitError::io(act(), &error))?;
+        files.extend(["shallow", "shallow.lock"].map(|name| git_dir.join(name)));
+        // One that is gone meanwhile has no size.
+        Ok(files.iter().filter_map(|file| fs::symlink_metadata(file).ok()).map(|metadata| metadata.len()).sum())
+    }
+}
+
+fn has_extension(file: &Path, extension: &str) -> bool {
+    file.extension() == Some(OsStr::new(extension))
+}
+
+/// The files in `folder`; none where it is not there.
+fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    match fs::read_dir(folder) {
+        Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
+        Err(error) => Err(error),
+    }
+}
+
+fn remove_file(file: &Path) -> io::Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicBool;
+
+    use super::super::fixture::{self, Bench};
+    use super::super::{Depth, FetchRequest, Fetched};
+    use super::*;
+
+    fn into() -> RefName {
+        "refs/clavel/fetched".parse().unwrap()
+    }
+
+    /// A cache that holds one fetched pack, and its folder of packs.
+    fn fetched(bench: &Bench) -> (Repository, PathBuf) {
+        let (remote, cache) = (bench.repository("remote.git"), bench.repository("cache.git"));
+        fixture::put(&remote, None, &[("a.json", "1")]);
+        let request = FetchRequest {
+            url: &bench.path().join("remote.git").display().to_string().parse().unwrap(),
+            branch: &fixture::branch(),
+            into: &into(),
+            depth: Depth::Tip,
+            ssh_command: None,
+            interrupt: &AtomicBool::new(false),
+        };
+        assert!(matches!(cache.fetch(&request), Ok(Fetched::Moved(_))));
+        (cache, bench.path().join("cache.git/objects/pack"))
+    }
+
+    #[test]
+    fn half_a_pack_and_locks_go_and_what_is_whole_stays() {
+        let bench = Bench::new();
+        let (cache, packs) = fetched(&bench);
+        let (tip, size) = (cache.tip_of_ref(&into()).unwrap(), cache.fetched_bytes().unwrap());
+        let name = "pack-0123456789012345678901234567890123456789";
+        let git_dir = bench.path().join("cache.git");
+        let left = [
+            packs.join(".tmpAbC"),
+            packs.join(format!("{name}.pack")),
+            packs.join("other.idx"),
+            git_dir.join("shallow.lock"),
+            git_dir.join("refs/clavel/fetched.lock"),
+        ];
+        for file in &left {
+            fs::write(file, "x").unwrap();
+        }
+        assert!(cache.fetched_bytes().unwrap() > size);
+        assert_eq!(cache.clear_leftovers(&into()).unwrap(), Leftovers::Cleared);
+        assert!(left.iter().all(|file| !file.exists()));
+        assert_eq!((cache.tip_of_ref(&into()).unwrap(), cache.fetched_bytes().unwrap()), (tip, size));
+        fixture::git(&git_dir, &["fsck", "--strict"]);
+    }
+
+    #[test]
+    fn a_pack_that_is_kept_back_is_not_judged_here() {
+        let bench = Bench::new();
+        let (cache, packs) = fetched(&bench);
+        fs::write(packs.join("pack-0123456789012345678901234567890123456789.keep"), "").unwrap();
+        assert_eq!(cache.clear_leftovers(&into()).unwrap(), Leftovers::Unsettled);
+    }
+}

@@ -1,0 +1,32 @@
+//! Bare git repositories as such: addresses, objects, refs, one atomic commit, fetch and push.
+//!
+//! Everything that touches a git object, a ref or a remote stands here, and nothing here knows a document or a signature.
+//! What the files of a branch mean belongs to `branch`; when to fetch or publish belongs to `agent` and `claveld`.
+
+mod address;
+mod commit;
+mod complete;
+mod fetch;
+mod files;
+#[cfg(test)]
+pub(crate) mod fixture;
+mod folder;
+mod leftovers;
+mod objects;
+mod preview;
+mod push;
+mod repository;
+mod snapshot;
+mod unchecked;
+
+pub use address::{CommitId, RefName, RemoteUrl};
+pub use commit::{Change, CommitError, Identity, NewCommit};
+pub use fetch::{Depth, FetchError, FetchRequest, Fetched, Remedy};
+pub use files::Files;
+pub use leftovers::Leftovers;
+pub use objects::{Mode, ObjectId, ReadError, Trees};
+pub use preview::{Preview, PreviewError};
+pub use push::{Push, PushError};
+pub use repository::{GitError, OpenError, Repository};
+pub use snapshot::{Entry, Snapshot};
+pub use unchecked::Unchecked;

@@ -1,0 +1,223 @@
+//! Reading the objects of one commit, each within a limit, with errors that name the path.
+
+use std::fmt;
+
+pub use gix::ObjectId;
+use gix::bstr::BString;
+use gix::objs::{Kind, TreeRefIter};
+
+use super::address::CommitId;
+use super::folder::Folder;
+use super::repository::{Repository, in_one_line};
+
+/// The largest tree object that is read: 16 MiB, some 200,000 names in one folder.
+const LARGEST_TREE: u64 = 16 << 20;
+
+/// The largest commit object that is read: 1 MiB of message is more than anyone writes.
+const LARGEST_COMMIT: u64 = 1 << 20;
+
+/// What an entry of a folder is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Mode {
+    /// A regular file, mode 100644.
+    File,
+    /// A file with the executable bit, mode 100755.
+    Executable,
+    /// A symbolic link.
+    Symlink,
+    /// A folder.
+    Folder,
+    /// A commit of another repository.
+    Submodule,
+    /// A mode that git itself no longer writes.
+    Other(u16),
+}
+
+impl Mode {
+    pub(super) fn of(mode: gix::objs::tree::EntryMode) -> Self {
+        match mode.value() {
+            0o100_644 => Self::File,
+            0o100_755 => Self::Executable,
+            0o120_000 => Self::Symlink,
+            0o040_000 => Self::Folder,
+            0o160_000 => Self::Submodule,
+            other => Self::Other(other),
+        }
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File => f.write_str("a file"),
+            Self::Executable => f.write_str("an executable file"),
+            Self::Symlink => f.write_str("a symbolic link"),
+            Self::Folder => f.write_str("a folder"),
+            Self::Submodule => f.write_str("a submodule"),
+            Self::Other(mode) => write!(f, "an entry of mode {mode:o}"),
+        }
+    }
+}
+
+/// Why a commit's files cannot be read.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Something else than a file or folder is where one belongs.
+    #[error("cannot read `{path}` of commit {commit}: it is {found}, where only {wanted} is accepted")]
+    Unexpected {
+        /// Where.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// What is there.
+        found: Mode,
+        /// What should be there.
+        wanted: &'static str,
+    },
+    /// It is larger than it may be; it was not read.
+    #[error("cannot read `{path}` of commit {commit}: it has {size} bytes, and {limit} are allowed")]
+    TooLarge {
+        /// Where.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// Its size.
+        size: u64,
+        /// The limit.
+        limit: u64,
+    },
+    /// The folder holds more than it may.
+    #[error("cannot list `{path}` of commit {commit}: it has {count} entries, and {limit} are allowed")]
+    TooMany {
+        /// Which folder; `/` is the root.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// How many there are.
+        count: usize,
+        /// The limit.
+        limit: usize,
+    },
+    /// The repository does not hold an object that it should: a broken pack, or a power cut.
+    #[error("cannot read `{path}` of commit {commit}: the repository lacks object {object}; fetch the branch afresh")]
+    Missing {
+        /// What was being read.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// The object that is not there.
+        object: String,
+    },
+    /// The repository holds the object, and git cannot make sense of it.
+    #[error("cannot read `{path}` of commit {commit}: object {object} is damaged: {why}; fetch the branch afresh")]
+    Damaged {
+        /// What was being read.
+        path: String,
+        /// In which commit.
+        commit: CommitId,
+        /// The object.
+        object: String,
+        /// What is wrong with it.
+        why: String,
+    },
+}
+
+/// Reads objects, and says in terms of paths what is wrong with them.
+pub(super) struct ObjectReader<'a> {
+    pub(super) repository: &'a gix::Repository,
+    pub(super) commit: CommitId,
+}
+
+impl ObjectReader<'_> {
+    /// The commit's root tree.
+    pub(super) fn root(&self) -> Result<ObjectId, ReadError> {
+        Ok(self.decoded()?.tree)
+    }
+
+    /// The commit's parents.
+    pub(super) fn parents(&self) -> Result<Vec<ObjectId>, ReadError> {
+        Ok(self.decoded()?.parents.to_vec())
+    }
+
+    fn decoded(&self) -> Result<gix::objs::Commit, ReadError> {
+        let id = self.commit.object();
+        let bytes = self.object("/", id, Kind::Commit, LARGEST_COMMIT)?;
+        let commit = gix::objs::CommitRef::from_bytes(&bytes, id.kind());
+        let commit = commit.and_then(gix::objs::CommitRef::into_owned);
+        commit.map_err(|error| self.damaged("/", id, in_one_line(&error)))
+    }
+
+    /// The entries of the tree `id`, which stands at `path`.
+    pub(super) fn folder(&self, path: &str, id: ObjectId) -> Result<Folder, ReadError> {
+        let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
+        Folder::of(bytes, id.kind()).map_err(|why| self.damaged(path, id, why.to_string()))
+    }
+
+    /// The entries of the tree `id` as they stand there.
+    pub(super) fn entries(&self, path: &str, id: ObjectId) -> Result<Vec<(BString, Mode, ObjectId)>, ReadError> {
+        let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
+        let entries = TreeRefIter::from_bytes(&bytes, id.kind());
+        entries
+            .map(|entry| entry.map(|entry| (entry.filename.to_owned(), Mode::of(entry.mode), entry.oid.to_owned())))
+            .collect::<Result<_, _>>()
+            .map_err(|error| self.damaged(path, id, error.to_string()))
+    }
+
+    /// The object's size, if it is there and is what it should be; it is not inflated for that.
+    pub(super) fn size(&self, path: &str, id: ObjectId, kind: Kind) -> Result<u64, ReadError> {
+        let header =
+            self.repository.try_find_header(id).map_err(|error| self.damaged(path, id, in_one_line(&error)))?;
+        let Some(header) = header else {
+            return Err(ReadError::Missing { path: path.to_owned(), commit: self.commit, object: id.to_string() });
+        };
+        if header.kind() != kind {
+            return Err(self.damaged(path, id, format!("it is a {}, not a {kind}", header.kind())));
+        }
+        Ok(header.size())
+    }
+
+    /// The object's bytes, of which there may be `limit`.
+    pub(super) fn object(&self, path: &str, id: ObjectId, kind: Kind, limit: u64) -> Result<Vec<u8>, ReadError> {
+        let size = self.size(path, id, kind)?;
+        if size > limit {
+            return Err(ReadError::TooLarge { path: path.to_owned(), commit: self.commit, size, limit });
+        }
+        let object = self.repository.find_object(id).map_err(|error| self.damaged(path, id, in_one_line(&error)))?;
+        Ok(object.detach().data)
+    }
+
+    pub(super) fn damaged(&self, path: &str, id: ObjectId, why: String) -> ReadError {
+        ReadError::Damaged { path: path.to_owned(), commit: self.commit, object: id.to_string(), why }
+    }
+}
+
+/// The trees of one commit as git stores them, for a reader that checks their bytes itself.
+#[derive(Debug)]
+pub struct Trees {
+    repository: gix::Repository,
+    commit: CommitId,
+}
+
+impl Repository {
+    /// The trees of `commit`.
+    pub fn trees(&self, commit: CommitId) -> Trees {
+        Trees { repository: self.local(), commit }
+    }
+}
+
+impl Trees {
+    /// The commit's root tree.
+    pub fn root(&self) -> Result<ObjectId, ReadError> {
+        self.reader().root()
+    }
+
+    /// The bytes of the tree `id`, which stands at `path`. A tree of more than `limit` bytes is
+    /// [`ReadError::TooLarge`], and is not inflated.
+    pub fn bytes(&self, path: &str, id: ObjectId, limit: u64) -> Result<Vec<u8>, ReadError> {
+        self.reader().object(path, id, Kind::Tree, limit)
+    }
+
+    fn reader(&self) -> ObjectReader<'_> {
+        ObjectReader { repository: &self.repository, commit: self.commit }
+    }
+}

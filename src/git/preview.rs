@@ -1,0 +1,132 @@
+//! What a push brings, before git takes it in.
+//!
+//! While a `pre-receive` hook runs, git keeps the new objects in a quarantine that other programs do not look into. A
+//! preview is a repository of its own, in a temporary folder, that has no object itself and borrows those of the
+//! quarantine and of the repository. So whoever reads it reads the very commits, and nothing of it has to be checked out.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::repository::{OpenError, Repository};
+use crate::model::SourceRevision;
+
+/// Why what a push brings cannot be looked at.
+#[derive(Debug, thiserror::Error)]
+pub enum PreviewError {
+    /// The repository that is pushed to cannot be opened.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    /// Git's list of borrowed objects has one path a line.
+    #[error(
+        "cannot look at what is pushed: the path {path:?} has a line break, and git cannot borrow objects from there"
+    )]
+    LineBreak {
+        /// The path.
+        path: PathBuf,
+    },
+    /// The temporary repository cannot be made.
+    #[error("cannot look at what is pushed: cannot make a temporary repository: {source}")]
+    NotMade {
+        /// What the system said.
+        #[from]
+        source: io::Error,
+    },
+}
+
+/// A temporary repository with the objects of another one, those in quarantine among them. It goes when this is dropped.
+#[derive(Debug)]
+pub struct Preview {
+    folder: tempfile::TempDir,
+}
+
+impl Preview {
+    /// Previews the repository at `git_dir` with the objects in `quarantine`, as far as `revisions` lead.
+    pub fn new(git_dir: &Path, quarantine: Option<&Path>, revisions: &[&SourceRevision]) -> Result<Self, PreviewError> {
+        let shared = Repository::open(git_dir)?.git_dir().canonicalize()?;
+        let quarantine = quarantine.map(Path::canonicalize).transpose()?;
+        let alternates = alternates(quarantine.into_iter().chain([shared.join("objects")]))?;
+        let preview = Self { folder: tempfile::Builder::new().prefix("clavel-preview-").tempdir()? };
+        // Not a bare one: Nix would first copy all of that into its own cache, under the name of this folder.
+        let git_dir = preview.path().join(".git");
+        fs::create_dir_all(git_dir.join("objects/info"))?;
+        fs::create_dir_all(git_dir.join("refs/heads"))?;
+        fs::write(git_dir.join("objects/info/alternates"), alternates)?;
+        fs::write(git_dir.join("config"), "[core]\n\trepositoryformatversion = 0\n\tbare = false\n")?;
+        fs::write(git_dir.join("HEAD"), "ref: refs/heads/preview-0\n")?;
+        // Whoever clones it, as older versions of Nix do for submodules, gets what refs lead to.
+        for (at, revision) in revisions.iter().enumerate() {
+            fs::write(git_dir.join(format!("refs/heads/preview-{at}")), format!("{revision}\n"))?;
+        }
+        // Where the repository's history ends early, so does this one's.
+        match fs::copy(shared.join("shallow"), git_dir.join("shallow")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
+            _ => Ok(preview),
+        }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+}
+
+/// The file that says where objects are borrowed from (gitrepository-layout(5), "objects/info/alternates").
+fn alternates(folders: impl Iterator<Item = PathBuf>) -> Result<Vec<u8>, PreviewError> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let mut file = Vec::new();
+    for path in folders {
+        if path.as_os_str().as_bytes().contains(&b'\n') {
+            return Err(PreviewError::LineBreak { path });
+        }
+        file.extend_from_slice(path.as_os_str().as_bytes());
+        file.push(b'\n');
+    }
+    Ok(file)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, Bench};
+    use super::*;
+
+    #[test]
+    fn what_is_in_quarantine_is_read_beside_what_was_there() {
+        let bench = Bench::new();
+        let repository = bench.repository("there.git");
+        let before = fixture::put(&repository, None, &[("a.json", "1")]);
+        // What a push adds, where git puts it while the hook runs: in a folder that no repository knows of.
+        fixture::git(bench.path(), &["clone", "-q", "--shared", "-b", "deployments", "there.git", "pusher"]);
+        let pusher = bench.path().join("pusher");
+        fs::write(pusher.join("b.json"), "2").unwrap();
+        fixture::git(&pusher, &["add", "-A"]);
+        fixture::git(&pusher, &["commit", "-qm", "more"]);
+        let after: SourceRevision = fixture::git(&pusher, &["rev-parse", "HEAD"]).parse().unwrap();
+        let before: SourceRevision = before.to_string().parse().unwrap();
+        let quarantine = bench.path().join("quarantine");
+        fs::rename(pusher.join(".git/objects"), &quarantine).unwrap();
+        fs::remove_file(quarantine.join("info/alternates")).unwrap();
+
+        let there = bench.path().join("there.git");
+        let preview = Preview::new(&there, Some(&quarantine), &[&after, &before]).unwrap();
+        let files = |revision: &SourceRevision| {
+            fixture::git(preview.path(), &["ls-tree", "--name-only", "-r", revision.as_str()])
+        };
+        assert_eq!(files(&after), "a.json\nb.json");
+        assert_eq!(files(&before), "a.json");
+        assert_eq!(fixture::git(preview.path(), &["rev-list", "--count", "--all"]), "2");
+        assert_eq!(fs::read_dir(preview.path().join(".git/objects")).unwrap().count(), 1, "nothing was copied");
+        let path = preview.path().to_owned();
+        drop(preview);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_path_that_git_cannot_write_down_is_refused() {
+        let bench = Bench::new();
+        let odd = bench.path().join("odd\nfolder.git");
+        Repository::open_or_create_bare(&odd).unwrap();
+        let error = Preview::new(&odd, None, &[]).unwrap_err();
+        assert!(matches!(error, PreviewError::LineBreak { .. }), "{error}");
+    }
+}

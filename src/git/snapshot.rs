@@ -1,0 +1,210 @@
+//! A commit's files, read from the object database: nothing is checked out, so no link is followed, no filter is run and
+//! no path of the branch ever becomes a path of this machine.
+
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::rc::Rc;
+
+use gix::bstr::ByteSlice as _;
+use gix::objs::Kind;
+
+use super::address::CommitId;
+use super::folder::Folder;
+use super::objects::{Mode, ObjectId, ObjectReader, ReadError};
+use super::repository::Repository;
+
+/// One entry of a folder.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// Its name; what is not UTF-8 in it is replaced by U+FFFD, so that it equals no name that Clavel gives.
+    pub name: String,
+    /// What it is.
+    pub mode: Mode,
+}
+
+/// The files of one commit. It belongs to one thread.
+#[derive(Debug)]
+pub struct Snapshot {
+    repository: gix::Repository,
+    commit: CommitId,
+    root: Rc<Folder>,
+    /// Folders already parsed: a branch of many documents reads each of its few folders once.
+    folders: RefCell<HashMap<ObjectId, Rc<Folder>>>,
+}
+
+impl Repository {
+    /// The files of `commit`.
+    pub fn snapshot(&self, commit: CommitId) -> Result<Snapshot, ReadError> {
+        let repository = self.local();
+        let reader = ObjectReader { repository: &repository, commit };
+        let root = Rc::new(reader.folder("/", reader.root()?)?);
+        Ok(Snapshot { repository, commit, root, folders: RefCell::default() })
+    }
+}
+
+impl Snapshot {
+    /// The commit whose files these are.
+    pub fn commit(&self) -> CommitId {
+        self.commit
+    }
+
+    /// The commits it was made on: one, or none for the first of a branch that nobody merged into.
+    pub fn parents(&self) -> Result<Vec<CommitId>, ReadError> {
+        Ok(self.reader().parents()?.into_iter().map(CommitId::from).collect())
+    }
+
+    /// The bytes of the regular file at `path`, `None` where nothing is there. Anything but a regular file at the path
+    /// is an error, and so is a file of more than `limit` bytes, which is not inflated.
+    pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(folder) = self.folder(folder)? else { return Ok(None) };
+        match folder.get(name).map(|entry| (Mode::of(entry.mode), entry.oid)) {
+            None => Ok(None),
+            Some((Mode::File, id)) => self.reader().object(path, id.to_owned(), Kind::Blob, limit).map(Some),
+            Some((found, _)) => Err(self.unexpected(path, found, "a regular file")),
+        }
+    }
+
+    /// The entries of the folder `path` (the root is the empty string), none where nothing is there: git knows no
+    /// empty folders.
+    pub fn list(&self, path: &str, most: usize) -> Result<Vec<Entry>, ReadError> {
+        let Some(folder) = self.folder(path)? else { return Ok(Vec::new()) };
+        if folder.len() > most {
+            let path = if path.is_empty() { "/" } else { path }.to_owned();
+            return Err(ReadError::TooMany { path, commit: self.commit, count: folder.len(), limit: most });
+        }
+        Ok(folder
+            .entries()
+            .map(|entry| Entry { name: entry.filename.to_str_lossy().into_owned(), mode: Mode::of(entry.mode) })
+            .collect())
+    }
+
+    fn reader(&self) -> ObjectReader<'_> {
+        ObjectReader { repository: &self.repository, commit: self.commit }
+    }
+
+    fn folder(&self, path: &str) -> Result<Option<Rc<Folder>>, ReadError> {
+        let mut folder = Rc::clone(&self.root);
+        if path.is_empty() {
+            return Ok(Some(folder));
+        }
+        for (end, name) in components(path) {
+            let here = &path[..end];
+            folder = match folder.get(name).map(|entry| (Mode::of(entry.mode), entry.oid)) {
+                None => return Ok(None),
+                Some((Mode::Folder, id)) => self.parsed(here, id.to_owned())?,
+                Some((found, _)) => return Err(self.unexpected(here, found, "a folder")),
+            };
+        }
+        Ok(Some(folder))
+    }
+
+    fn parsed(&self, path: &str, id: ObjectId) -> Result<Rc<Folder>, ReadError> {
+        if let Some(folder) = self.folders.borrow().get(&id) {
+            return Ok(Rc::clone(folder));
+        }
+        let folder = Rc::new(self.reader().folder(path, id)?);
+        self.folders.borrow_mut().insert(id, Rc::clone(&folder));
+        Ok(folder)
+    }
+
+    fn unexpected(&self, path: &str, found: Mode, wanted: &'static str) -> ReadError {
+        ReadError::Unexpected { path: path.to_owned(), commit: self.commit, found, wanted }
+    }
+}
+
+/// The parts of a path, each with where it ends.
+fn components(path: &str) -> impl Iterator<Item = (usize, &str)> {
+    path.split('/').scan(0, |start, name| {
+        let end = *start + name.len();
+        *start = end + 1;
+        Some((end, name))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{self, Bench};
+    use super::*;
+
+    const NO_LIMIT: u64 = 1 << 20;
+
+    /// A commit whose root has one entry of each kind, made by git itself.
+    fn zoo(bench: &Bench) -> (Repository, CommitId) {
+        let repository = bench.repository("r.git");
+        let path = bench.path().join("r.git");
+        let blob = fixture::git_with_input(&path, &["hash-object", "-w", "--stdin"], "hello");
+        let sub = fixture::git_with_input(&path, &["mktree"], &format!("100644 blob {blob}\ta.json\n"));
+        let commit = "0123456789012345678901234567890123456789";
+        let root = format!(
+            "100644 blob {blob}\tfile.json\n100755 blob {blob}\texec.json\n120000 blob {blob}\tlink.json\n\
+             160000 commit {commit}\tsub.json\n040000 tree {sub}\tdir\n120000 blob {blob}\tlinkdir\n"
+        );
+        (repository, fixture::commit_tree(&path, &fixture::git_with_input(&path, &["mktree"], &root)))
+    }
+
+    #[test]
+    fn only_regular_files_are_read() {
+        let bench = Bench::new();
+        let (repository, commit) = zoo(&bench);
+        let snapshot = repository.snapshot(commit).unwrap();
+        assert_eq!(snapshot.commit(), commit);
+        for path in ["file.json", "dir/a.json"] {
+            assert_eq!(snapshot.read(path, NO_LIMIT).unwrap().as_deref(), Some(&b"hello"[..]), "{path}");
+        }
+        for path in ["none.json", "none/a.json", "dir/none.json", "FILE.json", "dir//a.json", ""] {
+            assert_eq!(snapshot.read(path, NO_LIMIT).unwrap(), None, "{path}");
+        }
+        for (path, mode, named) in [
+            ("exec.json", Mode::Executable, "exec.json"),
+            ("link.json", Mode::Symlink, "link.json"),
+            ("sub.json", Mode::Submodule, "sub.json"),
+            ("dir", Mode::Folder, "dir"),
+            ("linkdir/a.json", Mode::Symlink, "linkdir"),
+            ("file.json/a.json", Mode::File, "file.json"),
+        ] {
+            let error = snapshot.read(path, NO_LIMIT).unwrap_err();
+            let as_expected =
+                matches!(&error, ReadError::Unexpected { path, found, .. } if path == named && *found == mode);
+            assert!(as_expected, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_folder_is_listed_with_modes_and_within_a_limit() {
+        let bench = Bench::new();
+        let (repository, commit) = zoo(&bench);
+        let snapshot = repository.snapshot(commit).unwrap();
+        let entries = snapshot.list("", 6).unwrap();
+        assert_eq!(entries.len(), 6);
+        assert!(entries.contains(&Entry { name: "link.json".to_owned(), mode: Mode::Symlink }));
+        assert_eq!(snapshot.list("dir", 1).unwrap(), [Entry { name: "a.json".to_owned(), mode: Mode::File }]);
+        assert_eq!(snapshot.list("none", 1).unwrap(), []);
+        assert!(matches!(snapshot.list("", 5), Err(ReadError::TooMany { count: 6, limit: 5, .. })));
+        assert!(matches!(snapshot.list("file.json", 5), Err(ReadError::Unexpected { .. })));
+    }
+
+    #[test]
+    fn a_file_over_the_limit_is_not_read() {
+        let bench = Bench::new();
+        let (repository, commit) = zoo(&bench);
+        let snapshot = repository.snapshot(commit).unwrap();
+        assert!(snapshot.read("file.json", 5).is_ok());
+        assert!(matches!(snapshot.read("file.json", 4), Err(ReadError::TooLarge { size: 5, limit: 4, .. })));
+    }
+
+    #[test]
+    fn an_object_that_is_not_there_is_named() {
+        let bench = Bench::new();
+        let repository = bench.repository("r.git");
+        let commit = fixture::put(&repository, None, &[("a.json", "x"), ("d/b.json", "y")]);
+        let blob = fixture::git(&bench.path().join("r.git"), &["rev-parse", "deployments:a.json"]);
+        std::fs::remove_file(bench.path().join("r.git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
+        let snapshot = Repository::open(&bench.path().join("r.git")).unwrap().snapshot(commit).unwrap();
+        let error = snapshot.read("a.json", NO_LIMIT).unwrap_err();
+        assert!(matches!(&error, ReadError::Missing { object, .. } if *object == blob), "{error}");
+        assert!(snapshot.read("d/b.json", NO_LIMIT).unwrap().is_some());
+        let nowhere = "0123456789012345678901234567890123456789".parse().unwrap();
+        assert!(matches!(repository.snapshot(nowhere), Err(ReadError::Missing { .. })));
+    }
+}

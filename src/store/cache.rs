@@ -1,0 +1,80 @@
+//! What a binary cache or a store says of a path that it has, and who signed that.
+
+use std::collections::BTreeMap;
+
+use nix_derivation::nixbase32;
+use nix_narinfo::{NarInfoSignature, TrustedPublicKey};
+use serde::Deserialize;
+
+use crate::model::{Content, NarHash, PublicKey, StorePath};
+
+/// What a cache says of a path it has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct CacheEntry {
+    nar_hash: NarHash,
+    nar_size: u64,
+    references: Vec<StorePath>,
+    #[serde(default)]
+    signatures: Vec<String>,
+}
+
+/// Paths, and what is said of each.
+pub type Entries = BTreeMap<StorePath, CacheEntry>;
+
+impl CacheEntry {
+    /// Whether one of `keys` signed this entry for `path` (Nix's manual, "Signing paths": the fingerprint).
+    pub fn is_signed_by(&self, path: &StorePath, keys: &[PublicKey]) -> bool {
+        let fingerprint = self.fingerprint(path);
+        let keys: Vec<TrustedPublicKey> =
+            keys.iter().filter_map(|key| TrustedPublicKey::parse(&key.to_string()).ok()).collect();
+        let mut signatures = self.signatures.iter().filter_map(|text| NarInfoSignature::parse(text).ok());
+        // A malformed signature is no signature; another one may be good.
+        signatures.any(|signature| signature.verify(fingerprint.as_bytes(), &keys).unwrap_or(false))
+    }
+
+    fn fingerprint(&self, path: &StorePath) -> String {
+        let references: Vec<String> = self.references.iter().map(ToString::to_string).collect();
+        let hash = nixbase32::encode(self.nar_hash.bytes());
+        format!("1;{path};sha256:{hash};{};{}", self.nar_size, references.join(","))
+    }
+
+    /// What is in the path.
+    pub fn content(&self) -> Content {
+        Content { nar_hash: self.nar_hash, nar_size: self.nar_size }
+    }
+
+    /// The paths that this one needs, itself among them where it names itself.
+    pub fn references(&self) -> &[StorePath] {
+        &self.references
+    }
+
+    /// The names of the keys that are said to have signed it.
+    pub fn signers(&self) -> Vec<&str> {
+        self.signatures.iter().filter_map(|text| text.split_once(':')).map(|(name, _)| name).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Printed by Nix 2.8 of a path in a cache that was signed with the key below.
+    const LISTED: &str = r#"{"path":"/nix/store/pxzcmw8rvay770ashv53bv5765sv0hfb-t",
+        "narHash":"sha256-77dlDcqTnlOIvhVcgRCg77MIUBXSOhzwYrzh+budw6g=","narSize":456,"references":[],
+        "signatures":["SIGNATURE"],"url":"nar/x.nar"}"#;
+    const KEY: &str = "c-1:zUKaRQdOh2MbC3fCvP0xWwVxdeVkF/0L1WQg6VNMcT0=";
+    const SIGNATURE: &str =
+        "c-1:CFBcSNfkQy9R8cvBewykipAUJ6FlNCVL3kuoC8Amn8eiNJ5kR8JPRP6WveaCYTkA7BlnA1DzMdwP/ao7Nf/EAQ==";
+
+    #[test]
+    fn a_cache_is_believed_by_its_signature_alone() {
+        let path: StorePath = "/nix/store/pxzcmw8rvay770ashv53bv5765sv0hfb-t".parse().unwrap();
+        let entry: CacheEntry = serde_json::from_str(&LISTED.replace("SIGNATURE", SIGNATURE)).unwrap();
+        let key: PublicKey = KEY.parse().unwrap();
+        assert!(entry.is_signed_by(&path, std::slice::from_ref(&key)));
+        assert_eq!(entry.signers(), ["c-1"]);
+        assert!(!entry.is_signed_by(&path, &[PublicKey::new("c-1".parse().unwrap(), [7; 32])]));
+        assert!(!CacheEntry { nar_size: 457, ..entry }.is_signed_by(&path, &[key]));
+    }
+}

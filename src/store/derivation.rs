@@ -1,0 +1,49 @@
+//! The file of a derivation, as it lies in the store. What it says is for others to read.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+/// The most bytes that the file of a derivation may have: a hundred times what a large NixOS needs to gather its files.
+const LARGEST: u64 = 16 << 20;
+
+/// Why the file of a derivation cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum DerivationError {
+    /// It is not in the store: it was collected as garbage, or evaluated elsewhere.
+    #[error("it is not on this machine, or not any more")]
+    Missing,
+    /// It was not read.
+    #[error("it has more than {LARGEST} bytes")]
+    TooLarge,
+    /// The system could not read it.
+    #[error("{0}")]
+    Io(io::Error),
+}
+
+/// The derivation's file at `path`.
+pub(super) fn read(path: &Path) -> Result<Vec<u8>, DerivationError> {
+    let file = File::open(path).map_err(|error| match error.kind() {
+        io::ErrorKind::NotFound => DerivationError::Missing,
+        _ => DerivationError::Io(error),
+    })?;
+    let mut bytes = Vec::new();
+    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(DerivationError::Io)?;
+    if bytes.len() as u64 > LARGEST { Err(DerivationError::TooLarge) } else { Ok(bytes) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_derivation_is_read_within_a_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("x.drv");
+        assert!(matches!(read(&path), Err(DerivationError::Missing)));
+        std::fs::write(&path, "Derive()").unwrap();
+        assert_eq!(read(&path).unwrap(), b"Derive()");
+        File::options().write(true).open(&path).unwrap().set_len(LARGEST + 1).unwrap();
+        assert!(matches!(read(&path), Err(DerivationError::TooLarge)));
+    }
+}

@@ -1,0 +1,21 @@
+//! Where a key is that signs.
+
+use std::path::PathBuf;
+
+use crate::model::PublicKey;
+
+/// Where a key is that signs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum KeyLocation {
+    /// In a file.
+    File(PathBuf),
+    /// In the systemd credential of that name (`systemd.exec(5)`, "Credentials").
+    Credential(String),
+    /// In an ssh-agent.
+    Agent {
+        /// The agent's socket.
+        socket: PathBuf,
+        /// The public half of the key that is to sign.
+        key: PublicKey,
+    },
+}
