@@ -17,7 +17,7 @@ build: ## the three programs, optimised, in target/release
 
 demo: ## a fleet on this machine: evaluated, published, fetched and switched
 	@scripts/setup nix
-	$(CARGO) build --locked --bins --example serve_files
+	$(CARGO) build --locked --bins
 	@CLAVEL_PROGRAMS='$(abspath $(TARGET_DIR))/debug' scripts/demo
 
 test: ## every test; installs the servers that the tests talk to
