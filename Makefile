@@ -6,18 +6,22 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINS := clavel claveld clavel-agent
 UNITS := systemd/claveld.service systemd/clavel-agent.service
 
-.PHONY: help build demo test bench fuzz lint deny generate install clean
+.PHONY: needs help build demo test bench fuzz lint deny generate install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-build: ## the three programs, optimised, in target/release
+# Whatever compiles needs a C linker and libcurl; says nothing where both are there.
+build demo test bench lint generate: needs
+needs:
 	@scripts/setup build
+
+build: ## the three programs, optimised, in target/release
 	$(CARGO) build --locked --release --bins
 
 demo: ## a fleet on this machine: evaluated, published, fetched and switched
 	@scripts/setup nix
-	$(CARGO) build --locked --bins --example serve_files
+	$(CARGO) build --locked --bins
 	@CLAVEL_PROGRAMS='$(abspath $(TARGET_DIR))/debug' scripts/demo
 
 test: ## every test; installs the servers that the tests talk to

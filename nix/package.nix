@@ -3,6 +3,8 @@
   lib,
   rustPlatform,
   makeWrapper,
+  pkg-config,
+  curl,
   git,
   openssh,
 }:
@@ -20,6 +22,7 @@ rustPlatform.buildRustPackage {
     fileset = lib.fileset.unions [
       ../Cargo.toml
       ../Cargo.lock
+      ../build.rs
       ../src
       ../benches
       ../examples
@@ -32,7 +35,11 @@ rustPlatform.buildRustPackage {
   cargoLock.lockFile = ../Cargo.lock;
   cargoBuildFlags = [ "--bins" ];
 
-  nativeBuildInputs = [ makeWrapper ];
+  nativeBuildInputs = [
+    makeWrapper
+    pkg-config
+  ];
+  buildInputs = [ curl ];
 
   # The tests run nix, nginx and sshd, and the build's sandbox has none of them: `make test` is where they run.
   doCheck = false;

@@ -12,6 +12,7 @@
   nginx,
   nix,
   openssh,
+  openssl,
   rustc,
   rustfmt,
   shellcheck,
@@ -29,6 +30,7 @@ mkShell {
     nix
     nginx
     openssh
+    openssl
     rustc
     rustfmt
     shellcheck

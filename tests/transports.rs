@@ -1,5 +1,7 @@
 //! Promise: the branch is read over files, HTTP and SSH, and published to a repository elsewhere, all alike.
 
+use std::path::Path;
+
 use crate::support::http::HttpServer;
 use crate::support::ssh::SshServer;
 use crate::support::world::World;
@@ -41,6 +43,28 @@ fn over_http() {
     world.clavel(&["verify", "--repository", &fleet, "--root", &world.root()]).good();
     world.configure_agent("web-1", &format!("{}/none.git", server.url()), "");
     world.agent("web-1", &["once"]).refused(4, "cannot fetch branch `deployments` from http://127.0.0.1");
+}
+
+#[test]
+fn over_https_where_the_certificate_is_trusted() {
+    let world = published();
+    let server = HttpServer::serve_git_over_https(&world.path(""));
+    let stranger = HttpServer::serve_git_over_https(&world.path(""));
+    let fleet = format!("{}/fleet.git", server.url());
+    world.configure_agent("web-1", &fleet, "");
+    let trusting = |certificate: &Path, url: &str| {
+        world.configure_agent("web-1", url, "");
+        let (agent, config) = (env!("CARGO_BIN_EXE_clavel-agent"), world.at("web-1.toml"));
+        world.run_with(&[("SSL_CERT_FILE", certificate.to_str().unwrap())], agent, &["once", "--config", &config])
+    };
+    // Neither this machine's own certificates nor another server's vouch for this one.
+    world.agent("web-1", &["once"]).refused(4, "certificate");
+    trusting(&stranger.certificate(), &fleet).refused(4, "certificate");
+    // The certificate is trusted, but it is for another name than the one that was asked for.
+    let renamed = fleet.replace("127.0.0.1", "localhost");
+    trusting(&server.certificate(), &renamed).refused(4, "certificate");
+    assert_eq!(world.motd("web-1"), None);
+    assert_eq!(trusting(&server.certificate(), &fleet).good(), "web-1: switched to revision 1\n");
 }
 
 #[test]

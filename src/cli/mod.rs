@@ -45,14 +45,19 @@ fn to_its_end(command: impl Future<Output = Result<(), Exit>>) -> ExitCode {
 }
 
 fn start_log(verbosity: u8) {
+    use tracing_subscriber::filter::{LevelFilter, Targets};
+    use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+    use tracing_subscriber::util::SubscriberInitExt as _;
+
     let level = match verbosity {
-        0 => tracing::level_filters::LevelFilter::WARN,
-        1 => tracing::level_filters::LevelFilter::DEBUG,
-        _ => tracing::level_filters::LevelFilter::TRACE,
+        0 => LevelFilter::WARN,
+        1 => LevelFilter::DEBUG,
+        _ => LevelFilter::TRACE,
     };
     // gix tells more of itself than anybody asked for.
-    let filter = tracing_subscriber::EnvFilter::new(format!("warn,clavel={level}"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).without_time().init();
+    let filter = Targets::new().with_default(LevelFilter::WARN).with_target("clavel", level);
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
 
 /// Waits for SIGTERM or SIGINT.

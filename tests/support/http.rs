@@ -11,10 +11,20 @@ use tempfile::TempDir;
 use super::server::Server;
 use super::{find_program, hermetic_git, program, run};
 
+const CERTIFICATE: &str = "certificate.pem";
+const SECRET_KEY: &str = "certificate.key";
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scheme {
+    Http,
+    Https,
+}
+
 /// nginx, serving one directory.
 #[derive(Debug)]
 pub(crate) struct HttpServer {
     port: u16,
+    scheme: Scheme,
     // Fields are dropped in this order: nginx before what it talks to, and both before their files.
     _nginx: Server,
     _fcgiwrap: Option<Server>,
@@ -26,11 +36,20 @@ impl HttpServer {
     pub(crate) fn serve_files(directory: &Path) -> Self {
         let files = TempDir::new().unwrap();
         let location = format!("location / {{ root \"{}\"; }}", directory.display());
-        Self::start(files, None, &location)
+        Self::start(files, None, Scheme::Http, &location)
     }
 
     /// Serves the git repositories below `directory`, to be read only, as a git host does.
     pub(crate) fn serve_git(directory: &Path) -> Self {
+        Self::serve_git_by(Scheme::Http, directory)
+    }
+
+    /// The same over HTTPS. The server's certificate is for 127.0.0.1, and signed by itself.
+    pub(crate) fn serve_git_over_https(directory: &Path) -> Self {
+        Self::serve_git_by(Scheme::Https, directory)
+    }
+
+    fn serve_git_by(scheme: Scheme, directory: &Path) -> Self {
         let files = TempDir::new().unwrap();
         let socket = files.path().join("fcgi");
         let mut fcgiwrap = program(find_program("fcgiwrap"));
@@ -57,16 +76,19 @@ impl HttpServer {
             backend = git_http_backend().display(),
             root = directory.display(),
         );
-        Self::start(files, Some(fcgiwrap), &location)
+        Self::start(files, Some(fcgiwrap), scheme, &location)
     }
 
-    fn start(files: TempDir, fcgiwrap: Option<Server>, location: &str) -> Self {
+    fn start(files: TempDir, fcgiwrap: Option<Server>, scheme: Scheme, location: &str) -> Self {
+        if scheme == Scheme::Https {
+            make_certificate(files.path());
+        }
         let nginx = find_program("nginx");
         let log = files.path().join("error.log");
         let (server, port) = Server::on_free_port(
             |port| {
                 let configuration = files.path().join("nginx.conf");
-                fs::write(&configuration, nginx_conf(files.path(), port, location)).unwrap();
+                fs::write(&configuration, nginx_conf(files.path(), port, scheme, location)).unwrap();
                 let mut nginx = program(&nginx);
                 // -e: until the configuration is read, errors would go to the system's own log.
                 nginx.arg("-e").arg(&log).arg("-p").arg(files.path()).arg("-c").arg(configuration);
@@ -74,12 +96,21 @@ impl HttpServer {
             },
             &log,
         );
-        Self { port, _nginx: server, _fcgiwrap: fcgiwrap, files }
+        Self { port, scheme, _nginx: server, _fcgiwrap: fcgiwrap, files }
     }
 
-    /// Where the directory is: `http://127.0.0.1:PORT`, without a slash at the end.
+    /// Where the directory is: `http://127.0.0.1:PORT`, or with https, without a slash at the end.
     pub(crate) fn url(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port)
+        let scheme = match self.scheme {
+            Scheme::Http => "http",
+            Scheme::Https => "https",
+        };
+        format!("{scheme}://127.0.0.1:{}", self.port)
+    }
+
+    /// The file with the certificate of a server that speaks HTTPS.
+    pub(crate) fn certificate(&self) -> PathBuf {
+        self.files.path().join(CERTIFICATE)
     }
 
     /// What was asked so far, oldest first, as `METHOD /path?query STATUS`.
@@ -94,8 +125,24 @@ impl HttpServer {
     }
 }
 
-fn nginx_conf(files: &Path, port: u16, location: &str) -> String {
+/// A certificate for 127.0.0.1, signed by itself, and its secret key.
+fn make_certificate(folder: &Path) {
+    let mut openssl = program("openssl");
+    openssl.args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
+    openssl.args(["-days", "2", "-subj", "/CN=clavel-test", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    openssl.arg("-out").arg(folder.join(CERTIFICATE)).arg("-keyout").arg(folder.join(SECRET_KEY));
+    run(&mut openssl);
+}
+
+fn nginx_conf(files: &Path, port: u16, scheme: Scheme, location: &str) -> String {
     let files = files.display();
+    let (ssl, tls) = match scheme {
+        Scheme::Http => ("", String::new()),
+        Scheme::Https => (
+            " ssl",
+            format!("ssl_certificate \"{files}/{CERTIFICATE}\"; ssl_certificate_key \"{files}/{SECRET_KEY}\";"),
+        ),
+    };
     // One process in the foreground: no worker to outlive it, no other user to be kept out of the test's directories.
     format!(
         "daemon off;
@@ -113,7 +160,8 @@ fn nginx_conf(files: &Path, port: u16, location: &str) -> String {
             uwsgi_temp_path \"{files}/uwsgi\";
             client_max_body_size 0;
             server {{
-                listen 127.0.0.1:{port};
+                listen 127.0.0.1:{port}{ssl};
+                {tls}
                 location = /.all-logged {{ access_log off; return 204; }}
                 {location}
             }}
