@@ -11,7 +11,7 @@ UNITS := systemd/claveld.service systemd/clavel-agent.service
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-# Whatever compiles needs a C linker and libcurl; says nothing where both are there.
+# Whatever compiles needs a C compiler and OpenSSL; says nothing where both are there.
 build demo test bench lint generate: needs
 needs:
 	@scripts/setup build

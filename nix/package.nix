@@ -4,7 +4,7 @@
   rustPlatform,
   makeWrapper,
   pkg-config,
-  curl,
+  openssl,
   git,
   openssh,
 }:
@@ -22,7 +22,6 @@ rustPlatform.buildRustPackage {
     fileset = lib.fileset.unions [
       ../Cargo.toml
       ../Cargo.lock
-      ../build.rs
       ../src
       ../benches
       ../examples
@@ -39,7 +38,7 @@ rustPlatform.buildRustPackage {
     makeWrapper
     pkg-config
   ];
-  buildInputs = [ curl ];
+  buildInputs = [ openssl ];
 
   # The tests run nix, nginx and sshd, and the build's sandbox has none of them: `make test` is where they run.
   doCheck = false;
