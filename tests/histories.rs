@@ -12,10 +12,10 @@ use crate::support::fleet::{Fleet, Mix, Options, Seeded, Weight};
 
 /// As many hosts as two fleets need to have one of each kind, and one for each fact of the source, between them.
 const HOSTS: u32 = 11;
-/// On each Nix: so many edits in each of two histories.
-const STEPS: u32 = 150;
+/// So many edits in each of two histories, where `CLAVEL_HISTORY_STEPS` does not say how many: `.ci/run` has 150.
+const STEPS: u32 = 40;
 /// At every so many steps Nix itself is asked, too.
-const ASK_NIX: u32 = 30;
+const ASK_NIX: u32 = 10;
 
 /// Which of the kinds of hosts a fleet begins with.
 #[derive(Clone, Copy)]
@@ -96,6 +96,11 @@ fn only_what_matters(found: &mut Value) {
     }
 }
 
+fn steps() -> u32 {
+    let steps = std::env::var("CLAVEL_HISTORY_STEPS").ok();
+    steps.map_or(STEPS, |steps| steps.parse().expect("CLAVEL_HISTORY_STEPS is a number"))
+}
+
 /// A history of edits by chance.
 fn live(half: Half, seed: u64) {
     let mut history = History::begin(half);
@@ -103,7 +108,7 @@ fn live(half: Half, seed: u64) {
     let first = history.compare("at first");
     assert_eq!(first.0, first.1);
     let (mut evaluated, mut all) = (0, 0);
-    for step in 1..=STEPS {
+    for step in 1..=steps() {
         let edit = history.fleet.choose(&mut chance);
         history.fleet.edit(&edit);
         let when = format!("seed {seed}, step {step}, {edit:?}");
