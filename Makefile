@@ -5,6 +5,8 @@ DESTDIR ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINS := clavel claveld clavel-agent
 UNITS := systemd/claveld.service systemd/clavel-agent.service
+# The Nix that the tests run with: path, newest or floor. scripts/with-nix says what they are.
+NIX ?= path
 
 .PHONY: needs help build demo test bench fuzz lint deny generate install clean
 
@@ -24,9 +26,9 @@ demo: ## a fleet on this machine: evaluated, published, fetched and switched
 	$(CARGO) build --locked --bins
 	@CLAVEL_PROGRAMS='$(abspath $(TARGET_DIR))/debug' scripts/demo
 
-test: ## every test; installs the servers that the tests talk to
+test: ## every test, with the Nix on the PATH; NIX=newest and NIX=floor take another
 	@scripts/setup test
-	$(CARGO) test --locked
+	scripts/with-nix $(NIX) $(CARGO) test --locked
 
 bench: ## what Clavel costs, measured
 	@scripts/setup test

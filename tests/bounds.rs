@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use gix::ObjectId;
+
 use crate::support::hostile::{Good, HostileServer, Malice};
 use crate::support::world::{World, until};
 
@@ -93,17 +95,15 @@ fn has_ended(id: u32) -> bool {
     })
 }
 
-/// The processes that an agent fetches with.
+/// The processes that an agent fetches with (`proc_tid_children(5)`). They are looked for again and again while something
+/// else is at work, and to look through all processes of the machine takes as long as that.
 fn fetches_of(agent: u32) -> Vec<u32> {
-    let processes = std::fs::read_dir("/proc").unwrap().flatten();
-    let ids = processes.filter_map(|entry| entry.file_name().to_str()?.parse::<u32>().ok());
-    let is_one = |id: &u32| {
-        let read = |name: &str| std::fs::read_to_string(format!("/proc/{id}/{name}")).unwrap_or_default();
-        let stat = read("stat");
-        let parent = stat.rsplit_once(')').and_then(|(_, fields)| fields.split_whitespace().nth(1)?.parse().ok());
-        parent == Some(agent) && read("cmdline").ends_with("\0fetch\0")
-    };
-    ids.filter(is_one).collect()
+    let Ok(threads) = std::fs::read_dir(format!("/proc/{agent}/task")) else { return Vec::new() };
+    let children = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children")).ok();
+    let children = threads.flatten().filter_map(children).collect::<String>();
+    let is_one =
+        |id: &u32| std::fs::read_to_string(format!("/proc/{id}/cmdline")).is_ok_and(|line| line.ends_with("\0fetch\0"));
+    children.split_whitespace().map(|id| id.parse().unwrap()).filter(is_one).collect()
 }
 
 /// What a fetch that failed left in the copies: pieces of packs, and locks.
@@ -177,17 +177,34 @@ fn a_hostile_mirror_alone_leaves_what_runs_alone() {
     assert_eq!(left_behind(&world), Vec::<String>::new());
 }
 
+/// A folder of the repository `huge` that holds very many files, named by numbers and `suffix`, and at its end what `last` is.
+fn very_many_files(world: &World, suffix: &str, last: &[u8]) -> ObjectId {
+    world.write_file("file", "\n");
+    let stored = |kind: &str, file: &str| {
+        let id = world.git(&["-C", &world.at("huge.git"), "hash-object", "-t", kind, "-w", &world.at(file)]);
+        ObjectId::from_hex(id.trim().as_bytes()).unwrap()
+    };
+    let blob = stored("blob", "file");
+    let mut names: Vec<String> = (0..400_000).map(|number| format!("{number}{suffix}")).collect();
+    names.sort_unstable();
+    // `git mktree` would take ten times as long.
+    let entry = |name: String| [b"100644 ", name.as_bytes(), b"\0", blob.as_bytes()].concat();
+    let mut tree: Vec<u8> = names.into_iter().flat_map(entry).collect();
+    tree.extend_from_slice(last);
+    std::fs::write(world.path("tree"), tree).unwrap();
+    stored("tree", "tree")
+}
+
 #[test]
 fn folders_of_very_many_files_are_not_held() {
     let world = published();
     let huge = world.at("huge.git");
     world.git(&["init", "-q", "--bare", &huge]);
     // At the top, and where the roots are looked for.
-    let make = "export GIT_DIR=$0; blob=$(echo | git hash-object -w --stdin)
-        roots=$(seq 400000 | sed \"s/.*/100644 blob $blob\\t&.json/\" | git mktree)
-        top=$( (seq 400000 | sed \"s/.*/100644 blob $blob\\t&/\"; printf '040000 tree %s\\troots\\n' $roots) | git mktree)
-        git update-ref refs/heads/deployments $(git commit-tree -m 'Many files' $top)";
-    world.run("sh", &["-euc", make, &huge]).good();
+    let roots = very_many_files(&world, ".json", b"");
+    let top = very_many_files(&world, "", &[b"40000 roots\0", roots.as_bytes()].concat());
+    let commit = world.git(&["-C", &huge, "commit-tree", "-m", "Many files", &top.to_string()]);
+    world.git(&["-C", &huge, "update-ref", "refs/heads/deployments", commit.trim()]);
     configure(&world, &huge, "50s");
     let said = keeps_memory(&world);
     assert!(said.contains("holds more than the 8 entries that a branch of Clavel may have there"), "{said}");

@@ -25,6 +25,7 @@ mod keys;
 mod layers;
 mod mirrors;
 mod named_tests;
+mod nixes;
 mod one_push;
 mod pin;
 mod platforms;

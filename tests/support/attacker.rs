@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::io::Write as _;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::process::Stdio;
 
@@ -95,6 +95,28 @@ pub(crate) enum Onto {
     Nothing,
 }
 
+/// The bytes of each of `blobs`, asked of one git.
+fn contents(world: &World, repository: &str, blobs: &[&str]) -> Vec<Vec<u8>> {
+    let mut git = world.command("git", &["-C", repository, "cat-file", "--batch"]);
+    let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let (mut asked, mut said) = (git.stdin.take().unwrap(), BufReader::new(git.stdout.take().unwrap()));
+    let contents = blobs.iter().map(|blob| {
+        writeln!(asked, "{blob}").unwrap();
+        let mut head = String::new();
+        said.read_line(&mut head).unwrap();
+        let size: Option<usize> = head.trim_end().rsplit(' ').next().and_then(|size| size.parse().ok());
+        // A line end follows.
+        let mut bytes = vec![0; size.unwrap_or_else(|| panic!("{head}")) + 1];
+        said.read_exact(&mut bytes).unwrap();
+        bytes.pop();
+        bytes
+    });
+    let contents = contents.collect();
+    drop(asked);
+    assert!(git.wait().unwrap().success());
+    contents
+}
+
 /// The files of a branch in the thief's hands, to be changed at will and pushed to wherever they may write.
 #[derive(Clone)]
 pub(crate) struct Branch<'a> {
@@ -112,13 +134,14 @@ impl<'a> Branch<'a> {
     /// The branch, tag or commit `name` of the repository at a path, with its regular files.
     pub(crate) fn at(world: &'a World, repository: &str, name: &str) -> Self {
         let listed = world.git(&["-C", repository, "ls-tree", "-r", "-z", name]);
-        let mut files = BTreeMap::new();
-        for line in listed.split_terminator('\0') {
-            let (fact, path) = line.split_once('\t').unwrap();
-            let blob = fact.split(' ').nth(2).unwrap();
-            let shown = world.command("git", &["-C", repository, "cat-file", "blob", blob]).output().unwrap();
-            files.insert(path.to_owned(), File { mode: "100644", bytes: shown.stdout });
-        }
+        let (blobs, paths): (Vec<&str>, Vec<&str>) = listed
+            .split_terminator('\0')
+            .map(|line| line.split_once('\t').unwrap())
+            .map(|(fact, path)| (fact.split(' ').nth(2).unwrap(), path))
+            .unzip();
+        let contents = contents(world, repository, &blobs);
+        let file = |bytes| File { mode: "100644", bytes };
+        let files = paths.into_iter().map(str::to_owned).zip(contents.into_iter().map(file)).collect();
         Self { world, name: name.to_owned(), files }
     }
 
@@ -184,24 +207,20 @@ impl<'a> Branch<'a> {
     /// Commits the files and pushes them to a branch of any repository, which git can push to by that name.
     pub(crate) fn try_push(&self, repository: &str, branch: &str, onto: Onto) -> Ran {
         let workshop = self.world.at("workshop.git");
-        self.world.git(&["init", "-q", "--bare", &workshop]);
+        if !self.world.path("workshop.git").exists() {
+            self.world.git(&["init", "-q", "--bare", &workshop]);
+        }
         let parent = match onto {
             Onto::Nothing => None,
             Onto::Tip => {
-                self.world.git(&[
-                    "-C",
-                    &workshop,
-                    "fetch",
-                    "-q",
-                    repository,
-                    &format!("+refs/heads/{branch}:refs/seen"),
-                ]);
-                Some(self.world.git(&["-C", &workshop, "rev-parse", "refs/seen"]).trim().to_owned())
+                let refspec = format!("+refs/heads/{branch}:refs/seen");
+                self.world.git(&["-C", &workshop, "fetch", "-q", repository, &refspec]);
+                Some("refs/seen^0")
             }
         };
         let mut importing = self.world.command("git", &["-C", &workshop, "fast-import", "--quiet", "--force"]);
         let mut importing = importing.stdin(Stdio::piped()).spawn().unwrap();
-        importing.stdin.take().unwrap().write_all(&self.stream(parent.as_deref())).unwrap();
+        importing.stdin.take().unwrap().write_all(&self.stream(parent)).unwrap();
         assert!(importing.wait().unwrap().success());
         let mut push = vec!["-C", &workshop, "push", "-q"];
         push.extend((onto == Onto::Nothing).then_some("--force"));

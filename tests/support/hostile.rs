@@ -113,7 +113,12 @@ fn serve(connection: TcpStream, malice: Malice, good: &Good, over: &AtomicBool) 
         Malice::ManyEnds => out.write_all(&[packed(&good.pack), b"0000".to_vec()].concat()),
         Malice::EndlessPack => {
             out.write_all(&packed(&header(MANY)))?;
-            endlessly(&mut out, |n| packed(&entry(BLOB, 60_000, &stored(&noise(n, 60_000)))))
+            // Each is another blob by its first bytes. To make every one of them anew would take longer than to receive it.
+            let rest = Summed::new(&noise(0, 60_000 - size_of::<u64>()));
+            endlessly(&mut out, |n| {
+                let blob = Summed::new(&n.to_le_bytes()).followed_by(&rest);
+                packed(&entry(BLOB, blob.bytes.len(), &blob.stored()))
+            })
         }
         Malice::EndlessZeros => {
             out.write_all(&packed(&header(MANY)))?;
@@ -124,7 +129,7 @@ fn serve(connection: TcpStream, malice: Malice, good: &Good, over: &AtomicBool) 
         }
         Malice::Unfolding => out.write_all(&[packed(&unfolding()), b"0000".to_vec()].concat()),
         Malice::Dripping => {
-            let bytes = [header(MANY), entry(BLOB, 60_000, &stored(&noise(0, 60_000)))].concat();
+            let bytes = [header(MANY), entry(BLOB, 60_000, &Summed::new(&noise(0, 60_000)).stored())].concat();
             for byte in bytes {
                 out.write_all(&packed(&[byte]))?;
                 std::thread::sleep(Duration::from_secs(1));
@@ -212,16 +217,42 @@ fn size_bytes(mut number: usize) -> Vec<u8> {
     bytes
 }
 
-/// A zlib stream that holds `bytes` as they are; at most 65,535.
-fn stored(bytes: &[u8]) -> Vec<u8> {
-    let length = u16::try_from(bytes.len()).unwrap();
-    let (mut a, mut b) = (1_u32, 0_u32);
-    for byte in bytes {
-        a = (a + u32::from(*byte)) % 65_521;
-        b = (b + a) % 65_521;
+/// Bytes with their checksum (Adler-32).
+struct Summed {
+    bytes: Vec<u8>,
+    sums: (u32, u32),
+}
+
+impl Summed {
+    const MODULUS: u32 = 65_521;
+
+    fn new(bytes: &[u8]) -> Self {
+        let (mut a, mut b) = (1, 0);
+        for byte in bytes {
+            a = (a + u32::from(*byte)) % Self::MODULUS;
+            b = (b + a) % Self::MODULUS;
+        }
+        Self { bytes: bytes.to_vec(), sums: (a, b) }
     }
-    let head = [&[0x78, 0x01, 0x01][..], &length.to_le_bytes(), &(!length).to_le_bytes()].concat();
-    [&head[..], bytes, &(b << 16 | a).to_be_bytes()].concat()
+
+    /// Both, without summing up either again.
+    fn followed_by(&self, next: &Self) -> Self {
+        let ((a, b), (next_a, next_b)) = (self.sums, next.sums);
+        // All of `next` was summed up from 1, and is now from `a`.
+        let more = a + Self::MODULUS - 1;
+        let length = u32::try_from(next.bytes.len()).unwrap() % Self::MODULUS;
+        let carried = u64::from(more % Self::MODULUS) * u64::from(length) % u64::from(Self::MODULUS);
+        let sums = ((next_a + more) % Self::MODULUS, (b + next_b + u32::try_from(carried).unwrap()) % Self::MODULUS);
+        Self { bytes: [&self.bytes[..], &next.bytes].concat(), sums }
+    }
+
+    /// A zlib stream that holds them as they are; at most 65,535.
+    fn stored(&self) -> Vec<u8> {
+        let length = u16::try_from(self.bytes.len()).unwrap();
+        let head = [&[0x78, 0x01, 0x01][..], &length.to_le_bytes(), &(!length).to_le_bytes()].concat();
+        let (a, b) = self.sums;
+        [&head[..], &self.bytes, &(b << 16 | a).to_be_bytes()].concat()
+    }
 }
 
 /// A zlib stream that unfolds into `size` zeros: one of them, and copies of 258 of it, each of 13 bits.
@@ -274,7 +305,7 @@ fn unfolding() -> Vec<u8> {
             at += count;
         }
         let here = pack.len();
-        let content = [offset(here - base), stored(&delta)].concat();
+        let content = [offset(here - base), Summed::new(&delta).stored()].concat();
         pack.extend(entry(OFFSET_DELTA, delta.len(), &content));
         // The last of five is what the next five are made of.
         if number % 5 == 4 {
