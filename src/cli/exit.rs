@@ -1,10 +1,7 @@
 //! Exit codes, and how an error is told. README.md has the same table.
 
 use std::fmt::Display;
-use std::io::Write as _;
-use std::process::ExitCode;
 
-use super::output;
 use crate::agent::{Failure, PassError};
 use crate::branch::{BranchError, RootsError, WriteError};
 use crate::claveld::{GateError, HookError};
@@ -52,29 +49,24 @@ impl Exit {
         Self { code, message: String::new() }
     }
 
-    /// Whether everything was said already.
+    /// Whether the command has said everything already.
     pub(super) fn is_silent(&self) -> bool {
         self.message.is_empty()
+    }
+
+    /// The exit code.
+    pub(super) fn code(&self) -> Code {
+        self.code
+    }
+
+    /// The message for the person who ran the command; empty where the command has said everything already.
+    pub(super) fn message(&self) -> &str {
+        &self.message
     }
 
     pub(super) fn machine(error: &impl Display) -> Self {
         Self::new(Code::Machine, error)
     }
-}
-
-/// Says what went wrong, and gives its code.
-pub(super) fn told(exit: &Exit) -> ExitCode {
-    if !exit.is_silent() {
-        error(&exit.message);
-    }
-    ExitCode::from(exit.code as u8)
-}
-
-/// Tells an error on standard error.
-pub(super) fn error(message: impl Display) {
-    let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-    // Where standard error is closed there is nobody to tell.
-    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", output::harmless(&message));
 }
 
 impl From<ConfigError> for Exit {

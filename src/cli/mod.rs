@@ -33,14 +33,14 @@ fn leave_no_core_dump() {
 fn to_its_end(command: impl Future<Output = Result<(), Exit>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return exit::told(&Exit::machine(&error)),
+        Err(error) => return output::report(&Exit::machine(&error)),
     };
     let outcome = runtime.block_on(command);
     // A fetch that was left behind must not hold up the end.
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => exit::told(&exit),
+        Err(exit) => output::report(&exit),
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
+use std::process::ExitCode;
 use std::time::Duration;
 
 use comfy_table::{ContentArrangement, Table, presets};
@@ -37,6 +38,21 @@ fn written(written: io::Result<()>) -> Result<(), Exit> {
 pub(super) fn remark(text: impl Display) {
     // Where standard error is closed nobody watches.
     let _ = writeln!(anstream::stderr(), "{}", harmless(&text));
+}
+
+/// Prints an error on standard error.
+pub(super) fn error(message: impl Display) {
+    let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
+    // Where standard error is closed, nobody can read the error.
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", harmless(&message));
+}
+
+/// Prints why a command failed, and gives its exit code.
+pub(super) fn report(exit: &Exit) -> ExitCode {
+    if !exit.is_silent() {
+        error(exit.message());
+    }
+    ExitCode::from(exit.code() as u8)
 }
 
 /// Text without anything that could steer a terminal: parts of it may come from a branch, a flake or a server.

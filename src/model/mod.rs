@@ -16,6 +16,7 @@ mod metadata;
 mod name;
 mod nix;
 mod number;
+mod path;
 mod pattern;
 mod pin;
 mod provenance;
@@ -33,7 +34,7 @@ pub use document::{
     Agent, AgentSpecification, Deployment, DeploymentSpecification, Document, Draft, Kind, NarTemplateSpecification,
     Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
 };
-pub use index::{DocumentPath, Folder, Held, Index, IndexEntry, Tombstone};
+pub use index::{Hold, Index, IndexEntry, Tombstone};
 pub use key::{KeyId, PublicKey};
 pub use list::List;
 pub use map::Map;
@@ -41,6 +42,7 @@ pub use metadata::{Metadata, MetadataKey, MetadataValue};
 pub use name::Name;
 pub use nix::{Attribute, FlakeReference, SourceRevision, StorePath, Substituter, System};
 pub use number::{Epoch, IndexVersion, Revision, RootVersion};
+pub use path::{DocumentPath, Folder};
 pub use pattern::Pattern;
 pub use pin::{Closure, ClosureDigest, Content, Pin, PinError, closure_lines};
 pub use provenance::{Provenance, ProvenanceError};

@@ -7,7 +7,9 @@ use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, Command};
 
-use super::{Invocation, ProcessError, Processor, Said, Streams};
+use super::error::ProcessError;
+use super::invocation::{Invocation, Streams};
+use super::processor::Processor;
 
 /// How many bytes of the end of standard error are kept.
 const STDERR_TAIL: usize = 16 << 10;
@@ -17,9 +19,18 @@ const MOST_SIFTED: usize = 64 << 20;
 const GRACE: Duration = Duration::from_secs(2);
 
 /// What a program said and how it ended.
-pub(super) struct Attended {
+pub(super) struct Exited {
     pub(super) stdout: Vec<u8>,
     pub(super) status: ExitStatus,
+}
+
+/// What a program wrote to standard error.
+#[derive(Debug, Default)]
+pub(super) struct StderrText {
+    /// The end of it.
+    pub(super) tail: Vec<u8>,
+    /// What was sifted out.
+    pub(super) sifted: Vec<String>,
 }
 
 /// Why a program was not attended to its end.
@@ -35,14 +46,14 @@ impl From<std::io::Error> for Interrupted {
 }
 
 /// A child and the process group it leads; the group is ended when this is dropped early.
-pub(super) struct Group {
+pub(super) struct ProcessGroup {
     child: Child,
     leader: Option<Pid>,
     ended: bool,
     _processor: Option<Processor>,
 }
 
-impl Group {
+impl ProcessGroup {
     pub(super) fn spawn(invocation: &Invocation) -> Result<Self, ProcessError> {
         #[expect(clippy::disallowed_methods, reason = "this is the one place")]
         let mut command = Command::new(&invocation.program);
@@ -79,7 +90,11 @@ impl Group {
     }
 
     /// Feeds the child and collects what it says until it ends.
-    pub(super) async fn attend(&mut self, invocation: &Invocation, said: &mut Said) -> Result<Attended, Interrupted> {
+    pub(super) async fn attend(
+        &mut self,
+        invocation: &Invocation,
+        said: &mut StderrText,
+    ) -> Result<Exited, Interrupted> {
         let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
         let streams = invocation.streams;
         let ((), stdout, ()) = tokio::try_join!(
@@ -89,7 +104,7 @@ impl Group {
         )?;
         let status = self.child.wait().await?;
         self.ended = true;
-        Ok(Attended { stdout, status })
+        Ok(Exited { stdout, status })
     }
 
     /// The process that leads the group; none where it is gone already.
@@ -121,7 +136,7 @@ impl Group {
     }
 }
 
-impl Drop for Group {
+impl Drop for ProcessGroup {
     fn drop(&mut self) {
         if !self.ended {
             self.signal(Signal::KILL);
@@ -164,7 +179,7 @@ async fn collect(
 async fn listen(
     stream: Option<impl AsyncRead + Unpin>,
     invocation: &Invocation,
-    said: &mut Said,
+    said: &mut StderrText,
 ) -> Result<(), Interrupted> {
     let Some(stream) = stream else { return Ok(()) };
     let mut stream = BufReader::with_capacity(16 << 10, stream);
@@ -187,9 +202,9 @@ async fn listen(
         if invocation.streams == Streams::PassedOn {
             pass_on(&line);
         }
-        said.stderr.extend_from_slice(&line);
-        if said.stderr.len() > STDERR_TAIL {
-            said.stderr.drain(..said.stderr.len() - STDERR_TAIL);
+        said.tail.extend_from_slice(&line);
+        if said.tail.len() > STDERR_TAIL {
+            said.tail.drain(..said.tail.len() - STDERR_TAIL);
         }
     }
 }

@@ -23,7 +23,7 @@ pub fn machine_memory() -> Option<u64> {
 
 /// Who sees to it that a process group keeps its limit.
 #[derive(Debug)]
-pub(super) struct Warden {
+pub(super) struct MemoryLimit {
     /// Who leads the group, where it has a limit.
     leader: Option<Pid>,
     /// Where the kernel ends what takes too much.
@@ -32,7 +32,7 @@ pub(super) struct Warden {
     peak: u64,
 }
 
-impl Warden {
+impl MemoryLimit {
     /// Watches the group that `leader` leads, from now on.
     pub(super) fn over(leader: Option<Pid>, limit: Option<u64>) -> Self {
         let (Some(leader), Some(limit)) = (leader, limit) else {

@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Invocation, ProcessError};
+use super::error::ProcessError;
+use super::invocation::Invocation;
 
 impl Invocation {
     /// A run of one of Nix's programs, within `deadline`.

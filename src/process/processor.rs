@@ -96,11 +96,12 @@ mod other {
     }
 }
 
-#[cfg(all(test, target_os = "linux"))]
+#[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
+    #[cfg(target_os = "linux")]
     fn what_is_started_stays_there_and_this_thread_does_not() {
         let before = allowed();
         let processor = Processor::take().unwrap();

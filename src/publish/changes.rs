@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ready::Unready;
 use crate::changes::Told;
-use crate::model::{DocumentPath, Folder, Held as Hold, IndexVersion, Name, Revision, SourceRevision, Timestamp};
+use crate::model::{DocumentPath, Folder, Hold, IndexVersion, Name, Revision, SourceRevision, Timestamp};
 
 /// How many lines tell what changes inside one deployment.
 const LINES_OF_ONE: usize = 20;

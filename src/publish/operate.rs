@@ -12,7 +12,7 @@ use super::plan::{BranchState, ExistingDocument, IndexPlan, Plan, PlanError, cou
 use crate::branch::{Found, Past};
 use crate::model::PublishPolicy;
 use crate::model::{
-    Deployment, DocumentPath, Folder, Held as Hold, IndexVersion, MetadataValue, Name, Revision, Timestamp, Tombstone,
+    Deployment, DocumentPath, Folder, Hold, IndexVersion, MetadataValue, Name, Revision, Timestamp, Tombstone,
     UnitSpecification,
 };
 

@@ -10,8 +10,8 @@ use super::changes::{Change, Conflict};
 use super::ready::Held;
 use crate::evaluate::{Evaluation, Failure};
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, FleetId, Folder,
-    Held as Hold, Index, IndexVersion, Name, Provenance, Revision, Sha256Digest, Specification, Timestamp, Tombstone,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, FleetId, Folder, Hold,
+    Index, IndexVersion, Name, Provenance, Revision, Sha256Digest, Specification, Timestamp, Tombstone,
     UnitSpecification,
 };
 use crate::trust::Verified;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::model::{Deployment, Held as Hold, Name, Provenance, SourceRevision, Timestamp};
+use crate::model::{Deployment, Hold, Name, Provenance, SourceRevision, Timestamp};
 
 /// The README of a branch with these deployments, some of which are frozen.
 pub(super) fn readme<'a>(deployments: impl Iterator<Item = &'a Deployment>, holds: &BTreeMap<Name, Hold>) -> String {

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::authority::UsableKey;
 use super::signed::content;
+use super::usable_key::UsableKey;
 use super::{Signed, TrustedRoot, Verified};
 use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest};
 

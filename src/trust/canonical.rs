@@ -51,7 +51,7 @@ mod tests {
     use super::*;
     use crate::model::{
         Agent, AgentSpecification, Approval, ApprovalPolicy, Deployment, DeploymentSpecification, Document,
-        DocumentPath, Draft, Epoch, FleetId, Folder, Held, Index, IndexEntry, IndexVersion, Kind, List, Map, Metadata,
+        DocumentPath, Draft, Epoch, FleetId, Folder, Hold, Index, IndexEntry, IndexVersion, Kind, List, Map, Metadata,
         Name, NarTemplateSpecification, Revision, Root, RootVersion, Schema, Specification, Tombstone, Unit,
         UnitSpecification, UnitType,
     };
@@ -131,7 +131,7 @@ mod tests {
             let (mut documents, mut tombstones, mut held) = (Map::default(), Map::default(), Map::default());
             let now = "2026-01-01T00:00:00Z".parse().unwrap();
             for name in names {
-                let frozen = Held { revision: Revision::FIRST, since: now, why: "a \"quoted\" é".parse().unwrap() };
+                let frozen = Hold { revision: Revision::FIRST, since: now, why: "a \"quoted\" é".parse().unwrap() };
                 held.insert(name.clone(), frozen).unwrap();
                 let entry = IndexEntry { length: length.into(), revision, sha256: super::super::digest(b"x") };
                 documents.insert(DocumentPath::new(Folder::Units, name.clone()), entry).unwrap();

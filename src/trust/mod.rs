@@ -25,6 +25,7 @@ mod secret;
 mod signature;
 mod signed;
 mod ssh;
+mod usable_key;
 
 pub use amend::{AmendError, Amendment, RoleName};
 pub use approval::{Approvals, Earlier, Left};

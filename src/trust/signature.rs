@@ -5,8 +5,8 @@ use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::SshSignature;
-use super::authority::UsableKey;
+use super::ssh::SshSignature;
+use super::usable_key::UsableKey;
 use crate::model::{KeyId, RoleKey};
 
 /// A signature, and a hint whose it is.

@@ -4,8 +4,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
-use super::authority::UsableKey;
 use super::canonical::{body, canonical, signing_bytes, signing_bytes_of_file};
+use super::usable_key::UsableKey;
 use super::{Authority, SecretKey, Signature, SshSignature, SshSignatureError};
 use crate::model::json::{self, JsonError};
 use crate::model::{FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest};

@@ -10,7 +10,7 @@ use ssh_encoding::{Decode as _, Encode as _};
 use ssh_key::public::{Ed25519PublicKey, KeyData};
 use ssh_key::{Algorithm, HashAlg, LineEnding, SshSig};
 
-use super::authority::UsableKey;
+use super::usable_key::UsableKey;
 use crate::model::{PublicKey, RoleKey};
 
 /// What the signer says that it signs for (`ssh-keygen -n`).

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::ConfigArgument;
 use crate::agent::{Event, LastPass, Pass, PassError, Retry, Settled};
-use crate::cli::exit::{Exit, code_of, error};
+use crate::cli::exit::{Exit, code_of};
 use crate::cli::output;
 use crate::model::Name;
 use crate::store::Output;
@@ -80,7 +80,7 @@ pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassE
         mirrors: pass.mirrors().to_vec(),
     };
     if let Err(unwritten) = pass.directory().note_pass(&last) {
-        error(unwritten);
+        output::error(unwritten);
     }
 }
 
@@ -140,7 +140,7 @@ fn word(settled: &Settled) -> &'static str {
 fn show(settled: &[(Name, Settled)]) -> Result<(), Exit> {
     settled.iter().try_for_each(|(name, outcome)| match outcome {
         Settled::Failed(_) => {
-            error(line(name, outcome));
+            output::error(line(name, outcome));
             Ok(())
         }
         _ => output::line(line(name, outcome)),

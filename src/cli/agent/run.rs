@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::once::{line, note, told};
 use crate::agent::{Pass, Retry, Settled};
-use crate::cli::exit::{Exit, error};
+use crate::cli::exit::Exit;
 use crate::cli::{asked_to_stop, output};
 use crate::config::AgentConfig;
 use crate::store::Output;
@@ -40,9 +40,9 @@ async fn passes(config: &AgentConfig, pass: &mut Pass<'_>, stop: &AtomicBool) {
         // A log that says the same every minute is read by nobody.
         if lines != said {
             match &outcome {
-                Ok(settled) if settled.iter().any(|(_, s)| matches!(s, Settled::Failed(_))) => error(&lines),
+                Ok(settled) if settled.iter().any(|(_, s)| matches!(s, Settled::Failed(_))) => output::error(&lines),
                 Ok(_) => output::remark(&lines),
-                Err(refused) => error(refused),
+                Err(refused) => output::error(refused),
             }
             said = lines;
         }

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::view::BranchArguments;
 use crate::branch::{Branch, VerifiedIndex, check_layout};
-use crate::cli::exit::{Code, Exit, error};
+use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, Files};
 use crate::model::{
@@ -64,7 +64,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         let (fleet, root) = (root.fleet(), root.root().version);
         output::json(&Printed { fleet, root, version, expires, deployments, units, agents, unapproved, errors: bad })?;
     } else {
-        bad.iter().for_each(error);
+        bad.iter().for_each(output::error);
         unapproved.iter().try_for_each(|(name, lack)| output::line(format_args!("waits  {name}: {lack}")))?;
         output::line(format_args!(
             "fleet {}…, root version {}, index version {version} until {expires}: {deployments} deployments, {units} units and {agents} agents verified",

@@ -7,7 +7,7 @@ use std::time::SystemTime;
 use bytesize::ByteSize;
 
 use super::progress::{Board, reasons};
-use crate::cli::exit::{Code, Exit, error};
+use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::evaluate::{Budget, Demand, Evaluation, Evaluator, Failure, Found};
 use crate::model::{FlakeReference, Pattern, Source, UnitSpecification};
@@ -84,7 +84,7 @@ async fn look_again(evaluator: &Evaluator, source: &Source) {
 /// Tells what Clavel got wrong the last time.
 pub(super) fn differences<'a>(differences: impl Iterator<Item = &'a str>) {
     for attribute in differences {
-        error(format_args!(
+        output::error(format_args!(
             "{attribute} came out differently than was remembered, though nothing that it comes from changed; this is an \
              error of Clavel, please report it. What was evaluated just now counts"
         ));

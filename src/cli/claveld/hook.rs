@@ -11,7 +11,7 @@ use super::evaluate::failures;
 use super::once::{announced, report, told_reasons, trouble, verdict};
 use super::progress::Board;
 use crate::claveld::{Gate, Judgement, Push, PushedRef, PushedSource, Round, pushed_refs, pushed_sources};
-use crate::cli::exit::{Code, Exit, error};
+use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::evaluate::Demand;
 use crate::model::Source;
@@ -106,12 +106,12 @@ fn tell(source: &Source, judgement: &Judgement) -> Told {
                 ));
             }
             let names: Vec<&str> = broken.iter().map(|failure| failure.attribute.as_str()).collect();
-            error(format_args!("the push is refused: it breaks {} of {}", names.join(", "), source.flake));
+            output::error(format_args!("the push is refused: it breaks {} of {}", names.join(", "), source.flake));
             Told::Refused
         }
         Judgement::BreaksAll { why } => {
             output::remark(format_args!("\nbroken: {}\n{}", source.flake, output::indented(why)));
-            error(format_args!("the push is refused: nothing of {} can be evaluated", source.flake));
+            output::error(format_args!("the push is refused: nothing of {} can be evaluated", source.flake));
             Told::Refused
         }
     }

@@ -6,7 +6,7 @@ use super::ConfigArgument;
 use super::evaluate::{differences, failures};
 use super::progress::{Board, reasons};
 use crate::claveld::{Announcement, Outcome, Round};
-use crate::cli::exit::{Code, Exit, error};
+use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::evaluate::{Demand, Failure, Work};
 use crate::publish::Report;
@@ -106,16 +106,16 @@ pub(super) fn trouble(outcome: &Outcome) {
     failures(outcome.failures());
     differences(outcome.differences());
     for broken in &outcome.broken_sources {
-        error(&broken.error);
+        output::error(&broken.error);
     }
     for conflict in &outcome.report.conflicts {
-        error(conflict);
+        output::error(conflict);
     }
     for gone in &outcome.report.gone {
-        error(gone);
+        output::error(gone);
     }
     for hopeless in &outcome.report.unready.hopeless {
-        error(hopeless);
+        output::error(hopeless);
     }
 }
 

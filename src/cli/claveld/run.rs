@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::once::{announced, report, told_reasons, trouble};
 use super::progress::Board;
 use crate::claveld::{Outcome, Round, Target, Watcher};
-use crate::cli::exit::{Exit, error};
+use crate::cli::exit::Exit;
 use crate::cli::{asked_to_stop, output};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{Demand, Evaluation};
@@ -23,7 +23,7 @@ pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
 
 /// Round after round. What fails is told and tried again; the last good state stays on the branch.
 async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
-    let mut watcher = Watcher::new(&config.sources).map_err(error).ok();
+    let mut watcher = Watcher::new(&config.sources).map_err(output::error).ok();
     let mut known: Vec<Evaluation> = Vec::new();
     let mut waiting = Waiting::new();
     let mut targets = round.all();
@@ -85,7 +85,7 @@ async fn look_again(round: &Round<'_>, known: &[Evaluation], waiting: Waiting) -
             still
         }
         Err(unpublished) => {
-            error(&unpublished);
+            output::error(&unpublished);
             waiting
         }
     }
@@ -116,7 +116,7 @@ async fn published(
         Err(unpublished) => {
             // What was evaluated is not on the branch: the next round has to do it again.
             known.retain(|known| targets.iter().all(|target| target.source.flake != known.source.flake));
-            error(&unpublished);
+            output::error(&unpublished);
             None
         }
     }

@@ -132,7 +132,7 @@ fn published(before: Found, after: Found) -> (Vec<String>, Vec<String>) {
 
 /// The same, where `a` is frozen; and what that keeps back.
 fn published_around_a(before: Found, after: Found) -> (Vec<String>, Vec<String>, Vec<String>) {
-    let hold = crate::model::Held { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
+    let hold = crate::model::Hold { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
     published_on(&BranchState { holds: [("a".parse().unwrap(), hold)].into(), ..branch(before) }, after)
 }
 
@@ -313,7 +313,7 @@ fn what_is_lost_is_frozen_where_it_was_held_or_may_have_been_pinned() {
     branch.deployments.insert(name("held"), ExistingDocument::Altered(Revision::FIRST));
     branch.deployments.insert(name("other"), ExistingDocument::Altered(Revision::FIRST));
     branch.deployments.insert(name("unvouched"), ExistingDocument::Unvouched(Revision::FIRST));
-    let hold = crate::model::Held { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
+    let hold = crate::model::Hold { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
     branch.holds.insert(name("held"), hold);
     let told = |policy| -> Vec<(String, Kept)> {
         gone(&branch, policy).into_iter().map(|gone| (gone.name.to_string(), gone.kept)).collect()
