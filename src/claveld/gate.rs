@@ -6,12 +6,12 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::hook::{HookError, PushedRef, PushedSource, moved_to, pushed_sources, sources_in};
+use super::hook::{HookError, PushedRef, PushedSource, pushed_sources, sources_in};
 use super::round::{Announcement, Target, evaluated, evaluator, looked_again};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{Demand, Evaluator, Failure};
 use crate::git::{Preview, PreviewError};
-use crate::model::{FlakeReference, Invalid, Source, SourceRevision};
+use crate::model::{Invalid, Source, SourceRevision};
 
 /// Why a push could not be judged. It does not come in then: a gate that lets through what it cannot see is none.
 #[derive(Debug, thiserror::Error)]
@@ -148,7 +148,7 @@ impl<'a> Look<'a> {
     ) -> Result<Self, GateError> {
         let revisions: Vec<&SourceRevision> = [&pushed.after].into_iter().chain(&pushed.before).collect();
         let preview = Preview::new(push.git_dir, push.quarantine, &revisions)?;
-        let previewed = Source { flake: moved_to(&pushed.source.flake, preview.path())?, ..pushed.source.clone() };
+        let previewed = Source { flake: pushed.source.flake.at_path(preview.path())?, ..pushed.source.clone() };
         Ok(Self { evaluator, preview, source: pushed.source, previewed, announce })
     }
 
@@ -183,7 +183,7 @@ impl<'a> Look<'a> {
 
     /// What else may be in the way, where nothing could be evaluated.
     fn hint(&self) -> &'static str {
-        if self.source.flake.as_str().contains("submodules=") {
+        if self.source.flake.has_submodules() {
             // A relative URL counts from where the repository is, and the preview is elsewhere.
             "\nthe gate does not find submodules whose URL in .gitmodules is relative; make it a full one"
         } else {
@@ -193,12 +193,8 @@ impl<'a> Look<'a> {
 
     /// `text` with the repository's own place where it names the preview's, which nobody will find there.
     fn in_the_owners_words(&self, text: &str) -> String {
-        let place = |flake: &FlakeReference| {
-            let path = flake.as_str().split('?').next().unwrap_or_default();
-            path.trim_start_matches("git+file://").to_owned()
-        };
-        text.replace(&place(&self.previewed.flake), &place(&self.source.flake))
-            .replace(&self.preview.path().display().to_string(), &place(&self.source.flake))
+        let own = self.source.flake.path();
+        text.replace(self.previewed.flake.path(), own).replace(&self.preview.path().display().to_string(), own)
     }
 }
 

@@ -4,10 +4,8 @@ use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
-
 use super::round::Target;
-use crate::model::{FlakeReference, Invalid, Source, SourceRevision};
+use crate::model::{Invalid, Source, SourceRevision};
 
 /// The most symbolic refs that lead from one to the next; git follows five.
 const LONGEST_CHAIN: usize = 6;
@@ -125,8 +123,8 @@ pub(super) fn sources_in<'a>(
 ) -> Result<Vec<(&'a Source, Option<String>)>, HookError> {
     let repository = git_dir.canonicalize().map_err(not_told(git_dir))?;
     let here = |source: &'a Source| {
-        let local = local_git(&source.flake).filter(|local| is_at(&local.path, &repository))?;
-        Some((source, local.branch))
+        let path = source.flake.local_repository().filter(|_| !source.flake.has_revision())?;
+        is_at(&path, &repository).then(|| (source, source.flake.branch()))
     };
     Ok(sources.iter().filter_map(here).collect())
 }
@@ -166,40 +164,6 @@ fn ignore_a_folder(error: std::io::Error) -> std::io::Result<usize> {
 
 fn not_told(git_dir: &Path) -> impl Fn(std::io::Error) -> HookError {
     move |source| HookError::Repository { path: git_dir.to_owned(), source }
-}
-
-/// A git repository on this machine, as a flake reference names it.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct LocalGit {
-    pub(super) path: PathBuf,
-    /// The branch, or a ref's full name.
-    pub(super) branch: Option<String>,
-}
-
-/// What `git+file://…` names; `None` for everything else.
-pub(super) fn local_git(flake: &FlakeReference) -> Option<LocalGit> {
-    let rest = flake.as_str().strip_prefix("git+file://")?;
-    let (path, query) = rest.split_once('?').unwrap_or((rest, ""));
-    let parameter = |key| query.split('&').filter_map(|p| p.split_once('=')).find(|(k, _)| *k == key);
-    // One that names its revision never changes.
-    if parameter("rev").is_some() {
-        return None;
-    }
-    let decoded = |text: &str| percent_encoding::percent_decode_str(text).decode_utf8_lossy().into_owned();
-    Some(LocalGit { path: decoded(path).into(), branch: parameter("ref").map(|(_, branch)| decoded(branch)) })
-}
-
-/// What may stand unencoded in a URL's path (RFC 3986, section 3.3).
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-
-/// The flake that `flake` would be, were its repository at `path`.
-pub(super) fn moved_to(flake: &FlakeReference, path: &Path) -> Result<FlakeReference, Invalid> {
-    use std::os::unix::ffi::OsStrExt as _;
-    let path = percent_encode(path.as_os_str().as_bytes(), PLAIN);
-    match flake.as_str().split_once('?') {
-        Some((_, query)) => format!("git+file://{path}?{query}").parse(),
-        None => format!("git+file://{path}").parse(),
-    }
 }
 
 fn full_name(branch: &str) -> String {
@@ -255,13 +219,6 @@ mod tests {
         assert!(told(&format!("{old} {new} refs/heads/x\n")).contains("cannot tell which branch the ref"));
         std::fs::write(git_dir.join("HEAD"), "ref: refs/heads/.invalid\n").unwrap();
         assert!(told("").contains("reftable"));
-    }
-
-    #[test]
-    fn a_flake_moves_with_all_that_it_says() {
-        let moved = |flake: &str| moved_to(&flake.parse().unwrap(), Path::new("/tmp/a b")).unwrap().to_string();
-        assert_eq!(moved("git+file:///srv/fleet.git"), "git+file:///tmp/a%20b");
-        assert_eq!(moved("git+file:///srv/x%20y?ref=main&dir=sub"), "git+file:///tmp/a%20b?ref=main&dir=sub");
     }
 
     #[test]

@@ -7,8 +7,7 @@ use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use super::hook::local_git;
-use crate::model::Source;
+use crate::model::{FlakeReference, Source};
 
 /// How long a repository has to be quiet before it is looked at: a push writes many files.
 const QUIET: Duration = Duration::from_millis(100);
@@ -44,9 +43,11 @@ impl Watcher {
         };
         let at = |path: PathBuf| move |source| WatchError { path, source };
         let mut watcher = notify::recommended_watcher(handler).map_err(at(PathBuf::from("this machine's files")))?;
-        for local in sources.iter().filter_map(|source| local_git(&source.flake)) {
-            let nested = local.path.join(".git");
-            let git_dir = if nested.is_dir() { nested } else { local.path };
+        // The content of a flake that names its revision never changes.
+        let moving = sources.iter().map(|source| &source.flake).filter(|flake| !flake.has_revision());
+        for repository in moving.filter_map(FlakeReference::local_repository) {
+            let nested = repository.join(".git");
+            let git_dir = if nested.is_dir() { nested } else { repository };
             // A ref moves below refs/, or in packed-refs and HEAD right here.
             for (path, mode) in
                 [(git_dir.clone(), RecursiveMode::NonRecursive), (git_dir.join("refs"), RecursiveMode::Recursive)]

@@ -7,6 +7,7 @@ mod approval;
 mod branch;
 mod digest;
 mod document;
+mod flake_reference;
 mod index;
 pub mod json;
 mod key;
@@ -34,13 +35,14 @@ pub use document::{
     Agent, AgentSpecification, Deployment, DeploymentSpecification, Document, Draft, Kind, NarTemplateSpecification,
     Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
 };
+pub use flake_reference::FlakeReference;
 pub use index::{Hold, Index, IndexEntry, Tombstone};
 pub use key::{KeyId, PublicKey};
 pub use list::List;
 pub use map::Map;
 pub use metadata::{Metadata, MetadataKey, MetadataValue};
 pub use name::Name;
-pub use nix::{Attribute, FlakeReference, SourceRevision, StorePath, Substituter, System};
+pub use nix::{Attribute, SourceRevision, StorePath, Substituter, System};
 pub use number::{Epoch, IndexVersion, Revision, RootVersion};
 pub use path::{DocumentPath, Folder};
 pub use pattern::Pattern;

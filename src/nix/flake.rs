@@ -1,11 +1,10 @@
 //! Flakes: resolving a reference to one content, and fetching its inputs.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::{Nix, NixError};
-use crate::model::{FlakeReference, LockedSource, NarHash, SourceRevision, StorePath};
+use crate::model::{FlakeReference, Invalid, LockedSource, NarHash, SourceRevision, StorePath};
 
 /// A flake at one content, with all that Nix says of it.
 #[derive(Debug, Clone, PartialEq)]
@@ -44,8 +43,12 @@ impl Nix {
     /// Finds out which content `flake` has now, or at `pin`, and fetches it into the store.
     pub async fn lock(&self, flake: &FlakeReference, pin: Option<&SourceRevision>) -> Result<LockedFlake, NixError> {
         let act = || format!("read the source {flake}");
-        let asked =
-            pin.map_or_else(|| flake.to_string(), |revision| with_parameter(flake.as_str(), "rev", revision.as_str()));
+        let unexpected = |why: String| NixError::Unexpected { act: act(), why };
+        let invalid = |error: Invalid| unexpected(error.to_string());
+        let asked = match pin {
+            Some(revision) => flake.with_parameter("rev", revision.as_str()).map_err(invalid)?,
+            None => flake.clone(),
+        };
         let run = self
             .nix(&["flake", "metadata", "--json"])
             // The owner's flake.lock is the truth: a stale one is an error, never silently another one.
@@ -53,16 +56,14 @@ impl Nix {
             // A branch is asked for anew each time; Nix would believe an answer of the last hour.
             .args(["--option", "tarball-ttl", "0"])
             .args(["--option", "accept-flake-config", "false"])
-            .arg(asked)
+            .arg(asked.as_str())
             .run();
         let output = run.await.map_err(|source| NixError::Failed { act: act(), source })?;
-        let unexpected = |why: String| NixError::Unexpected { act: act(), why };
         let metadata: FlakeMetadata =
             serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
         let known: Locked =
             serde_json::from_value(metadata.locked.clone().into()).map_err(|e| unexpected(e.to_string()))?;
-        let reference = known.reference(&metadata.url, &metadata.path);
-        let locked = reference.parse().map_err(|error| unexpected(format!("{error}")))?;
+        let locked = known.reference(&metadata.url, &metadata.path).map_err(invalid)?;
         let source = LockedSource { flake: flake.clone(), locked, hash: known.nar_hash, revision: known.rev };
         let FlakeMetadata { locked, locks: lock, path: tree, .. } = metadata;
         Ok(LockedFlake { source, tree, locked, lock })
@@ -81,31 +82,23 @@ impl Nix {
 }
 
 impl Locked {
-    /// The reference that a pure evaluation takes, and that always means this content.
-    fn reference(&self, url: &str, tree: &StorePath) -> String {
-        let is_git = matches!(self.fetcher.as_str(), "git" | "mercurial");
-        if !is_git || self.rev.is_some() {
-            return url.to_owned();
+    /// The reference that a pure evaluation accepts, and that always means this content.
+    fn reference(&self, url: &str, tree: &StorePath) -> Result<FlakeReference, Invalid> {
+        let is_repository = matches!(self.fetcher.as_str(), "git" | "mercurial");
+        if !is_repository || self.rev.is_some() {
+            return url.parse();
         }
-        // A dirty work tree has no name; the copy that Nix made of it has.
-        let mut reference = with_parameter(&format!("path:{tree}"), "narHash", &self.nar_hash.to_string());
+        // A dirty work tree has no name. The copy that Nix made of it has one.
+        let copy: FlakeReference = format!("path:{tree}").parse()?;
+        let mut reference = copy.with_parameter("narHash", &self.nar_hash.to_string())?;
         if let Some(seconds) = self.last_modified {
-            reference = with_parameter(&reference, "lastModified", &seconds.to_string());
+            reference = reference.with_parameter("lastModified", &seconds.to_string())?;
         }
         if let Some(dir) = &self.dir {
-            reference = with_parameter(&reference, "dir", dir);
+            reference = reference.with_parameter("dir", dir)?;
         }
-        reference
+        Ok(reference)
     }
-}
-
-/// What may stand unencoded in a parameter's value (RFC 3986, sections 2.3 and 3.4).
-const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
-
-/// `reference` with one more parameter.
-fn with_parameter(reference: &str, key: &str, value: &str) -> String {
-    let separator = if reference.contains('?') { '&' } else { '?' };
-    format!("{reference}{separator}{key}={}", utf8_percent_encode(value, PLAIN))
 }
 
 #[cfg(test)]
@@ -119,16 +112,10 @@ mod tests {
         let locked: Locked = serde_json::from_str(json).unwrap();
         let tree: StorePath = "/nix/store/gns2lnaa6k5sisq8c939vrjm3qg0nwlh-source".parse().unwrap();
         assert_eq!(
-            locked.reference("git+file:///tmp/w", &tree),
+            locked.reference("git+file:///tmp/w", &tree).unwrap().to_string(),
             format!(
                 "path:{tree}?narHash=sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4%3D&lastModified=12&dir=a%20b"
             )
         );
-    }
-
-    #[test]
-    fn a_pin_goes_beside_what_is_there() {
-        assert_eq!(with_parameter("git+file:///x", "rev", "ab"), "git+file:///x?rev=ab");
-        assert_eq!(with_parameter("git+file:///x?ref=main", "rev", "ab"), "git+file:///x?ref=main&rev=ab");
     }
 }
