@@ -39,7 +39,7 @@ fn log(world: &World) -> String {
 fn going_back_is_a_new_revision_that_stays_until_it_is_released() {
     let world = at_revision_2();
     let said = operate(&world, &["rollback", "web-1", "--to", "1", "--why", "no database"]).good();
-    assert!(said.starts_with("web-1: went back, as revision 3, and is held there, since claveld's next"), "{said}");
+    assert!(said.starts_with("web-1: went back, as revision 3, and is held there, because claveld's next"), "{said}");
     let (first, now) = (world.git(&["-C", &world.at("fleet.git"), "rev-list", "--max-parents=0", "deployments"]), 3);
     let old = world.git(&["-C", &world.at("fleet.git"), "show", &format!("{}:deployments/web-1.json", first.trim())]);
     let old: serde_json::Value = serde_json::from_str(&old).unwrap();
@@ -135,7 +135,7 @@ fn what_is_held_stays_so_where_nothing_has_it_any_more() {
     branch.push(Onto::Nothing);
     world.git(&["-C", &world.at("fleet.git"), "gc", "-q", "--prune=now"]);
     let tip = world.tip();
-    let lost = "web-1: revision 4 is not on the branch any more, nor in its history, and it is held there";
+    let lost = "web-1: revision 4 is neither on the branch nor in its history any more, and it is held there";
     let said = world.publish().refused(1, lost);
     assert!(said.contains("`clavel release web-1` lets it follow its source"), "{said}");
     assert_eq!(world.tip(), tip);
@@ -152,7 +152,7 @@ fn what_is_held_stays_so_where_nothing_has_it_any_more() {
     branch.push(Onto::Nothing);
     world.git(&["-C", &world.at("fleet.git"), "gc", "-q", "--prune=now"]);
     let said = operate(&world, &["release", "web-1"]).good();
-    assert!(said.starts_with("web-1: withdrawn after revision 4, since nothing has it any more"), "{said}");
+    assert!(said.starts_with("web-1: withdrawn after revision 4, because its document is lost"), "{said}");
     assert!(world.publish().good().contains("deployments/web-1.json  new, revision 5"));
     world.agent("web-1", &["once"]).good();
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
@@ -178,7 +178,7 @@ fn what_cannot_be_done_is_said_and_leaves_the_branch_alone() {
     operate(&world, &["hold", "web-1"]).refused(3, "held at revision 2 since");
     // Back and forth: the first revision and the third say the same.
     operate(&world, &["rollback", "web-1", "--to", "1"]).good();
-    operate(&world, &["rollback", "web-1", "--to", "1"]).refused(3, "which says what revision 1 said");
+    operate(&world, &["rollback", "web-1", "--to", "1"]).refused(3, "which has the same specification as revision 1");
 }
 
 #[test]
@@ -210,9 +210,9 @@ fn nobody_goes_back_to_what_no_publisher_of_the_newest_root_signed() {
     world.clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")]).good();
     let config = world.read_file("claveld.toml").replace("claveld-1.secret", "claveld-2.secret");
     world.write_file("claveld.toml", &config);
-    operate(&world, &["hold", "web-2"]).refused(3, "the newest root took out the key that signed this branch");
+    operate(&world, &["hold", "web-2"]).refused(3, "the newest root removed the key that signed this branch");
     world.publish().good();
-    let refused = "revision 2 of `web-1` is in the history, and not to be believed by the newest root";
+    let refused = "revision 2 of `web-1` is in the history, but no publisher of the newest root vouches for it";
     operate(&world, &["rollback", "web-1", "--to", "2"]).refused(5, refused);
 }
 

@@ -363,8 +363,8 @@ fn whoever_alters_the_branch_does_not_have_it_pinned_anew() {
 
     take_away(&world);
     world.git(&["-C", &world.at("fleet.git"), "gc", "-q", "--prune=now"]);
-    let said = world.publish().refused(1, "web-1: revision 2 is not on the branch any more, nor in its history");
-    assert!(said.contains("its pin went with it: nothing is published in its place"), "{said}");
+    let said = world.publish().refused(1, "web-1: revision 2 is neither on the branch nor in its history any more");
+    assert!(said.contains("its pin is lost with it: claveld publishes nothing in its place"), "{said}");
     assert_eq!(world.on_branch("deployments/web-1.json"), None);
     // Only who says so believes the caches anew.
     world.clavel(&["release", "web-1", "--config", &world.at("claveld.toml")]).good();

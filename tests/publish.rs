@@ -152,7 +152,10 @@ fn what_somebody_altered_is_published_anew() {
     let altered = world.on_branch("deployments/web-1.json").unwrap().replace("web-1-1", "evil-1-1");
     world.tamper(&BTreeMap::from([("deployments/web-1.json", Some(altered)), ("units/web-2.json", None)]));
     let said = world.publish().good();
-    assert!(said.contains("deployments/web-1.json  revision 1 → 2 (what was there was not to be believed)"), "{said}");
+    assert!(
+        said.contains("deployments/web-1.json  revision 1 → 2 (repaired: the file there was altered or not trusted)"),
+        "{said}"
+    );
     assert!(said.contains("units/web-2.json        revision 1 → 2"), "{said}");
     world.verify().good();
 }

@@ -66,7 +66,9 @@ fn a_claveld_that_does_not_know_what_it_published_takes_the_numbers_alone() {
     std::fs::remove_file(world.path("claveld/published.json")).unwrap();
     let said = world.publish().good();
     assert!(
-        said.contains("deployments/web-1.json     revision 1 → 2 (what was there was not to be believed)"),
+        said.contains(
+            "deployments/web-1.json     revision 1 → 2 (repaired: the file there was altered or not trusted)"
+        ),
         "{said}"
     );
     assert!(said.contains("web-1: is held no more"), "{said}");

@@ -7,7 +7,7 @@ use crate::config::{ClaveldConfig, EvaluateConfig};
 use crate::evaluate::{Budget, Demand, EvaluateError, Evaluation, Evaluator, Failure, Progress};
 use crate::model::{FlakeReference, Source, SourceRevision};
 use crate::nix::Nix;
-use crate::publish::{Evaluated, PublishError, Publisher, Report, Strays};
+use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
 
 /// A source to evaluate.
 #[derive(Debug, Clone)]
@@ -51,7 +51,7 @@ pub struct Outcome {
     /// Sources that could not be evaluated at all.
     pub broken_sources: Vec<SourceFailure>,
     /// What was published.
-    pub report: Report,
+    pub report: PublishReport,
 }
 
 impl Outcome {
@@ -67,11 +67,11 @@ impl Outcome {
 
     /// Whether everything that was asked for is on the branch now, or will be when a cache has it.
     pub fn is_whole(&self) -> bool {
-        let Report { conflicts, unready, gone, .. } = &self.report;
+        let PublishReport { conflicts, unready, lost, .. } = &self.report;
         let all_evaluated = self.broken_sources.is_empty() && self.failures().next().is_none();
         let as_remembered = self.differences().next().is_none();
         // What waits is on its way, and is no failure.
-        all_evaluated && as_remembered && conflicts.is_empty() && unready.hopeless.is_empty() && gone.is_empty()
+        all_evaluated && as_remembered && conflicts.is_empty() && unready.unpublishable.is_empty() && lost.is_empty()
     }
 }
 
@@ -142,8 +142,8 @@ impl<'a> Round<'a> {
         announce(Announcement::Publishing);
         let configured = self.configured();
         let every_source = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));
-        let strays = if every_source { Strays::Go } else { Strays::Stay };
-        let evaluated = Evaluated { configured: &configured, evaluations: &evaluations, strays };
+        let orphans = if every_source { OrphanPolicy::Withdraw } else { OrphanPolicy::Keep };
+        let evaluated = PublishInput { configured: &configured, evaluations: &evaluations, orphans };
         let report = self.publisher.publish(&evaluated).await?;
         Ok(Outcome { evaluations, broken_sources, report })
     }
@@ -155,9 +155,9 @@ impl<'a> Round<'a> {
     }
 
     /// Publishes what of `known` waited for a cache that has it now. Nothing is evaluated.
-    pub async fn publish_again(&self, known: &[Evaluation]) -> Result<Report, PublishError> {
+    pub async fn publish_again(&self, known: &[Evaluation]) -> Result<PublishReport, PublishError> {
         let configured = self.configured();
-        let evaluated = Evaluated { configured: &configured, evaluations: known, strays: Strays::Stay };
+        let evaluated = PublishInput { configured: &configured, evaluations: known, orphans: OrphanPolicy::Keep };
         self.publisher.publish(&evaluated).await
     }
 

@@ -8,7 +8,7 @@ use crate::claveld::{GateError, HookError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
 use crate::git::{FetchError, OpenError, PreviewError};
-use crate::publish::{OperateError, PublishError, StandingError};
+use crate::publish::{OperateError, PublishBaseError, PublishError};
 use crate::trust::{AnchorError, SecretKeyError};
 
 /// Why a command did not do all it was asked: an exit code, and what to say.
@@ -156,7 +156,7 @@ impl From<PublishError> for Exit {
             PublishError::Signer(_)
             | PublishError::Anchor(_)
             | PublishError::NoPublisher { .. }
-            | PublishError::Branch { source: StandingError::NoRoot, .. }
+            | PublishError::Branch { source: PublishBaseError::NoRoot, .. }
             | PublishError::Operate(
                 OperateError::Unknown(_)
                 | OperateError::Withdrawn { .. }
@@ -171,14 +171,14 @@ impl From<PublishError> for Exit {
                 | OperateError::NotPinned { .. },
             ) => Code::Configuration,
             PublishError::Branch {
-                source: StandingError::Branch(BranchError::Read(_)) | StandingError::Roots(RootsError::Read(_)),
+                source: PublishBaseError::Branch(BranchError::Read(_)) | PublishBaseError::Roots(RootsError::Read(_)),
                 ..
             }
             | PublishError::Write(_) => Code::Repository,
             PublishError::Branch { .. }
             | PublishError::WentBack { .. }
             | PublishError::Operate(
-                OperateError::NotBelieved { .. } | OperateError::Altered(_) | OperateError::Gone(_),
+                OperateError::NotVouchedFor { .. } | OperateError::Altered(_) | OperateError::Lost(_),
             ) => Code::Refused,
             PublishError::Note(_) => Code::Machine,
             PublishError::Plan(_) | PublishError::Index(_) | PublishError::Operate(OperateError::Plan(_)) => {

@@ -1,4 +1,5 @@
-//! Asking the caches whether they have what is to be published: the deed behind `ready`.
+//! Asks the caches whether they have the deployments that are about to be published. This is the I/O; `survey` puts the
+//! answers together, and `withhold` decides by them.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
@@ -6,63 +7,68 @@ use std::time::{Duration, Instant};
 
 use tokio::task::JoinSet;
 
-use super::survey::{Answers, Need, Said, Survey};
+use super::survey::{CacheAnswer, CacheAnswers, CacheScope, CacheSurvey};
 use crate::model::{Deployment, StorePath, Substituter};
 use crate::store::{Entries, Store, StoreError};
 
-/// How many paths one process asks for. It asks for one after another.
+/// The number of paths that one process asks for. It asks for one after the other.
 const PATHS_A_PROCESS: usize = 50;
-/// How many processes ask at a time. They wait for the network, not for this machine.
+/// The number of processes that ask at the same time. They wait for the network, not for this machine.
 const PROCESSES: usize = 8;
-/// How many processes may fail before a cache counts as down: enough to find some bad answers by halving a batch.
+/// The number of processes that may fail before a cache counts as down. It suffices to find a few bad answers by halving
+/// batches.
 const FAILURES_A_CACHE: usize = 24;
-/// How deep below a deployment's path it is looked for what it needs: far deeper than any system, and no cache that names
-/// ever more is followed for ever.
-const DEEPEST: usize = 1000;
-/// How deep whole closures are asked for in one go. Where a cache did not have one by then, it is for others to have it.
-const DEPTHS_AT_ONCE: usize = 2;
-/// After so long no other cache is asked: everybody's documents wait meanwhile. What is not known waits for the next round.
-const LONGEST: Duration = Duration::from_mins(10);
+/// The greatest distance from a deployment's path at which claveld still asks for a path: far more than any system has. A
+/// cache that names new references without end is not followed for ever.
+const GREATEST_DEPTH: usize = 1000;
+/// The number of rounds that ask for whole closures. A cache that did not have one by then leaves it to other caches.
+const CLOSURE_ROUNDS: usize = 2;
+/// After this time claveld asks no other cache, because all documents wait meanwhile. The next round asks again.
+const TIME_LIMIT: Duration = Duration::from_mins(10);
 
-/// Who asks the caches.
+/// Asks the caches by way of a store.
 #[derive(Debug)]
-pub(super) struct Caches {
+pub(super) struct CacheClient {
     store: Arc<dyn Store>,
-    need: Need,
+    scope: CacheScope,
 }
 
-/// Paths to ask one cache for in one process.
+/// The paths that one process asks one cache for.
 type Batch = (Substituter, Vec<StorePath>);
 
-impl Caches {
-    pub(super) fn new(store: Arc<dyn Store>, need: Need) -> Self {
-        Self { store, need }
+impl CacheClient {
+    pub(super) fn new(store: Arc<dyn Store>, scope: CacheScope) -> Self {
+        Self { store, scope }
     }
 
-    /// What has to be in a cache.
-    pub(super) fn need(&self) -> Need {
-        self.need
+    /// The store paths that have to be in a cache.
+    pub(super) fn scope(&self) -> CacheScope {
+        self.scope
     }
 
-    /// Asks until what is needed of each of `deployments` was found, or all of its caches were asked. What is in `answers` is
-    /// not asked again.
-    pub(super) async fn ask_for(&self, deployments: &[Deployment], answers: &mut Answers) {
+    /// Asks until all that each of `deployments` needs was found, or all of its caches were asked. A question that `answers`
+    /// answers already is not asked again.
+    pub(super) async fn ask_for(&self, deployments: &[Deployment], answers: &mut CacheAnswers) {
         let began = Instant::now();
-        for depth in 0..DEEPEST {
-            let questions = Survey::of(deployments, self.need, answers).questions();
-            if questions.is_empty() || began.elapsed() > LONGEST {
+        for depth in 0..GREATEST_DEPTH {
+            let questions = CacheSurvey::of(deployments, self.scope, answers).questions();
+            if questions.is_empty() || began.elapsed() > TIME_LIMIT {
                 return;
             }
-            if self.need == Need::Closure && depth < DEPTHS_AT_ONCE {
+            if self.scope == CacheScope::Closure && depth < CLOSURE_ROUNDS {
                 self.ask_for_closures(&questions, answers).await;
             }
             self.ask(questions, answers).await;
         }
     }
 
-    /// Asks for all that the paths need, in one go where a cache has all of it. Where it has not, nothing is learned: then
-    /// the paths are asked for by themselves, and what they need after that.
-    async fn ask_for_closures(&self, questions: &BTreeMap<Substituter, BTreeSet<StorePath>>, answers: &mut Answers) {
+    /// Asks for whole closures. A cache that has a complete closure answers with all of it at once. From any other cache
+    /// claveld learns nothing here; it then asks for the paths, one level after the other.
+    async fn ask_for_closures(
+        &self,
+        questions: &BTreeMap<Substituter, BTreeSet<StorePath>>,
+        answers: &mut CacheAnswers,
+    ) {
         let mut open: Vec<Batch> = batches(questions).into();
         let mut running = JoinSet::new();
         loop {
@@ -78,23 +84,25 @@ impl Caches {
             match running.join_next().await {
                 None => return,
                 Some(Ok((cache, Ok(found)))) => {
-                    answers.extend(found.into_iter().map(|(path, entry)| ((cache.clone(), path), Said::Has(entry))));
+                    answers.extend(
+                        found.into_iter().map(|(path, entry)| ((cache.clone(), path), CacheAnswer::Has(entry))),
+                    );
                 }
                 Some(Ok((_, Err(_))) | Err(_)) => {}
             }
         }
     }
 
-    /// Asks all of `questions`; each has an answer afterwards.
-    async fn ask(&self, questions: BTreeMap<Substituter, BTreeSet<StorePath>>, answers: &mut Answers) {
+    /// Asks all of `questions`. Afterwards each of them has an answer.
+    async fn ask(&self, questions: BTreeMap<Substituter, BTreeSet<StorePath>>, answers: &mut CacheAnswers) {
         let mut open = batches(&questions);
         open.retain_mut(|(cache, paths)| {
             paths.retain(|path| !answers.contains_key(&(cache.clone(), path.clone())));
             !paths.is_empty()
         });
-        // Whatever becomes of a process, what it was to ask for has an answer.
-        let lost = || Said::OutOfReach("asking it was broken off".to_owned());
-        answers.extend(open.iter().flat_map(|batch| said(batch, |_| lost())));
+        // Even if a process vanishes, its questions have an answer.
+        let interrupted = || CacheAnswer::OutOfReach("the question to it was interrupted".to_owned());
+        answers.extend(open.iter().flat_map(|batch| answer_all(batch, |_| interrupted())));
         let (mut running, mut failures) = (JoinSet::new(), BTreeMap::<Substituter, usize>::new());
         loop {
             while running.len() < PROCESSES
@@ -106,15 +114,16 @@ impl Caches {
                 None => return,
                 Some(Err(_aborted)) => {}
                 Some(Ok((batch, Ok(mut found)))) => {
-                    let told = |path: &StorePath| found.remove(path).map_or(Said::HasNot, Said::Has);
-                    answers.extend(said(&batch, told));
+                    let answer = |path: &StorePath| found.remove(path).map_or(CacheAnswer::HasNot, CacheAnswer::Has);
+                    answers.extend(answer_all(&batch, answer));
                 }
                 Some(Ok((batch, Err(error)))) => {
                     let failed = failures.entry(batch.0.clone()).or_default();
                     *failed += 1;
-                    let out_of_reach = |batch: &Batch| said(batch, |_| Said::OutOfReach(reason(&error.message())));
+                    let out_of_reach =
+                        |batch: &Batch| answer_all(batch, |_| CacheAnswer::OutOfReach(reason(&error.message())));
                     answers.extend(out_of_reach(&batch));
-                    // One that does not answer in time will not do so for half of it.
+                    // A cache that is too slow for a batch is too slow for half of it.
                     if *failed < FAILURES_A_CACHE && !error.is_timeout() {
                         open.extend(halves(batch));
                     } else {
@@ -136,7 +145,7 @@ fn batches(questions: &BTreeMap<Substituter, BTreeSet<StorePath>>) -> VecDeque<B
     questions.iter().flat_map(of_one).collect()
 }
 
-/// Both halves of a batch; none of one that has a single path. One bad answer spoils those of its whole batch.
+/// Both halves of a batch; none of a batch with a single path. One bad answer spoils the answers of its whole batch.
 fn halves((cache, paths): Batch) -> Vec<Batch> {
     let (left, right) = paths.split_at(paths.len() / 2);
     [left, right]
@@ -151,18 +160,21 @@ async fn look_up(store: Arc<dyn Store>, batch: Batch) -> (Batch, Result<Entries,
     (batch, found)
 }
 
-/// What is said of each path of a batch.
-fn said((cache, paths): &Batch, mut told: impl FnMut(&StorePath) -> Said) -> Vec<((Substituter, StorePath), Said)> {
-    paths.iter().map(|path| ((cache.clone(), path.clone()), told(path))).collect()
+/// The answer to each question of a batch.
+fn answer_all(
+    (cache, paths): &Batch,
+    mut answer: impl FnMut(&StorePath) -> CacheAnswer,
+) -> Vec<((Substituter, StorePath), CacheAnswer)> {
+    paths.iter().map(|path| ((cache.clone(), path.clone()), answer(path))).collect()
 }
 
-/// Nix's own reason for a failure, without the rest of its words.
+/// The first line of Nix's own message.
 fn reason(message: &str) -> String {
     let line = message.lines().find(|line| !line.trim().is_empty()).unwrap_or_default();
     let line = line.trim().trim_start_matches("error: ");
-    // Nix 2.8 says this where one of its threads failed before another was given its work: the true reason is lost.
-    let lost = line.starts_with("cannot enqueue a work item");
-    if lost { "Nix does not say why".to_owned() } else { line.to_owned() }
+    // Nix 2.8 says this when one of its threads failed before it gave another one its work. The true reason is lost.
+    let is_lost = line.starts_with("cannot enqueue a work item");
+    if is_lost { "Nix does not say why".to_owned() } else { line.to_owned() }
 }
 
 #[cfg(test)]
@@ -188,21 +200,28 @@ mod tests {
         assert_eq!(reason("error: cannot enqueue a work item while …"), "Nix does not say why");
     }
 
-    /// What comes of asking a cache that nobody serves for as many paths.
-    async fn asked_for(count: u32) -> Answers {
+    /// Asks a cache that nobody serves for this many paths.
+    async fn ask_absent_cache(count: u32) -> CacheAnswers {
         let path = |n: u32| format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x{n}").parse().unwrap();
         let cache: Substituter = "http://127.0.0.1:1".parse().unwrap();
-        let mut answers = Answers::new();
-        Caches::new(crate::store::open(None, Duration::from_mins(2), crate::store::Output::Capture), Need::Path)
-            .ask(BTreeMap::from([(cache, (0..count).map(path).collect())]), &mut answers)
-            .await;
+        let mut answers = CacheAnswers::new();
+        CacheClient::new(
+            crate::store::open(None, Duration::from_mins(2), crate::store::Output::Capture),
+            CacheScope::Path,
+        )
+        .ask(BTreeMap::from([(cache, (0..count).map(path).collect())]), &mut answers)
+        .await;
         answers
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn each_path_has_an_answer_though_the_cache_is_down() {
-        let answers = asked_for(2000).await;
+        let answers = ask_absent_cache(2000).await;
         assert_eq!(answers.len(), 2000);
-        assert!(answers.values().all(|said| matches!(said, Said::OutOfReach(why) if !why.contains("broken off"))));
+        assert!(
+            answers
+                .values()
+                .all(|answer| matches!(answer, CacheAnswer::OutOfReach(why) if !why.contains("interrupted")))
+        );
     }
 }

@@ -1,308 +1,207 @@
-//! Signing a plan and putting it on the branch: one atomic commit, decided again when somebody else was faster.
+//! Publishing: an attempt decides what to write, signs it and makes one atomic commit. If another writer was faster, the next
+//! attempt decides again.
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
-use super::caches::Caches;
-use super::changes::{Gone, KeptBack, Report, commit_message, told_changes};
-use super::files::{Files, FilesError, Pen};
-use super::inside::Inside;
-use super::note::{Behind, Note, NoteError, Published};
-use super::operate::{Deed, OperateError, Operated, Wish, operate};
+use super::attempt::{PublishAttempt, PublishContext, PublishSettings};
+use super::caches::CacheClient;
+use super::diffs::SystemDiffs;
+use super::document_change::DocumentChange;
+use super::error::PublishError;
+use super::left_out::{KeptBack, LostDeployment, Unready};
+use super::note::{PublishNote, PublishedIndex};
+use super::operate::{Operation, OperationReport, OperatorRequest, operate};
 use super::pin::{Pinning, pins};
-use super::plan::{Evaluated, IndexPlan, Plan, PlanError, plan, sign_anew_at, tombstone};
-use super::ready::{Held, Unready, followers, gone, hold_back, kept_back};
-use super::standing::StandingError;
-use super::survey::{Answers, Need, Survey};
+use super::plan::{IndexPlan, Plan, PublishInput, Withheld, plan, sign_anew_at};
+use super::report::{PublishReport, commit_message, describe_changes};
+use super::sign::{BranchSigner, SignedFiles};
+use super::survey::{CacheAnswers, CacheScope, CacheSurvey};
+use super::withhold::{deployments_to_look_up, kept_back, lost_deployments, withhold};
 use crate::branch::{
-    BranchWriter, Change, CommitId, Found, Identity, OpenBranch, Proposal, RemoteUrl, WriteError, approvals_folder,
+    BranchWriter, Change as FileChange, CommitId, Found, Identity, OpenBranch, Proposal, approvals_folder,
 };
-use crate::model::{
-    BranchName, Epoch, FleetId, Folder, IndexVersion, PublishPolicy, RootVersion, Sha256Digest, Timestamp,
-};
-use crate::signers::{SignerError, Signers};
+use crate::model::{Epoch, FleetId, Folder, IndexVersion, PublishPolicy, Sha256Digest, SourceRevision, Timestamp};
+use crate::signers::Signers;
 use crate::store::Store;
-use crate::trust::{Anchor, AnchorError};
+use crate::trust::Anchor;
 
-mod ground;
-
-use ground::Ground;
-
-/// The most files of one deployment's approvals that are looked at.
+/// The most files of one deployment's approvals that claveld looks at.
 const MOST_APPROVALS: usize = 1024;
 
-/// Why nothing was published.
-#[derive(Debug, thiserror::Error)]
-pub enum PublishError {
-    /// There is no key to sign with, or it does not sign.
-    #[error(transparent)]
-    Signer(#[from] SignerError),
-    /// The branch could not be written.
-    #[error(transparent)]
-    Write(#[from] WriteError),
-    /// The root that it begins with cannot be read.
-    #[error(transparent)]
-    Anchor(#[from] AnchorError),
-    /// The keys are too few of the publishers'.
-    #[error(
-        "will not publish to {repository}: {} among the publishers of the root's version {version} ({}), so no agent would \
-         believe it; see `clavel root show`",
-        lack(keys, *threshold), publishers.join(", ")
-    )]
-    NoPublisher {
-        /// The repository, without secrets.
-        repository: String,
-        /// The keys.
-        keys: Vec<String>,
-        /// How many publishers have to sign.
-        threshold: usize,
-        /// The version of the newest root.
-        version: RootVersion,
-        /// Who publishes.
-        publishers: Vec<String>,
-    },
-    /// The branch is not one that this key may go on with.
-    #[error("will not publish to the branch `{branch}` of {repository}: {source}")]
-    Branch {
-        /// The repository, without secrets.
-        repository: String,
-        /// The branch.
-        branch: String,
-        /// Why.
-        source: StandingError,
-    },
-    /// The branch shows less than was published to it, or something else.
-    #[error(
-        "will not publish to the branch `{branch}` of {repository}: this claveld published index version {} there (epoch {}, \
-         commit {}), and {behind}. Agents that saw it would refuse what follows. Push that commit back, from a mirror, an \
-         agent's copy or claveld's own; where it is lost, let everything begin anew with `clavel root next --raise-epoch`. \
-         If no agent has seen it, delete {} and try again",
-        .last.version, .last.epoch, .last.commit, note.display()
-    )]
-    WentBack {
-        /// The repository, without secrets.
-        repository: String,
-        /// The branch.
-        branch: String,
-        /// What was published last.
-        last: Box<Published>,
-        /// What the branch shows.
-        behind: Behind,
-        /// Where that is noted.
-        note: PathBuf,
-    },
-    /// It cannot be told what was published last.
-    #[error(transparent)]
-    Note(#[from] NoteError),
-    /// There is nothing that may be written.
-    #[error(transparent)]
-    Plan(#[from] PlanError),
-    /// An operator's wish cannot be done.
-    #[error(transparent)]
-    Operate(#[from] OperateError),
-    /// More documents than the index holds, or the like.
-    #[error("cannot write the index: {0}")]
-    Index(#[from] crate::model::Invalid),
-}
-
-/// What is wrong with `keys`, where `threshold` of them have to be publishers'.
-fn lack(keys: &[String], threshold: usize) -> String {
-    match (keys, threshold) {
-        ([key], 1) => format!("{key} is not"),
-        (_, 1) => format!("none of {} is", keys.join(", ")),
-        _ => format!("{threshold} keys have to sign, and of {} not so many are", keys.join(", ")),
-    }
-}
-
-impl From<FilesError> for PublishError {
-    fn from(error: FilesError) -> Self {
-        match error {
-            FilesError::Index(error) => error.into(),
-            FilesError::Signer(error) => error.into(),
-        }
-    }
-}
-
-/// Where and how to publish.
-#[derive(Debug, Clone)]
-pub struct PublishSettings {
-    /// The repository that carries the branch.
-    pub repository: RemoteUrl,
-    /// The branch.
-    pub branch: BranchName,
-    /// How long an index is to be believed.
-    pub validity: Duration,
-    /// Where the copy of a repository elsewhere is kept, and what was published last.
-    pub state_directory: PathBuf,
-    /// What git runs in place of `ssh`.
-    pub ssh_command: Option<String>,
-    /// When a deployment is published.
-    pub policy: PublishPolicy,
-}
-
-/// Who signs and publishes.
+/// Publishes evaluations, and fulfils operators' requests.
 #[derive(Debug)]
 pub struct Publisher {
-    settings: PublishSettings,
-    signers: Signers,
-    anchor: Anchor,
-    /// Where the copy of a repository elsewhere is kept.
+    context: PublishContext,
+    /// The folder for the copy of a remote repository.
     copy: PathBuf,
-    /// What was published last.
-    note: Note,
-    /// Who asks the caches; nobody where nothing waits for them.
-    caches: Option<Caches>,
-    /// The store whose derivations tell what changes.
+    /// Asks the caches; none where no deployment waits for a cache.
+    caches: Option<CacheClient>,
+    /// The store that has the derivations of the systems.
     store: Arc<dyn Store>,
 }
 
 impl Publisher {
-    /// A publisher that signs with `signers`, believes the roots from `anchor` on, and asks the caches through `store`.
+    /// A publisher that signs with `signers`, trusts the roots from `anchor` on, and asks the caches through `store`.
     pub fn new(settings: PublishSettings, signers: Signers, anchor: Anchor, store: Arc<dyn Store>) -> Self {
         let caches = match settings.policy {
             PublishPolicy::WhenEvaluated => None,
-            PublishPolicy::WhenCached => Some(Caches::new(Arc::clone(&store), Need::Path)),
-            PublishPolicy::WhenPinned => Some(Caches::new(Arc::clone(&store), Need::Closure)),
+            PublishPolicy::WhenCached => Some(CacheClient::new(Arc::clone(&store), CacheScope::Path)),
+            PublishPolicy::WhenPinned => Some(CacheClient::new(Arc::clone(&store), CacheScope::Closure)),
         };
         let copy = settings.state_directory.join("publish.git");
-        let note = Note::of(&settings.state_directory, &settings.repository, &settings.branch);
-        Self { settings, signers, anchor, copy, note, caches, store }
+        let note = PublishNote::of(&settings.state_directory, &settings.repository, &settings.branch);
+        Self { context: PublishContext { settings, signers, anchor, note }, copy, caches, store }
     }
 
-    /// Brings the branch up to what was evaluated, and tells what changes by the derivations that the store has.
-    pub async fn publish(&self, evaluated: &Evaluated<'_>) -> Result<Report, PublishError> {
-        let (mut answers, mut inside) = (Answers::new(), Inside::new(&*self.store));
-        let attempt =
-            async |writer: &BranchWriter<'_>| self.attempt(writer, evaluated, &mut answers, &mut inside).await;
-        let ((mut report, published), commit) = self.writer().commit_with_retry(attempt).await?;
-        self.note(published, commit);
+    /// Publishes the evaluations in `input`.
+    pub async fn publish(&self, input: &PublishInput<'_>) -> Result<PublishReport, PublishError> {
+        let (mut answers, mut diffs) = (CacheAnswers::new(), SystemDiffs::new(&*self.store));
+        let attempt = async |writer: &BranchWriter<'_>| self.attempt(writer, input, &mut answers, &mut diffs).await;
+        let ((mut report, index), commit) = self.writer().commit_with_retry(attempt).await?;
+        self.note(index, commit);
         report.commit = commit.map(|commit| commit.to_string());
         Ok(report)
     }
 
-    /// Does what an operator wants.
-    pub async fn operate(&self, wish: &Wish) -> Result<Operated, PublishError> {
-        let mut inside = Inside::new(&*self.store);
-        let attempt = async |writer: &BranchWriter<'_>| self.attempt_wish(writer, wish, &mut inside).await;
-        let ((mut operated, published), commit) = self.writer().commit_with_retry(attempt).await?;
-        self.note(Some(published), commit);
-        operated.commit = commit.map(|commit| commit.to_string()).unwrap_or_default();
-        Ok(operated)
+    /// Fulfils an operator's request.
+    pub async fn operate(&self, request: &OperatorRequest) -> Result<OperationReport, PublishError> {
+        let mut diffs = SystemDiffs::new(&*self.store);
+        let attempt = async |writer: &BranchWriter<'_>| self.attempt_operation(writer, request, &mut diffs).await;
+        let ((mut report, index), commit) = self.writer().commit_with_retry(attempt).await?;
+        self.note(Some(index), commit);
+        report.commit = commit.map(|commit| commit.to_string()).unwrap_or_default();
+        Ok(report)
     }
 
     async fn attempt(
         &self,
         writer: &BranchWriter<'_>,
-        evaluated: &Evaluated<'_>,
-        answers: &mut Answers,
-        inside: &mut Inside<'_>,
-    ) -> Result<((Report, Option<NewIndex>), Option<Proposal>), PublishError> {
-        let ground = self.ground(writer)?;
-        let Decided { mut plan, unready, kept_back, gone } = self.decide(&ground, evaluated, answers).await?;
-        let sign_anew_at = self.sign_anew_at(&ground, plan.index);
-        let lost_holds = ground.standing.lost_holds.clone();
+        input: &PublishInput<'_>,
+        answers: &mut CacheAnswers,
+        diffs: &mut SystemDiffs<'_>,
+    ) -> Result<((PublishReport, Option<NewIndex>), Option<Proposal>), PublishError> {
+        let attempt = self.context.begin(writer)?;
+        let PublishDecision { mut plan, unready, kept_back, lost } = self.decide(&attempt, input, answers).await?;
+        let sign_anew_at = self.sign_anew_at(&attempt, plan.index);
+        let lost_holds = attempt.base.lost_holds.clone();
         let report = |plan: Plan, version| {
             let Plan { changes, conflicts, .. } = plan;
-            Report { changes, conflicts, unready, kept_back, lost_holds, gone, version, sign_anew_at, commit: None }
+            PublishReport {
+                changes,
+                conflicts,
+                unready,
+                kept_back,
+                lost_holds,
+                lost,
+                version,
+                sign_anew_at,
+                commit: None,
+            }
         };
         let version = match plan.index {
             IndexPlan::Keep(version) => return Ok(((report(plan, version), None), None)),
             IndexPlan::Write(version) => version,
         };
-        inside.add_to(&mut plan, &ground.standing.branch);
-        let message = commit_message(&plan.changes, version, &sources(evaluated));
-        let (new_index, proposal) = self.propose(ground, &plan, version, message).await?;
+        diffs.add_to(&mut plan, &attempt.base.branch);
+        let message = commit_message(&plan.changes, version, &sources(input));
+        let (new_index, proposal) = self.propose(attempt, &plan, version, message).await?;
         Ok(((report(plan, version), Some(new_index)), Some(proposal)))
     }
 
-    async fn attempt_wish(
+    async fn attempt_operation(
         &self,
         writer: &BranchWriter<'_>,
-        wish: &Wish,
-        inside: &mut Inside<'_>,
-    ) -> Result<((Operated, NewIndex), Option<Proposal>), PublishError> {
-        let ground = self.ground(writer)?;
-        let branch = &ground.standing.branch;
-        let past = match (wish.deed, branch.deployments.get(&wish.name)) {
-            (Deed::RollBack(to), Some(present)) if to < present.revision() => self.past(&ground, &wish.name, to)?,
+        request: &OperatorRequest,
+        diffs: &mut SystemDiffs<'_>,
+    ) -> Result<((OperationReport, NewIndex), Option<Proposal>), PublishError> {
+        let attempt = self.context.begin(writer)?;
+        let branch = &attempt.base.branch;
+        let past = match (request.operation, branch.deployments.get(&request.name)) {
+            (Operation::RollBack(to), Some(present)) if to < present.revision() => {
+                self.context.find_in_history(&attempt, &request.name, to)?
+            }
             _ => Found::Nowhere,
         };
-        let mut plan = operate(branch, wish, &past, self.settings.policy, ground.now.into())?;
+        let mut plan = operate(branch, request, &past, self.context.settings.policy, attempt.now.into())?;
         let (IndexPlan::Write(version) | IndexPlan::Keep(version)) = plan.index;
-        inside.add_to(&mut plan, branch);
-        let why = Some(wish.why.as_str()).filter(|why| !why.is_empty()).map(|why| format!("Why: {why}"));
-        let paragraphs = [Some(wish.subject(&plan, branch)), why, told_changes(&plan.changes)];
+        diffs.add_to(&mut plan, branch);
+        let why = Some(request.why.as_str()).filter(|why| !why.is_empty()).map(|why| format!("Why: {why}"));
+        let paragraphs = [Some(request.subject(&plan, branch)), why, describe_changes(&plan.changes)];
         let message = paragraphs.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
-        let (new_index, proposal) = self.propose(ground, &plan, version, message).await?;
+        let (new_index, proposal) = self.propose(attempt, &plan, version, message).await?;
         let Plan { mut holds, mut changes, .. } = plan;
-        let (name, held, change) = (wish.name.clone(), holds.remove(&wish.name), changes.pop());
-        Ok(((Operated { name, held, change, version, commit: String::new() }, new_index), Some(proposal)))
+        let (name, held, change) = (request.name.clone(), holds.remove(&request.name), changes.pop());
+        Ok(((OperationReport { name, held, change, version, commit: String::new() }, new_index), Some(proposal)))
     }
 
-    /// Plans with what waits for its cache, and what somebody froze, left as it is.
+    /// Decides what to write, and which documents have to stay as they are.
     async fn decide(
         &self,
-        ground: &Ground,
-        evaluated: &Evaluated<'_>,
-        answers: &mut Answers,
-    ) -> Result<Decided, PublishError> {
-        let (branch, now, validity) = (&ground.standing.branch, ground.now.into(), self.settings.validity);
-        let mut pinning = match self.settings.policy {
-            PublishPolicy::WhenPinned => Some(Pinning::on(branch, evaluated.evaluations)?),
+        attempt: &PublishAttempt,
+        input: &PublishInput<'_>,
+        answers: &mut CacheAnswers,
+    ) -> Result<PublishDecision, PublishError> {
+        let settings = &self.context.settings;
+        let (branch, now) = (&attempt.base.branch, attempt.now.into());
+        let mut pinning = match settings.policy {
+            PublishPolicy::WhenPinned => Some(Pinning::from_branch(branch, input.evaluations)?),
             PublishPolicy::WhenEvaluated | PublishPolicy::WhenCached => None,
         };
         let unpinned = pinning.as_ref().map(|pinning| pinning.unpinned.clone()).unwrap_or_default();
-        let with = |pinning: Option<&Pinning>, held: &Held| {
-            let evaluations = pinning.map_or(evaluated.evaluations, |pinning| &pinning.evaluations);
-            plan(branch, &Evaluated { evaluations, ..*evaluated }, held, now, validity)
+        let plan_with = |pinning: Option<&Pinning>, withheld: &Withheld| {
+            let evaluations = pinning.map_or(input.evaluations, |pinning| &pinning.evaluations);
+            plan(branch, &PublishInput { evaluations, ..*input }, withheld, now, settings.validity)
         };
-        let whole = with(pinning.as_ref(), &Held { unpinned, ..Held::default() })?;
-        let gone = gone(branch, self.settings.policy);
-        let frozen = branch.holds.keys().chain(gone.iter().map(|gone| &gone.name)).cloned().collect();
-        let asked = followers(&whole, &frozen);
+        // The first plan leaves nothing out. It says for which deployments claveld has to ask the caches.
+        let whole = plan_with(pinning.as_ref(), &Withheld { unpinned, ..Withheld::default() })?;
+        let lost = lost_deployments(branch, settings.policy);
+        let fixed = branch.holds.keys().chain(lost.iter().map(|lost| &lost.name)).cloned().collect();
+        let asked = deployments_to_look_up(&whole, &fixed);
         if let Some(caches) = &self.caches {
             caches.ask_for(&asked, answers).await;
         }
-        let survey = self.caches.as_ref().map(|caches| Survey::of(&asked, caches.need(), answers));
-        let (held, unready) = hold_back(branch, &whole, &frozen, survey.as_ref());
-        let kept_back = kept_back(branch, &whole, &held);
+        let survey = self.caches.as_ref().map(|caches| CacheSurvey::of(&asked, caches.scope(), answers));
+        let (withheld, unready) = withhold(branch, &whole, &fixed, survey.as_ref());
+        let kept_back = kept_back(branch, &whole, &withheld);
         if let (Some(pinning), Some(survey)) = (&mut pinning, &survey) {
-            pinning.pin(&pins(&asked, survey))?;
+            pinning.add_pins(&pins(&asked, survey))?;
         }
-        let plan = if held.is_empty() && pinning.is_none() { whole } else { with(pinning.as_ref(), &held)? };
-        Ok(Decided { plan, unready, kept_back, gone })
+        let is_final = withheld.is_empty() && pinning.is_none();
+        let plan = if is_final { whole } else { plan_with(pinning.as_ref(), &withheld)? };
+        Ok(PublishDecision { plan, unready, kept_back, lost })
     }
 
-    /// Signs `plan`, and makes one commit of it.
+    /// Signs `plan`, and proposes one commit with it.
     async fn propose(
         &self,
-        ground: Ground,
+        attempt: PublishAttempt,
         plan: &Plan,
         version: IndexVersion,
         message: String,
     ) -> Result<(NewIndex, Proposal), PublishError> {
-        let Ground { on, standing, now } = ground;
-        let pen = Pen { signers: &self.signers, branch: &self.settings.branch, validity: self.settings.validity };
-        let Files { mut changes, index } = pen.write(plan, &standing, version, now.into()).await?;
+        let PublishAttempt { on, base, now } = attempt;
+        let PublishContext { settings, signers, .. } = &self.context;
+        let signer = BranchSigner { signers, branch: &settings.branch, validity: settings.validity };
+        let SignedFiles { mut changes, index } = signer.sign_plan(plan, &base, version, now.into()).await?;
         changes.extend(orphaned_approvals(plan, &on));
-        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", self.signers.first()) };
-        let new = NewIndex { fleet: standing.branch.fleet, epoch: standing.root.root().epoch, version, sha256: index };
+        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", signers.first()) };
+        let new = NewIndex { fleet: base.branch.fleet, epoch: base.root.root().epoch, version, sha256: index };
         Ok((new, Proposal { on, changes, message, by, at: now }))
     }
 
-    /// Notes what was published. What is published is published: without the note it is only not seen when the branch goes
-    /// back behind it.
+    /// Notes the index that was published. A failure does not undo the publication: without the note, claveld only does not
+    /// notice if the branch goes back.
     fn note(&self, new: Option<NewIndex>, commit: Option<CommitId>) {
         let Some((NewIndex { fleet, epoch, version, sha256 }, commit)) = new.zip(commit) else { return };
-        if let Err(error) = self.note.write(Published { fleet, epoch, version, sha256, commit }) {
-            tracing::warn!(%error, "it will not be seen when the branch goes back");
+        if let Err(error) = self.context.note.write(PublishedIndex { fleet, epoch, version, sha256, commit }) {
+            tracing::warn!(%error, "claveld will not notice if the branch goes back");
         }
     }
 
-    fn sign_anew_at(&self, ground: &Ground, plan: IndexPlan) -> Timestamp {
-        let (now, validity) = (Timestamp::from(ground.now), self.settings.validity);
-        let (issued, expires) = match (plan, &ground.standing.branch.index) {
+    fn sign_anew_at(&self, attempt: &PublishAttempt, plan: IndexPlan) -> Timestamp {
+        let (now, validity) = (Timestamp::from(attempt.now), self.context.settings.validity);
+        let (issued, expires) = match (plan, &attempt.base.branch.index) {
             (IndexPlan::Keep(_), Some((index, _))) => (index.issued, index.expires),
             (IndexPlan::Keep(_), None) | (IndexPlan::Write(_), _) => (now, now.plus(validity)),
         };
@@ -310,18 +209,8 @@ impl Publisher {
     }
 
     fn writer(&self) -> BranchWriter<'_> {
-        BranchWriter {
-            url: &self.settings.repository,
-            branch: &self.settings.branch,
-            ssh_command: self.settings.ssh_command.as_deref(),
-            copy: &self.copy,
-        }
-    }
-
-    /// The repository, the branch, and where it is noted what was published there.
-    fn place(&self) -> (String, String, PathBuf) {
-        let PublishSettings { repository, branch, .. } = &self.settings;
-        (repository.to_string(), branch.to_string(), self.note.path().to_owned())
+        let PublishSettings { repository, branch, ssh_command, .. } = &self.context.settings;
+        BranchWriter { url: repository, branch, ssh_command: ssh_command.as_deref(), copy: &self.copy }
     }
 }
 
@@ -333,29 +222,29 @@ struct NewIndex {
     sha256: Sha256Digest,
 }
 
-/// The approvals of deployments that are withdrawn. Whatever else approvers leave is theirs.
-fn orphaned_approvals(plan: &Plan, branch: &OpenBranch) -> Vec<Change> {
-    let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
-    let of_deployments = withdrawn.filter(|change| change.path.folder() == Folder::Deployments);
-    let mut gone = Vec::new();
-    for folder in of_deployments.map(|change| approvals_folder(change.path.name())) {
-        // What cannot be listed is in nobody's way, and no reason not to publish.
+/// The removal of the approvals of withdrawn deployments. Claveld removes no other file of an approver.
+fn orphaned_approvals(plan: &Plan, branch: &OpenBranch) -> Vec<FileChange> {
+    let withdrawn = plan.changes.iter().filter(|change| change.tombstone().is_some());
+    let is_deployment = |change: &&DocumentChange| change.path.folder() == Folder::Deployments;
+    let mut removed = Vec::new();
+    for folder in withdrawn.filter(is_deployment).map(|change| approvals_folder(change.path.name())) {
+        // A folder that cannot be listed does not stop the publication.
         let files = branch.files().and_then(|files| files.map_or(Ok(Vec::new()), |f| f.list(&folder, MOST_APPROVALS)));
         let files = files.unwrap_or_default().into_iter();
-        gone.extend(files.map(|file| Change::Remove { path: format!("{folder}/{}", file.name) }));
+        removed.extend(files.map(|file| FileChange::Remove { path: format!("{folder}/{}", file.name) }));
     }
-    gone
+    removed
 }
 
-/// What a round is to write, and what is left for later.
-struct Decided {
+/// A plan, and the documents that it leaves out.
+struct PublishDecision {
     plan: Plan,
     unready: Unready,
     kept_back: Vec<KeptBack>,
-    gone: Vec<Gone>,
+    lost: Vec<LostDeployment>,
 }
 
-fn sources(evaluated: &Evaluated<'_>) -> Vec<(String, Option<crate::model::SourceRevision>)> {
-    let evaluations = evaluated.evaluations.iter();
+fn sources(input: &PublishInput<'_>) -> Vec<(String, Option<SourceRevision>)> {
+    let evaluations = input.evaluations.iter();
     evaluations.map(|e| (e.source.flake.to_string(), e.source.revision.clone())).collect()
 }

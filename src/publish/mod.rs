@@ -1,32 +1,45 @@
-//! What to write when an evaluation ends, writing it, and what starts an evaluation.
+//! From evaluations to a commit on the branch: plan, sign, commit.
 //!
-//! `plan` decides, from the branch as it is and what was evaluated, which documents change: pure. `operate` decides the same
-//! from what an operator wants of one deployment: pure. `files` signs a plan; `commit` puts it on the branch, and decides
-//! again when somebody else was faster. Between planning and committing, `inside` looks at what changes in the systems
-//! themselves. `note` remembers what was published, so that nothing is built on a branch that went back. Where deployments
-//! wait for their caches, `caches` asks these; `survey` puts together what they said, `ready` decides what is held back, and
-//! `pin` what is pinned: pure. `hook` and `watch` say when. `gate` judges a push before git takes it in, and publishes
-//! nothing.
+//! [`Publisher::publish`] is the entry for evaluations, [`Publisher::operate`] for an operator's request. These files decide
+//! and have no I/O: `plan` (which documents change), `withhold` (which of them have to wait), `survey` (whether the caches
+//! have a deployment), `pin`, `operate`. These do the I/O and decide nothing: `base` and `documents` read the branch into the
+//! types of `state`, `caches` asks the caches, `diffs` compares systems, `sign` signs, `attempt` and `commit` hold the order
+//! of one attempt, and `note` remembers the last publication.
+//!
+//! The daemon, its triggers and the gate belong to `claveld`; evaluating belongs to `evaluate`.
 
+mod attempt;
+mod base;
 mod caches;
-mod changes;
 mod commit;
-mod files;
-mod inside;
+mod diffs;
+mod document_change;
+mod documents;
+mod error;
+#[cfg(test)]
+mod fixture;
+mod left_out;
 mod note;
 mod operate;
 mod pin;
 mod plan;
 mod readme;
-mod ready;
-mod standing;
+mod report;
+mod sign;
+mod state;
 mod survey;
+mod withhold;
 
-pub use changes::{Change, Conflict, KeptBack, Report, told_hold};
-pub use commit::{PublishError, PublishSettings, Publisher};
-pub use note::{Behind, NoteError, Published};
-pub use operate::{Deed, OperateError, Operated, Wish};
-pub use plan::{Evaluated, PlanError, Strays};
-pub use ready::{Awaited, Hopeless, Missing, Unready, Waiting};
-pub use standing::StandingError;
-pub use survey::{CacheState, Lack};
+pub use attempt::PublishSettings;
+pub use base::PublishBaseError;
+pub use commit::Publisher;
+pub use document_change::{DocumentChange, NameConflict};
+pub use error::PublishError;
+pub use left_out::{
+    Awaited, KeptBack, LostDeployment, MissingSetting, Protection, Unpublishable, Unready, Waiting, describe_hold,
+};
+pub use note::{BranchRegression, PublishNoteError, PublishedIndex};
+pub use operate::{OperateError, Operation, OperationReport, OperatorRequest};
+pub use plan::{OrphanPolicy, PlanError, PublishInput};
+pub use report::PublishReport;
+pub use survey::{CacheProblem, CacheState};

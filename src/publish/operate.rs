@@ -1,14 +1,16 @@
-//! What an operator wants otherwise than the sources: a deployment frozen, released, or gone back with. No I/O: the branch as
-//! it is and the wish go in, a plan comes out, which is signed and committed as any other.
+//! The requests of an operator about one deployment: hold it, release it, or go back to an older revision. No I/O: the branch
+//! and the request go in, a plan comes out, and claveld signs and commits it like any other plan.
 //!
-//! What was published once is published again as a new revision, since a revision has one content for ever. Claveld's next
-//! evaluation would undo that at once, so going back freezes the deployment as well.
+//! Going back publishes the old specification as a new revision, because a revision has one content for ever. The next
+//! evaluation would undo that at once, so going back also holds the deployment.
 
 use std::fmt;
 
-use super::changes::{Change, Gone, Kept, told_hold};
+use super::document_change::DocumentChange;
+use super::left_out::{LostDeployment, Protection, describe_hold};
 use super::pin::is_pinned;
-use super::plan::{BranchState, ExistingDocument, IndexPlan, Plan, PlanError, counted_on};
+use super::plan::{IndexPlan, Plan, PlanError, next_revision};
+use super::state::{BranchState, ExistingDocument};
 use crate::branch::{Found, Past};
 use crate::model::PublishPolicy;
 use crate::model::{
@@ -16,35 +18,35 @@ use crate::model::{
     UnitSpecification,
 };
 
-/// What an operator wants of one deployment.
+/// The request of an operator about one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Wish {
+pub struct OperatorRequest {
     /// The deployment.
     pub name: Name,
-    /// What is to become of it.
-    pub deed: Deed,
-    /// Why; may be empty.
+    /// The operation.
+    pub operation: Operation,
+    /// The reason; may be empty.
     pub why: MetadataValue,
 }
 
-/// What is to become of a deployment.
+/// An operation on a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Deed {
-    /// It stays at its revision, whatever its source gives.
+pub enum Operation {
+    /// The deployment stays at its revision, whatever its source gives.
     Hold,
-    /// It follows its source again.
+    /// The deployment follows its source again.
     Release,
-    /// What this revision said is said again, and stays.
+    /// The specification of this revision becomes the newest revision, and stays.
     RollBack(Revision),
 }
 
-/// Why a wish is not done.
+/// The reason why claveld refuses a request.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum OperateError {
     /// The branch has no such deployment.
     #[error("the branch has no deployment `{0}`; `clavel list` has their names")]
     Unknown(Name),
-    /// It had one.
+    /// The branch had such a deployment.
     #[error(
         "the deployment `{name}` was withdrawn after its revision {last}; it comes back when a source gives it again"
     )]
@@ -54,106 +56,108 @@ pub enum OperateError {
         /// Its last revision.
         last: Revision,
     },
-    /// What the branch has under the name is not to be believed.
-    #[error("what the branch has of `{0}` is not to be believed; `claveld once` publishes it anew, and then try again")]
-    Altered(Name),
-    /// Nothing has it any more.
-    #[error("{0}")]
-    Gone(Gone),
-    /// It has no pin.
+    /// Claveld does not trust the document that the branch has under the name.
     #[error(
-        "revision {revision} of `{name}` has no pin, and `publish.pin` wants one for whatever is published; change the \
-         source back instead"
+        "the document of `{0}` on the branch is altered, or not signed by a publisher; let `claveld once` repair it, and try again"
+    )]
+    Altered(Name),
+    /// The document is lost.
+    #[error("{0}")]
+    Lost(LostDeployment),
+    /// The old revision has no pin.
+    #[error(
+        "revision {revision} of `{name}` has no pin, and `publish.pin` requires one for everything that is published; change \
+         the source back instead"
     )]
     NotPinned {
         /// The deployment.
         name: Name,
-        /// What was asked for.
+        /// The requested revision.
         revision: Revision,
     },
-    /// A root took out the key that signed the branch.
+    /// A root removed the key that signed the branch.
     #[error(
-        "the newest root took out the key that signed this branch, and claveld has not signed it anew yet; run \
-         `claveld once`, and then try again"
+        "the newest root removed the key that signed this branch, and claveld has not signed the branch again yet; run \
+         `claveld once`, and try again"
     )]
     OlderRoot,
-    /// It is frozen already.
-    #[error("`{name}` is {} already; `clavel release {name}` lets it follow its source again", told_hold(.hold))]
+    /// An operator holds the deployment already.
+    #[error("`{name}` is {} already; `clavel release {name}` lets it follow its source again", describe_hold(.hold))]
     HeldAlready {
         /// The deployment.
         name: Name,
-        /// Where, since when, and why.
+        /// The hold.
         hold: Hold,
     },
-    /// It is not frozen.
+    /// No operator holds the deployment.
     #[error("`{0}` is not held: it follows its source already")]
     NotHeld(Name),
-    /// It has no such revision.
+    /// The history has no such revision.
     #[error("the branch has no revision {revision} of `{name}` in its history; it is at revision {present}")]
     NoSuchRevision {
         /// The deployment.
         name: Name,
-        /// What was asked for.
+        /// The requested revision.
         revision: Revision,
-        /// What it is at.
+        /// The present revision.
         present: Revision,
     },
-    /// The history has something under that revision, and nobody who publishes now vouches for it.
+    /// The history has the revision, and no publisher of the newest root signed it.
     #[error(
-        "revision {revision} of `{name}` is in the history, and not to be believed by the newest root: {why}; change the \
-         source back instead"
+        "revision {revision} of `{name}` is in the history, but no publisher of the newest root vouches for it: {why}; change \
+         the source back instead"
     )]
-    NotBelieved {
+    NotVouchedFor {
         /// The deployment.
         name: Name,
-        /// What was asked for.
+        /// The requested revision.
         revision: Revision,
-        /// Why it is not believed.
+        /// The reason.
         why: String,
     },
-    /// It is there now.
+    /// The deployment is at that revision now.
     #[error("`{name}` is at revision {revision} now; `clavel hold {name}` keeps it there")]
     AtIt {
         /// The deployment.
         name: Name,
-        /// What was asked for.
+        /// The requested revision.
         revision: Revision,
     },
-    /// Another revision says the same, and is there now.
+    /// The present revision has the same specification.
     #[error(
-        "`{name}` is at revision {present} now, which says what revision {revision} said; `clavel hold {name}` keeps it there"
+        "`{name}` is at revision {present} now, which has the same specification as revision {revision}; `clavel hold {name}` keeps it there"
     )]
     SaysTheSame {
         /// The deployment.
         name: Name,
-        /// What was asked for.
+        /// The requested revision.
         revision: Revision,
-        /// What it is at.
+        /// The present revision.
         present: Revision,
     },
-    /// It was for another machine.
+    /// The revision was for another unit.
     #[error(
         "revision {revision} of `{name}` was for the unit `{then}`, and it is for `{now}` now; move it back in its source"
     )]
     OtherUnit {
         /// The deployment.
         name: Name,
-        /// What was asked for.
+        /// The requested revision.
         revision: Revision,
         /// The unit at that time.
         then: Name,
         /// The unit now.
         now: Name,
     },
-    /// Its unit was another kind of machine.
+    /// The unit was of another type or arch.
     #[error(
-        "revision {revision} of `{name}` was for a unit of {then}, and `{unit}` is {now} now: what was built for one does \
+        "revision {revision} of `{name}` was for a unit of {then}, and `{unit}` is {now} now: a system built for one does \
          not run on the other"
     )]
     UnitChanged {
         /// The deployment.
         name: Name,
-        /// What was asked for.
+        /// The requested revision.
         revision: Revision,
         /// The unit.
         unit: Name,
@@ -162,22 +166,21 @@ pub enum OperateError {
         /// Its type and arch now.
         now: String,
     },
-    /// A counter is at its end.
+    /// A counter cannot grow any further.
     #[error(transparent)]
     Plan(#[from] PlanError),
 }
 
-/// Decides what to write so that `wish` is done at `now`, where the history has `past` of the revision to go back to, and
-/// `policy` is when a deployment is published.
+/// Decides what to write at `now` to fulfil `request`. `past` is what the history has of the revision to go back to.
 pub(super) fn operate(
     branch: &BranchState,
-    wish: &Wish,
+    request: &OperatorRequest,
     past: &Found,
     policy: PublishPolicy,
     now: Timestamp,
 ) -> Result<Plan, OperateError> {
-    let Wish { name, deed, why } = wish;
-    let (frozen, version) = (branch.holds.get(name), next_version(branch, name)?);
+    let OperatorRequest { name, operation, why } = request;
+    let (held, version) = (branch.holds.get(name), next_version(branch, name)?);
     let mut plan = Plan {
         changes: Vec::new(),
         conflicts: Vec::new(),
@@ -187,34 +190,46 @@ pub(super) fn operate(
         holds: branch.holds.clone(),
         index: IndexPlan::Write(version),
     };
-    let frozen_at = |revision| Hold { revision, since: now, why: why.clone() };
-    match (deed, frozen) {
-        (Deed::Release, frozen) => {
-            // Where nothing has it any more, there is nothing to go on from: what its source gives then is new.
+    let hold_at = |revision| Hold { revision, since: now, why: why.clone() };
+    match (operation, held) {
+        (Operation::Release, held) => {
+            // A lost document is withdrawn: the next document of its source is a new one.
             if let Some(ExistingDocument::Altered(listed)) = branch.deployments.get(name) {
                 let path = DocumentPath::new(Folder::Deployments, name.clone());
-                plan.changes.push(Change { path, from: Some(*listed), to: None, mended: false, system: None });
-            } else if frozen.is_none() {
+                plan.changes.push(DocumentChange {
+                    path,
+                    from: Some(*listed),
+                    to: None,
+                    repaired: false,
+                    system: None,
+                });
+            } else if held.is_none() {
                 present(branch, name)?;
                 return Err(OperateError::NotHeld(name.clone()));
             }
             plan.holds.remove(name);
         }
-        (Deed::Hold, Some(hold)) => {
+        (Operation::Hold, Some(hold)) => {
             return Err(OperateError::HeldAlready { name: name.clone(), hold: hold.clone() });
         }
-        (Deed::Hold, None) => drop(plan.holds.insert(name.clone(), frozen_at(present(branch, name)?.revision))),
-        (Deed::RollBack(revision), _) => {
+        (Operation::Hold, None) => drop(plan.holds.insert(name.clone(), hold_at(present(branch, name)?.revision))),
+        (Operation::RollBack(revision), _) => {
             let present = present(branch, name)?;
-            let before = old(branch, present, *revision, past)?;
+            let before = revision_to_go_back_to(branch, present, *revision, past)?;
             if policy == PublishPolicy::WhenPinned && !is_pinned(&before.specification) {
                 return Err(OperateError::NotPinned { name: name.clone(), revision: *revision });
             }
             let path = DocumentPath::new(Folder::Deployments, name.clone());
-            let to = counted_on(&path, present.revision)?;
+            let to = next_revision(&path, present.revision)?;
             plan.deployments.push(Deployment { revision: to, ..before.clone() });
-            plan.changes.push(Change { path, from: Some(present.revision), to: Some(to), mended: false, system: None });
-            plan.holds.insert(name.clone(), frozen_at(to));
+            plan.changes.push(DocumentChange {
+                path,
+                from: Some(present.revision),
+                to: Some(to),
+                repaired: false,
+                system: None,
+            });
+            plan.holds.insert(name.clone(), hold_at(to));
         }
     }
     Ok(plan)
@@ -225,23 +240,27 @@ fn next_version(branch: &BranchState, name: &Name) -> Result<IndexVersion, Opera
     if branch.is_of_an_older_root {
         return Err(OperateError::OlderRoot);
     }
-    let at_its_end = || PlanError::CounterAtItsEnd { what: "index version".to_owned() };
+    let at_its_end = || PlanError::CounterAtItsEnd { counter: "index version".to_owned() };
     Ok(index.version.next().ok_or_else(at_its_end)?)
 }
 
-/// The deployment as the branch has it.
+/// The deployment on the branch.
 fn present<'a>(branch: &'a BranchState, name: &Name) -> Result<&'a Deployment, OperateError> {
     match branch.deployments.get(name) {
         Some(ExistingDocument::Intact(document)) => Ok(document),
         Some(ExistingDocument::Altered(revision)) if branch.holds.contains_key(name) => {
-            Err(OperateError::Gone(Gone { name: name.clone(), revision: *revision, kept: Kept::Hold }))
+            Err(OperateError::Lost(LostDeployment {
+                name: name.clone(),
+                revision: *revision,
+                protection: Protection::Hold,
+            }))
         }
         Some(_) => Err(OperateError::Altered(name.clone())),
         None => {
             let path = DocumentPath::new(Folder::Deployments, name.clone());
-            let stone = branch.index.as_ref().and_then(|(index, _)| index.tombstones.get(&path));
+            let tombstone = branch.index.as_ref().and_then(|(index, _)| index.tombstones.get(&path));
             let name = name.clone();
-            Err(match stone {
+            Err(match tombstone {
                 Some(Tombstone { revision: last }) => OperateError::Withdrawn { name, last: *last },
                 None => OperateError::Unknown(name),
             })
@@ -249,8 +268,8 @@ fn present<'a>(branch: &'a BranchState, name: &Name) -> Result<&'a Deployment, O
     }
 }
 
-/// What to go back to, where it may run where the deployment runs now.
-fn old<'a>(
+/// The old revision, where it may run on the unit that the deployment runs on now.
+fn revision_to_go_back_to<'a>(
     branch: &BranchState,
     present: &Deployment,
     revision: Revision,
@@ -263,7 +282,7 @@ fn old<'a>(
     let Past { deployment: old, unit: then } = match past {
         Found::Past(past) => &**past,
         Found::NotBelieved(why) => {
-            return Err(OperateError::NotBelieved { name: name(), revision, why: why.clone() });
+            return Err(OperateError::NotVouchedFor { name: name(), revision, why: why.clone() });
         }
         Found::Nowhere => {
             return Err(OperateError::NoSuchRevision { name: name(), revision, present: present.revision });
@@ -277,59 +296,59 @@ fn old<'a>(
         let (then, now) = (old.specification.unit.clone(), unit.clone());
         return Err(OperateError::OtherUnit { name: name(), revision, then, now });
     }
-    let told = |unit: &UnitSpecification| format!("type {} and arch {}", unit.unit_type, unit.arch);
-    let now = branch.units.get(unit).and_then(ExistingDocument::known).map(|unit| told(&unit.specification));
-    let then = then.as_ref().map(|unit| told(&unit.specification));
+    let describe = |unit: &UnitSpecification| format!("type {} and arch {}", unit.unit_type, unit.arch);
+    let now = branch.units.get(unit).and_then(ExistingDocument::known).map(|unit| describe(&unit.specification));
+    let then = then.as_ref().map(|unit| describe(&unit.specification));
     match (then, now) {
         (Some(then), Some(now)) if then != now => {
             Err(OperateError::UnitChanged { name: name(), revision, unit: unit.clone(), then, now })
         }
-        // What of the unit is not to be believed is mended by the next round, and what goes back changes nothing of it.
+        // The next round repairs a unit that is altered, and going back changes nothing about it.
         _ => Ok(old),
     }
 }
 
-impl Wish {
-    /// What was done, in the first line of a commit's message.
+impl OperatorRequest {
+    /// The first line of the commit message.
     pub(super) fn subject(&self, plan: &Plan, branch: &BranchState) -> String {
-        let Self { name, deed, .. } = self;
+        let Self { name, operation, .. } = self;
         let revision = plan.holds.get(name).map(|hold| hold.revision);
-        match (deed, revision) {
-            (Deed::RollBack(back), Some(to)) => {
+        match (operation, revision) {
+            (Operation::RollBack(back), Some(to)) => {
                 format!("rollback: {name} to revision {back}, as revision {to}, and held")
             }
-            (Deed::Hold, Some(at)) => format!("hold: {name} at revision {at}"),
-            (Deed::Release | Deed::Hold | Deed::RollBack(_), _) => {
-                let held = branch.holds.get(name).map(|hold| format!(", {}", told_hold(hold)));
+            (Operation::Hold, Some(at)) => format!("hold: {name} at revision {at}"),
+            (Operation::Release | Operation::Hold | Operation::RollBack(_), _) => {
+                let held = branch.holds.get(name).map(|hold| format!(", {}", describe_hold(hold)));
                 format!("release: {name}{}", held.unwrap_or_default())
             }
         }
     }
 }
 
-/// What was done.
+/// The result of an operator's request.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
-pub struct Operated {
+pub struct OperationReport {
     /// The deployment.
     pub name: Name,
-    /// Where it is frozen now; none where it follows its source.
+    /// The hold; none where the deployment follows its source.
     pub held: Option<Hold>,
-    /// The change, where it went back.
-    pub change: Option<Change>,
-    /// The version of the index now.
+    /// The change of the document, if any.
+    pub change: Option<DocumentChange>,
+    /// The version of the index after the operation.
     pub version: IndexVersion,
-    /// The commit that was made.
+    /// The commit that claveld made.
     pub commit: String,
 }
 
-impl fmt::Display for Operated {
+impl fmt::Display for OperationReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, held, change, version, commit } = self;
         match (held, change) {
-            (Some(hold), None) => writeln!(f, "{name}: {}", told_hold(hold))?,
+            (Some(hold), None) => writeln!(f, "{name}: {}", describe_hold(hold))?,
             (Some(hold), Some(_)) => writeln!(
                 f,
-                "{name}: went back, as revision {}, and is held there, since claveld's next evaluation would undo it\n\
+                "{name}: went back, as revision {}, and is held there, because claveld's next evaluation would undo it\n\
                  `clavel release {name}` lets it follow its source again",
                 hold.revision
             )?,
@@ -339,7 +358,7 @@ impl fmt::Display for Operated {
             )?,
             (None, Some(change)) => writeln!(
                 f,
-                "{name}: {change}, since nothing has it any more; claveld's next round, at a push or by `claveld once`, \
+                "{name}: {change}, because its document is lost; claveld's next round, at a push or by `claveld once`, \
                  publishes what its source gives"
             )?,
         }

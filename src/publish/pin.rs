@@ -1,41 +1,41 @@
-//! Which deployments are pinned, and to what. No I/O: the branch and what was evaluated go in, what is to be published
-//! comes out.
+//! The pins of deployments: which deployments have one already, and to which content the others are pinned. No I/O: the branch
+//! and the evaluations go in, the evaluations with pins come out.
 //!
-//! A deployment is pinned once. As long as its source gives the same store path, the pin that is on the branch stays, whatever
-//! a cache says by then, and whichever caches and keys are named: keys change when one was stolen.
+//! A deployment is pinned once. As long as its source gives the same store path, the pin on the branch stays, whatever a
+//! cache answers later and whichever caches and keys the source names: keys change after a theft.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::plan::{BranchState, ExistingDocument};
-use super::survey::{Supply, Survey};
+use super::state::{BranchState, ExistingDocument};
+use super::survey::{Availability, CacheSurvey};
 use crate::evaluate::Evaluation;
 use crate::model::{Deployment, DeploymentSpecification, Draft, Invalid, Name, Pin};
 use crate::trust::pin;
 
-/// What was evaluated, where pins belong to it.
+/// Evaluations whose deployments get pins.
 #[derive(Debug)]
 pub(super) struct Pinning {
     pub(super) evaluations: Vec<Evaluation>,
-    /// The deployments that have no pin yet. They are to be published with one, though nothing else of them may be new.
+    /// The deployments that have no pin yet. Claveld publishes them with one, even if nothing else of them is new.
     pub(super) unpinned: BTreeSet<Name>,
 }
 
 impl Pinning {
-    /// What of `evaluations` is pinned on the branch already gets that pin.
-    pub(super) fn on(branch: &BranchState, evaluations: &[Evaluation]) -> Result<Self, Invalid> {
+    /// Gives each deployment of `evaluations` the pin that the branch has for it.
+    pub(super) fn from_branch(branch: &BranchState, evaluations: &[Evaluation]) -> Result<Self, Invalid> {
         let mut all = Self { evaluations: evaluations.to_vec(), unpinned: BTreeSet::new() };
-        let of = |draft: &Draft<DeploymentSpecification>| {
-            let there = branch.deployments.get(&draft.name).and_then(ExistingDocument::known)?;
-            let (published, evaluated) = (&there.specification.template, &draft.specification.template);
+        let existing_pin = |draft: &Draft<DeploymentSpecification>| {
+            let existing = branch.deployments.get(&draft.name).and_then(ExistingDocument::known)?;
+            let (published, evaluated) = (&existing.specification.template, &draft.specification.template);
             let is_the_same = published.nar_id == evaluated.nar_id;
             Pin::of(&published.metadata).ok().flatten().filter(|_| is_the_same)
         };
-        all.add(of)?;
+        all.add(existing_pin)?;
         Ok(all)
     }
 
-    /// Pins what is to be pinned: each deployment that the caches have.
-    pub(super) fn pin(&mut self, pins: &BTreeMap<Name, Pin>) -> Result<(), Invalid> {
+    /// Gives each deployment that has no pin the one in `pins`.
+    pub(super) fn add_pins(&mut self, pins: &BTreeMap<Name, Pin>) -> Result<(), Invalid> {
         self.add(|draft| pins.get(&draft.name).copied())
     }
 
@@ -57,15 +57,15 @@ impl Pinning {
     }
 }
 
-/// Whether a deployment has a pin, well made or not.
+/// Whether a deployment has a pin, valid or not.
 pub(super) fn is_pinned(specification: &DeploymentSpecification) -> bool {
     !matches!(Pin::of(&specification.template.metadata), Ok(None))
 }
 
-/// What each of `deployments` is pinned to by what the caches have.
-pub(super) fn pins(deployments: &[Deployment], survey: &Survey<'_>) -> BTreeMap<Name, Pin> {
+/// The pin of each of `deployments` whose whole closure the caches have.
+pub(super) fn pins(deployments: &[Deployment], survey: &CacheSurvey<'_>) -> BTreeMap<Name, Pin> {
     let pinned = |Deployment { name, specification, .. }: &Deployment| {
-        let Supply::There(closure) = survey.supply(&specification.template) else { return None };
+        let Availability::Complete(closure) = survey.availability(&specification.template) else { return None };
         Some((name.clone(), pin(&specification.template.nar_id, &closure)?))
     };
     deployments.iter().filter_map(pinned).collect()

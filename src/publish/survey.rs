@@ -1,8 +1,8 @@
-//! What the caches said, put together: whether they have a deployment's path, or all that it needs as well. No I/O.
+//! The caches' answers, put together: whether the caches have a deployment's path, or its whole closure. No I/O.
 //!
-//! A path counts as there by the first of a deployment's caches, in their order, that has it signed by one of the
-//! deployment's keys. So a closure may lie in several caches, as it does where what comes from Nixpkgs stays in the cache of
-//! Nixpkgs; an agent's Nix puts it together in the same way.
+//! A path counts as available from the first of a deployment's caches, in their order, that has it signed by one of the
+//! deployment's keys. A closure may therefore lie in several caches, for example where the paths of Nixpkgs stay in the cache
+//! of Nixpkgs. An agent's Nix puts the closure together in the same way.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -12,164 +12,164 @@ use serde::Serialize;
 use crate::model::{Closure, Deployment, NarTemplateSpecification, PublicKey, StorePath, Substituter};
 use crate::store::CacheEntry;
 
-/// What one cache said of one path.
+/// The answer of one cache about one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Said {
-    /// It has it.
+pub(super) enum CacheAnswer {
+    /// The cache has the path.
     Has(CacheEntry),
-    /// It does not have it.
+    /// The cache does not have the path.
     HasNot,
-    /// It could not be asked.
+    /// The cache did not answer, for this reason.
     OutOfReach(String),
 }
 
-/// What the caches said.
-pub(super) type Answers = BTreeMap<(Substituter, StorePath), Said>;
+/// The answers of the caches, by cache and path.
+pub(super) type CacheAnswers = BTreeMap<(Substituter, StorePath), CacheAnswer>;
 
-/// What has to be in a cache before a deployment is published.
+/// The store paths that have to be in a cache before claveld publishes a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Need {
-    /// Its path: a path is put there after what it needs.
+pub(super) enum CacheScope {
+    /// The deployment's own path: a path arrives in a cache after all paths that it needs.
     Path,
-    /// All of its closure, since all of it is pinned.
+    /// The whole closure, because the pin covers all of it.
     Closure,
 }
 
-/// A cache that does not make a deployment ready, and why.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// A cache that does not provide a path, and the reason.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct CacheState {
     /// The cache.
     pub cache: Substituter,
-    /// Why.
-    pub state: Lack,
+    /// The reason.
+    pub state: CacheProblem,
 }
 
-/// Why a cache does not make a deployment ready.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+/// The reason why a cache does not provide a path.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Lack {
-    /// It does not have the path.
+pub enum CacheProblem {
+    /// The cache does not have the path.
     NotThere,
-    /// It has the path, and none of the deployment's keys signed it.
+    /// The cache has the path, and none of the deployment's keys signed it. These keys did.
     SignedByOthers(Vec<String>),
-    /// It could not be asked, for this reason.
+    /// The cache did not answer, for this reason.
     OutOfReach(String),
-    /// It is of a kind that is not asked.
+    /// Claveld does not ask caches of this kind.
     NotAsked,
 }
 
-/// What the caches said of one path.
+/// The result of looking for one path in the answers.
 #[derive(Debug)]
-enum Sought<'a> {
-    There(&'a CacheEntry),
-    /// This cache is to be asked next.
-    Open(&'a Substituter),
-    Lacking,
+enum Lookup<'a> {
+    Found(&'a CacheEntry),
+    /// Claveld has to ask this cache next.
+    Ask(&'a Substituter),
+    Missing,
 }
 
-/// Whom to ask and whom to believe: what two deployments have in common that look for a path in the same way.
+/// The caches and the keys of a deployment. Deployments with the same ones look for a path in the same way.
 #[derive(PartialEq, Eq, PartialOrd, Ord, Debug)]
-struct Terms<'a> {
+struct CacheTrust<'a> {
     caches: &'a [Substituter],
     keys: &'a [PublicKey],
 }
 
-impl<'a> Terms<'a> {
+impl<'a> CacheTrust<'a> {
     fn of(template: &'a NarTemplateSpecification) -> Self {
         Self { caches: &template.substituters, keys: &template.substituters_public_keys }
     }
 
-    fn seek(&self, path: &StorePath, answers: &'a Answers) -> Sought<'a> {
+    fn look_for(&self, path: &StorePath, answers: &'a CacheAnswers) -> Lookup<'a> {
         for cache in self.caches.iter().filter(|cache| cache.is_of_files()) {
             match answers.get(&(cache.clone(), path.clone())) {
-                None => return Sought::Open(cache),
-                Some(Said::Has(entry)) if entry.is_signed_by(path, self.keys) => return Sought::There(entry),
-                Some(Said::Has(_) | Said::HasNot | Said::OutOfReach(_)) => {}
+                None => return Lookup::Ask(cache),
+                Some(CacheAnswer::Has(entry)) if entry.is_signed_by(path, self.keys) => return Lookup::Found(entry),
+                Some(CacheAnswer::Has(_) | CacheAnswer::HasNot | CacheAnswer::OutOfReach(_)) => {}
             }
         }
-        Sought::Lacking
+        Lookup::Missing
     }
 }
 
-/// What the caches said of all paths that some deployments need. Each is looked at once, whoever needs it.
+/// The lookups of all paths that some deployments need. Each path is looked up once, even if several deployments need it.
 #[derive(Debug)]
-pub(super) struct Survey<'a> {
-    answers: &'a Answers,
-    need: Need,
-    sought: BTreeMap<Terms<'a>, BTreeMap<&'a StorePath, Sought<'a>>>,
+pub(super) struct CacheSurvey<'a> {
+    answers: &'a CacheAnswers,
+    scope: CacheScope,
+    lookups: BTreeMap<CacheTrust<'a>, BTreeMap<&'a StorePath, Lookup<'a>>>,
 }
 
-/// What the caches have of one deployment.
+/// Whether the caches have all that one deployment needs.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Supply {
-    /// What is needed of it is there.
-    There(Closure),
-    /// This path is not, for these reasons.
-    Lacks { path: StorePath, caches: Vec<CacheState> },
+pub(super) enum Availability {
+    /// They have it: this closure.
+    Complete(Closure),
+    /// They do not have this path, for these reasons.
+    Incomplete { path: StorePath, caches: Vec<CacheState> },
 }
 
-impl<'a> Survey<'a> {
-    pub(super) fn of(deployments: &'a [Deployment], need: Need, answers: &'a Answers) -> Self {
-        let mut sought: BTreeMap<Terms<'a>, BTreeMap<&'a StorePath, Sought<'a>>> = BTreeMap::new();
+impl<'a> CacheSurvey<'a> {
+    pub(super) fn of(deployments: &'a [Deployment], scope: CacheScope, answers: &'a CacheAnswers) -> Self {
+        let mut lookups: BTreeMap<CacheTrust<'a>, BTreeMap<&'a StorePath, Lookup<'a>>> = BTreeMap::new();
         for template in deployments.iter().map(|deployment| &deployment.specification.template) {
-            let terms = Terms::of(template);
+            let trust = CacheTrust::of(template);
             let mut open = VecDeque::from([&template.nar_id]);
-            let of_these = sought.entry(Terms::of(template)).or_default();
+            let of_these = lookups.entry(CacheTrust::of(template)).or_default();
             while let Some(path) = open.pop_front() {
                 if of_these.contains_key(path) {
                     continue;
                 }
-                let found = terms.seek(path, answers);
-                if let (Sought::There(entry), Need::Closure) = (&found, need) {
+                let found = trust.look_for(path, answers);
+                if let (Lookup::Found(entry), CacheScope::Closure) = (&found, scope) {
                     open.extend(entry.references());
                 }
                 of_these.insert(path, found);
             }
         }
-        Self { answers, need, sought }
+        Self { answers, scope, lookups }
     }
 
-    /// What to ask of which cache next: of each path that was not found yet, the first of its caches that nobody asked.
+    /// The questions to ask next: for each path that was not found yet, the first of its caches that was not asked.
     pub(super) fn questions(&self) -> BTreeMap<Substituter, BTreeSet<StorePath>> {
         let mut questions: BTreeMap<Substituter, BTreeSet<StorePath>> = BTreeMap::new();
-        for (path, sought) in self.sought.values().flatten() {
-            if let Sought::Open(cache) = sought {
+        for (path, lookup) in self.lookups.values().flatten() {
+            if let Lookup::Ask(cache) = lookup {
                 questions.entry((*cache).clone()).or_default().insert((*path).clone());
             }
         }
         questions
     }
 
-    /// What the caches have of `template`, which is that of one of the deployments.
-    pub(super) fn supply(&self, template: &NarTemplateSpecification) -> Supply {
-        let of_these = self.sought.get(&Terms::of(template));
+    /// Whether the caches have all that `template` needs. It has to be the template of one of the surveyed deployments.
+    pub(super) fn availability(&self, template: &NarTemplateSpecification) -> Availability {
+        let of_these = self.lookups.get(&CacheTrust::of(template));
         let (mut closure, mut open) = (Closure::new(), VecDeque::from([&template.nar_id]));
         while let Some(path) = open.pop_front() {
             if closure.contains_key(path) {
                 continue;
             }
-            let Some(Sought::There(entry)) = of_these.and_then(|sought| sought.get(path)) else {
-                return Supply::Lacks { path: path.clone(), caches: self.states(template, path) };
+            let Some(Lookup::Found(entry)) = of_these.and_then(|lookups| lookups.get(path)) else {
+                return Availability::Incomplete { path: path.clone(), caches: self.states(template, path) };
             };
             closure.insert(path.clone(), entry.content());
-            if self.need == Need::Closure {
+            if self.scope == CacheScope::Closure {
                 open.extend(entry.references());
             }
         }
-        Supply::There(closure)
+        Availability::Complete(closure)
     }
 
-    /// Why none of the caches of `template` gives `path`.
+    /// The reasons why none of the caches of `template` provides `path`.
     fn states(&self, template: &NarTemplateSpecification, path: &StorePath) -> Vec<CacheState> {
-        let lack = |cache: &Substituter| match self.answers.get(&(cache.clone(), path.clone())) {
-            Some(Said::Has(entry)) => {
-                Lack::SignedByOthers(entry.signers().into_iter().map(ToOwned::to_owned).collect())
+        let problem = |cache: &Substituter| match self.answers.get(&(cache.clone(), path.clone())) {
+            Some(CacheAnswer::Has(entry)) => {
+                CacheProblem::SignedByOthers(entry.signers().into_iter().map(ToOwned::to_owned).collect())
             }
-            Some(Said::HasNot) => Lack::NotThere,
-            Some(Said::OutOfReach(why)) => Lack::OutOfReach(why.clone()),
-            None => Lack::NotAsked,
+            Some(CacheAnswer::HasNot) => CacheProblem::NotThere,
+            Some(CacheAnswer::OutOfReach(why)) => CacheProblem::OutOfReach(why.clone()),
+            None => CacheProblem::NotAsked,
         };
-        let state = |cache: &Substituter| CacheState { cache: cache.clone(), state: lack(cache) };
+        let state = |cache: &Substituter| CacheState { cache: cache.clone(), state: problem(cache) };
         template.substituters.iter().map(state).collect()
     }
 }
@@ -178,13 +178,13 @@ impl fmt::Display for CacheState {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} (", self.cache)?;
         match &self.state {
-            Lack::NotThere => write!(f, "not there yet")?,
-            Lack::SignedByOthers(signers) if signers.is_empty() => write!(f, "there, but signed by nobody")?,
-            Lack::SignedByOthers(signers) => {
+            CacheProblem::NotThere => write!(f, "not there yet")?,
+            CacheProblem::SignedByOthers(signers) if signers.is_empty() => write!(f, "there, but signed by nobody")?,
+            CacheProblem::SignedByOthers(signers) => {
                 write!(f, "there, but signed by none of its keys; it is signed by {}", signers.join(", "))?;
             }
-            Lack::OutOfReach(why) => write!(f, "cannot be asked: {why}")?,
-            Lack::NotAsked => write!(f, "not asked")?,
+            CacheProblem::OutOfReach(why) => write!(f, "cannot be asked: {why}")?,
+            CacheProblem::NotAsked => write!(f, "not asked")?,
         }
         write!(f, ")")
     }

@@ -4,7 +4,7 @@ use crate::cli::claveld::ConfigArgument;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{MetadataValue, Name, Revision};
-use crate::publish::{Deed, Wish};
+use crate::publish::{Operation, OperatorRequest};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RollBackArguments {
@@ -58,21 +58,21 @@ struct SigningArguments {
 
 pub(super) async fn roll_back(arguments: RollBackArguments) -> Result<(), Exit> {
     let RollBackArguments { name, to, why, signing } = arguments;
-    run(Wish { name, deed: Deed::RollBack(to), why: why.why }, &signing).await
+    run(OperatorRequest { name, operation: Operation::RollBack(to), why: why.why }, &signing).await
 }
 
 pub(super) async fn hold(arguments: HoldArguments) -> Result<(), Exit> {
     let HoldArguments { name, why, signing } = arguments;
-    run(Wish { name, deed: Deed::Hold, why: why.why }, &signing).await
+    run(OperatorRequest { name, operation: Operation::Hold, why: why.why }, &signing).await
 }
 
 pub(super) async fn release(arguments: ReleaseArguments) -> Result<(), Exit> {
     let ReleaseArguments { name, why, signing } = arguments;
-    run(Wish { name, deed: Deed::Release, why: why.why }, &signing).await
+    run(OperatorRequest { name, operation: Operation::Release, why: why.why }, &signing).await
 }
 
-async fn run(wish: Wish, signing: &SigningArguments) -> Result<(), Exit> {
+async fn run(request: OperatorRequest, signing: &SigningArguments) -> Result<(), Exit> {
     let config = signing.config.read()?;
-    let operated = crate::claveld::publisher(&config.publish)?.operate(&wish).await?;
-    if signing.json { output::json(&operated) } else { output::line(operated) }
+    let report = crate::claveld::publisher(&config.publish)?.operate(&request).await?;
+    if signing.json { output::json(&report) } else { output::line(report) }
 }

@@ -7,7 +7,7 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::git::Depth;
 use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
-use crate::publish::told_hold;
+use crate::publish::describe_hold;
 use crate::trust::Approvals;
 
 #[derive(Debug, clap::Args)]
@@ -41,7 +41,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
             facts.extend(approvals(arguments, &view)?.map(|approvals| ("approvals", approvals.to_string())));
             facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
             // The document was read above: where somebody was named to believe, this index was verified for it.
-            facts.extend(view.index()?.held.get(&arguments.name).map(|hold| ("held", told_hold(hold))));
+            facts.extend(view.index()?.held.get(&arguments.name).map(|hold| ("held", describe_hold(hold))));
             facts.extend(template.substituters_public_keys.iter().map(|key| ("public key", key.to_string())));
             show(arguments, &deployment, facts)
         }

@@ -9,7 +9,7 @@ use crate::claveld::{Announcement, Outcome, Round};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::evaluate::{Demand, Failure, Work};
-use crate::publish::Report;
+use crate::publish::PublishReport;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 /// What `--json` prints.
 #[derive(Serialize)]
 struct Printed<'a> {
-    report: &'a Report,
+    report: &'a PublishReport,
     failures: Vec<&'a Failure>,
     sources: Vec<BrokenSource>,
     work: Vec<&'a Work>,
@@ -75,9 +75,9 @@ pub(super) fn told_reasons(outcome: &Outcome) {
 }
 
 /// What was published, in lines.
-pub(super) fn report(report: &Report) -> Vec<String> {
+pub(super) fn report(report: &PublishReport) -> Vec<String> {
     let width = report.changes.iter().map(|change| change.path.to_string().len()).max().unwrap_or(0);
-    let told = report.told().flat_map(|(change, inside)| {
+    let told = report.described_changes().flat_map(|(change, inside)| {
         let inside = inside.into_iter().map(|line| format!("  {line}"));
         std::iter::once(format!("{:width$}  {change}", change.path)).chain(inside)
     });
@@ -111,11 +111,11 @@ pub(super) fn trouble(outcome: &Outcome) {
     for conflict in &outcome.report.conflicts {
         output::error(conflict);
     }
-    for gone in &outcome.report.gone {
-        output::error(gone);
+    for lost in &outcome.report.lost {
+        output::error(lost);
     }
-    for hopeless in &outcome.report.unready.hopeless {
-        output::error(hopeless);
+    for unpublishable in &outcome.report.unready.unpublishable {
+        output::error(unpublishable);
     }
 }
 

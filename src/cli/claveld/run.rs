@@ -11,7 +11,7 @@ use crate::cli::{asked_to_stop, output};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{Demand, Evaluation};
 use crate::model::Timestamp;
-use crate::publish::Report;
+use crate::publish::PublishReport;
 
 pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
     let round = Round::new(config, Demand::Changed)?;
@@ -66,7 +66,7 @@ async fn rounds(config: &ClaveldConfig, round: &Round<'_>) {
 /// What was said of each deployment that waits for a cache, or for somebody to release it.
 type Waiting = BTreeSet<String>;
 
-fn waiting_of(report: &Report) -> impl Iterator<Item = String> {
+fn waiting_of(report: &PublishReport) -> impl Iterator<Item = String> {
     let held = report.kept_back.iter().map(ToString::to_string);
     report.unready.waiting.iter().map(ToString::to_string).chain(held)
 }

@@ -1,32 +1,13 @@
-use super::super::plan::Existing;
+use super::super::fixture::{self, branch_with, name, now, revision, verified};
+use super::super::state::Existing;
 use super::*;
 use crate::model::{
-    DeploymentSpecification, Draft, Epoch, Index, Kind, Map, Metadata, NarTemplateSpecification, Schema, Specification,
-    UnitType,
+    DeploymentSpecification, Document, Draft, Metadata, NarTemplateSpecification, Specification, UnitType,
 };
 use crate::trust::Verified;
-use crate::trust::fixture::Fleet;
 
-fn now() -> Timestamp {
-    "2026-01-01T00:00:00Z".parse().unwrap()
-}
-
-/// The fleet of all tests here.
-fn fleet() -> &'static Fleet {
-    static FLEET: std::sync::LazyLock<Fleet> = std::sync::LazyLock::new(Fleet::new);
-    &FLEET
-}
-
-fn name(text: &str) -> Name {
-    text.parse().unwrap()
-}
-
-fn revision(number: u64) -> Revision {
-    number.try_into().unwrap()
-}
-
-fn document<S: Specification>(of: &str, at: u64, specification: S) -> Verified<crate::model::Document<S>> {
-    fleet().verified(Draft::new(name(of), Metadata::default(), specification).at(revision(at), fleet().id()))
+fn document<S: Specification>(of: &str, at: u64, specification: S) -> Verified<Document<S>> {
+    verified(Draft::new(name(of), Metadata::default(), specification).at(revision(at), fixture::fleet().id()))
 }
 
 fn deployment(at: u64, unit: &str, runs: &str) -> Verified<Deployment> {
@@ -45,30 +26,12 @@ fn unit(arch: &str) -> Verified<crate::model::Unit> {
 
 /// A branch with `web-1` at revision 7, where `old-1` was withdrawn after its revision 3.
 fn branch() -> BranchState {
-    let mut tombstones = Map::default();
-    let buried = Tombstone { revision: revision(3) };
-    tombstones.insert("deployments/old-1.json".parse().unwrap(), buried).unwrap();
-    let index = Index {
-        branch: "deployments".parse().unwrap(),
-        documents: Map::default(),
-        epoch: Epoch::FIRST,
-        expires: now(),
-        fleet: fleet().id(),
-        held: Map::default(),
-        issued: now(),
-        kind: Kind::THIS,
-        previous: None,
-        schema: Schema::V1,
-        tombstones,
-        version: IndexVersion::FIRST,
-    };
-    let deployments = [(name("web-1"), ExistingDocument::Intact(deployment(7, "web-1", "new")))];
-    let units = [(name("web-1"), ExistingDocument::Intact(unit("x86_64-linux")))];
+    let deployments = [(name("web-1"), ExistingDocument::Intact(deployment(7, "web-1", "new").into()))];
+    let units = [(name("web-1"), ExistingDocument::Intact(unit("x86_64-linux").into()))];
     BranchState {
-        index: Some((fleet().verified(index), crate::trust::digest(b"index"))),
         deployments: Existing::from(deployments),
         units: Existing::from(units),
-        ..BranchState::empty(fleet().id())
+        ..branch_with(&[("deployments/old-1.json", 3)])
     }
 }
 
@@ -81,17 +44,17 @@ fn past(unit_name: &str, runs: &str, arch: &str) -> Found {
     Found::Past(Box::new(Past { deployment: deployment(6, unit_name, runs), unit: Some(unit(arch)) }))
 }
 
-fn wish(of: &str, deed: Deed) -> Wish {
-    Wish { name: name(of), deed, why: "a test".parse().unwrap() }
+fn request(of: &str, operation: Operation) -> OperatorRequest {
+    OperatorRequest { name: name(of), operation, why: "a test".parse().unwrap() }
 }
 
-fn refused(branch: &BranchState, wish: &Wish, past: &Found) -> String {
-    operate(branch, wish, past, PublishPolicy::WhenEvaluated, now()).unwrap_err().to_string()
+fn refused(branch: &BranchState, request: &OperatorRequest, past: &Found) -> String {
+    operate(branch, request, past, PublishPolicy::WhenEvaluated, now()).unwrap_err().to_string()
 }
 
 #[test]
 fn going_back_is_the_next_revision_and_a_hold() {
-    let to_6 = wish("web-1", Deed::RollBack(revision(6)));
+    let to_6 = request("web-1", Operation::RollBack(revision(6)));
     for branch in [branch(), held(7)] {
         let plan = operate(&branch, &to_6, &past("web-1", "old", "x86_64-linux"), PublishPolicy::WhenEvaluated, now())
             .unwrap();
@@ -107,12 +70,12 @@ fn going_back_is_the_next_revision_and_a_hold() {
 
 #[test]
 fn a_hold_and_a_release_change_the_index_alone() {
-    let hold = wish("web-1", Deed::Hold);
+    let hold = request("web-1", Operation::Hold);
     let plan = operate(&branch(), &hold, &Found::Nowhere, PublishPolicy::WhenEvaluated, now()).unwrap();
     assert!(plan.changes.is_empty() && plan.deployments.is_empty());
     assert_eq!(plan.holds[&name("web-1")], Hold { revision: revision(7), since: now(), why: hold.why.clone() });
     assert_eq!(hold.subject(&plan, &branch()), "hold: web-1 at revision 7");
-    let release = wish("web-1", Deed::Release);
+    let release = request("web-1", Operation::Release);
     let plan = operate(&held(7), &release, &Found::Nowhere, PublishPolicy::WhenEvaluated, now()).unwrap();
     assert!(plan.changes.is_empty() && plan.holds.is_empty());
     assert_eq!(
@@ -122,24 +85,24 @@ fn a_hold_and_a_release_change_the_index_alone() {
 }
 
 #[test]
-fn what_makes_no_sense_is_told() {
-    let back = |number| wish("web-1", Deed::RollBack(revision(number)));
+fn impossible_requests_are_refused() {
+    let back = |number| request("web-1", Operation::RollBack(revision(number)));
     let old = |unit: &str, runs: &str, arch: &str| refused(&branch(), &back(6), &past(unit, runs, arch));
     for (said, expected) in [
-        (refused(&branch(), &wish("x", Deed::Hold), &Found::Nowhere), "the branch has no deployment `x`"),
-        (refused(&branch(), &wish("old-1", Deed::Hold), &Found::Nowhere), "was withdrawn after its revision 3"),
-        (refused(&branch(), &wish("web-1", Deed::Release), &Found::Nowhere), "`web-1` is not held"),
+        (refused(&branch(), &request("x", Operation::Hold), &Found::Nowhere), "the branch has no deployment `x`"),
+        (refused(&branch(), &request("old-1", Operation::Hold), &Found::Nowhere), "was withdrawn after its revision 3"),
+        (refused(&branch(), &request("web-1", Operation::Release), &Found::Nowhere), "`web-1` is not held"),
         (
-            refused(&held(7), &wish("web-1", Deed::Hold), &Found::Nowhere),
+            refused(&held(7), &request("web-1", Operation::Hold), &Found::Nowhere),
             "since 2026-01-01T00:00:00Z (no reason) already",
         ),
         (refused(&branch(), &back(7), &Found::Nowhere), "`web-1` is at revision 7 now"),
         (refused(&branch(), &back(9), &Found::Nowhere), "no revision 9 of `web-1` in its history; it is at revision 7"),
         (
             refused(&branch(), &back(6), &Found::NotBelieved("so".to_owned())),
-            "not to be believed by the newest root: so",
+            "but no publisher of the newest root vouches for it: so",
         ),
-        (old("web-1", "new", "x86_64-linux"), "is at revision 7 now, which says what revision 6 said"),
+        (old("web-1", "new", "x86_64-linux"), "is at revision 7 now, which has the same specification as revision 6"),
         (old("web-2", "old", "x86_64-linux"), "was for the unit `web-2`, and it is for `web-1` now"),
         (
             old("web-1", "old", "aarch64-linux"),
@@ -151,38 +114,40 @@ fn what_makes_no_sense_is_told() {
 }
 
 #[test]
-fn nothing_is_operated_on_what_is_not_to_be_believed() {
-    let hold = wish("web-1", Deed::Hold);
-    let empty = BranchState::empty(fleet().id());
+fn operations_on_documents_that_are_not_trusted_are_refused() {
+    let hold = request("web-1", Operation::Hold);
+    let empty = BranchState::empty(fixture::fleet().id());
     assert!(refused(&empty, &hold, &Found::Nowhere).contains("the branch has no deployment `web-1`"));
     let older = BranchState { is_of_an_older_root: true, ..branch() };
-    assert!(refused(&older, &hold, &Found::Nowhere).contains("claveld has not signed it anew yet"));
+    assert!(refused(&older, &hold, &Found::Nowhere).contains("claveld has not signed the branch again yet"));
     let mut altered = branch();
     altered.deployments.insert(name("web-1"), ExistingDocument::Altered(revision(7)));
-    assert!(refused(&altered, &hold, &Found::Nowhere).contains("what the branch has of `web-1` is not to be believed"));
+    assert!(refused(&altered, &hold, &Found::Nowhere).contains("the document of `web-1` on the branch is altered"));
 }
 
 #[test]
-fn what_is_lost_stays_held_and_a_release_buries_it() {
+fn a_lost_document_stays_held_until_a_release_withdraws_it() {
     for mut lost in [branch(), held(7)] {
         lost.deployments.insert(name("web-1"), ExistingDocument::Altered(revision(7)));
-        let release = wish("web-1", Deed::Release);
+        let release = request("web-1", Operation::Release);
         let plan = operate(&lost, &release, &Found::Nowhere, PublishPolicy::WhenPinned, now()).unwrap();
         assert!(plan.holds.is_empty() && plan.deployments.is_empty());
         assert_eq!(plan.changes[0].to_string(), "withdrawn after revision 7");
     }
     let mut lost = held(7);
     lost.deployments.insert(name("web-1"), ExistingDocument::Altered(revision(7)));
-    let said = refused(&lost, &wish("web-1", Deed::RollBack(revision(6))), &past("web-1", "old", "x86_64-linux"));
+    let said =
+        refused(&lost, &request("web-1", Operation::RollBack(revision(6))), &past("web-1", "old", "x86_64-linux"));
     assert!(
-        said.contains("revision 7 is not on the branch any more") && said.contains("`clavel release web-1`"),
+        said.contains("revision 7 is neither on the branch nor in its history any more")
+            && said.contains("`clavel release web-1`"),
         "{said}"
     );
 }
 
 #[test]
-fn where_everything_is_pinned_nobody_goes_back_to_what_is_not() {
-    let (to_6, past) = (wish("web-1", Deed::RollBack(revision(6))), past("web-1", "old", "x86_64-linux"));
+fn where_everything_is_pinned_going_back_needs_a_pin() {
+    let (to_6, past) = (request("web-1", Operation::RollBack(revision(6))), past("web-1", "old", "x86_64-linux"));
     let refused = operate(&branch(), &to_6, &past, PublishPolicy::WhenPinned, now()).unwrap_err().to_string();
     assert!(refused.contains("revision 6 of `web-1` has no pin"), "{refused}");
     operate(&branch(), &to_6, &past, PublishPolicy::WhenCached, now()).unwrap();

@@ -2,23 +2,15 @@ use base64::Engine as _;
 use ed25519_dalek::{Signer as _, SigningKey};
 use nix_derivation::nixbase32;
 
-use super::super::plan::{Evaluated, Existing, Plan, Strays, plan};
-use super::super::ready::Held;
-use super::super::survey::{Answers, Need, Said};
+use super::super::fixture::{self, fleet, intact, list};
+use super::super::plan::{OrphanPolicy, Plan, Withheld};
+use super::super::survey::{CacheAnswer, CacheAnswers, CacheScope};
 use super::*;
-use crate::evaluate::{Found, Work};
-use crate::model::{
-    FlakeReference, List, LockedSource, Metadata, NarHash, NarTemplateSpecification, Provenance, Revision, Timestamp,
-};
-use crate::trust::fixture::Fleet;
+use crate::evaluate::Found;
+use crate::model::{List, Metadata, NarHash, NarTemplateSpecification, Revision};
 
 const ONE: &str = "https://one.example.org";
 const TWO: &str = "https://two.example.org";
-
-fn fleet() -> &'static Fleet {
-    static FLEET: std::sync::LazyLock<Fleet> = std::sync::LazyLock::new(Fleet::new);
-    &FLEET
-}
 
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[7; 32])
@@ -33,8 +25,8 @@ fn hash(content: u8) -> NarHash {
     format!("sha256-{encoded}").parse().unwrap()
 }
 
-/// What a cache has under `name`: this content, which needs these, well signed.
-fn has(name: &str, content: u8, references: &[&str]) -> Said {
+/// The answer of a cache that has `name` with this content and these references, validly signed.
+fn has(name: &str, content: u8, references: &[&str]) -> CacheAnswer {
     let references: Vec<String> = references.iter().map(|name| path(name)).collect();
     let fingerprint =
         format!("1;{};sha256:{};120;{}", path(name), nixbase32::encode(&[content; 32]), references.join(","));
@@ -43,17 +35,13 @@ fn has(name: &str, content: u8, references: &[&str]) -> Said {
     let entry = serde_json::json!({
         "narHash": hash(content), "narSize": 120, "references": references, "signatures": [signature],
     });
-    Said::Has(serde_json::from_value(entry).unwrap())
+    CacheAnswer::Has(serde_json::from_value(entry).unwrap())
 }
 
-fn answers(said: &[(&str, &str, Said)]) -> Answers {
+fn answers(said: &[(&str, &str, CacheAnswer)]) -> CacheAnswers {
     said.iter()
         .map(|(cache, name, said)| ((cache.parse().unwrap(), path(name).parse().unwrap()), said.clone()))
         .collect()
-}
-
-fn list<T: std::str::FromStr<Err: std::fmt::Debug>, const MOST: usize>(items: &[&str]) -> List<T, MOST> {
-    items.iter().map(|item| item.parse().unwrap()).collect::<Vec<T>>().try_into().unwrap()
 }
 
 fn draft(name: &str, nar_id: &str) -> Draft<DeploymentSpecification> {
@@ -64,29 +52,11 @@ fn draft(name: &str, nar_id: &str) -> Draft<DeploymentSpecification> {
         substituters: list(&[ONE, TWO]),
         substituters_public_keys: list(&[&format!("c-1:{public}")]),
     };
-    let provenance = Provenance {
-        attribute: format!("x.{name}").parse().unwrap(),
-        drv_path: None,
-        evaluated_at: now(),
-        source: flake(),
-        source_hash: hash(0),
-        source_revision: None,
-    };
-    let metadata = provenance.add_to(Metadata::default()).unwrap();
-    Draft::new(name.parse().unwrap(), metadata, DeploymentSpecification { template, unit: "u".parse().unwrap() })
-}
-
-fn now() -> Timestamp {
-    "2026-01-01T00:00:00Z".parse().unwrap()
-}
-
-fn flake() -> FlakeReference {
-    "git+https://git.example.org/fleet".parse().unwrap()
+    fixture::draft("fleet", name, DeploymentSpecification { template, unit: "u".parse().unwrap() })
 }
 
 fn evaluation(deployments: Vec<Draft<DeploymentSpecification>>) -> Evaluation {
-    let source = LockedSource { flake: flake(), locked: flake(), hash: hash(0), revision: None };
-    Evaluation { source, found: Found { deployments, ..Found::default() }, work: Work::default() }
+    fixture::evaluation("fleet", Found { deployments, ..Found::default() })
 }
 
 fn pinned_to(content: u8, mut draft: Draft<DeploymentSpecification>) -> Draft<DeploymentSpecification> {
@@ -97,20 +67,14 @@ fn pinned_to(content: u8, mut draft: Draft<DeploymentSpecification>) -> Draft<De
 }
 
 fn branch(drafts: Vec<Draft<DeploymentSpecification>>) -> BranchState {
-    let intact = |draft: Draft<DeploymentSpecification>| {
-        let document = fleet().verified(draft.clone().at(Revision::FIRST, fleet().id()));
-        (draft.name, ExistingDocument::Intact(document))
-    };
-    let deployments: Existing<DeploymentSpecification> = drafts.into_iter().map(intact).collect();
+    let deployments = intact(drafts.into_iter().map(|draft| (draft, 1)));
     BranchState { deployments, ..BranchState::empty(fleet().id()) }
 }
 
-/// What is planned on `branch` where everything in `pinning` is the evaluation.
+/// The plan on `branch` for the evaluations in `pinning`.
 fn planned(branch: &BranchState, pinning: &Pinning, unpinned: BTreeSet<Name>) -> Plan {
-    let configured = [flake()];
-    let evaluated = Evaluated { configured: &configured, evaluations: &pinning.evaluations, strays: Strays::Go };
-    let held = Held { unpinned, ..Held::default() };
-    plan(branch, &evaluated, &held, now(), std::time::Duration::from_hours(1)).unwrap()
+    let withheld = Withheld { unpinned, ..Withheld::default() };
+    fixture::planned(branch, &["fleet"], &pinning.evaluations, OrphanPolicy::Withdraw, &withheld)
 }
 
 fn written(plan: &Plan) -> Vec<String> {
@@ -118,9 +82,9 @@ fn written(plan: &Plan) -> Vec<String> {
 }
 
 #[test]
-fn what_is_pinned_is_kept_whatever_else_is_said() {
+fn an_existing_pin_is_kept() {
     let branch = branch(vec![pinned_to(1, draft("a", "top"))]);
-    let pinning = Pinning::on(&branch, &[evaluation(vec![draft("a", "top")])]).unwrap();
+    let pinning = Pinning::from_branch(&branch, &[evaluation(vec![draft("a", "top")])]).unwrap();
     assert_eq!(pinning.unpinned, BTreeSet::new());
     assert_eq!(written(&planned(&branch, &pinning, pinning.unpinned.clone())), [""; 0]);
 }
@@ -128,7 +92,7 @@ fn what_is_pinned_is_kept_whatever_else_is_said() {
 #[test]
 fn a_pin_belongs_to_its_store_path_alone() {
     let branch = branch(vec![pinned_to(1, draft("a", "top"))]);
-    let pinning = Pinning::on(&branch, &[evaluation(vec![draft("a", "other")])]).unwrap();
+    let pinning = Pinning::from_branch(&branch, &[evaluation(vec![draft("a", "other")])]).unwrap();
     assert_eq!(pinning.unpinned.iter().map(Name::as_str).collect::<Vec<_>>(), ["a"]);
     assert_eq!(written(&planned(&branch, &pinning, pinning.unpinned.clone())), ["a 2"]);
 }
@@ -141,7 +105,7 @@ fn a_pin_outlives_the_caches_and_keys_that_it_was_made_with() {
     let mut other_keys = draft("a", "top");
     other_keys.specification.template.substituters_public_keys = List::default();
     for changed in [other_caches, other_keys] {
-        let pinning = Pinning::on(&branch, &[evaluation(vec![changed])]).unwrap();
+        let pinning = Pinning::from_branch(&branch, &[evaluation(vec![changed])]).unwrap();
         assert_eq!(pinning.unpinned, BTreeSet::new());
         let plan = planned(&branch, &pinning, BTreeSet::new());
         assert_eq!(written(&plan), ["a 2"]);
@@ -151,68 +115,69 @@ fn a_pin_outlives_the_caches_and_keys_that_it_was_made_with() {
 }
 
 #[test]
-fn what_was_published_without_a_pin_gets_a_revision_with_one() {
+fn a_deployment_without_a_pin_gets_a_revision_with_one() {
     let branch = branch(vec![draft("a", "top")]);
-    let mut pinning = Pinning::on(&branch, &[evaluation(vec![draft("a", "top"), draft("b", "top")])]).unwrap();
+    let mut pinning = Pinning::from_branch(&branch, &[evaluation(vec![draft("a", "top"), draft("b", "top")])]).unwrap();
     let whole = planned(&branch, &pinning, pinning.unpinned.clone());
     assert_eq!(written(&whole), ["a 2", "b 1"]);
     let said = answers(&[(ONE, "top", has("top", 1, &[]))]);
-    let survey = Survey::of(&whole.deployments, Need::Closure, &said);
-    pinning.pin(&pins(&whole.deployments, &survey)).unwrap();
+    let survey = CacheSurvey::of(&whole.deployments, CacheScope::Closure, &said);
+    pinning.add_pins(&pins(&whole.deployments, &survey)).unwrap();
     let plan = planned(&branch, &pinning, BTreeSet::new());
     assert_eq!(written(&plan), ["a 2", "b 1"]);
     let pin = Pin::of(&plan.deployments[0].specification.template.metadata).unwrap().unwrap();
     assert_eq!(pin.nar_hash, hash(1));
-    // Without `publish.pin` nothing of this is asked, and nothing is new.
+    // Without `publish.pin` there are no questions, and nothing is new.
     let off = Pinning { evaluations: vec![evaluation(vec![draft("a", "top")])], unpinned: BTreeSet::new() };
     assert_eq!(written(&planned(&branch, &off, BTreeSet::new())), [""; 0]);
 }
 
-/// What the caches have of the path `top`.
-fn supply(said: &[(&str, &str, Said)]) -> Supply {
+/// Whether the caches have the closure of the path `top`.
+fn availability(said: &[(&str, &str, CacheAnswer)]) -> Availability {
     let deployments = [draft("a", "top").at(Revision::FIRST, fleet().id())];
-    Survey::of(&deployments, Need::Closure, &answers(said)).supply(&deployments[0].specification.template)
+    CacheSurvey::of(&deployments, CacheScope::Closure, &answers(said))
+        .availability(&deployments[0].specification.template)
 }
 
 #[test]
-fn the_first_cache_that_has_a_path_well_signed_says_what_is_in_it() {
+fn the_first_cache_with_a_valid_signature_determines_the_content() {
     let whole = [
         (ONE, "top", has("top", 1, &["dep", "top"])),
-        (ONE, "dep", Said::HasNot),
+        (ONE, "dep", CacheAnswer::HasNot),
         (TWO, "top", has("top", 9, &[])),
         (TWO, "dep", has("dep", 2, &[])),
     ];
-    let Supply::There(closure) = supply(&whole) else { panic!() };
+    let Availability::Complete(closure) = availability(&whole) else { panic!() };
     let found: Vec<(String, NarHash)> = closure.iter().map(|(path, c)| (path.to_string(), c.nar_hash)).collect();
     assert_eq!(found.len(), 2);
     assert!(found.contains(&(path("top"), hash(1))) && found.contains(&(path("dep"), hash(2))));
 }
 
 #[test]
-fn what_is_there_in_part_or_signed_by_others_is_named() {
+fn a_missing_path_or_one_signed_by_others_is_named() {
     let top = (ONE, "top", has("top", 1, &["dep"]));
-    let Said::Has(entry) = has("other", 2, &[]) else { panic!() };
-    for lacking in [Said::HasNot, Said::OutOfReach("no route".to_owned()), Said::Has(entry)] {
+    let CacheAnswer::Has(entry) = has("other", 2, &[]) else { panic!() };
+    for lacking in [CacheAnswer::HasNot, CacheAnswer::OutOfReach("no route".to_owned()), CacheAnswer::Has(entry)] {
         let said = [top.clone(), (ONE, "dep", lacking.clone()), (TWO, "dep", lacking)];
-        let Supply::Lacks { path: lacks, caches } = supply(&said) else { panic!() };
+        let Availability::Incomplete { path: lacks, caches } = availability(&said) else { panic!() };
         assert_eq!((lacks.to_string(), caches.len()), (path("dep"), 2));
     }
 }
 
 #[test]
-fn what_is_below_is_asked_for_in_the_order_of_the_caches() {
+fn references_are_asked_for_in_the_order_of_the_caches() {
     let deployments = ["a", "b"].map(|name| draft(name, "top").at(Revision::FIRST, fleet().id()));
-    let asked = |need, said: &[(&str, &str, Said)]| -> Vec<String> {
+    let asked = |scope, said: &[(&str, &str, CacheAnswer)]| -> Vec<String> {
         let answers = answers(said);
-        let questions = Survey::of(&deployments, need, &answers).questions();
+        let questions = CacheSurvey::of(&deployments, scope, &answers).questions();
         let told = |(cache, paths): (crate::model::Substituter, BTreeSet<crate::model::StorePath>)| {
             paths.into_iter().map(move |path| format!("{cache} {}", path.name()))
         };
         questions.into_iter().flat_map(told).collect()
     };
     let top = (ONE, "top", has("top", 1, &["dep"]));
-    assert_eq!(asked(Need::Closure, &[]), [format!("{ONE} top")]);
-    assert_eq!(asked(Need::Closure, std::slice::from_ref(&top)), [format!("{ONE} dep")]);
-    assert_eq!(asked(Need::Closure, &[top.clone(), (ONE, "dep", Said::HasNot)]), [format!("{TWO} dep")]);
-    assert_eq!(asked(Need::Path, &[top]), [""; 0]);
+    assert_eq!(asked(CacheScope::Closure, &[]), [format!("{ONE} top")]);
+    assert_eq!(asked(CacheScope::Closure, std::slice::from_ref(&top)), [format!("{ONE} dep")]);
+    assert_eq!(asked(CacheScope::Closure, &[top.clone(), (ONE, "dep", CacheAnswer::HasNot)]), [format!("{TWO} dep")]);
+    assert_eq!(asked(CacheScope::Path, &[top]), [""; 0]);
 }

@@ -1,120 +1,55 @@
+use super::super::fixture::{self, DAY, draft, evaluation, intact, name, now, published, revision};
 use super::*;
 use crate::evaluate::Found;
-use crate::model::{LockedSource, Metadata, Source, UnitType};
-use crate::trust::fixture::Fleet;
+use crate::model::UnitType;
 
-const DAY: Duration = Duration::from_hours(24);
-
-fn now() -> Timestamp {
-    "2026-01-01T00:00:00Z".parse().unwrap()
+fn unit(source: &str, of: &str, arch: &str) -> Draft<UnitSpecification> {
+    draft(source, of, UnitSpecification { arch: arch.parse().unwrap(), unit_type: UnitType::Nixos })
 }
 
-fn flake(name: &str) -> FlakeReference {
-    format!("git+https://git.example.org/{name}").parse().unwrap()
-}
-
-fn unit(source: &str, name: &str, arch: &str) -> Draft<UnitSpecification> {
-    let provenance = Provenance {
-        attribute: format!("clavel.units.{name}").parse().unwrap(),
-        drv_path: None,
-        evaluated_at: now(),
-        source: flake(source),
-        source_hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
-        source_revision: None,
-    };
-    let metadata = provenance.add_to(Metadata::default()).unwrap();
-    let specification = UnitSpecification { arch: arch.parse().unwrap(), unit_type: UnitType::Nixos };
-    Draft::new(name.parse().unwrap(), metadata, specification)
-}
-
-fn evaluation(source: &str, units: Vec<Draft<UnitSpecification>>, failing: &[&str]) -> Evaluation {
+/// The evaluation of `source` that gave these units, and failed at others.
+fn units(source: &str, units: Vec<Draft<UnitSpecification>>, failing: &[&str]) -> Evaluation {
     let failure = |name: &&str| Failure {
         name: (*name).to_owned(),
-        attribute: format!("clavel.units.{name}"),
+        attribute: format!("x.{name}"),
         error: "error: no".to_owned(),
     };
     let failures = failing.iter().map(failure).collect();
-    let locked = Source::bare(flake(source)).flake;
-    Evaluation {
-        source: LockedSource {
-            flake: locked.clone(),
-            locked,
-            hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
-            revision: None,
-        },
-        found: Found { units, failures, ..Found::default() },
-        work: crate::evaluate::Work::default(),
-    }
+    evaluation(source, Found { units, failures, ..Found::default() })
 }
 
-/// The fleet of all tests here.
-fn fleet() -> &'static Fleet {
-    static FLEET: std::sync::LazyLock<Fleet> = std::sync::LazyLock::new(Fleet::new);
-    &FLEET
+fn empty() -> BranchState {
+    BranchState::empty(fixture::fleet().id())
 }
 
-fn verified<P: crate::model::Payload>(payload: P) -> Verified<P> {
-    fleet().verified(payload)
-}
-
-/// A branch with these units at these revisions, and tombstones.
+/// A branch with these units at these revisions, and tombstones of others.
 fn branch(units: &[(Draft<UnitSpecification>, u64)], tombstones: &[(&str, u64)]) -> BranchState {
-    use crate::model::{Kind, Map, Schema};
-    let revision = |n: u64| Revision::try_from(n).unwrap();
-    let mut stones = Map::default();
-    for (name, last) in tombstones {
-        let path = format!("units/{name}.json").parse().unwrap();
-        stones.insert(path, Tombstone { revision: revision(*last) }).unwrap();
-    }
-    let index = Index {
-        branch: "deployments".parse().unwrap(),
-        documents: Map::default(),
-        epoch: crate::model::Epoch::FIRST,
-        expires: now().plus(7 * DAY),
-        fleet: fleet().id(),
-        held: Map::default(),
-        issued: now(),
-        kind: Kind::THIS,
-        previous: None,
-        schema: Schema::V1,
-        tombstones: stones,
-        version: IndexVersion::FIRST,
-    };
-    let documents = units.iter().map(|(draft, n)| {
-        (draft.name.clone(), ExistingDocument::Intact(verified(draft.clone().at(revision(*n), fleet().id()))))
-    });
-    BranchState {
-        index: Some((verified(index), crate::trust::digest(b"index"))),
-        units: documents.collect(),
-        ..BranchState::empty(fleet().id())
-    }
+    let tombstones: Vec<(String, u64)> =
+        tombstones.iter().map(|(name, last)| (format!("units/{name}.json"), *last)).collect();
+    let tombstones: Vec<(&str, u64)> = tombstones.iter().map(|(path, last)| (path.as_str(), *last)).collect();
+    BranchState { units: intact(units.iter().cloned()), ..fixture::branch_with(&tombstones) }
 }
 
-fn planned(branch: &BranchState, configured: &[&str], evaluations: &[Evaluation], strays: Strays) -> Plan {
-    let configured: Vec<FlakeReference> = configured.iter().map(|name| flake(name)).collect();
-    plan(branch, &Evaluated { configured: &configured, evaluations, strays }, &Held::default(), now(), 7 * DAY).unwrap()
+fn planned(branch: &BranchState, configured: &[&str], evaluations: &[Evaluation], orphans: OrphanPolicy) -> Plan {
+    fixture::planned(branch, configured, evaluations, orphans, &Withheld::default())
 }
 
-fn told(plan: &Plan) -> Vec<String> {
+fn describe(plan: &Plan) -> Vec<String> {
     plan.changes.iter().map(|change| format!("{} {change}", change.path)).collect()
 }
 
 #[test]
 fn a_first_publication_starts_counting() {
-    let plan = planned(
-        &BranchState::empty(fleet().id()),
-        &["a"],
-        &[evaluation("a", vec![unit("a", "x", "x86_64-linux")], &[])],
-        Strays::Go,
-    );
-    assert_eq!(told(&plan), ["units/x.json new, revision 1"]);
+    let plan =
+        planned(&empty(), &["a"], &[units("a", vec![unit("a", "x", "x86_64-linux")], &[])], OrphanPolicy::Withdraw);
+    assert_eq!(describe(&plan), ["units/x.json new, revision 1"]);
     assert_eq!(plan.index, IndexPlan::Write(IndexVersion::FIRST));
 }
 
 #[test]
 fn the_same_again_writes_nothing() {
     let x = unit("a", "x", "x86_64-linux");
-    let plan = planned(&branch(&[(x.clone(), 3)], &[]), &["a"], &[evaluation("a", vec![x], &[])], Strays::Go);
+    let plan = planned(&branch(&[(x.clone(), 3)], &[]), &["a"], &[units("a", vec![x], &[])], OrphanPolicy::Withdraw);
     assert!(plan.changes.is_empty() && plan.units.is_empty());
     assert_eq!(plan.index, IndexPlan::Keep(IndexVersion::FIRST));
 }
@@ -123,79 +58,82 @@ fn the_same_again_writes_nothing() {
 fn a_changed_specification_counts_up_by_one() {
     let before = branch(&[(unit("a", "x", "x86_64-linux"), 3), (unit("a", "y", "x86_64-linux"), 1)], &[]);
     let after = vec![unit("a", "x", "aarch64-linux"), unit("a", "y", "x86_64-linux")];
-    let plan = planned(&before, &["a"], &[evaluation("a", after, &[])], Strays::Go);
-    assert_eq!(told(&plan), ["units/x.json revision 3 → 4"]);
+    let plan = planned(&before, &["a"], &[units("a", after, &[])], OrphanPolicy::Withdraw);
+    assert_eq!(describe(&plan), ["units/x.json revision 3 → 4"]);
     assert_eq!(plan.units[0].revision.get(), 4);
 }
 
 #[test]
-fn what_left_its_source_goes_and_comes_back_counting_on() {
+fn a_document_that_left_its_source_is_withdrawn_and_comes_back_under_the_next_revision() {
     let before = branch(&[(unit("a", "x", "x86_64-linux"), 3)], &[]);
-    let plan = planned(&before, &["a"], &[evaluation("a", vec![], &[])], Strays::Stay);
-    assert_eq!(told(&plan), ["units/x.json withdrawn after revision 3"]);
-    let back = evaluation("a", vec![unit("a", "x", "x86_64-linux")], &[]);
-    let plan = planned(&branch(&[], &[("x", 3)]), &["a"], &[back], Strays::Stay);
+    let plan = planned(&before, &["a"], &[units("a", vec![], &[])], OrphanPolicy::Keep);
+    assert_eq!(describe(&plan), ["units/x.json withdrawn after revision 3"]);
+    let back = units("a", vec![unit("a", "x", "x86_64-linux")], &[]);
+    let plan = planned(&branch(&[], &[("x", 3)]), &["a"], &[back], OrphanPolicy::Keep);
     assert_eq!(plan.units[0].revision.get(), 4);
 }
 
 #[test]
-fn what_is_broken_stays_as_it_is() {
+fn a_broken_document_stays_as_it_is() {
     let before = branch(&[(unit("a", "x", "x86_64-linux"), 3)], &[]);
-    assert!(told(&planned(&before, &["a"], &[evaluation("a", vec![], &["x"])], Strays::Go)).is_empty());
-    // A source that could not be evaluated at all has no say.
-    assert!(told(&planned(&before, &["a"], &[], Strays::Go)).is_empty());
+    assert!(describe(&planned(&before, &["a"], &[units("a", vec![], &["x"])], OrphanPolicy::Withdraw)).is_empty());
+    // The same holds where the source could not be evaluated at all.
+    assert!(describe(&planned(&before, &["a"], &[], OrphanPolicy::Withdraw)).is_empty());
 }
 
 #[test]
-fn documents_of_a_source_that_is_gone_go_with_a_full_round_alone() {
+fn only_a_full_round_withdraws_the_documents_of_a_removed_source() {
     let before = branch(&[(unit("old", "x", "x86_64-linux"), 3)], &[]);
-    let a = [evaluation("a", vec![], &[])];
-    assert!(told(&planned(&before, &["a"], &a, Strays::Stay)).is_empty());
-    assert_eq!(told(&planned(&before, &["a"], &a, Strays::Go)), ["units/x.json withdrawn after revision 3"]);
+    let a = [units("a", vec![], &[])];
+    assert!(describe(&planned(&before, &["a"], &a, OrphanPolicy::Keep)).is_empty());
+    assert_eq!(
+        describe(&planned(&before, &["a"], &a, OrphanPolicy::Withdraw)),
+        ["units/x.json withdrawn after revision 3"]
+    );
     // Another source may take the name over, and the revisions go on.
-    let taken = [evaluation("a", vec![unit("a", "x", "aarch64-linux")], &[])];
-    assert_eq!(told(&planned(&before, &["a"], &taken, Strays::Stay)), ["units/x.json revision 3 → 4"]);
+    let taken = [units("a", vec![unit("a", "x", "aarch64-linux")], &[])];
+    assert_eq!(describe(&planned(&before, &["a"], &taken, OrphanPolicy::Keep)), ["units/x.json revision 3 → 4"]);
 }
 
 #[test]
-fn a_name_that_two_sources_claim_is_told_and_left_alone() {
+fn a_name_that_two_sources_claim_is_a_conflict_and_keeps_its_document() {
     let both = [
-        evaluation("a", vec![unit("a", "x", "aarch64-linux"), unit("a", "free", "x86_64-linux")], &[]),
-        evaluation("b", vec![unit("b", "X", "x86_64-linux")], &[]),
+        units("a", vec![unit("a", "x", "aarch64-linux"), unit("a", "free", "x86_64-linux")], &[]),
+        units("b", vec![unit("b", "X", "x86_64-linux")], &[]),
     ];
     let before = branch(&[(unit("a", "x", "x86_64-linux"), 3)], &[]);
-    let plan = planned(&before, &["a", "b"], &both, Strays::Go);
-    assert_eq!(told(&plan), ["units/free.json new, revision 1"]);
+    let plan = planned(&before, &["a", "b"], &both, OrphanPolicy::Withdraw);
+    assert_eq!(describe(&plan), ["units/free.json new, revision 1"]);
     let [conflict] = &plan.conflicts[..] else { panic!("{:?}", plan.conflicts) };
     assert_eq!(conflict.sources, ["git+https://git.example.org/a", "git+https://git.example.org/b"]);
-    // Also where the owner was not asked this time.
-    let plan = planned(&before, &["a", "b"], &both[1..], Strays::Stay);
+    // The same holds where the owner was not evaluated this time.
+    let plan = planned(&before, &["a", "b"], &both[1..], OrphanPolicy::Keep);
     assert_eq!(plan.conflicts.len(), 1);
 }
 
 #[test]
-fn what_was_altered_on_the_branch_is_published_anew() {
+fn an_altered_document_is_published_again() {
     let mut before = branch(&[], &[]);
-    before.units.insert("x".parse().unwrap(), ExistingDocument::Altered(Revision::try_from(3).unwrap()));
-    let claimed = [evaluation("a", vec![unit("a", "x", "x86_64-linux")], &[])];
-    let plan = planned(&before, &["a"], &claimed, Strays::Go);
-    assert_eq!(told(&plan), ["units/x.json revision 3 → 4 (what was there was not to be believed)"]);
+    before.units.insert(name("x"), ExistingDocument::Altered(revision(3)));
+    let claimed = [units("a", vec![unit("a", "x", "x86_64-linux")], &[])];
+    let plan = planned(&before, &["a"], &claimed, OrphanPolicy::Withdraw);
+    assert_eq!(describe(&plan), ["units/x.json revision 3 → 4 (repaired: the file there was altered or not trusted)"]);
 }
 
 #[test]
-fn what_was_altered_and_is_found_again_is_published_anew_though_nobody_claims_it() {
-    let document = verified(unit("a", "x", "x86_64-linux").at(Revision::try_from(3).unwrap(), fleet().id()));
+fn a_restored_document_is_published_again_even_if_no_source_claims_it() {
+    let document = published(unit("a", "x", "x86_64-linux"), 3);
     let mut before = branch(&[], &[]);
-    before.units.insert("x".parse().unwrap(), ExistingDocument::Restored(document, Revision::try_from(3).unwrap()));
-    let plan = planned(&before, &["a"], &[evaluation("a", vec![], &["x"])], Strays::Stay);
-    assert_eq!(told(&plan), ["units/x.json revision 3 → 4 (what was there was not to be believed)"]);
-    // Whose it is is known, and so it goes with its source.
-    let plan = planned(&before, &["a"], &[evaluation("a", vec![], &[])], Strays::Stay);
-    assert_eq!(told(&plan), ["units/x.json withdrawn after revision 3"]);
+    before.units.insert(name("x"), ExistingDocument::Restored(document.into(), revision(3)));
+    let plan = planned(&before, &["a"], &[units("a", vec![], &["x"])], OrphanPolicy::Keep);
+    assert_eq!(describe(&plan), ["units/x.json revision 3 → 4 (repaired: the file there was altered or not trusted)"]);
+    // Its source is known, so it is withdrawn when that source drops it.
+    let plan = planned(&before, &["a"], &[units("a", vec![], &[])], OrphanPolicy::Keep);
+    assert_eq!(describe(&plan), ["units/x.json withdrawn after revision 3"]);
 }
 
 #[test]
-fn an_index_is_signed_anew_when_half_of_its_time_is_gone() {
+fn an_index_is_signed_again_when_half_of_its_validity_is_over() {
     let before = branch(&[], &[]);
     let at = |days: u32| plan_index(&before, &[], now().plus(days * DAY), 7 * DAY).unwrap();
     assert_eq!(at(3), IndexPlan::Keep(IndexVersion::FIRST));
@@ -203,27 +141,27 @@ fn an_index_is_signed_anew_when_half_of_its_time_is_gone() {
 }
 
 #[test]
-fn what_an_outgoing_key_signed_goes_on_under_the_next_revision() {
+fn a_document_of_an_outgoing_key_is_signed_again_under_the_next_revision() {
     let outgoing = |draft: Draft<UnitSpecification>| {
-        let document = verified(draft.at(Revision::try_from(3).unwrap(), fleet().id()));
+        let document = published(draft, 3);
         let mut before = branch(&[], &[]);
-        before.units.insert("x".parse().unwrap(), ExistingDocument::Outgoing(document, Revision::try_from(4).unwrap()));
+        before.units.insert(name("x"), ExistingDocument::Outgoing(document.into(), revision(4)));
         before
     };
     let before = outgoing(unit("a", "x", "x86_64-linux"));
-    // With its source, which gives the same or another thing.
+    // Its source gives the same or another specification.
     for arch in ["x86_64-linux", "aarch64-linux"] {
-        let plan = planned(&before, &["a"], &[evaluation("a", vec![unit("a", "x", arch)], &[])], Strays::Go);
-        assert_eq!(told(&plan), ["units/x.json revision 4 → 5"]);
+        let plan = planned(&before, &["a"], &[units("a", vec![unit("a", "x", arch)], &[])], OrphanPolicy::Withdraw);
+        assert_eq!(describe(&plan), ["units/x.json revision 4 → 5"]);
         assert_eq!(plan.units[0].specification.arch.to_string(), arch);
     }
-    // Without: the source is broken just now, or was not asked.
-    for evaluations in [vec![evaluation("a", vec![], &["x"])], vec![]] {
-        let plan = planned(&before, &["a"], &evaluations, Strays::Stay);
-        assert_eq!(told(&plan), ["units/x.json revision 4 → 5"]);
+    // Its source is broken at the moment, or was not evaluated.
+    for evaluations in [vec![units("a", vec![], &["x"])], vec![]] {
+        let plan = planned(&before, &["a"], &evaluations, OrphanPolicy::Keep);
+        assert_eq!(describe(&plan), ["units/x.json revision 4 → 5"]);
         assert_eq!(plan.units[0].specification.arch.to_string(), "x86_64-linux");
     }
-    // Its source does not give it any more.
-    let plan = planned(&before, &["a"], &[evaluation("a", vec![], &[])], Strays::Go);
-    assert_eq!(told(&plan), ["units/x.json withdrawn after revision 4"]);
+    // Its source dropped it.
+    let plan = planned(&before, &["a"], &[units("a", vec![], &[])], OrphanPolicy::Withdraw);
+    assert_eq!(describe(&plan), ["units/x.json withdrawn after revision 4"]);
 }

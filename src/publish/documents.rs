@@ -1,46 +1,47 @@
-//! The documents of an index that is gone on from: who vouches for each, and what the history has of one that a stranger
-//! altered.
+//! Loads the documents that an index lists: it verifies the signer of each, and looks in the history for the documents that
+//! somebody altered on the branch.
 
 use crate::branch::{Branch, BranchError, CommitId, OpenBranch, Snapshot, VerifiedIndex};
 use crate::model::{BranchName, DocumentPath, Name, Revision, Sha256Digest, Specification};
 use crate::trust::{ListedError, TrustedRoot};
 
-use super::super::plan::{BranchState, Existing, ExistingDocument};
+use super::state::{BranchState, Existing, ExistingDocument};
 
-/// How far back what was altered is looked for: a commit an hour for a year.
+/// The number of commits of the history in which claveld looks for an altered document: one an hour for a year.
 const MOST_COMMITS: usize = 8_760;
-/// How many files are looked at for that, whoever wrote the history.
+/// The number of files that it looks at, because an attacker may have written the history.
 const MOST_FILES: usize = 1_000_000;
 
-/// Who vouches for documents.
+/// Loads documents, and knows whose signatures count.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Vouchers<'a> {
+pub(super) struct DocumentLoader<'a> {
     pub(super) branch: &'a BranchName,
     /// The newest root.
     pub(super) root: &'a TrustedRoot,
-    /// Those before it, newest first. These have a say in an index alone that claveld itself published last: then what
-    /// their publishers signed is what it published, and is no thief's.
-    pub(super) elders: &'a [&'a TrustedRoot],
+    /// The roots before it, newest first. They count only for an index that this claveld published last: then their
+    /// publishers signed what claveld published, and no thief did.
+    pub(super) previous_roots: &'a [&'a TrustedRoot],
 }
 
-/// Where documents are looked for.
+/// The places where claveld looks for documents.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Places<'a> {
+pub(super) struct DocumentPlaces<'a> {
     /// The branch.
     pub(super) on: &'a OpenBranch,
     /// Its files.
     pub(super) snapshot: &'a Snapshot,
-    /// What claveld published last. The repository may have it still, where somebody gave the branch another history.
+    /// The commit that claveld published last. The repository may still have it if somebody replaced the history.
     pub(super) published: Option<CommitId>,
 }
 
-impl Vouchers<'_> {
-    /// The documents that `index` lists, whose file has the digest `shown`, from the tip of the branch or else from before it.
-    pub(super) fn documents(
+impl DocumentLoader<'_> {
+    /// Loads the documents that `index` lists, from the tip of the branch or else from its history. `digest` is that of the
+    /// index's file.
+    pub(super) fn load(
         &self,
-        places: Places<'_>,
+        places: DocumentPlaces<'_>,
         index: VerifiedIndex,
-        shown: Sha256Digest,
+        digest: Sha256Digest,
     ) -> Result<BranchState, BranchError> {
         let mut found = BranchState {
             fleet: index.index.fleet,
@@ -52,7 +53,7 @@ impl Vouchers<'_> {
             is_of_an_older_root: false,
         };
         self.restore(&mut found, places, &index);
-        found.index = Some((index.index, shown));
+        found.index = Some((index.index, digest));
         Ok(found)
     }
 
@@ -73,15 +74,15 @@ impl Vouchers<'_> {
     ) -> Result<ExistingDocument<S>, BranchError> {
         let by = |root| Branch::new(files, root, self.branch).document::<S>(index, name);
         match by(self.root) {
-            Ok(document) => Ok(ExistingDocument::Intact(document)),
-            // Somebody without the key wrote to the branch.
+            Ok(document) => Ok(ExistingDocument::Intact(document.into())),
+            // Somebody without a publisher's key wrote to the branch.
             Err(BranchError::Document(ListedError::Altered { .. } | ListedError::Absent { .. })) => {
                 Ok(ExistingDocument::Altered(listed))
             }
-            // A key that signed is no publisher's any more.
+            // The signer publishes no more.
             Err(BranchError::Document(ListedError::Signed { .. })) => {
-                Ok(match self.elders.iter().find_map(|elder| by(elder).ok()) {
-                    Some(document) => ExistingDocument::Outgoing(document, listed),
+                Ok(match self.previous_roots.iter().find_map(|previous| by(previous).ok()) {
+                    Some(document) => ExistingDocument::Outgoing(document.into(), listed),
                     None => ExistingDocument::Unvouched(listed),
                 })
             }
@@ -89,9 +90,9 @@ impl Vouchers<'_> {
         }
     }
 
-    /// Of what was altered, what the index lists: its digest says which file of the history that is, whoever wrote the
-    /// history. What is wrong with the history is in nobody's way.
-    fn restore(&self, found: &mut BranchState, places: Places<'_>, index: &VerifiedIndex) {
+    /// Finds altered documents in the history. The digest in the index identifies the right file, whoever wrote the history.
+    /// Errors in the history are ignored.
+    fn restore(&self, found: &mut BranchState, places: DocumentPlaces<'_>, index: &VerifiedIndex) {
         let BranchState { deployments, units, agents, .. } = found;
         let mut altered = (altered(deployments), altered(units), altered(agents));
         let mut files_left = MOST_FILES;
@@ -109,7 +110,7 @@ impl Vouchers<'_> {
         }
     }
 
-    /// Takes what is found out of `altered`.
+    /// Restores documents from the files of one commit, and removes them from `altered`.
     fn restore_from<S: Specification>(
         &self,
         files: &Snapshot,

@@ -1,12 +1,14 @@
-//! What a plan makes of the branch's files: every document and the index signed, the table for people, and what goes.
+//! The signed files of a plan: every document and the index, the table for people, and the files to remove.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use super::plan::{BranchState, ExistingDocument, Plan, tombstone};
-use super::readme::readme;
-use super::standing::Standing;
-use crate::branch::{Change, INDEX_PATH, README_PATH, ROOT_PATH, root_path};
+use super::base::PublishBase;
+use super::document_change::DocumentChange;
+use super::plan::Plan;
+use super::readme::{Row, readme};
+use super::state::{BranchState, ExistingDocument, provenance};
+use crate::branch::{Change as FileChange, INDEX_PATH, README_PATH, ROOT_PATH, root_path};
 use crate::model::{
     BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Name, Schema,
     Sha256Digest, Specification, Timestamp,
@@ -14,29 +16,29 @@ use crate::model::{
 use crate::signers::{SignerError, Signers};
 use crate::trust::digest;
 
-/// Who signs, and for which branch.
+/// Signs documents and indexes for one branch.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Pen<'a> {
+pub(super) struct BranchSigner<'a> {
     pub(super) signers: &'a Signers,
     pub(super) branch: &'a BranchName,
-    /// How long an index is to be believed.
+    /// The time that an index is valid.
     pub(super) validity: Duration,
 }
 
 /// The files that a plan changes.
-pub(super) struct Files {
-    pub(super) changes: Vec<Change>,
+pub(super) struct SignedFiles {
+    pub(super) changes: Vec<FileChange>,
     /// The SHA-256 of the new index.
     pub(super) index: Sha256Digest,
 }
 
-/// Why there are no files.
+/// The reason why a plan cannot be signed.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum FilesError {
-    /// More documents than the index holds, or the like.
+pub(super) enum SignError {
+    /// The index would exceed a limit, for example on the number of documents.
     #[error(transparent)]
     Index(#[from] Invalid),
-    /// They could not be signed.
+    /// A signer did not sign.
     #[error(transparent)]
     Signer(#[from] SignerError),
 }
@@ -48,15 +50,15 @@ struct SignedFile {
     bytes: Vec<u8>,
 }
 
-impl Pen<'_> {
-    /// Writes `plan` on top of `standing`, with an index of that version, at `now`.
-    pub(super) async fn write(
+impl BranchSigner<'_> {
+    /// Signs `plan` on top of `base`, with an index of this version, at `now`.
+    pub(super) async fn sign_plan(
         &self,
         plan: &Plan,
-        standing: &Standing,
+        base: &PublishBase,
         version: IndexVersion,
         now: Timestamp,
-    ) -> Result<Files, FilesError> {
+    ) -> Result<SignedFiles, SignError> {
         let mut written = Vec::new();
         for document in &plan.deployments {
             written.push(self.sign(document).await?);
@@ -67,19 +69,20 @@ impl Pen<'_> {
         for document in &plan.agents {
             written.push(self.sign(document).await?);
         }
-        let index = self.signers.sign(self.index(plan, standing, version, now, &written)?).await?.render();
-        let mut changes = first_files(standing);
+        let index = self.signers.sign(self.index(plan, base, version, now, &written)?).await?.render();
+        let mut changes = first_files(base);
         let kept: BTreeSet<String> = written.iter().map(|file| file.path.to_string()).collect();
-        let relics = standing.relics.iter().filter(|path| !kept.contains(*path));
-        changes.extend(relics.map(|path| Change::Remove { path: path.clone() }));
-        changes.extend(written.into_iter().map(|file| Change::Put { path: file.path.to_string(), bytes: file.bytes }));
-        let withdrawn = plan.changes.iter().filter(|change| tombstone(change).is_some());
-        changes.extend(withdrawn.map(|change| Change::Remove { path: change.path.to_string() }));
+        let stale = base.stale_files.iter().filter(|path| !kept.contains(*path));
+        changes.extend(stale.map(|path| FileChange::Remove { path: path.clone() }));
+        changes
+            .extend(written.into_iter().map(|file| FileChange::Put { path: file.path.to_string(), bytes: file.bytes }));
+        let withdrawn = plan.changes.iter().filter(|change| change.tombstone().is_some());
+        changes.extend(withdrawn.map(|change| FileChange::Remove { path: change.path.to_string() }));
         let digest = digest(&index);
-        changes.push(Change::Put { path: INDEX_PATH.to_owned(), bytes: index });
-        let table = readme(listed(plan, &standing.branch).into_iter(), &plan.holds);
-        changes.push(Change::Put { path: README_PATH.to_owned(), bytes: table.into_bytes() });
-        Ok(Files { changes, index: digest })
+        changes.push(FileChange::Put { path: INDEX_PATH.to_owned(), bytes: index });
+        let table = readme(listed(plan, &base.branch).into_iter(), &plan.holds);
+        changes.push(FileChange::Put { path: README_PATH.to_owned(), bytes: table.into_bytes() });
+        Ok(SignedFiles { changes, index: digest })
     }
 
     async fn sign<S: Specification>(&self, document: &Document<S>) -> Result<SignedFile, SignerError> {
@@ -91,29 +94,29 @@ impl Pen<'_> {
     fn index(
         &self,
         plan: &Plan,
-        standing: &Standing,
+        base: &PublishBase,
         version: IndexVersion,
         now: Timestamp,
         written: &[SignedFile],
     ) -> Result<Index, Invalid> {
-        let branch = &standing.branch;
+        let branch = &base.branch;
         let (mut documents, mut tombstones) = (Vec::new(), Vec::new());
-        // Looked up once for each of the branch's documents: a list would cost their product.
+        // A set, because each document of the branch is looked up in it.
         let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
         if let Some((index, _)) = &branch.index {
             let kept = index.documents.iter().filter(|(path, _)| !changed.contains(path));
             documents.extend(kept.map(|(path, entry)| (path.clone(), *entry)));
             let kept = index.tombstones.iter().filter(|(path, _)| !changed.contains(path));
-            tombstones.extend(kept.map(|(path, stone)| (path.clone(), *stone)));
+            tombstones.extend(kept.map(|(path, tombstone)| (path.clone(), *tombstone)));
         }
         documents.extend(written.iter().map(|file| (file.path.clone(), file.entry)));
-        let buried = plan.changes.iter().filter_map(|change| Some((change.path.clone(), tombstone(change)?)));
-        tombstones.extend(buried);
+        let withdrawn = plan.changes.iter().filter_map(|change| Some((change.path.clone(), change.tombstone()?)));
+        tombstones.extend(withdrawn);
         let held: Vec<_> = plan.holds.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect();
         Ok(Index {
             branch: self.branch.clone(),
             documents: documents.try_into()?,
-            epoch: standing.root.root().epoch,
+            epoch: base.root.root().epoch,
             expires: now.plus(self.validity),
             fleet: branch.fleet,
             held: held.try_into()?,
@@ -127,29 +130,29 @@ impl Pen<'_> {
     }
 }
 
-/// The root, on a branch that begins with it.
-fn first_files(standing: &Standing) -> Vec<Change> {
-    if !standing.is_new {
+/// The root's files, where the branch is new.
+fn first_files(base: &PublishBase) -> Vec<FileChange> {
+    if !base.is_new {
         return Vec::new();
     }
-    let paths = [ROOT_PATH.to_owned(), root_path(standing.root.root().version)];
-    paths.map(|path| Change::Put { path, bytes: standing.root.file().to_vec() }).into()
+    let paths = [ROOT_PATH.to_owned(), root_path(base.root.root().version)];
+    paths.map(|path| FileChange::Put { path, bytes: base.root.file().to_vec() }).into()
 }
 
-/// All deployments as they are after the plan, by name.
-fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Vec<&'a Deployment> {
-    let known = branch.deployments.iter().filter_map(|(name, document)| match document {
-        ExistingDocument::Intact(document) => Some((name, &**document)),
+/// All deployments after the plan, by name.
+fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Vec<Row<'a>> {
+    let intact = branch.deployments.iter().filter_map(|(name, document)| match document {
+        ExistingDocument::Intact(document) => Some((name, (&**document, document.provenance().cloned()))),
         ExistingDocument::Outgoing(..)
         | ExistingDocument::Restored(..)
         | ExistingDocument::Altered(_)
         | ExistingDocument::Unvouched(_) => None,
     });
-    let mut all: BTreeMap<&Name, &Deployment> = known.collect();
-    for change in plan.changes.iter().filter(|change| change.path.folder() == Deployment::FOLDER && change.to.is_none())
-    {
+    let mut all: BTreeMap<&Name, Row<'a>> = intact.collect();
+    let of_deployments = |change: &&DocumentChange| change.path.folder() == Deployment::FOLDER && change.to.is_none();
+    for change in plan.changes.iter().filter(of_deployments) {
         all.remove(change.path.name());
     }
-    all.extend(plan.deployments.iter().map(|document| (&document.name, document)));
+    all.extend(plan.deployments.iter().map(|document| (&document.name, (document, provenance(&document.metadata)))));
     all.into_values().collect()
 }

@@ -1,0 +1,167 @@
+//! The state that claveld builds a publication on: the newest root, the documents on the branch that it trusts, and the files
+//! of an epoch that is over.
+
+use std::collections::BTreeMap;
+
+use super::documents::{DocumentLoader, DocumentPlaces};
+use super::note::{BranchIndex, PublishedIndex};
+use super::state::{BranchState, Existing, ExistingDocument};
+use crate::branch::{
+    Branch, BranchError, INDEX_PATH, OpenBranch, ReadError, Roots, RootsError, Snapshot, VerifiedIndex,
+};
+use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Sha256Digest, Specification};
+use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest};
+
+/// The most entries that claveld reads of one folder.
+const MOST_ENTRIES: usize = 200_000;
+
+/// The state of the branch that a publication is built on.
+#[derive(Debug)]
+pub(super) struct PublishBase {
+    /// The newest root.
+    pub(super) root: TrustedRoot,
+    /// Whether the branch is new, so that the publication has to add that root.
+    pub(super) is_new: bool,
+    /// The documents.
+    pub(super) branch: BranchState,
+    /// SignedFiles of an epoch that is over; they go.
+    pub(super) stale_files: Vec<String>,
+    /// The deployments whose hold no present publisher vouches for.
+    pub(super) lost_holds: Vec<Name>,
+}
+
+/// The reason why claveld cannot build on the branch.
+#[derive(Debug, thiserror::Error)]
+pub enum PublishBaseError {
+    /// The chain of roots is not valid.
+    #[error(transparent)]
+    Roots(#[from] RootsError),
+    /// There is no branch yet, and claveld knows only the digest of the first root.
+    #[error(
+        "there is no branch yet, and the `root` of the configuration is a digest; put the path of the file with the first root there"
+    )]
+    NoRoot,
+    /// The branch is not valid.
+    #[error(transparent)]
+    Branch(#[from] BranchError),
+}
+
+impl From<ReadError> for PublishBaseError {
+    fn from(error: ReadError) -> Self {
+        Self::Branch(error.into())
+    }
+}
+
+impl PublishBase {
+    /// The base on a branch that is not there yet.
+    pub(super) fn new_branch(anchor: &Anchor) -> Result<Self, PublishBaseError> {
+        let Anchor::Root(root) = anchor else { return Err(PublishBaseError::NoRoot) };
+        Ok(Self { is_new: true, ..Self::on(root, BranchState::empty(root.fleet())) })
+    }
+
+    fn on(root: &TrustedRoot, branch: BranchState) -> Self {
+        Self { root: root.clone(), is_new: false, branch, stale_files: Vec::new(), lost_holds: Vec::new() }
+    }
+
+    /// The base on the branch `name` with the files of `snapshot`. `last` is the index that this claveld published last.
+    pub(super) fn read(
+        on: &OpenBranch,
+        snapshot: &Snapshot,
+        anchor: &Anchor,
+        name: &BranchName,
+        last: Option<&PublishedIndex>,
+    ) -> Result<Self, PublishBaseError> {
+        let roots = Roots::from_anchor(snapshot, anchor)?;
+        let root = &roots.newest;
+        let Some(file) = snapshot.read(INDEX_PATH, Index::LARGEST)? else {
+            return Ok(Self::on(root, BranchState::empty(root.fleet())));
+        };
+        let epoch = root.root().epoch;
+        let older: Vec<&TrustedRoot> = roots.before.iter().rev().filter(|root| root.root().epoch == epoch).collect();
+        let found = digest(&file);
+        let is_ours = last.is_some_and(|last| last.sha256 == found);
+        let places = DocumentPlaces { on, snapshot, published: last.map(|last| last.commit) };
+        let load = |previous_roots, index| -> Result<Self, BranchError> {
+            let branch = DocumentLoader { branch: name, root, previous_roots }.load(places, index, found)?;
+            Ok(Self::on(root, branch).without_unvouched_holds())
+        };
+        let error = match Branch::new(snapshot, root, name).index() {
+            Ok(index) => return Ok(load(if is_ours { &older[..] } else { &[] }, index)?),
+            Err(error) if !may_be_of_an_older_root(&error) => return Err(error.into()),
+            Err(error) => error,
+        };
+        // Signatures of an epoch that is over count no more, so it does not matter who made them.
+        if let Some(lost_holds) = holds_of_an_epoch_before(epoch, &file) {
+            let branch = BranchState::empty(root.fleet());
+            return Ok(Self { stale_files: stale_files(snapshot)?, lost_holds, ..Self::on(root, branch) });
+        }
+        let by = |root: &&TrustedRoot| Branch::new(snapshot, root, name).index();
+        let index = older.iter().map(by).find_map(Result::ok).ok_or(error)?;
+        if is_ours {
+            let mut base = load(&older, index)?;
+            base.branch.is_of_an_older_root = true;
+            return Ok(base);
+        }
+        let lost_holds = index.index.held.iter().map(|(name, _)| name.clone()).collect();
+        Ok(Self { lost_holds, ..Self::on(root, revisions_only(index, found)) })
+    }
+
+    /// Ends the holds at documents that no publisher vouches for: their signer may have lost its key to a thief.
+    fn without_unvouched_holds(mut self) -> Self {
+        let BranchState { holds, deployments, .. } = &mut self.branch;
+        let is_lost = |name: &Name| matches!(deployments.get(name), Some(ExistingDocument::Unvouched(_)));
+        let lost = holds.extract_if(.., |name, _| is_lost(name)).map(|(name, _)| name);
+        self.lost_holds.extend(lost);
+        self
+    }
+
+    /// The index of the branch, for the comparison with the index that was published last.
+    pub(super) fn branch_index(&self) -> BranchIndex {
+        let index = self.branch.index.as_ref().map(|(index, digest)| (index.version, *digest));
+        BranchIndex { fleet: self.branch.fleet, epoch: self.root.root().epoch, index }
+    }
+}
+
+fn may_be_of_an_older_root(error: &BranchError) -> bool {
+    matches!(error, BranchError::OtherEpoch { .. } | BranchError::Index(SignedError::NotEnoughSignatures { .. }))
+}
+
+/// The held deployments of an index that claims an epoch before `epoch`, whoever signed it; none for a later index.
+fn holds_of_an_epoch_before(epoch: Epoch, file: &[u8]) -> Option<Vec<Name>> {
+    let claimed = Signed::<Index>::parse(file).ok()?;
+    let claimed = Some(claimed.unverified()).filter(|index| index.epoch < epoch)?;
+    Some(claimed.held.iter().map(|(name, _)| name.clone()).collect())
+}
+
+/// The branch of an index that a publisher of an older root signed, and that is not the one this claveld published last. A
+/// thief may have signed it with the removed key, so only the revisions count: claveld signs each document again, under the
+/// next revision, once its source gives it.
+fn revisions_only(index: VerifiedIndex, found: Sha256Digest) -> BranchState {
+    fn listed<S: Specification>(index: &VerifiedIndex) -> Existing<S> {
+        let names = index.names(S::FOLDER).into_iter();
+        let listed = names.filter_map(|name| {
+            let revision = index.revision(&DocumentPath::new(S::FOLDER, name.clone()))?;
+            Some((name, ExistingDocument::Unvouched(revision)))
+        });
+        listed.collect()
+    }
+    BranchState {
+        fleet: index.index.fleet,
+        deployments: listed(&index),
+        units: listed(&index),
+        agents: listed(&index),
+        holds: BTreeMap::new(),
+        index: Some((index.index, found)),
+        is_of_an_older_root: true,
+    }
+}
+
+/// The documents that are left from an epoch that is over.
+fn stale_files(snapshot: &Snapshot) -> Result<Vec<String>, ReadError> {
+    let mut paths = Vec::new();
+    for folder in Folder::ALL {
+        let entries = snapshot.list(folder.as_str(), MOST_ENTRIES)?;
+        paths.extend(entries.into_iter().map(|entry| format!("{}/{}", folder.as_str(), entry.name)));
+    }
+    Ok(paths)
+}

@@ -1,0 +1,54 @@
+//! The differences inside the systems that a plan changes. This is the I/O between the plan and its commit: it reads the
+//! derivations on this machine.
+
+use std::collections::BTreeMap;
+
+use super::plan::Plan;
+use super::state::{BranchState, ExistingDocument, provenance};
+use crate::changes::{Comparer, System, Told, Untold};
+use crate::model::{Deployment, Folder, Name, StorePath};
+use crate::store::{DerivationError, Store};
+
+/// Compares systems by the derivations on this machine. One value serves a whole round, because the deployments of a round
+/// share most of their derivations.
+pub(super) struct SystemDiffs<'a> {
+    comparer: Comparer<Reader<'a>>,
+}
+
+/// Reads the file of a derivation.
+type Reader<'a> = Box<dyn Fn(&StorePath) -> Result<Vec<u8>, DerivationError> + 'a>;
+
+impl<'a> SystemDiffs<'a> {
+    pub(super) fn new(store: &'a dyn Store) -> Self {
+        Self { comparer: Comparer::new(Box::new(|path| store.derivation(path))) }
+    }
+
+    /// Adds the differences to the changes of `plan`. A difference that cannot be found does not stop the publication.
+    pub(super) fn add_to(&mut self, plan: &mut Plan, branch: &BranchState) {
+        let new: BTreeMap<&Name, &Deployment> = plan.deployments.iter().map(|new| (&new.name, new)).collect();
+        for change in plan.changes.iter_mut().filter(|change| change.path.folder() == Folder::Deployments) {
+            let name = change.path.name();
+            let (Some(old), Some(new)) = (branch.deployments.get(name), new.get(name)) else { continue };
+            change.system = match old {
+                ExistingDocument::Intact(old)
+                | ExistingDocument::Outgoing(old, _)
+                | ExistingDocument::Restored(old, _) => {
+                    let old_derivation = old.provenance().and_then(|provenance| provenance.drv_path.as_ref());
+                    self.compare(old, old_derivation, new)
+                }
+                ExistingDocument::Altered(_) | ExistingDocument::Unvouched(_) => Some(Err(Untold::Altered).into()),
+            };
+        }
+    }
+
+    /// The differences; none where both have the same system, and differ only in how it is fetched.
+    fn compare(&mut self, old: &Deployment, old_derivation: Option<&StorePath>, new: &Deployment) -> Option<Told> {
+        if old.specification.template.nar_id == new.specification.template.nar_id {
+            return None;
+        }
+        let new_derivation = provenance(&new.metadata).and_then(|provenance| provenance.drv_path);
+        let old = System { path: &old.specification.template.nar_id, derivation: old_derivation };
+        let new = System { path: &new.specification.template.nar_id, derivation: new_derivation.as_ref() };
+        Some(self.comparer.compare_systems(old, new).into())
+    }
+}

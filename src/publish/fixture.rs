@@ -1,0 +1,122 @@
+//! Test fixtures: evaluations and branches made in memory, from a few names.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::LazyLock;
+use std::time::Duration;
+
+use super::plan::{OrphanPolicy, Plan, PublishInput, Withheld, plan};
+use super::state::{BranchState, Existing, ExistingDocument};
+use crate::evaluate::{Evaluation, Found, Work};
+use crate::model::{
+    Document, Draft, Epoch, FlakeReference, Index, IndexVersion, Kind, List, LockedSource, Map, Metadata, Name,
+    Payload, Provenance, Revision, Schema, Specification, Timestamp, Tombstone,
+};
+use crate::trust::Verified;
+use crate::trust::fixture::Fleet;
+
+pub(super) const DAY: Duration = Duration::from_hours(24);
+const HASH: &str = "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+
+/// The time of all tests.
+pub(super) fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+/// The fleet of all tests.
+pub(super) fn fleet() -> &'static Fleet {
+    static FLEET: LazyLock<Fleet> = LazyLock::new(Fleet::new);
+    &FLEET
+}
+
+pub(super) fn verified<P: Payload>(payload: P) -> Verified<P> {
+    fleet().verified(payload)
+}
+
+pub(super) fn name(text: &str) -> Name {
+    text.parse().unwrap()
+}
+
+pub(super) fn revision(number: u64) -> Revision {
+    number.try_into().unwrap()
+}
+
+pub(super) fn list<T: std::str::FromStr<Err: fmt::Debug>, const MOST: usize>(items: &[&str]) -> List<T, MOST> {
+    items.iter().map(|item| item.parse().unwrap()).collect::<Vec<T>>().try_into().unwrap()
+}
+
+/// The flake of the source `source`.
+pub(super) fn flake(source: &str) -> FlakeReference {
+    format!("git+https://git.example.org/{source}").parse().unwrap()
+}
+
+/// A draft that came from the attribute `x.NAME` of `source`.
+pub(super) fn draft<S: Specification>(source: &str, of: &str, specification: S) -> Draft<S> {
+    let provenance = Provenance {
+        attribute: format!("x.{of}").parse().unwrap(),
+        drv_path: None,
+        evaluated_at: now(),
+        source: flake(source),
+        source_hash: HASH.parse().unwrap(),
+        source_revision: None,
+    };
+    Draft::new(name(of), provenance.add_to(Metadata::default()).unwrap(), specification)
+}
+
+/// The evaluation of `source` that found this.
+pub(super) fn evaluation(source: &str, found: Found) -> Evaluation {
+    let source =
+        LockedSource { flake: flake(source), locked: flake(source), hash: HASH.parse().unwrap(), revision: None };
+    Evaluation { source, found, work: Work::default() }
+}
+
+/// A document as the branch has it, at this revision.
+pub(super) fn published<S: Specification>(draft: Draft<S>, at: u64) -> Verified<Document<S>> {
+    verified(draft.at(revision(at), fleet().id()))
+}
+
+/// These documents, each intact at its revision.
+pub(super) fn intact<S: Specification>(drafts: impl IntoIterator<Item = (Draft<S>, u64)>) -> Existing<S> {
+    let document =
+        |(draft, at): (Draft<S>, u64)| (draft.name.clone(), ExistingDocument::Intact(published(draft, at).into()));
+    drafts.into_iter().map(document).collect()
+}
+
+/// A branch without documents, whose index has these tombstones: paths with the last revision of each.
+pub(super) fn branch_with(tombstones: &[(&str, u64)]) -> BranchState {
+    let mut all = Map::default();
+    for (path, last) in tombstones {
+        all.insert(path.parse().unwrap(), Tombstone { revision: revision(*last) }).unwrap();
+    }
+    let index = Index {
+        branch: "deployments".parse().unwrap(),
+        documents: Map::default(),
+        epoch: Epoch::FIRST,
+        expires: now().plus(7 * DAY),
+        fleet: fleet().id(),
+        held: Map::default(),
+        issued: now(),
+        kind: Kind::THIS,
+        previous: None,
+        schema: Schema::V1,
+        tombstones: all,
+        version: IndexVersion::FIRST,
+    };
+    BranchState {
+        index: Some((verified(index), crate::trust::digest(b"index"))),
+        holds: BTreeMap::new(),
+        ..BranchState::empty(fleet().id())
+    }
+}
+
+/// The plan for `evaluations` on `branch`, where the configuration has the sources `configured`.
+pub(super) fn planned(
+    branch: &BranchState,
+    configured: &[&str],
+    evaluations: &[Evaluation],
+    orphans: OrphanPolicy,
+    withheld: &Withheld,
+) -> Plan {
+    let configured: Vec<FlakeReference> = configured.iter().map(|name| flake(name)).collect();
+    plan(branch, &PublishInput { configured: &configured, evaluations, orphans }, withheld, now(), 7 * DAY).unwrap()
+}

@@ -1,0 +1,171 @@
+//! The report of a publication, and the commit message that says the same.
+
+use std::collections::HashMap;
+
+use serde::Serialize;
+
+use super::document_change::{DocumentChange, NameConflict};
+use super::left_out::{KeptBack, LostDeployment, Unready};
+use crate::model::{Folder, IndexVersion, Name, SourceRevision, Timestamp};
+
+/// The most lines about the differences inside one deployment.
+const LINES_OF_ONE: usize = 20;
+/// The most lines about the differences inside all deployments together, roughly: nobody reads a longer commit message.
+const LINES_OF_ALL: usize = 400;
+
+/// The result of a publication.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct PublishReport {
+    /// The documents that changed.
+    pub changes: Vec<DocumentChange>,
+    /// The names that two sources claim.
+    pub conflicts: Vec<NameConflict>,
+    /// The deployments that are not published yet, because no cache has them.
+    #[serde(flatten)]
+    pub unready: Unready,
+    /// The changes that operators' holds keep back.
+    pub kept_back: Vec<KeptBack>,
+    /// The deployments whose hold ended with the key or the epoch that had signed it. They follow their sources again.
+    pub lost_holds: Vec<Name>,
+    /// The deployments that stay as they are because the document that they have to stay at is lost.
+    pub lost: Vec<LostDeployment>,
+    /// The version of the index after the publication.
+    pub version: IndexVersion,
+    /// The time at which claveld signs the index again even if nothing changes.
+    pub sign_anew_at: Timestamp,
+    /// The commit that claveld made; none where there was nothing to write.
+    pub commit: Option<String>,
+}
+
+impl PublishReport {
+    /// The changes of Deployments alone.
+    pub fn deployments(&self) -> impl Iterator<Item = &DocumentChange> {
+        self.changes.iter().filter(|change| change.path.folder() == Folder::Deployments)
+    }
+
+    /// The changes, each with lines that describe the differences inside the system.
+    pub fn described_changes(&self) -> impl Iterator<Item = (&DocumentChange, Vec<String>)> {
+        self.changes.iter().zip(describe_differences(&self.changes))
+    }
+}
+
+/// Describes for each change the differences inside the system, in few lines. A deployment that changes exactly as an
+/// earlier one refers to that one: a hundred hosts that get the same new kernel are described once.
+fn describe_differences(changes: &[DocumentChange]) -> Vec<Vec<String>> {
+    let (mut first_with, mut total) = (HashMap::new(), 0);
+    let lines = changes.iter().map(|change| {
+        let Some(differences) = &change.system else { return Vec::new() };
+        let name = change.path.name();
+        let mut lines = differences.lines(LINES_OF_ONE);
+        let first = serde_json::to_string(differences).ok().map(|key| *first_with.entry(key).or_insert(name));
+        if let Some(first) = first.filter(|first| *first != name && lines.len() > 1) {
+            lines = vec![format!("the same as {first}")];
+        } else if total + lines.len() > LINES_OF_ALL {
+            lines = vec![format!("`clavel diff {name}` shows the differences")];
+        }
+        total += lines.len();
+        lines
+    });
+    lines.collect()
+}
+
+/// The message of the commit that makes `changes`, which come from `sources` at these revisions.
+pub(super) fn commit_message(
+    changes: &[DocumentChange],
+    version: IndexVersion,
+    sources: &[(String, Option<SourceRevision>)],
+) -> String {
+    let mut paragraphs = vec![subject(changes, version)];
+    paragraphs.extend(describe_changes(changes));
+    if !sources.is_empty() {
+        let revision = |r: &Option<SourceRevision>| r.as_ref().map_or("(no revision)".to_owned(), ToString::to_string);
+        paragraphs.push(lines(sources.iter().map(|(source, at)| format!("Source: {source} {}", revision(at)))));
+    }
+    paragraphs.join("\n\n")
+}
+
+/// Describes the changes in one paragraph of a commit message; none where there are no changes.
+pub(super) fn describe_changes(changes: &[DocumentChange]) -> Option<String> {
+    let described = changes.iter().zip(describe_differences(changes)).flat_map(|(change, differences)| {
+        let differences = differences.into_iter().map(|line| format!("  {line}"));
+        std::iter::once(format!("{}: {change}", change.path)).chain(differences)
+    });
+    (!changes.is_empty()).then(|| lines(described))
+}
+
+fn lines(lines: impl Iterator<Item = String>) -> String {
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn subject(changes: &[DocumentChange], version: IndexVersion) -> String {
+    const NAMED: usize = 4;
+    if changes.is_empty() {
+        return format!("index: version {version}, signed anew");
+    }
+    let deployments: Vec<String> = changes
+        .iter()
+        .filter(|change| change.path.folder() == Folder::Deployments)
+        .map(|change| match change.to {
+            Some(to) => format!("{} {to}", change.path.name()),
+            None => format!("{} withdrawn", change.path.name()),
+        })
+        .collect();
+    match deployments.len() {
+        0 => format!("units and agents: {} changed", changes.len()),
+        1..=NAMED => format!("deployments: {}", deployments.join(", ")),
+        many => format!("deployments: {} and {} more", deployments[..NAMED - 1].join(", "), many - NAMED + 1),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::changes::{FileChange, FileFate, SystemChange, Told};
+    use crate::model::Revision;
+
+    fn change(name: &str, files: usize, prefix: &str) -> DocumentChange {
+        let file = |n| FileChange { name: format!("{prefix}{n}"), change: FileFate::Changed };
+        let settings = (0..files.min(1)).map(|_| "motd".to_owned()).collect();
+        let system = SystemChange { files: (0..files).map(file).collect(), settings, ..SystemChange::default() };
+        let revision = Revision::try_from(1).unwrap();
+        let path = format!("deployments/{name}.json").parse().unwrap();
+        DocumentChange {
+            path,
+            from: Some(revision),
+            to: revision.next(),
+            repaired: false,
+            system: Some(Told::Change(system)),
+        }
+    }
+
+    #[test]
+    fn a_message_describes_equal_differences_once() {
+        let unknown = Told::Unknown { unknown: "no".to_owned() };
+        let lost = DocumentChange { system: Some(unknown), ..change("lost", 0, "") };
+        let changes = [change("a", 2, "f"), change("b", 2, "f"), change("c", 1, "g"), lost];
+        let message = commit_message(&changes, IndexVersion::FIRST, &[]);
+        let expected = "deployments: a 2, b 2, c 2, lost 2
+
+deployments/a.json: revision 1 → 2
+  settings: motd
+  files: f0, f1
+deployments/b.json: revision 1 → 2
+  the same as a
+deployments/c.json: revision 1 → 2
+  settings: motd
+  files: g0
+deployments/lost.json: revision 1 → 2
+  what changes inside cannot be told: no";
+        assert_eq!(message, expected);
+    }
+
+    #[test]
+    fn a_message_has_a_bounded_length() {
+        let changes: Vec<DocumentChange> =
+            (0..1000).map(|n| change(&format!("host-{n}"), 1, &format!("of-{n}-"))).collect();
+        let message = commit_message(&changes, IndexVersion::FIRST, &[]);
+        let inside = message.lines().filter(|line| line.starts_with("  ")).count();
+        assert_eq!(inside, 200 + 1000 - 200 + 200, "{message}");
+        assert!(message.ends_with("  `clavel diff host-999` shows the differences"));
+    }
+}

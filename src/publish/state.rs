@@ -1,0 +1,122 @@
+//! The branch as values: the documents that it has, and how far claveld trusts each of them. No I/O.
+//!
+//! `base` and `documents` read a branch into these types; `plan`, `operate` and `withhold` decide by them.
+
+use std::collections::BTreeMap;
+use std::ops::Deref;
+
+use crate::model::{
+    AgentSpecification, DeploymentSpecification, Document, FlakeReference, FleetId, Hold, Index, Metadata,
+    Name, Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
+};
+use crate::trust::Verified;
+
+/// The documents of one kind on the branch.
+pub(super) type Existing<S> = BTreeMap<Name, ExistingDocument<S>>;
+
+/// A signed document that claveld trusts, and the provenance that its metadata states.
+#[derive(Debug, Clone)]
+pub(super) struct TrustedDocument<S: Specification> {
+    document: Verified<Document<S>>,
+    provenance: Option<Provenance>,
+}
+
+/// A document on the branch, by what claveld found in its place.
+#[derive(Debug, Clone)]
+pub(super) enum ExistingDocument<S: Specification> {
+    /// The file is the one that the index lists.
+    Intact(TrustedDocument<S>),
+    /// The file is the one that the index lists, and this claveld signed it with a key that publishes no more. It gets the
+    /// revision after the listed one.
+    Outgoing(TrustedDocument<S>, Revision),
+    /// The file is missing or another one, and the history has the one that the index lists under this revision.
+    Restored(TrustedDocument<S>, Revision),
+    /// The file is missing or another one, and the history does not have the one that the index lists under this revision.
+    Altered(Revision),
+    /// The signer publishes no more, and claveld cannot know that the content is its own: only the revision counts.
+    Unvouched(Revision),
+}
+
+/// The branch as it is.
+#[derive(Debug)]
+pub(super) struct BranchState {
+    /// The fleet of the branch.
+    pub(super) fleet: FleetId,
+    /// The index and the SHA-256 of its file; none on a branch without an index.
+    pub(super) index: Option<(Verified<Index>, Sha256Digest)>,
+    pub(super) deployments: Existing<DeploymentSpecification>,
+    pub(super) units: Existing<UnitSpecification>,
+    pub(super) agents: Existing<AgentSpecification>,
+    /// The deployments that an operator holds.
+    pub(super) holds: BTreeMap<Name, Hold>,
+    /// Whether the publishers of an older root signed the index, so that those of the newest root have to sign it again.
+    pub(super) is_of_an_older_root: bool,
+}
+
+impl BranchState {
+    /// A branch with nothing on it.
+    pub(super) fn empty(fleet: FleetId) -> Self {
+        let (deployments, units, agents) = (Existing::new(), Existing::new(), Existing::new());
+        Self { fleet, index: None, deployments, units, agents, holds: BTreeMap::new(), is_of_an_older_root: false }
+    }
+}
+
+impl<S: Specification> From<Verified<Document<S>>> for TrustedDocument<S> {
+    fn from(document: Verified<Document<S>>) -> Self {
+        let provenance = provenance(&document.metadata);
+        Self { document, provenance }
+    }
+}
+
+impl<S: Specification> Deref for TrustedDocument<S> {
+    type Target = Document<S>;
+    fn deref(&self) -> &Document<S> {
+        &self.document
+    }
+}
+
+impl<S: Specification> TrustedDocument<S> {
+    /// The provenance; none where the metadata does not state a valid one.
+    pub(super) fn provenance(&self) -> Option<&Provenance> {
+        self.provenance.as_ref()
+    }
+}
+
+impl<S: Specification> ExistingDocument<S> {
+    /// The revision that the index lists.
+    pub(super) fn revision(&self) -> Revision {
+        match self {
+            Self::Intact(document) => document.revision,
+            Self::Outgoing(_, revision)
+            | Self::Restored(_, revision)
+            | Self::Altered(revision)
+            | Self::Unvouched(revision) => *revision,
+        }
+    }
+
+    /// The document, where its content is known.
+    pub(super) fn known(&self) -> Option<&TrustedDocument<S>> {
+        match self {
+            Self::Intact(document) | Self::Outgoing(document, _) | Self::Restored(document, _) => Some(document),
+            Self::Altered(_) | Self::Unvouched(_) => None,
+        }
+    }
+
+    /// Whether claveld does not trust the file that stands there, whoever signed it.
+    pub(super) fn is_damaged(&self) -> bool {
+        match self {
+            Self::Restored(..) | Self::Altered(_) | Self::Unvouched(_) => true,
+            Self::Intact(_) | Self::Outgoing(..) => false,
+        }
+    }
+
+    /// The source that the document came from, where that is known.
+    pub(super) fn source(&self) -> Option<&FlakeReference> {
+        self.known()?.provenance().map(|provenance| &provenance.source)
+    }
+}
+
+/// The provenance that a document's metadata states; none where it states no valid one.
+pub(super) fn provenance(metadata: &Metadata) -> Option<Provenance> {
+    Provenance::try_from(metadata).ok()
+}
