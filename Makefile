@@ -5,7 +5,7 @@ DESTDIR ?=
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINS := clavel claveld clavel-agent
 UNITS := systemd/claveld.service systemd/clavel-agent.service
-# The Nix that the tests run with: path, newest or floor. scripts/with-nix says what they are.
+# The Nix that the tests run with: path, newest or floor. scripts/with-nix explains the three.
 NIX ?= path
 
 .PHONY: needs help build demo test bench fuzz lint deny generate install clean
@@ -13,7 +13,7 @@ NIX ?= path
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
-# Whatever compiles needs a C compiler and OpenSSL; says nothing where both are there.
+# Every target that compiles needs a C compiler, pkg-config and OpenSSL. If they are there, the script prints nothing.
 build demo test bench lint generate: needs
 needs:
 	@scripts/setup build
@@ -50,7 +50,7 @@ deny: ## licences, advisories and origins of the dependencies
 generate: ## man pages, completions and schemas, from the programs' own definitions
 	$(CARGO) run --locked --example generate
 
-# Below share/, man pages may lie as they like; everything else lies there as it is to lie below PREFIX/share.
+# Man pages may be anywhere below share/man. Every other file below share/ has the path that it gets below PREFIX.
 install: build ## the programs and what belongs to them, below DESTDIR and PREFIX (/usr/local)
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/systemd/system' '$(DESTDIR)$(PREFIX)/lib/sysusers.d'
 	install -m 755 $(BINS:%=$(TARGET_DIR)/release/%) '$(DESTDIR)$(PREFIX)/bin'

@@ -1,4 +1,4 @@
-# The three programs.
+# The package with the three programs, the hooks, the man pages and the completions.
 {
   lib,
   rustPlatform,
@@ -18,7 +18,7 @@ rustPlatform.buildRustPackage {
 
   src = lib.fileset.toSource {
     root = ../.;
-    # What the build reads; a change to anything else builds nothing.
+    # Only the files that the build reads, so that a change to another file causes no new build.
     fileset = lib.fileset.unions [
       ../Cargo.toml
       ../Cargo.lock
@@ -40,7 +40,7 @@ rustPlatform.buildRustPackage {
   ];
   buildInputs = [ openssl ];
 
-  # The tests run nix, nginx and sshd, and the build's sandbox has none of them: `make test` is where they run.
+  # The tests run nix, nginx and sshd, which the sandbox of a build does not have. `make test` runs them.
   doCheck = false;
 
   postInstall = ''
@@ -52,7 +52,7 @@ rustPlatform.buildRustPackage {
         rm "$page"
       done
     fi
-    # Nix is the machine's own: its version has to fit the store.
+    # Nix is not added: the programs use the machine's own, because its version has to match the store.
     for program in "$out"/bin/*; do
       wrapProgram "$program" --suffix PATH : ${
         lib.makeBinPath [

@@ -1,4 +1,4 @@
-# What building and testing Clavel needs.
+# A shell with everything that you need to build and test Clavel.
 {
   mkShell,
   clavel,

@@ -1,4 +1,4 @@
-# The daemon that fetches, verifies and switches to what this machine should run.
+# The NixOS module of clavel-agent, the daemon that switches this machine to what its fleet publishes.
 self:
 {
   config,
@@ -20,7 +20,7 @@ in
       type = types.package;
       default = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
       defaultText = lib.literalMD "this flake's package";
-      description = "The package that has clavel-agent.";
+      description = "The package that contains clavel-agent.";
     };
 
     settings = mkOption {
@@ -44,7 +44,7 @@ in
             type = types.listOf types.str;
             default = [ ];
             example = [ "https://mirror.example.net/fleet.git" ];
-            description = "Other repositories that carry the same branch. The newest index that is believed counts.";
+            description = "Other repositories that carry the same branch. The newest index that verifies counts.";
           };
           branch = mkOption {
             type = types.str;
@@ -54,7 +54,7 @@ in
           root = mkOption {
             type = types.either types.path types.str;
             example = lib.literalExpression "./root.json";
-            description = "Whom to believe from the start: a file with one of the fleet's roots, or the digest of its first.";
+            description = "The root to start from: a file with any of the fleet's roots, or the digest of the first.";
           };
         };
       };
@@ -63,7 +63,7 @@ in
 
   config = lib.mkIf cfg.enable {
     environment.systemPackages = [ cfg.package ];
-    # Where `clavel-agent status` looks as well.
+    # `clavel-agent status` reads this file as well.
     environment.etc."clavel/clavel-agent.toml".source = format.generate "clavel-agent.toml" (
       { state-directory = "/var/lib/clavel-agent"; } // cfg.settings
     );
@@ -76,20 +76,20 @@ in
         "network-online.target"
         "nix-daemon.socket"
       ];
-      # It is this service that switches: a switch that stopped or restarted it would end itself half-way. The new
-      # agent begins with the next start of the machine, or by `systemctl restart clavel-agent`.
+      # This service runs the switch, so a switch that stopped or restarted the service would end itself half-way. The
+      # new agent starts when the machine starts the next time, or with `systemctl restart clavel-agent`.
       restartIfChanged = false;
       stopIfChanged = false;
       path = [
         config.nix.package
-        # runuser, for the homes of users.
+        # For runuser, which activates the homes of users.
         pkgs.util-linux
       ];
       environment = {
         HOME = "/root";
         XDG_CACHE_HOME = "/var/cache/clavel-agent";
       };
-      # The same as systemd/clavel-agent.service, which says why.
+      # The same settings as in systemd/clavel-agent.service, which gives the reasons.
       serviceConfig = {
         ExecStart = "${cfg.package}/bin/clavel-agent run";
         Restart = "always";

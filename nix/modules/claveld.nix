@@ -1,4 +1,4 @@
-# The service that evaluates Sources into Deployments and publishes them.
+# The NixOS module of claveld, the service that evaluates Sources and publishes Deployments.
 self:
 {
   config,
@@ -10,7 +10,7 @@ self:
 let
   cfg = config.services.claveld;
   format = pkgs.formats.toml { };
-  # TOML has no null.
+  # TOML has no null, so keys without a value are left out.
   settings = cfg.settings // {
     publish = lib.filterAttrs (_: value: value != null) cfg.settings.publish;
   };
@@ -25,17 +25,17 @@ in
       type = types.package;
       default = self.packages.${pkgs.stdenv.hostPlatform.system}.default;
       defaultText = lib.literalMD "this flake's package";
-      description = "The package that has claveld.";
+      description = "The package that contains claveld.";
     };
 
     credentials = mkOption {
-      # Strings: a path would be copied to the store, where everybody could read the key.
+      # A string, because Nix would copy a path into the store, where everybody could read the key.
       type = types.attrsOf (types.strMatching "/.*");
       default = { };
       example = {
         claveld-1 = "/run/secrets/claveld-1";
       };
-      description = "Files that systemd hands to claveld as credentials (`LoadCredential=`); they may be root's alone.";
+      description = "Files that systemd gives to claveld as credentials (`LoadCredential=`). They may be readable only by root.";
     };
 
     settings = mkOption {
@@ -57,31 +57,31 @@ in
                 branch = mkOption {
                   type = types.str;
                   default = "deployments";
-                  description = "The branch, which Clavel makes and nothing else belongs on.";
+                  description = "The branch. Clavel makes it, and nothing else belongs on it.";
                 };
                 root = mkOption {
                   type = types.either types.path types.str;
                   example = lib.literalExpression "./root.json";
-                  description = "Whom to believe from the start: a file with one of the fleet's roots, or the digest of its first.";
+                  description = "The root to start from: a file with any of the fleet's roots, or the digest of the first.";
                 };
                 secret-key-file = mkOption {
-                  # A string: a path would be copied to the store, where everybody could read the key.
+                  # A string, because Nix would copy a path into the store, where everybody could read the key.
                   type = types.nullOr (types.strMatching "/.*");
                   default = null;
                   example = "/run/secrets/claveld-1";
-                  description = "A key that signs. Only the user claveld may be able to read the file.";
+                  description = "A key to sign with. Only the user claveld may be able to read the file.";
                 };
                 secret-key-credential = mkOption {
                   type = types.nullOr types.str;
                   default = null;
                   example = "claveld-1";
-                  description = "A key that signs: one of `services.claveld.credentials`.";
+                  description = "A key to sign with: the name of one of `services.claveld.credentials`.";
                 };
               };
             };
           };
           source = mkOption {
-            description = "The flakes whose machines are published.";
+            description = "The flakes whose machines claveld publishes.";
             type = types.nonEmptyListOf (
               types.submodule {
                 freeformType = format.type;
@@ -107,7 +107,7 @@ in
     users.groups.claveld = { };
 
     environment.systemPackages = [ cfg.package ];
-    # Where `clavel hold` and its kin look as well.
+    # `clavel hold`, `release` and `rollback` read this file as well.
     environment.etc."clavel/claveld.toml".source = configuration;
 
     systemd.services.claveld = {
@@ -121,14 +121,14 @@ in
       ];
       path = [
         config.nix.package
-        # It tells what an evaluation reads.
+        # Claveld uses it to see what an evaluation reads.
         pkgs.strace
       ];
       environment = {
         HOME = "/var/lib/claveld";
         XDG_CACHE_HOME = "/var/cache/claveld";
       };
-      # The same as systemd/claveld.service, which says why.
+      # The same settings as in systemd/claveld.service, which gives the reasons.
       serviceConfig = {
         ExecStart = "${cfg.package}/bin/claveld run";
         User = "claveld";
