@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, FlakeReference, FleetId, Hold, Index, Metadata,
-    Name, Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, Document, FlakeReference, FleetId, Hold, Index, Metadata, Name,
+    Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
 };
 use crate::trust::Verified;
 
