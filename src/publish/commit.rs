@@ -16,7 +16,7 @@ use super::ready::{Held, Unready, followers, gone, hold_back, kept_back};
 use super::standing::StandingError;
 use super::survey::{Answers, Need, Survey};
 use crate::branch::{
-    BranchWriter, Change, CommitId, Found, Identity, OpenBranch, Proposal, RemoteUrl, WriteError, approvals_folder,
+    BranchWriter, Change, CommitId, Found, Identity, OpenBranch, Proposal, Remote, WriteError, approvals_folder,
 };
 use crate::model::{
     BranchName, Epoch, FleetId, Folder, IndexVersion, PublishPolicy, RootVersion, Sha256Digest, Timestamp,
@@ -128,7 +128,7 @@ impl From<FilesError> for PublishError {
 #[derive(Debug, Clone)]
 pub struct PublishSettings {
     /// The repository that carries the branch.
-    pub repository: RemoteUrl,
+    pub repository: Remote,
     /// The branch.
     pub branch: BranchName,
     /// How long an index is to be believed.
@@ -311,7 +311,7 @@ impl Publisher {
 
     fn writer(&self) -> BranchWriter<'_> {
         BranchWriter {
-            url: &self.settings.repository,
+            remote: &self.settings.repository,
             branch: &self.settings.branch,
             ssh_command: self.settings.ssh_command.as_deref(),
             copy: &self.copy,
