@@ -18,4 +18,4 @@ pub use layout::{LayoutError, check_layout};
 pub use root_chain::{ROOT_PATH, Roots, RootsError, root_path};
 pub use writer::{BranchWriter, OpenBranch, Proposal, WriteError};
 
-pub use crate::git::{Change, CommitId, Identity, ReadError, RemoteUrl, Snapshot};
+pub use crate::git::{Change, CommitId, Identity, ReadError, Remote, Snapshot};

@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::git::{
     Change, CommitError, CommitId, Depth, FetchError, FetchRequest, GitError, Identity, NewCommit, OpenError, Push,
-    PushError, ReadError, RefName, RemoteUrl, Repository, Snapshot,
+    PushError, ReadError, RefName, Remote, Repository, Snapshot,
 };
 use crate::model::BranchName;
 
@@ -20,7 +20,7 @@ const TRIES: usize = 5;
 #[derive(Debug, Clone, Copy)]
 pub struct BranchWriter<'a> {
     /// The repository.
-    pub url: &'a RemoteUrl,
+    pub remote: &'a Remote,
     /// The branch.
     pub branch: &'a BranchName,
     /// The command in place of plain `ssh`.
@@ -105,7 +105,7 @@ enum Written {
 impl BranchWriter<'_> {
     /// Opens the branch where it is, or fetches it into the copy.
     pub fn open(&self) -> Result<OpenBranch, WriteError> {
-        let repository = match self.url.local_path() {
+        let repository = match self.remote.local_path() {
             Some(path) => Repository::open(&path)?,
             None => self.fetched()?,
         };
@@ -116,7 +116,7 @@ impl BranchWriter<'_> {
     fn fetched(&self) -> Result<Repository, WriteError> {
         let repository = Repository::open_or_create_bare(self.copy)?;
         let request = FetchRequest {
-            url: self.url,
+            remote: self.remote,
             branch: self.branch,
             into: &RefName::of(self.branch),
             depth: Depth::Full,
@@ -141,7 +141,7 @@ impl BranchWriter<'_> {
                 return Ok((outcome, Some(commit)));
             }
         }
-        Err(WriteError::Raced { repository: self.url.to_string(), branch: self.branch.clone() }.into())
+        Err(WriteError::Raced { repository: self.remote.to_string(), branch: self.branch.clone() }.into())
     }
 
     async fn write(&self, proposal: &Proposal) -> Result<Written, WriteError> {
@@ -152,11 +152,11 @@ impl BranchWriter<'_> {
             Err(CommitError::TipMoved { .. }) => return Ok(Written::Raced),
             Err(error) => return Err(error.into()),
         };
-        if self.url.local_path().is_some() {
+        if self.remote.local_path().is_some() {
             return Ok(Written::Done(commit));
         }
-        let (url, branch, ssh_command) = (self.url, self.branch, self.ssh_command);
-        match (Push { url, branch, commit, ssh_command, within: PUSH_DEADLINE }).run(repository).await {
+        let (remote, branch, ssh_command) = (self.remote, self.branch, self.ssh_command);
+        match (Push { remote, branch, commit, ssh_command, within: PUSH_DEADLINE }).run(repository).await {
             Ok(()) => Ok(Written::Done(commit)),
             Err(PushError::Moved { .. }) => Ok(Written::Raced),
             Err(error) => Err(error.into()),

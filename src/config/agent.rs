@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Anchor, ConfigError, Span, Written};
-use crate::git::RemoteUrl;
+use crate::git::Remote;
 use crate::model::{BranchName, Invalid, List, Name};
 use crate::trust::AnchorPlace;
 
@@ -19,7 +19,7 @@ pub struct AgentConfig {
     /// The agent's name on the branch.
     pub name: Name,
     /// The repositories that carry the branch: at least one, and at most 16.
-    pub mirrors: Vec<RemoteUrl>,
+    pub mirrors: Vec<Remote>,
     /// The branch.
     pub branch: BranchName,
     /// Whom to believe from the start: a root, or the digest of the fleet's first.
@@ -98,9 +98,9 @@ impl fmt::Display for UserName {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct File {
     name: Name,
-    repository: RemoteUrl,
+    repository: Remote,
     #[serde(default)]
-    mirrors: List<RemoteUrl, 15>,
+    mirrors: List<Remote, 15>,
     branch: Option<BranchName>,
     root: Anchor,
     deployments: Option<List<Name, 1024>>,
@@ -186,7 +186,7 @@ impl Written for File {
 }
 
 /// The repository and the mirrors beside it, each once.
-fn all_mirrors(repository: RemoteUrl, mirrors: &[RemoteUrl]) -> Result<Vec<RemoteUrl>, (&'static str, String)> {
+fn all_mirrors(repository: Remote, mirrors: &[Remote]) -> Result<Vec<Remote>, (&'static str, String)> {
     let mut all = vec![repository];
     for mirror in mirrors {
         // As they are shown, without secrets: by that the agent tells their copies apart.

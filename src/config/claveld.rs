@@ -7,7 +7,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::{Anchor, ConfigError, Size, Span, Written};
-use crate::git::RemoteUrl;
+use crate::git::Remote;
 use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, PublishPolicy, Source, Substituter};
 use crate::trust::{AnchorPlace, KeyLocation};
 
@@ -46,7 +46,7 @@ pub struct EvaluateConfig {
 #[derive(Debug)]
 pub struct PublishConfig {
     /// The repository that carries the branch.
-    pub repository: RemoteUrl,
+    pub repository: Remote,
     /// The branch.
     pub branch: BranchName,
     /// Whom to believe from the start: a root, or the digest of the fleet's first.
@@ -79,7 +79,7 @@ struct File {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct PublishTable {
-    repository: RemoteUrl,
+    repository: Remote,
     branch: Option<BranchName>,
     root: Anchor,
     secret_key_file: Option<PathBuf>,

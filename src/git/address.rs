@@ -1,16 +1,13 @@
-//! What names a thing in git: a branch, a ref, a commit, a remote. Each is checked once, where it enters.
+//! The names of refs and commits. Each type checks its text once, when it is parsed.
 
 use std::fmt;
-use std::path::PathBuf;
 use std::str::FromStr;
 
-use gix::bstr::{BStr, ByteSlice as _};
-use gix::url::{ArgumentSafety, Scheme};
 use serde::{Deserialize, Serialize};
 
 use crate::model::{BranchName, Invalid};
 
-/// Takes a type's `FromStr` and `Display` for documents and configuration too.
+/// Makes documents and configuration use a type's `FromStr` and `Display`.
 macro_rules! as_string {
     ($type:ty) => {
         impl TryFrom<String> for $type {
@@ -33,7 +30,7 @@ macro_rules! as_string {
 pub struct RefName(String);
 
 impl RefName {
-    /// Where the branch is.
+    /// The ref of a branch.
     pub fn of(branch: &BranchName) -> Self {
         Self(format!("refs/heads/{branch}"))
     }
@@ -100,144 +97,6 @@ impl fmt::Display for CommitId {
 
 as_string!(CommitId);
 
-/// Where a repository is: a URL or an absolute path, as git accepts them. What is displayed hides a user and password
-/// of an HTTP URL (hosts take tokens in either place); [`RemoteUrl::reveal`] has the real value.
-#[derive(Clone, PartialEq, Eq, Hash, Deserialize)]
-#[serde(try_from = "String")]
-pub struct RemoteUrl {
-    text: String,
-    url: gix::Url,
-}
-
-impl RemoteUrl {
-    /// The URL as it was written, secrets and all: for the program that connects, never for a person.
-    pub fn reveal(&self) -> &str {
-        &self.text
-    }
-
-    /// The path, where the repository is on this machine.
-    pub fn local_path(&self) -> Option<PathBuf> {
-        (self.url.scheme == Scheme::File).then(|| self.url.path.to_path_lossy().into_owned())
-    }
-
-    /// The parsed URL.
-    pub(super) fn parsed(&self) -> &gix::Url {
-        &self.url
-    }
-
-    /// `text`, which another program wrote about this URL, without the secrets of it.
-    pub(super) fn redact(&self, text: &str) -> String {
-        let mut text = text.replace(&self.text, &self.to_string());
-        let canonical = self.url.to_bstring().to_string();
-        text = text.replace(&canonical, &self.to_string());
-        match self.url.password() {
-            Some(password) if !password.is_empty() => text.replace(password, "***"),
-            _ => text,
-        }
-    }
-}
-
-impl FromStr for RemoteUrl {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid = |why: String| Invalid::new("the URL of a repository", &without_userinfo(text), why);
-        check_form(text).map_err(|why| invalid(why.to_owned()))?;
-        let url = gix::url::parse(BStr::new(text)).map_err(|_| invalid("git cannot read it".to_owned()))?;
-        check_parts(&url).map_err(|why| invalid(why.to_owned()))?;
-        Ok(Self { text: text.to_owned(), url })
-    }
-}
-
-/// What can be said of a URL before it is taken apart.
-fn check_form(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() {
-        return Err("it is empty");
-    }
-    if text.starts_with('-') {
-        return Err("it may not begin with `-`, which programs take for an option");
-    }
-    if text.chars().any(char::is_control) {
-        return Err("it holds a control character");
-    }
-    if text.split_once("::").is_some_and(|(helper, _)| helper.chars().all(|c| c.is_ascii_alphanumeric())) {
-        return Err("remote helpers (`ext::` and the like) run programs and are not supported");
-    }
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-    match scheme {
-        Some("https" | "http" | "ssh" | "file" | "git") => Ok(()),
-        Some(_) => Err("only https, http, ssh, git and file URLs are supported"),
-        None if text.starts_with('/') => Ok(()),
-        None if text.split('/').next().is_some_and(|first| first.contains(':')) => Ok(()),
-        None => Err("write a URL, host:path, or an absolute path; a relative path depends on where Clavel is started"),
-    }
-}
-
-/// What can be said of its parts: nothing of it may reach `ssh` or `git` as an option.
-fn check_parts(url: &gix::Url) -> Result<(), &'static str> {
-    if matches!(url.host_as_argument(), ArgumentSafety::Dangerous(_)) {
-        return Err("its host begins with `-`, which ssh takes for an option");
-    }
-    if matches!(url.user_as_argument(), ArgumentSafety::Dangerous(_)) {
-        return Err("its user begins with `-`, which ssh takes for an option");
-    }
-    if url.path.starts_with(b"-") {
-        return Err("its path begins with `-`, which git takes for an option");
-    }
-    match url.scheme {
-        Scheme::Ssh if url.password().is_some() => Err("ssh takes no password from a URL; use a key"),
-        Scheme::Git if url.user().is_some() => Err("git:// knows no users"),
-        Scheme::Http if url.user().is_some() => Err("http:// would send its user or password in clear text; use https"),
-        Scheme::File if url.host().is_some() => Err("a file URL has three slashes: file:///path"),
-        Scheme::File | Scheme::Git | Scheme::Ssh | Scheme::Http | Scheme::Https => match url.host() {
-            Some("") => Err("its host is missing"),
-            None if url.scheme != Scheme::File => Err("its host is missing"),
-            _ => Ok(()),
-        },
-        Scheme::Ext | Scheme::Helper(_) | Scheme::HelperUrl(_) => Err("remote helpers are not supported"),
-    }
-}
-
-/// `text` without what stands before an HTTP URL's host.
-fn without_userinfo(text: &str) -> String {
-    let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else { return text.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://***@{host}{}", &rest[end..]),
-        None => text.to_owned(),
-    }
-}
-
-impl fmt::Display for RemoteUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&without_userinfo(&self.text))
-    }
-}
-
-impl fmt::Debug for RemoteUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RemoteUrl({self})")
-    }
-}
-
-impl TryFrom<String> for RemoteUrl {
-    type Error = Invalid;
-
-    fn try_from(text: String) -> Result<Self, Invalid> {
-        text.parse()
-    }
-}
-
-impl schemars::JsonSchema for RemoteUrl {
-    fn schema_name() -> std::borrow::Cow<'static, str> {
-        "RemoteUrl".into()
-    }
-
-    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "description": "Where a git repository is: a URL or an absolute path" })
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -252,70 +111,5 @@ mod tests {
         for bad in ["", "0123", &hex[1..], &format!("{hex}0"), &hex.replace('0', "g")] {
             assert!(bad.parse::<CommitId>().is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn urls_that_git_knows_pass() {
-        for good in [
-            "https://example.org/fleet.git",
-            "http://example.org:8080/fleet.git",
-            "ssh://git@example.org:2222/fleet.git",
-            "git@example.org:fleet.git",
-            "example.org:fleet.git",
-            "[::1]:fleet.git",
-            "git://example.org/fleet.git",
-            "file:///srv/fleet.git",
-            "/srv/fleet.git",
-            "/srv/with space/a:b.git",
-        ] {
-            let url: RemoteUrl = good.parse().unwrap();
-            assert_eq!(url.to_string(), good);
-        }
-    }
-
-    #[test]
-    fn urls_that_could_run_something_are_refused() {
-        for (bad, why) in [
-            ("", "empty"),
-            ("-oProxyCommand=x", "option"),
-            ("ssh://-oProxyCommand=x/y", "option"),
-            ("-x:y", "option"),
-            ("ssh://-u@host/y", "option"),
-            ("host:-y", "option"),
-            ("ext::sh -c x", "helpers"),
-            ("fd::3", "helpers"),
-            ("ftp://example.org/x", "only https"),
-            ("ext://x", "only https"),
-            ("fleet.git", "absolute path"),
-            ("./a:b", "absolute path"),
-            ("https://example.org/\nx", "control"),
-            ("ssh://git:secret@example.org/x", "password"),
-            ("http://me:secret@example.org/x", "clear text"),
-            ("https:///x", ""),
-            ("file://host/x", ""),
-        ] {
-            let error = bad.parse::<RemoteUrl>().unwrap_err().to_string();
-            assert!(error.contains(why), "{bad}: {error}");
-            assert!(serde_json::from_value::<RemoteUrl>(bad.into()).is_err());
-        }
-    }
-
-    #[test]
-    fn secrets_are_not_shown() {
-        let url: RemoteUrl = "https://me:s%40crt@example.org/fleet.git".parse().unwrap();
-        assert_eq!(url.to_string(), "https://***@example.org/fleet.git");
-        assert_eq!(url.reveal(), "https://me:s%40crt@example.org/fleet.git");
-        assert!(!format!("{url:?}").contains("crt"));
-        assert_eq!(url.redact("fatal: https://me:s%40crt@example.org/fleet.git: s@crt"), format!("fatal: {url}: ***"));
-        let error = "https://me:secret@example.org/\n".parse::<RemoteUrl>().unwrap_err().to_string();
-        assert!(!error.contains("secret"), "{error}");
-    }
-
-    #[test]
-    fn local_paths_are_known() {
-        let path = |text: &str| text.parse::<RemoteUrl>().unwrap().local_path();
-        assert_eq!(path("/srv/fleet.git"), Some("/srv/fleet.git".into()));
-        assert_eq!(path("file:///srv/fleet.git"), Some("/srv/fleet.git".into()));
-        assert_eq!(path("https://example.org/fleet.git"), None);
     }
 }

@@ -1,49 +1,45 @@
 //! Fetching one branch of a remote into one ref of a local repository, through gix.
 //!
-//! The ref moves last, and only to a commit that was found complete. Whether the commit is to be believed is not decided
-//! here. It blocks, and knows no limit on time, memory or disk; a server that is not trusted with those of this machine is
-//! fetched from in a process of its own (`agent/fetch`).
+//! The ref moves last, and only to a commit whose objects are all there. Whether the commit can be trusted is decided in
+//! `agent`, not here. A fetch blocks its thread and has no limit on time, memory or disk, so an agent, which does not
+//! trust its mirrors with those, runs it in a process of its own (`agent/fetch`).
 
 use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 use gix::progress::Discard;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
-use serde::{Deserialize, Serialize};
 
-use super::address::{CommitId, RefName, RemoteUrl};
-use super::commit::{STALE_AFTER, held_lock, sync_file};
+use super::address::{CommitId, RefName};
+use super::commit::{held_lock, sync_file};
 use super::complete::{self, History};
-use super::objects::ReadError;
+use super::fetch_error::{FetchError, LARGEST_SHALLOW};
+use super::remote::{Remote, RemoteUrl};
 use super::repository::{GitError, Repository, in_one_line};
 use crate::model::BranchName;
 
-/// The ssh that is run when no command was given: `BatchMode`, since there is nobody to ask for a password; the others end
-/// a connection that hangs, because gix cannot interrupt a read.
+/// The ssh command where none is configured. `BatchMode`, because nobody is there to type a password; the other options
+/// end a connection that hangs, because gix cannot interrupt a read.
 const SSH: &str = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=4";
-
-/// The largest file `shallow`, in bytes: 64 KiB. An honest one has a line for each branch, of 41 bytes.
-const LARGEST_SHALLOW: u64 = 64 << 10;
 
 /// How much of a branch is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
-    /// The newest commit, for whoever only reads; what a later fetch brings is added to it.
+    /// The newest commit, for a reader. Later fetches add to it.
     Tip,
-    /// The whole history, for whoever commits on top of it and pushes.
+    /// The whole history, for a writer that commits on top of it and pushes.
     Full,
 }
 
-/// What is to be fetched, and to where.
+/// One branch to fetch, and the local ref that follows it.
 #[derive(Debug)]
 pub struct FetchRequest<'a> {
     /// The remote.
-    pub url: &'a RemoteUrl,
+    pub remote: &'a Remote,
     /// Its branch. Rewritten history is accepted.
     pub branch: &'a BranchName,
     /// The local ref that follows it.
@@ -52,177 +48,50 @@ pub struct FetchRequest<'a> {
     pub depth: Depth,
     /// The command in place of plain `ssh`. It has to understand OpenSSH's options.
     pub ssh_command: Option<&'a str>,
-    /// Ends the fetch early when it becomes true.
+    /// The fetch ends early when this becomes true.
     pub interrupt: &'a AtomicBool,
 }
 
-/// How a fetch ended.
+/// The result of a fetch.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Fetched {
-    /// The branch is where the local ref is already.
+    /// The local ref was at the branch's tip already.
     Unchanged(CommitId),
-    /// The branch had moved, and the local ref is there now.
+    /// The branch had moved, and the local ref has followed it.
     Moved(CommitId),
     /// The remote answered, and has no such branch. The local ref stays where it was.
     BranchMissing,
 }
 
-/// What helps after a fetch failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Remedy {
-    /// To try again later: the network, or the remote.
-    TryAgain,
-    /// To throw the repository away ([`Repository::start_afresh`]) and fetch again where it is a cache; an operator where
-    /// it is more.
-    StartAfresh,
-    /// An operator: the URL, the credentials, or this machine's disk.
-    Operator,
-}
-
-/// Why nothing was fetched. The local ref is where it was.
-#[derive(Debug, thiserror::Error)]
-pub enum FetchError {
-    /// The remote could not be reached, or broke off.
-    #[error("cannot fetch branch `{branch}` from {url}: {why}; is it reachable from here?")]
-    Unreachable {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-        /// What happened, without secrets.
-        why: String,
-    },
-    /// The remote answered that it has no such repository.
-    #[error("cannot fetch branch `{branch}` from {url}: there is no git repository: {why}; correct the URL")]
-    RepositoryNotFound {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-        /// What was answered.
-        why: String,
-    },
-    /// The remote did not let us in.
-    #[error("cannot fetch branch `{branch}` from {url}: access was refused: {why}; check the credentials or the key")]
-    Refused {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-        /// What was answered.
-        why: String,
-    },
-    /// What was received cannot be read to its last file, and was thrown away.
-    #[error("cannot use what {url} sent for branch `{branch}`: {source}")]
-    Incomplete {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-        /// What is missing or damaged.
-        source: Box<ReadError>,
-    },
-    /// The repository itself lacks what it should hold of a commit that it has, and a fetch does not ask for it again.
-    #[error("cannot fetch branch `{branch}` from {url}: the local repository is broken: {source}")]
-    Broken {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-        /// What is missing or damaged.
-        source: Box<ReadError>,
-    },
-    /// It takes more memory to receive than this process may have, or one object is larger than any may be.
-    #[error("cannot fetch branch `{branch}` from {url}: what it sent takes too much memory to receive: {why}")]
-    TooMuchMemory {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-        /// What was too much, without secrets.
-        why: String,
-    },
-    /// It names more commits as the ends of its history than any branch has.
-    #[error(
-        "cannot fetch branch `{branch}` from {url}: it names so many commits as the ends of its history that the file \
-         `shallow` would be larger than {}, so nothing of it was kept",
-        bytesize::ByteSize(LARGEST_SHALLOW)
-    )]
-    TooManyEnds {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-    },
-    /// It was interrupted from outside.
-    #[error("the fetch of branch `{branch}` from {url} was interrupted")]
-    Interrupted {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-    },
-    /// A file of the local repository is locked, by another program or by one that died.
-    #[error(
-        "cannot fetch branch `{branch}` from {url}: the lock {} is there since {}; \
-         if no git program is at work in this repository, delete that file",
-        lock.display(), humantime::format_duration(*age)
-    )]
-    Locked {
-        /// The remote, without secrets.
-        url: String,
-        /// The branch.
-        branch: BranchName,
-        /// The lock file.
-        lock: PathBuf,
-        /// How long it has been there.
-        age: Duration,
-    },
-    /// The local repository could not be written.
-    #[error(transparent)]
-    Local(#[from] GitError),
-}
-
-impl FetchError {
-    /// What helps.
-    pub fn remedy(&self) -> Remedy {
-        match self {
-            Self::Unreachable { .. }
-            | Self::TooMuchMemory { .. }
-            | Self::TooManyEnds { .. }
-            | Self::Interrupted { .. } => Remedy::TryAgain,
-            Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
-            // Where what came is incomplete, what is here already may have misled the remote: an earlier fetch can have
-            // brought a commit whose parents' files are nowhere, and the remote was told that they are known.
-            Self::Incomplete { .. } | Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
-            Self::RepositoryNotFound { .. } | Self::Refused { .. } | Self::Local(_) => Remedy::Operator,
-        }
-    }
-}
-
-/// What a fetch wrote, for throwing it away again.
+/// The files that a fetch wrote, so that they can be deleted again.
 struct Received {
     pack: Option<gix::odb::pack::bundle::write::Outcome>,
-    /// The `shallow` file as it was before.
+    /// The `shallow` file as it was before the fetch.
     shallow: (PathBuf, Option<Vec<u8>>),
 }
 
 impl Repository {
-    /// Follows one branch of a remote. When it did not move, the remote is asked for that branch's tip and nothing more.
+    /// Brings the local ref to the tip of the remote's branch. Where the branch has not moved, only its tip is asked for.
     pub fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchError> {
-        if let Some(path) = request.url.local_path().filter(|path| !path.exists()) {
+        match request.remote {
+            Remote::Url(url) => self.fetch_url(request, url),
+        }
+    }
+
+    fn fetch_url(&self, request: &FetchRequest<'_>, url: &RemoteUrl) -> Result<Fetched, FetchError> {
+        if let Some(path) = url.local_path().filter(|path| !path.exists()) {
             return Err(request.not_found(format!("there is nothing at {}", path.display())));
         }
         let known = self.tip_of_ref(request.into)?;
         let local = self.for_remote(request)?;
-        let remote = request.remote(&local)?;
-        let connection = remote.connect(Direction::Fetch).map_err(|error| request.failed(&error))?;
+        let remote = request.gix_remote(url, &local)?;
+        let failed = |stage| move |error: gix::Error| request.failed(url, stage, &error);
+        let connection = remote.connect(Direction::Fetch).map_err(failed(Stage::Connect))?;
         let prepared = connection
-            .with_credentials(|action| Ok(user_alone(request.url, action)))
+            .with_credentials(|action| Ok(credentials(url, action)))
             .prepare_fetch(Discard, gix::remote::ref_map::Options::default())
-            .map_err(|error| request.failed(&error))?;
+            .map_err(failed(Stage::Connect))?;
         let tip = prepared.ref_map().mappings.first().and_then(|mapping| mapping.remote.as_id());
         let Some(tip) = tip.map(|id| CommitId::from(id.to_owned())) else { return Ok(Fetched::BranchMissing) };
         if known == Some(tip) {
@@ -232,14 +101,14 @@ impl Repository {
         let outcome = prepared
             .with_shallow(self.shallow(&local, request.depth)?)
             .receive(Discard, request.interrupt)
-            .map_err(|error| self.locked(request).unwrap_or_else(|| request.failed(&error)))?;
+            .map_err(|error| self.locked(request).unwrap_or_else(|| failed(Stage::Receive)(error)))?;
         if let Status::Change { write_pack_bundle, .. } = outcome.status {
             received.pack = Some(write_pack_bundle);
         }
         self.accept(request, &local, received, (known, tip))
     }
 
-    /// Moves the ref to what was received if that is complete, and throws it away if not.
+    /// Moves the ref to the received commit if that is complete; otherwise deletes what was received.
     fn accept(
         &self,
         request: &FetchRequest<'_>,
@@ -249,20 +118,21 @@ impl Repository {
     ) -> Result<Fetched, FetchError> {
         if shallow_size(local)? > LARGEST_SHALLOW {
             received.discard()?;
-            return Err(FetchError::TooManyEnds { url: request.url.to_string(), branch: request.branch.clone() });
+            return Err(FetchError::TooManyEnds { remote: request.remote.to_string(), branch: request.branch.clone() });
         }
         let history = match request.depth {
             Depth::Tip => History::None,
             Depth::Full => History::Commits,
         };
         if let Err(source) = complete::check(local, tip, known, history).map_err(Box::new) {
-            let (url, branch) = (request.url.to_string(), request.branch.clone());
+            let (remote, branch) = (request.remote.to_string(), request.branch.clone());
             if received.pack.is_none() {
-                return Err(FetchError::Broken { url, branch, source });
+                return Err(FetchError::Broken { remote, branch, source });
             }
-            // With its commit gone the next fetch asks for all of it again; else git would think it had it.
+            // While the commit is here, git believes that everything it needs is here too. Without it, the next fetch
+            // asks for everything again.
             received.discard()?;
-            return Err(FetchError::Incomplete { url, branch, source });
+            return Err(FetchError::Incomplete { remote, branch, source });
         }
         let act = || format!("bring what was fetched into {} to the disk", self.path().display());
         received.sync().map_err(|error| GitError::io(act(), &error))?;
@@ -272,10 +142,10 @@ impl Repository {
         Ok(Fetched::Moved(tip))
     }
 
-    /// The error for a lock that is in the way, if one is.
+    /// The error for a lock that stands in the way, if there is one.
     fn locked(&self, request: &FetchRequest<'_>) -> Option<FetchError> {
         let (lock, age) = held_lock(&self.git_dir(), &["shallow", request.into.as_str(), "packed-refs"])?;
-        Some(FetchError::Locked { url: request.url.to_string(), branch: request.branch.clone(), lock, age })
+        Some(FetchError::Locked { remote: request.remote.to_string(), branch: request.branch.clone(), lock, age })
     }
 
     /// A handle whose in-memory configuration is the request's.
@@ -289,7 +159,7 @@ impl Repository {
                 .set_raw_value(key, value)
                 .map_err(|error| GitError::new(format!("set {key} for a fetch"), &error))?;
         }
-        config.commit().map_err(|error| GitError::new("settle the configuration of a fetch", &error))?;
+        config.commit().map_err(|error| GitError::new("apply the configuration of a fetch", &error))?;
         Ok(local)
     }
 
@@ -300,20 +170,32 @@ impl Repository {
         Ok(match depth {
             Depth::Full if is_shallow => Shallow::undo(),
             Depth::Full => Shallow::NoChange,
-            // Once there is history, asking for a depth again would make the boundary grow; what lies between is small.
+            // A second fetch with a depth would move the end of the history; the commits in between are few and small.
             Depth::Tip if is_shallow || any_ref().map_err(|error| GitError::new(act(), &error))? => Shallow::NoChange,
             Depth::Tip => Shallow::DepthAtRemote(NonZeroU32::MIN),
         })
     }
 }
 
+/// How far a fetch had come when it failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// The remote had not listed its refs yet.
+    Connect,
+    /// The remote had listed its refs, and was sending objects.
+    Receive,
+}
+
 impl FetchRequest<'_> {
-    fn remote<'repo>(&self, local: &'repo gix::Repository) -> Result<gix::Remote<'repo>, GitError> {
-        let act = || format!("prepare the fetch of branch `{}` from {}", self.branch, self.url);
-        let remote = local
-            .remote_at_without_url_rewrite(self.url.parsed().clone())
-            .map_err(|error| GitError::new(act(), &error))?;
-        // No local side: the ref moves after the check, by our own hand.
+    fn gix_remote<'repo>(
+        &self,
+        url: &RemoteUrl,
+        local: &'repo gix::Repository,
+    ) -> Result<gix::Remote<'repo>, GitError> {
+        let act = || format!("prepare the fetch of branch `{}` from {}", self.branch, self.remote);
+        let remote =
+            local.remote_at_without_url_rewrite(url.parsed().clone()).map_err(|error| GitError::new(act(), &error))?;
+        // The refspec has no local side, because `Repository::accept` moves the ref itself, after its check.
         let spec = RefName::of(self.branch);
         remote
             .with_fetch_tags(Tags::None)
@@ -322,41 +204,52 @@ impl FetchRequest<'_> {
     }
 
     fn not_found(&self, why: String) -> FetchError {
-        FetchError::RepositoryNotFound { url: self.url.to_string(), branch: self.branch.clone(), why }
+        FetchError::RepositoryNotFound { remote: self.remote.to_string(), branch: self.branch.clone(), why }
     }
 
-    /// What gix's error means. Its text may quote the URL with the secrets in it, so it is not kept as it is.
-    fn failed(&self, error: &gix::Error) -> FetchError {
-        let (url, branch) = (self.url.to_string(), self.branch.clone());
+    /// Turns gix's error into ours, without the secrets of the URL that its text may quote.
+    fn failed(&self, url: &RemoteUrl, stage: Stage, error: &gix::Error) -> FetchError {
+        let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         if self.interrupt.load(Ordering::Relaxed) {
-            return FetchError::Interrupted { url, branch };
+            return FetchError::Interrupted { remote, branch };
         }
-        let why = if error.is_unauthenticated() {
-            // gix speaks of a credential helper here, and there is none.
-            "it asks for credentials, and the URL has none that it accepts".to_owned()
-        } else {
-            self.url.redact(&in_one_line(error))
-        };
-        let before_any_word = why.contains("handshake failed");
-        if let Some(why) = self.url.local_path().filter(|_| before_any_word).and_then(|path| not_ours(&path)) {
-            return FetchError::Refused { url, branch, why };
+        if let (Stage::Connect, Some(path)) = (stage, url.local_path())
+            && let Some(why) = owned_by_another_user(&path)
+        {
+            return FetchError::Refused { remote, branch, why };
         }
+        if error.is_unauthenticated() {
+            // gix's text speaks of a credential helper, and no helper is used here.
+            let why = "it asks for credentials, and the URL has none that it accepts".to_owned();
+            return FetchError::Refused { remote, branch, why };
+        }
+        let why = url.redact(&in_one_line(error));
         if error.is_resource_exhausted() {
-            return FetchError::TooMuchMemory { url, branch, why };
-        }
-        let not_a_repository = self.url.local_path().is_some() && error.is_not_found();
-        if error.is_unauthenticated() || error.is_permission_denied() || why.contains("HTTP status 403") {
-            FetchError::Refused { url, branch, why }
-        } else if not_a_repository || why.contains("HTTP status 404") || why.contains("repository not exported") {
-            FetchError::RepositoryNotFound { url, branch, why }
+            FetchError::TooMuchMemory { remote, branch, why }
+        } else if error.is_permission_denied() {
+            FetchError::Refused { remote, branch, why }
+        } else if (url.local_path().is_some() && error.is_not_found()) || says_not_found(error) {
+            FetchError::RepositoryNotFound { remote, branch, why }
         } else {
-            FetchError::Unreachable { url, branch, why }
+            FetchError::Unreachable { remote, branch, why }
         }
     }
 }
 
-/// Git serves no repository of another user, and its words about it are lost: gix discards what a local git says.
-fn not_ours(path: &Path) -> Option<String> {
+/// Whether gix's error says that the remote has no such repository.
+///
+/// gix classifies an HTTP status of 401 and 403, but not 404, and it passes on the refusal of git's own daemon as text.
+/// So both are read from the text here, and nowhere else; `a_missing_repository_is_recognised_by_the_servers_own_words`
+/// asks real servers.
+fn says_not_found(error: &gix::Error) -> bool {
+    error.iter_errors().map(ToString::to_string).any(|text| {
+        // gix-transport's curl backend; `git daemon` for a repository that is not there or that it may not serve.
+        text == "Received HTTP status 404" || text.contains("access denied or repository not exported")
+    })
+}
+
+/// Says why git does not serve the repository at `path` if it belongs to another user; gix discards git's own message.
+fn owned_by_another_user(path: &Path) -> Option<String> {
     let owner = fs::metadata(path).ok()?.uid();
     let ours = rustix::process::geteuid().as_raw();
     (owner != ours).then(|| {
@@ -368,9 +261,9 @@ fn not_ours(path: &Path) -> Option<String> {
     })
 }
 
-/// Hosts take a token as the user without a password; gix sends by itself only what has both. Nobody else is asked: no
-/// helper, no prompt.
-fn user_alone(
+/// The credentials of a URL that has a user and no password: hosts accept a token as the user, and gix by itself sends
+/// only a user with a password. No credential helper and no person is asked.
+fn credentials(
     url: &RemoteUrl,
     action: gix::credentials::helper::Action,
 ) -> Option<gix::credentials::protocol::Outcome> {
@@ -381,7 +274,7 @@ fn user_alone(
     Some(gix::credentials::protocol::Outcome { identity, next: context.into() })
 }
 
-/// How many bytes of ends a fetch left in the file `shallow`: everybody who looks into the history reads all of it.
+/// The size of the file `shallow` after a fetch, in bytes. Every reader of the history reads all of that file.
 fn shallow_size(local: &gix::Repository) -> Result<u64, GitError> {
     let path = shallow_path(local)?;
     match fs::metadata(&path) {
@@ -405,29 +298,29 @@ fn shallow_file(local: &gix::Repository) -> Result<(PathBuf, Option<Vec<u8>>), G
 }
 
 impl Received {
-    /// gix syncs nothing: without this a power cut could leave the ref and take the pack.
+    /// Writes the pack to the disk. gix does not, and after a power cut the ref could point into a pack that is gone.
     fn sync(&self) -> std::io::Result<()> {
         let Some(pack) = &self.pack else { return Ok(()) };
         [&pack.data_path, &pack.index_path].into_iter().flatten().try_for_each(|file| sync_file(file))
     }
 
-    /// Takes away the file that keeps git's garbage collection from the pack while no ref holds it.
+    /// Deletes the `.keep` file, which protects a pack from git's garbage collection until a ref needs it.
     fn release(&self) {
         if let Some(keep) = self.pack.as_ref().and_then(|pack| pack.keep_path.as_ref())
             && let Err(error) = fs::remove_file(keep)
         {
-            // The pack only stays longer than it must.
+            // Nothing is lost: the pack only stays longer than needed.
             tracing::warn!(file = %keep.display(), %error, "cannot remove a pack's .keep file");
         }
     }
 
-    /// Takes away all of it.
+    /// Deletes everything that the fetch wrote.
     fn discard(self) -> Result<(), GitError> {
         let failed = |path: &PathBuf, error: std::io::Error| {
-            GitError::io(format!("throw away {}, which is incomplete", path.display()), &error)
+            GitError::io(format!("delete {}, which is incomplete", path.display()), &error)
         };
         if let Some(pack) = self.pack {
-            // The index first: a pack without one is not looked at.
+            // The index goes first, because git ignores a pack without one.
             for file in [pack.index_path, pack.data_path, pack.keep_path].into_iter().flatten() {
                 fs::remove_file(&file).map_err(|error| failed(&file, error))?;
             }

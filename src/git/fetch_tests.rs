@@ -1,12 +1,15 @@
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
+use super::super::Remedy;
+use super::super::commit::STALE_AFTER;
 use super::super::fixture::{self, Bench};
+use super::super::objects::ReadError;
 use super::*;
 
 fn fetch_with(into: &Repository, url: &str, depth: Depth, ssh_command: Option<&str>) -> Result<Fetched, FetchError> {
     into.fetch(&FetchRequest {
-        url: &url.parse().unwrap(),
+        remote: &url.parse().unwrap(),
         branch: &fixture::branch(),
         into: &fetched_ref(),
         depth,
@@ -153,7 +156,7 @@ fn an_interrupted_fetch_says_so() {
     let (remote, cache, url) = remote_and_cache(&bench);
     fixture::put(&remote, None, &[("a.json", "1")]);
     let interrupted = cache.fetch(&FetchRequest {
-        url: &url.parse().unwrap(),
+        remote: &url.parse().unwrap(),
         branch: &fixture::branch(),
         into: &fetched_ref(),
         depth: Depth::Tip,
@@ -297,4 +300,69 @@ fn what_was_fetched_whole_can_be_pushed_on() {
     let second = fixture::put(&cache, Some(first), &[("a.json", "2")]);
     fixture::git(&path, &["push", "-q", &url, "deployments"]);
     assert_eq!(remote.tip(&fixture::branch()).unwrap(), Some(second));
+}
+
+/// A `git daemon` that serves the folder of a bench, and ends with the test.
+struct Daemon(std::process::Child, u16);
+
+impl Daemon {
+    fn serve(folder: &Path) -> Self {
+        let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        // Not by way of `git daemon`, which would end alone and leave the server behind.
+        let program = Path::new(&fixture::git(folder, &["--exec-path"])).join("git-daemon");
+        #[expect(clippy::disallowed_methods, reason = "a server that runs beside the test")]
+        let child = std::process::Command::new(program)
+            .args(["--export-all", "--listen=127.0.0.1", "--reuseaddr", &format!("--port={port}")])
+            .arg(format!("--base-path={}", folder.display()))
+            .stdout(std::process::Stdio::null())
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .unwrap();
+        let listens = || std::net::TcpStream::connect(("127.0.0.1", port)).is_ok();
+        for _ in 0..500 {
+            if listens() {
+                break;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        Self(child, port)
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// The URL of an HTTP server that answers its first request with this status line.
+fn answering(status: &'static str) -> String {
+    use std::io::{Read as _, Write as _};
+    let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}/fleet.git", server.local_addr().unwrap());
+    std::thread::spawn(move || {
+        let (mut stream, _) = server.accept().unwrap();
+        let _ = stream.read(&mut [0; 4096]);
+        let _ = write!(stream, "HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+    });
+    url
+}
+
+#[test]
+fn a_missing_repository_is_recognised_by_the_servers_own_words() {
+    let bench = Bench::new();
+    let (remote, cache, _) = remote_and_cache(&bench);
+    fixture::put(&remote, None, &[("a.json", "1")]);
+    let daemon = Daemon::serve(bench.path());
+    let at = |name: &str| format!("git://127.0.0.1:{}/{name}", daemon.1);
+    assert!(matches!(fetch(&cache, &at("remote.git")), Ok(Fetched::Moved(_))));
+    for url in [at("none.git"), answering("404 Not Found")] {
+        let error = fetch(&cache, &url).unwrap_err();
+        assert!(matches!(error, FetchError::RepositoryNotFound { .. }), "{error}");
+    }
+    let error = fetch(&cache, &answering("403 Forbidden")).unwrap_err();
+    assert!(matches!(error, FetchError::Refused { .. }), "{error}");
+    let error = fetch(&cache, &answering("503 Service Unavailable")).unwrap_err();
+    assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
 }

@@ -91,7 +91,7 @@ mod tests {
         let (remote, cache) = (bench.repository("remote.git"), bench.repository("cache.git"));
         fixture::put(&remote, None, &[("a.json", "1")]);
         let request = FetchRequest {
-            url: &bench.path().join("remote.git").display().to_string().parse().unwrap(),
+            remote: &bench.path().join("remote.git").display().to_string().parse().unwrap(),
             branch: &fixture::branch(),
             into: &into(),
             depth: Depth::Tip,

@@ -6,7 +6,8 @@
 
 use std::time::Duration;
 
-use super::address::{CommitId, RefName, RemoteUrl};
+use super::address::{CommitId, RefName};
+use super::remote::{Remote, RemoteUrl};
 use super::repository::Repository;
 use crate::model::BranchName;
 use crate::process::{Invocation, ProcessError};
@@ -22,7 +23,7 @@ const SHOWN_LINES: usize = 12;
 #[derive(Debug)]
 pub struct Push<'a> {
     /// The remote.
-    pub url: &'a RemoteUrl,
+    pub remote: &'a Remote,
     /// Its branch, which comes into being if it is not there.
     pub branch: &'a BranchName,
     /// The commit that the branch is to be at.
@@ -37,38 +38,38 @@ pub struct Push<'a> {
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
     /// Somebody else moved it: fetch it, and commit on top of it.
-    #[error("cannot push to branch `{branch}` of {url}: it has moved meanwhile; fetch it and decide again")]
+    #[error("cannot push to branch `{branch}` of {remote}: it has moved meanwhile; fetch it and decide again")]
     Moved {
         /// The remote, without secrets.
-        url: String,
+        remote: String,
         /// The branch.
         branch: BranchName,
     },
     /// The remote was reached, and a rule of its own (a hook, a protected branch) declined.
-    #[error("cannot push to branch `{branch}` of {url}: the remote declined it:\n{said}")]
+    #[error("cannot push to branch `{branch}` of {remote}: the remote declined it:\n{said}")]
     Declined {
         /// The remote, without secrets.
-        url: String,
+        remote: String,
         /// The branch.
         branch: BranchName,
         /// The end of what git said, without secrets.
         said: String,
     },
     /// Git failed: the network, the credentials, the URL.
-    #[error("cannot push to branch `{branch}` of {url}: {said}\ncheck the URL, the network and the credentials")]
+    #[error("cannot push to branch `{branch}` of {remote}: {said}\ncheck the URL, the network and the credentials")]
     Failed {
         /// The remote, without secrets.
-        url: String,
+        remote: String,
         /// The branch.
         branch: BranchName,
         /// The end of what git said, without secrets.
         said: String,
     },
     /// Git could not be run, or took too long.
-    #[error("cannot push to branch `{branch}` of {url}: {source}")]
+    #[error("cannot push to branch `{branch}` of {remote}: {source}")]
     NotRun {
         /// The remote, without secrets.
-        url: String,
+        remote: String,
         /// The branch.
         branch: BranchName,
         /// What happened.
@@ -79,11 +80,15 @@ pub enum PushError {
 impl Push<'_> {
     /// Pushes from `repository`. A remote whose branch is at the commit already is content.
     pub async fn run(&self, repository: &Repository) -> Result<(), PushError> {
-        let outcome = self.invocation(repository).run().await;
-        outcome.map(drop).map_err(|error| self.explained(error))
+        match self.remote {
+            Remote::Url(url) => {
+                let outcome = self.invocation(repository, url).run().await;
+                outcome.map(drop).map_err(|error| self.explained(url, error))
+            }
+        }
     }
 
-    fn invocation(&self, repository: &Repository) -> Invocation {
+    fn invocation(&self, repository: &Repository, url: &RemoteUrl) -> Invocation {
         let target = format!("{}:{}", self.commit, RefName::of(self.branch));
         let git = Invocation::new("git")
             // We may run inside a hook, whose variables name another repository.
@@ -108,44 +113,44 @@ impl Push<'_> {
             None if std::env::var_os("GIT_SSH_COMMAND").is_none() => git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
             None => git,
         };
-        self.with_remote(git).args(["--", "clavel", &target])
+        with_remote(git, url).args(["--", "clavel", &target])
     }
 
-    /// Names the remote through the environment: arguments can be read by every user of the machine, and are logged.
-    fn with_remote(&self, git: Invocation) -> Invocation {
-        let mut settings = Vec::new();
-        match self.url.parsed().password() {
-            Some(_) => {
-                let mut bare = self.url.parsed().clone();
-                bare.set_password(None);
-                settings.push(("remote.clavel.url", bare.to_bstring().to_string()));
-                // The empty value forgets the machine's helpers, which would be asked first, and told the password.
-                settings.push(("credential.helper", String::new()));
-                settings.push(("credential.helper", HELPER.to_owned()));
-            }
-            None => settings.push(("remote.clavel.url", self.url.reveal().to_owned())),
-        }
-        let git = git.env("GIT_CONFIG_COUNT", settings.len().to_string());
-        let git = settings.into_iter().enumerate().fold(git, |git, (number, (key, value))| {
-            git.env(format!("GIT_CONFIG_KEY_{number}"), key).env(format!("GIT_CONFIG_VALUE_{number}"), value)
-        });
-        match self.url.parsed().password() {
-            Some(password) => git.env(PASSWORD, password),
-            None => git,
-        }
-    }
-
-    fn explained(&self, error: ProcessError) -> PushError {
-        let (url, branch) = (self.url.to_string(), self.branch.clone());
+    fn explained(&self, url: &RemoteUrl, error: ProcessError) -> PushError {
+        let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         let ProcessError::Failed { stderr, .. } = &error else {
-            return PushError::NotRun { url, branch, source: error };
+            return PushError::NotRun { remote, branch, source: error };
         };
-        let said = self.url.redact(&last_lines(stderr));
+        let said = url.redact(&last_lines(stderr));
         match refusal(stderr) {
-            Some(Refusal::Moved) => PushError::Moved { url, branch },
-            Some(Refusal::Declined) => PushError::Declined { url, branch, said },
-            None => PushError::Failed { url, branch, said },
+            Some(Refusal::Moved) => PushError::Moved { remote, branch },
+            Some(Refusal::Declined) => PushError::Declined { remote, branch, said },
+            None => PushError::Failed { remote, branch, said },
         }
+    }
+}
+
+/// Names the remote through the environment: arguments can be read by every user of the machine, and are logged.
+fn with_remote(git: Invocation, url: &RemoteUrl) -> Invocation {
+    let mut settings = Vec::new();
+    match url.parsed().password() {
+        Some(_) => {
+            let mut bare = url.parsed().clone();
+            bare.set_password(None);
+            settings.push(("remote.clavel.url", bare.to_bstring().to_string()));
+            // The empty value forgets the machine's helpers, which would be asked first, and told the password.
+            settings.push(("credential.helper", String::new()));
+            settings.push(("credential.helper", HELPER.to_owned()));
+        }
+        None => settings.push(("remote.clavel.url", url.reveal().to_owned())),
+    }
+    let git = git.env("GIT_CONFIG_COUNT", settings.len().to_string());
+    let git = settings.into_iter().enumerate().fold(git, |git, (number, (key, value))| {
+        git.env(format!("GIT_CONFIG_KEY_{number}"), key).env(format!("GIT_CONFIG_VALUE_{number}"), value)
+    });
+    match url.parsed().password() {
+        Some(password) => git.env(PASSWORD, password),
+        None => git,
     }
 }
 
@@ -186,7 +191,7 @@ mod tests {
         let branch = fixture::branch();
         let url = url.parse().unwrap();
         let within = Duration::from_mins(1);
-        Push { url: &url, branch: &branch, commit, ssh_command: None, within }.run(from).await
+        Push { remote: &url, branch: &branch, commit, ssh_command: None, within }.run(from).await
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::base::{PublishBase, PublishBaseError};
 use super::error::PublishError;
 use super::note::{PublishNote, PublishedIndex};
-use crate::branch::{BranchWriter, Found, History, OpenBranch, RemoteUrl};
+use crate::branch::{BranchWriter, Found, History, OpenBranch, Remote};
 use crate::model::{BranchName, Name, PublishPolicy, Revision};
 use crate::signers::Signers;
 use crate::trust::{Anchor, TrustedRoot};
@@ -17,7 +17,7 @@ use crate::trust::{Anchor, TrustedRoot};
 #[derive(Debug, Clone)]
 pub struct PublishSettings {
     /// The repository that carries the branch.
-    pub repository: RemoteUrl,
+    pub repository: Remote,
     /// The branch.
     pub branch: BranchName,
     /// The time that an index is valid.

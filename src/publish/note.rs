@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use crate::branch::{CommitId, RemoteUrl};
+use crate::branch::{CommitId, Remote};
 use crate::model::{BranchName, Epoch, FleetId, IndexVersion, Sha256Digest, json};
 
 /// The most bytes that the file may have: enough for thousands of branches.
@@ -115,7 +115,7 @@ pub(super) struct PublishNote {
 }
 
 impl PublishNote {
-    pub(super) fn of(state_directory: &Path, repository: &RemoteUrl, branch: &BranchName) -> Self {
+    pub(super) fn of(state_directory: &Path, repository: &Remote, branch: &BranchName) -> Self {
         Self { path: state_directory.join("published.json"), branch: format!("{repository} {branch}") }
     }
 

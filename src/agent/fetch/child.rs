@@ -12,9 +12,7 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, LOOK_EVERY, MOST_ADDED, MOST_DATA};
-use crate::git::{
-    CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, RemoteUrl, Repository,
-};
+use crate::git::{CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, Remote, Repository};
 use crate::model::BranchName;
 use crate::model::json::{self, JsonError};
 
@@ -123,7 +121,7 @@ fn limit_this_process() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn fetch(request: &Request, url: RemoteUrl, into: RefName) -> Result<Answer, ChildError> {
+async fn fetch(request: &Request, url: Remote, into: RefName) -> Result<Answer, ChildError> {
     let repository = Repository::open(&request.copy)?;
     let before = repository.fetched_bytes()?;
     let watched = repository.clone();
@@ -131,7 +129,7 @@ async fn fetch(request: &Request, url: RemoteUrl, into: RefName) -> Result<Answe
     // gix blocks, and a read of it that hangs cannot be interrupted: it ends with this process.
     let fetching = tokio::task::spawn_blocking(move || {
         repository.fetch(&FetchRequest {
-            url: &url,
+            remote: &url,
             branch: &branch,
             into: &into,
             depth: Depth::Tip,

@@ -18,7 +18,7 @@ use bytesize::ByteSize;
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::config::AgentConfig;
-use crate::git::{CommitId, GitError, OpenError, Remedy, RemoteUrl, Repository};
+use crate::git::{CommitId, GitError, OpenError, Remedy, Remote, Repository};
 use crate::model::json::JsonError;
 use crate::process::ProcessError;
 use crate::trust::digest;
@@ -169,7 +169,7 @@ pub(super) async fn fetch(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&
 }
 
 /// Where the copy of a mirror is. Its URL's secrets are no part of the name.
-fn copy_of(folder: &Path, mirror: &RemoteUrl) -> PathBuf {
+fn copy_of(folder: &Path, mirror: &Remote) -> PathBuf {
     let name: String = digest(mirror.to_string().as_bytes()).to_string().chars().take(16).collect();
     folder.join(format!("{name}.git"))
 }

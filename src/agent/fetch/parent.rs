@@ -9,7 +9,7 @@ use super::BranchFetchError;
 use super::child::{Answer, FETCH_COMMAND, Request, lock_of};
 use super::limits::{GRACE, LARGEST_ANSWER, LARGEST_FILE, MOST_ADDED, MOST_DATA, MOST_HELD, MOST_KEPT};
 use crate::config::AgentConfig;
-use crate::git::{CommitId, Leftovers, RefName, RemoteUrl, Repository};
+use crate::git::{CommitId, Leftovers, RefName, Remote, Repository};
 use crate::model::json;
 use crate::process::{Invocation, ProcessError};
 
@@ -19,7 +19,7 @@ const FETCHED: &str = "refs/clavel/fetched";
 /// Brings the copy at `path` up to the branch of `mirror`; where the branch is.
 pub(super) async fn fetch(
     config: &AgentConfig,
-    mirror: &RemoteUrl,
+    mirror: &Remote,
     path: &Path,
     rescue: &dyn Fn(&Path),
 ) -> Result<(Repository, CommitId), BranchFetchError> {
@@ -36,7 +36,7 @@ pub(super) async fn fetch(
 
 async fn fetch_into(
     config: &AgentConfig,
-    mirror: &RemoteUrl,
+    mirror: &Remote,
     path: &Path,
     rescue: &dyn Fn(&Path),
 ) -> Result<(Repository, CommitId), BranchFetchError> {
@@ -56,7 +56,7 @@ async fn fetch_into(
 }
 
 /// The copy as a fetch may begin with it: without what an earlier one left, and not too large.
-fn prepare(mirror: &RemoteUrl, path: &Path, rescue: &dyn Fn(&Path)) -> Result<(), BranchFetchError> {
+fn prepare(mirror: &Remote, path: &Path, rescue: &dyn Fn(&Path)) -> Result<(), BranchFetchError> {
     let lock = lock_of(path);
     let machine = |source| BranchFetchError::Machine { act: format!("lock {}", lock.display()), source };
     let held = File::options().create(true).append(true).open(&lock).map_err(machine)?;
@@ -83,7 +83,7 @@ fn fetched() -> Result<RefName, BranchFetchError> {
 }
 
 /// Runs the process that fetches.
-async fn ask(config: &AgentConfig, mirror: &RemoteUrl, path: &Path) -> Result<Answer, BranchFetchError> {
+async fn ask(config: &AgentConfig, mirror: &Remote, path: &Path) -> Result<Answer, BranchFetchError> {
     let limit = config.fetch_deadline;
     let request = Request {
         url: mirror.reveal().to_owned(),
@@ -117,7 +117,7 @@ fn this_program() -> Result<PathBuf, BranchFetchError> {
     Ok(if program.exists() { program } else { "/proc/self/exe".into() })
 }
 
-fn tip(answer: Answer, config: &AgentConfig, mirror: &RemoteUrl) -> Result<CommitId, BranchFetchError> {
+fn tip(answer: Answer, config: &AgentConfig, mirror: &Remote) -> Result<CommitId, BranchFetchError> {
     let (repository, branch) = (mirror.to_string(), config.branch.to_string());
     match answer {
         Answer::Unchanged { tip } | Answer::Moved { tip } => Ok(tip),
@@ -131,7 +131,7 @@ fn tip(answer: Answer, config: &AgentConfig, mirror: &RemoteUrl) -> Result<Commi
 }
 
 /// What it means that the process ended without an answer.
-fn ended(error: ProcessError, config: &AgentConfig, mirror: &RemoteUrl) -> BranchFetchError {
+fn ended(error: ProcessError, config: &AgentConfig, mirror: &Remote) -> BranchFetchError {
     let (repository, branch) = (mirror.to_string(), config.branch.to_string());
     match error {
         ProcessError::TimedOut { .. } => BranchFetchError::TooSlow { repository, branch, limit: config.fetch_deadline },

@@ -160,11 +160,12 @@ async fn commit(
     let place = arguments.branch.place();
     let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
     let copy = folder.path().join("branch.git");
-    let writer = BranchWriter { url: place.url(), branch: place.name(), ssh_command: None, copy: &copy };
+    let writer = BranchWriter { remote: place.remote(), branch: place.name(), ssh_command: None, copy: &copy };
     let (name, revision) = (&deployment.name, deployment.revision);
     let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
         let on = writer.open()?;
-        let gone = || Exit::new(Code::Repository, format!("{} has no branch `{}` any more", place.url(), place.name()));
+        let gone =
+            || Exit::new(Code::Repository, format!("{} has no branch `{}` any more", place.remote(), place.name()));
         let files = on.files().map_err(|error| Exit::new(Code::Repository, error))?.ok_or_else(gone)?;
         check_still(&files, arguments, root, deployment)?;
         let proposal = Proposal {

@@ -164,7 +164,7 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
     let root = believed(file)?;
     let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
     let copy = folder.path().join("branch.git");
-    let writer = BranchWriter { url: branch.url(), branch: branch.name(), ssh_command: None, copy: &copy };
+    let writer = BranchWriter { remote: branch.remote(), branch: branch.name(), ssh_command: None, copy: &copy };
     let version = root.root().version;
     let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
         let on = writer.open()?;
@@ -183,7 +183,7 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
         Ok(((), Some(proposal)))
     };
     match writer.commit_with_retry(attempt).await? {
-        ((), Some(commit)) => output::line(format_args!("{}: root version {version} at {commit}", branch.url())),
+        ((), Some(commit)) => output::line(format_args!("{}: root version {version} at {commit}", branch.remote())),
         ((), None) => Ok(()),
     }
 }

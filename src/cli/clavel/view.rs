@@ -5,7 +5,7 @@ use std::sync::atomic::AtomicBool;
 use crate::branch::{Branch, INDEX_PATH, Roots};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::git::{Depth, FetchRequest, Fetched, GitError, ReadError, RefName, RemoteUrl, Repository, Snapshot};
+use crate::git::{Depth, FetchRequest, Fetched, GitError, ReadError, RefName, Remote, Repository, Snapshot};
 use crate::model::{BranchName, Document, Index, Name, Payload, Specification};
 use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
 
@@ -14,7 +14,7 @@ use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
 pub(super) struct RepositoryArguments {
     /// The repository: a path, or a URL.
     #[arg(long, value_name = "PATH|URL", default_value = ".", value_parser = repository)]
-    repository: RemoteUrl,
+    repository: Remote,
     /// The branch.
     #[arg(long, default_value = "deployments")]
     branch: BranchName,
@@ -22,7 +22,7 @@ pub(super) struct RepositoryArguments {
 
 impl RepositoryArguments {
     /// The repository.
-    pub(super) fn url(&self) -> &RemoteUrl {
+    pub(super) fn remote(&self) -> &Remote {
         &self.repository
     }
 
@@ -42,7 +42,7 @@ pub(super) struct BranchArguments {
     root: Option<AnchorPlace>,
 }
 
-fn repository(text: &str) -> Result<RemoteUrl, String> {
+fn repository(text: &str) -> Result<Remote, String> {
     // `.` and the like are what people type; what is kept is absolute.
     let absolute = std::path::Path::new(text).canonicalize().ok();
     let text = absolute.as_ref().and_then(|path| path.to_str()).unwrap_or(text);
@@ -78,7 +78,7 @@ impl BranchArguments {
             let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
             let repository = Repository::open_or_create_bare(&folder.path().join("branch.git"))?;
             let request = FetchRequest {
-                url: &self.place.repository,
+                remote: &self.place.repository,
                 branch: &self.place.branch,
                 into: &RefName::of(&self.place.branch),
                 depth,
