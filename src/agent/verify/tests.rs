@@ -107,8 +107,8 @@ impl World {
     fn verify_as(&self, trusted: &Trusted, wanted: Option<&[Name]>, now: Timestamp) -> Result<Verdict, Refusal> {
         let (branch, root) = (branch(), &self.fleet.root);
         let (agent, system) = (name("web-1"), "x86_64-linux".parse().unwrap());
-        let asker = Asker { agent: &agent, wanted, system: &system, branch: &branch, root };
-        verify(&self.files, &asker, trusted, Time { clocks: &Clocks { now, up: None }, before: None })
+        let requester = Requester { agent: &agent, wanted, system: &system, branch: &branch, root };
+        verify(&self.files, &requester, trusted, Time { clocks: &Clocks { now, uptime: None }, baseline: None })
     }
 
     fn refusal(&self, trusted: &Trusted) -> String {
