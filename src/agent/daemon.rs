@@ -11,7 +11,7 @@ use super::pass::outcome::{Event, PassError, PassReport};
 use crate::config::AgentConfig;
 use crate::store::Output;
 
-/// What the daemon reports.
+/// A report of the daemon.
 #[derive(Debug)]
 pub enum DaemonEvent<'a> {
     /// Something happened during a pass.

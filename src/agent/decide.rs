@@ -1,4 +1,4 @@
-//! What the agent does with a verified deployment, given the state of that deployment on the unit. No I/O.
+//! Deciding about a verified deployment, given its state on the unit. No I/O.
 //!
 //! Checking signatures belongs to `verify`, the states to `lifecycle`, and doing what is decided to `pass`.
 
@@ -6,7 +6,7 @@ use super::lifecycle::{Candidate, FailedRollout, Lifecycle};
 use super::verify::Order;
 use crate::trust::Approvals;
 
-/// What the agent does with one deployment.
+/// The agent's decision about one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
     /// This revision runs already.

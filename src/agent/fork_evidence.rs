@@ -26,13 +26,13 @@ const LARGEST_FILE: usize = 16 << 20;
 struct Fork {
     /// The file on the branch.
     path: String,
-    /// Where the other content is.
+    /// The place of the other content.
     other: OtherSide,
     /// The digest of the refused content.
     found: Sha256Digest,
 }
 
-/// Where the other content of a fork is.
+/// The place of the other content of a fork.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum OtherSide {
     /// It is the one that was believed before.
@@ -186,7 +186,7 @@ pub(super) fn keep_all(
     evidence
 }
 
-/// What became of a fork.
+/// The result of keeping a fork.
 #[derive(Debug, PartialEq, Eq)]
 enum KeptFork {
     New(PathBuf),

@@ -40,7 +40,7 @@ pub struct Uptime {
     pub seconds: u64,
 }
 
-/// What is wrong with this machine's clock.
+/// An error of this machine's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClockTrouble {
     /// It is earlier than a time that has passed.
@@ -91,7 +91,7 @@ pub struct Stale {
     pub since: Timestamp,
     /// The time on this machine's clock.
     pub now: Timestamp,
-    /// What is wrong with that clock.
+    /// The error of that clock, if there is one.
     pub clock: Option<ClockTrouble>,
 }
 
@@ -132,7 +132,7 @@ pub(super) struct Validity {
     pub(super) expires: Timestamp,
 }
 
-/// What a pass learned about the clock.
+/// The part of a pass's result that concerns the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClockSample {
     /// Nothing, because no branch was believed.

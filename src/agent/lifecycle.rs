@@ -44,7 +44,7 @@ pub enum Lifecycle {
     Probation(Rollout),
     /// The revision runs.
     Confirmed {
-        /// What runs.
+        /// The revision that runs.
         running: RunningDeployment,
     },
     /// The revision failed, and what ran before is being activated again.
@@ -63,9 +63,9 @@ pub struct Rollout {
     pub candidate: Candidate,
     /// How often its activation was begun.
     pub attempts: u32,
-    /// What is activated again if it fails.
+    /// The path that is activated again if it fails.
     pub way_back: WayBack,
-    /// What was confirmed last.
+    /// The revision that was confirmed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RunningDeployment>,
 }
@@ -84,7 +84,7 @@ pub struct Rollback {
     pub to: StorePath,
     /// How often its activation was begun.
     pub tries: u32,
-    /// What was confirmed last.
+    /// The revision that was confirmed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RunningDeployment>,
 }
@@ -97,9 +97,9 @@ pub struct FailedRollout {
     pub candidate: Candidate,
     /// How it failed.
     pub failure: ActivationFailure,
-    /// What the return to the former system came to.
+    /// The result of the rollback.
     pub rollback: RollbackResult,
-    /// What was confirmed last.
+    /// The revision that was confirmed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RunningDeployment>,
 }
@@ -153,7 +153,7 @@ pub struct ActivationFailure {
     pub error: String,
 }
 
-/// What a rollback activates. It is recorded before the first attempt moves the profile.
+/// The target of a rollback. It is recorded before the first attempt moves the profile.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum WayBack {
@@ -165,11 +165,11 @@ pub enum WayBack {
     Path(StorePath),
 }
 
-/// What a rollback came to.
+/// The result of a rollback.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RollbackResult {
-    /// What ran before runs again.
+    /// The unit runs again what it ran before.
     Restored,
     /// Nothing else ran before.
     NothingBefore,
@@ -328,7 +328,7 @@ impl Lifecycle {
         }
     }
 
-    /// What was confirmed last, whatever was attempted since.
+    /// The revision that was confirmed last, whatever was attempted since.
     pub fn last_confirmed(&self) -> Option<&RunningDeployment> {
         match self {
             Self::Known(rollout) | Self::Realised(rollout) | Self::Activating(rollout) | Self::Probation(rollout) => {
@@ -340,7 +340,7 @@ impl Lifecycle {
         }
     }
 
-    /// What certainly runs: nothing where an attempt may have left the unit halfway.
+    /// The revision that certainly runs; `None` where an attempt may have left the unit halfway.
     pub fn certainly_running(&self) -> Option<&RunningDeployment> {
         match self {
             Self::Confirmed { running } => Some(running),

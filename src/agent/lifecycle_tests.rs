@@ -35,7 +35,7 @@ fn failed() -> Lifecycle {
     activating().fail("exit code 1".to_owned(), now()).unwrap()
 }
 
-/// One of each state.
+/// An example of each state.
 fn all() -> [Lifecycle; 7] {
     [
         begun(None, 1),
@@ -150,7 +150,7 @@ fn a_postponed_attempt_does_not_count_and_an_interrupted_one_does() {
     let interrupted = activating().resume(now()).unwrap().postpone().unwrap();
     for (number, attempts) in [(2, 1), (3, 0)] {
         let Lifecycle::Known(rollout) = begun(Some(interrupted.clone()), number) else { panic!() };
-        // What the interrupted attempt left in the profile is never taken for the way back.
+        // The way back is never the path that the interrupted attempt left in the profile.
         assert_eq!((rollout.attempts, rollout.way_back), (attempts, WayBack::Path(path("system-1"))));
     }
 }

@@ -39,7 +39,7 @@ pub(super) struct Believed {
     pub(super) index: Option<Sha256Digest>,
     /// The result of the checks; `None` where everything at this commit was done before.
     pub(super) verdict: Option<Verdict>,
-    /// What is wrong with this machine's clock.
+    /// The error of this machine's clock, if there is one.
     pub(super) clock: Option<ClockTrouble>,
     /// The commit that was believed before, where this one is not made on top of it.
     pub(super) rewrote: Option<CommitId>,
@@ -78,7 +78,7 @@ pub struct MirrorReport {
 }
 
 impl MirrorReport {
-    /// Whether nobody has to look after it.
+    /// Whether it needs no attention.
     pub fn is_good(&self) -> bool {
         matches!(self.status, MirrorStatus::Taken | MirrorStatus::Level)
     }

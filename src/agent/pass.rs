@@ -1,4 +1,4 @@
-//! One pass: fetch, verify, decide, and for each deployment realise, activate and record.
+//! A pass: fetch, verify, decide, and for each deployment realise, activate and record.
 //!
 //! This is the only place that knows the order of the steps. `pass/read.rs` has the first half, up to the branch that is
 //! believed, `pass/apply.rs` the second, and `pass/outcome.rs` the results. The checks themselves, the decisions and the

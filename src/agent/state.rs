@@ -1,7 +1,7 @@
-//! What the agent remembers across restarts and power cuts.
+//! The agent's memory across restarts and power cuts.
 //!
-//! `state.json` has what must not be lost: it is replaced atomically and synced before the step that it announces begins.
-//! `root.json` has the newest trusted root, and `last-pass.json` what the last pass came to. The folder's lock keeps a second
+//! `state.json` must not be lost: it is replaced atomically and synced before the step that it announces begins.
+//! `root.json` has the newest trusted root, and `last-pass.json` the result of the last pass. The folder's lock keeps a second
 //! agent out. What a state means, and which one follows, belongs to `lifecycle` and `verify`.
 
 use std::collections::BTreeMap;
@@ -23,11 +23,11 @@ use crate::trust::{Anchor, AnchorError, AnchorPlace, TrustedRoot};
 /// The most bytes that are read of the state: 16 MiB.
 const LARGEST: u64 = 16 << 20;
 
-/// What the agent remembers.
+/// The agent's memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct State {
-    /// What was verified last, and must not go back.
+    /// The versions and revisions that were verified last, and must not go back.
     pub trusted: Trusted,
     /// The commit at which it was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -49,7 +49,7 @@ pub struct Completion {
     pub request: Sha256Digest,
 }
 
-/// What the last pass came to, for people and monitoring. Losing the file costs one measurement of the clock.
+/// The result of the last pass, for people and monitoring. Losing the file costs one measurement of the clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[serde(rename_all = "camelCase")]
@@ -59,7 +59,7 @@ pub struct LastPass {
     /// The readings by which the next pass measures this machine's clocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_baseline: Option<Clocks>,
-    /// What is wrong with the clock.
+    /// The error of the clock, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,
     /// Its result in one line.
@@ -166,12 +166,12 @@ impl StateDirectory {
         self.replace("root.json", root.file(), Durability::Synced)
     }
 
-    /// Reads what the last pass came to.
+    /// Reads the result of the last pass.
     pub fn last_pass(&self) -> Result<Option<LastPass>, StateError> {
         self.read("last-pass.json")
     }
 
-    /// Replaces what the last pass came to.
+    /// Replaces the result of the last pass.
     pub(super) fn save_last_pass(&self, pass: &LastPass) -> Result<(), StateError> {
         self.replace("last-pass.json", &json::render(pass), Durability::BestEffort)
     }

@@ -58,7 +58,7 @@ pub struct SeenDocument {
     pub content: Sha256Digest,
 }
 
-/// What the agent trusts, and never goes back behind.
+/// The versions and revisions that the agent trusts. It never goes back behind them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trusted {
@@ -96,16 +96,16 @@ pub struct Order {
     pub approvals: Option<Approvals>,
 }
 
-/// What a believed branch means for this agent.
+/// The meaning of a believed branch for this agent.
 #[derive(Debug, Clone)]
 pub struct Verdict {
-    /// What the agent trusts from now on.
+    /// The versions and revisions that the agent trusts from now on.
     pub trusted: Trusted,
     /// The deployments to run, in the order of the agent's document.
     pub orders: Vec<Order>,
     /// The agent's deployments that were withdrawn, or the agent itself. The units keep what they run.
     pub withdrawn: Vec<Name>,
-    /// What is wrong with this machine's clock.
+    /// The error of this machine's clock, if there is one.
     pub clock: Option<ClockTrouble>,
 }
 
@@ -274,7 +274,7 @@ impl<F: Files> DocumentCheck<'_, F> {
         }
     }
 
-    /// What the agent trusts from now on: everything that it trusted before, and what it has just checked.
+    /// Everything that the agent trusted before, and everything that it has just checked.
     fn remembered(self) -> Result<Trusted, Refusal> {
         let seen = self.index.seen();
         let mut documents = self.trusted.documents.clone();

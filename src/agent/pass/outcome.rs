@@ -172,7 +172,7 @@ impl fmt::Display for DeploymentReport {
 pub struct PassReport {
     /// The result for each deployment, or why the pass ended before.
     pub result: Result<Vec<DeploymentReport>, PassError>,
-    /// What is wrong with this machine's clock, where the branch is believed all the same.
+    /// The error of this machine's clock, where the branch is believed all the same.
     pub clock_trouble: Option<ClockTrouble>,
     /// The readings by which the next pass measures the clocks.
     pub clock_baseline: Option<Clocks>,
@@ -230,7 +230,7 @@ impl fmt::Display for PassReport {
     }
 }
 
-/// What a pass reports while it runs.
+/// A report of a pass while it runs.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A mirror was not taken, and not for the same reason as in the pass before.

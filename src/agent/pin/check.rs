@@ -51,7 +51,7 @@ impl Pins {
     }
 }
 
-/// What a cache has of a pinned path.
+/// The content of a cache under a pinned path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(in crate::agent) enum CacheFinding {
     /// Together with what is in the store already, it has the pinned content.
@@ -226,12 +226,12 @@ pub enum MismatchSite {
         mismatch: Mismatch,
         /// The paths that have another content in a cache.
         differing: Vec<DifferingPath>,
-        /// What was done about it.
+        /// The action that was taken.
         cleanup: Cleanup,
     },
 }
 
-/// What was done about content in the store that is not as pinned.
+/// The action on content in the store that is not as pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Cleanup {
     /// It was fetched just now, and is deleted.
@@ -308,7 +308,7 @@ impl fmt::Display for Mismatch {
 }
 
 impl Cleanup {
-    /// What was done, and what the operator can do, where `path` is to be deleted.
+    /// Describes the action and the operator's next step, where `path` is to be deleted.
     fn describe(&self, path: &StorePath) -> String {
         let delete = format!("delete it with `nix-store --delete {path}`");
         match self {

@@ -111,7 +111,7 @@ pub(in crate::agent) async fn check_store(
     }
 }
 
-/// What the store has under a pinned path.
+/// The content of the store under a pinned path.
 enum StoreContent {
     AsPinned,
     Differs(Mismatch, Closure),

@@ -27,7 +27,7 @@ pub enum RealiseError {
     #[error(
         "cannot fetch {path}: it is in {cache}, but not signed by any key that the deployment names ({}); it is signed by {}; \
          sign it with one of these keys, or name the cache's key in `substituters-public-keys`",
-        comma_separated(named), if signers.is_empty() { "nobody".to_owned() } else { signers.join(", ") }
+        comma_separated(named), if signers.is_empty() { "no key".to_owned() } else { signers.join(", ") }
     )]
     Untrusted {
         /// The path.

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::error::RealiseError;
 
-/// Where the store path of a deployment is linked.
+/// The links to the store path of a deployment.
 #[derive(Debug)]
 pub(in crate::agent) struct GcRoots {
     /// The link of a path that is as pinned.

@@ -133,9 +133,9 @@ pub enum Refusal {
     SharedUnit {
         /// The unit.
         unit: Name,
-        /// One of them.
+        /// The first of them.
         first: Name,
-        /// The other.
+        /// The second of them.
         second: Name,
     },
     /// The unit is of another arch than this machine.
