@@ -32,8 +32,8 @@ fn a_path_that_no_cache_has_yet_is_waited_for() {
     world.build(&["web-1"]);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     let status = world.agent("web-1", &["status", "--json"]).json();
-    assert_eq!(status["deployments"]["web-1"]["revision"], 1);
-    assert_eq!(status["step"]["doing"], "idle");
+    assert_eq!(status["deployments"]["web-1"]["state"], "confirmed");
+    assert_eq!(status["deployments"]["web-1"]["running"]["revision"], 1);
     assert_eq!(status["lastPass"]["ok"], true);
 }
 
@@ -92,7 +92,10 @@ fn an_activation_that_fails_is_rolled_back_and_not_tried_again_by_itself() {
     assert!(!again.contains("activating"), "{again}");
     let status = world.agent("web-1", &["status"]).good();
     assert!(status.contains("web-1: revision 2 failed at"), "{status}");
-    // The operator may have mended what was in its way.
+    let status = world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"].clone();
+    assert_eq!((&status["state"], &status["rollback"]), (&"rolled-back".into(), &"restored".into()));
+    assert_eq!((&status["candidate"]["revision"], &status["running"]["revision"]), (&2.into(), &1.into()));
+    // The operator repairs what the activation needs.
     world.write_file("web-1/profile/system.allowed", "");
     assert_eq!(world.agent("web-1", &["once", "--retry"]).good(), "web-1: switched to revision 2\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Broken to web-1"));
@@ -234,7 +237,7 @@ fn an_agent_killed_in_the_middle_of_an_activation_finishes_it_later() {
     change(&world, "Welcome", "Hello");
     let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--config", &world.at("web-1.toml")]);
     until("the activation is at work", || world.path("gate").exists());
-    assert_eq!(world.agent("web-1", &["status", "--json"]).json()["step"]["doing"], "activating");
+    assert_eq!(world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"]["state"], "activating");
     world.agent("web-1", &["once"]).refused(8, "another clavel-agent is at work");
     agent.signal(rustix::process::Signal::KILL);
     agent.wait();
@@ -245,6 +248,74 @@ fn an_agent_killed_in_the_middle_of_an_activation_finishes_it_later() {
     });
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
+}
+
+/// A fleet whose `web-1` runs its first revision, and whose second one kills the agent during its activation.
+fn with_a_revision_that_kills_the_agent() -> World {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    world.edit("hosts/web-1.nix", "activate = \"", "activate = \"test $CLAVEL_REVISION != 2 || kill -KILL $PPID; ");
+    change(&world, "Welcome", "Deadly");
+    world
+}
+
+fn lifecycle(world: &World) -> serde_json::Value {
+    world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"].clone()
+}
+
+#[test]
+fn the_third_activation_that_kills_the_agent_is_the_last() {
+    let world = with_a_revision_that_kills_the_agent();
+    for attempts in 1..=3 {
+        assert_eq!(world.agent("web-1", &["once"]).code, None, "SIGKILL ends the agent");
+        let state = lifecycle(&world);
+        assert_eq!((&state["state"], &state["attempts"]), (&"activating".into(), &attempts.into()), "{state}");
+    }
+    let path = lifecycle(&world)["running"]["narId"].clone();
+    world.agent("web-1", &["once"]).refused(7, "revision 2 failed to activate at");
+    let state = lifecycle(&world);
+    assert_eq!((&state["state"], &state["rollback"]), (&"rolled-back".into(), &"restored".into()), "{state}");
+    assert_eq!(state["failure"]["attempts"], 3);
+    assert_eq!(state["running"]["narId"], path);
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+    // The agent does not try it again by itself, and a new revision runs.
+    world.agent("web-1", &["once"]).refused(7, "revision 2 failed to activate at");
+    change(&world, "Deadly", "Good");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 3\n");
+}
+
+#[test]
+fn an_agent_without_its_branch_still_goes_back() {
+    let world = with_a_revision_that_kills_the_agent();
+    for _ in 1..=3 {
+        assert_eq!(world.agent("web-1", &["once"]).code, None);
+        // The activation may have cut this machine off.
+        let _ = std::fs::rename(world.path("fleet.git"), world.path("moved.git"));
+    }
+    world.agent("web-1", &["once"]).refused(4, "cannot fetch branch `deployments`");
+    assert_eq!(lifecycle(&world)["state"], "rolled-back");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
+fn a_rollback_that_is_interrupted_is_finished() {
+    let world = ready("web-1");
+    let gate = world.at("gate");
+    // Revision 1 activates well, and kills the agent once when revision 2 goes back to it.
+    world.edit(
+        "hosts/web-1.nix",
+        "activate = \"",
+        &format!("activate = \"test ! -e {gate} || {{ rm {gate}; kill -KILL $PPID; }}; "),
+    );
+    change(&world, "Welcome", "First");
+    world.agent("web-1", &["once"]).good();
+    world.edit("hosts/web-1.nix", "activate = \"", &format!("activate = \"touch {gate}; exit 1; "));
+    change(&world, "First", "Broken");
+    assert_eq!(world.agent("web-1", &["once"]).code, None);
+    assert_eq!(lifecycle(&world)["state"], "rolling-back");
+    world.agent("web-1", &["once"]).refused(7, "failed to activate at");
+    assert_eq!(lifecycle(&world)["rollback"], "restored");
+    assert_eq!(world.motd("web-1").as_deref(), Some("First to web-1"));
 }
 
 #[test]
@@ -269,7 +340,7 @@ fn a_repository_that_is_gone_is_told_and_what_runs_goes_on() {
     world.agent("web-1", &["once"]).refused(4, "cannot fetch branch `deployments`");
     std::fs::rename(world.path("moved.git"), world.path("fleet.git")).unwrap();
     world.git(&["-C", &world.at("fleet.git"), "branch", "-D", "deployments"]);
-    world.agent("web-1", &["once"]).refused(4, "has no branch `deployments`; has claveld published there yet?");
+    world.agent("web-1", &["once"]).refused(4, "it has no branch `deployments`; has claveld published there yet?");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }
 

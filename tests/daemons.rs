@@ -54,7 +54,7 @@ fn an_agent_that_is_told_to_end_finishes_its_activation_first() {
     std::fs::remove_file(world.path("gate.shut")).unwrap();
     assert_eq!(agent.wait(), Some(0));
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
-    assert_eq!(world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"]["revision"], 1);
+    assert_eq!(world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"]["running"]["revision"], 1);
 }
 
 #[test]

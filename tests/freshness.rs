@@ -40,7 +40,7 @@ fn a_branch_that_nobody_signs_any_more_is_stale_and_what_runs_goes_on() {
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
     // Far ahead, it is more often the clock.
     forget_the_clocks(&world);
-    agent(&world, "+2y").refused(5, "so long is more often a clock that is wrong than a branch that is old");
+    agent(&world, "+2y").refused(5, "a wrong clock is more likely than an old branch");
 }
 
 #[test]

@@ -35,9 +35,9 @@ fn change(world: &World, from: &str, to: &str) {
     world.build(&["web-1"]);
 }
 
-fn standings(world: &World) -> serde_json::Value {
+fn statuses(world: &World) -> serde_json::Value {
     let status = world.agent("web-1", &["status", "--json"]).json();
-    status["lastPass"]["mirrors"].as_array().unwrap().iter().map(|mirror| mirror["standing"].clone()).collect()
+    status["lastPass"]["mirrors"].as_array().unwrap().iter().map(|mirror| mirror["status"].clone()).collect()
 }
 
 #[test]
@@ -50,7 +50,7 @@ fn the_newest_is_taken_wherever_it_is_in_the_order() {
     let ran = world.agent("web-1", &["once"]);
     assert!(ran.stderr.contains(&format!("{old} lags behind: it shows index version 1, and another mirror shows 2")));
     assert_eq!(ran.good(), "web-1: switched to revision 2\n");
-    assert_eq!(standings(&world), json!(["behind", "taken"]));
+    assert_eq!(statuses(&world), json!(["behind", "taken"]));
     let status = world.agent("web-1", &["status"]).good();
     assert!(status.contains(&format!("repository  {old} (deployments)\nmirror      {fleet}\n")), "{status}");
     assert!(status.contains(&format!("not used    {old} lags behind")), "{status}");
@@ -58,11 +58,11 @@ fn the_newest_is_taken_wherever_it_is_in_the_order() {
     let ran = world.agent("web-1", &["once"]);
     assert!(ran.stderr.contains("the index went back from version 2 to 1"), "{}", ran.stderr);
     assert_eq!(ran.good(), "web-1: up to date at revision 2\n");
-    assert_eq!(standings(&world), json!(["behind", "taken"]));
+    assert_eq!(statuses(&world), json!(["behind", "taken"]));
     std::fs::remove_dir_all(&old).unwrap();
     copy(&world, "old.git");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
-    assert_eq!(standings(&world), json!(["taken", "level"]));
+    assert_eq!(statuses(&world), json!(["taken", "level"]));
 }
 
 #[test]
@@ -85,12 +85,12 @@ fn one_that_is_out_of_reach_or_lies_stands_in_nobodys_way() {
         &format!("from {nowhere}: there is no git repository"),
         &format!("refused what {liar} shows: the index is not to be believed"),
         "from https://127.0.0.1:9/fleet.git",
-        &format!("{empty} has no branch `deployments`"),
+        &format!("cannot fetch from {empty}: it has no branch `deployments`"),
     ] {
         assert!(ran.stderr.contains(why), "`{why}` is not in:\n{}", ran.stderr);
     }
     assert_eq!(ran.good(), "web-1: switched to revision 1\n");
-    assert_eq!(standings(&world), json!(["unreachable", "refused", "unreachable", "unreachable", "taken"]));
+    assert_eq!(statuses(&world), json!(["unreachable", "refused", "unreachable", "unreachable", "taken"]));
     assert_eq!(world.copies("web-1").len(), 5);
     // The liar never harmed what the others are compared with.
     change(&world, "Welcome", "Hello");
@@ -109,12 +109,12 @@ fn where_none_is_believed_all_are_told_and_what_runs_goes_on() {
     with_mirrors(&world, &[&fleet, &old]);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
     std::fs::rename(world.path("fleet.git"), world.path("moved.git")).unwrap();
-    let said = world.agent("web-1", &["once"]).refused(5, "none of the 2 mirrors shows a branch to be believed:");
+    let said = world.agent("web-1", &["once"]).refused(5, "none of the 2 mirrors shows a branch that can be believed:");
     assert!(said.contains(&format!("from {fleet}: there is no git repository")), "{said}");
     assert!(said.contains(&format!("refused what {old} shows: the index went back from version 2 to 1")), "{said}");
-    assert_eq!(standings(&world), json!(["unreachable", "behind"]));
+    assert_eq!(statuses(&world), json!(["unreachable", "behind"]));
     std::fs::remove_dir_all(&old).unwrap();
-    world.agent("web-1", &["once"]).refused(4, "none of the 2 mirrors shows a branch to be believed:");
+    world.agent("web-1", &["once"]).refused(4, "none of the 2 mirrors shows a branch that can be believed:");
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
     std::fs::rename(world.path("moved.git"), world.path("fleet.git")).unwrap();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
@@ -146,11 +146,11 @@ fn a_mirror_that_holds_back_the_newest_root_is_judged_by_it_all_the_same() {
     world.clavel(&["root", "publish", &next, "--repository", &fleet]).good();
     // The first mirror shows what claveld-1 signed, and the root by which that counted; the second shows that it does not.
     with_mirrors(&world, &[&old, &fleet]);
-    let said = world.agent("web-1", &["once"]).refused(5, "none of the 2 mirrors shows a branch to be believed:");
+    let said = world.agent("web-1", &["once"]).refused(5, "none of the 2 mirrors shows a branch that can be believed:");
     assert!(said.contains(&format!("refused what {old} shows: the root went back from version 2 to 1")), "{said}");
     assert!(said.contains(&format!("refused what {fleet} shows: the index is not to be believed")), "{said}");
     assert_eq!(world.motd("web-1"), None);
-    assert_eq!(standings(&world), json!(["behind", "refused"]));
+    assert_eq!(statuses(&world), json!(["behind", "refused"]));
 }
 
 #[test]
@@ -167,7 +167,7 @@ fn two_mirrors_that_show_two_indexes_of_one_version_are_both_refused_and_both_ar
     branch.try_push(&other, "deployments", Onto::Nothing).good();
     let said = world.agent("web-1", &["once"]).refused(5, "the mirrors do not agree: index version 2 is");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
-    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("both sides were kept in ")).collect();
+    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("both contents are kept in ")).collect();
     assert_eq!(places.len(), 2, "{said}");
     let index = world.on_branch("index.json").unwrap();
     let of = |place: &str, name: &str| std::fs::read_to_string(std::path::Path::new(place).join(name)).unwrap();
@@ -197,7 +197,7 @@ fn two_mirrors_that_show_two_contents_of_one_revision_are_both_refused_and_both_
     let said = world.agent("web-1", &["once"]).refused(5, "deployments/web-1.json at revision 2 is ");
     assert!(said.contains(&format!(" at {fleet};")) && said.contains(&format!(" at {other};")), "{said}");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
-    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("both sides were kept in ")).collect();
+    let places: Vec<&str> = said.lines().filter_map(|line| line.strip_prefix("both contents are kept in ")).collect();
     assert_eq!(places.len(), 2, "{said}");
     let of = |place: &str, name: &str| std::fs::read_to_string(std::path::Path::new(place).join(name)).unwrap();
     let good = world.on_branch("deployments/web-1.json").unwrap();
@@ -214,7 +214,7 @@ fn a_mirror_without_a_key_makes_no_fork() {
     branch.try_push(&other, "deployments", Onto::Nothing).good();
     with_mirrors(&world, &[&other, &fleet]);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
-    assert_eq!(standings(&world), json!(["taken", "level"]));
+    assert_eq!(statuses(&world), json!(["taken", "level"]));
     assert!(!world.path("web-1/state/evidence").exists());
 }
 
@@ -239,7 +239,7 @@ fn what_was_believed_is_kept_beside_a_fork_though_its_copy_is_gone() {
         branch.try_push(&other, "deployments", Onto::Nothing).good();
         with_mirrors(&world, &[&other]);
         let said = world.agent("web-1", &["once"]).refused(5, "was believed before, and now it is");
-        let place = said.lines().find_map(|line| line.strip_prefix("both sides were kept in ")).unwrap();
+        let place = said.lines().find_map(|line| line.strip_prefix("both contents are kept in ")).unwrap();
         let of = |name: &str| std::fs::read(std::path::Path::new(place).join(name)).unwrap();
         assert_eq!((of("refused.json"), of("other.json")), (branch.files[path].bytes.clone(), believed));
     }
@@ -256,7 +256,7 @@ fn a_fork_of_what_was_believed_is_kept_beside_it() {
     branch.reindex(&[&thief], |index| index["issued"] = json!("2026-01-01T00:00:00Z"));
     branch.push(Onto::Tip);
     let said = world.agent("web-1", &["once"]).refused(5, "there are two indexes of version 1");
-    let place = said.lines().find_map(|line| line.strip_prefix("both sides were kept in ")).unwrap();
+    let place = said.lines().find_map(|line| line.strip_prefix("both contents are kept in ")).unwrap();
     let of = |name: &str| std::fs::read_to_string(std::path::Path::new(place).join(name)).unwrap();
     assert_eq!(of("other.json"), believed);
     assert_eq!(of("refused.json").as_bytes(), branch.files["index.json"].bytes);

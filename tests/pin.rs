@@ -146,7 +146,7 @@ fn other_content_deep_below_the_path_is_refused_and_a_mended_cache_is_believed_a
     let deep = below(&world, "deep");
     world.run("cp", &["-r", &world.at("cache"), &world.at("safe")]).good();
     forge(&world, "cache", &deep, DEEP, "cache-1");
-    let said = world.agent("web-1", &["once"]).refused(6, "has it with something else among what it needs");
+    let said = world.agent("web-1", &["once"]).refused(6, "has the path with other content among what it needs");
     assert!(said.contains("`web-1` pins it to"), "{said}");
     assert_eq!(world.motd("web-1"), None);
     assert!(!is_here(&world, &deep));
@@ -168,7 +168,7 @@ fn what_runs_goes_on_and_what_is_here_already_is_no_thiefs_to_change() {
     world.agent("web-1", &["once"]).refused(6, "no cache has that");
     assert!(world.motd("web-1").unwrap().starts_with("Welcome to web-1"));
     let status = world.agent("web-1", &["status", "--json"]).json();
-    assert_eq!(status["deployments"]["web-1"]["revision"], 1);
+    assert_eq!(status["deployments"]["web-1"]["running"]["revision"], 1);
     // What is below was fetched before and is good: what a thief has of it now is not asked for.
     restore(&world, "safe", "cache");
     forge(&world, "cache", &deep, DEEP, "cache-1");
@@ -206,9 +206,9 @@ fn a_closure_in_several_caches_is_pinned_and_what_is_wrong_of_it_is_deleted_agai
     world.run("cp", &["-r", &world.at("cache"), &world.at("safe")]).good();
 
     forge(&world, "cache", path("mid"), ("is below", "is above"), "cache-1");
-    let said = world.agent("web-1", &["once"]).refused(6, "something that it needs is not what `web-1` pins");
+    let said = world.agent("web-1", &["once"]).refused(6, "a path that it needs is not as `web-1` pins it");
     assert!(said.contains(&format!("{} is sha256-", path("mid"))), "{said}");
-    assert!(said.contains("What was fetched is deleted"), "{said}");
+    assert!(said.contains("what was fetched is deleted"), "{said}");
     assert!(!is_here(&world, path("mid")) && !is_here(&world, top));
     restore(&world, "safe", "cache");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
@@ -222,7 +222,7 @@ fn what_the_store_has_otherwise_is_refused_and_its_owner_told_what_to_do() {
         forge(&world, "forged", &path, change, "cache-1");
         let (from, to) = (format!("file://{}", world.at("forged")), world.at("web-1/store"));
         world.run("nix", &["copy", "--no-check-sigs", "--from", &from, "--to", &to, &path]).good();
-        let said = world.agent("web-1", &["once"]).refused(6, "It was in this machine's store before");
+        let said = world.agent("web-1", &["once"]).refused(6, "it was in this machine's store before");
         assert!(said.contains(&format!("{path} is sha256-")), "{said}");
         assert!(said.contains(&format!("nix-store --delete {path}")), "{said}");
         assert_eq!(world.motd("web-1"), None);
@@ -421,10 +421,10 @@ fn what_runs_is_not_taken_for_what_is_pinned_afterwards() {
     restore(&world, "safe", "cache");
     say(&world, "pin = true");
     world.publish().good();
-    let said = world.agent("web-1", &["once"]).refused(6, "It is what runs now");
+    let said = world.agent("web-1", &["once"]).refused(6, "it runs now, and was there before the pin");
     assert!(said.contains(&format!("{} is sha256-", top(&world))), "{said}");
     let status = world.agent("web-1", &["status", "--json"]).json();
-    assert_eq!(status["deployments"]["web-1"]["revision"], 1);
+    assert_eq!(status["deployments"]["web-1"]["running"]["revision"], 1);
 }
 
 #[test]

@@ -52,7 +52,7 @@ fn a_planned_rotation_goes_on_from_the_old_numbers_and_switches_nothing() {
     }
     // Whom somebody froze stays so, with what claveld itself had published.
     assert_eq!(world.document("index.json")["held"]["web-2"]["revision"], 2);
-    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 2 names already\n");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: already runs the store path of revision 2\n");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
     world.verify().good();
     assert_eq!(world.publish().good(), "nothing changed (index version 3)\n");
@@ -73,7 +73,7 @@ fn a_claveld_that_does_not_know_what_it_published_takes_the_numbers_alone() {
     );
     assert!(said.contains("web-1: is held no more"), "{said}");
     assert_eq!(world.document("index.json")["held"], json!({}));
-    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 2 names already\n");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: already runs the store path of revision 2\n");
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn what_a_removed_key_signs_later_is_not_signed_anew_by_the_next_one() {
     let document = world.document("deployments/web-1.json");
     assert_eq!(document["revision"], 3);
     assert!(!document.to_string().contains("evil"), "{document}");
-    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 3 names already\n");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: already runs the store path of revision 3\n");
 }
 
 #[test]
@@ -109,7 +109,10 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     stolen.push(Onto::Tip);
     let of_the_thief = world.tip();
     // While the key counts, this is believed, and claveld is at the end of its numbers.
-    assert_eq!(world.agent("web-1", &["once"]).good(), format!("web-1: runs what revision {LARGEST} names already\n"));
+    assert_eq!(
+        world.agent("web-1", &["once"]).good(),
+        format!("web-1: already runs the store path of revision {LARGEST}\n")
+    );
     world.edit("hosts/web-1.nix", "Welcome", "Hello");
     world.push("A change");
     world.publish().refused(1, "clavel root next --raise-epoch");
@@ -241,7 +244,7 @@ fn a_branch_restored_from_an_old_backup_begins_anew_in_the_next_epoch() {
     world.publish().refused(5, "it is at version 1 now");
     next_root(&world, &["--raise-epoch"]);
     assert!(world.publish().good().contains("published as index version 1"));
-    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: runs what revision 1 names already\n");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: already runs the store path of revision 1\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
 }
 

@@ -1,4 +1,6 @@
-//! The users of this machine, and as whom an activation runs: some platforms deploy to a person's home.
+//! The users of this machine, and the user that an activation runs as: some platforms deploy to a person's home.
+//!
+//! Running the activation belongs to `activate`.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -7,26 +9,26 @@ use uzers::os::unix::UserExt as _;
 
 use crate::config::UserName;
 
-/// Why an activation cannot run as it should.
+/// Why an activation has no user that it can run as.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
     /// This machine has no such user.
     #[error("this machine has no user `{user}`")]
     Unknown {
-        /// The name, or the number where the agent's own user has none.
+        /// The name, or the number if the agent's own user has no name.
         user: String,
     },
-    /// The agent runs as root, and nobody says whose home it is.
+    /// The agent runs as root, and the configuration does not name the user of the home.
     #[error(
-        "the configuration does not name the user whose home it is, and the agent runs as root; add `user = \"…\"`"
+        "its configuration does not name the user whose home it is, and the agent runs as root; add `user = \"…\"`"
     )]
     Unnamed,
-    /// The agent runs as somebody who may not run programs as others.
+    /// The agent's own user may not run programs as another user.
     #[error("it belongs to the user `{user}`, and the agent runs as `{own}`; run the agent as `{user}` or as root")]
     NotAllowed {
-        /// Whose home it is.
+        /// The user of the home.
         user: String,
-        /// As whom the agent runs.
+        /// The agent's user.
         own: String,
     },
 }
@@ -39,17 +41,17 @@ pub(super) struct Account {
     pub(super) home: PathBuf,
 }
 
-/// As whom a program runs.
+/// The user that a program runs as.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum RunAs {
-    /// As the agent itself.
+    /// The agent's own user.
     Agent,
-    /// As this user, which needs root.
+    /// This user, which needs root.
     User(String),
 }
 
 impl Account {
-    /// The one that the agent runs as.
+    /// The user of the agent.
     pub(super) fn own() -> Result<Self, AccountError> {
         let uid = rustix::process::geteuid().as_raw();
         uzers::get_user_by_uid(uid)
@@ -57,7 +59,7 @@ impl Account {
             .ok_or_else(|| AccountError::Unknown { user: uid.to_string() })
     }
 
-    /// The one of this name.
+    /// The user with this name.
     pub(super) fn named(name: &UserName) -> Result<Self, AccountError> {
         uzers::get_user_by_name(name.as_str())
             .map(|user| Self::of(&user))
@@ -74,7 +76,7 @@ impl Account {
     }
 }
 
-/// Whose home it is, and how the agent, which is `own`, runs programs there. `wanted` is whom the configuration names.
+/// The user of a home, and how the agent, whose user is `own`, runs programs there. The configuration names `wanted`.
 pub(super) fn at_home_of(own: Account, wanted: Option<Account>) -> Result<(Account, RunAs), AccountError> {
     match wanted {
         None if own.is_root() => Err(AccountError::Unnamed),
@@ -89,21 +91,21 @@ pub(super) fn at_home_of(own: Account, wanted: Option<Account>) -> Result<(Accou
 }
 
 impl RunAs {
-    /// What stands before a program's path to run it so, on the system `os` (as `std::env::consts::OS` has it).
+    /// The words before a program's path that make it run as this user on `os`, a value of `std::env::consts::OS`.
     pub(super) fn prefix(&self, os: &str) -> Vec<OsString> {
         let words: &[&str] = match (self, os) {
             (Self::Agent, _) => &[],
-            // No password, no shell, the groups of that user and the process group of the agent, which its deadline ends.
+            // It needs no password and no shell, sets the user's groups, and stays in the process group that the deadline ends.
             (Self::User(user), "linux") => &["runuser", "-u", user, "--"],
-            // -n: nobody is there to type a password; -H: that user's home; the CLAVEL_ variables stay.
+            // -n: never ask for a password; -H: use that user's home; --preserve-env: keep the CLAVEL_ variables.
             (Self::User(user), _) => &["sudo", "-n", "-H", "--preserve-env", "-u", user, "--"],
         };
         words.iter().map(OsString::from).collect()
     }
 }
 
-/// What of the agent's own environment would lead another user's programs to the agent's files.
-pub(super) const OF_A_USER: [&str; 6] = [
+/// The variables of the agent's environment that would lead another user's programs to the agent's files.
+pub(super) const USER_VARIABLES: [&str; 6] = [
     "DBUS_SESSION_BUS_ADDRESS",
     "XDG_CACHE_HOME",
     "XDG_CONFIG_HOME",
@@ -112,7 +114,7 @@ pub(super) const OF_A_USER: [&str; 6] = [
     "XDG_STATE_HOME",
 ];
 
-/// Where home-manager puts its profile, the first of those that are there.
+/// The paths of home-manager's profile. The first one that exists is in use.
 pub(super) fn home_manager_profiles(user: &Account) -> Vec<PathBuf> {
     let of_all = Path::new("/nix/var/nix/profiles/per-user").join(&user.name).join("home-manager");
     vec![user.home.join(".local/state/nix/profiles/home-manager"), of_all]
@@ -127,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn root_becomes_whom_it_is_told_and_nobody_else_becomes_another() {
+    fn only_root_runs_an_activation_as_another_user() {
         let (root, alice, bob) = (account("root", 0), account("alice", 1000), account("bob", 1001));
         let run_as = |own: &Account, wanted: Option<&Account>| at_home_of(own.clone(), wanted.cloned()).map(|(_, r)| r);
         assert_eq!(run_as(&root, Some(&alice)), Ok(RunAs::User("alice".to_owned())));
@@ -140,7 +142,7 @@ mod tests {
     }
 
     #[test]
-    fn each_system_has_its_own_way_to_become_another() {
+    fn each_system_has_its_own_program_to_run_as_another_user() {
         let words = |run_as: RunAs, os| {
             let words: Vec<String> = run_as.prefix(os).iter().map(|word| word.to_string_lossy().into_owned()).collect();
             words.join(" ")
@@ -151,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn the_machine_knows_its_users() {
+    fn the_users_of_the_machine_are_found() {
         let own = Account::own().unwrap();
         assert_eq!(own.uid, rustix::process::geteuid().as_raw());
         assert_eq!(Account::named(&"root".parse().unwrap()).unwrap().uid, 0);

@@ -1,14 +1,19 @@
-//! Switching a unit to what was realised: which profile and which method follow from its type, and then the deed.
+//! Switching a unit to a realised store path: moving the profile and running the activation.
+//!
+//! `Activation::resolve` derives the profile and the method from the unit's type and the configuration, before anything is
+//! fetched. Which programs a method runs belongs to `method`, and the users to `account`. When to switch, and when to go back,
+//! belongs to `lifecycle`.
 
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use super::account::{Account, AccountError, OF_A_USER, RunAs, at_home_of, home_manager_profiles};
-use super::method::{Method, Program, Unsettled};
+use super::account::{Account, AccountError, RunAs, USER_VARIABLES, at_home_of, home_manager_profiles};
+use super::lifecycle::UnitReference;
+use super::method::{Method, MethodError, Program};
 use super::realise::Realised;
 use crate::config::UnitConfig;
-use crate::model::{Name, Revision, StorePath, Unit, UnitType};
+use crate::model::{Name, Revision, StorePath, UnitType};
 use crate::process::{Invocation, ProcessError};
 use crate::store::{Store, StoreError};
 
@@ -17,15 +22,17 @@ use crate::store::{Store, StoreError};
 pub enum ActivateError {
     /// The configuration has no command for a unit that needs one.
     #[error(
-        "the unit `{unit}` is of type command, and the configuration names no command for it; add\n[units.{unit}]\ncommand = [\"…\"]"
+        "cannot activate the unit `{unit}`: it is of type command, and the configuration names no command for it; \
+         add\n[units.{unit}]\ncommand = [\"…\"]"
     )]
     NoCommand {
         /// The unit.
         unit: Name,
     },
-    /// The configuration says something about a unit that has no use for it.
+    /// The configuration has a key that a unit of this type does not use.
     #[error(
-        "the configuration of the unit `{unit}` has `{key}`, and a unit of type {unit_type} never uses it; remove it"
+        "cannot activate the unit `{unit}`: its configuration has `{key}`, and a unit of type {unit_type} never uses it; \
+         remove it"
     )]
     Unused {
         /// The unit.
@@ -35,12 +42,12 @@ pub enum ActivateError {
         /// The key.
         key: &'static str,
     },
-    /// It is not clear as whom it is activated.
+    /// The user for the activation is missing or not usable.
     #[error("cannot activate the unit `{unit}`: {source}")]
     Account {
         /// The unit.
         unit: Name,
-        /// Why not.
+        /// The reason.
         source: AccountError,
     },
     /// The profile could not be set.
@@ -51,7 +58,7 @@ pub enum ActivateError {
     Folder {
         /// The folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The activation itself failed.
@@ -59,13 +66,13 @@ pub enum ActivateError {
     Failed {
         /// The deployment.
         deployment: Name,
-        /// How.
+        /// How it failed.
         source: ProcessError,
     },
 }
 
 impl ActivateError {
-    /// Whether it was the deployment that failed, and would again; else it was this machine, and the next pass may do.
+    /// Whether the deployment failed and would fail again. Otherwise this machine could not begin, and the next pass may.
     pub(super) fn is_of_the_deployment(&self) -> bool {
         match self {
             Self::Failed { .. } => true,
@@ -78,7 +85,7 @@ impl ActivateError {
     }
 }
 
-/// How one unit is switched: settled from its type and the configuration before anything is fetched.
+/// How one unit is switched.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Activation {
     unit: Name,
@@ -87,35 +94,36 @@ pub(super) struct Activation {
     deadline: Duration,
 }
 
-/// The profile that holds what a unit runs, and who moves it.
+/// The profile of a unit, and who moves it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Profile {
-    /// Clavel, before it activates.
+    /// Clavel moves it, before it activates.
     Ours(PathBuf),
-    /// The activation itself; it is the first of these that is there.
+    /// The activation moves it. It is the first of these that exists.
     Theirs(Vec<PathBuf>),
 }
 
-/// What is to be switched to.
+/// The store path that a unit is switched to, and what the activation is told about it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Target<'a> {
+pub(super) struct SwitchTarget<'a> {
     pub(super) deployment: &'a Name,
     pub(super) revision: Revision,
     pub(super) realised: &'a Realised,
-    /// What runs until then.
+    /// The store path that ran before.
     pub(super) previous: Option<&'a StorePath>,
 }
 
 impl Activation {
-    /// How `unit` is switched, where the configuration says `config` and profiles of its own are in `profiles`.
-    pub(super) fn settle(
-        unit: &Unit,
+    /// Derives how `unit` is switched from its type and from `config`, its part of the configuration. Profiles of Clavel's own
+    /// are in the folder `profiles`.
+    pub(super) fn resolve(
+        unit: &UnitReference,
         config: Option<&UnitConfig>,
         profiles: &Path,
         deadline: Duration,
     ) -> Result<Self, ActivateError> {
         let UnitConfig { profile, command, user } = config.cloned().unwrap_or_default();
-        let unit_type = unit.specification.unit_type;
+        let unit_type = unit.unit_type;
         let name = || unit.name.clone();
         if command.is_some() && unit_type != UnitType::Command {
             return Err(ActivateError::Unused { unit: name(), unit_type, key: "command" });
@@ -159,19 +167,19 @@ impl Activation {
         Ok(Self { unit: name(), profile, method, deadline })
     }
 
-    /// What the profile holds now, whoever put it there.
+    /// The store path that the profile leads to now, whichever tool moved it.
     pub(super) fn current(&self) -> Option<StorePath> {
         match &self.profile {
-            Profile::Ours(profile) => held_by(profile),
-            Profile::Theirs(profiles) => profiles.iter().find_map(|profile| held_by(profile)),
+            Profile::Ours(profile) => read_profile(profile),
+            Profile::Theirs(profiles) => profiles.iter().find_map(|profile| read_profile(profile)),
         }
     }
 
-    /// Makes `target` the newest generation of the profile, where the activation does not do so itself, and activates it.
-    pub(super) async fn run(&self, store: &dyn Store, target: Target<'_>) -> Result<(), ActivateError> {
+    /// Makes `target` the newest generation of the profile, unless the activation does so itself, and activates it.
+    pub(super) async fn run(&self, store: &dyn Store, target: SwitchTarget<'_>) -> Result<(), ActivateError> {
         let files = store.files_of(target.realised.path());
-        // Before anything is changed.
-        let programs = self.method.programs(&files, &second_line).map_err(|Unsettled::NoUser| {
+        // This can fail, so it comes before any change.
+        let programs = self.method.programs(&files, &second_line).map_err(|MethodError::NoUser| {
             ActivateError::Account { unit: self.unit.clone(), source: AccountError::Unnamed }
         })?;
         if let Profile::Ours(profile) = &self.profile {
@@ -182,15 +190,19 @@ impl Activation {
             store.set_profile(profile, target.realised.path()).await?;
         }
         for program in programs {
-            let run = self.told(store, target, invocation(program)).within(self.deadline).passing_output_on().run();
+            let run = self
+                .with_environment(store, target, invocation(program))
+                .within(self.deadline)
+                .passing_output_on()
+                .run();
             let failed = |source| ActivateError::Failed { deployment: target.deployment.clone(), source };
             run.await.map_err(failed)?;
         }
         Ok(())
     }
 
-    /// The same run, told by its environment what it is for.
-    fn told(&self, store: &dyn Store, target: Target<'_>, invocation: Invocation) -> Invocation {
+    /// Adds the variables that tell the activation what it is for.
+    fn with_environment(&self, store: &dyn Store, target: SwitchTarget<'_>, invocation: Invocation) -> Invocation {
         let previous = target.previous.map(|path| store.files_of(path).into_os_string()).unwrap_or_default();
         let profile = match &self.profile {
             Profile::Ours(profile) => Some(profile),
@@ -213,8 +225,8 @@ fn invocation(program: Program) -> Invocation {
     let mut prefix = run_as.prefix(std::env::consts::OS).into_iter();
     let invocation = match prefix.next() {
         None => Invocation::new(path),
-        // Where the agent is may be closed to that user.
-        Some(first) => OF_A_USER
+        // That user may have no access to the agent's current folder.
+        Some(first) => USER_VARIABLES
             .iter()
             .fold(Invocation::new(first).args(prefix).arg(path), Invocation::env_remove)
             .current_dir("/"),
@@ -222,8 +234,8 @@ fn invocation(program: Program) -> Invocation {
     invocation.args(arguments)
 }
 
-/// The path of the store that `profile` leads to.
-fn held_by(profile: &Path) -> Option<StorePath> {
+/// The store path that `profile` leads to.
+fn read_profile(profile: &Path) -> Option<StorePath> {
     let mut link = profile.to_owned();
     // profile → profile-N-link → the store
     for _ in 0..4 {
@@ -236,7 +248,7 @@ fn held_by(profile: &Path) -> Option<StorePath> {
     None
 }
 
-/// The second line of a file, without its end; none where the file is not there.
+/// The second line of a file, without the line break; `None` where the file does not exist.
 fn second_line(path: &Path) -> Option<String> {
     let file = std::fs::File::open(path).ok()?;
     let line = BufReader::new(file).split(b'\n').nth(1);
@@ -248,17 +260,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
-    use crate::model::{Draft, Metadata, UnitSpecification};
 
-    fn settled(unit_type: UnitType, config: Option<&UnitConfig>) -> Result<Activation, ActivateError> {
-        let specification = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type };
-        let unit = Draft::new("u".parse().unwrap(), Metadata::default(), specification)
-            .at(Revision::FIRST, crate::trust::fixture::Fleet::new().id());
-        Activation::settle(&unit, config, Path::new("/var/lib/clavel-agent/units"), Duration::from_mins(1))
+    fn resolved(unit_type: UnitType, config: Option<&UnitConfig>) -> Result<Activation, ActivateError> {
+        let unit = UnitReference { name: "u".parse().unwrap(), unit_type };
+        Activation::resolve(&unit, config, Path::new("/var/lib/clavel-agent/units"), Duration::from_mins(1))
     }
 
     #[test]
-    fn the_type_says_how_and_the_configuration_where() {
+    fn the_type_decides_the_method_and_the_configuration_the_profile() {
         let ours = |path: &str| Profile::Ours(path.into());
         let theirs = |path: &str| Profile::Theirs(vec![path.into()]);
         let command = UnitConfig { command: Some(vec!["/bin/apply".to_owned()]), ..UnitConfig::default() };
@@ -269,21 +278,21 @@ mod tests {
             (UnitType::Container, None, ours("/nix/var/nix/profiles/per-container/u/system")),
             (UnitType::Command, Some(&command), ours("/var/lib/clavel-agent/units/u/profile")),
         ] {
-            assert_eq!(settled(unit_type, config).unwrap().profile, profile, "{unit_type}");
+            assert_eq!(resolved(unit_type, config).unwrap().profile, profile, "{unit_type}");
         }
         let named = UnitConfig { profile: Some("/p".into()), ..UnitConfig::default() };
-        assert_eq!(settled(UnitType::Container, Some(&named)).unwrap().profile, ours("/p"));
-        assert_eq!(settled(UnitType::SystemManager, Some(&named)).unwrap().profile, theirs("/p"));
+        assert_eq!(resolved(UnitType::Container, Some(&named)).unwrap().profile, ours("/p"));
+        assert_eq!(resolved(UnitType::SystemManager, Some(&named)).unwrap().profile, theirs("/p"));
         let own = Account::own().unwrap();
         let at_home = UnitConfig { user: Some(own.name.parse().unwrap()), ..UnitConfig::default() };
-        let home = settled(UnitType::HomeManager, Some(&at_home)).unwrap();
+        let home = resolved(UnitType::HomeManager, Some(&at_home)).unwrap();
         assert_eq!(home.method, Method::HomeManager(RunAs::Agent));
         assert_eq!(home.profile, Profile::Theirs(home_manager_profiles(&own)));
     }
 
     #[test]
-    fn what_does_not_fit_is_told_before_anything_is_fetched() {
-        let message = |unit_type, config: &UnitConfig| settled(unit_type, Some(config)).unwrap_err().to_string();
+    fn a_configuration_that_does_not_fit_the_unit_is_an_error() {
+        let message = |unit_type, config: &UnitConfig| resolved(unit_type, Some(config)).unwrap_err().to_string();
         assert!(message(UnitType::Command, &UnitConfig::default()).contains("names no command"));
         let command = UnitConfig { command: Some(vec!["/bin/apply".to_owned()]), ..UnitConfig::default() };
         assert!(message(UnitType::Nixos, &command).contains("has `command`, and a unit of type nixos never uses it"));
@@ -292,9 +301,9 @@ mod tests {
         assert!(message(UnitType::HomeManager, &user).contains("this machine has no user `no-such-user`"));
     }
 
-    /// No Apple machine is needed for this: a folder in the shape of a nix-darwin, in a store of its own, with real Nix.
+    /// This needs no Apple machine: a folder with the files of a nix-darwin stands in a store of its own, with real Nix.
     #[tokio::test(flavor = "current_thread")]
-    async fn a_darwin_moves_the_profile_and_activates_what_it_has() {
+    async fn on_a_darwin_the_profile_moves_before_the_activation() {
         let dir = tempfile::tempdir().unwrap();
         let files = dir.path().join("darwin-system");
         std::fs::create_dir(&files).unwrap();
@@ -308,14 +317,15 @@ mod tests {
         let root = dir.path().join("store");
         let add = Invocation::new("nix-store").arg("--store").arg(&root).arg("--add").arg(&files);
         let added = add.args(["--option", "build-users-group", ""]).run().await.unwrap().stdout;
-        let realised = Realised::that_ran_before(String::from_utf8(added).unwrap().trim().parse().unwrap());
+        let realised = Realised::from_record(String::from_utf8(added).unwrap().trim().parse().unwrap());
         let store = crate::store::open(Some(root), Duration::from_mins(1), crate::store::Output::Capture);
 
         let profile = dir.path().join("profile/system");
         let config = UnitConfig { profile: Some(profile.clone()), ..UnitConfig::default() };
-        let activation = settled(UnitType::Darwin, Some(&config)).unwrap();
+        let activation = resolved(UnitType::Darwin, Some(&config)).unwrap();
         let deployment = "air".parse().unwrap();
-        let target = Target { deployment: &deployment, revision: Revision::FIRST, realised: &realised, previous: None };
+        let target =
+            SwitchTarget { deployment: &deployment, revision: Revision::FIRST, realised: &realised, previous: None };
         activation.run(&*store, target).await.unwrap();
         assert_eq!(activation.current().as_ref(), Some(realised.path()));
         let log = std::fs::read_to_string(profile.with_file_name("system.log")).unwrap();
@@ -323,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_second_line_of_a_file_is_found() {
+    fn the_second_line_of_a_file_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("activate-user");
         assert_eq!(second_line(&path), None);

@@ -1,32 +1,34 @@
-//! What to do with an order that was verified, given what runs. Pure.
+//! Deciding about a verified deployment, given its state on the unit. No I/O.
+//!
+//! Checking signatures belongs to `verify`, the states to `lifecycle`, and doing what is decided to `pass`.
 
-use super::state::{Applied, FailedActivation};
+use super::lifecycle::{Candidate, FailedRollout, Lifecycle};
 use super::verify::Order;
 use crate::trust::Approvals;
 
-/// What is to happen with one deployment.
+/// The agent's decision about one deployment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Decision {
-    /// It runs already.
+    /// This revision runs already.
     UpToDate,
-    /// What it names runs already under an earlier revision: nothing but the record changes.
+    /// The store path runs already under an earlier revision: only the record changes.
     Adopt,
-    /// Fetch it and switch to it.
+    /// Fetch the store path and activate it.
     Apply,
-    /// It is left alone, and what runs goes on running.
-    Hold(HoldReason),
+    /// Leave the unit as it is.
+    Skip(SkipReason),
 }
 
-/// Why an order is left alone.
+/// Why the agent leaves a unit as it is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum HoldReason {
-    /// This very revision failed to activate before, and would again.
-    FailedBefore(FailedActivation),
+pub enum SkipReason {
+    /// This very revision failed before, and would fail again.
+    FailedBefore(Box<FailedRollout>),
     /// Too few approvers have signed it.
     Unapproved(Approvals),
 }
 
-/// Whether what failed before is to be tried again.
+/// Whether a revision that failed before is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Retry {
     /// Only a new revision is tried.
@@ -35,28 +37,26 @@ pub enum Retry {
     Everything,
 }
 
-/// Decides about `order`, where `applied` runs and `failed` was the last failure.
-pub(super) fn decide(
-    order: &Order,
-    applied: Option<&Applied>,
-    failed: Option<&FailedActivation>,
-    retry: Retry,
-) -> Decision {
-    let revision = order.deployment.revision;
-    if applied.is_some_and(|applied| applied.revision == revision && applied.content == order.content) {
+/// Decides about `order`, where the unit is in the state `known`.
+pub(super) fn decide(order: &Order, known: Option<&Lifecycle>, retry: Retry) -> Decision {
+    let candidate = Candidate::from(order);
+    let running = known.and_then(Lifecycle::certainly_running);
+    if running.is_some_and(|running| running.revision == candidate.revision && running.content == candidate.content) {
         return Decision::UpToDate;
     }
     if let Some(approvals) = order.approvals.as_ref().filter(|approvals| !approvals.suffice()) {
-        return Decision::Hold(HoldReason::Unapproved(approvals.clone()));
+        return Decision::Skip(SkipReason::Unapproved(approvals.clone()));
     }
-    if applied.is_some_and(|applied| applied.nar_id == order.deployment.specification.template.nar_id) {
+    if running.is_some_and(|running| running.nar_id == candidate.nar_id) {
         return Decision::Adopt;
     }
-    match failed {
-        Some(failed)
-            if retry == Retry::NewRevisions && failed.revision == revision && failed.content == order.content =>
+    match known {
+        Some(Lifecycle::RolledBack(failed))
+            if retry == Retry::NewRevisions
+                && failed.candidate.revision == candidate.revision
+                && failed.candidate.content == candidate.content =>
         {
-            Decision::Hold(HoldReason::FailedBefore(failed.clone()))
+            Decision::Skip(SkipReason::FailedBefore(Box::new(failed.clone())))
         }
         _ => Decision::Apply,
     }

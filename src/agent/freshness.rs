@@ -1,10 +1,11 @@
-//! Whether what the branch shows may still be the newest, and whether this machine's clock can tell. Pure but for reading
-//! the clocks.
+//! Whether the branch may still be the newest, and whether this machine's clock can tell. No I/O but reading the clocks.
 //!
-//! A branch that is stale and a clock that is wrong look alike, and ask for different people. What is signed says when it
-//! was: a clock that is before it is behind. The kernel counts the seconds since it started, whatever the clock is set to:
-//! a clock that moved otherwise was set. A clock that is far ahead from the start cannot be told from an old branch; then
-//! both are named.
+//! A stale branch and a wrong clock look alike, and different people repair them. A signed index says when it was issued: a
+//! clock before that time is behind. The kernel counts the seconds since it started, whatever the clock is set to: a clock
+//! that moved by another amount was set. A clock that was far ahead from the start looks like an old branch; the error then
+//! names both.
+//!
+//! Signatures and versions belong to `verify`.
 
 use std::fmt;
 use std::time::{Duration, SystemTime};
@@ -13,49 +14,49 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::Timestamp;
 
-/// How far two good clocks may be apart.
+/// How far two correct clocks may be apart.
 const TOLERANCE: Duration = Duration::from_mins(5);
-/// A branch that was left alone for so long is rarer than a board without a battery.
-const LONG: Duration = Duration::from_hours(24 * 365);
+/// Past this time, a machine without a clock battery is more likely than a branch that nobody signed.
+const CLOCK_IS_LIKELIER_AFTER: Duration = Duration::from_hours(24 * 365);
 
-/// What this machine's clocks say at one moment.
+/// The readings of this machine's clocks at one moment.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Clocks {
-    /// The clock on the wall.
+    /// The time of day.
     pub now: Timestamp,
-    /// How long the machine has been up; none where it does not tell.
+    /// How long the machine has been up; `None` on a system where Clavel cannot read it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub up: Option<Up>,
+    pub uptime: Option<Uptime>,
 }
 
 /// How long a machine has been up, sleep included.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct Up {
-    /// Which start of the machine it is counted from.
+pub struct Uptime {
+    /// The identity of the machine's last start.
     pub boot: String,
     /// Seconds.
     pub seconds: u64,
 }
 
-/// What is wrong with this machine's clock.
+/// An error of this machine's clock.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ClockTrouble {
-    /// It is before something that has happened.
+    /// It is earlier than a time that has passed.
     Behind {
-        /// What it says.
+        /// The time on the clock.
         now: Timestamp,
-        /// When what it is before was signed.
+        /// The time at which the index was signed.
         signed: Timestamp,
     },
-    /// It was set.
+    /// It was set to another time.
     Set {
-        /// What it would say if it had run on.
+        /// The time that it would show if it had run on.
         expected: Timestamp,
-        /// What it says.
+        /// The time on the clock.
         now: Timestamp,
-        /// Since when the branch would be stale, if it had.
+        /// Since when the branch would be stale, by the expected time.
         stale: Option<Timestamp>,
     },
 }
@@ -65,12 +66,12 @@ impl fmt::Display for ClockTrouble {
         match self {
             Self::Behind { now, signed } => write!(
                 f,
-                "this machine's clock is behind: it says {now}, and the branch was signed at {signed}; until it is set, \
-                 nobody here can tell whether the branch is stale"
+                "this machine's clock is behind: it says {now}, and the branch was signed at {signed}; set the clock, because \
+                 until then the agent cannot tell whether the branch is stale"
             ),
             Self::Set { expected, now, stale } => {
                 let way = if now < expected { "back" } else { "ahead" };
-                let by = rough(now.since(*expected).max(expected.since(*now)));
+                let by = approximate(now.since(*expected).max(expected.since(*now)));
                 write!(f, "this machine's clock was set {way} by {by}: it says {now}, not {expected}")?;
                 match stale {
                     Some(since) => write!(f, "; if it was right before, the branch is stale since {since}"),
@@ -81,16 +82,16 @@ impl fmt::Display for ClockTrouble {
     }
 }
 
-/// Something signed that is past its time.
+/// A signed document that has expired.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stale {
-    /// What it is: "the index (version 5)".
+    /// The document: "the index (version 5)".
     pub what: String,
-    /// Since when.
+    /// When it expired.
     pub since: Timestamp,
-    /// What this machine's clock says.
+    /// The time on this machine's clock.
     pub now: Timestamp,
-    /// What is wrong with that clock.
+    /// The error of that clock, if there is one.
     pub clock: Option<ClockTrouble>,
 }
 
@@ -100,71 +101,73 @@ impl fmt::Display for Stale {
         let ago = now.since(*since);
         write!(
             f,
-            "{what} is stale since {since}, for {} by this machine's clock ({now}): nobody can tell whether it still is the \
-             newest; see whether claveld runs, and whether the mirror is up to date",
-            rough(ago)
+            "{what} is stale since {since}, for {} by this machine's clock ({now}): it may no longer be the newest; see whether \
+             claveld runs, and whether the mirror is up to date",
+            approximate(ago)
         )?;
         match clock {
             Some(trouble) => write!(f, "; but {trouble}"),
-            None if ago >= LONG => write!(f, "; so long is more often a clock that is wrong than a branch that is old"),
+            None if ago >= CLOCK_IS_LIKELIER_AFTER => {
+                write!(f, "; after so long, a wrong clock is more likely than an old branch")
+            }
             None => Ok(()),
         }
     }
 }
 
-/// A length of time as people say it: in days, hours or minutes, whichever it has two of.
-fn rough(time: Duration) -> humantime::FormattedDuration {
+/// A length of time in the largest of days, hours and minutes that it has at least two of.
+fn approximate(time: Duration) -> humantime::FormattedDuration {
     let unit = [24 * 60 * 60, 60 * 60, 60].into_iter().find(|unit| time.as_secs() >= 2 * unit).unwrap_or(1);
     humantime::format_duration(Duration::from_secs((time.as_secs() + unit / 2) / unit * unit))
 }
 
-/// When something signed was made, and until when it is to be believed.
+/// When a signed document was issued, and when it expires.
 #[derive(Debug, Clone)]
 pub(super) struct Validity {
-    /// What it is: "the index (version 5)".
+    /// The document: "the index (version 5)".
     pub(super) what: String,
-    /// When it was signed, where it says so.
+    /// When it was issued, where it says so.
     pub(super) issued: Option<Timestamp>,
-    /// Until when.
+    /// When it expires.
     pub(super) expires: Timestamp,
 }
 
-/// What a pass saw, as far as it says something about the clock.
+/// The part of a pass's result that concerns the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Evidence {
-    /// Nothing was believed.
-    Nothing,
-    /// What was believed is what was believed before.
-    Known,
-    /// An index was believed that was not before: the branch does not stand still.
-    New,
-    /// The clock is before what was signed.
+pub(super) enum ClockSample {
+    /// Nothing, because no branch was believed.
+    NothingBelieved,
+    /// The believed index is the same as before.
+    KnownIndex,
+    /// The believed index is new, so the branch moves on.
+    NewIndex,
+    /// The clock is earlier than the index.
     Behind,
 }
 
-/// What the clocks are measured by from now on, where it was `before` until now. A clock that was set back is measured by
-/// what it said before, however often somebody looks: until the branch shows that it moves on.
-pub(super) fn measure(before: Option<Clocks>, clocks: &Clocks, evidence: Evidence) -> Option<Clocks> {
+/// The baseline by which the next pass measures the clocks, where `before` was this one's. A clock that was set back keeps
+/// its old baseline until the branch moves on, however many passes that takes.
+pub(super) fn next_baseline(before: Option<Clocks>, clocks: &Clocks, sample: ClockSample) -> Option<Clocks> {
     let set = before.as_ref().and_then(|before| was_set(clocks, before));
     let was_set_back = |(expected, now): (Timestamp, Timestamp)| now < expected;
-    match (set, evidence) {
-        (_, Evidence::Behind) | (Some(_), Evidence::Nothing) => before,
-        (Some(set), Evidence::Known) if was_set_back(set) => before,
-        (Some(_), Evidence::Known | Evidence::New) | (None, _) => Some(clocks.clone()),
+    match (set, sample) {
+        (_, ClockSample::Behind) | (Some(_), ClockSample::NothingBelieved) => before,
+        (Some(set), ClockSample::KnownIndex) if was_set_back(set) => before,
+        (Some(_), ClockSample::KnownIndex | ClockSample::NewIndex) | (None, _) => Some(clocks.clone()),
     }
 }
 
-/// Whether something signed may still be the newest, by clocks that are measured by what they said `before`. What is wrong
-/// with them, where it is not stale.
-pub(super) fn judge(
+/// Checks that a document has not expired, by clocks that are measured by `baseline`. Returns what is wrong with the clock,
+/// where the document is fresh all the same.
+pub(super) fn check_validity(
     validity: &Validity,
     clocks: &Clocks,
-    before: Option<&Clocks>,
+    baseline: Option<&Clocks>,
 ) -> Result<Option<ClockTrouble>, Box<Stale>> {
     let now = clocks.now;
     let behind = validity.issued.filter(|issued| issued.since(now) > TOLERANCE);
     let behind = behind.map(|signed| ClockTrouble::Behind { now, signed });
-    let set = before.and_then(|before| was_set(clocks, before)).map(|(expected, now)| {
+    let set = baseline.and_then(|baseline| was_set(clocks, baseline)).map(|(expected, now)| {
         let stale = Some(validity.expires).filter(|expires| now < *expires && *expires <= expected);
         ClockTrouble::Set { expected, now, stale }
     });
@@ -176,36 +179,36 @@ pub(super) fn judge(
     Err(Box::new(Stale { what, since, now, clock: trouble }))
 }
 
-/// What the clock would say if it had run on since `before`, and what it says, where that is not the same.
-fn was_set(clocks: &Clocks, before: &Clocks) -> Option<(Timestamp, Timestamp)> {
+/// The time that the clock would show if it had run on since `baseline`, and the time that it shows, where the two differ.
+fn was_set(clocks: &Clocks, baseline: &Clocks) -> Option<(Timestamp, Timestamp)> {
     let now = clocks.now;
-    let expected = match (&clocks.up, &before.up) {
-        (Some(up), Some(then)) if up.boot == then.boot => {
-            before.now.plus(Duration::from_secs(up.seconds.saturating_sub(then.seconds)))
+    let expected = match (&clocks.uptime, &baseline.uptime) {
+        (Some(uptime), Some(then)) if uptime.boot == then.boot => {
+            baseline.now.plus(Duration::from_secs(uptime.seconds.saturating_sub(then.seconds)))
         }
-        // Nobody counted in between; it can only not have gone back.
-        _ => before.now.max(now),
+        // The seconds in between are unknown; it is only certain that time did not go back.
+        _ => baseline.now.max(now),
     };
     (now.since(expected) > TOLERANCE || expected.since(now) > TOLERANCE).then_some((expected, now))
 }
 
 impl Clocks {
-    /// What they say now.
+    /// Reads the clocks.
     pub(super) fn read() -> Self {
-        Self { now: SystemTime::now().into(), up: up() }
+        Self { now: SystemTime::now().into(), uptime: uptime() }
     }
 }
 
 #[cfg(target_os = "linux")]
-fn up() -> Option<Up> {
+fn uptime() -> Option<Uptime> {
     use rustix::time::{ClockId, clock_gettime};
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
     let seconds = u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).ok()?;
-    Some(Up { boot: boot.trim().chars().take(64).collect(), seconds })
+    Some(Uptime { boot: boot.trim().chars().take(64).collect(), seconds })
 }
 
 #[cfg(not(target_os = "linux"))]
-fn up() -> Option<Up> {
+fn uptime() -> Option<Uptime> {
     None
 }
 
@@ -218,15 +221,15 @@ mod tests {
     }
 
     fn clocks(now: &str, seconds: u64) -> Clocks {
-        Clocks { now: at(now), up: Some(Up { boot: "a".to_owned(), seconds }) }
+        Clocks { now: at(now), uptime: Some(Uptime { boot: "a".to_owned(), seconds }) }
     }
 
     fn validity() -> Validity {
         Validity { what: "the index (version 5)".into(), issued: Some(at("10T00:00:00")), expires: at("17T00:00:00") }
     }
 
-    fn judged(clocks: &Clocks, before: Option<&Clocks>) -> String {
-        match judge(&validity(), clocks, before) {
+    fn checked(clocks: &Clocks, before: Option<&Clocks>) -> String {
+        match check_validity(&validity(), clocks, before) {
             Ok(None) => "fresh".to_owned(),
             Ok(Some(trouble)) => trouble.to_string(),
             Err(stale) => stale.to_string(),
@@ -234,32 +237,35 @@ mod tests {
     }
 
     #[test]
-    fn what_is_past_its_time_is_stale_since_then_by_this_clock() {
-        assert_eq!(judged(&clocks("16T23:59:59", 9), None), "fresh");
-        let told = judged(&clocks("17T00:00:00", 9), None);
-        assert!(told.starts_with("the index (version 5) is stale since 2026-01-17T00:00:00Z, for 0s by"), "{told}");
-        let late = Clocks { now: "2027-01-18T00:00:00Z".parse().unwrap(), up: None };
-        let told = judged(&late, None);
-        assert!(told.contains("a clock that is wrong than a branch that is old"), "{told}");
+    fn an_expired_index_is_stale_since_it_expired() {
+        assert_eq!(checked(&clocks("16T23:59:59", 9), None), "fresh");
+        let message = checked(&clocks("17T00:00:00", 9), None);
+        assert!(
+            message.starts_with("the index (version 5) is stale since 2026-01-17T00:00:00Z, for 0s by"),
+            "{message}"
+        );
+        let late = Clocks { now: "2027-01-18T00:00:00Z".parse().unwrap(), uptime: None };
+        let message = checked(&late, None);
+        assert!(message.contains("a wrong clock is more likely than an old branch"), "{message}");
     }
 
     #[test]
-    fn a_clock_before_what_was_signed_is_behind_and_told_apart() {
-        assert_eq!(judged(&clocks("09T23:56:00", 9), None), "fresh");
-        let told = judged(&clocks("09T23:54:00", 9), None);
-        assert!(told.starts_with("this machine's clock is behind: it says 2026-01-09T23:54:00Z"), "{told}");
+    fn a_clock_before_the_issue_of_the_index_is_behind() {
+        assert_eq!(checked(&clocks("09T23:56:00", 9), None), "fresh");
+        let message = checked(&clocks("09T23:54:00", 9), None);
+        assert!(message.starts_with("this machine's clock is behind: it says 2026-01-09T23:54:00Z"), "{message}");
     }
 
     #[test]
-    fn a_clock_that_was_set_is_noticed_by_what_the_kernel_counts() {
+    fn a_clock_that_was_set_is_noticed_by_the_uptime() {
         let before = clocks("11T00:00:00", 1000);
-        assert_eq!(judged(&clocks("11T01:00:00", 1000 + 3600), Some(&before)), "fresh");
-        let back = judged(&clocks("10T12:00:00", 1060), Some(&before));
+        assert_eq!(checked(&clocks("11T01:00:00", 1000 + 3600), Some(&before)), "fresh");
+        let back = checked(&clocks("10T12:00:00", 1060), Some(&before));
         assert!(back.contains("was set back by 12h"), "{back}");
-        let ahead = judged(&clocks("12T00:01:00", 1060), Some(&before));
+        let ahead = checked(&clocks("12T00:01:00", 1060), Some(&before));
         assert!(ahead.contains("was set ahead by 1day"), "{ahead}");
-        // It makes the branch look stale, and that is said of it.
-        let stale = judged(&clocks("19T00:00:00", 1060), Some(&before));
+        // A clock that is ahead makes the branch look stale, and the error names the clock.
+        let stale = checked(&clocks("19T00:00:00", 1060), Some(&before));
         assert!(
             stale.contains("is stale since") && stale.contains("; but this machine's clock was set ahead"),
             "{stale}"
@@ -267,47 +273,50 @@ mod tests {
     }
 
     #[test]
-    fn across_a_restart_a_clock_can_only_not_go_back() {
+    fn across_a_restart_a_clock_must_not_go_back() {
         let before = clocks("11T00:00:00", 1000);
-        let other = |now: &str| Clocks { now: at(now), up: Some(Up { boot: "b".to_owned(), seconds: 5 }) };
-        assert_eq!(judged(&other("16T00:00:00"), Some(&before)), "fresh");
-        let back = judged(&other("10T12:00:00"), Some(&before));
+        let other = |now: &str| Clocks { now: at(now), uptime: Some(Uptime { boot: "b".to_owned(), seconds: 5 }) };
+        assert_eq!(checked(&other("16T00:00:00"), Some(&before)), "fresh");
+        let back = checked(&other("10T12:00:00"), Some(&before));
         assert!(back.contains("was set back by 12h"), "{back}");
-        let unknown = Clocks { now: at("10T12:00:00"), up: None };
-        assert!(judged(&unknown, Some(&before)).contains("was set back"));
+        let unknown = Clocks { now: at("10T12:00:00"), uptime: None };
+        assert!(checked(&unknown, Some(&before)).contains("was set back"));
     }
 
     #[test]
-    fn a_clock_that_was_set_back_is_told_until_the_branch_moves_on() {
+    fn a_clock_that_was_set_back_is_reported_until_the_branch_moves_on() {
         let (before, back) = (clocks("12T00:00:00", 1000), clocks("10T12:00:00", 1060));
         let later = clocks("10T13:00:00", 1060 + 3600);
-        let kept = measure(Some(before.clone()), &back, Evidence::Known);
+        let kept = next_baseline(Some(before.clone()), &back, ClockSample::KnownIndex);
         assert_eq!(kept.as_ref(), Some(&before));
         assert!(
-            judged(&later, kept.as_ref()).contains("was set back by 1day 12h"),
+            checked(&later, kept.as_ref()).contains("was set back by 1day 12h"),
             "{}",
-            judged(&later, kept.as_ref())
+            checked(&later, kept.as_ref())
         );
-        // The branch looks fresh, and is not by what the clock said before.
+        // The branch looks fresh, and is stale by the time that the clock showed before.
         let late = clocks("16T12:00:00", 1000);
-        let told = judged(&clocks("12T00:00:00", 1000 + 24 * 3600), Some(&late));
-        assert!(told.ends_with("; if it was right before, the branch is stale since 2026-01-17T00:00:00Z"), "{told}");
-        assert_eq!(measure(kept.clone(), &later, Evidence::Nothing), kept);
-        assert_eq!(measure(kept, &later, Evidence::New), Some(later));
+        let message = checked(&clocks("12T00:00:00", 1000 + 24 * 3600), Some(&late));
+        assert!(
+            message.ends_with("; if it was right before, the branch is stale since 2026-01-17T00:00:00Z"),
+            "{message}"
+        );
+        assert_eq!(next_baseline(kept.clone(), &later, ClockSample::NothingBelieved), kept);
+        assert_eq!(next_baseline(kept, &later, ClockSample::NewIndex), Some(later));
     }
 
     #[test]
-    fn a_clock_is_not_measured_by_what_is_wrong_itself() {
+    fn a_wrong_clock_never_becomes_the_baseline() {
         let (before, ahead) = (clocks("10T00:00:00", 1000), clocks("18T00:00:00", 1060));
-        assert_eq!(measure(Some(before.clone()), &ahead, Evidence::Nothing), Some(before.clone()));
-        assert_eq!(measure(Some(before.clone()), &ahead, Evidence::Known), Some(ahead.clone()));
-        assert_eq!(measure(None, &ahead, Evidence::Behind), None);
-        assert_eq!(measure(Some(before.clone()), &ahead, Evidence::Behind), Some(before));
-        assert_eq!(measure(None, &ahead, Evidence::Known), Some(ahead));
+        assert_eq!(next_baseline(Some(before.clone()), &ahead, ClockSample::NothingBelieved), Some(before.clone()));
+        assert_eq!(next_baseline(Some(before.clone()), &ahead, ClockSample::KnownIndex), Some(ahead.clone()));
+        assert_eq!(next_baseline(None, &ahead, ClockSample::Behind), None);
+        assert_eq!(next_baseline(Some(before.clone()), &ahead, ClockSample::Behind), Some(before));
+        assert_eq!(next_baseline(None, &ahead, ClockSample::KnownIndex), Some(ahead));
     }
 
     #[test]
-    fn a_real_clock_runs_as_the_kernel_counts() {
+    fn a_real_clock_agrees_with_the_uptime() {
         let (before, now) = (Clocks::read(), Clocks::read());
         assert_eq!(was_set(&now, &before), None);
     }

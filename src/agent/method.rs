@@ -1,28 +1,30 @@
-//! Which programs activate a unit, by its type: one method each, as the platform's own tool does it. No I/O.
+//! The programs that activate a unit: one method for each type, the same as the platform's own tool. No I/O.
+//!
+//! Running them belongs to `activate`.
 
 use std::ffi::OsString;
 use std::path::Path;
 
 use super::account::RunAs;
 
-/// How what a unit runs is activated.
+/// How a unit is activated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Method {
-    /// A NixOS.
+    /// The script of a NixOS.
     SwitchToConfiguration,
-    /// A nix-darwin; the user whose part of it older ones activate apart, where the configuration names one.
+    /// The scripts of a nix-darwin, with the user of the configuration. Older versions activate that user's part separately.
     Darwin(Option<RunAs>),
-    /// A home of home-manager.
+    /// The script of a home-manager generation.
     HomeManager(RunAs),
-    /// A system-manager.
+    /// The programs of a system-manager.
     SystemManager,
-    /// The NixOS container of this name.
+    /// The service of the NixOS container with this name.
     Container(String),
-    /// Whatever this argv of the configuration activates.
+    /// The command of the configuration.
     Command(Vec<String>),
 }
 
-/// One program to run.
+/// A program to run.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Program {
     pub(super) path: OsString,
@@ -30,24 +32,24 @@ pub(super) struct Program {
     pub(super) run_as: RunAs,
 }
 
-/// Why it is not known what to run.
+/// Why the programs of a method are not known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unsettled {
-    /// It has a part for a user, and nobody says for whom.
+pub(super) enum MethodError {
+    /// The system has a part for a user, and the configuration names none.
     NoUser,
 }
 
-/// The word in the second line of nix-darwin's `activate-user` by which it says that it does nothing any more.
+/// The word in the second line of nix-darwin's `activate-user` in versions where that script does nothing any more.
 const DEPRECATED: &str = "deprecated";
 
 impl Method {
-    /// What to run, in order, for the system whose files are in the folder `files`. `second_line` tells the second line
-    /// of one of them; none where it is not there.
+    /// The programs to run, in this order, for the system whose files are in the folder `files`. `second_line` reads the
+    /// second line of one of them; `None` where the file does not exist.
     pub(super) fn programs(
         &self,
         files: &Path,
         second_line: &dyn Fn(&Path) -> Option<String>,
-    ) -> Result<Vec<Program>, Unsettled> {
+    ) -> Result<Vec<Program>, MethodError> {
         let own = |path: &str, arguments: &[&str]| Program::new(files.join(path), arguments, RunAs::Agent);
         Ok(match self {
             Self::SwitchToConfiguration => vec![own("bin/switch-to-configuration", &["switch"])],
@@ -57,7 +59,7 @@ impl Method {
                 }
                 let mut programs = Vec::new();
                 if second_line(&files.join("activate-user")).is_some_and(|line| !line.contains(DEPRECATED)) {
-                    let run_as = user.clone().ok_or(Unsettled::NoUser)?;
+                    let run_as = user.clone().ok_or(MethodError::NoUser)?;
                     programs.push(Program { run_as, ..own("activate-user", &[]) });
                 }
                 programs.push(own("activate", &[]));
@@ -65,7 +67,7 @@ impl Method {
             }
             Self::HomeManager(run_as) => vec![Program { run_as: run_as.clone(), ..own("activate", &[]) }],
             Self::SystemManager => vec![own("bin/register-profile", &[]), own("bin/activate", &[])],
-            // What is not running is left so: it starts with its new system when it is started.
+            // A stopped container stays stopped; it uses the new system when it starts.
             Self::Container(name) => {
                 let unit = format!("container@{name}.service");
                 vec![Program::new("systemctl", &["try-reload-or-restart", &unit], RunAs::Agent)]
@@ -88,21 +90,21 @@ impl Program {
 mod tests {
     use super::*;
 
-    /// What `method` runs where these files are there, with these second lines.
-    fn told(method: &Method, files: &[(&str, &str)]) -> Result<Vec<String>, Unsettled> {
+    /// The programs of `method`, where these files exist with these second lines.
+    fn describe_programs(method: &Method, files: &[(&str, &str)]) -> Result<Vec<String>, MethodError> {
         let second_line = |path: &Path| {
             let found = files.iter().find(|(name, _)| path == Path::new("/sys").join(name));
             found.map(|(_, line)| (*line).to_owned())
         };
         let programs = method.programs(Path::new("/sys"), &second_line)?;
-        let told = |program: Program| {
+        let describe = |program: Program| {
             let words = [vec![program.path.into_string().unwrap()], program.arguments].concat().join(" ");
             match program.run_as {
                 RunAs::Agent => words,
                 RunAs::User(user) => format!("{user}: {words}"),
             }
         };
-        Ok(programs.into_iter().map(told).collect())
+        Ok(programs.into_iter().map(describe).collect())
     }
 
     #[test]
@@ -116,20 +118,20 @@ mod tests {
             (Method::Container("db".to_owned()), vec!["systemctl try-reload-or-restart container@db.service"]),
             (Method::Command(vec!["/bin/a".to_owned(), "b".to_owned()]), vec!["/bin/a b"]),
         ] {
-            assert_eq!(told(&method, &[]).unwrap(), expected);
+            assert_eq!(describe_programs(&method, &[]).unwrap(), expected);
         }
     }
 
     #[test]
-    fn a_darwin_is_activated_by_what_it_has() {
+    fn a_darwin_is_activated_by_the_scripts_that_it_has() {
         let (nobody, alice) = (Method::Darwin(None), Method::Darwin(Some(RunAs::User("alice".to_owned()))));
         let rebuild = [("sw/bin/darwin-rebuild", "set -e"), ("activate-user", "set -e")];
-        assert_eq!(told(&nobody, &rebuild).unwrap(), ["/sys/sw/bin/darwin-rebuild activate"]);
-        assert_eq!(told(&nobody, &[]).unwrap(), ["/sys/activate"]);
+        assert_eq!(describe_programs(&nobody, &rebuild).unwrap(), ["/sys/sw/bin/darwin-rebuild activate"]);
+        assert_eq!(describe_programs(&nobody, &[]).unwrap(), ["/sys/activate"]);
         let deprecated = [("activate-user", "# nix-darwin: deprecated")];
-        assert_eq!(told(&alice, &deprecated).unwrap(), ["/sys/activate"]);
+        assert_eq!(describe_programs(&alice, &deprecated).unwrap(), ["/sys/activate"]);
         let older = [("activate-user", "set -e")];
-        assert_eq!(told(&alice, &older).unwrap(), ["alice: /sys/activate-user", "/sys/activate"]);
-        assert_eq!(told(&nobody, &older), Err(Unsettled::NoUser));
+        assert_eq!(describe_programs(&alice, &older).unwrap(), ["alice: /sys/activate-user", "/sys/activate"]);
+        assert_eq!(describe_programs(&nobody, &older), Err(MethodError::NoUser));
     }
 }

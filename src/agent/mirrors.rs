@@ -1,8 +1,10 @@
-//! Which mirror's branch is taken. Pure: what each of them showed goes in.
+//! Choosing the branch of one mirror. No I/O: it takes what each mirror showed.
 //!
-//! A mirror that is out of reach, lags behind or is refused stands in nobody's way: of what is believed the newest index
-//! counts, wherever it is from. Two that show two indexes of one version are both refused, and two that show two contents of
-//! one revision: of those at least one is an attacker's, and nobody here can tell which.
+//! A mirror that is out of reach, lags behind or is refused does not block another one: the newest believed index counts,
+//! whichever mirror it is from. Two mirrors with two indexes of one version are both refused, and so are two mirrors with two
+//! contents of one revision: an attacker made at least one of the two, and the agent cannot tell which.
+//!
+//! Keeping both sides of such a fork belongs to `fork_evidence`.
 
 use std::fmt;
 
@@ -15,10 +17,10 @@ use crate::branch::RootsError;
 use crate::git::CommitId;
 use crate::model::{IndexVersion, Sha256Digest};
 
-/// What one mirror showed, and what was made of it.
+/// The result of the checks for one mirror.
 #[derive(Debug)]
 pub(super) enum Finding {
-    /// No branch could be had from it.
+    /// Its branch could not be fetched.
     Unreachable(BranchFetchError),
     /// Its branch is not believed.
     Refused(Refusal),
@@ -29,71 +31,71 @@ pub(super) enum Finding {
 /// A branch that is believed.
 #[derive(Debug)]
 pub(super) struct Believed {
-    /// Where the branch is.
+    /// The commit of the branch.
     pub(super) tip: CommitId,
-    /// The version of its index. All that are believed are of the newest root's epoch.
+    /// The version of its index. The indexes of all believed branches are of the newest root's epoch.
     pub(super) version: Option<IndexVersion>,
-    /// The digest of what its index says.
+    /// The digest of its index.
     pub(super) index: Option<Sha256Digest>,
-    /// What it says; none where all of it was done before.
+    /// The result of the checks; `None` where everything at this commit was done before.
     pub(super) verdict: Option<Verdict>,
-    /// What is wrong with this machine's clock.
+    /// The error of this machine's clock, if there is one.
     pub(super) clock: Option<ClockTrouble>,
     /// The commit that was believed before, where this one is not made on top of it.
     pub(super) rewrote: Option<CommitId>,
 }
 
-/// How a mirror stands, for people and monitoring.
+/// The status of a mirror, for people and monitoring.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Standing {
-    /// What it shows is what was taken.
+pub enum MirrorStatus {
+    /// Its branch was taken.
     Taken,
-    /// It shows an index of the version that was taken from another one.
+    /// It shows the same index version as the mirror that was taken.
     Level,
     /// It shows an older index than another mirror, or than was believed before.
     Behind,
-    /// What it shows is not believed.
+    /// Its branch is not believed.
     Refused,
-    /// No branch could be had from it.
+    /// Its branch could not be fetched.
     Unreachable,
 }
 
-/// What became of one mirror in a pass, for people and monitoring.
+/// The result of a pass for one mirror, for people and monitoring.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MirrorReport {
     /// The repository, without secrets.
     pub repository: String,
-    /// How it stands.
-    pub standing: Standing,
-    /// The version of the index that it shows, where that is believed.
+    /// Its status.
+    pub status: MirrorStatus,
+    /// The version of its index, where the branch is believed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub index_version: Option<IndexVersion>,
-    /// Why it was not taken; nothing where it could have been.
+    /// Why it was not taken; `None` where it could have been.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,
 }
 
 impl MirrorReport {
-    /// Whether there is something to see to.
+    /// Whether it needs no attention.
     pub fn is_good(&self) -> bool {
-        matches!(self.standing, Standing::Taken | Standing::Level)
+        matches!(self.status, MirrorStatus::Taken | MirrorStatus::Level)
     }
 }
 
-/// What was chosen, and what became of each mirror.
+/// The branch that was chosen, and the result for each mirror.
 #[derive(Debug)]
-pub(super) struct Choice {
+pub(super) struct MirrorChoice {
     /// The branch that is taken.
     pub(super) taken: Believed,
     /// Every mirror, in the order of the configuration.
     pub(super) reports: Vec<MirrorReport>,
-    /// What was refused.
+    /// Why each of the others was rejected.
     pub(super) rejected: Vec<(String, Rejection)>,
 }
 
-/// No mirror shows a branch that is believed. What runs goes on running.
+/// No mirror shows a branch that is believed. The units keep what they run.
 #[derive(Debug)]
 pub struct NoneBelieved {
     rejected: Vec<(String, Rejection)>,
@@ -107,12 +109,12 @@ pub(super) enum Rejection {
 }
 
 impl NoneBelieved {
-    /// Whether one of them showed something that is not to be believed, which is graver than showing nothing.
+    /// Whether one of them showed a branch that was refused, which is graver than showing none.
     pub fn any_refused(&self) -> bool {
         self.rejected.iter().any(|(_, rejection)| matches!(rejection, Rejection::Refused(_)))
     }
 
-    /// What is past its time, where that is why one of them is refused.
+    /// The expired document, where that is why one of them is refused.
     pub fn stale(&self) -> Option<&Stale> {
         self.rejected.iter().find_map(|(_, rejection)| match rejection {
             Rejection::Refused(Refusal::Stale(stale)) => Some(&**stale),
@@ -120,12 +122,12 @@ impl NoneBelieved {
         })
     }
 
-    /// What was refused of each.
+    /// Why each of them was rejected.
     pub(super) fn rejected(&self) -> &[(String, Rejection)] {
         &self.rejected
     }
 
-    /// What became of each.
+    /// The report of each.
     pub fn reports(&self) -> Vec<MirrorReport> {
         self.rejected.iter().map(|(mirror, rejection)| rejection.report(mirror)).collect()
     }
@@ -133,12 +135,12 @@ impl NoneBelieved {
 
 impl fmt::Display for NoneBelieved {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let told = |(mirror, rejection): &(String, Rejection)| rejection.told(mirror);
+        let describe = |(mirror, rejection): &(String, Rejection)| rejection.describe(mirror);
         match &self.rejected[..] {
-            [one] => f.write_str(&told(one)),
+            [one] => f.write_str(&describe(one)),
             all => {
-                write!(f, "none of the {} mirrors shows a branch to be believed:", all.len())?;
-                all.iter().try_for_each(|one| write!(f, "\n  {}", told(one)))
+                write!(f, "none of the {} mirrors shows a branch that can be believed:", all.len())?;
+                all.iter().try_for_each(|one| write!(f, "\n  {}", describe(one)))
             }
         }
     }
@@ -147,7 +149,7 @@ impl fmt::Display for NoneBelieved {
 impl std::error::Error for NoneBelieved {}
 
 impl Rejection {
-    fn told(&self, mirror: &str) -> String {
+    fn describe(&self, mirror: &str) -> String {
         match self {
             Self::Unreachable(error) => error.to_string(),
             Self::Refused(refusal) => format!("refused what {mirror} shows: {refusal}"),
@@ -155,23 +157,22 @@ impl Rejection {
     }
 
     fn report(&self, mirror: &str) -> MirrorReport {
-        let standing = match self {
-            Self::Unreachable(_) => Standing::Unreachable,
-            // An old branch is as a rule a mirror that was not brought up to date.
+        let status = match self {
+            Self::Unreachable(_) => MirrorStatus::Unreachable,
+            // An old branch is usually a mirror that was not updated.
             Self::Refused(Refusal::IndexRollback { .. } | Refusal::Roots(RootsError::Rollback { .. })) => {
-                Standing::Behind
+                MirrorStatus::Behind
             }
-            Self::Refused(_) => Standing::Refused,
+            Self::Refused(_) => MirrorStatus::Refused,
         };
-        let error = Some(self.told(mirror));
-        MirrorReport { repository: mirror.to_owned(), standing, index_version: None, error }
+        let error = Some(self.describe(mirror));
+        MirrorReport { repository: mirror.to_owned(), status, index_version: None, error }
     }
 }
 
-/// Of the mirrors' findings, in the order of the configuration: the believed one whose index is the newest, and of
-/// several such the first.
-pub(super) fn choose(findings: Vec<(String, Finding)>) -> Result<Choice, NoneBelieved> {
-    let findings = without_forks(findings);
+/// Takes the believed branch with the newest index, of the first mirror that shows it in the order of the configuration.
+pub(super) fn choose(findings: Vec<(String, Finding)>) -> Result<MirrorChoice, NoneBelieved> {
+    let findings = refuse_forks(findings);
     let version = |finding: &Finding| match finding {
         Finding::Believed(believed) => Some(believed.version),
         Finding::Unreachable(_) | Finding::Refused(_) => None,
@@ -182,15 +183,15 @@ pub(super) fn choose(findings: Vec<(String, Finding)>) -> Result<Choice, NoneBel
     for (at, (mirror, finding)) in findings.into_iter().enumerate() {
         let rejection = match finding {
             Finding::Believed(believed) => {
-                let standing = if first == Some(at) {
-                    Standing::Taken
+                let status = if first == Some(at) {
+                    MirrorStatus::Taken
                 } else if Some(believed.version) == newest {
-                    Standing::Level
+                    MirrorStatus::Level
                 } else {
-                    Standing::Behind
+                    MirrorStatus::Behind
                 };
-                reports.push(of_believed(mirror, standing, believed.version, newest.flatten()));
-                if standing == Standing::Taken {
+                reports.push(report_believed(mirror, status, believed.version, newest.flatten()));
+                if status == MirrorStatus::Taken {
                     taken = Some(believed);
                 }
                 continue;
@@ -202,14 +203,14 @@ pub(super) fn choose(findings: Vec<(String, Finding)>) -> Result<Choice, NoneBel
         rejected.push((mirror, rejection));
     }
     match taken {
-        Some(taken) => Ok(Choice { taken, reports, rejected }),
+        Some(taken) => Ok(MirrorChoice { taken, reports, rejected }),
         None => Err(NoneBelieved { rejected }),
     }
 }
 
-/// The same, where those that show two contents under one number are refused.
-fn without_forks(findings: Vec<(String, Finding)>) -> Vec<(String, Finding)> {
-    let forks: Vec<Option<Refusal>> = findings.iter().map(|(_, finding)| fork(finding, &findings)).collect();
+/// The same findings, where both mirrors of a fork are refused.
+fn refuse_forks(findings: Vec<(String, Finding)>) -> Vec<(String, Finding)> {
+    let forks: Vec<Option<Refusal>> = findings.iter().map(|(_, finding)| find_fork(finding, &findings)).collect();
     let refused = |((mirror, finding), fork): ((String, Finding), Option<Refusal>)| {
         let finding = fork.map_or(finding, Finding::Refused);
         (mirror, finding)
@@ -217,8 +218,8 @@ fn without_forks(findings: Vec<(String, Finding)>) -> Vec<(String, Finding)> {
     findings.into_iter().zip(forks).map(refused).collect()
 }
 
-/// Which of `others` shows another content than `finding` under a number that both have.
-fn fork(finding: &Finding, others: &[(String, Finding)]) -> Option<Refusal> {
+/// The refusal of `finding`, where one of `others` shows another content of a version or revision that both have.
+fn find_fork(finding: &Finding, others: &[(String, Finding)]) -> Option<Refusal> {
     let Finding::Believed(found) = finding else { return None };
     others.iter().find_map(|(other, finding)| match finding {
         Finding::Believed(seen) => index_fork(found, other, seen).or_else(|| document_fork(found, other, seen)),
@@ -226,36 +227,37 @@ fn fork(finding: &Finding, others: &[(String, Finding)]) -> Option<Refusal> {
     })
 }
 
-fn index_fork(found: &Believed, other: &str, shown: &Believed) -> Option<Refusal> {
-    let (version, found, seen) = (found.version?, found.index?, shown.index?);
-    let is_fork = shown.version == Some(version) && found != seen;
+fn index_fork(found: &Believed, other: &str, other_believed: &Believed) -> Option<Refusal> {
+    let (version, found, seen) = (found.version?, found.index?, other_believed.index?);
+    let is_fork = other_believed.version == Some(version) && found != seen;
     is_fork.then(|| Refusal::MirrorFork { version, other: other.to_owned(), seen, found })
 }
 
-/// A revision has one content in whichever index it is listed.
-fn document_fork(found: &Believed, other: &str, shown: &Believed) -> Option<Refusal> {
-    let (found, shown) = (&found.verdict.as_ref()?.trusted.documents, &shown.verdict.as_ref()?.trusted.documents);
+/// A revision has only one content, in whichever index it is listed.
+fn document_fork(found: &Believed, other: &str, other_believed: &Believed) -> Option<Refusal> {
+    let found = &found.verdict.as_ref()?.trusted.documents;
+    let others = &other_believed.verdict.as_ref()?.trusted.documents;
     found.iter().find_map(|(path, found)| {
-        let seen = shown.get(path).filter(|seen| seen.revision == found.revision && seen.content != found.content)?;
+        let seen = others.get(path).filter(|seen| seen.revision == found.revision && seen.content != found.content)?;
         let (path, revision, other) = (path.clone(), found.revision, other.to_owned());
         Some(Refusal::MirrorDocumentFork { path, revision, other, seen: seen.content, found: found.content })
     })
 }
 
-fn of_believed(
+fn report_believed(
     repository: String,
-    standing: Standing,
+    status: MirrorStatus,
     index_version: Option<IndexVersion>,
     newest: Option<IndexVersion>,
 ) -> MirrorReport {
     let behind = |found: IndexVersion, newest: IndexVersion| {
         format!("{repository} lags behind: it shows index version {found}, and another mirror shows {newest}")
     };
-    let error = match (standing, index_version, newest) {
-        (Standing::Behind, Some(found), Some(newest)) => Some(behind(found, newest)),
+    let error = match (status, index_version, newest) {
+        (MirrorStatus::Behind, Some(found), Some(newest)) => Some(behind(found, newest)),
         _ => None,
     };
-    MirrorReport { repository, standing, index_version, error }
+    MirrorReport { repository, status, index_version, error }
 }
 
 #[cfg(test)]
@@ -297,17 +299,17 @@ mod tests {
         Finding::Refused(Refusal::Branch(crate::branch::BranchError::NotClavels))
     }
 
-    fn choose_of(findings: Vec<Finding>) -> Result<Choice, NoneBelieved> {
+    fn choose_of(findings: Vec<Finding>) -> Result<MirrorChoice, NoneBelieved> {
         choose(findings.into_iter().enumerate().map(|(at, finding)| (format!("m{at}"), finding)).collect())
     }
 
-    fn standings(choice: &Choice) -> Vec<Standing> {
-        choice.reports.iter().map(|report| report.standing).collect()
+    fn statuses(choice: &MirrorChoice) -> Vec<MirrorStatus> {
+        choice.reports.iter().map(|report| report.status).collect()
     }
 
     #[test]
-    fn the_newest_that_is_believed_is_taken_wherever_it_is_from() {
-        use Standing::{Behind, Level, Refused, Taken, Unreachable};
+    fn the_newest_believed_index_is_taken_whichever_mirror_has_it() {
+        use MirrorStatus::{Behind, Level, Refused, Taken, Unreachable};
         for (findings, taken, expected) in [
             (vec![believed(3)], 3, vec![Taken]),
             (vec![believed(3), believed(4)], 4, vec![Behind, Taken]),
@@ -318,7 +320,7 @@ mod tests {
         ] {
             let choice = choose_of(findings).unwrap();
             assert_eq!(choice.taken.version, Some(version(taken)));
-            assert_eq!(standings(&choice), expected);
+            assert_eq!(statuses(&choice), expected);
             let troubled = choice.reports.iter().filter(|report| !report.is_good());
             assert!(troubled.clone().all(|report| report.error.is_some()), "{:?}", choice.reports);
         }
@@ -328,18 +330,18 @@ mod tests {
     }
 
     #[test]
-    fn two_that_do_not_agree_are_both_refused_and_a_third_is_taken() {
+    fn two_mirrors_that_do_not_agree_are_both_refused_and_a_third_is_taken() {
         let none = choose_of(vec![believed(6), believed_otherwise(6)]).unwrap_err().to_string();
         assert!(none.contains("index version 6 is") && none.contains(" at m0;") && none.contains(" at m1;"), "{none}");
-        // What both agree on, or what is newer than the quarrel, is believed.
+        // An older index, which nobody contests, is believed, and a newer one resolves the conflict.
         let older = choose_of(vec![believed(6), believed_otherwise(6), believed(5)]).unwrap();
         assert_eq!(older.taken.version, Some(version(5)));
         let newer = choose_of(vec![believed(6), believed_otherwise(6), believed(7)]).unwrap();
         assert_eq!((newer.taken.version, newer.rejected.len()), (Some(version(7)), 2));
     }
 
-    /// An index of that version, which says `content` of revision 3 of a document.
-    fn says(number: u64, content: &[u8]) -> Finding {
+    /// An index of that version, where revision 3 of a document has that content.
+    fn believed_with(number: u64, content: &[u8]) -> Finding {
         let Finding::Believed(believed) = believed(number) else { panic!() };
         let seen = SeenDocument { revision: 3.try_into().unwrap(), content: crate::trust::digest(content) };
         let documents = [("deployments/web-1.json".parse().unwrap(), seen)].into();
@@ -349,22 +351,25 @@ mod tests {
     }
 
     #[test]
-    fn a_revision_has_one_content_in_whichever_index_it_is() {
-        let none = choose_of(vec![says(6, b"a"), says(7, b"b")]).unwrap_err().to_string();
-        let told = "deployments/web-1.json at revision 3 is";
-        assert_eq!(none.matches(told).count(), 2, "{none}");
+    fn a_revision_has_only_one_content_in_whichever_index_it_is() {
+        let none = choose_of(vec![believed_with(6, b"a"), believed_with(7, b"b")]).unwrap_err().to_string();
+        let text = "deployments/web-1.json at revision 3 is";
+        assert_eq!(none.matches(text).count(), 2, "{none}");
         assert!(none.contains(" at m0;") && none.contains(" at m1;"), "{none}");
-        assert_eq!(choose_of(vec![says(6, b"a"), says(7, b"a")]).unwrap().taken.version, Some(version(7)));
+        assert_eq!(
+            choose_of(vec![believed_with(6, b"a"), believed_with(7, b"a")]).unwrap().taken.version,
+            Some(version(7))
+        );
     }
 
     #[test]
-    fn where_none_is_believed_all_are_told() {
+    fn where_no_mirror_is_believed_the_error_names_all() {
         let one = choose_of(vec![forged()]).unwrap_err();
         assert_eq!(one.to_string(), "refused what m0 shows: this is not a branch of Clavel: it has no index.json");
         let none = choose_of(vec![unreachable(), forged(), rolled_back(2)]).unwrap_err();
         let lines: Vec<String> = none.to_string().lines().map(str::to_owned).collect();
         assert_eq!(lines.len(), 4);
-        assert_eq!(lines[0], "none of the 3 mirrors shows a branch to be believed:");
+        assert_eq!(lines[0], "none of the 3 mirrors shows a branch that can be believed:");
         assert!(lines[3].contains("refused what m2 shows: the index went back from version 9 to 2"), "{}", lines[3]);
         assert!(none.any_refused());
         assert_eq!(none.reports().len(), 3);

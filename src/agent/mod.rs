@@ -1,17 +1,20 @@
-//! The journey of a Deployment on its unit: fetch, verify, decide, realise, activate, record.
+//! The agent: it fetches the branch, verifies it, and brings each deployment to its unit.
 //!
-//! `verify`, `freshness`, `mirrors`, `decide` and `method` are pure: the files of a branch, what is remembered and the time go in,
-//! orders or a refusal come out. `fetch`, `realise`, `activate` and `state` are the deeds. `pass` is one journey, and the only
-//! place that knows the order.
+//! `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
+//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle` and `method` decide without I/O. `fetch`, `realise`, `activate` and
+//! `state` do the I/O and decide nothing.
 //!
-//! What the agent remembers as trusted moves only when every check of a pass holds; until then it keeps what it runs.
+//! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
+//! evaluating and printing do not belong here.
 
 mod account;
 mod activate;
+mod daemon;
 mod decide;
-mod evidence;
 mod fetch;
+mod fork_evidence;
 mod freshness;
+mod lifecycle;
 mod method;
 mod mirrors;
 mod pass;
@@ -22,12 +25,20 @@ mod verify;
 
 pub use account::AccountError;
 pub use activate::ActivateError;
-pub use decide::{Decision, HoldReason, Retry};
+pub use daemon::{DaemonEvent, run};
+pub use decide::{Decision, Retry, SkipReason};
 pub use fetch::{BranchFetchError, ChildError, FETCH_COMMAND, answer};
-pub use freshness::{ClockTrouble, Clocks, Stale, Up};
-pub use mirrors::{MirrorReport, NoneBelieved, Standing};
-pub use pass::{Event, Failure, Pass, PassError, Settled};
-pub use pin::check::{Difference, Elsewise, Mismatch, NotAsPinned, PinnedBy, Remains};
+pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};
+pub use lifecycle::{
+    ActivationFailure, Candidate, FailedRollout, Lifecycle, MOST_ATTEMPTS, Rollback, RollbackResult, Rollout,
+    RunningDeployment, TransitionError, UnitReference, WayBack,
+};
+pub use mirrors::{MirrorReport, MirrorStatus, NoneBelieved};
+pub use pass::Pass;
+pub use pass::outcome::{
+    DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport, WaitReason,
+};
+pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
 pub use realise::error::RealiseError;
-pub use state::{Applied, FailedActivation, LastPass, State, StateDirectory, StateError, Step};
+pub use state::{Completion, LastPass, State, StateDirectory, StateError};
 pub use verify::{Order, Refusal, Verdict};

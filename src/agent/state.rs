@@ -1,5 +1,8 @@
-//! What the agent knows across restarts and power cuts: one file, replaced atomically and brought to the disk before
-//! the step that it announces is begun.
+//! The agent's memory across restarts and power cuts.
+//!
+//! `state.json` must not be lost: it is replaced atomically and synced before the step that it announces begins.
+//! `root.json` has the newest trusted root, and `last-pass.json` the result of the last pass. The folder's lock keeps a second
+//! agent out. What a state means, and which one follows, belongs to `lifecycle` and `verify`.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -9,125 +12,64 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::freshness::Clocks;
+use super::lifecycle::Lifecycle;
 use super::mirrors::MirrorReport;
 use super::verify::Trusted;
 use crate::git::CommitId;
 use crate::model::json::{self, JsonError};
-use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp};
+use crate::model::{Name, Sha256Digest, Timestamp};
 use crate::trust::{Anchor, AnchorError, AnchorPlace, TrustedRoot};
 
 /// The most bytes that are read of the state: 16 MiB.
 const LARGEST: u64 = 16 << 20;
 
-/// What the agent knows.
+/// The agent's memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct State {
-    /// What was verified last, and must not go back.
+    /// The versions and revisions that were verified last, and must not go back.
     pub trusted: Trusted,
     /// The commit at which it was verified.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub believed_at: Option<CommitId>,
     /// The commit of the branch at which nothing was left to do.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub settled: Option<SettledAt>,
-    /// What runs.
-    pub applied: BTreeMap<Name, Applied>,
-    /// The last activation of each deployment that failed.
-    pub failed: BTreeMap<Name, FailedActivation>,
-    /// What the agent is at; after a restart, what it was at when it ended.
-    pub step: Step,
+    pub completed: Option<Completion>,
+    /// The state of each deployment on its unit.
+    pub deployments: BTreeMap<Name, Lifecycle>,
 }
 
-/// A commit at which everything was done, and by which configuration.
+/// A commit at which everything was done, and for which request.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct SettledAt {
+pub struct Completion {
     /// The commit.
     pub commit: CommitId,
-    /// The digest of who asked for what: another configuration has to look again.
-    pub asker: Sha256Digest,
+    /// The digest of the request: another configuration or root has to read the commit again.
+    pub request: Sha256Digest,
 }
 
-/// A deployment that runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Applied {
-    /// Its revision.
-    pub revision: Revision,
-    /// The digest of what its document says.
-    pub content: Sha256Digest,
-    /// What runs.
-    pub nar_id: StorePath,
-    /// Since when.
-    pub since: Timestamp,
-}
-
-/// An activation that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct FailedActivation {
-    /// The revision.
-    pub revision: Revision,
-    /// The digest of what its document says.
-    pub content: Sha256Digest,
-    /// When.
-    pub at: Timestamp,
-    /// How.
-    pub error: String,
-}
-
-/// A step that changes something, written down before it is begun.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(tag = "doing", rename_all = "kebab-case", deny_unknown_fields)]
-pub enum Step {
-    /// Nothing.
-    #[default]
-    Idle,
-    /// Fetching a closure.
-    Realising {
-        /// The deployment.
-        deployment: Name,
-        /// Its revision.
-        revision: Revision,
-    },
-    /// Switching to it.
-    Activating {
-        /// The deployment.
-        deployment: Name,
-        /// Its revision.
-        revision: Revision,
-    },
-    /// Going back to what ran before.
-    RollingBack {
-        /// The deployment.
-        deployment: Name,
-        /// What ran before.
-        to: StorePath,
-    },
-}
-
-/// How the last pass ended, for people and monitoring. Losing it loses nothing.
+/// The result of the last pass, for people and monitoring. Losing the file costs one measurement of the clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct LastPass {
     /// When it ended.
     pub at: Timestamp,
-    /// What this machine's clocks said when nothing was wrong with them.
+    /// The readings by which the next pass measures this machine's clocks.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub clocks: Option<Clocks>,
-    /// What is wrong with the clock.
+    pub clock_baseline: Option<Clocks>,
+    /// The error of the clock, if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub clock_trouble: Option<String>,
-    /// What it said, in one line.
+    /// Its result in one line.
     pub message: String,
-    /// Whether it left anything undone or refused.
+    /// Whether no deployment failed and no branch was refused.
     pub ok: bool,
-    /// Since when what the branch shows is past its time; absent where it is not.
+    /// Since when the branch is stale; absent where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_since: Option<Timestamp>,
-    /// What became of each mirror, in the order of the configuration.
+    /// The result for each mirror, in the order of the configuration.
     #[serde(default)]
     pub mirrors: Vec<MirrorReport>,
 }
@@ -138,29 +80,29 @@ pub enum StateError {
     /// The folder or a file in it cannot be used.
     #[error("cannot {act} {}: {source}", path.display())]
     Io {
-        /// What was being done.
+        /// The action.
         act: &'static str,
-        /// To what.
+        /// The file or folder.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// Another agent is at work.
-    #[error("another clavel-agent is at work in {}; wait for it, or stop it", path.display())]
+    #[error("cannot use the state in {}: another clavel-agent is at work there; wait for it, or stop it", path.display())]
     Busy {
         /// The folder.
         path: PathBuf,
     },
     /// The file does not hold a state.
     #[error(
-        "cannot understand the state in {}: {source}; it was written by a newer Clavel, or damaged. Without it the agent \
-         forgets what must not go back: move it away only if you know why it is so",
+        "cannot understand the state in {}: {source}; either a newer Clavel wrote it, or it is damaged. Without it the agent \
+         accepts older documents again: move it away only if you know the cause",
         path.display()
     )]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong.
+        /// The parser's error.
         source: JsonError,
     },
 }
@@ -169,12 +111,12 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDirectory {
     path: PathBuf,
-    // Locked for as long as it is open.
+    // The lock lasts as long as the file is open.
     _lock: Option<File>,
 }
 
 impl StateDirectory {
-    /// Makes the folder where it is not there, and takes its lock.
+    /// Makes the folder where it does not exist, and takes its lock.
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let lock_path = path.join("lock");
         fs::create_dir_all(path).map_err(|source| StateError::Io { act: "make", path: path.to_owned(), source })?;
@@ -187,27 +129,27 @@ impl StateDirectory {
         }
     }
 
-    /// The folder for somebody who only looks.
+    /// The folder for a reader, without the lock.
     pub fn for_reading(path: &Path) -> Self {
         Self { path: path.to_owned(), _lock: None }
     }
 
-    /// A place in the folder.
+    /// A path in the folder.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
     }
 
-    /// What is known; of a new agent, nothing.
+    /// Reads the state; a new agent has an empty one.
     pub fn load(&self) -> Result<State, StateError> {
         Ok(self.read("state.json")?.unwrap_or_default())
     }
 
-    /// Replaces what is known, and returns once it is on the disk.
+    /// Replaces the state, and returns once it is on the disk.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
         self.replace("state.json", &json::render(state), Durability::Synced)
     }
 
-    /// The newest root that was believed; none where there was none yet.
+    /// Reads the newest trusted root; `None` for a new agent.
     pub fn root(&self) -> Result<Option<TrustedRoot>, AnchorError> {
         let path = self.join("root.json");
         if !path.exists() {
@@ -219,19 +161,19 @@ impl StateDirectory {
         }
     }
 
-    /// Replaces the newest root that was believed, and returns once it is on the disk.
+    /// Replaces the newest trusted root, and returns once it is on the disk.
     pub fn save_root(&self, root: &TrustedRoot) -> Result<(), StateError> {
         self.replace("root.json", root.file(), Durability::Synced)
     }
 
-    /// How the last pass ended.
+    /// Reads the result of the last pass.
     pub fn last_pass(&self) -> Result<Option<LastPass>, StateError> {
         self.read("last-pass.json")
     }
 
-    /// Notes how a pass ended.
-    pub fn note_pass(&self, pass: &LastPass) -> Result<(), StateError> {
-        self.replace("last-pass.json", &json::render(pass), Durability::Hoped)
+    /// Replaces the result of the last pass.
+    pub(super) fn save_last_pass(&self, pass: &LastPass) -> Result<(), StateError> {
+        self.replace("last-pass.json", &json::render(pass), Durability::BestEffort)
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
@@ -254,7 +196,7 @@ impl StateDirectory {
             }
             file.persist(&path).map_err(|error| error.error)?;
             if durability == Durability::Synced {
-                // The name is on the disk only when the folder is.
+                // The new name is on the disk only once the folder is.
                 File::open(&self.path)?.sync_all()?;
             }
             Ok(())
@@ -263,31 +205,35 @@ impl StateDirectory {
     }
 }
 
-/// Whether a file has to outlive a power cut.
+/// Whether a file has to survive a power cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Durability {
     Synced,
-    Hoped,
+    BestEffort,
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::lifecycle::Candidate;
     use super::*;
 
     #[test]
-    fn what_was_saved_is_loaded_and_a_second_agent_waits() {
+    fn a_saved_state_is_loaded_and_a_second_agent_is_kept_out() {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = StateDirectory::open(&dir.path().join("a/b")).unwrap();
         assert_eq!(state_dir.load().unwrap(), State::default());
-        let step = Step::Activating { deployment: "web-1".parse().unwrap(), revision: Revision::FIRST };
-        let state = State { step, ..State::default() };
+        let content = crate::trust::digest(b"");
+        let nar_id = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-a".parse().unwrap();
+        let candidate = Candidate { revision: crate::model::Revision::FIRST, content, nar_id };
+        let confirmed = Lifecycle::adopt(candidate, "2026-01-01T00:00:00Z".parse().unwrap());
+        let state = State { deployments: [("web-1".parse().unwrap(), confirmed)].into(), ..State::default() };
         state_dir.save(&state).unwrap();
         assert_eq!(state_dir.load().unwrap(), state);
         assert!(matches!(StateDirectory::open(&dir.path().join("a/b")), Err(StateError::Busy { .. })));
     }
 
     #[test]
-    fn a_damaged_state_is_never_taken_for_none() {
+    fn a_damaged_state_is_an_error() {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = StateDirectory::open(dir.path()).unwrap();
         for damaged in ["", "{", "{}", "[]", "{\"trusted\":{}}"] {

@@ -1,16 +1,22 @@
-//! What is checked before anything of a fetch is believed. Pure: files, memory and time go in.
+//! The checks before the agent believes anything of a fetch. No I/O: it takes files, the remembered state and the time.
 //!
-//! In this order, once the roots have led to the newest: its expiry; the index (signatures, fleet, branch, epoch, version
-//! never lower than the last one seen, the same version never with other content, expiry); the agent's own document and
-//! the deployments it names (in the index by hash, signed, named as asked for, revision never lower than the last one
-//! seen, the same revision never with other content); their units (this machine's arch and type). Last,
-//! who has approved them: that refuses nothing, and is decided on later.
+//! The checks run in this order, once the root chain has led to the newest root:
+//!
+//! 1. the root's expiry;
+//! 2. the index: signatures, fleet, branch, epoch, no lower version, no other content of the same version, expiry;
+//! 3. the agent's own document and the deployments that it names: listed in the index by hash, signed, the right name, no
+//!    lower revision, no other content of the same revision;
+//! 4. their units: this machine's arch, a type that it can be, one deployment for each;
+//! 5. the approvals, which refuse nothing here: `decide` waits for them.
+//!
+//! The root chain and the layout of a branch belong to `branch`, and the clocks to `freshness`.
 
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::freshness::{ClockTrouble, Clocks, Validity, judge};
+use super::freshness::{ClockTrouble, Clocks, Validity, check_validity};
+use super::lifecycle::Candidate;
 use crate::branch::{Branch, BranchError, VerifiedIndex};
 use crate::git::Files;
 use crate::model::{
@@ -23,132 +29,132 @@ mod refusal;
 
 pub use refusal::Refusal;
 
-/// The most documents that are remembered: some megabytes, which a router has.
+/// The most documents that the agent remembers. They take a few megabytes, which even a router has.
 const MOST_DOCUMENTS: usize = 10_000;
 
-/// An index that was believed once.
+/// An index that the agent believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeenIndex {
-    /// The epoch of the root that it was signed under.
+    /// The epoch of the root under which it was signed.
     pub epoch: Epoch,
     /// Its version.
     pub version: IndexVersion,
-    /// The digest of what it says, whoever signed it.
+    /// The digest of its content without the signatures.
     pub content: Sha256Digest,
-    /// When it was signed.
+    /// When it was issued.
     pub issued: Timestamp,
-    /// When it stops being believed to be the newest.
+    /// When it expires.
     pub expires: Timestamp,
 }
 
-/// A document that was believed once.
+/// A document that the agent believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct SeenDocument {
     /// Its revision.
     pub revision: Revision,
-    /// The digest of what it says, whoever signed it.
+    /// The digest of its content without the signatures.
     pub content: Sha256Digest,
 }
 
-/// What is remembered as trusted.
+/// The versions and revisions that the agent trusts. It never goes back behind them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Trusted {
     /// The newest index.
     pub index: Option<SeenIndex>,
-    /// The newest of each document that concerned this agent.
+    /// The newest revision of each document that concerned this agent.
     pub documents: BTreeMap<DocumentPath, SeenDocument>,
 }
 
-/// Who asks.
+/// An agent that asks, and for what.
 #[derive(Debug)]
-pub(super) struct Asker<'a> {
+pub(super) struct Requester<'a> {
     /// The agent's name.
     pub(super) agent: &'a Name,
-    /// The deployments that it wants of those that it may have; all of them where none is named.
+    /// The deployments that it wants, of those that it may have; `None` for all.
     pub(super) wanted: Option<&'a [Name]>,
-    /// What this machine is.
+    /// The system of this machine.
     pub(super) system: &'a System,
-    /// The branch that was asked for.
+    /// The branch.
     pub(super) branch: &'a BranchName,
-    /// The newest root, whose roles say whose signatures count.
+    /// The newest root. Its roles decide whose signatures count.
     pub(super) root: &'a TrustedRoot,
 }
 
-/// A deployment that this unit is to run, with everything about it verified.
+/// A deployment that a unit of this machine should run, completely verified.
 #[derive(Debug, Clone)]
 pub struct Order {
     /// The deployment.
     pub deployment: Verified<Deployment>,
-    /// The digest of what it says, whoever signed it.
+    /// The digest of its content without the signatures.
     pub content: Sha256Digest,
-    /// The unit it is for.
+    /// The unit that it is for.
     pub unit: Verified<Unit>,
-    /// Who has approved it, where somebody has to.
+    /// Its approvals, where the root asks for any.
     pub approvals: Option<Approvals>,
 }
 
-/// What a branch says to this agent, once it is believed.
+/// The meaning of a believed branch for this agent.
 #[derive(Debug, Clone)]
 pub struct Verdict {
-    /// What to remember as trusted from now on.
+    /// The versions and revisions that the agent trusts from now on.
     pub trusted: Trusted,
-    /// What to run, in the order of the agent's document.
+    /// The deployments to run, in the order of the agent's document.
     pub orders: Vec<Order>,
-    /// Deployments of the agent that were withdrawn, or the agent itself. What runs goes on running.
+    /// The agent's deployments that were withdrawn, or the agent itself. The units keep what they run.
     pub withdrawn: Vec<Name>,
-    /// What is wrong with this machine's clock.
+    /// The error of this machine's clock, if there is one.
     pub clock: Option<ClockTrouble>,
 }
 
-/// When it is.
+/// The time, and how far it can be relied on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Time<'a> {
-    /// What the clocks say.
+    /// The readings of the clocks.
     pub(super) clocks: &'a Clocks,
-    /// What they are measured by.
-    pub(super) before: Option<&'a Clocks>,
+    /// The readings that they are measured by.
+    pub(super) baseline: Option<&'a Clocks>,
 }
 
 impl Time<'_> {
-    fn judge(self, validity: &Validity) -> Result<Option<ClockTrouble>, Refusal> {
-        judge(validity, self.clocks, self.before).map_err(Refusal::Stale)
+    fn check(self, validity: &Validity) -> Result<Option<ClockTrouble>, Refusal> {
+        check_validity(validity, self.clocks, self.baseline).map_err(Refusal::Stale)
     }
 
-    /// Whether the root may still be believed.
+    /// Checks that the root has not expired.
     pub(super) fn check_root(self, root: &TrustedRoot) -> Result<(), Refusal> {
         let (version, expires) = (root.root().version, root.root().expires);
-        self.judge(&Validity { what: format!("the root (version {version})"), issued: None, expires }).map(drop)
+        self.check(&Validity { what: format!("the root (version {version})"), issued: None, expires }).map(drop)
     }
 
-    /// Whether the index may still be believed to be the newest; what is wrong with the clock, where it may.
+    /// Checks that the index has not expired. Returns what is wrong with the clock, where it is fresh all the same.
     pub(super) fn check_index(self, index: &SeenIndex) -> Result<Option<ClockTrouble>, Refusal> {
         let SeenIndex { version, issued, expires, .. } = *index;
-        self.judge(&Validity { what: format!("the index (version {version})"), issued: Some(issued), expires })
+        self.check(&Validity { what: format!("the index (version {version})"), issued: Some(issued), expires })
     }
 }
 
-/// Checks a branch for `asker`, who remembers `trusted`, at that time.
+/// Checks a branch for `requester`, who has trusted `trusted`, at that time.
 pub(super) fn verify<F: Files>(
     files: &F,
-    asker: &Asker<'_>,
+    requester: &Requester<'_>,
     trusted: &Trusted,
     time: Time<'_>,
 ) -> Result<Verdict, Refusal> {
-    time.check_root(asker.root)?;
-    let branch = Branch::new(files, asker.root, asker.branch);
+    time.check_root(requester.root)?;
+    let branch = Branch::new(files, requester.root, requester.branch);
     let index = branch.index()?;
-    let seen = of_this_epoch(trusted, asker.root.root().epoch)?;
-    never_back(&index, seen.index.as_ref())?;
+    let seen = trusted_in_epoch(trusted, requester.root.root().epoch)?;
+    check_index_goes_forward(&index, seen.index.as_ref())?;
     let clock = time.check_index(&index.seen())?;
-    let mut check = Check { branch, index, trusted: &seen, documents: BTreeMap::new() };
-    let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(asker.agent)? else {
-        let withdrawn = vec![asker.agent.clone()];
+    let mut check = DocumentCheck { branch, index, trusted: &seen, documents: BTreeMap::new() };
+    let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(requester.agent)? else {
+        let withdrawn = vec![requester.agent.clone()];
         return Ok(Verdict { trusted: check.remembered()?, orders: Vec::new(), withdrawn, clock });
     };
-    let wanted = chosen(asker, &agent.specification)?;
+    let wanted = wanted_deployments(requester, &agent.specification)?;
     let (mut orders, mut withdrawn) = (Vec::<Order>::new(), Vec::new());
     for name in wanted {
         let Some((deployment, content)) = check.unless_withdrawn::<DeploymentSpecification>(&name)? else {
@@ -156,28 +162,28 @@ pub(super) fn verify<F: Files>(
             continue;
         };
         let (unit, _) = check.document::<UnitSpecification>(&deployment.specification.unit)?;
-        if unit.specification.arch != *asker.system {
-            let (arch, machine) = (unit.specification.arch.clone(), asker.system.clone());
+        if unit.specification.arch != *requester.system {
+            let (arch, machine) = (unit.specification.arch.clone(), requester.system.clone());
             return Err(Refusal::OtherArch { deployment: name, unit: unit.name.clone(), arch, machine });
         }
         let unit_type = unit.specification.unit_type;
-        if !unit_type.is_for(asker.system) {
-            let machine = asker.system.clone();
+        if !unit_type.is_for(requester.system) {
+            let machine = requester.system.clone();
             return Err(Refusal::OtherType { deployment: name, unit: unit.name.clone(), unit_type, machine });
         }
         if let Some(other) = orders.iter().find(|order| order.unit.name == unit.name) {
             let first = other.deployment.name.clone();
             return Err(Refusal::SharedUnit { unit: unit.name.clone(), first, second: name });
         }
-        let approvals = check.branch.approvals(&deployment, std::slice::from_ref(asker.agent));
+        let approvals = check.branch.approvals(&deployment, std::slice::from_ref(requester.agent));
         orders.push(Order { deployment, content, unit, approvals });
     }
     Ok(Verdict { trusted: check.remembered()?, orders, withdrawn, clock })
 }
 
-/// What was seen in the root's epoch. A later one begins to count anew: that is how a fleet comes back whose numbers a
-/// thief drove to their end.
-fn of_this_epoch(trusted: &Trusted, epoch: Epoch) -> Result<Trusted, Refusal> {
+/// The part of `trusted` that counts in the root's epoch. In a later epoch all numbers begin anew: so a fleet recovers after a
+/// thief has used up its numbers.
+fn trusted_in_epoch(trusted: &Trusted, epoch: Epoch) -> Result<Trusted, Refusal> {
     match &trusted.index {
         Some(seen) if seen.epoch > epoch => Err(Refusal::EpochRollback { seen: seen.epoch, found: epoch }),
         Some(seen) if seen.epoch < epoch => Ok(Trusted::default()),
@@ -185,7 +191,7 @@ fn of_this_epoch(trusted: &Trusted, epoch: Epoch) -> Result<Trusted, Refusal> {
     }
 }
 
-fn never_back(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> Result<(), Refusal> {
+fn check_index_goes_forward(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> Result<(), Refusal> {
     let version = found.index.version;
     if let Some(seen) = seen {
         if version < seen.version {
@@ -198,6 +204,13 @@ fn never_back(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> Result<(), Ref
     Ok(())
 }
 
+impl From<&Order> for Candidate {
+    fn from(Order { deployment, content, .. }: &Order) -> Self {
+        let nar_id = deployment.specification.template.nar_id.clone();
+        Self { revision: deployment.revision, content: *content, nar_id }
+    }
+}
+
 impl VerifiedIndex {
     fn seen(&self) -> SeenIndex {
         let Index { epoch, version, issued, expires, .. } = *self.index;
@@ -205,41 +218,41 @@ impl VerifiedIndex {
     }
 }
 
-fn chosen(asker: &Asker<'_>, agent: &AgentSpecification) -> Result<Vec<Name>, Refusal> {
+fn wanted_deployments(requester: &Requester<'_>, agent: &AgentSpecification) -> Result<Vec<Name>, Refusal> {
     let allowed = &agent.deployments;
-    let Some(wanted) = asker.wanted else { return Ok(allowed.to_vec()) };
+    let Some(wanted) = requester.wanted else { return Ok(allowed.to_vec()) };
     match wanted.iter().find(|name| !allowed.contains(name)) {
         None => Ok(wanted.to_vec()),
         Some(refused) => Err(Refusal::NotAllowed {
-            agent: asker.agent.clone(),
+            agent: requester.agent.clone(),
             deployment: refused.clone(),
             allowed: allowed.to_vec(),
         }),
     }
 }
 
-/// A document that passed, and the digest of what it says.
+/// A document that passed the checks, and the digest of its content.
 type Checked<S> = (Verified<Document<S>>, Sha256Digest);
 
-struct Check<'a, F> {
+struct DocumentCheck<'a, F> {
     branch: Branch<'a, F>,
     index: VerifiedIndex,
     trusted: &'a Trusted,
     documents: BTreeMap<DocumentPath, SeenDocument>,
 }
 
-impl<F: Files> Check<'_, F> {
+impl<F: Files> DocumentCheck<'_, F> {
     fn document<S: Specification>(&mut self, name: &Name) -> Result<Checked<S>, Refusal> {
         let document = self.branch.document::<S>(&self.index, name)?;
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let content = document.content();
         let found = SeenDocument { revision: document.revision, content };
-        self.never_back(&path, found)?;
+        self.check_goes_forward(&path, found)?;
         self.documents.insert(path, found);
         Ok((document, content))
     }
 
-    fn never_back(&self, path: &DocumentPath, found: SeenDocument) -> Result<(), Refusal> {
+    fn check_goes_forward(&self, path: &DocumentPath, found: SeenDocument) -> Result<(), Refusal> {
         let Some(seen) = self.trusted.documents.get(path) else { return Ok(()) };
         let path = || path.clone();
         if found.revision < seen.revision {
@@ -252,7 +265,7 @@ impl<F: Files> Check<'_, F> {
         Ok(())
     }
 
-    /// A document; `None` where it was withdrawn with a tombstone. One that is merely gone is refused.
+    /// Reads and checks a document. `None` where a tombstone withdraws it; without one, a missing document is refused.
     fn unless_withdrawn<S: Specification>(&mut self, name: &Name) -> Result<Option<Checked<S>>, Refusal> {
         match self.document::<S>(name) {
             Ok(found) => Ok(Some(found)),
@@ -261,12 +274,12 @@ impl<F: Files> Check<'_, F> {
         }
     }
 
-    /// What was seen before, with what is seen now over it.
+    /// Everything that the agent trusted before, and everything that it has just checked.
     fn remembered(self) -> Result<Trusted, Refusal> {
         let seen = self.index.seen();
         let mut documents = self.trusted.documents.clone();
         documents.extend(self.documents);
-        // Nothing of it may be forgotten, and whoever has a publisher's key could fill the disk with it.
+        // The agent must not forget any of them, and a publisher's key alone must not be able to fill the disk.
         if documents.len() > MOST_DOCUMENTS {
             return Err(Refusal::TooManyDocuments { limit: MOST_DOCUMENTS });
         }

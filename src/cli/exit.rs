@@ -2,7 +2,7 @@
 
 use std::fmt::Display;
 
-use crate::agent::{Failure, PassError};
+use crate::agent::{DeploymentFailure, PassError};
 use crate::branch::{BranchError, RootsError, WriteError};
 use crate::claveld::{GateError, HookError};
 use crate::config::ConfigError;
@@ -192,7 +192,7 @@ impl From<PublishError> for Exit {
 impl From<PassError> for Exit {
     fn from(error: PassError) -> Self {
         let code = match &error {
-            PassError::State(_) | PassError::System(_) => Code::Machine,
+            PassError::State(_) | PassError::System(_) | PassError::Transition(_) => Code::Machine,
             PassError::Branch(none) if none.any_refused() => Code::Refused,
             PassError::Branch(_) => Code::Repository,
             PassError::Anchor(_) | PassError::OtherFleet { .. } => Code::Configuration,
@@ -202,9 +202,9 @@ impl From<PassError> for Exit {
 }
 
 /// The code of a deployment that failed.
-pub(super) fn code_of(failure: &Failure) -> Code {
+pub(super) fn code_of(failure: &DeploymentFailure) -> Code {
     match failure {
-        Failure::Realise(_) => Code::Realise,
-        Failure::Activate(_) | Failure::Before(_) => Code::Activate,
+        DeploymentFailure::Realise(_) => Code::Realise,
+        DeploymentFailure::Activate(_) | DeploymentFailure::Before(_) => Code::Activate,
     }
 }

@@ -210,7 +210,7 @@ impl Publisher {
 
     fn writer(&self) -> BranchWriter<'_> {
         let PublishSettings { repository, branch, ssh_command, .. } = &self.context.settings;
-        BranchWriter { url: repository, branch, ssh_command: ssh_command.as_deref(), copy: &self.copy }
+        BranchWriter { remote: repository, branch, ssh_command: ssh_command.as_deref(), copy: &self.copy }
     }
 }
 

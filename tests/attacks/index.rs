@@ -105,7 +105,7 @@ fn rewritten_history_under_a_newer_index_is_believed_and_told() {
     siege.change("Welcome", "Hello");
     siege.branch().push(Onto::Nothing);
     let ran = siege.world.agent("web-1", &["once"]);
-    let told = format!("the branch's history was rewritten: {} is no part of it any more", &before[..10]);
+    let told = format!("the history of the branch was rewritten: {} is not part of it any more", &before[..10]);
     assert!(ran.stderr.contains(&told), "{}", ran.stderr);
     assert_eq!(ran.good(), "web-1: switched to revision 2\n");
     // Once; and what goes on from there is no news.

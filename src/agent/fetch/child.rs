@@ -1,7 +1,7 @@
-//! The process that fetches: a request on its standard input, an answer on its standard output, limits on itself between.
+//! The fetching process: it reads a request from standard input, limits itself, and writes an answer to standard output.
 //!
-//! It is `clavel-agent fetch`, which nobody runs by hand. The request holds the URL with its secrets, so that they never
-//! stand among the arguments, where every user of the machine could read them.
+//! The agent runs it as `clavel-agent fetch`; people never do. The request has the URL with its secrets, so that they are not
+//! in the arguments, which every user of the machine can read.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -11,122 +11,122 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, LOOK_EVERY, MOST_ADDED, MOST_DATA};
+use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MOST_ADDED, MOST_DATA, WATCH_INTERVAL};
 use crate::git::{CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, Remote, Repository};
 use crate::model::BranchName;
 use crate::model::json::{self, JsonError};
 
-/// The argument that makes this process of `clavel-agent`.
+/// The subcommand of `clavel-agent` that runs this process.
 pub const FETCH_COMMAND: &str = "fetch";
 
-/// What is to be fetched.
+/// A fetch, as the agent asks for it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Request {
-    /// The mirror, secrets and all.
+pub(super) struct ChildRequest {
+    /// The URL of the mirror, with its secrets.
     pub(super) url: String,
     pub(super) branch: BranchName,
-    /// The repository to fetch into, which nobody else may be at work in.
+    /// The repository to fetch into, which no other process may use meanwhile.
     pub(super) copy: PathBuf,
     /// The ref that follows the branch there.
     pub(super) into: String,
-    /// The file whose lock is held while this process lives.
+    /// The file that this process locks for as long as it lives.
     pub(super) lock: PathBuf,
     pub(super) ssh_command: Option<String>,
-    /// How long it may take.
+    /// The deadline.
     pub(super) milliseconds: u64,
 }
 
-/// What came of it.
+/// The result of a fetch.
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(tag = "outcome", rename_all = "kebab-case", deny_unknown_fields)]
-pub(super) enum Answer {
-    /// The branch is where the ref is already.
+pub(super) enum ChildAnswer {
+    /// The branch is at the commit of the ref.
     Unchanged { tip: CommitId },
-    /// The ref has moved there.
+    /// The ref has moved to this commit.
     Moved { tip: CommitId },
     /// The mirror has no such branch.
     Missing {},
-    /// It could not be fetched.
+    /// git reported an error.
     Failed { remedy: Remedy, message: String },
-    /// It took too long.
+    /// It took longer than its deadline.
     TooSlow {},
-    /// It added too much on the disk.
+    /// It wrote too much to the disk.
     TooLarge {},
-    /// It takes too much memory to receive.
+    /// Receiving it takes too much memory.
     TooMuchMemory {},
     /// Another process holds the lock.
     Busy {},
 }
 
-/// Why a process that should fetch could not even begin.
+/// Why a fetching process could not begin.
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
-    /// The request is none.
-    #[error("the request on standard input is none: {0}; clavel-agent runs this command by itself")]
+    /// The request cannot be read.
+    #[error("cannot read the request on standard input: {0}; clavel-agent runs this command by itself")]
     Request(#[from] JsonError),
-    /// Something in it is not what it should be.
+    /// The URL or the ref in the request is invalid.
     #[error(transparent)]
     Invalid(#[from] crate::model::Invalid),
-    /// The limits could not be set, and without them nothing is fetched.
-    #[error("cannot limit what this process may take: {0}")]
+    /// The limits could not be set. Without them nothing is fetched.
+    #[error("cannot limit the memory and the files of this process: {0}")]
     Limits(std::io::Error),
     /// The lock cannot be used.
     #[error("cannot lock {}: {source}", path.display())]
     Lock {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
     /// The copy cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// The copy cannot be looked at.
+    /// The copy cannot be read.
     #[error(transparent)]
     Git(#[from] crate::git::GitError),
 }
 
-/// Fetches what `request` asks for, with limits on this process. The bytes of the answer.
+/// Fetches as `request` asks, with limits on this process, and returns the bytes of the answer.
 pub async fn answer(request: &[u8]) -> Result<Vec<u8>, ChildError> {
-    let request: Request = json::parse(request, LARGEST_REQUEST)?;
+    let request: ChildRequest = json::parse(request, LARGEST_REQUEST)?;
     let (url, into) = (request.url.parse()?, request.into.parse()?);
-    // By now the parent watches; what it set on this process is narrowed here.
+    // The agent has set wider limits on this process already.
     limit_this_process().map_err(ChildError::Limits)?;
     let lock = |source| ChildError::Lock { path: request.lock.clone(), source };
     let held = File::options().create(true).append(true).open(&request.lock).map_err(lock)?;
     let answer = match held.try_lock() {
         Ok(()) => fetch(&request, url, into).await?,
-        Err(std::fs::TryLockError::WouldBlock) => Answer::Busy {},
+        Err(std::fs::TryLockError::WouldBlock) => ChildAnswer::Busy {},
         Err(std::fs::TryLockError::Error(source)) => return Err(lock(source)),
     };
-    // Locked until the process has ended: the fetch may still be at work when a limit was passed.
+    // The lock lasts until the process ends, because the fetch may still run when a limit was reached.
     std::mem::forget(held);
     Ok(json::compact(&answer))
 }
 
 fn limit_this_process() -> std::io::Result<()> {
     let limit = |resource, bytes: u64| {
-        // Who is limited to less already may not raise it, and need not.
+        // A lower limit that is set already cannot be raised.
         let bytes = Some(getrlimit(resource).maximum.map_or(bytes, |maximum| maximum.min(bytes)));
         setrlimit(resource, Rlimit { current: bytes, maximum: bytes })
     };
     limit(Resource::Data, MOST_DATA)?;
     limit(Resource::Fsize, LARGEST_FILE)?;
-    // A core dump would be one more large file, with the URL's secrets in it.
+    // A core dump would be another large file, with the URL's secrets in it.
     limit(Resource::Core, 0)?;
-    // Whoever waits for the answer may be killed; nobody needs it then. Elsewhere the deadline ends it.
+    // If the agent is killed, nobody needs the answer. On other systems the deadline ends this process.
     #[cfg(target_os = "linux")]
     rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
     Ok(())
 }
 
-async fn fetch(request: &Request, url: Remote, into: RefName) -> Result<Answer, ChildError> {
+async fn fetch(request: &ChildRequest, url: Remote, into: RefName) -> Result<ChildAnswer, ChildError> {
     let repository = Repository::open(&request.copy)?;
     let before = repository.fetched_bytes()?;
     let watched = repository.clone();
     let (branch, ssh_command) = (request.branch.clone(), request.ssh_command.clone());
-    // gix blocks, and a read of it that hangs cannot be interrupted: it ends with this process.
+    // gix blocks, and a read that hangs cannot be interrupted; it ends with this process.
     let fetching = tokio::task::spawn_blocking(move || {
         repository.fetch(&FetchRequest {
             remote: &url,
@@ -139,26 +139,26 @@ async fn fetch(request: &Request, url: Remote, into: RefName) -> Result<Answer, 
     });
     let answer = tokio::select! {
         fetched = fetching => match fetched {
-            Ok(fetched) => Answer::of(fetched),
-            Err(panic) => Answer::failed(Remedy::TryAgain, &format!("the fetch broke down: {panic}")),
+            Ok(fetched) => ChildAnswer::of(fetched),
+            Err(panic) => ChildAnswer::failed(Remedy::TryAgain, &format!("the fetch panicked: {panic}")),
         },
-        () = tokio::time::sleep(Duration::from_millis(request.milliseconds)) => Answer::TooSlow {},
-        () = grown(&watched, before.saturating_add(MOST_ADDED)) => Answer::TooLarge {},
+        () = tokio::time::sleep(Duration::from_millis(request.milliseconds)) => ChildAnswer::TooSlow {},
+        () = wait_for_growth(&watched, before.saturating_add(MOST_ADDED)) => ChildAnswer::TooLarge {},
     };
     Ok(answer)
 }
 
-/// Returns when the repository holds more than `limit` bytes.
-async fn grown(repository: &Repository, limit: u64) {
+/// Waits until the repository has more than `limit` bytes.
+async fn wait_for_growth(repository: &Repository, limit: u64) {
     loop {
-        tokio::time::sleep(LOOK_EVERY).await;
+        tokio::time::sleep(WATCH_INTERVAL).await;
         if repository.fetched_bytes().is_ok_and(|bytes| bytes > limit) {
             return;
         }
     }
 }
 
-impl Answer {
+impl ChildAnswer {
     fn of(fetched: Result<Fetched, FetchError>) -> Self {
         match fetched {
             Ok(Fetched::Unchanged(tip)) => Self::Unchanged { tip },
@@ -174,7 +174,7 @@ impl Answer {
     }
 }
 
-/// The file whose lock the process holds that fetches into `copy`.
+/// The file that a process locks while it fetches into `copy`.
 pub(super) fn lock_of(copy: &Path) -> PathBuf {
     copy.with_extension("lock")
 }
@@ -187,16 +187,16 @@ mod tests {
     fn answers_are_read_as_they_are_written_and_nothing_else_is() {
         let tip: CommitId = "0123456789012345678901234567890123456789".parse().unwrap();
         for answer in [
-            Answer::Unchanged { tip },
-            Answer::Moved { tip },
-            Answer::Missing {},
-            Answer::failed(Remedy::StartAfresh, "why"),
-            Answer::TooSlow {},
-            Answer::TooLarge {},
-            Answer::TooMuchMemory {},
-            Answer::Busy {},
+            ChildAnswer::Unchanged { tip },
+            ChildAnswer::Moved { tip },
+            ChildAnswer::Missing {},
+            ChildAnswer::failed(Remedy::StartAfresh, "why"),
+            ChildAnswer::TooSlow {},
+            ChildAnswer::TooLarge {},
+            ChildAnswer::TooMuchMemory {},
+            ChildAnswer::Busy {},
         ] {
-            assert_eq!(json::parse::<Answer>(&json::compact(&answer), 1000).unwrap(), answer);
+            assert_eq!(json::parse::<ChildAnswer>(&json::compact(&answer), 1000).unwrap(), answer);
         }
         for bad in [
             "",
@@ -208,23 +208,25 @@ mod tests {
             "{\"outcome\":\"failed\",\"remedy\":\"pray\",\"message\":\"\"}",
             "{\"outcome\":\"missing\"} {}",
         ] {
-            assert!(json::parse::<Answer>(bad.as_bytes(), 1000).is_err(), "{bad}");
+            assert!(json::parse::<ChildAnswer>(bad.as_bytes(), 1000).is_err(), "{bad}");
         }
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn what_a_fetch_adds_on_the_disk_is_watched() {
+    async fn the_growth_of_the_repository_is_noticed() {
         let dir = tempfile::tempdir().unwrap();
         let repository = Repository::open_or_create_bare(&dir.path().join("r.git")).unwrap();
         std::fs::write(dir.path().join("r.git/objects/pack/.tmp1"), [0; 2000]).unwrap();
         std::fs::write(dir.path().join("r.git/shallow.lock"), [0; 500]).unwrap();
-        tokio::time::timeout(Duration::from_secs(30), grown(&repository, 2499)).await.unwrap();
-        assert!(tokio::time::timeout(3 * LOOK_EVERY, grown(&repository, 2500)).await.is_err());
+        tokio::time::timeout(Duration::from_secs(30), wait_for_growth(&repository, 2499)).await.unwrap();
+        assert!(tokio::time::timeout(3 * WATCH_INTERVAL, wait_for_growth(&repository, 2500)).await.is_err());
     }
 
     #[test]
-    fn a_server_that_talks_is_cut_short() {
-        let Answer::Failed { message, .. } = Answer::failed(Remedy::TryAgain, &"é".repeat(100_000)) else { panic!() };
+    fn a_long_message_of_a_server_is_cut() {
+        let ChildAnswer::Failed { message, .. } = ChildAnswer::failed(Remedy::TryAgain, &"é".repeat(100_000)) else {
+            panic!()
+        };
         assert_eq!(message.chars().count(), LONGEST_MESSAGE);
     }
 }

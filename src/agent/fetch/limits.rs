@@ -1,29 +1,28 @@
-//! What one fetch may take of this machine.
+//! The limits of one fetch on time, memory and disk.
 //!
-//! Measured with a branch of 10,000 units, which has 30,000 documents and an index of 5.3 MB: its first fetch receives
-//! a pack of 11.4 MB, writes an index of 0.8 MB beside it, and reads all of it in less than a second; the process has 17 MB of
-//! private memory then and holds 29 MB in all. Later fetches are far smaller. One that finds nothing new takes 5 ms and
-//! holds 10 MB.
+//! They were measured with a branch of 10,000 units, which has 30,000 documents and an index of 5.3 MB. Its first fetch
+//! receives a pack of 11.4 MB, writes a pack index of 0.8 MB, and reads all of it in less than a second; the process then has
+//! 17 MB of private memory and 29 MB in all. Later fetches are far smaller: one that finds nothing new takes 5 ms and 10 MB.
 
 use std::time::Duration;
 
-/// The largest file that is written, in bytes: 128 MiB, eleven times that pack.
+/// The largest file that a fetch writes, in bytes: 128 MiB, eleven times that pack.
 pub(super) const LARGEST_FILE: u64 = 128 << 20;
-/// The most that all files of one fetch add, in bytes: 192 MiB, for a pack beside its index.
+/// The most that all files of one fetch add, in bytes: 192 MiB, for a pack and its index.
 pub(super) const MOST_ADDED: u64 = 192 << 20;
-/// The most that fetches may have brought into one copy, in bytes: 256 MiB. A larger copy is started afresh.
+/// The most that all fetches together bring into one copy, in bytes: 256 MiB. A larger copy is started afresh.
 pub(super) const MOST_KEPT: u64 = 256 << 20;
 /// The most private memory of the process, in bytes: 256 MiB.
 pub(super) const MOST_DATA: u64 = 256 << 20;
-/// The most that it and what it starts hold, in bytes: 512 MiB, since the files that it maps count here as well.
+/// The most resident memory of the process and its children, in bytes: 512 MiB, because mapped files count as well.
 pub(super) const MOST_HELD: u64 = 512 << 20;
-/// How much longer than its own deadline the process is given to say that it passed it.
+/// How long after its own deadline the process may still report that it reached it.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
-/// Between two looks at the disk.
-pub(super) const LOOK_EVERY: Duration = Duration::from_millis(100);
+/// The time between two measurements of the disk.
+pub(super) const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// The most bytes of a request: 64 KiB.
 pub(super) const LARGEST_REQUEST: u64 = 64 << 10;
 /// The most bytes of an answer: 64 KiB.
 pub(super) const LARGEST_ANSWER: usize = 64 << 10;
-/// The most characters of what a mirror is quoted with: servers choose their words.
+/// The most characters of a server's message in an error, because a server can send any amount.
 pub(super) const LONGEST_MESSAGE: usize = 2000;

@@ -1,8 +1,10 @@
-//! The agent's copies of the branch: one from each mirror, each a bare repository of its own, which is a cache.
+//! The agent's copies of the branch: one bare repository for each mirror. A copy is a cache.
 //!
-//! Nobody trusts a mirror. So whatever talks to one runs in a process of its own with limits on time, memory and disk
-//! (`child`), and this process only learns what came of it (`parent`). A mirror's objects stay apart from those of the others:
-//! what git tells a server that it has already must never come from another server's lies.
+//! The agent trusts no mirror. A separate process with limits on time, memory and disk talks to it (`child`), and this
+//! process only reads the answer (`parent`). Each mirror has its own repository: git tells a server which objects it has
+//! already, and objects of a lying server must not make it leave out those of an honest one.
+//!
+//! Nothing here is believed yet; `verify` decides that.
 
 mod child;
 mod limits;
@@ -25,38 +27,38 @@ use crate::trust::digest;
 
 pub use child::{ChildError, FETCH_COMMAND, answer};
 
-/// How many mirrors are asked at a time; each may take the whole of its memory.
+/// How many mirrors are asked at the same time. Each may use all the memory of its limit.
 const AT_A_TIME: usize = 4;
 
-/// Why the branch could not be had from a mirror. Nothing of what it sent was kept.
+/// Why the branch could not be fetched from a mirror. Nothing that it sent is kept.
 #[derive(Debug, thiserror::Error)]
 pub enum BranchFetchError {
-    /// The copy cannot be opened or made.
+    /// The copy cannot be opened or created.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The copy cannot be read.
     #[error(transparent)]
     Git(#[from] GitError),
-    /// It could not be fetched from.
+    /// git reported an error.
     #[error("{message}")]
     Failed {
-        /// What helps.
+        /// How to repair it.
         remedy: Remedy,
-        /// What happened, without secrets.
+        /// The error, without secrets.
         message: String,
     },
     /// The repository has no such branch.
-    #[error("{repository} has no branch `{branch}`; has claveld published there yet?")]
+    #[error("cannot fetch from {repository}: it has no branch `{branch}`; has claveld published there yet?")]
     NoBranch {
         /// The repository, without secrets.
         repository: String,
         /// The branch.
         branch: String,
     },
-    /// It took too long.
+    /// It took longer than its deadline.
     #[error(
-        "cannot fetch branch `{branch}` from {repository}: it was not done after {}, so it was ended, and nothing of it was \
-         kept; if the way there is slow, raise `timeout` below [fetch]",
+        "cannot fetch branch `{branch}` from {repository}: it took longer than {}, so it was ended and nothing was kept; if the \
+         connection is slow, raise `timeout` in [fetch]",
         humantime::format_duration(*limit)
     )]
     TooSlow {
@@ -64,13 +66,13 @@ pub enum BranchFetchError {
         repository: String,
         /// The branch.
         branch: String,
-        /// The time it was given.
+        /// The deadline.
         limit: Duration,
     },
-    /// It sent too much.
+    /// The mirror sent too much.
     #[error(
-        "cannot fetch branch `{branch}` from {repository}: the mirror sent more than {}, so it was cut off, and nothing of \
-         it was kept; is it the right repository?",
+        "cannot fetch branch `{branch}` from {repository}: the mirror sent more than {}, so it was ended and nothing was \
+         kept; is it the right repository?",
         ByteSize(*limit)
     )]
     TooLarge {
@@ -81,10 +83,10 @@ pub enum BranchFetchError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// It took too much memory to receive.
+    /// Receiving it took too much memory.
     #[error(
-        "cannot fetch branch `{branch}` from {repository}: what the mirror sent needs more than {} of memory to receive, so \
-         it was cut off, and nothing of it was kept; is it the right repository?",
+        "cannot fetch branch `{branch}` from {repository}: receiving it needs more than {} of memory, so it was ended and \
+         nothing was kept; is it the right repository?",
         ByteSize(*limit)
     )]
     TooMuchMemory {
@@ -95,41 +97,44 @@ pub enum BranchFetchError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// A fetch that an earlier agent began has not ended.
-    #[error("cannot fetch from {repository}: a fetch that an earlier agent began is still at work; it ends by itself")]
+    /// A fetch of an earlier process of the agent is still running.
+    #[error(
+        "cannot fetch from {repository}: a fetch of an earlier clavel-agent is still running; it ends by itself, and the next \
+         pass tries again"
+    )]
     Busy {
         /// The repository, without secrets.
         repository: String,
     },
-    /// The process that fetches did not do its work.
+    /// The fetching process failed.
     #[error("cannot fetch from {repository}: {source}")]
     Process {
         /// The repository, without secrets.
         repository: String,
-        /// How it ended.
+        /// How it failed.
         source: ProcessError,
     },
-    /// The process that fetches said something that is no answer.
-    #[error("cannot fetch from {repository}: the process that fetches gave an answer that is none: {source}")]
+    /// The fetching process gave an answer that cannot be read.
+    #[error("cannot fetch from {repository}: the answer of the fetching process cannot be read: {source}")]
     Answer {
         /// The repository, without secrets.
         repository: String,
-        /// What is wrong with it.
+        /// The parser's error.
         source: JsonError,
     },
-    /// This machine stands in the way.
+    /// This machine failed.
     #[error("cannot {act}: {source}")]
     Machine {
-        /// What was being done.
+        /// The action.
         act: String,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
 }
 
 impl BranchFetchError {
-    /// Whether it is the copy that is wrong, and not the mirror or the network.
-    fn is_of_the_copy(&self) -> bool {
+    /// Whether the copy is broken, and not the mirror or the network.
+    fn is_broken_copy(&self) -> bool {
         match self {
             Self::Open(_) | Self::Git(_) => true,
             Self::Failed { remedy, .. } => *remedy == Remedy::StartAfresh,
@@ -145,37 +150,37 @@ impl BranchFetchError {
     }
 }
 
-/// What one mirror shows: the agent's copy of it, and where the branch is there.
+/// A mirror that was asked: the agent's copy of it, and the commit of its branch.
 #[derive(Debug)]
-pub(super) struct Shown {
+pub(super) struct FetchedMirror {
     /// The mirror, without secrets.
     pub(super) mirror: String,
-    /// Its tip, or why there is none.
+    /// The copy and the commit, or why the fetch failed.
     pub(super) tip: Result<(Repository, CommitId), BranchFetchError>,
 }
 
-/// Asks every mirror of `config`, side by side; what each shows, in their order. The copies are below `folder`; each is
-/// shown to `rescue` before it is thrown away.
-pub(super) async fn fetch(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&Path)) -> Vec<Shown> {
-    if let Err(error) = forget_others(config, folder, rescue) {
-        // They take room, and nothing else.
-        tracing::warn!(%error, folder = %folder.display(), "cannot delete the copies of mirrors that are asked no more");
+/// Fetches from every mirror of `config`, several at a time; the results are in the configuration's order. The copies are
+/// below `folder`. `rescue` is called with each copy before it is deleted.
+pub(super) async fn fetch(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&Path)) -> Vec<FetchedMirror> {
+    if let Err(error) = delete_former(config, folder, rescue) {
+        // They only take space.
+        tracing::warn!(%error, folder = %folder.display(), "cannot delete the copies of former mirrors");
     }
     let fetches = config.mirrors.iter().map(async |mirror| {
         let tip = parent::fetch(config, mirror, &copy_of(folder, mirror), rescue).await;
-        Shown { mirror: mirror.to_string(), tip }
+        FetchedMirror { mirror: mirror.to_string(), tip }
     });
     stream::iter(fetches).buffered(AT_A_TIME).collect().await
 }
 
-/// Where the copy of a mirror is. Its URL's secrets are no part of the name.
+/// The path of a mirror's copy. Secrets in the URL do not change the name.
 fn copy_of(folder: &Path, mirror: &Remote) -> PathBuf {
     let name: String = digest(mirror.to_string().as_bytes()).to_string().chars().take(16).collect();
     folder.join(format!("{name}.git"))
 }
 
 /// Deletes the copies of mirrors that the configuration no longer names.
-fn forget_others(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&Path)) -> io::Result<()> {
+fn delete_former(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&Path)) -> io::Result<()> {
     fs::create_dir_all(folder)?;
     let ours: BTreeSet<PathBuf> = config.mirrors.iter().map(|mirror| copy_of(folder, mirror)).collect();
     for entry in fs::read_dir(folder)? {

@@ -1,28 +1,31 @@
-//! What a pass tells: while it runs, of each deployment, and why it ended.
+//! The results of a pass: for each deployment, for the pass as a whole, and the events during it.
+//!
+//! Printing them, and the exit codes, belong to `cli`.
 
 use std::fmt;
 use std::path::{Path, PathBuf};
 
 use super::super::activate::ActivateError;
-use super::super::freshness::Stale;
+use super::super::freshness::{ClockTrouble, Clocks, Stale};
+use super::super::lifecycle::{FailedRollout, Rollback, Rollout, TransitionError};
 use super::super::mirrors::{MirrorReport, NoneBelieved};
-use super::super::realise::error::RealiseError;
-use super::super::state::{FailedActivation, StateError};
+use super::super::realise::error::{RealiseError, comma_separated};
+use super::super::state::{LastPass, StateError};
 use super::super::verify::Order;
 use crate::git::CommitId;
-use crate::model::{FleetId, Invalid, Revision, StorePath};
-use crate::trust::AnchorError;
+use crate::model::{FleetId, Invalid, Name, Revision, StorePath, Substituter, Timestamp};
+use crate::trust::{AnchorError, Approvals};
 
-/// Why a pass ended before anything was decided. What runs goes on running.
+/// Why a pass ended before it decided anything. The units keep what they run.
 #[derive(Debug, thiserror::Error)]
 pub enum PassError {
-    /// What the agent knows cannot be read or written.
+    /// The agent's state cannot be read or written.
     #[error(transparent)]
     State(#[from] StateError),
-    /// The root that it begins with, or the one that it kept, cannot be read.
+    /// The root of the configuration, or the one in the state, cannot be read.
     #[error(transparent)]
     Anchor(#[from] AnchorError),
-    /// What it knows is about another fleet than the one it is told to believe.
+    /// The state is about another fleet than the configuration.
     #[error(
         "the state in {} is of the fleet {kept}, and the configuration's `root` is of the fleet {configured}; if this \
          machine changes fleets, move the state away",
@@ -31,92 +34,238 @@ pub enum PassError {
     OtherFleet {
         /// The state folder.
         directory: PathBuf,
-        /// The fleet of the root that was kept.
+        /// The fleet of the root in the state.
         kept: FleetId,
         /// The fleet of the configuration.
         configured: FleetId,
     },
-    /// No mirror shows a branch that is believed.
+    /// No mirror shows a branch that the agent believes.
     #[error(transparent)]
     Branch(#[from] NoneBelieved),
-    /// Nobody knows what this machine is.
+    /// The system of this machine is unknown.
     #[error("cannot tell what system this machine is: {0}")]
     System(#[from] Invalid),
+    /// A transition was asked of a state that does not have it.
+    #[error(transparent)]
+    Transition(#[from] TransitionError),
 }
 
 impl PassError {
-    /// What is past its time, where that is why.
+    /// The part of the branch that is stale, where that is the reason.
     pub fn stale(&self) -> Option<&Stale> {
         match self {
             Self::Branch(none) => none.stale(),
-            _ => None,
+            Self::State(_) | Self::Anchor(_) | Self::OtherFleet { .. } | Self::System(_) | Self::Transition(_) => None,
         }
     }
 }
 
-/// What became of one deployment.
+/// The result of a pass for one deployment.
 #[derive(Debug)]
-pub enum Settled {
-    /// It ran already.
+pub enum DeploymentOutcome {
+    /// The revision ran already.
     UpToDate(Revision),
-    /// Its revision changed, and what it names ran already.
+    /// The revision is new, and its store path ran already.
     Adopted(Revision),
-    /// The unit switched to it.
+    /// The unit switched to the revision.
     Switched(Revision),
-    /// It was not to be had yet, or too few have approved it; what ran before goes on.
-    Waiting(String),
-    /// It failed; what ran before goes on, or runs again.
-    Failed(Failure),
-    /// It was withdrawn; what runs goes on running.
+    /// The revision cannot be applied yet; the unit keeps what it runs.
+    Waiting(WaitReason),
+    /// The revision failed; the unit keeps what it ran, or went back to it.
+    Failed(DeploymentFailure),
+    /// The deployment was withdrawn; the unit keeps what it runs.
     Withdrawn,
+}
+
+/// Why a revision cannot be applied yet.
+#[derive(Debug)]
+pub enum WaitReason {
+    /// No cache has its store path yet.
+    NotInCache {
+        /// The store path.
+        path: StorePath,
+        /// The caches that were asked.
+        caches: Vec<Substituter>,
+    },
+    /// Too few approvers have signed it.
+    Unapproved(Approvals),
 }
 
 /// How a deployment failed.
 #[derive(Debug)]
-pub enum Failure {
+pub enum DeploymentFailure {
     /// It could not be fetched.
     Realise(RealiseError),
     /// The unit did not switch to it.
     Activate(ActivateError),
     /// This very revision failed before, and is not tried again by itself.
-    Before(FailedActivation),
+    Before(Box<FailedRollout>),
 }
 
-impl fmt::Display for Failure {
+impl fmt::Display for DeploymentOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Realise(error) => error.fmt(f),
-            Self::Activate(error) => error.fmt(f),
-            Self::Before(failed) => write!(
-                f,
-                "revision {} failed to activate at {} ({}); waiting for another revision, or for `clavel-agent once --retry`",
-                failed.revision,
-                failed.at,
-                failed.error.lines().next().unwrap_or_default()
-            ),
+            Self::UpToDate(revision) => write!(f, "up to date at revision {revision}"),
+            Self::Adopted(revision) => write!(f, "already runs the store path of revision {revision}"),
+            Self::Switched(revision) => write!(f, "switched to revision {revision}"),
+            Self::Waiting(reason) => reason.fmt(f),
+            Self::Failed(failure) => failure.fmt(f),
+            Self::Withdrawn => f.write_str("was withdrawn; what runs goes on running"),
         }
     }
 }
 
-/// What a pass tells while it runs.
+impl fmt::Display for WaitReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotInCache { path, caches } => {
+                write!(f, "{path} is not in any of its caches yet ({})", comma_separated(caches))
+            }
+            Self::Unapproved(approvals) => approvals.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for DeploymentFailure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Realise(error) => error.fmt(f),
+            Self::Activate(error) => error.fmt(f),
+            Self::Before(failed) => {
+                let FailedRollout { candidate, failure, .. } = &**failed;
+                let error = failure.error.lines().next().unwrap_or_default();
+                write!(
+                    f,
+                    "revision {} failed to activate at {} ({error}); waiting for another revision, or for `clavel-agent once \
+                     --retry`",
+                    candidate.revision, failure.at
+                )
+            }
+        }
+    }
+}
+
+/// A deployment, and the result of the pass for it.
+#[derive(Debug)]
+pub struct DeploymentReport {
+    /// The deployment.
+    pub name: Name,
+    /// The result.
+    pub outcome: DeploymentOutcome,
+}
+
+impl DeploymentReport {
+    /// Whether the next pass has nothing more to do for it until the branch moves.
+    pub(super) fn is_done(&self) -> bool {
+        !matches!(self.outcome, DeploymentOutcome::Waiting(_) | DeploymentOutcome::Failed(_))
+    }
+}
+
+impl fmt::Display for DeploymentReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.name, self.outcome)
+    }
+}
+
+/// The result of a pass.
+#[derive(Debug)]
+pub struct PassReport {
+    /// The result for each deployment, or why the pass ended before.
+    pub result: Result<Vec<DeploymentReport>, PassError>,
+    /// The error of this machine's clock, where the branch is believed all the same.
+    pub clock_trouble: Option<ClockTrouble>,
+    /// The readings by which the next pass measures the clocks.
+    pub clock_baseline: Option<Clocks>,
+    /// The result for each mirror, in the order of the configuration.
+    pub mirrors: Vec<MirrorReport>,
+}
+
+impl PassReport {
+    /// The first deployment's failure. The exit code follows from it.
+    pub fn first_failure(&self) -> Option<&DeploymentFailure> {
+        self.result.as_ref().ok()?.iter().find_map(|report| match &report.outcome {
+            DeploymentOutcome::Failed(failure) => Some(failure),
+            DeploymentOutcome::UpToDate(_)
+            | DeploymentOutcome::Adopted(_)
+            | DeploymentOutcome::Switched(_)
+            | DeploymentOutcome::Waiting(_)
+            | DeploymentOutcome::Withdrawn => None,
+        })
+    }
+
+    /// Whether the pass did not end early and no deployment failed.
+    pub fn is_good(&self) -> bool {
+        self.result.is_ok() && self.first_failure().is_none()
+    }
+
+    /// The record of the pass, which ended `at` that time.
+    pub(super) fn last_pass(&self, at: Timestamp) -> LastPass {
+        let message = match &self.result {
+            Ok(reports) => reports.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
+            Err(error) => error.to_string(),
+        };
+        let stale = self.result.as_ref().err().and_then(PassError::stale);
+        let trouble = stale.map_or(self.clock_trouble.as_ref(), |stale| stale.clock.as_ref());
+        LastPass {
+            at,
+            clock_baseline: self.clock_baseline.clone(),
+            clock_trouble: trouble.map(ToString::to_string),
+            message: message.lines().next().unwrap_or_default().to_owned(),
+            ok: self.is_good(),
+            stale_since: stale.map(|stale| stale.since),
+            mirrors: self.mirrors.clone(),
+        }
+    }
+}
+
+/// A pass in a few lines: a warning about the clock, and a line for each deployment, or the error.
+impl fmt::Display for PassReport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let trouble = self.clock_trouble.iter().map(|trouble| format!("warning: {trouble}"));
+        let lines: Vec<String> = match &self.result {
+            Ok(reports) => trouble.chain(reports.iter().map(ToString::to_string)).collect(),
+            Err(error) => trouble.chain([error.to_string()]).collect(),
+        };
+        f.write_str(&lines.join("\n"))
+    }
+}
+
+/// A report of a pass while it runs.
 #[derive(Debug)]
 pub enum Event<'a> {
     /// A mirror was not taken, and not for the same reason as in the pass before.
     Mirror(&'a MirrorReport),
-    /// There are two contents under one number, and both were kept there.
-    Evidence(&'a Path),
-    /// There are two contents under one number once more, and no room for them there.
-    EvidenceFull(&'a Path),
+    /// Two contents have one version or revision, and both were kept in that folder.
+    ForkKept(&'a Path),
+    /// Two contents have one version or revision once more, and that folder has no room for them.
+    ForkFolderFull(&'a Path),
     /// The branch has moved, and is believed.
     Fetched(CommitId),
-    /// What is believed is not made on top of what was believed before, which was at that commit.
+    /// The believed commit does not have the one that was believed before, which is this, as an ancestor.
     Rewritten(CommitId),
     /// A deployment is being fetched from its caches.
     Realising(&'a Order),
-    /// The unit is being switched.
-    Activating(&'a Order),
-    /// The unit is being switched back to this.
-    RollingBack(&'a StorePath),
-    /// Going back failed too.
-    RollBackFailed(&'a ActivateError),
+    /// An activation begins.
+    Activating {
+        /// The deployment.
+        deployment: &'a Name,
+        /// The revision and its attempt.
+        rollout: &'a Rollout,
+    },
+    /// A rollback begins.
+    RollingBack {
+        /// The deployment.
+        deployment: &'a Name,
+        /// The store path, and the failure before.
+        rollback: &'a Rollback,
+    },
+    /// A rollback failed.
+    RollbackFailed {
+        /// The deployment.
+        deployment: &'a Name,
+        /// Why.
+        error: &'a ActivateError,
+    },
+    /// The record of the pass could not be written.
+    ReportNotSaved(&'a StateError),
 }

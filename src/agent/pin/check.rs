@@ -1,21 +1,23 @@
-//! What is pinned, and whether what was found is that. No I/O.
+//! Comparing content with pins. No I/O.
 //!
 //! The threat: a thief of a cache's key signs other content under the store path that a deployment names, or under one that
-//! it needs. Nix believes the signature. The pin is in the deployment, which another key signed.
+//! it needs. Nix believes that signature. The pin stands in the deployment, which another key signed.
+//!
+//! Fetching, and deleting what was fetched wrongly, belong to `pin/fetch.rs`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use crate::agent::verify::Order;
-use crate::model::{Closure, ClosureDigest, Content, Deployment, Name, NarHash, Pin, PinError, StorePath, Substituter};
-use crate::store::{CacheEntry, Entries};
+use crate::model::{Closure, ClosureDigest, Deployment, Name, NarHash, Pin, PinError, StorePath, Substituter};
+use crate::store::Entries;
 use crate::trust::pin;
 
 /// How many paths an error names.
-const SHOWN: usize = 5;
+const MOST_NAMED: usize = 5;
 
-/// What the deployments of a pass pin, by store path: one that names the path of another is held to the other's pin as
-/// well.
+/// The pins of all deployments of a pass, by store path. A deployment that names the path of another one is compared with
+/// the other's pin as well.
 #[derive(Debug, Default)]
 pub(in crate::agent) struct Pins(BTreeMap<StorePath, Vec<PinnedBy>>);
 
@@ -24,7 +26,7 @@ pub(in crate::agent) struct Pins(BTreeMap<StorePath, Vec<PinnedBy>>);
 pub struct PinnedBy {
     /// The deployment.
     pub deployment: Name,
-    /// What it is pinned to.
+    /// The pin.
     pub pin: Pin,
 }
 
@@ -32,7 +34,7 @@ impl Pins {
     pub(in crate::agent) fn of(orders: &[Order]) -> Self {
         let mut all: BTreeMap<StorePath, Vec<PinnedBy>> = BTreeMap::new();
         for deployment in orders.iter().map(|order| &order.deployment) {
-            // One that makes no sense is told where that deployment's turn comes.
+            // `on` returns the error of a pin that cannot be read.
             if let Ok(Some(pin)) = Pin::of(&deployment.specification.template.metadata) {
                 let pins = all.entry(deployment.specification.template.nar_id.clone()).or_default();
                 pins.push(PinnedBy { deployment: deployment.name.clone(), pin });
@@ -41,7 +43,7 @@ impl Pins {
         Self(all)
     }
 
-    /// What `deployment` is held to.
+    /// The pins on the store path of `deployment`.
     pub(in crate::agent) fn on(&self, deployment: &Deployment) -> Result<&[PinnedBy], PinError> {
         let template = &deployment.specification.template;
         Pin::of(&template.metadata)?;
@@ -49,99 +51,98 @@ impl Pins {
     }
 }
 
-/// What a cache said of a pinned path.
+/// The content of a cache under a pinned path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::agent) enum Told {
-    /// With what is in the store already, what it has is what is pinned.
+pub(in crate::agent) enum CacheFinding {
+    /// Together with what is in the store already, it has the pinned content.
     AsPinned,
-    /// What it has is what is pinned, but for these paths, which are in the store already and otherwise.
-    WrongHere(Mismatch, Vec<Difference>),
-    /// It has the path as pinned, and not all that it needs; so the rest cannot be told.
-    InPart,
-    /// It has something else under the path.
-    Otherwise(NarHash),
-    /// It has the path as pinned, and something else below it. What can be told of that is what differs from the store.
-    Below(ClosureDigest, Vec<Difference>),
-    HasNot,
-    OutOfReach(String),
-    /// It is of a kind that is not asked.
+    /// It has the pinned content, but the store has other content under some of the paths.
+    StoreDiffers(Mismatch, Vec<DifferingPath>),
+    /// It has the path as pinned, but not all that the path needs, so the rest cannot be compared.
+    Incomplete,
+    /// It has other content under the path.
+    OtherContent(NarHash),
+    /// It has the path as pinned, and other content among what the path needs.
+    OtherClosure(ClosureDigest),
+    /// It does not have the path.
+    Absent,
+    /// It could not be asked, with the error.
+    Unreachable(String),
+    /// It is of a kind that cannot be asked without fetching.
     NotAsked,
 }
 
-/// Where to fetch a pinned path.
+/// Which caches a pinned path is fetched from.
 #[derive(Debug, PartialEq, Eq)]
-pub(in crate::agent) enum Choice {
+pub(in crate::agent) enum CacheChoice {
     /// From these.
     From(Vec<Substituter>),
-    /// Nowhere, as long as something else is in the store.
-    WrongHere(Mismatch, Vec<Difference>),
-    /// Nowhere: who has it has other content.
+    /// From none, as long as the store has other content under some of the paths.
+    StoreDiffers(Mismatch, Vec<DifferingPath>),
+    /// From none: each cache that has the path has other content.
     Nowhere,
 }
 
-/// Chooses among the caches, by what they said. One that has other content is never asked for it, and where one has all of
-/// it as pinned, nobody else is.
-pub(in crate::agent) fn choose(told: &[(Substituter, Told)]) -> Choice {
-    let those = |is: &dyn Fn(&Told) -> bool| -> Vec<Substituter> {
-        told.iter().filter(|(_, told)| is(told)).map(|(cache, _)| cache.clone()).collect()
+/// Chooses among the caches. A cache with other content is never chosen, and where one cache has all the pinned content, no
+/// other one is.
+pub(in crate::agent) fn choose_caches(findings: &[(Substituter, CacheFinding)]) -> CacheChoice {
+    let caches = |is_chosen: &dyn Fn(&CacheFinding) -> bool| -> Vec<Substituter> {
+        findings.iter().filter(|(_, finding)| is_chosen(finding)).map(|(cache, _)| cache.clone()).collect()
     };
-    let good = those(&|told| *told == Told::AsPinned);
+    let good = caches(&|finding| *finding == CacheFinding::AsPinned);
     if !good.is_empty() {
-        return Choice::From(good);
+        return CacheChoice::From(good);
     }
-    if let Some((mismatch, differences)) = told.iter().find_map(|(_, told)| match told {
-        Told::WrongHere(mismatch, differences) => Some((mismatch.clone(), differences.clone())),
+    if let Some((mismatch, differing)) = findings.iter().find_map(|(_, finding)| match finding {
+        CacheFinding::StoreDiffers(mismatch, differing) => Some((mismatch.clone(), differing.clone())),
         _ => None,
     }) {
-        return Choice::WrongHere(mismatch, differences);
+        return CacheChoice::StoreDiffers(mismatch, differing);
     }
-    let is_other = |told: &Told| matches!(told, Told::Otherwise(_) | Told::Below(..));
-    let may_have = |told: &Told| matches!(told, Told::InPart | Told::NotAsked);
-    if those(&is_other).is_empty() || !those(&may_have).is_empty() {
-        Choice::From(those(&|told| !is_other(told)))
+    let may_have = |finding: &CacheFinding| matches!(finding, CacheFinding::Incomplete | CacheFinding::NotAsked);
+    if caches(&CacheFinding::is_other_content).is_empty() || !caches(&may_have).is_empty() {
+        CacheChoice::From(caches(&|finding| !finding.is_other_content()))
     } else {
-        Choice::Nowhere
+        CacheChoice::Nowhere
     }
 }
 
-/// What to make of a cache that says `there` of `path` and of all that it needs, where what is `here` is not fetched.
-pub(in crate::agent) fn judge(
+impl CacheFinding {
+    /// Whether the cache has other content than the pinned one.
+    pub(in crate::agent) fn is_other_content(&self) -> bool {
+        matches!(self, Self::OtherContent(_) | Self::OtherClosure(_))
+    }
+}
+
+/// Compares a cache, which has the entries `there` of `path` and of all that it needs, with the pins. The entries `here` are
+/// in the store, so they are not fetched.
+pub(in crate::agent) fn compare_cache(
     path: &StorePath,
     cache: &Substituter,
     (there, here): (&Entries, &Entries),
     pins: &[PinnedBy],
-) -> Told {
-    let whole = closure(there);
-    let mixed = overlaid(path, there, here);
-    let differences = || {
-        let differing = here.iter().filter(|(path, entry)| whole.get(*path).is_some_and(|c| *c != entry.content()));
-        let hash = |content: Option<&Content>| content.map(|content| content.nar_hash);
-        let difference = |(path, entry): (&StorePath, &CacheEntry)| Difference {
-            path: path.clone(),
-            here: Some(entry.content().nar_hash),
-            there: hash(whole.get(path)),
-            cache: cache.clone(),
-        };
-        differing.map(difference).collect()
-    };
-    match (check(path, &mixed, pins), check(path, &whole, pins)) {
-        (Ok(()), _) => Told::AsPinned,
-        (Err(Some(mismatch)), Ok(())) => Told::WrongHere(mismatch, differences()),
-        (Err(_), Err(Some(Mismatch { pinned, found }))) if pinned.pin.nar_hash == found.nar_hash => {
-            Told::Below(found.closure, differences())
+) -> CacheFinding {
+    let whole = closure_of(there);
+    match (check_pins(path, &overlay(path, there, here), pins), check_pins(path, &whole, pins)) {
+        (Ok(()), _) => CacheFinding::AsPinned,
+        (Err(Some(mismatch)), Ok(())) => {
+            CacheFinding::StoreDiffers(mismatch, differing_paths(&closure_of(here), cache, &whole))
         }
-        (Err(_), Err(Some(Mismatch { found, .. }))) => Told::Otherwise(found.nar_hash),
-        (Err(_), Ok(()) | Err(None)) => Told::HasNot,
+        (Err(_), Err(Some(Mismatch { pinned, found }))) if pinned.pin.nar_hash == found.nar_hash => {
+            CacheFinding::OtherClosure(found.closure)
+        }
+        (Err(_), Err(Some(Mismatch { found, .. }))) => CacheFinding::OtherContent(found.nar_hash),
+        (Err(_), Ok(()) | Err(None)) => CacheFinding::Absent,
     }
 }
 
-/// What there is of all these paths.
-pub(in crate::agent) fn closure(entries: &Entries) -> Closure {
+/// The content of all these paths.
+pub(in crate::agent) fn closure_of(entries: &Entries) -> Closure {
     entries.iter().map(|(path, entry)| (path.clone(), entry.content())).collect()
 }
 
-/// The closure of `path` once it is fetched: what is `here` already is not fetched again.
-fn overlaid(path: &StorePath, there: &Entries, here: &Entries) -> Closure {
+/// The closure that `path` has once it is fetched: an entry that is `here` is not fetched again.
+fn overlay(path: &StorePath, there: &Entries, here: &Entries) -> Closure {
     let (mut closure, mut open) = (Closure::new(), vec![path]);
     while let Some(path) = open.pop() {
         if let Some(entry) = here.get(path).or_else(|| there.get(path))
@@ -153,17 +154,21 @@ fn overlaid(path: &StorePath, there: &Entries, here: &Entries) -> Closure {
     closure
 }
 
-/// What was found where something else is pinned.
+/// A pin, and the other content that was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Mismatch {
-    /// What is pinned, and by whom.
+    /// The pin.
     pub pinned: PinnedBy,
-    /// What was found.
+    /// The pin that the found content would have.
     pub found: Pin,
 }
 
-/// Holds a closure to the pins on its path. One that lacks the path itself is none.
-pub(in crate::agent) fn check(path: &StorePath, closure: &Closure, pins: &[PinnedBy]) -> Result<(), Option<Mismatch>> {
+/// Compares a closure with the pins on its path. The error is empty where the closure lacks the path itself.
+pub(in crate::agent) fn check_pins(
+    path: &StorePath,
+    closure: &Closure,
+    pins: &[PinnedBy],
+) -> Result<(), Option<Mismatch>> {
     let found = pin(path, closure).ok_or(None)?;
     match pins.iter().find(|pinned| pinned.pin != found) {
         None => Ok(()),
@@ -171,198 +176,159 @@ pub(in crate::agent) fn check(path: &StorePath, closure: &Closure, pins: &[Pinne
     }
 }
 
-/// One path that is not as it should be.
+/// A path that has one content in the store and another in a cache.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Difference {
+pub struct DifferingPath {
     /// The path.
     pub path: StorePath,
-    /// What is in the store under it.
-    pub here: Option<NarHash>,
-    /// What is in the cache under it.
-    pub there: Option<NarHash>,
+    /// The content in the store.
+    pub here: NarHash,
+    /// The content in the cache.
+    pub there: NarHash,
     /// The cache.
     pub cache: Substituter,
 }
 
-/// What can be told of a closure in the store that is not as pinned, by what the caches say.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(in crate::agent) struct Diagnosis {
-    /// What differs: from a cache that has all of it as pinned, or, where there is none, from any.
-    pub(in crate::agent) differences: Vec<Difference>,
-    /// The paths in the store that are not as pinned, or may not be.
-    pub(in crate::agent) suspects: BTreeSet<StorePath>,
-}
-
-/// Compares what is `here` with what the caches have of it.
-pub(in crate::agent) fn diagnose(
-    path: &StorePath,
-    here: &Closure,
-    told: &[(Substituter, Closure)],
-    pins: &[PinnedBy],
-) -> Diagnosis {
-    let hash = |content: Option<&Content>| content.map(|content| content.nar_hash);
-    let difference = |path: &StorePath, cache: &Substituter, there: &Closure| Difference {
+/// The paths that have one content in the store and another in `cache`.
+pub(in crate::agent) fn differing_paths(here: &Closure, cache: &Substituter, there: &Closure) -> Vec<DifferingPath> {
+    let differing = here.iter().filter_map(|(path, here)| Some((path, here, there.get(path).filter(|t| *t != here)?)));
+    let differing = differing.map(|(path, here, there)| DifferingPath {
         path: path.clone(),
-        here: hash(here.get(path)),
-        there: hash(there.get(path)),
+        here: here.nar_hash,
+        there: there.nar_hash,
         cache: cache.clone(),
-    };
-    if let Some((cache, pinned)) = told.iter().find(|(_, closure)| check(path, closure, pins).is_ok()) {
-        let all: BTreeSet<&StorePath> = here.keys().chain(pinned.keys()).collect();
-        let differing = all.into_iter().filter(|path| here.get(*path) != pinned.get(*path));
-        let differences: Vec<Difference> = differing.map(|path| difference(path, cache, pinned)).collect();
-        let suspects = differences.iter().filter(|d| d.here.is_some()).map(|d| d.path.clone()).collect();
-        return Diagnosis { differences, suspects };
-    }
-    let mut differences = Vec::new();
-    for (cache, there) in told {
-        let differs = |path: &&StorePath| there.get(*path).is_some_and(|content| here.get(*path) != Some(content));
-        differences.extend(here.keys().filter(differs).map(|path| difference(path, cache, there)));
-    }
-    let is_pinned = |hash: NarHash| pins.iter().all(|pinned| pinned.pin.nar_hash == hash);
-    // What the pin says of the path itself is certain; of the others it only says that one of them is wrong.
-    let suspects = if here.get(path).is_some_and(|content| !is_pinned(content.nar_hash)) {
-        [path.clone()].into()
-    } else if differences.is_empty() {
-        here.keys().cloned().collect()
-    } else {
-        differences.iter().map(|difference| difference.path.clone()).collect()
-    };
-    Diagnosis { differences, suspects }
+    });
+    differing.collect()
 }
 
-/// Why a deployment is refused: what is under its path, or below, is not what is pinned.
+/// Why a deployment is refused: the content under its path, or under one that it needs, is not the pinned one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NotAsPinned {
-    /// The path.
+    /// The path of the deployment.
     pub path: StorePath,
-    /// Where something else was found.
-    pub found: Elsewise,
+    /// The place of the other content.
+    pub site: MismatchSite,
 }
 
-/// Where something else than what is pinned was found.
+/// The place where content other than the pinned one was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Elsewise {
-    /// In the caches.
-    InCaches {
-        /// What is pinned, and by whom.
+pub enum MismatchSite {
+    /// The caches.
+    Caches {
+        /// The pin.
         pinned: PinnedBy,
-        /// What each cache said.
-        caches: Vec<String>,
+        /// For each cache, what it has.
+        findings: Vec<String>,
     },
-    /// In the store.
-    Here {
-        /// What was found.
+    /// The store.
+    Store {
+        /// The pin, and the content that was found.
         mismatch: Mismatch,
-        /// What differs.
-        differences: Vec<Difference>,
-        /// What became of it.
-        remains: Remains,
+        /// The paths that have another content in a cache.
+        differing: Vec<DifferingPath>,
+        /// The action that was taken.
+        cleanup: Cleanup,
     },
 }
 
-/// What became of content that is not as pinned.
+/// The action on content in the store that is not as pinned.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Remains {
+pub enum Cleanup {
     /// It was fetched just now, and is deleted.
     Deleted,
-    /// It was in the store before.
+    /// Nothing: it was in the store before.
     WasHere,
-    /// It runs.
+    /// Nothing: it runs.
     Runs,
-    /// It was fetched just now, and could not be deleted.
-    Stays(String),
+    /// It was fetched just now, and could not be deleted, with the error.
+    Failed(String),
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for CacheFinding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::AsPinned | Self::WrongHere(..) => f.write_str("has what is pinned"),
-            Self::InPart => f.write_str("has it, and not all that it needs"),
-            Self::Otherwise(hash) => write!(f, "has {hash}"),
-            Self::Below(closure, differences) => {
-                write!(f, "has it with something else among what it needs, closure {closure}")?;
-                differences.iter().take(SHOWN).try_for_each(|difference| write!(f, ", {difference}"))
+            Self::AsPinned | Self::StoreDiffers(..) => f.write_str("has the pinned content"),
+            Self::Incomplete => f.write_str("has the path, but not all that it needs"),
+            Self::OtherContent(hash) => write!(f, "has {hash}"),
+            Self::OtherClosure(closure) => {
+                write!(f, "has the path with other content among what it needs, closure {closure}")
             }
-            Self::HasNot => f.write_str("does not have it"),
-            Self::OutOfReach(why) => write!(f, "cannot be asked: {why}"),
-            Self::NotAsked => f.write_str("is of a kind that is not asked"),
+            Self::Absent => f.write_str("does not have it"),
+            Self::Unreachable(error) => write!(f, "cannot be asked: {error}"),
+            Self::NotAsked => f.write_str("cannot be asked without fetching"),
         }
     }
 }
 
-impl fmt::Display for Difference {
+impl fmt::Display for DifferingPath {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { path, here, there, cache } = self;
-        match (here, there) {
-            (Some(here), Some(there)) => write!(f, "{path} is {here} here, and {there} in {cache}"),
-            (Some(here), None) => write!(f, "{path} is here ({here}), and does not belong to it in {cache}"),
-            (None, Some(there)) => write!(f, "{path} does not belong to it here, and does ({there}) in {cache}"),
-            (None, None) => write!(f, "{path}"),
-        }
+        write!(f, "{path} is {here} in this machine's store, and {there} in {cache}")
     }
 }
 
 impl fmt::Display for NotAsPinned {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let path = &self.path;
-        match &self.found {
-            Elsewise::InCaches { pinned: PinnedBy { deployment, pin }, caches } => write!(
+        match &self.site {
+            MismatchSite::Caches { pinned: PinnedBy { deployment, pin }, findings } => write!(
                 f,
-                "refused {path}: `{deployment}` pins it to {} with the closure {}, and no cache has that ({}). What runs goes on. \
-                 Either somebody else signs with that cache's key, or the path was built again and came out \
-                 otherwise: put the pinned content back, or publish another revision",
+                "refused {path}: `{deployment}` pins it to {} with the closure {}, and no cache has that ({}); put the pinned \
+                 content back, or publish another revision; either somebody else signs with the cache's key, or the path was \
+                 built again with another result",
                 pin.nar_hash,
                 pin.closure,
-                caches.join("; ")
+                findings.join("; ")
             ),
-            Elsewise::Here {
-                mismatch: Mismatch { pinned: PinnedBy { deployment, pin }, found },
-                differences,
-                remains,
-            } => {
-                write!(f, "refused {path}: ")?;
-                if pin.nar_hash == found.nar_hash {
-                    let (pinned, found) = (pin.closure, found.closure);
-                    write!(
-                        f,
-                        "something that it needs is not what `{deployment}` pins (closure {pinned}, found {found})"
-                    )?;
-                } else {
-                    write!(f, "`{deployment}` pins it to {}, and it is {}", pin.nar_hash, found.nar_hash)?;
+            MismatchSite::Store { mismatch, differing, cleanup } => {
+                write!(f, "refused {path}: {mismatch}")?;
+                for differing in differing.iter().take(MOST_NAMED) {
+                    write!(f, "; {differing}")?;
                 }
-                let told: Vec<String> = differences.iter().take(SHOWN).map(ToString::to_string).collect();
-                match (told.is_empty(), differences.len().saturating_sub(SHOWN)) {
-                    (true, _) => write!(f, "; no cache says otherwise, so it cannot be told which path differs")?,
-                    (false, 0) => write!(f, ": {}", told.join("; "))?,
-                    (false, more) => write!(f, ": {}; and {more} more", told.join("; "))?,
+                if let Some(more) = differing.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+                    write!(f, "; and {more} more")?;
                 }
-                write!(f, ". What runs goes on. ")?;
-                let first = differences.iter().find(|d| d.here.is_some()).map_or(path, |d| &d.path);
-                match remains {
-                    Remains::Deleted => write!(
-                        f,
-                        "What was fetched is deleted, and fetched again when a cache has what is pinned; somebody else may \
-                         sign with the key of the cache that it came from"
-                    ),
-                    Remains::WasHere => write!(
-                        f,
-                        "It was in this machine's store before, built here or fetched from elsewhere: delete it with \
-                         `nix-store --delete {first}` (`nix-store --query --roots {first}` says what keeps it), and the \
-                         next pass fetches what is pinned"
-                    ),
-                    Remains::Runs => write!(
-                        f,
-                        "It is what runs now, put there before it was pinned: look into why it differs; a revision with \
-                         another path replaces it, and so does going back and deleting it with `nix-store --delete {first}`"
-                    ),
-                    Remains::Stays(why) => write!(
-                        f,
-                        "It was just fetched and could not be deleted ({why}): do so with `nix-store --delete {first}`, and \
-                         the next pass fetches what is pinned"
-                    ),
-                }
+                let first = differing.first().map_or(path, |differing| &differing.path);
+                write!(f, "; {}", cleanup.describe(first))
             }
+        }
+    }
+}
+
+impl fmt::Display for Mismatch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { pinned: PinnedBy { deployment, pin }, found } = self;
+        if pin.nar_hash == found.nar_hash {
+            let (pinned, found) = (pin.closure, found.closure);
+            write!(f, "a path that it needs is not as `{deployment}` pins it (closure {pinned}, found {found})")
+        } else {
+            write!(f, "`{deployment}` pins it to {}, and it is {}", pin.nar_hash, found.nar_hash)
+        }
+    }
+}
+
+impl Cleanup {
+    /// Describes the action and the operator's next step, where `path` is to be deleted.
+    fn describe(&self, path: &StorePath) -> String {
+        let delete = format!("delete it with `nix-store --delete {path}`");
+        match self {
+            Self::Deleted => {
+                "what was fetched is deleted, and is fetched again once a cache has the pinned content; somebody \
+                 else may sign with the key of the cache"
+                    .to_owned()
+            }
+            Self::WasHere => format!(
+                "it was in this machine's store before: {delete} (`nix-store --query --roots {path}` says what keeps it), \
+                 and the next pass fetches the pinned content"
+            ),
+            Self::Runs => format!(
+                "it runs now, and was there before the pin: find out why it differs; publish a revision with another path, or \
+                 switch to another system and {delete}"
+            ),
+            Self::Failed(error) => format!(
+                "it was just fetched and could not be deleted ({error}): {delete}, and the next pass fetches the pinned \
+                 content"
+            ),
         }
     }
 }

@@ -10,7 +10,7 @@ fn hash(content: char) -> NarHash {
     format!("sha256-{content}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").parse().unwrap()
 }
 
-/// Paths as `NAME CONTENT NEEDED…`.
+/// Entries from lines such as `NAME CONTENT REFERENCE…`.
 fn entries(lines: &[&str]) -> Entries {
     let entry = |line: &&str| {
         let words: Vec<&str> = line.split(' ').collect();
@@ -26,112 +26,106 @@ fn entries(lines: &[&str]) -> Entries {
 const GOOD: [&str; 3] = ["top A mid", "mid A deep", "deep A"];
 
 fn pins() -> Vec<PinnedBy> {
-    let pin = pin(&path("top"), &closure(&entries(&GOOD))).unwrap();
+    let pin = pin(&path("top"), &closure_of(&entries(&GOOD))).unwrap();
     vec![PinnedBy { deployment: "web-1".parse().unwrap(), pin }]
 }
 
-fn judged(there: &[&str], here: &[&str]) -> Told {
-    judge(&path("top"), &CACHE.parse().unwrap(), (&entries(there), &entries(here)), &pins())
+fn compared(there: &[&str], here: &[&str]) -> CacheFinding {
+    compare_cache(&path("top"), &CACHE.parse().unwrap(), (&entries(there), &entries(here)), &pins())
 }
 
-fn names(differences: &[Difference]) -> Vec<&str> {
-    differences.iter().map(|difference| difference.path.name()).collect()
+fn names(differing: &[DifferingPath]) -> Vec<&str> {
+    differing.iter().map(|differing| differing.path.name()).collect()
 }
 
 #[test]
-fn a_cache_is_judged_by_what_would_be_fetched_from_it() {
-    assert_eq!(judged(&GOOD, &[]), Told::AsPinned);
-    assert_eq!(judged(&["top B mid", "mid A deep", "deep A"], &[]), Told::Otherwise(hash('B')));
-    assert!(matches!(judged(&["top A mid", "mid A deep", "deep B"], &[]), Told::Below(_, told) if told.is_empty()));
-    // One path more, or one less, is another closure, with the same content under every path there is.
-    assert!(matches!(judged(&["top A mid", "mid A deep", "deep A evil", "evil A"], &[]), Told::Below(..)));
-    assert!(matches!(judged(&["top A mid", "mid A"], &[]), Told::Below(..)));
-    // What is here is not fetched: a thief has no say in it.
-    assert_eq!(judged(&["top A mid", "mid A deep", "deep B"], &["deep A"]), Told::AsPinned);
-    assert_eq!(judged(&["top A mid", "mid B evil", "evil B"], &["mid A deep", "deep A"]), Told::AsPinned);
-    let Told::WrongHere(_, told) = judged(&GOOD, &["mid A deep", "deep B"]) else { panic!() };
-    assert_eq!(names(&told), ["deep"]);
-    let Told::Below(_, told) = judged(&["top A mid", "mid B deep", "deep A"], &["deep C"]) else { panic!() };
-    assert_eq!(names(&told), ["deep"]);
+fn a_cache_is_compared_by_what_would_be_fetched_from_it() {
+    assert_eq!(compared(&GOOD, &[]), CacheFinding::AsPinned);
+    assert_eq!(compared(&["top B mid", "mid A deep", "deep A"], &[]), CacheFinding::OtherContent(hash('B')));
+    assert!(matches!(compared(&["top A mid", "mid A deep", "deep B"], &[]), CacheFinding::OtherClosure(_)));
+    // One path more, or one less, is another closure, though every path has the same content.
+    assert!(matches!(
+        compared(&["top A mid", "mid A deep", "deep A evil", "evil A"], &[]),
+        CacheFinding::OtherClosure(_)
+    ));
+    assert!(matches!(compared(&["top A mid", "mid A"], &[]), CacheFinding::OtherClosure(_)));
+    // A path that is here is not fetched, so a thief cannot change it.
+    assert_eq!(compared(&["top A mid", "mid A deep", "deep B"], &["deep A"]), CacheFinding::AsPinned);
+    assert_eq!(compared(&["top A mid", "mid B evil", "evil B"], &["mid A deep", "deep A"]), CacheFinding::AsPinned);
+    let CacheFinding::StoreDiffers(_, differing) = compared(&GOOD, &["mid A deep", "deep B"]) else { panic!() };
+    assert_eq!(names(&differing), ["deep"]);
 }
 
 #[test]
 fn a_bad_cache_is_left_out_and_a_good_one_asked_alone() {
-    let below = || judged(&["top A mid", "mid A deep", "deep B"], &[]);
-    let chosen = |told: Vec<Told>| {
-        let caches: Vec<(Substituter, Told)> = told
+    let other_closure = || compared(&["top A mid", "mid A deep", "deep B"], &[]);
+    let chosen = |findings: Vec<CacheFinding>| {
+        let caches: Vec<(Substituter, CacheFinding)> = findings
             .into_iter()
             .enumerate()
-            .map(|(n, told)| (format!("https://{n}.example").parse().unwrap(), told))
+            .map(|(n, finding)| (format!("https://{n}.example").parse().unwrap(), finding))
             .collect();
-        match choose(&caches) {
-            Choice::From(caches) => caches.iter().map(|cache| cache.as_str()[8..9].to_owned()).collect(),
-            Choice::Nowhere => "nowhere".to_owned(),
-            Choice::WrongHere(..) => "wrong here".to_owned(),
+        match choose_caches(&caches) {
+            CacheChoice::From(caches) => caches.iter().map(|cache| cache.as_str()[8..9].to_owned()).collect(),
+            CacheChoice::Nowhere => "nowhere".to_owned(),
+            CacheChoice::StoreDiffers(..) => "store differs".to_owned(),
         }
     };
-    let down = || Told::OutOfReach("no route".to_owned());
-    let wrong_here = || judged(&GOOD, &["deep B"]);
-    for (told, expected) in [
-        (vec![Told::Otherwise(hash('B')), Told::AsPinned, Told::InPart, Told::AsPinned], "13"),
-        (vec![below(), Told::InPart, Told::HasNot], "12"),
-        (vec![Told::Otherwise(hash('B')), Told::NotAsked, down()], "12"),
-        (vec![Told::Otherwise(hash('B')), below()], "nowhere"),
-        (vec![Told::Otherwise(hash('B')), Told::HasNot, down()], "nowhere"),
-        (vec![Told::HasNot, down()], "01"),
-        (vec![wrong_here(), Told::InPart, below()], "wrong here"),
-        (vec![wrong_here(), Told::AsPinned], "1"),
+    let other = || CacheFinding::OtherContent(hash('B'));
+    let down = || CacheFinding::Unreachable("no route".to_owned());
+    let store_differs = || compared(&GOOD, &["deep B"]);
+    for (findings, expected) in [
+        (vec![other(), CacheFinding::AsPinned, CacheFinding::Incomplete, CacheFinding::AsPinned], "13"),
+        (vec![other_closure(), CacheFinding::Incomplete, CacheFinding::Absent], "12"),
+        (vec![other(), CacheFinding::NotAsked, down()], "12"),
+        (vec![other(), other_closure()], "nowhere"),
+        (vec![other(), CacheFinding::Absent, down()], "nowhere"),
+        (vec![CacheFinding::Absent, down()], "01"),
+        (vec![store_differs(), CacheFinding::Incomplete, other_closure()], "store differs"),
+        (vec![store_differs(), CacheFinding::AsPinned], "1"),
         (vec![], ""),
     ] {
-        assert_eq!(chosen(told.clone()), expected, "{told:?}");
+        assert_eq!(chosen(findings.clone()), expected, "{findings:?}");
     }
 }
 
 #[test]
-fn every_pin_on_a_path_counts_whoever_has_it() {
-    let good = closure(&entries(&GOOD));
+fn every_pin_on_a_path_counts_whichever_deployment_has_it() {
+    let good = closure_of(&entries(&GOOD));
     let mut both = pins();
-    assert_eq!(check(&path("top"), &good, &both), Ok(()));
+    assert_eq!(check_pins(&path("top"), &good, &both), Ok(()));
     let other = Pin { nar_hash: hash('B'), ..both[0].pin };
     both.push(PinnedBy { deployment: "web-2".parse().unwrap(), pin: other });
-    let Err(Some(mismatch)) = check(&path("top"), &good, &both) else { panic!() };
+    let Err(Some(mismatch)) = check_pins(&path("top"), &good, &both) else { panic!() };
     assert_eq!(mismatch.pinned.deployment.as_str(), "web-2");
-    assert_eq!(check(&path("absent"), &good, &both), Err(None));
+    assert_eq!(check_pins(&path("absent"), &good, &both), Err(None));
 }
 
 #[test]
-fn what_differs_is_told_as_far_as_it_can_be() {
-    let told = |here: &[&str], caches: &[&[&str]]| {
-        let caches: Vec<(Substituter, Closure)> =
-            caches.iter().map(|lines| (CACHE.parse().unwrap(), closure(&entries(lines)))).collect();
-        let Diagnosis { differences, suspects } = diagnose(&path("top"), &closure(&entries(here)), &caches, &pins());
-        let suspects: Vec<String> = suspects.iter().map(|path| path.name().to_owned()).collect();
-        (names(&differences).join(" "), suspects.join(" "))
+fn the_paths_that_differ_from_a_cache_are_named() {
+    let differing = |here: &[&str], there: &[&str]| {
+        let [here, there] = [here, there].map(|lines| closure_of(&entries(lines)));
+        names(&differing_paths(&here, &CACHE.parse().unwrap(), &there)).join(" ")
     };
     let poisoned = ["top A mid", "mid A deep", "deep B"];
-    let is = |a: &str, b: &str| (a.to_owned(), b.to_owned());
-    assert_eq!(told(&poisoned, &[&poisoned, &GOOD]), is("deep", "deep"));
-    // No cache has all of it: where two differ, one of them is wrong.
-    assert_eq!(told(&poisoned, &[&poisoned, &["deep A"]]), is("deep", "deep"));
-    // Nobody says otherwise, so it may be any.
-    assert_eq!(told(&poisoned, &[&poisoned]), is("", "deep mid top"));
-    assert_eq!(told(&["top B mid", "mid A deep", "deep A"], &[]), is("", "top"));
-    // What does not belong to it is as wrong.
-    assert_eq!(told(&["top A mid", "mid A deep", "deep A evil", "evil A"], &[&GOOD]), is("evil", "evil"));
+    assert_eq!(differing(&poisoned, &GOOD), "deep");
+    assert_eq!(differing(&poisoned, &["deep A"]), "deep");
+    assert_eq!(differing(&poisoned, &poisoned), "");
+    assert_eq!(differing(&["top B mid", "mid A deep", "deep A"], &[]), "");
 }
 
 #[test]
-fn an_error_says_what_was_pinned_what_was_found_and_what_to_do() {
+fn an_error_has_the_pin_the_found_content_and_the_next_step() {
     let mismatch = Mismatch { pinned: pins().remove(0), found: Pin { nar_hash: hash('B'), ..pins()[0].pin } };
-    for (remains, expected) in [
-        (Remains::Deleted, "What was fetched is deleted"),
-        (Remains::WasHere, "nix-store --delete /nix/store/"),
-        (Remains::Runs, "It is what runs now"),
-        (Remains::Stays("it is still alive".to_owned()), "could not be deleted (it is still alive)"),
+    for (cleanup, expected) in [
+        (Cleanup::Deleted, "what was fetched is deleted"),
+        (Cleanup::WasHere, "nix-store --delete /nix/store/"),
+        (Cleanup::Runs, "it runs now"),
+        (Cleanup::Failed("it is still alive".to_owned()), "could not be deleted (it is still alive)"),
     ] {
-        let found = Elsewise::Here { mismatch: mismatch.clone(), differences: Vec::new(), remains };
-        let told = NotAsPinned { path: path("top"), found }.to_string();
-        assert!(told.contains(expected) && told.contains(&hash('A').to_string()), "{told}");
-        assert!(told.contains(&hash('B').to_string()) && told.contains("`web-1` pins it"), "{told}");
+        let site = MismatchSite::Store { mismatch: mismatch.clone(), differing: Vec::new(), cleanup };
+        let message = NotAsPinned { path: path("top"), site }.to_string();
+        assert!(message.contains(expected) && message.contains(&hash('A').to_string()), "{message}");
+        assert!(message.contains(&hash('B').to_string()) && message.contains("`web-1` pins it"), "{message}");
     }
 }

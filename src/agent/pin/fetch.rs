@@ -1,22 +1,32 @@
-//! Fetching what is pinned: before anything is linked where it stays, or activated, it is held to its pin.
+//! Fetching a pinned store path: it is compared with its pins before it becomes a GC root or is activated.
+//!
+//! The comparison itself belongs to `pin/check.rs`.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
 use std::path::Path;
 
-use super::check::{Choice, Diagnosis, Difference, Elsewise, Mismatch, NotAsPinned, PinnedBy, Remains, Told};
-use super::check::{check, choose, closure, diagnose, judge};
+use super::check::{
+    CacheChoice, CacheFinding, Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy, check_pins,
+    choose_caches, closure_of, compare_cache, differing_paths,
+};
 use crate::agent::realise::error::RealiseError;
 use crate::agent::realise::fetch::fetch;
 use crate::agent::realise::gc_roots::{GcRoots, unlink};
 use crate::model::{Closure, NarTemplateSpecification, StorePath, Substituter};
 use crate::store::Store;
 
-/// What of a store was there before something was fetched; nothing is known where it could not be read.
-struct Before(Option<BTreeSet<OsString>>);
+/// Whether the store has a pinned path. One with other content is an error.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::agent) enum Presence {
+    /// It has it as pinned.
+    AsPinned,
+    /// It does not have it.
+    Absent,
+}
 
-/// Fetches `template`'s path and holds it to `pins`, of which there is one at least.
+/// Fetches the store path of `template` and compares it with `pins`, of which there is at least one.
 pub(in crate::agent) async fn realise(
     store: &dyn Store,
     template: &NarTemplateSpecification,
@@ -24,41 +34,42 @@ pub(in crate::agent) async fn realise(
     roots: &GcRoots,
 ) -> Result<(), RealiseError> {
     let path = &template.nar_id;
-    // A pass that was ended in the middle may have left it.
+    // A pass that was killed may have left this link.
     unlink(&roots.unchecked)?;
-    // It is looked at once it is held: what is collected in between would be fetched again, and not be looked at.
+    // The link is made before the comparison: a path that is collected between the two would be fetched again without one.
     if hold(store, path, &roots.unchecked).await? {
-        return match is_here(store, template, pins, Remains::WasHere).await {
-            Ok(Some(())) => keep(store, path, roots).await,
-            Ok(None) => Err(RealiseError::Gone(path.clone())),
+        return match check_store(store, template, pins, Cleanup::WasHere).await {
+            Ok(Presence::AsPinned) => keep(store, path, roots).await,
+            Ok(Presence::Absent) => Err(RealiseError::Gone(path.clone())),
             Err(refused) => unlink(&roots.unchecked).and(Err(refused)),
         };
     }
-    let told = asked(store, template, pins).await?;
-    let caches = match choose(&told) {
-        Choice::From(caches) => caches,
-        Choice::Nowhere => return Err(in_caches(path, &told, pins)),
-        Choice::WrongHere(mismatch, differences) => {
-            return Err(refused(path, mismatch, differences, Remains::WasHere));
+    let findings = ask_caches(store, template, pins).await?;
+    let caches = match choose_caches(&findings) {
+        CacheChoice::From(caches) => caches,
+        CacheChoice::Nowhere => return Err(refuse_caches(path, &findings, pins)),
+        CacheChoice::StoreDiffers(mismatch, differing) => {
+            return Err(refuse_store(path, mismatch, differing, Cleanup::WasHere));
         }
     };
-    let before = Before::read(&store.files_of(path));
-    let left_out = told.iter().any(|(_, told)| matches!(told, Told::Otherwise(_) | Told::Below(..)));
+    let before = StoreListing::read(&store.files_of(path));
     let substituters = caches.try_into().map_err(RealiseError::Invalid)?;
     let narrowed = NarTemplateSpecification { substituters, ..template.clone() };
     match fetch(store, &narrowed, &roots.unchecked).await {
-        // That the others do not have it is not the whole reason where one has something else.
-        Err(RealiseError::NotYet { .. }) if left_out => return Err(in_caches(path, &told, pins)),
+        // Some cache has other content; that the remaining ones do not have the path is not the whole reason.
+        Err(RealiseError::NotYet { .. }) if findings.iter().any(|(_, finding)| finding.is_other_content()) => {
+            return Err(refuse_caches(path, &findings, pins));
+        }
         fetched => fetched?,
     }
-    match here(store, path, pins).await? {
-        Some(Ok(())) => keep(store, path, roots).await,
-        None => Err(RealiseError::Gone(path.clone())),
-        Some(Err((mismatch, closure))) => {
+    match compare_store(store, path, pins).await? {
+        StoreContent::AsPinned => keep(store, path, roots).await,
+        StoreContent::Absent => Err(RealiseError::Gone(path.clone())),
+        StoreContent::Differs(mismatch, closure) => {
             unlink(&roots.unchecked)?;
-            let Diagnosis { differences, suspects } = diagnosis(store, template, &closure, pins).await;
-            let remains = before.clear(store, &suspects).await;
-            Err(refused(path, mismatch, differences, remains))
+            let differing = compare_with_caches(store, template, &closure).await;
+            let cleanup = before.delete_new(store, &closure, &differing).await;
+            Err(refuse_store(path, mismatch, differing, cleanup))
         }
     }
 }
@@ -77,137 +88,144 @@ async fn hold(store: &dyn Store, path: &StorePath, link: &Path) -> Result<bool, 
     }
 }
 
-/// Links what was found to be as pinned where it stays.
+/// Makes a path that is as pinned a GC root.
 async fn keep(store: &dyn Store, path: &StorePath, roots: &GcRoots) -> Result<(), RealiseError> {
     store.keep(path, &roots.kept).await?;
     unlink(&roots.unchecked)
 }
 
-/// Whether what is in the store under the path is what is pinned; `None` where nothing is. If not, `remains` says why it is
-/// there.
-pub(in crate::agent) async fn is_here(
+/// Compares what the store has under the path with the pins. `cleanup` says in the error why other content is there.
+pub(in crate::agent) async fn check_store(
     store: &dyn Store,
     template: &NarTemplateSpecification,
     pins: &[PinnedBy],
-    remains: Remains,
-) -> Result<Option<()>, RealiseError> {
-    match here(store, &template.nar_id, pins).await? {
-        None => Ok(None),
-        Some(Ok(())) => Ok(Some(())),
-        Some(Err((mismatch, closure))) => {
-            let Diagnosis { differences, .. } = diagnosis(store, template, &closure, pins).await;
-            Err(refused(&template.nar_id, mismatch, differences, remains))
+    cleanup: Cleanup,
+) -> Result<Presence, RealiseError> {
+    match compare_store(store, &template.nar_id, pins).await? {
+        StoreContent::Absent => Ok(Presence::Absent),
+        StoreContent::AsPinned => Ok(Presence::AsPinned),
+        StoreContent::Differs(mismatch, closure) => {
+            let differing = compare_with_caches(store, template, &closure).await;
+            Err(refuse_store(&template.nar_id, mismatch, differing, cleanup))
         }
     }
 }
 
-type Judged = Result<(), (Mismatch, Closure)>;
+/// The content of the store under a pinned path.
+enum StoreContent {
+    AsPinned,
+    Differs(Mismatch, Closure),
+    Absent,
+}
 
-async fn here(store: &dyn Store, path: &StorePath, pins: &[PinnedBy]) -> Result<Option<Judged>, RealiseError> {
+async fn compare_store(store: &dyn Store, path: &StorePath, pins: &[PinnedBy]) -> Result<StoreContent, RealiseError> {
     let entries = store.closures_here(std::slice::from_ref(path)).await?;
     if entries.is_empty() {
-        return Ok(None);
+        return Ok(StoreContent::Absent);
     }
-    let closure = closure(&entries);
-    match check(path, &closure, pins) {
-        Ok(()) => Ok(Some(Ok(()))),
-        Err(Some(mismatch)) => Ok(Some(Err((mismatch, closure)))),
+    let closure = closure_of(&entries);
+    match check_pins(path, &closure, pins) {
+        Ok(()) => Ok(StoreContent::AsPinned),
+        Err(Some(mismatch)) => Ok(StoreContent::Differs(mismatch, closure)),
         Err(None) => Err(RealiseError::Gone(path.clone())),
     }
 }
 
-/// What each cache has of the path, and of all that it needs.
-async fn asked(
+/// Asks each cache for the path and for all that it needs.
+async fn ask_caches(
     store: &dyn Store,
     template: &NarTemplateSpecification,
     pins: &[PinnedBy],
-) -> Result<Vec<(Substituter, Told)>, RealiseError> {
-    let path = &template.nar_id;
-    let mut told = Vec::new();
+) -> Result<Vec<(Substituter, CacheFinding)>, RealiseError> {
+    let mut findings = Vec::new();
     for cache in template.substituters.iter() {
-        let said = if cache.is_of_files() { ask(store, cache, path, pins).await? } else { Told::NotAsked };
-        told.push((cache.clone(), said));
+        let is_asked = cache.is_of_files();
+        let finding =
+            if is_asked { ask_cache(store, cache, &template.nar_id, pins).await? } else { CacheFinding::NotAsked };
+        findings.push((cache.clone(), finding));
     }
-    Ok(told)
+    Ok(findings)
 }
 
-async fn ask(
+async fn ask_cache(
     store: &dyn Store,
     cache: &Substituter,
     path: &StorePath,
     pins: &[PinnedBy],
-) -> Result<Told, RealiseError> {
+) -> Result<CacheFinding, RealiseError> {
     let found = store.look_up(cache, std::slice::from_ref(path)).await;
     let found = match found.map(|mut found| found.remove(path)) {
         Ok(Some(entry)) => entry.content().nar_hash,
-        Ok(None) => return Ok(Told::HasNot),
-        Err(error) => return Ok(Told::OutOfReach(error.message())),
+        Ok(None) => return Ok(CacheFinding::Absent),
+        Err(error) => return Ok(CacheFinding::Unreachable(error.message())),
     };
     if pins.iter().any(|pinned| pinned.pin.nar_hash != found) {
-        return Ok(Told::Otherwise(found));
+        return Ok(CacheFinding::OtherContent(found));
     }
-    let Ok(there) = store.look_up_closure(cache, std::slice::from_ref(path)).await else { return Ok(Told::InPart) };
+    let Ok(there) = store.look_up_closure(cache, std::slice::from_ref(path)).await else {
+        return Ok(CacheFinding::Incomplete);
+    };
     let here = store.closures_here(&there.keys().cloned().collect::<Vec<_>>()).await?;
-    Ok(judge(path, cache, (&there, &here), pins))
+    Ok(compare_cache(path, cache, (&there, &here), pins))
 }
 
-/// What can be told by what the caches have of what is here.
-async fn diagnosis(
+/// The paths of `here`, which is in the store, that have other content in a cache.
+async fn compare_with_caches(
     store: &dyn Store,
     template: &NarTemplateSpecification,
     here: &Closure,
-    pins: &[PinnedBy],
-) -> Diagnosis {
-    let path = &template.nar_id;
+) -> Vec<DifferingPath> {
     let paths: Vec<StorePath> = here.keys().cloned().collect();
-    let mut told = Vec::new();
+    let mut differing = Vec::new();
     for cache in template.substituters.iter().filter(|cache| cache.is_of_files()) {
-        let whole = store.look_up_closure(cache, std::slice::from_ref(path)).await;
-        // One that does not have all of it may have some.
-        let found = if whole.is_ok() { whole } else { store.look_up(cache, &paths).await };
-        told.extend(found.ok().map(|entries| (cache.clone(), closure(&entries))));
+        // A cache that is out of reach tells nothing; the mismatch is known without it.
+        if let Ok(entries) = store.look_up(cache, &paths).await {
+            differing.extend(differing_paths(here, cache, &closure_of(&entries)));
+        }
     }
-    diagnose(path, here, &told, pins)
+    differing
 }
 
-fn refused(path: &StorePath, mismatch: Mismatch, differences: Vec<Difference>, remains: Remains) -> RealiseError {
-    let found = Elsewise::Here { mismatch, differences, remains };
-    RealiseError::NotAsPinned(Box::new(NotAsPinned { path: path.clone(), found }))
+fn refuse_store(path: &StorePath, mismatch: Mismatch, differing: Vec<DifferingPath>, cleanup: Cleanup) -> RealiseError {
+    let site = MismatchSite::Store { mismatch, differing, cleanup };
+    RealiseError::NotAsPinned(Box::new(NotAsPinned { path: path.clone(), site }))
 }
 
-fn in_caches(path: &StorePath, told: &[(Substituter, Told)], pins: &[PinnedBy]) -> RealiseError {
+fn refuse_caches(path: &StorePath, findings: &[(Substituter, CacheFinding)], pins: &[PinnedBy]) -> RealiseError {
     let Some(pinned) = pins.first().cloned() else { return RealiseError::Gone(path.clone()) };
-    let caches = told.iter().map(|(cache, told)| format!("{cache} {told}")).collect();
-    let found = Elsewise::InCaches { pinned, caches };
-    RealiseError::NotAsPinned(Box::new(NotAsPinned { path: path.clone(), found }))
+    let findings = findings.iter().map(|(cache, finding)| format!("{cache} {finding}")).collect();
+    let site = MismatchSite::Caches { pinned, findings };
+    RealiseError::NotAsPinned(Box::new(NotAsPinned { path: path.clone(), site }))
 }
 
-impl Before {
-    /// What is in the store that has `files`.
+/// The names in a store's folder before something is fetched; `None` where the folder could not be read.
+struct StoreListing(Option<BTreeSet<OsString>>);
+
+impl StoreListing {
+    /// Reads the folder that `files` is in.
     fn read(files: &Path) -> Self {
         let names = files.parent().map(|store| match std::fs::read_dir(store) {
             Ok(entries) => entries.map(|entry| entry.map(|entry| entry.file_name())).collect(),
-            // Nothing was ever put into this store.
+            // The store is new.
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(BTreeSet::new()),
             Err(error) => Err(error),
         });
         Self(names.and_then(Result::ok))
     }
 
-    /// Deletes what of `suspects` came since, where all that is wrong may be among that.
-    async fn clear(&self, store: &dyn Store, suspects: &BTreeSet<StorePath>) -> Remains {
-        let Some(before) = &self.0 else { return Remains::WasHere };
-        let was_here = |path: &&StorePath| store.files_of(path).file_name().is_some_and(|name| before.contains(name));
-        let (old, new): (Vec<&StorePath>, Vec<&StorePath>) = suspects.iter().partition(was_here);
+    /// Deletes the paths of `closure` that came since, because one of them is not as pinned. Where a differing path was there
+    /// before, only the operator can delete that one.
+    async fn delete_new(&self, store: &dyn Store, closure: &Closure, differing: &[DifferingPath]) -> Cleanup {
+        let Some(before) = &self.0 else { return Cleanup::WasHere };
+        let was_here = |path: &StorePath| store.files_of(path).file_name().is_some_and(|name| before.contains(name));
+        let new: Vec<StorePath> = closure.keys().filter(|path| !was_here(path)).cloned().collect();
         if new.is_empty() {
-            return Remains::WasHere;
+            return Cleanup::WasHere;
         }
-        let new: Vec<StorePath> = new.into_iter().cloned().collect();
         match store.delete(&new).await {
-            // What came stays nowhere, but what it was put together with is as wrong as before.
-            Ok(()) if !old.is_empty() => Remains::WasHere,
-            Ok(()) => Remains::Deleted,
-            Err(error) => Remains::Stays(error.message()),
+            Ok(()) if differing.iter().any(|differing| was_here(&differing.path)) => Cleanup::WasHere,
+            Ok(()) => Cleanup::Deleted,
+            Err(error) => Cleanup::Failed(error.message()),
         }
     }
 }

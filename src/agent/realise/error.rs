@@ -1,4 +1,4 @@
-//! Why a deployment's path cannot be had.
+//! Why the store path of a deployment cannot be realised.
 
 use std::path::PathBuf;
 
@@ -6,26 +6,28 @@ use crate::agent::pin::check::NotAsPinned;
 use crate::model::{Invalid, PinError, StorePath, Substituter};
 use crate::store::StoreError;
 
-/// Why a deployment's path is not here.
+/// Why the store path of a deployment is not on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum RealiseError {
-    /// No cache has it yet. That is no failure: whoever builds it is not done.
-    #[error("{path} is not in any of its caches yet ({})", shown(caches))]
+    /// No cache has it yet. This is no failure: its build may not be finished.
+    #[error("{path} is not in any of its caches yet ({})", comma_separated(caches))]
     NotYet {
         /// The path.
         path: StorePath,
         /// The caches that were asked.
         caches: Vec<Substituter>,
     },
-    /// It is not here, and there is nowhere to fetch it from.
+    /// It is not here, and the deployment names no cache.
     #[error(
-        "{0} is not on this machine, and its deployment names no cache to fetch it from; name `substituters` for it"
+        "cannot fetch {0}: it is not on this machine, and its deployment names no cache to fetch it from; name `substituters` \
+         for it"
     )]
     NoCache(StorePath),
     /// A cache has it, and none of the deployment's keys signed it.
     #[error(
-        "{path} is in {cache}, but not signed by any key that the deployment names ({}); it is signed by {}",
-        shown(named), if signers.is_empty() { "nobody".to_owned() } else { signers.join(", ") }
+        "cannot fetch {path}: it is in {cache}, but not signed by any key that the deployment names ({}); it is signed by {}; \
+         sign it with one of these keys, or name the cache's key in `substituters-public-keys`",
+        comma_separated(named), if signers.is_empty() { "no key".to_owned() } else { signers.join(", ") }
     )]
     Untrusted {
         /// The path.
@@ -34,37 +36,38 @@ pub enum RealiseError {
         cache: Substituter,
         /// The names of the deployment's keys.
         named: Vec<String>,
-        /// The names of the keys that are said to have signed it.
+        /// The names of the keys in its signatures.
         signers: Vec<String>,
     },
-    /// What is in the caches or in the store is not what is pinned.
+    /// The content in the caches or in the store is not the pinned one.
     #[error(transparent)]
     NotAsPinned(Box<NotAsPinned>),
-    /// The pin makes no sense.
+    /// The pin cannot be read.
     #[error("refused the deployment: {0}; publish it again")]
     Pin(#[from] PinError),
-    /// It was just fetched, and something deleted it.
-    #[error("{0} was fetched, and is not in the store any more; the next pass tries again")]
+    /// Something deleted it right after it was fetched.
+    #[error("cannot use {0}: it was fetched, and is not in the store any more; the next pass tries again")]
     Gone(StorePath),
-    /// A link that keeps what is fetched from the garbage collector could not be moved.
+    /// A GC root could not be made or removed.
     #[error("cannot {act} {}: {source}", path.display())]
     Root {
-        /// What was being done.
+        /// The action.
         act: &'static str,
         /// The link.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
-    /// A number of caches that cannot be.
+    /// More caches than a deployment can have.
     #[error(transparent)]
     Invalid(Invalid),
-    /// The caches could not be asked, or what they have could not be fetched.
+    /// The store failed: it could not ask the caches, or could not fetch from them.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-fn shown<T: ToString>(items: &[T]) -> String {
+/// The items in a sentence.
+pub(in crate::agent) fn comma_separated<T: ToString>(items: &[T]) -> String {
     let items: Vec<String> = items.iter().map(ToString::to_string).collect();
     if items.is_empty() { "none".to_owned() } else { items.join(", ") }
 }

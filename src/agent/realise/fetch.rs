@@ -1,4 +1,4 @@
-//! Fetching a path from its caches, and saying well why it cannot be had.
+//! Fetching a store path from its caches, and explaining why it cannot be fetched.
 
 use std::path::Path;
 
@@ -6,7 +6,7 @@ use super::error::RealiseError;
 use crate::model::NarTemplateSpecification;
 use crate::store::{Store, StoreError};
 
-/// Fetches `template`'s path and links it at `root`.
+/// Fetches the store path of `template` and links it at `root`.
 pub(in crate::agent) async fn fetch(
     store: &dyn Store,
     template: &NarTemplateSpecification,
@@ -14,13 +14,15 @@ pub(in crate::agent) async fn fetch(
 ) -> Result<(), RealiseError> {
     match store.fetch(template, root).await {
         Ok(()) => Ok(()),
-        // The store said no: the caches tell why. What ended it from outside is told as it is.
-        Err(error) if error.is_refusal() => Err(explained(store, template, error).await),
+        // The store's program ended with an error, and the caches can tell why. Where a deadline or a limit ended the
+        // program, that is the reason.
+        Err(error) if error.is_refusal() => Err(explain(store, template, error).await),
         Err(error) => Err(error.into()),
     }
 }
 
-async fn explained(store: &dyn Store, template: &NarTemplateSpecification, error: StoreError) -> RealiseError {
+/// Asks each cache for the path, to find a better reason than `error`.
+async fn explain(store: &dyn Store, template: &NarTemplateSpecification, error: StoreError) -> RealiseError {
     let path = &template.nar_id;
     let keys = &template.substituters_public_keys;
     let mut untrusted = None;
@@ -37,7 +39,7 @@ async fn explained(store: &dyn Store, template: &NarTemplateSpecification, error
                     signers: entry.signers().into_iter().map(ToOwned::to_owned).collect(),
                 });
             }
-            // A cache that cannot be asked may be the one that has it.
+            // A cache that is out of reach may have it.
             Err(unreachable) => return unreachable.into(),
         }
     }

@@ -1,20 +1,20 @@
-//! The links that keep what was realised from the garbage collector.
+//! The GC roots: links that keep a realised store path from the garbage collector.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use super::error::RealiseError;
 
-/// Where what was realised is linked, so that no garbage collection takes it away.
+/// The links to the store path of a deployment.
 #[derive(Debug)]
 pub(in crate::agent) struct GcRoots {
-    /// Where it stays.
+    /// The link of a path that is as pinned.
     pub(in crate::agent) kept: PathBuf,
-    /// Where it is while nobody knows yet whether it is what is pinned.
+    /// The link of a path that was not compared with its pins yet.
     pub(in crate::agent) unchecked: PathBuf,
 }
 
-/// Takes a link away, if it is there, and makes its folder.
+/// Removes a link, if it exists, and makes its folder.
 pub(in crate::agent) fn unlink(link: &Path) -> Result<(), RealiseError> {
     let io = |act, source| RealiseError::Root { act, path: link.to_owned(), source };
     if let Some(folder) = link.parent() {

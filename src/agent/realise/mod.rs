@@ -1,11 +1,14 @@
-//! Getting what a deployment names from its caches, held to its pins.
+//! Getting the store path of a deployment onto this machine, from the deployment's caches and as it is pinned.
+//!
+//! `fetch` explains why a path cannot be fetched, `gc_roots` keeps it from the garbage collector, and `pin` compares it with
+//! its pins. Activating it does not belong here.
 
 pub(super) mod error;
 pub(super) mod fetch;
 pub(super) mod gc_roots;
 
 use super::pin;
-use super::pin::check::{Pins, Remains};
+use super::pin::check::{Cleanup, Pins};
 use crate::model::{Deployment, StorePath};
 use crate::store::Store;
 use crate::trust::Verified;
@@ -13,13 +16,14 @@ use error::RealiseError;
 use fetch::fetch;
 use gc_roots::GcRoots;
 
-/// A path that is here, in full and as it is pinned, because a verified deployment named it. Nothing else is ever activated.
+/// A store path that is on this machine, complete and as pinned, because a verified deployment names it. Nothing else is
+/// ever activated.
 #[derive(Debug, Clone)]
 pub(super) struct Realised(StorePath);
 
 impl Realised {
-    /// What this unit ran until now, and so was realised before.
-    pub(super) fn that_ran_before(path: StorePath) -> Self {
+    /// A path of a recorded activation or rollback. The agent realises a path before it records either.
+    pub(super) fn from_record(path: StorePath) -> Self {
         Self(path)
     }
 
@@ -28,7 +32,7 @@ impl Realised {
     }
 }
 
-/// Fetches what `deployment` names, holds it to the pins on its path, and links it where it stays.
+/// Fetches the store path of `deployment`, compares it with the pins on it, and links it as a GC root.
 pub(super) async fn realise(
     store: &dyn Store,
     deployment: &Verified<Deployment>,
@@ -43,14 +47,27 @@ pub(super) async fn realise(
     Ok(Realised(template.nar_id.clone()))
 }
 
-/// Whether what runs may be taken for `deployment`, which names its path. `None` where that path is gone.
+/// Whether a store path that runs can be taken for a deployment that names it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Adoption {
+    /// It is as pinned, or nothing pins it.
+    AsPinned,
+    /// It is not in the store any more.
+    NotHere,
+}
+
+/// Compares the store path of `deployment`, which runs, with the pins on it.
 pub(super) async fn adopt(
     store: &dyn Store,
     deployment: &Verified<Deployment>,
     pins: &Pins,
-) -> Result<Option<()>, RealiseError> {
-    match pins.on(deployment)? {
-        [] => Ok(Some(())),
-        pins => pin::fetch::is_here(store, &deployment.specification.template, pins, Remains::Runs).await,
-    }
+) -> Result<Adoption, RealiseError> {
+    let presence = match pins.on(deployment)? {
+        [] => return Ok(Adoption::AsPinned),
+        pins => pin::fetch::check_store(store, &deployment.specification.template, pins, Cleanup::Runs).await?,
+    };
+    Ok(match presence {
+        pin::fetch::Presence::AsPinned => Adoption::AsPinned,
+        pin::fetch::Presence::Absent => Adoption::NotHere,
+    })
 }

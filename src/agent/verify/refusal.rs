@@ -1,24 +1,24 @@
-//! Why a branch is not believed, in words.
+//! Why the agent does not believe a branch, one variant for each check.
 
 use super::super::freshness::Stale;
 use crate::branch::{BranchError, RootsError};
 use crate::model::{DocumentPath, Epoch, IndexVersion, Name, Revision, Sha256Digest, System, UnitType};
 
-/// Why a branch is not believed. The agent keeps what it runs.
+/// Why a branch is not believed. The agent keeps what its units run.
 #[derive(Debug, thiserror::Error)]
 pub enum Refusal {
-    /// The branch leads to no root that is believed.
+    /// The root chain does not lead to a root that the agent trusts.
     #[error(transparent)]
     Roots(#[from] RootsError),
-    /// The index, or a document.
+    /// The index or a document failed a check.
     #[error(transparent)]
     Branch(#[from] BranchError),
-    /// The root or the index is past its time.
+    /// The root or the index has expired.
     #[error("{0}")]
     Stale(Box<Stale>),
-    /// The root is of an epoch before the one that was believed last.
+    /// The root is of an earlier epoch than the one that was believed last.
     #[error(
-        "the root is at epoch {found}, and epoch {seen} was believed before: somebody holds the newest root back; where this \
+        "the root is at epoch {found}, and epoch {seen} was believed before: somebody holds the newest root back; if this \
          agent's `root.json` was lost, give it the newest root"
     )]
     EpochRollback {
@@ -27,31 +27,34 @@ pub enum Refusal {
         /// The root's.
         found: Epoch,
     },
-    /// More than can be remembered.
+    /// The agent would have to remember too many documents.
     #[error(
-        "this agent would have to remember more than {limit} documents that the branch gave it, one after another; see who \
-         publishes so many for it; a new epoch begins anew: `clavel root next --raise-epoch`"
+        "this agent would have to remember more than {limit} documents that the branch has given it over time; find out who \
+         publishes so many for it, then begin a new epoch: `clavel root next --raise-epoch`"
     )]
     TooManyDocuments {
-        /// How many it remembers.
+        /// The most that it remembers.
         limit: usize,
     },
-    /// The index is older than one that was believed before.
-    #[error("the index went back from version {seen} to {found}: somebody shows an old branch")]
+    /// The index is older than the one that was believed before.
+    #[error("the index went back from version {seen} to {found}: the mirror shows an old branch; bring it up to date")]
     IndexRollback {
-        /// The newest that was believed.
+        /// The newest one that was believed.
         seen: IndexVersion,
-        /// What the branch has.
+        /// The one on the branch.
         found: IndexVersion,
     },
-    /// There are two indexes of one version.
-    #[error("there are two indexes of version {version}: {seen} was believed before, and now it is {found}")]
+    /// Another index of the same version was believed before.
+    #[error(
+        "there are two indexes of version {version}: {seen} was believed before, and now it is {found}; somebody has a \
+         publisher's key, or published twice"
+    )]
     IndexFork {
         /// The version.
         version: IndexVersion,
-        /// The digest of what the one that was believed says.
+        /// The digest of the one that was believed.
         seen: Sha256Digest,
-        /// The digest of what the other says.
+        /// The digest of the other one.
         found: Sha256Digest,
     },
     /// Two mirrors show two indexes of one version, and neither was believed before.
@@ -64,9 +67,9 @@ pub enum Refusal {
         version: IndexVersion,
         /// The other mirror, without secrets.
         other: String,
-        /// The digest of what the other's says.
+        /// The digest of the other mirror's index.
         seen: Sha256Digest,
-        /// The digest of what this one says.
+        /// The digest of this mirror's index.
         found: Sha256Digest,
     },
     /// Two mirrors show two documents of one revision, in indexes of two versions, and neither was believed before.
@@ -81,22 +84,22 @@ pub enum Refusal {
         revision: Revision,
         /// The other mirror, without secrets.
         other: String,
-        /// The digest of the other's.
+        /// The digest of the other mirror's document.
         seen: Sha256Digest,
-        /// The digest of this one.
+        /// The digest of this mirror's document.
         found: Sha256Digest,
     },
-    /// A document is older than one that was believed before.
+    /// A document is older than the one that was believed before.
     #[error("{path} went back from revision {seen} to {found}")]
     Rollback {
         /// The document.
         path: DocumentPath,
-        /// The newest that was believed.
+        /// The newest one that was believed.
         seen: Revision,
-        /// What the branch has.
+        /// The one on the branch.
         found: Revision,
     },
-    /// There are two documents of one revision.
+    /// Another content of the same revision was believed before.
     #[error(
         "there are two contents of {path} at revision {revision}: {seen} was believed before, and now it is {found}"
     )]
@@ -110,17 +113,17 @@ pub enum Refusal {
         /// The digest of the other.
         found: Sha256Digest,
     },
-    /// The configuration wants what the agent may not have.
+    /// The configuration names a deployment that the agent may not ask for.
     #[error(
-        "the agent `{agent}` may not ask for the deployment `{deployment}`; its document names {}",
-        listed(allowed)
+        "the agent `{agent}` may not ask for the deployment `{deployment}`: its document names {}",
+        quoted(allowed)
     )]
     NotAllowed {
         /// The agent.
         agent: Name,
-        /// What it was configured to take.
+        /// The deployment in the configuration.
         deployment: Name,
-        /// What it may have.
+        /// The deployments in the agent's document.
         allowed: Vec<Name>,
     },
     /// Two deployments are for one unit.
@@ -130,12 +133,12 @@ pub enum Refusal {
     SharedUnit {
         /// The unit.
         unit: Name,
-        /// One of them.
+        /// The first of them.
         first: Name,
-        /// The other.
+        /// The second of them.
         second: Name,
     },
-    /// The unit is another kind of machine.
+    /// The unit is of another arch than this machine.
     #[error("the deployment `{deployment}` is for the unit `{unit}` of arch {arch}, and this machine is {machine}")]
     OtherArch {
         /// The deployment.
@@ -144,7 +147,7 @@ pub enum Refusal {
         unit: Name,
         /// The unit's arch.
         arch: System,
-        /// What this machine is.
+        /// The system of this machine.
         machine: System,
     },
     /// The unit is of a type that this machine cannot be.
@@ -158,12 +161,12 @@ pub enum Refusal {
         unit: Name,
         /// The unit's type.
         unit_type: UnitType,
-        /// What this machine is.
+        /// The system of this machine.
         machine: System,
     },
 }
 
-fn listed(names: &[Name]) -> String {
+fn quoted(names: &[Name]) -> String {
     let names: Vec<String> = names.iter().map(|name| format!("`{name}`")).collect();
     if names.is_empty() { "none".to_owned() } else { names.join(", ") }
 }

@@ -107,8 +107,8 @@ impl World {
     fn verify_as(&self, trusted: &Trusted, wanted: Option<&[Name]>, now: Timestamp) -> Result<Verdict, Refusal> {
         let (branch, root) = (branch(), &self.fleet.root);
         let (agent, system) = (name("web-1"), "x86_64-linux".parse().unwrap());
-        let asker = Asker { agent: &agent, wanted, system: &system, branch: &branch, root };
-        verify(&self.files, &asker, trusted, Time { clocks: &Clocks { now, up: None }, before: None })
+        let requester = Requester { agent: &agent, wanted, system: &system, branch: &branch, root };
+        verify(&self.files, &requester, trusted, Time { clocks: &Clocks { now, uptime: None }, baseline: None })
     }
 
     fn refusal(&self, trusted: &Trusted) -> String {
@@ -121,7 +121,7 @@ fn deployment_path() -> DocumentPath {
 }
 
 #[test]
-fn what_is_signed_and_listed_is_ordered() {
+fn a_signed_and_listed_deployment_becomes_an_order() {
     let verdict = World::new().verify(&Trusted::default()).unwrap();
     assert_eq!(verdict.orders.len(), 1);
     assert_eq!(verdict.orders[0].deployment.revision, revision(3));
@@ -131,7 +131,7 @@ fn what_is_signed_and_listed_is_ordered() {
 }
 
 #[test]
-fn a_branch_of_somebody_else_is_told_apart() {
+fn a_branch_of_another_fleet_is_refused() {
     let mut world = World::new();
     world.files.remove("index.json");
     assert!(world.refusal(&Trusted::default()).contains("not a branch of Clavel"));
@@ -172,7 +172,7 @@ fn an_unsigned_document_is_refused_though_it_is_listed() {
 }
 
 #[test]
-fn nothing_goes_back() {
+fn no_version_and_no_revision_goes_back() {
     let world = World::new();
     let trusted = world.verify(&Trusted::default()).unwrap().trusted;
     let mut older =
@@ -231,7 +231,7 @@ fn a_withdrawal_needs_a_tombstone() {
 }
 
 #[test]
-fn an_agent_gets_what_its_document_names_for_a_unit_like_this() {
+fn an_agent_gets_the_deployments_of_its_document_for_a_unit_of_this_machine() {
     let mut world = World::new();
     let refused = world.verify_as(&Trusted::default(), Some(&[name("web-2")]), now()).unwrap_err();
     assert!(refused.to_string().contains("may not ask for the deployment `web-2`"), "{refused}");
@@ -263,7 +263,7 @@ fn an_agent_gets_what_its_document_names_for_a_unit_like_this() {
 }
 
 #[test]
-fn what_the_agents_own_name_asks_is_asked_whatever_else_is_called() {
+fn the_agents_own_name_needs_its_approvals_whatever_the_other_names_are() {
     let mut world = World::new();
     let (key, alice) = (&world.fleet.key, fixture::key("alice"));
     let asks = |pattern: &str| {
@@ -337,13 +337,14 @@ fn a_later_epoch_begins_to_count_anew() {
     back.publish();
     let verdict = back.verify(&driven).unwrap();
     assert_eq!(verdict.orders[0].deployment.revision, revision(3));
-    assert_eq!(verdict.trusted.documents.len(), 3); // Whoever believed the later one believes nothing of the one before any more.
+    assert_eq!(verdict.trusted.documents.len(), 3);
+    // An agent that believed the later epoch believes nothing of the earlier one.
     let refusal = World::new().refusal(&verdict.trusted);
     assert!(refusal.contains("the root is at epoch 1, and epoch 2 was believed before"), "{refusal}");
 }
 
 #[test]
-fn there_is_an_end_to_what_is_remembered_and_that_much_can_be_read_again() {
+fn the_number_of_remembered_documents_is_limited_and_that_many_can_be_read() {
     let seen = SeenDocument { revision: revision((1 << 53) - 1), content: digest(b"") };
     let path = |number: usize| format!("deployments/{number:0>128}.json").parse().unwrap();
     let mut world = World::new();

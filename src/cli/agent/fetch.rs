@@ -1,4 +1,4 @@
-//! `clavel-agent fetch`, which the agent runs by itself.
+//! `clavel-agent fetch`, the fetching process, which the agent runs by itself.
 
 use std::io::Read as _;
 
@@ -6,12 +6,12 @@ use crate::agent::answer;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 
-/// More than any request has.
-const LARGEST: u64 = 1 << 20;
+/// The most bytes that are read. No request is as long.
+const MOST_READ: u64 = 1 << 20;
 
 pub(super) async fn run() -> Result<(), Exit> {
     let mut request = Vec::new();
-    let read = std::io::stdin().lock().take(LARGEST).read_to_end(&mut request);
+    let read = std::io::stdin().lock().take(MOST_READ).read_to_end(&mut request);
     read.map_err(|error| Exit::machine(&format!("cannot read standard input: {error}")))?;
     let answer = answer(&request).await.map_err(|error| Exit::machine(&error))?;
     output::bytes(&answer)

@@ -1,4 +1,4 @@
-//! `clavel-agent`: brings its unit to what the branch says.
+//! The command line of `clavel-agent`, which brings the units of this machine to the state of the branch.
 
 mod fetch;
 mod once;
@@ -20,12 +20,12 @@ use crate::config::AgentConfig;
     name = "clavel-agent",
     version,
     about = "Fetches, verifies and activates what this machine should run",
-    after_help = "Exit codes: 0 done, or waiting for a cache or for approvals; 2 usage; 3 configuration; 4 repository; 5 refused what the \
-                  branch shows; 6 could not fetch from the caches; 7 activation failed; 8 this machine. Whatever the code, \
-                  what ran before goes on running."
+    after_help = "Exit codes: 0 done, or waiting for a cache or for approvals; 2 usage; 3 configuration; 4 repository; 5 refused the branch; \
+                  6 could not fetch from the caches; 7 activation failed; 8 this machine. After every error the units keep \
+                  what they run, or go back to it."
 )]
 pub struct Arguments {
-    /// Say on standard error which programs are run; twice, say more.
+    /// Log to standard error which programs are run; twice, log more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -34,13 +34,13 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one pass after another until told to stop.
+    /// Run one pass after another until SIGTERM or SIGINT.
     #[command(after_help = "Example:\n  clavel-agent run --config /etc/clavel/clavel-agent.toml")]
     Run(ConfigArgument),
     /// Run one pass.
     #[command(after_help = "Examples:\n  clavel-agent once\n  clavel-agent once --retry")]
     Once(once::Arguments),
-    /// Show what runs, and how the last pass ended.
+    /// Show what runs, and the result of the last pass.
     #[command(after_help = "Examples:\n  clavel-agent status\n  clavel-agent status --json | jq .deployments")]
     Status(status::Arguments),
 }
@@ -60,7 +60,7 @@ impl ConfigArgument {
 
 /// Runs `clavel-agent` with the arguments of this process.
 pub fn main() -> ExitCode {
-    // What the commands run to fetch from one mirror is none for people, and stands in no help and no completion.
+    // The subcommand of the fetching process is not for people, so it is in no help and no completion.
     if std::env::args_os().skip(1).eq([FETCH_COMMAND]) {
         super::start_log(0);
         return super::to_its_end(fetch::run());

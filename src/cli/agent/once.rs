@@ -1,12 +1,11 @@
-//! `clavel-agent once`
+//! `clavel-agent once`: arguments, printing and the exit code. The pass is `agent::Pass`.
 
 use std::io::IsTerminal as _;
-use std::time::SystemTime;
 
 use serde::Serialize;
 
 use super::ConfigArgument;
-use crate::agent::{Event, LastPass, Pass, PassError, Retry, Settled};
+use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MOST_ATTEMPTS, Pass, PassReport, Retry};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::output;
 use crate::model::Name;
@@ -19,14 +18,14 @@ pub(super) struct Arguments {
     /// Try again what failed to activate before.
     #[arg(long)]
     retry: bool,
-    /// Print one JSON document: what became of each deployment.
+    /// Print the result for each deployment as one JSON document.
     #[arg(long)]
     json: bool,
 }
 
-/// What `--json` prints of a deployment.
+/// The JSON of one deployment.
 #[derive(Serialize)]
-struct Printed<'a> {
+struct PrintedOutcome<'a> {
     deployment: &'a Name,
     outcome: &'static str,
     message: String,
@@ -35,62 +34,37 @@ struct Printed<'a> {
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
     let retry = if arguments.retry { Retry::Everything } else { Retry::NewRevisions };
-    let shown = if std::io::stderr().is_terminal() { Output::Inherit } else { Output::Capture };
-    let mut pass = Pass::open(&config, shown)?;
-    let outcome = pass.run(retry, &|event| output::remark(told(&event))).await;
-    note(&pass, &outcome);
-    if let Some(trouble) = pass.clock_trouble() {
+    let store_output = if std::io::stderr().is_terminal() { Output::Inherit } else { Output::Capture };
+    let mut pass = Pass::open(&config, store_output)?;
+    let report = pass.run(retry, &|event| output::remark(describe_event(&event))).await;
+    if let Some(trouble) = &report.clock_trouble {
         output::remark(format_args!("warning: {trouble}"));
     }
-    let outcome = outcome?;
+    let code = report.first_failure().map(code_of);
+    let reports = report.result?;
     if arguments.json {
-        let printed =
-            |(name, settled)| Printed { deployment: name, outcome: word(settled), message: line(name, settled) };
-        output::json(&outcome.iter().map(|(name, settled)| printed((name, settled))).collect::<Vec<_>>())?;
+        output::json(&reports.iter().map(PrintedOutcome::of).collect::<Vec<_>>())?;
     } else {
-        show(&outcome)?;
+        print_outcomes(&reports)?;
     }
-    // The code is that of the first failure.
-    let failure = outcome.iter().find_map(|(_, settled)| match settled {
-        Settled::Failed(failure) => Some(code_of(failure)),
-        _ => None,
-    });
-    failure.map_or(Ok(()), |code| Err(Exit::silent(code)))
+    code.map_or(Ok(()), |code| Err(Exit::silent(code)))
 }
 
-/// Leaves word of how a pass ended for `status`.
-pub(super) fn note(pass: &Pass<'_>, outcome: &Result<Vec<(Name, Settled)>, PassError>) {
-    let (ok, message) = match outcome {
-        Err(error) => (false, error.to_string()),
-        Ok(settled) => {
-            let ok = !settled.iter().any(|(_, s)| matches!(s, Settled::Failed(_)));
-            (ok, settled.iter().map(|(name, s)| line(name, s)).collect::<Vec<_>>().join("; "))
-        }
-    };
-    let message = message.lines().next().unwrap_or_default().to_owned();
-    let stale = outcome.as_ref().err().and_then(PassError::stale);
-    let trouble = stale.map_or(pass.clock_trouble(), |stale| stale.clock.as_ref());
-    let last = LastPass {
-        at: SystemTime::now().into(),
-        clocks: pass.clocks().cloned(),
-        clock_trouble: trouble.map(ToString::to_string),
-        message,
-        ok,
-        stale_since: stale.map(|stale| stale.since),
-        mirrors: pass.mirrors().to_vec(),
-    };
-    if let Err(unwritten) = pass.directory().note_pass(&last) {
-        output::error(unwritten);
+/// Prints the report of a pass on standard error.
+pub(super) fn print_report(report: &PassReport) {
+    match &report.result {
+        Err(refused) => output::error(refused),
+        Ok(_) if report.is_good() => output::remark(report),
+        Ok(_) => output::error(report),
     }
 }
 
-/// What a pass is at, in a line.
-pub(super) fn told(event: &Event<'_>) -> String {
+/// An event of a pass in a line.
+pub(super) fn describe_event(event: &Event<'_>) -> String {
     match event {
-        Event::Evidence(place) => format!("both sides were kept in {}", place.display()),
-        Event::EvidenceFull(folder) => format!(
-            "there are two contents under one number again, and they are not kept: {} has as many cases as there may be; look \
-             at them, and move them away",
+        Event::ForkKept(folder) => format!("both contents are kept in {}", folder.display()),
+        Event::ForkFolderFull(folder) => format!(
+            "cannot keep both contents of another fork: {} is full; look at its files and move them away",
             folder.display()
         ),
         Event::Mirror(report) => {
@@ -98,7 +72,8 @@ pub(super) fn told(event: &Event<'_>) -> String {
         }
         Event::Fetched(commit) => format!("the branch is at {}", &commit.to_string()[..10]),
         Event::Rewritten(before) => format!(
-            "the branch's history was rewritten: {} is no part of it any more; its index is signed and no older, so it is believed",
+            "the history of the branch was rewritten: {} is not part of it any more; its index is signed and no older, so the \
+             agent believes it",
             &before.to_string()[..10]
         ),
         Event::Realising(order) => {
@@ -106,43 +81,39 @@ pub(super) fn told(event: &Event<'_>) -> String {
             let path = &deployment.specification.template.nar_id;
             format!("{}: fetching {path} (revision {})", deployment.name, deployment.revision)
         }
-        Event::Activating(order) => format!("{}: activating", order.deployment.name),
-        Event::RollingBack(path) => format!("the activation failed; going back to {path}"),
-        Event::RollBackFailed(error) => format!("going back failed too: {error}"),
+        Event::Activating { deployment, rollout } => match rollout.attempts {
+            1 => format!("{deployment}: activating"),
+            attempts => format!("{deployment}: activating again (attempt {attempts} of {MOST_ATTEMPTS})"),
+        },
+        Event::RollingBack { deployment, rollback } => {
+            format!("{deployment}: the activation failed; going back to {}", rollback.to)
+        }
+        Event::RollbackFailed { deployment, error } => format!("{deployment}: going back failed as well: {error}"),
+        Event::ReportNotSaved(error) => format!("`clavel-agent status` will not show this pass: {error}"),
     }
 }
 
-/// What became of a deployment, in a line.
-pub(super) fn line(name: &Name, settled: &Settled) -> String {
-    match settled {
-        Settled::UpToDate(revision) => format!("{name}: up to date at revision {revision}"),
-        Settled::Adopted(revision) => format!("{name}: runs what revision {revision} names already"),
-        Settled::Switched(revision) => format!("{name}: switched to revision {revision}"),
-        Settled::Waiting(why) => format!("{name}: {why}"),
-        Settled::Failed(failure) => format!("{name}: {failure}"),
-        Settled::Withdrawn => format!("{name}: was withdrawn; what runs goes on running"),
+impl<'a> PrintedOutcome<'a> {
+    fn of(DeploymentReport { name, outcome }: &'a DeploymentReport) -> Self {
+        let word = match outcome {
+            DeploymentOutcome::UpToDate(_) => "up-to-date",
+            DeploymentOutcome::Adopted(_) => "adopted",
+            DeploymentOutcome::Switched(_) => "switched",
+            DeploymentOutcome::Waiting(_) => "waiting",
+            DeploymentOutcome::Failed(_) => "failed",
+            DeploymentOutcome::Withdrawn => "withdrawn",
+        };
+        Self { deployment: name, outcome: word, message: format!("{name}: {outcome}") }
     }
 }
 
-/// The word for what became of a deployment.
-fn word(settled: &Settled) -> &'static str {
-    match settled {
-        Settled::UpToDate(_) => "up-to-date",
-        Settled::Adopted(_) => "adopted",
-        Settled::Switched(_) => "switched",
-        Settled::Waiting(_) => "waiting",
-        Settled::Failed(_) => "failed",
-        Settled::Withdrawn => "withdrawn",
-    }
-}
-
-/// Says what became of each deployment.
-fn show(settled: &[(Name, Settled)]) -> Result<(), Exit> {
-    settled.iter().try_for_each(|(name, outcome)| match outcome {
-        Settled::Failed(_) => {
-            output::error(line(name, outcome));
+/// Prints the result for each deployment: failures on standard error, the others on standard output.
+fn print_outcomes(reports: &[DeploymentReport]) -> Result<(), Exit> {
+    reports.iter().try_for_each(|report| match report.outcome {
+        DeploymentOutcome::Failed(_) => {
+            output::error(report);
             Ok(())
         }
-        _ => output::line(line(name, outcome)),
+        _ => output::line(report),
     })
 }

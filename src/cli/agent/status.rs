@@ -1,9 +1,11 @@
-//! `clavel-agent status`
+//! `clavel-agent status`: what the agent has recorded. It reads the state folder alone.
+
+use std::collections::BTreeMap;
 
 use serde::Serialize;
 
 use super::ConfigArgument;
-use crate::agent::{Applied, FailedActivation, LastPass, StateDirectory, Step};
+use crate::agent::{FailedRollout, LastPass, Lifecycle, MOST_ATTEMPTS, RollbackResult, Rollout, StateDirectory};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{IndexVersion, Name, Timestamp};
@@ -17,7 +19,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What `--json` prints.
+/// The JSON of the status.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Status<'a> {
@@ -28,9 +30,7 @@ struct Status<'a> {
     index_version: Option<IndexVersion>,
     index_expires: Option<Timestamp>,
     last_pass: Option<LastPass>,
-    step: &'a Step,
-    deployments: &'a std::collections::BTreeMap<Name, Applied>,
-    failed: &'a std::collections::BTreeMap<Name, FailedActivation>,
+    deployments: &'a BTreeMap<Name, Lifecycle>,
 }
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
@@ -47,14 +47,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         index_version: index.map(|index| index.version),
         index_expires: index.map(|index| index.expires),
         last_pass: directory.last_pass().map_err(machine)?,
-        step: &state.step,
-        deployments: &state.applied,
-        failed: &state.failed,
+        deployments: &state.deployments,
     };
-    if arguments.json { output::json(&status) } else { show(&status) }
+    if arguments.json { output::json(&status) } else { print(&status) }
 }
 
-fn show(status: &Status<'_>) -> Result<(), Exit> {
+fn print(status: &Status<'_>) -> Result<(), Exit> {
     output::line(format_args!("agent       {}", status.agent))?;
     output::line(format_args!("repository  {} ({})", status.repository, status.branch))?;
     for mirror in &status.mirrors {
@@ -71,7 +69,7 @@ fn show(status: &Status<'_>) -> Result<(), Exit> {
             if let Some(trouble) = clock_trouble {
                 output::line(format_args!("clock       {trouble}"))?;
             }
-            // Of a single mirror the line above says it all.
+            // With a single mirror, the line above says the same.
             for report in mirrors.iter().filter(|report| !report.is_good() && mirrors.len() > 1) {
                 let error = report.error.as_deref().unwrap_or(&report.repository);
                 output::line(format_args!("not used    {error}"))?;
@@ -79,26 +77,53 @@ fn show(status: &Status<'_>) -> Result<(), Exit> {
         }
         None => output::line("last pass   none yet")?,
     }
-    if *status.step != Step::Idle {
-        output::line(format_args!("at          {}", at(status.step)))?;
+    for (name, lifecycle) in status.deployments {
+        if let Some(step) = describe_step(name, lifecycle) {
+            output::line(format_args!("at          {step}"))?;
+        }
     }
     output::line("")?;
-    let rows = status.deployments.iter().map(|(name, applied)| {
-        vec![name.to_string(), applied.revision.to_string(), applied.since.to_string(), applied.nar_id.to_string()]
+    let rows = status.deployments.iter().filter_map(|(name, lifecycle)| {
+        let running = lifecycle.last_confirmed()?;
+        let (revision, since) = (running.revision.to_string(), running.since.to_string());
+        Some(vec![name.to_string(), revision, since, running.nar_id.to_string()])
     });
     output::table(&["deployment", "revision", "since", "runs"], rows)?;
-    for (name, failed) in status.failed {
-        output::line(format_args!("\n{name}: revision {} failed at {}", failed.revision, failed.at))?;
-        output::line(output::indented(&failed.error))?;
+    for (name, lifecycle) in status.deployments {
+        if let Lifecycle::RolledBack(failed) = lifecycle {
+            print_failure(name, failed)?;
+        }
     }
     Ok(())
 }
 
-fn at(step: &Step) -> String {
-    match step {
-        Step::Idle => "nothing".to_owned(),
-        Step::Realising { deployment, revision } => format!("fetching {deployment} revision {revision}"),
-        Step::Activating { deployment, revision } => format!("activating {deployment} revision {revision}"),
-        Step::RollingBack { deployment, to } => format!("taking {deployment} back to {to}"),
+fn print_failure(name: &Name, FailedRollout { candidate, failure, rollback, .. }: &FailedRollout) -> Result<(), Exit> {
+    let attempts = if failure.attempts > 1 { format!(" in attempt {}", failure.attempts) } else { String::new() };
+    output::line(format_args!("\n{name}: revision {} failed at {}{attempts}", candidate.revision, failure.at))?;
+    output::line(output::indented(&failure.error))?;
+    match rollback {
+        RollbackResult::Restored => Ok(()),
+        RollbackResult::NothingBefore => {
+            output::line(format_args!("{name}: nothing ran before that it could go back to"))
+        }
+        RollbackResult::Failed { to, error } => {
+            output::line(format_args!("{name}: going back to {to} failed as well"))?;
+            output::line(output::indented(error))
+        }
+    }
+}
+
+/// The step that a deployment is at; `None` where nothing is being done for it.
+fn describe_step(name: &Name, lifecycle: &Lifecycle) -> Option<String> {
+    let revision = |rollout: &Rollout| format!("{name} revision {}", rollout.candidate.revision);
+    match lifecycle {
+        Lifecycle::Known(rollout) => Some(format!("fetching or waiting for {}", revision(rollout))),
+        Lifecycle::Realised(rollout) => Some(format!("{} is fetched and not activated yet", revision(rollout))),
+        Lifecycle::Activating(rollout) => {
+            Some(format!("activating {} (attempt {} of {MOST_ATTEMPTS})", revision(rollout), rollout.attempts))
+        }
+        Lifecycle::Probation(rollout) => Some(format!("{} is activated and not confirmed yet", revision(rollout))),
+        Lifecycle::RollingBack(rollback) => Some(format!("taking {name} back to {}", rollback.to)),
+        Lifecycle::Confirmed { .. } | Lifecycle::RolledBack(_) => None,
     }
 }

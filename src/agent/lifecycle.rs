@@ -1,0 +1,397 @@
+//! The life of one deployment on its unit: its states, and the transitions between them. No I/O.
+//!
+//! ```text
+//!                    adopt: the path that runs already has a new revision
+//!        ┌──────────────────────────────────────────────────────────────────┐
+//!        │                                                                  ▼
+//!  begin ┴▶ Known ──realise──▶ Realised ──activate──▶ Activating ──succeed──▶ Probation ──confirm──▶ Confirmed
+//!             ▲                                        │  │  ▲ │                 │
+//!             └────────────────postpone────────────────┘  │  └─┘ resume          │ fail
+//!               this machine could not begin it           │ fail (an attempt more)
+//!                                                         ▼                      ▼
+//!                                                     RollingBack ◀──────────────┘
+//!                                                         │ roll_back counts a try, rolled_back ends it
+//!                                                         ▼
+//!                                                     RolledBack ──begin──▶ Known (a new revision, or --retry)
+//! ```
+//!
+//! `fail` leads directly to `RolledBack` where nothing else ran before. The pass records each transition before it takes
+//! the step that the transition announces, so `resume` can lead on from whatever state it finds at start-up: it counts an
+//! activation that ended with the agent or the machine as an attempt.
+//!
+//! There are no health checks yet: `confirm` follows `succeed` at once, and so does the `confirm` in `resume`.
+//!
+//! Running programs and writing files do not belong here; `pass` does both.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp, UnitType};
+
+/// How often an activation is attempted, and how often a rollback is tried, when the agent or the machine ends during it.
+pub const MOST_ATTEMPTS: u32 = 3;
+
+/// The state of a deployment on its unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "state", rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
+pub enum Lifecycle {
+    /// The revision is verified, and its store path is being fetched or waited for.
+    Known(Rollout),
+    /// The store path is on this machine, complete and as pinned.
+    Realised(Rollout),
+    /// The activation runs.
+    Activating(Rollout),
+    /// The activation succeeded and is not confirmed yet.
+    Probation(Rollout),
+    /// The revision runs.
+    Confirmed {
+        /// The revision that runs.
+        running: RunningDeployment,
+    },
+    /// The revision failed, and what ran before is being activated again.
+    RollingBack(Rollback),
+    /// The revision failed. It is held: only a new revision or the operator begins again.
+    RolledBack(FailedRollout),
+}
+
+/// A revision on its way to a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rollout {
+    /// The unit that it is for.
+    pub unit: UnitReference,
+    /// The revision.
+    pub candidate: Candidate,
+    /// How often its activation was begun.
+    pub attempts: u32,
+    /// The path that is activated again if it fails.
+    pub way_back: WayBack,
+    /// The revision that was confirmed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningDeployment>,
+}
+
+/// The return to what ran before a revision that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rollback {
+    /// The unit.
+    pub unit: UnitReference,
+    /// The revision that failed.
+    pub candidate: Candidate,
+    /// How it failed.
+    pub failure: ActivationFailure,
+    /// The store path that is activated again.
+    pub to: StorePath,
+    /// How often its activation was begun.
+    pub tries: u32,
+    /// The revision that was confirmed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningDeployment>,
+}
+
+/// A revision that failed, and what became of the unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FailedRollout {
+    /// The revision that failed.
+    pub candidate: Candidate,
+    /// How it failed.
+    pub failure: ActivationFailure,
+    /// The result of the rollback.
+    pub rollback: RollbackResult,
+    /// The revision that was confirmed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningDeployment>,
+}
+
+/// A unit, as far as an activation needs it. It is recorded so that a rollback needs no branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnitReference {
+    /// Its name.
+    pub name: Name,
+    /// Its type, which says how it is activated.
+    #[serde(rename = "type")]
+    pub unit_type: UnitType,
+}
+
+/// A revision that is to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Candidate {
+    /// Its number.
+    pub revision: Revision,
+    /// The digest of the document's content.
+    pub content: Sha256Digest,
+    /// The store path that it names.
+    pub nar_id: StorePath,
+}
+
+/// A revision that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunningDeployment {
+    /// Its number.
+    pub revision: Revision,
+    /// The digest of the document's content.
+    pub content: Sha256Digest,
+    /// The store path that runs.
+    pub nar_id: StorePath,
+    /// When it was confirmed.
+    pub since: Timestamp,
+}
+
+/// How a revision failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ActivationFailure {
+    /// When.
+    pub at: Timestamp,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// The error, for people.
+    pub error: String,
+}
+
+/// The target of a rollback. It is recorded before the first attempt moves the profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WayBack {
+    /// Nothing is recorded yet, because no attempt was made.
+    NotRecorded,
+    /// The unit ran nothing before.
+    Nothing,
+    /// The unit ran this store path before.
+    Path(StorePath),
+}
+
+/// The result of a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum RollbackResult {
+    /// The unit runs again what it ran before.
+    Restored,
+    /// Nothing else ran before.
+    NothingBefore,
+    /// It failed as well.
+    Failed {
+        /// The store path that should run.
+        to: StorePath,
+        /// The error, for people.
+        error: String,
+    },
+}
+
+/// A transition that does not exist in a state. Only a mistake in this program causes it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("cannot {transition} a deployment that is {state}; this is a mistake in clavel-agent")]
+pub struct TransitionError {
+    /// The transition.
+    pub transition: &'static str,
+    /// The state.
+    pub state: &'static str,
+}
+
+impl Lifecycle {
+    /// Takes up a verified revision. The attempts of the same revision are counted on.
+    pub fn begin(before: Option<Self>, unit: UnitReference, candidate: Candidate) -> Result<Self, TransitionError> {
+        let (attempts, way_back, running) = match before {
+            None => (0, WayBack::NotRecorded, None),
+            Some(Self::Confirmed { running }) => (0, WayBack::NotRecorded, Some(running)),
+            Some(Self::RolledBack(FailedRollout { rollback, running, .. })) => {
+                let way_back = match rollback {
+                    RollbackResult::Failed { to, .. } => WayBack::Path(to),
+                    RollbackResult::Restored | RollbackResult::NothingBefore => WayBack::NotRecorded,
+                };
+                (0, way_back, running)
+            }
+            Some(Self::Known(rollout) | Self::Realised(rollout)) => {
+                let attempts = if rollout.candidate == candidate { rollout.attempts } else { 0 };
+                (attempts, rollout.way_back, rollout.running)
+            }
+            Some(other) => return Err(other.refuse("begin")),
+        };
+        Ok(Self::Known(Rollout { unit, candidate, attempts, way_back, running }))
+    }
+
+    /// Takes a revision as running because its store path runs already.
+    pub fn adopt(candidate: Candidate, now: Timestamp) -> Self {
+        Self::Confirmed { running: candidate.running_since(now) }
+    }
+
+    /// Notes that the store path is on this machine.
+    pub fn realise(self) -> Result<Self, TransitionError> {
+        match self {
+            Self::Known(rollout) => Ok(Self::Realised(rollout)),
+            other => Err(other.refuse("realise")),
+        }
+    }
+
+    /// Begins an attempt, where the profile holds `current`. The first attempt records the way back.
+    pub fn activate(self, current: Option<StorePath>) -> Result<Self, TransitionError> {
+        let Self::Realised(mut rollout) = self else { return Err(self.refuse("activate")) };
+        if rollout.way_back == WayBack::NotRecorded {
+            let confirmed = rollout.running.as_ref().map(|running| running.nar_id.clone());
+            rollout.way_back = confirmed.or(current).map_or(WayBack::Nothing, WayBack::Path);
+        }
+        rollout.attempts += 1;
+        Ok(Self::Activating(rollout))
+    }
+
+    /// Withdraws an attempt that this machine could not begin, so that the next pass may try again.
+    pub fn postpone(self) -> Result<Self, TransitionError> {
+        match self {
+            Self::Activating(mut rollout) => {
+                rollout.attempts = rollout.attempts.saturating_sub(1);
+                Ok(Self::Known(rollout))
+            }
+            other => Err(other.refuse("postpone")),
+        }
+    }
+
+    /// Notes that the activation succeeded.
+    pub fn succeed(self) -> Result<Self, TransitionError> {
+        match self {
+            Self::Activating(rollout) => Ok(Self::Probation(rollout)),
+            other => Err(other.refuse("succeed")),
+        }
+    }
+
+    /// Ends the probation well.
+    pub fn confirm(self, now: Timestamp) -> Result<Self, TransitionError> {
+        match self {
+            Self::Probation(rollout) => Ok(Self::Confirmed { running: rollout.candidate.running_since(now) }),
+            other => Err(other.refuse("confirm")),
+        }
+    }
+
+    /// Gives up the revision, and turns to what ran before where that is another store path.
+    pub fn fail(self, error: String, now: Timestamp) -> Result<Self, TransitionError> {
+        let (Self::Activating(rollout) | Self::Probation(rollout)) = self else { return Err(self.refuse("fail")) };
+        let Rollout { unit, candidate, attempts, way_back, running } = rollout;
+        let failure = ActivationFailure { at: now, attempts, error };
+        Ok(match way_back {
+            WayBack::Path(to) if to != candidate.nar_id => {
+                Self::RollingBack(Rollback { unit, candidate, failure, to, tries: 0, running })
+            }
+            WayBack::Path(_) | WayBack::Nothing | WayBack::NotRecorded => {
+                Self::RolledBack(FailedRollout { candidate, failure, rollback: RollbackResult::NothingBefore, running })
+            }
+        })
+    }
+
+    /// Begins a try of the rollback.
+    pub fn roll_back(self) -> Result<Self, TransitionError> {
+        match self {
+            Self::RollingBack(mut rollback) => {
+                rollback.tries += 1;
+                Ok(Self::RollingBack(rollback))
+            }
+            other => Err(other.refuse("roll back")),
+        }
+    }
+
+    /// Ends the rollback: well, or with an error.
+    pub fn rolled_back(self, result: Result<(), String>) -> Result<Self, TransitionError> {
+        let Self::RollingBack(Rollback { candidate, failure, to, running, .. }) = self else {
+            return Err(self.refuse("end the rollback of"));
+        };
+        let rollback = match result {
+            Ok(()) => RollbackResult::Restored,
+            Err(error) => RollbackResult::Failed { to, error },
+        };
+        Ok(Self::RolledBack(FailedRollout { candidate, failure, rollback, running }))
+    }
+
+    /// Leads on from what was recorded when the agent or the machine ended.
+    pub fn resume(self, now: Timestamp) -> Result<Self, TransitionError> {
+        match self {
+            Self::Activating(mut rollout) if rollout.attempts < MOST_ATTEMPTS => {
+                rollout.attempts += 1;
+                Ok(Self::Activating(rollout))
+            }
+            Self::Activating(_) => {
+                let error = format!(
+                    "the agent or the machine ended during each of {MOST_ATTEMPTS} activations, so there is no further attempt"
+                );
+                self.fail(error, now)
+            }
+            Self::Probation(_) => self.confirm(now),
+            Self::RollingBack(ref rollback) if rollback.tries >= MOST_ATTEMPTS => {
+                self.rolled_back(Err(format!("the agent or the machine ended during each of {MOST_ATTEMPTS} tries")))
+            }
+            state @ (Self::RollingBack(_)
+            | Self::Known(_)
+            | Self::Realised(_)
+            | Self::Confirmed { .. }
+            | Self::RolledBack(_)) => Ok(state),
+        }
+    }
+
+    /// The revision that was confirmed last, whatever was attempted since.
+    pub fn last_confirmed(&self) -> Option<&RunningDeployment> {
+        match self {
+            Self::Known(rollout) | Self::Realised(rollout) | Self::Activating(rollout) | Self::Probation(rollout) => {
+                rollout.running.as_ref()
+            }
+            Self::Confirmed { running } => Some(running),
+            Self::RollingBack(rollback) => rollback.running.as_ref(),
+            Self::RolledBack(failed) => failed.running.as_ref(),
+        }
+    }
+
+    /// The revision that certainly runs; `None` where an attempt may have left the unit halfway.
+    pub fn certainly_running(&self) -> Option<&RunningDeployment> {
+        match self {
+            Self::Confirmed { running } => Some(running),
+            Self::Known(rollout) | Self::Realised(rollout) if rollout.way_back == WayBack::NotRecorded => {
+                rollout.running.as_ref()
+            }
+            Self::RolledBack(FailedRollout { rollback: RollbackResult::Restored, running, .. }) => running.as_ref(),
+            Self::Known(_)
+            | Self::Realised(_)
+            | Self::Activating(_)
+            | Self::Probation(_)
+            | Self::RollingBack(_)
+            | Self::RolledBack(_) => None,
+        }
+    }
+
+    /// The name of the state, as `state.json` has it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Known(_) => "known",
+            Self::Realised(_) => "realised",
+            Self::Activating(_) => "activating",
+            Self::Probation(_) => "probation",
+            Self::Confirmed { .. } => "confirmed",
+            Self::RollingBack(_) => "rolling-back",
+            Self::RolledBack(_) => "rolled-back",
+        }
+    }
+
+    fn refuse(&self, transition: &'static str) -> TransitionError {
+        TransitionError { transition, state: self.name() }
+    }
+}
+
+impl WayBack {
+    /// The store path that ran before, where one is recorded.
+    pub fn path(&self) -> Option<&StorePath> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::NotRecorded | Self::Nothing => None,
+        }
+    }
+}
+
+impl Candidate {
+    fn running_since(self, since: Timestamp) -> RunningDeployment {
+        let Self { revision, content, nar_id } = self;
+        RunningDeployment { revision, content, nar_id, since }
+    }
+}
+
+#[cfg(test)]
+#[path = "lifecycle_tests.rs"]
+mod tests;

@@ -1,0 +1,179 @@
+use super::*;
+use crate::trust::digest;
+
+fn now() -> Timestamp {
+    "2026-01-01T00:00:00Z".parse().unwrap()
+}
+
+fn path(name: &str) -> StorePath {
+    format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{name}").parse().unwrap()
+}
+
+fn candidate(number: u64) -> Candidate {
+    let content = digest(&number.to_be_bytes());
+    Candidate { revision: number.try_into().unwrap(), content, nar_id: path(&format!("system-{number}")) }
+}
+
+fn unit() -> UnitReference {
+    UnitReference { name: "web-1".parse().unwrap(), unit_type: UnitType::Nixos }
+}
+
+fn confirmed(number: u64) -> Lifecycle {
+    Lifecycle::adopt(candidate(number), now())
+}
+
+fn begun(before: Option<Lifecycle>, number: u64) -> Lifecycle {
+    Lifecycle::begin(before, unit(), candidate(number)).unwrap()
+}
+
+/// Revision 2 in its first attempt, over revision 1.
+fn activating() -> Lifecycle {
+    begun(Some(confirmed(1)), 2).realise().unwrap().activate(None).unwrap()
+}
+
+fn failed() -> Lifecycle {
+    activating().fail("exit code 1".to_owned(), now()).unwrap()
+}
+
+/// An example of each state.
+fn all() -> [Lifecycle; 7] {
+    [
+        begun(None, 1),
+        begun(None, 1).realise().unwrap(),
+        activating(),
+        activating().succeed().unwrap(),
+        confirmed(1),
+        failed(),
+        failed().rolled_back(Ok(())).unwrap(),
+    ]
+}
+
+type Transition = fn(Lifecycle) -> Result<Lifecycle, TransitionError>;
+
+#[test]
+fn each_state_has_its_transitions_and_refuses_the_others() {
+    let transitions: [(&str, Transition); 9] = [
+        ("begin", |state| Lifecycle::begin(Some(state), unit(), candidate(3))),
+        ("realise", Lifecycle::realise),
+        ("activate", |state| state.activate(None)),
+        ("postpone", Lifecycle::postpone),
+        ("succeed", Lifecycle::succeed),
+        ("confirm", |state| state.confirm(now())),
+        ("fail", |state| state.fail("why".to_owned(), now())),
+        ("roll_back", Lifecycle::roll_back),
+        ("rolled_back", |state| state.rolled_back(Ok(()))),
+    ];
+    let mut table = Vec::new();
+    for state in all() {
+        let possible = transitions.iter().filter_map(|(name, transition)| {
+            transition(state.clone()).ok().map(|next| format!("{name}>{}", next.name()))
+        });
+        table.push(format!("{}: {}", state.name(), possible.collect::<Vec<_>>().join(" ")));
+    }
+    assert_eq!(
+        table,
+        [
+            "known: begin>known realise>realised",
+            "realised: begin>known activate>activating",
+            "activating: postpone>known succeed>probation fail>rolling-back",
+            "probation: confirm>confirmed fail>rolling-back",
+            "confirmed: begin>known",
+            "rolling-back: roll_back>rolling-back rolled_back>rolled-back",
+            "rolled-back: begin>known",
+        ]
+    );
+    let refused = confirmed(1).realise().unwrap_err();
+    assert_eq!(refused, TransitionError { transition: "realise", state: "confirmed" });
+}
+
+#[test]
+fn resume_leads_on_from_every_state() {
+    let next: Vec<&str> = all().into_iter().map(|state| state.resume(now()).unwrap().name()).collect();
+    let expected = ["known", "realised", "activating", "confirmed", "confirmed", "rolling-back", "rolled-back"];
+    assert_eq!(next, expected);
+}
+
+#[test]
+fn the_third_interrupted_attempt_is_the_last() {
+    let mut state = activating();
+    for attempts in [2, 3] {
+        state = state.resume(now()).unwrap();
+        let Lifecycle::Activating(rollout) = &state else { panic!("{state:?}") };
+        assert_eq!((rollout.attempts, &rollout.way_back), (attempts, &WayBack::Path(path("system-1"))));
+    }
+    let Lifecycle::RollingBack(rollback) = state.resume(now()).unwrap() else { panic!() };
+    assert_eq!((rollback.failure.attempts, rollback.tries, rollback.to), (3, 0, path("system-1")));
+    assert!(rollback.failure.error.contains("ended during each of 3 activations"));
+}
+
+#[test]
+fn the_third_interrupted_rollback_is_the_last() {
+    let mut state = failed();
+    for _ in 0..MOST_ATTEMPTS {
+        assert_eq!(state.clone().resume(now()).unwrap(), state);
+        state = state.roll_back().unwrap();
+    }
+    let Lifecycle::RolledBack(failed) = state.resume(now()).unwrap() else { panic!() };
+    assert!(matches!(&failed.rollback, RollbackResult::Failed { to, .. } if *to == path("system-1")));
+    // The next revision still goes back to what ran before.
+    let next = begun(Some(Lifecycle::RolledBack(failed)), 3).realise().unwrap();
+    let Lifecycle::Activating(rollout) = next.activate(Some(path("system-2"))).unwrap() else { panic!() };
+    assert_eq!(rollout.way_back, WayBack::Path(path("system-1")));
+}
+
+#[test]
+fn the_way_back_is_what_was_confirmed_or_what_the_profile_holds() {
+    let way_back = |before: Option<Lifecycle>, current: Option<StorePath>| {
+        let Lifecycle::Activating(rollout) = begun(before, 2).realise().unwrap().activate(current).unwrap() else {
+            panic!()
+        };
+        rollout.way_back
+    };
+    assert_eq!(way_back(None, None), WayBack::Nothing);
+    assert_eq!(way_back(None, Some(path("other"))), WayBack::Path(path("other")));
+    assert_eq!(way_back(Some(confirmed(1)), Some(path("other"))), WayBack::Path(path("system-1")));
+}
+
+#[test]
+fn nothing_is_activated_again_where_nothing_else_ran_before() {
+    for current in [None, Some(path("system-1"))] {
+        let first = begun(None, 1).realise().unwrap().activate(current).unwrap();
+        let Lifecycle::RolledBack(failed) = first.fail("why".to_owned(), now()).unwrap() else { panic!() };
+        assert_eq!(failed.rollback, RollbackResult::NothingBefore);
+    }
+}
+
+#[test]
+fn a_postponed_attempt_does_not_count_and_an_interrupted_one_does() {
+    let Lifecycle::Known(rollout) = activating().postpone().unwrap() else { panic!() };
+    assert_eq!(rollout.attempts, 0);
+    let interrupted = activating().resume(now()).unwrap().postpone().unwrap();
+    for (number, attempts) in [(2, 1), (3, 0)] {
+        let Lifecycle::Known(rollout) = begun(Some(interrupted.clone()), number) else { panic!() };
+        // The way back is never the path that the interrupted attempt left in the profile.
+        assert_eq!((rollout.attempts, rollout.way_back), (attempts, WayBack::Path(path("system-1"))));
+    }
+}
+
+#[test]
+fn what_may_be_halfway_does_not_certainly_run() {
+    let running = |state: &Lifecycle| state.certainly_running().map(|running| running.revision.to_string());
+    let expected = [None, None, None, None, Some("1".to_owned()), None, Some("1".to_owned())];
+    assert_eq!(all().each_ref().map(running), expected);
+    assert_eq!(running(&begun(Some(confirmed(1)), 2)), Some("1".to_owned()));
+    assert_eq!(running(&activating().postpone().unwrap()), None);
+    assert_eq!(running(&failed().rolled_back(Err("why".to_owned())).unwrap()), None);
+    assert_eq!(failed().last_confirmed().map(|running| running.revision), Some(candidate(1).revision));
+}
+
+#[test]
+fn a_state_is_read_as_it_is_written_and_nothing_else_is() {
+    for state in all() {
+        let json = serde_json::to_value(&state).unwrap();
+        assert_eq!(json["state"], state.name());
+        assert_eq!(serde_json::from_value::<Lifecycle>(json.clone()).unwrap(), state);
+        let mut unknown = json;
+        unknown["surprise"] = true.into();
+        assert!(serde_json::from_value::<Lifecycle>(unknown).is_err(), "{}", state.name());
+    }
+}

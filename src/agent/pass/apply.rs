@@ -1,0 +1,196 @@
+//! Bringing one deployment to its unit: fetch, activate, and back where that fails.
+//!
+//! This file takes the steps that the states of `lifecycle` announce, and records each state before its step. Which state
+//! follows is decided there, and what to do with a deployment in `decide`.
+
+use std::time::SystemTime;
+
+use super::super::activate::{ActivateError, Activation, SwitchTarget};
+use super::super::decide::{Decision, Retry, SkipReason, decide};
+use super::super::lifecycle::{Candidate, Lifecycle, Rollback, Rollout, UnitReference};
+use super::super::pin::check::Pins;
+use super::super::realise::error::RealiseError;
+use super::super::realise::gc_roots::GcRoots;
+use super::super::realise::{Adoption, Realised, adopt, realise};
+use super::super::state::StateError;
+use super::super::verify::Order;
+use super::Pass;
+use super::outcome::{DeploymentFailure, DeploymentOutcome, Event, PassError, WaitReason};
+use crate::model::{Name, Timestamp};
+
+impl Pass<'_> {
+    /// Finishes what an earlier process of the agent, or an earlier pass, left in the middle. It needs no branch.
+    pub(super) async fn resume(&mut self, tell: &dyn Fn(Event<'_>)) -> Result<(), PassError> {
+        for (name, found) in self.state.deployments.clone() {
+            self.record(&name, found.resume(now())?)?;
+            self.advance(&name, tell).await?;
+        }
+        Ok(())
+    }
+
+    /// Does what is decided about one order.
+    pub(super) async fn apply_decision(
+        &mut self,
+        order: &Order,
+        pins: &Pins,
+        retry: Retry,
+        tell: &dyn Fn(Event<'_>),
+    ) -> Result<DeploymentOutcome, PassError> {
+        let revision = order.deployment.revision;
+        match decide(order, self.state.deployments.get(&order.deployment.name), retry) {
+            Decision::UpToDate => Ok(DeploymentOutcome::UpToDate(revision)),
+            Decision::Skip(SkipReason::FailedBefore(failed)) => {
+                Ok(DeploymentOutcome::Failed(DeploymentFailure::Before(failed)))
+            }
+            Decision::Skip(SkipReason::Unapproved(approvals)) => {
+                Ok(DeploymentOutcome::Waiting(WaitReason::Unapproved(approvals)))
+            }
+            Decision::Adopt => match adopt(&*self.store, &order.deployment, pins).await {
+                Ok(Adoption::AsPinned) => {
+                    self.record(&order.deployment.name, Lifecycle::adopt(Candidate::from(order), now()))?;
+                    Ok(DeploymentOutcome::Adopted(revision))
+                }
+                Ok(Adoption::NotHere) => self.apply(order, pins, tell).await,
+                Err(error) => Ok(DeploymentOutcome::Failed(DeploymentFailure::Realise(error))),
+            },
+            Decision::Apply => self.apply(order, pins, tell).await,
+        }
+    }
+
+    async fn apply(
+        &mut self,
+        order: &Order,
+        pins: &Pins,
+        tell: &dyn Fn(Event<'_>),
+    ) -> Result<DeploymentOutcome, PassError> {
+        let name = &order.deployment.name;
+        let unit_type = order.unit.specification.unit_type;
+        let unit = UnitReference { name: order.unit.name.clone(), unit_type };
+        // A configuration that does not fit the unit is an error before anything is fetched.
+        let activation = match self.activation_of(&unit) {
+            Ok(activation) => activation,
+            Err(error) => return Ok(DeploymentOutcome::Failed(DeploymentFailure::Activate(error))),
+        };
+        let before = self.state.deployments.get(name).cloned();
+        let known = Lifecycle::begin(before, unit, Candidate::from(order))?;
+        self.record(name, known.clone())?;
+        tell(Event::Realising(order));
+        match self.realise(order, pins).await? {
+            Ok(Realised { .. }) => {}
+            Err(RealiseError::NotYet { path, caches }) => {
+                return Ok(DeploymentOutcome::Waiting(WaitReason::NotInCache { path, caches }));
+            }
+            Err(error) => return Ok(DeploymentOutcome::Failed(DeploymentFailure::Realise(error))),
+        }
+        let realised = known.realise()?;
+        self.record(name, realised.clone())?;
+        self.record(name, realised.activate(activation.current())?)?;
+        Ok(match self.advance(name, tell).await? {
+            None => DeploymentOutcome::Switched(order.deployment.revision),
+            Some(error) => DeploymentOutcome::Failed(DeploymentFailure::Activate(error)),
+        })
+    }
+
+    async fn realise(&self, order: &Order, pins: &Pins) -> Result<Result<Realised, RealiseError>, StateError> {
+        let folder = self.directory.join("roots");
+        let io = |source| StateError::Io { act: "make", path: folder.clone(), source };
+        std::fs::create_dir_all(&folder).map_err(io)?;
+        let name = order.deployment.name.as_str();
+        let roots = GcRoots { kept: folder.join(name), unchecked: self.directory.join("unchecked").join(name) };
+        Ok(realise(&*self.store, &order.deployment, pins, &roots).await)
+    }
+
+    /// Takes the steps that the state of a deployment announces, until it announces none. The error is the activation's.
+    async fn advance(&mut self, name: &Name, tell: &dyn Fn(Event<'_>)) -> Result<Option<ActivateError>, PassError> {
+        let mut failure = None;
+        while let Some(state) = self.state.deployments.get(name).cloned() {
+            let next = match &state {
+                Lifecycle::Activating(rollout) => match self.activate(name, rollout, tell).await {
+                    Ok(()) => state.succeed()?,
+                    Err(error) => {
+                        let message = error.to_string();
+                        let is_of_the_deployment = error.is_of_the_deployment();
+                        failure = Some(error);
+                        if is_of_the_deployment { state.fail(message, now())? } else { state.postpone()? }
+                    }
+                },
+                Lifecycle::Probation(_) => state.confirm(now())?,
+                Lifecycle::RollingBack(_) => {
+                    let begun = state.roll_back()?;
+                    self.record(name, begun.clone())?;
+                    let Lifecycle::RollingBack(rollback) = &begun else { return Ok(failure) };
+                    let result = self.roll_back(name, rollback, tell).await;
+                    begun.rolled_back(result.map_err(|error| error.to_string()))?
+                }
+                Lifecycle::Known(_)
+                | Lifecycle::Realised(_)
+                | Lifecycle::Confirmed { .. }
+                | Lifecycle::RolledBack(_) => return Ok(failure),
+            };
+            self.record(name, next)?;
+        }
+        Ok(failure)
+    }
+
+    async fn activate(&self, name: &Name, rollout: &Rollout, tell: &dyn Fn(Event<'_>)) -> Result<(), ActivateError> {
+        tell(Event::Activating { deployment: name, rollout });
+        let Rollout { candidate, unit, way_back, .. } = rollout;
+        let realised = Realised::from_record(candidate.nar_id.clone());
+        let (revision, previous) = (candidate.revision, way_back.path());
+        let activation = self.activation_of(unit)?;
+        let _switching = Switching::begin(self);
+        activation.run(&*self.store, SwitchTarget { deployment: name, revision, realised: &realised, previous }).await
+    }
+
+    /// Activates the store path that ran before. That may not be the profile's previous generation, which another tool may
+    /// have made.
+    async fn roll_back(&self, name: &Name, rollback: &Rollback, tell: &dyn Fn(Event<'_>)) -> Result<(), ActivateError> {
+        tell(Event::RollingBack { deployment: name, rollback });
+        let Rollback { candidate, unit, to, running, .. } = rollback;
+        let realised = Realised::from_record(to.clone());
+        let revision = running.as_ref().map_or(candidate.revision, |running| running.revision);
+        let target = SwitchTarget { deployment: name, revision, realised: &realised, previous: None };
+        let _switching = Switching::begin(self);
+        let result = match self.activation_of(unit) {
+            Ok(activation) => activation.run(&*self.store, target).await,
+            Err(error) => Err(error),
+        };
+        result.inspect_err(|error| tell(Event::RollbackFailed { deployment: name, error }))
+    }
+
+    fn activation_of(&self, unit: &UnitReference) -> Result<Activation, ActivateError> {
+        let config = self.config.units.get(&unit.name);
+        Activation::resolve(unit, config, &self.directory.join("units"), self.config.activation_deadline)
+    }
+
+    /// Records the state of a deployment, and returns once it is on the disk. What is in memory follows the disk.
+    fn record(&mut self, name: &Name, lifecycle: Lifecycle) -> Result<(), StateError> {
+        if self.state.deployments.get(name) == Some(&lifecycle) {
+            return Ok(());
+        }
+        let mut state = self.state.clone();
+        state.deployments.insert(name.clone(), lifecycle);
+        self.save(state)
+    }
+}
+
+/// While this lives, a unit is being switched. Dropping it ends that, whatever the result was.
+struct Switching(std::rc::Rc<std::cell::Cell<bool>>);
+
+impl Switching {
+    fn begin(pass: &Pass<'_>) -> Self {
+        let switching = pass.switching();
+        switching.set(true);
+        Self(switching)
+    }
+}
+
+impl Drop for Switching {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
+}
