@@ -1,23 +1,22 @@
 //! The life of one deployment on its unit: its states, and the transitions between them. No I/O.
 //!
 //! ```text
-//!                    adopt: the path that runs already has a new revision
-//!        ┌──────────────────────────────────────────────────────────────────┐
-//!        │                                                                  ▼
-//!  begin ┴▶ Known ──realise──▶ Realised ──activate──▶ Activating ──succeed──▶ Probation ──confirm──▶ Confirmed
-//!             ▲                                        │  │  ▲ │                 │
-//!             └────────────────postpone────────────────┘  │  └─┘ resume          │ fail
-//!               this machine could not begin it           │ fail (an attempt more)
-//!                                                         ▼                      ▼
-//!                                                     RollingBack ◀──────────────┘
-//!                                                         │ roll_back counts a try, rolled_back ends it
-//!                                                         ▼
-//!                                                     RolledBack ──begin──▶ Known (a new revision, or --retry)
+//! begin ─▶ Known ─realise─▶ Realised ─activate─▶ Activating ─succeed─▶ Probation ─confirm─▶ Confirmed
+//!            ▲                                    │  │  ▲ │               │ fail             ▲
+//!            └──────────── postpone ──────────────┘  │  └─┘ resume        │            adopt ┘
+//!                                               fail │                    │
+//!                                                    ▼                    │
+//!                                                RollingBack ◀────────────┘
+//!                                                    │ roll_back counts a try, rolled_back ends it
+//!                                                    ▼
+//!                                                RolledBack ─begin─▶ Known (a new revision, or --retry)
 //! ```
 //!
-//! `fail` leads directly to `RolledBack` where nothing else ran before. The pass records each transition before it takes
-//! the step that the transition announces, so `resume` can lead on from whatever state it finds at start-up: it counts an
-//! activation that ended with the agent or the machine as an attempt.
+//! `adopt` leads to `Confirmed` where the store path of a new revision certainly runs already. `postpone` takes back an attempt
+//! that this machine could not begin. `fail` leads directly to `RolledBack` where nothing else ran before.
+//!
+//! The pass records each transition before it takes the step that the transition announces, so `resume` can lead on from the
+//! state that it finds at start-up: it counts an activation that ended with the agent or the machine as an attempt.
 //!
 //! There are no health checks yet: `confirm` follows `succeed` at once, and so does the `confirm` in `resume`.
 //!
