@@ -1,11 +1,11 @@
-//! Promise: a unit of any type is activated as its platform's own tool does it, and taken back in the same way.
+//! Promise: the agent activates each type of unit as the platform's own tool does, and rolls it back in the same way.
 
 use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::world::{Ran, World};
 
-/// One unit that is not a NixOS: where the flake has it, what its system is called, and what its scripts do beside
-/// writing down that they ran.
+/// A fleet with one unit that is not a NixOS: its place in the flake, the name of its system, and its scripts, which log that
+/// they ran.
 struct Fleet {
     world: World,
     unit: &'static str,
@@ -29,7 +29,7 @@ impl Fleet {
         attribute: &'static str,
     ) -> Self {
         let fleet = Self { world: World::new(), unit, shape, scripts, outputs, attribute };
-        // Another user has to get to its system, and to where the scripts write.
+        // Another user needs access to its system and to the folder that the scripts write to.
         fleet.world.run("chmod", &["711", &fleet.world.at("")]).good();
         fleet.world.run("mkdir", &["-m", "777", &fleet.world.at("log"), &fleet.world.at("profiles")]).good();
         let (cache, key) = (fleet.world.at("cache"), fleet.world.public_key("cache-1"));
@@ -38,7 +38,7 @@ impl Fleet {
         fleet
     }
 
-    /// Publishes and builds a system called `name`, whose scripts do this besides.
+    /// Publishes and builds a system called `name`, whose scripts run `script` as well.
     fn publish(&self, name: &str, script: &str) {
         let log = self.world.at("log/log");
         let text = |path: &&str| {
@@ -71,14 +71,14 @@ impl Fleet {
         world.write_file(&format!("{unit}.toml"), &text);
     }
 
-    /// A pass of the agent, where the programs in `programs` go before the machine's own.
+    /// A pass of the agent, with `programs` first in its PATH.
     fn agent(&self) -> Ran {
         let config = self.world.at(&format!("{}.toml", self.unit));
         let path = format!("PATH={}:{}", self.world.at("programs"), std::env::var("PATH").unwrap());
         self.world.run("env", &[&path, env!("CARGO_BIN_EXE_clavel-agent"), "once", "--config", &config])
     }
 
-    /// What ran since the last time, as whom.
+    /// The scripts that ran since the last call, with their users.
     fn ran(&self) -> Vec<String> {
         let path = self.world.path("log/log");
         let log = std::fs::read_to_string(&path).unwrap_or_default();
@@ -109,7 +109,7 @@ fn own_name(fleet: &Fleet) -> String {
     fleet.world.run("id", &["-un"]).good().trim().to_owned()
 }
 
-/// What home-manager and system-manager do themselves.
+/// The part of the activation that home-manager and system-manager do themselves.
 const SETS_THE_PROFILE: &str = "ln -sfn $CLAVEL_STORE_PATH $CLAVEL_PROFILE\n";
 
 #[test]
@@ -120,7 +120,7 @@ fn a_home_is_activated_as_its_user() {
         "homeConfigurations.\"alice@laptop\" = SYSTEM;",
         "homeConfigurations.\"alice@laptop\".activationPackage",
     );
-    // A user that every machine has beside root.
+    // Every machine has this user.
     let user = if is_root() { "nobody".to_owned() } else { own_name(&fleet) };
     let told = fleet.world.at("log/told");
     fleet.publish("one", &format!("{SETS_THE_PROFILE}echo \"$HOME $XDG_CACHE_HOME\" > {told}\n"));
@@ -138,7 +138,7 @@ fn a_home_is_activated_as_its_user() {
     assert_eq!(fleet.ran(), [format!("{user} one activate")]);
     assert_eq!(fleet.profile().as_deref(), Some("home-manager-generation-one"));
     if is_root() {
-        // The agent's own are others.
+        // The agent's own folders are others.
         let home = fleet.world.run("sh", &["-c", "echo ~nobody"]).good();
         assert_eq!(fleet.world.read_file("log/told").trim(), home.trim());
     }
@@ -160,7 +160,7 @@ fn what_another_tool_activated_is_gone_back_to() {
     assert_eq!(fleet.ran(), runs("one"));
     assert_eq!(fleet.profile().as_deref(), Some("system-manager-one"));
 
-    // An agent that never applied anything finds what runs by the profile.
+    // An agent without a state finds the running system by the profile.
     std::fs::remove_file(fleet.world.path("state/state.json")).unwrap();
     fleet.publish("two", &format!("{SETS_THE_PROFILE}case $0 in */activate) exit 1;; esac\n"));
     fleet.agent().refused(7, "the activation of `box` failed");
@@ -185,7 +185,7 @@ fn a_container_is_reloaded_with_its_new_system() {
         "clavel.deployments.db.template.narId = SYSTEM; clavel.units.db.type = \"container\";",
         "clavel.deployments.db.template.narId",
     );
-    // In place of the service manager: it writes down what it is asked and where the profile is then.
+    // A script replaces systemctl: it logs its arguments and the target of the profile.
     let (log, profile, bad) = (fleet.world.at("log/log"), fleet.world.at("profiles/system"), fleet.world.at("bad"));
     fleet.write_program(
         "systemctl",

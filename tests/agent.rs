@@ -1,4 +1,4 @@
-//! Promise: an agent switches to what is signed for it and to nothing else, and whatever happens something good runs.
+//! Promise: an agent switches only to deployments that are signed for it, and after every failure a good system runs.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -53,7 +53,7 @@ fn a_deployment_that_names_no_cache_is_not_waited_for() {
 #[test]
 fn a_cache_that_another_key_signed_is_not_believed() {
     let world = World::new();
-    // The hosts name the first key; the cache is signed with another of the same name.
+    // The hosts name the first key; another key of the same name signs the cache.
     world.publish().good();
     std::fs::remove_file(world.path("cache-1.secret")).unwrap();
     world.clavel(&["key", "generate", "cache-1", "--output", &world.at("cache-1.secret")]).good();
@@ -78,7 +78,7 @@ fn an_activation_that_fails_is_rolled_back_and_not_tried_again_by_itself() {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
     let good = std::fs::read_link(world.path("web-1/profile/system-1-link")).unwrap();
-    // It puts the new message in place, and fails then.
+    // The activation installs the new message and fails afterwards.
     world.edit("hosts/web-1.nix", "/motd\\\"\";", "/motd\\\"; test -e $CLAVEL_PROFILE.allowed\";");
     change(&world, "Welcome", "Broken");
     let said = world.agent("web-1", &["once"]).refused(7, "the activation of `web-1` failed");
@@ -104,7 +104,7 @@ fn an_activation_that_fails_is_rolled_back_and_not_tried_again_by_itself() {
 #[test]
 fn a_profile_that_cannot_be_set_is_tried_again_by_itself() {
     let world = ready("web-1");
-    // A file where the profile's folder belongs.
+    // A file stands in the place of the profile's folder.
     world.write_file("web-1/profile", "in the way");
     world.agent("web-1", &["once"]).refused(7, "web-1/profile");
     std::fs::remove_file(world.path("web-1/profile")).unwrap();
@@ -324,7 +324,7 @@ fn a_damaged_state_is_never_taken_for_a_new_agent() {
     world.agent("web-1", &["once"]).good();
     world.write_file("web-1/state/state.json", "{ \"trusted\": ");
     world.agent("web-1", &["once"]).refused(8, "cannot understand the state in");
-    // The copy of the branch, though, is only a copy.
+    // A damaged copy of the branch is fetched again.
     std::fs::remove_file(world.path("web-1/state/state.json")).unwrap();
     let copy = world.copies("web-1").remove(0);
     std::fs::remove_dir_all(copy.join("objects")).unwrap();
@@ -349,7 +349,7 @@ fn a_full_or_read_only_disk_leaves_what_runs() {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
     change(&world, "Welcome", "Hello");
-    // Root writes through permissions; a file where a folder belongs stops it, too.
+    // Permissions do not stop root, but a file in the place of a folder does.
     std::fs::remove_dir_all(world.path("web-1/state/roots")).unwrap();
     world.write_file("web-1/state/roots", "in the way");
     world.agent("web-1", &["once"]).refused(8, "cannot make");

@@ -1,4 +1,4 @@
-//! Promise: a mirror that nobody trusts can cost an agent neither its memory, its disk nor its time.
+//! Promise: an untrusted mirror cannot exhaust the memory, the disk or the time of an agent.
 
 use std::path::Path;
 
@@ -8,12 +8,12 @@ use crate::support::hostile::{Good, HostileServer, Malice};
 use crate::support::world::{World, until};
 
 const MIB: u64 = 1 << 20;
-/// The most that the process which fetches may hold: what docs/mirrors.md says.
+/// The most memory of the fetching process, as docs/mirrors.md has it.
 const MOST_OF_A_FETCH: u64 = 512 * MIB;
-/// The most that the agent itself holds, which never sees what a mirror sends before it was received whole.
+/// The most memory of the agent itself, which reads nothing of a mirror before the fetch is complete.
 const MOST_OF_THE_AGENT: u64 = 64 * MIB;
 
-/// A published fleet, and the agent of `web-1`, whose first mirror means ill and whose second is good.
+/// A published fleet, and the agent of `web-1`, whose first mirror is hostile and whose second is good.
 fn beside(malice: Malice, timeout: &str) -> (World, HostileServer) {
     let server = HostileServer::start(malice);
     let world = published();
@@ -34,7 +34,7 @@ fn configure(world: &World, mirror: &str, timeout: &str) {
     world.configure_agent("web-1", mirror, &format!("mirrors = [\"{good}\"]\nfetch.timeout = \"{timeout}\""));
 }
 
-/// One pass ends as it should: the bad mirror is told with `why`, the good one is used, memory is kept, nothing is left.
+/// Asserts on one pass: it reports the bad mirror with `why`, uses the good one, keeps to the memory limit and leaves no files.
 #[track_caller]
 fn is_survived(malice: Malice, timeout: &str, why: &[&str]) {
     let (world, server) = beside(malice, timeout);
@@ -50,7 +50,7 @@ fn is_told_and_nothing_is_kept(world: &World, server: &HostileServer, why: &[&st
     );
     assert!(why.iter().any(|why| said.contains(why)) && said.contains("nothing was kept"), "{said}");
     assert_eq!(left_behind(world), Vec::<String>::new());
-    // What is known of the good one is enough, again and again.
+    // Further passes use the copy of the good mirror.
     let status = world.agent("web-1", &["status", "--json"]).json();
     assert_eq!(status["lastPass"]["mirrors"][0]["status"], "unreachable");
     assert_eq!(status["lastPass"]["mirrors"][1]["status"], "taken");
@@ -84,8 +84,8 @@ fn peak(id: u32) -> Option<u64> {
     peak.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
 }
 
-/// Whether all threads of a process have ended, and so whatever it held is free (`proc_pid_stat(5)`). One that nobody waited
-/// for is still there by name.
+/// Whether all threads of a process have ended, so that its memory is free (`proc_pid_stat(5)`). A process that was not waited
+/// for still has its entry.
 fn has_ended(id: u32) -> bool {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{id}/task")) else { return true };
     threads.flatten().all(|thread| {
@@ -95,8 +95,8 @@ fn has_ended(id: u32) -> bool {
     })
 }
 
-/// The processes that an agent fetches with (`proc_tid_children(5)`). They are looked for again and again while something
-/// else is at work, and to look through all processes of the machine takes as long as that.
+/// The fetching processes of an agent (`proc_tid_children(5)`). The test asks for them repeatedly, and reading all processes of
+/// the machine would take too long.
 fn fetches_of(agent: u32) -> Vec<u32> {
     let Ok(threads) = std::fs::read_dir(format!("/proc/{agent}/task")) else { return Vec::new() };
     let children = |thread: std::fs::DirEntry| std::fs::read_to_string(thread.path().join("children")).ok();
@@ -106,7 +106,7 @@ fn fetches_of(agent: u32) -> Vec<u32> {
     children.split_whitespace().map(|id| id.parse().unwrap()).filter(is_one).collect()
 }
 
-/// What a fetch that failed left in the copies: pieces of packs, and locks.
+/// The files that a failed fetch left in the copies: parts of packs, and locks.
 fn left_behind(world: &World) -> Vec<String> {
     let mut left = Vec::new();
     for copy in world.copies("web-1") {
@@ -145,7 +145,7 @@ fn an_endless_advertisement_is_cut_off() {
 
 #[test]
 fn a_pack_that_unfolds_is_cut_off() {
-    // On a slow machine its time may be over before it takes too much.
+    // On a slow machine the deadline may come before the limit.
     let too_slow = "it took longer than 8s, so it was ended";
     is_survived(Malice::Unfolding, "8s", &[TOO_MUCH_MEMORY, too_slow]);
     is_survived(Malice::EndlessZeros, "8s", &[TOO_LARGE, TOO_MUCH_MEMORY, too_slow]);
@@ -200,7 +200,7 @@ fn folders_of_very_many_files_are_not_held() {
     let world = published();
     let huge = world.at("huge.git");
     world.git(&["init", "-q", "--bare", &huge]);
-    // At the top, and where the roots are looked for.
+    // At the top, and in the folder of the roots.
     let roots = very_many_files(&world, ".json", b"");
     let top = very_many_files(&world, "", &[b"40000 roots\0", roots.as_bytes()].concat());
     let commit = world.git(&["-C", &huge, "commit-tree", "-m", "Many files", &top.to_string()]);
@@ -231,7 +231,7 @@ fn what_an_agent_that_was_killed_left_is_cleared_and_its_fetch_ends_with_it() {
     until("its fetch has ended", || has_ended(fetches[0]));
     assert_ne!(left_behind(&world), Vec::<String>::new());
     drop(server);
-    // The server is gone as well now.
+    // The server has ended as well.
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     assert_eq!(left_behind(&world), Vec::<String>::new());
 }
@@ -253,7 +253,7 @@ fn an_agent_that_is_told_to_stop_waits_for_no_mirror() {
 #[test]
 fn secrets_of_a_url_stand_in_no_arguments_and_in_no_error() {
     let world = World::new();
-    // Nobody speaks TLS there, and nothing is ever said.
+    // The server does not speak TLS and never answers.
     let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("https://me:s3cret@{}/fleet.git", listener.local_addr().unwrap());
     world.configure_agent("web-1", &url, "fetch.timeout = \"3s\"");

@@ -1,9 +1,8 @@
-//! Promise: an agent notices a branch that stands still, says since when and by which clock, and tells a wrong clock apart
-//! from it.
+//! Promise: an agent notices a stale branch, says since when and by which clock, and tells a wrong clock from a stale branch.
 
 use crate::support::world::{Ran, World};
 
-/// A published fleet, with the agent of `web-1` and what it runs in the cache.
+/// A published fleet, with the agent of `web-1` and its system in the cache.
 fn ready() -> World {
     let world = World::new();
     world.publish().good();
@@ -12,7 +11,7 @@ fn ready() -> World {
     world
 }
 
-/// One of Clavel's programs, on a machine whose clock is off by so much.
+/// A run of one of Clavel's programs on a machine whose clock is off by `offset`.
 fn off_by(world: &World, offset: &str, program: &str, arguments: &[&str]) -> Ran {
     world.run("faketime", &[&["-f", offset, program], arguments].concat())
 }
@@ -21,7 +20,7 @@ fn agent(world: &World, offset: &str) -> Ran {
     off_by(world, offset, env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--config", &world.at("web-1.toml")])
 }
 
-/// Forgets what the clocks said at the last pass.
+/// Deletes the baseline of the clocks.
 fn forget_the_clocks(world: &World) {
     std::fs::remove_file(world.path("web-1/state/last-pass.json")).unwrap();
 }
@@ -38,7 +37,7 @@ fn a_branch_that_nobody_signs_any_more_is_stale_and_what_runs_goes_on() {
     assert_eq!(status["lastPass"]["staleSince"], expires.as_str());
     assert_eq!(status["lastPass"]["ok"], false);
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
-    // Far ahead, it is more often the clock.
+    // So far ahead, the clock is usually wrong.
     forget_the_clocks(&world);
     agent(&world, "+2y").refused(5, "a wrong clock is more likely than an old branch");
 }
@@ -63,7 +62,7 @@ fn a_clock_that_is_set_is_told_apart_from_a_branch_that_stands_still() {
     world.agent("web-1", &["once"]).good();
     let said = agent(&world, "+8d").refused(5, "is stale since");
     assert!(said.contains("; but this machine's clock was set ahead by 8days"), "{said}");
-    // It is set right again, and the branch is as fresh as before.
+    // The clock is set right again, and the branch is fresh.
     let back = agent(&world, "+0").also_good();
     assert_eq!(back.stdout, "web-1: up to date at revision 1\n");
     assert!(!back.stderr.contains("clock"), "{}", back.stderr);
@@ -73,14 +72,14 @@ fn a_clock_that_is_set_is_told_apart_from_a_branch_that_stands_still() {
 fn a_clock_that_is_held_back_makes_no_old_branch_fresh_unnoticed() {
     let world = ready();
     agent(&world, "+6d").good();
-    // Whoever holds the branch back sets the clock back with it.
+    // An attacker holds the branch back, and sets the clock back as well.
     for pass in ["+1d", "+25h", "+1h"] {
         let told = agent(&world, pass).also_good().stderr;
         assert!(told.contains("this machine's clock was set back by "), "{told}");
     }
     let status = world.agent("web-1", &["status"]).good();
     assert!(status.contains("clock       this machine's clock was set back"), "{status}");
-    // The clock was ahead, and the branch shows it: it moves on by a clock that is right.
+    // The clock was ahead; a new index by a correct clock shows that.
     world.edit("hosts/web-1.nix", "Welcome", "Hello");
     world.push("Another message");
     world.publish().good();

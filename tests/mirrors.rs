@@ -1,4 +1,4 @@
-//! Promise: of many mirrors the newest that is believed counts, and one that fails, lags or lies stands in nobody's way.
+//! Promise: the newest believed index of all mirrors counts, and a mirror that fails, lags or lies blocks no other one.
 
 use std::collections::BTreeMap;
 
@@ -54,7 +54,7 @@ fn the_newest_is_taken_wherever_it_is_in_the_order() {
     let status = world.agent("web-1", &["status"]).good();
     assert!(status.contains(&format!("repository  {old} (deployments)\nmirror      {fleet}\n")), "{status}");
     assert!(status.contains(&format!("not used    {old} lags behind")), "{status}");
-    // What was believed is never gone behind, whoever shows what is older.
+    // The agent never goes back behind an index that it believed, whichever mirror shows an older one.
     let ran = world.agent("web-1", &["once"]);
     assert!(ran.stderr.contains("the index went back from version 2 to 1"), "{}", ran.stderr);
     assert_eq!(ran.good(), "web-1: up to date at revision 2\n");
@@ -92,7 +92,7 @@ fn one_that_is_out_of_reach_or_lies_stands_in_nobodys_way() {
     assert_eq!(ran.good(), "web-1: switched to revision 1\n");
     assert_eq!(statuses(&world), json!(["unreachable", "refused", "unreachable", "unreachable", "taken"]));
     assert_eq!(world.copies("web-1").len(), 5);
-    // The liar never harmed what the others are compared with.
+    // The lying mirror did not harm the state that the others are compared with.
     change(&world, "Welcome", "Hello");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
     with_mirrors(&world, &[&fleet]);
@@ -144,7 +144,7 @@ fn a_mirror_that_holds_back_the_newest_root_is_judged_by_it_all_the_same() {
         .good();
     let fleet = world.at("fleet.git");
     world.clavel(&["root", "publish", &next, "--repository", &fleet]).good();
-    // The first mirror shows what claveld-1 signed, and the root by which that counted; the second shows that it does not.
+    // The first mirror shows an index by claveld-1, and the root that trusted it; the second shows a root that does not.
     with_mirrors(&world, &[&old, &fleet]);
     let said = world.agent("web-1", &["once"]).refused(5, "none of the 2 mirrors shows a branch that can be believed:");
     assert!(said.contains(&format!("refused what {old} shows: the root went back from version 2 to 1")), "{said}");
@@ -174,7 +174,7 @@ fn two_mirrors_that_show_two_indexes_of_one_version_are_both_refused_and_both_ar
     assert_eq!((of(places[0], "refused.json"), of(places[1], "other.json")), (index.clone(), index));
     assert_eq!(of(places[0], "other.json").as_bytes(), branch.files["index.json"].bytes);
     assert!(of(places[1], "about.json").contains("the mirrors do not agree"));
-    // Once is enough, and a newer one ends the quarrel.
+    // The agent keeps the fork only once, and a newer valid index resolves the conflict.
     let again = world.agent("web-1", &["once"]).refused(5, "the mirrors do not agree");
     assert!(!again.contains("were kept"), "{again}");
     change(&world, "Hello", "Good day");
@@ -233,7 +233,7 @@ fn what_was_believed_is_kept_beside_a_fork_though_its_copy_is_gone() {
             branch.edit(path, &[&thief], |signed| signed["metadata"]["thief"] = json!("me"));
             branch.reindex(&[&thief], |index| index["version"] = json!(2));
         }
-        // A mirror that has nothing of what was believed takes the place of the one that had it.
+        // A mirror without the believed commit replaces the one that had it.
         let other = world.at(&format!("other-{}.git", path.len()));
         world.git(&["init", "-q", "--bare", &other]);
         branch.try_push(&other, "deployments", Onto::Nothing).good();

@@ -1,4 +1,4 @@
-//! Promise: what is pinned is that content and no other, however well a thief of the cache's key signs another.
+//! Promise: a pinned path has the pinned content and no other, even if a thief of the cache's key signs another.
 
 use crate::support::attacker::{Branch, Onto, sha256};
 use crate::support::thief::{closure, forge, narinfo};
@@ -31,7 +31,7 @@ fn fleet(folders: &[&str], more: &str) -> World {
     let (caches, key) = (caches.join(" "), world.public_key("cache-1"));
     let text = format!("{{ substituters = [ {caches} ]; substituters-public-keys = [ \"{key}\" ]; }}\n");
     world.write("caches.nix", &text);
-    // No two worlds have a path in common: Nix deletes nothing that any process on this machine names in its environment.
+    // No two worlds share a path, because Nix deletes no path that a process of this machine has in its environment.
     let own = world.path("").components().next_back().unwrap().as_os_str().to_str().unwrap().replace('.', "-");
     world.write("hosts/web-1.nix", &HOST.replace("@world@", &own));
     world.push("A host with something below it");
@@ -40,7 +40,7 @@ fn fleet(folders: &[&str], more: &str) -> World {
     world
 }
 
-/// What claveld's configuration says below `[publish]`.
+/// Sets the lines below `[publish]` in claveld's configuration.
 fn say(world: &World, more: &str) {
     world.configure_claveld("");
     let text = world.read_file("claveld.toml").replace("[publish]", &format!("[publish]\n{more}"));
@@ -56,7 +56,7 @@ fn pinned(folders: &[&str]) -> World {
     world
 }
 
-/// The first of the caches as it is, in all the others.
+/// Copies the first cache to all others.
 fn copy(world: &World, folders: &[&str]) {
     for folder in folders.iter().filter(|folder| **folder != "cache") {
         world.run("cp", &["-r", &world.at("cache"), &world.at(folder)]).good();
@@ -123,7 +123,7 @@ fn other_content_under_the_path_is_refused_however_it_is_signed() {
     assert!(said.contains(good.as_str().unwrap()) && said.contains(&world.at("cache")), "{said}");
     assert_eq!(world.motd("web-1"), None);
     assert!(!is_here(&world, &top));
-    // It is not forgotten by the next pass, nor by asking for another try.
+    // Neither the next pass nor a retry accepts it.
     world.agent("web-1", &["once", "--retry"]).refused(6, "no cache has that");
     restore(&world, "safe", "cache");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
@@ -169,7 +169,7 @@ fn what_runs_goes_on_and_what_is_here_already_is_no_thiefs_to_change() {
     assert!(world.motd("web-1").unwrap().starts_with("Welcome to web-1"));
     let status = world.agent("web-1", &["status", "--json"]).json();
     assert_eq!(status["deployments"]["web-1"]["running"]["revision"], 1);
-    // What is below was fetched before and is good: what a thief has of it now is not asked for.
+    // The lower path is in the store already and is good, so the thief's content is not fetched.
     restore(&world, "safe", "cache");
     forge(&world, "cache", &deep, DEEP, "cache-1");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
@@ -199,7 +199,7 @@ fn a_closure_in_several_caches_is_pinned_and_what_is_wrong_of_it_is_deleted_agai
     let top = web_1["specification"]["template"]["narId"].as_str().unwrap();
     let paths: Vec<String> = closure(&world, top).into_iter().map(|(path, ..)| path).collect();
     let path = |name: &str| paths.iter().find(|path| path.ends_with(&format!("-{name}"))).unwrap();
-    // The first has no `deep`, the second has not the system itself.
+    // The first cache lacks `deep`, the second the system itself.
     std::fs::remove_file(world.path(&narinfo("cache", path("deep")))).unwrap();
     std::fs::remove_file(world.path(&narinfo("second", top))).unwrap();
     assert!(world.publish().good().contains("deployments/web-1.json  new, revision 1"));
@@ -231,8 +231,8 @@ fn what_the_store_has_otherwise_is_refused_and_its_owner_told_what_to_do() {
     }
 }
 
-/// What the agent says whose `program` does `first`, in the shell's language, where its arguments have `argument`, and then
-/// what it always does.
+/// A pass of the agent with a wrapper around `program`: it runs the shell code `first` where the arguments have `argument`, and
+/// then the program itself.
 fn agent_whose(world: &World, program: &str, argument: &str, first: &str) -> Ran {
     let real = world.run("sh", &["-c", &format!("command -v {program}")]).good();
     let script = format!("#!/bin/sh\ncase \" $* \" in *' {argument} '*) {first};; esac\nexec {} \"$@\"\n", real.trim());
@@ -248,7 +248,7 @@ fn what_is_collected_between_looking_and_linking_is_not_fetched_unseen() {
     for nth in [1, 2_usize] {
         let world = pinned(&["cache"]);
         let (top, cache, store) = (top(&world), format!("file://{}", world.at("cache")), world.at("web-1/store"));
-        // It is there already, as pinned, and nothing keeps it.
+        // The path is in the store already, as pinned, and has no GC root.
         world.run("nix", &["copy", "--no-check-sigs", "--from", &cache, "--to", &store, &top]).good();
         forge(&world, "cache", &top, TOP, "cache-1");
         // All garbage is collected once, before the path is realised for the nth time.
@@ -261,7 +261,7 @@ fn what_is_collected_between_looking_and_linking_is_not_fetched_unseen() {
             ran.refused(6, "no cache has that");
             assert_eq!(world.motd("web-1"), None);
         } else {
-            // It was held before it was looked at.
+            // The agent linked the path before it compared it.
             ran.good();
             assert!(world.motd("web-1").unwrap().starts_with("Welcome to web-1"));
         }
@@ -273,7 +273,7 @@ fn what_is_collected_between_looking_and_linking_is_not_fetched_unseen() {
 fn a_question_to_a_cache_takes_no_more_than_its_memory() {
     let world = fleet(&["cache"], "");
     world.publish().good();
-    // What a cache names without end, Nix holds in memory.
+    // Nix holds an endless answer of a cache in memory.
     let said = agent_whose(&world, "nix", "path-info", "head -c 700M /dev/zero | tail -c 650M >/dev/null");
     said.refused(6, "`nix path-info` needed more than 512.0 MiB of memory and was ended");
     assert_eq!(world.motd("web-1"), None);
@@ -327,7 +327,7 @@ fn the_key_of_a_cache_is_replaced_and_the_pins_stay() {
     let pin = template(&world)["metadata"].clone();
     forge(&world, "cache", &below(&world, "deep"), DEEP, "cache-1");
     world.agent("web-1", &["once"]).refused(6, "no cache has that");
-    // What the thief may have changed is gone; what is trusted is there again, signed with another key.
+    // The documents that the thief may have changed are gone; the trusted ones are there again, signed with another key.
     let old = world.public_key("cache-1");
     std::fs::remove_dir_all(world.path("cache")).unwrap();
     std::fs::remove_file(world.path("cache-1.secret")).unwrap();
@@ -343,7 +343,7 @@ fn the_key_of_a_cache_is_replaced_and_the_pins_stay() {
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
 }
 
-/// Takes the deployment of `web-1` off the branch, in a history of its own, as whoever may write there can without a key.
+/// Removes the deployment of `web-1` from the branch, in a new history. An attacker who can write there needs no key for it.
 fn take_away(world: &World) {
     let mut branch = Branch::of(world);
     branch.files.remove("deployments/web-1.json");
@@ -354,7 +354,7 @@ fn take_away(world: &World) {
 fn whoever_alters_the_branch_does_not_have_it_pinned_anew() {
     let world = pinned(&["cache"]);
     let pin = template(&world)["metadata"].clone();
-    // A thief of the cache's key, who may write to the branch too.
+    // A thief of the cache's key can also write to the branch.
     forge(&world, "cache", &top(&world), TOP, "cache-1");
     let altered = world.on_branch("deployments/web-1.json").unwrap().replace("closure", "c1osure");
     world.tamper(&[("deployments/web-1.json", Some(altered))].into());
@@ -366,7 +366,7 @@ fn whoever_alters_the_branch_does_not_have_it_pinned_anew() {
     let said = world.publish().refused(1, "web-1: revision 2 is neither on the branch nor in its history any more");
     assert!(said.contains("its pin is lost with it: claveld publishes nothing in its place"), "{said}");
     assert_eq!(world.on_branch("deployments/web-1.json"), None);
-    // Only who says so believes the caches anew.
+    // Only `clavel release` makes claveld believe the caches again.
     world.clavel(&["release", "web-1", "--config", &world.at("claveld.toml")]).good();
     assert!(world.publish().good().contains("deployments/web-1.json  new, revision 3"));
     assert_ne!(template(&world)["metadata"], pin);
@@ -400,7 +400,7 @@ fn turning_it_on_pins_what_is_published_and_off_again_takes_the_pins_away() {
     assert_eq!(revision(&world), 2);
     assert_eq!(world.document("deployments/web-2.json")["revision"], 1);
     assert!(template(&world)["metadata"]["narHash"].is_string());
-    // What runs is what is pinned: nothing is activated for that.
+    // The running path is as pinned, so nothing is activated.
     let said = world.agent("web-1", &["once"]).good();
     assert!(said.contains("revision 2") && !said.contains("switched"), "{said}");
     world.publish().good();
