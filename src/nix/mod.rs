@@ -17,8 +17,8 @@ use crate::process::{Invocation, ProcessError};
 /// Why a request to Nix failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NixError {
-    /// The program of Nix failed.
-    #[error("cannot {action}: {source}")]
+    /// The program of Nix failed. The message is that of Nix, without anything about Clavel's own expression.
+    #[error("cannot {action}: {}", source.nix_message())]
     Failed {
         /// The action and its object, such as `read the source path:/x`.
         action: String,
