@@ -51,7 +51,7 @@ enum CallMethod {
         /// Why the reads cannot be watched, where that is so.
         unwatched: Option<String>,
     },
-    /// By `builtins.getFlake`, for this reason. What the flake uses is not seen.
+    /// By `builtins.getFlake`, for this reason. The reads of the flake are not seen.
     ByNix(String),
 }
 
@@ -59,7 +59,7 @@ enum CallMethod {
 #[derive(Debug)]
 pub(super) struct Answer<T> {
     pub(super) value: T,
-    /// What the answer depends on, or why that is not known.
+    /// Everything that the answer depends on, or why that is not known.
     pub(super) observed: Result<Observation, String>,
     pub(super) cost: Cost,
 }

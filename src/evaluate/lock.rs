@@ -44,7 +44,7 @@ enum InputSpec {
     Follows(Vec<String>),
 }
 
-/// Why Clavel's expression cannot call a flake, so that Nix has to call it and nobody sees what it uses.
+/// Why Clavel's expression cannot call a flake, so that Nix has to call it and its reads are not seen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(super) enum CallObstacle {
     /// An input is a folder of the flake itself, or has no hash for another reason.

@@ -20,7 +20,7 @@ pub(super) enum ItemResult {
     /// The item has this value.
     Answered {
         value: Value,
-        /// What the value depends on, or why that is not known.
+        /// Everything that the value depends on, or why that is not known.
         observed: Result<Observation, String>,
         cost: Cost,
         /// Whether it had a process of its own.

@@ -60,7 +60,7 @@ struct Entry {
     basis: Basis,
 }
 
-/// What an answer depends on.
+/// The dependencies of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 enum Basis {
