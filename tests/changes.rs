@@ -43,9 +43,9 @@ fn a_push_and_the_branch_show_changed_packages_and_files() {
     world.install_hook();
     world.edit("flake.nix", "nginx = \"1.24.0\"; motd = \"Welcome\"", "nginx = \"1.26.1\"; motd = \"Hello\"");
     let seen = world.push("A newer nginx");
-    let told = ["deployments/web-1.json  revision 1 → 2", "  nginx 1.24.0 → 1.26.1", "  files: etc-motd"];
+    let shown = ["deployments/web-1.json  revision 1 → 2", "  nginx 1.24.0 → 1.26.1", "  files: etc-motd"];
     let lines: Vec<&str> = seen.lines().filter_map(|line| line.strip_prefix("remote: ")).map(str::trim_end).collect();
-    assert!(lines.windows(3).any(|window| window == told), "{seen}");
+    assert!(lines.windows(3).any(|window| window == shown), "{seen}");
     let message = message(&world);
     let expected = "deployments: web-1 2\n\ndeployments/web-1.json: revision 1 → 2\n  nginx 1.24.0 → 1.26.1\n  files: etc-motd\n\n";
     assert!(message.starts_with(expected), "{message}");
@@ -72,9 +72,9 @@ fn any_two_revisions_are_compared_from_the_branch_alone() {
     }
     let (fleet, root) = (world.at("fleet.git"), world.root());
     let diff = |more: &[&str]| world.clavel(&[&["diff", "web-1", "--repository", &fleet], more].concat());
-    let told = diff(&["--root", &root]).good();
-    assert!(told.starts_with("web-1: revision 2 → 3\n  narId: /nix/store/"), "{told}");
-    assert!(told.ends_with("\n  nginx 1.26.1 → 1.22.0 (older)\n"), "{told}");
+    let shown = diff(&["--root", &root]).good();
+    assert!(shown.starts_with("web-1: revision 2 → 3\n  narId: /nix/store/"), "{shown}");
+    assert!(shown.ends_with("\n  nginx 1.26.1 → 1.22.0 (older)\n"), "{shown}");
     let all = diff(&["--from", "1", "--to", "3", "--json"]).json();
     assert_eq!((&all["from"], &all["to"], &all["specification"][0]["field"]), (&1.into(), &3.into(), &"narId".into()));
     let nginx = serde_json::json!([{ "name": "nginx", "change": "downgraded", "from": ["1.24.0"], "to": ["1.22.0"] }]);
@@ -82,8 +82,8 @@ fn any_two_revisions_are_compared_from_the_branch_alone() {
     assert!(diff(&["--from", "2", "--to", "1"]).good().contains("nginx 1.26.1 → 1.24.0 (older)"));
     // From elsewhere the history has to be fetched first.
     let elsewhere = format!("file://{fleet}");
-    let told = world.clavel(&["diff", "web-1", "--repository", &elsewhere, "--to", "2"]).good();
-    assert!(told.contains("revision 1 → 2\n") && told.ends_with("\n  nginx 1.24.0 → 1.26.1\n"), "{told}");
+    let shown = world.clavel(&["diff", "web-1", "--repository", &elsewhere, "--to", "2"]).good();
+    assert!(shown.contains("revision 1 → 2\n") && shown.ends_with("\n  nginx 1.24.0 → 1.26.1\n"), "{shown}");
 
     diff(&["--to", "1"]).refused(3, "web-1 has no revision before that one");
     diff(&["--from", "7"]).refused(3, "the branch has no revision 7 of web-1 in its history");
@@ -107,9 +107,9 @@ fn changes_that_are_not_known_are_published_with_the_reason() {
     // A derivation that is not in the store, as after a garbage collection.
     let gone = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-gone.drv";
     let here = world.document("deployments/web-1.json")["metadata"]["drvPath"].clone();
-    let told = world.clavel(&["diff", gone, here.as_str().unwrap()]).good();
+    let shown = world.clavel(&["diff", gone, here.as_str().unwrap()]).good();
     let why = "cannot be read (it is not on this machine, or not any more)\n";
-    assert_eq!(told, format!("the changes inside are not known: {gone} {why}"));
+    assert_eq!(shown, format!("the changes inside are not known: {gone} {why}"));
 }
 
 #[test]

@@ -39,7 +39,7 @@ impl History {
         Self { fleet, folder }
     }
 
-    /// What a program says.
+    /// Runs a program and returns its standard output.
     fn run(&self, name: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
         let mut command = program(name);
         hermetic_git(&mut command, self.folder.path()).env("NIX_CONFIG", NIX_CONFIG).args(arguments);

@@ -191,7 +191,7 @@ fn a_new_host_and_a_removed_host_are_noticed() {
     assert_eq!(work["evaluated"][0]["reason"], "broken", "{work}");
     assert_eq!(work["evaluated"].as_array().unwrap().len(), 1, "nothing changed, and it is still broken");
     fleet.0.write("hosts/fresh/default.nix", "_: \"fresh\"");
-    assert_eq!(fleet.after("it is mended"), ["fresh"]);
+    assert_eq!(fleet.after("it is repaired"), ["fresh"]);
 }
 
 #[test]
