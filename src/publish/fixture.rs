@@ -67,7 +67,7 @@ pub(super) fn draft<S: Specification>(source: &str, of: &str, specification: S) 
 pub(super) fn evaluation(source: &str, drafts: Drafts) -> Evaluation {
     let source =
         LockedSource { flake: flake(source), locked: flake(source), hash: HASH.parse().unwrap(), revision: None };
-    Evaluation { source, drafts: found, work: EvaluationWork::default() }
+    Evaluation { source, drafts, work: EvaluationWork::default() }
 }
 
 /// A document as the branch has it, at this revision.

@@ -56,9 +56,9 @@ fn existing<S: Specification>(drafts: Vec<Draft<S>>) -> Existing<S> {
 
 fn branch(drafts: Drafts) -> BranchState {
     BranchState {
-        deployments: existing(found.deployments),
-        units: existing(found.units),
-        agents: existing(found.agents),
+        deployments: existing(drafts.deployments),
+        units: existing(drafts.units),
+        agents: existing(drafts.agents),
         ..branch_with(&[])
     }
 }
