@@ -1,21 +1,21 @@
-//! Promise: Clavel calls a flake as Nix does: the flake sees the same of itself and of its inputs, and gives the same.
+//! Promise: a flake that Clavel calls sees the same `self` and inputs as with Nix, and gives the same derivations.
 
 use crate::support::world::{World, until};
 
-/// A host that is made of everything a flake can see of itself and of its inputs.
+/// A host whose derivation contains everything that a flake can see of `self` and of its inputs.
 const FLAKE: &str = r#"{
   inputs.dep = { url = "git+file://WORLD/dep"; inputs.plain.follows = "plain"; };
   inputs.sub.url = "git+file://WORLD/dep?dir=sub";
   inputs.plain = { url = "path:WORLD/plain"; flake = false; };
   outputs = { self, ... }@inputs: let
-    told = flake: builtins.toJSON (builtins.mapAttrs (name: value:
+    describe = flake: builtins.toJSON (builtins.mapAttrs (name: value:
       if builtins.isAttrs value || builtins.isFunction value then builtins.typeOf value else value) flake);
   in {
     nixosConfigurations.host.config.system.build.toplevel = derivation {
       name = "nixos-system-host"; system = "x86_64-linux"; builder = "/bin/sh";
-      args = [ (told self) (told self.sourceInfo) (toString ./.) "${./data}" ]
-        ++ map (name: told inputs.${name}) (builtins.attrNames (removeAttrs inputs [ "self" ]))
-        ++ [ (told inputs.dep.sourceInfo) (told inputs.dep.inputs) inputs.dep.plain (builtins.toJSON (builtins.attrNames self.inputs)) ];
+      args = [ (describe self) (describe self.sourceInfo) (toString ./.) "${./data}" ]
+        ++ map (name: describe inputs.${name}) (builtins.attrNames (removeAttrs inputs [ "self" ]))
+        ++ [ (describe inputs.dep.sourceInfo) (describe inputs.dep.inputs) inputs.dep.plain (builtins.toJSON (builtins.attrNames self.inputs)) ];
     };
   };
 }"#;
@@ -42,7 +42,7 @@ fn world() -> World {
     world
 }
 
-/// Both give the same derivation, whether Clavel watches or not.
+/// Asserts that Clavel gives the same derivation as Nix, both with and without watching.
 #[track_caller]
 fn assert_same(world: &World, flake: &str) {
     let attribute = format!("{flake}#nixosConfigurations.host.config.system.build.toplevel.drvPath");
@@ -54,14 +54,14 @@ fn assert_same(world: &World, flake: &str) {
 }
 
 #[test]
-fn a_revision_in_git() {
+fn a_flake_at_a_revision_in_git() {
     let world = world();
     assert_same(&world, &world.flake());
     assert_same(&world, &format!("{}&dir=below", world.flake()));
 }
 
 #[test]
-fn a_work_tree_clean_and_changed() {
+fn a_flake_in_a_clean_and_in_a_changed_work_tree() {
     let world = world();
     assert_same(&world, &world.at("work"));
     world.write("data/text", "changed");
@@ -69,7 +69,7 @@ fn a_work_tree_clean_and_changed() {
 }
 
 #[test]
-fn a_folder_without_version_control() {
+fn a_flake_in_a_folder_without_version_control() {
     let world = world();
     world.run("cp", &["-r", &world.at("work"), &world.at("copy")]).good();
     world.run("rm", &["-r", &world.at("copy/.git")]).good();
@@ -77,9 +77,9 @@ fn a_folder_without_version_control() {
 }
 
 #[test]
-fn inputs_that_are_not_in_the_store_are_fetched() {
+fn a_flake_whose_inputs_are_not_in_the_store() {
     let world = world();
-    // What no other test and no earlier run has put there.
+    // A text that no other test and no earlier run has put into the store.
     let text = world.path("plain").display().to_string();
     world.write_file("plain/text", &text);
     world.run("nix", &["flake", "lock", &world.at("work"), "--update-input", "plain"]).good();
@@ -100,7 +100,7 @@ fn inputs_that_are_not_in_the_store_are_fetched() {
             ],
         )
         .good();
-    // Another test's collector may be at work.
+    // The garbage collector of another test may hold the lock.
     until("it is deleted", || world.run("nix-store", &["--delete", stored.trim()]).code == Some(0));
     assert_same(&world, &world.flake());
 }

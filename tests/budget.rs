@@ -1,10 +1,10 @@
-//! Promise: evaluations stay within the memory they are given, and one that needs more is tried alone before it is broken.
+//! Promise: evaluations stay within their memory, and a host that needs more is tried alone before it counts as broken.
 
 use serde_json::Value;
 
 use crate::support::world::{Ran, World};
 
-/// A fleet of two hosts beside one that holds about so many MiB of a list while it is evaluated.
+/// Evaluates two hosts, and one that holds a list of about `hungry` MiB while it is evaluated.
 fn evaluate(world: &World, hungry: u32, arguments: &[&str]) -> Ran {
     let outputs = format!(
         "{{ outputs = {{ self }}: let sys = import ./lib/host.nix {{ system = \"x86_64-linux\"; }}; in {{
@@ -23,15 +23,15 @@ fn names(found: &Value) -> Vec<&str> {
 }
 
 #[test]
-fn one_that_does_not_fit_into_its_share_is_evaluated_alone() {
+fn a_host_that_needs_more_than_its_share_is_evaluated_alone() {
     let world = World::new();
-    // It fits into all of the memory, and not into half of it.
+    // It needs more than half of the memory, and less than all of it.
     let found = evaluate(&world, 250, &["--memory", "800MiB"]).json();
     assert_eq!(names(&found), ["hungry", "web-1", "web-2"], "{found:#}");
 }
 
 #[test]
-fn one_that_does_not_fit_at_all_is_broken_and_hides_no_other() {
+fn a_host_that_needs_more_than_all_memory_is_a_failure_and_the_others_are_evaluated() {
     let world = World::new();
     let ran = evaluate(&world, 250, &["--memory", "300MiB"]);
     assert_eq!(ran.code, Some(1));
@@ -46,14 +46,14 @@ fn one_that_does_not_fit_at_all_is_broken_and_hides_no_other() {
 }
 
 #[test]
-fn what_needed_much_the_last_time_gets_it_at_once() {
+fn a_host_that_needed_more_than_a_share_the_last_time_runs_alone_at_once() {
     let world = World::new();
     let records = world.at("records");
     let arguments = ["--memory", "800MiB", "--records", &records];
     evaluate(&world, 250, &arguments).good();
-    // Had it begun beside the others, it would have been ended and begun once more.
+    // Had it started beside the others, it would have been ended and started once more.
     let ran = evaluate(&world, 251, &[&arguments[..], &["-v"]].concat());
-    let is_first_look = |line: &&str| line.contains("strace") && line.contains("nix-instantiate");
-    let processes = ran.stderr.lines().filter(is_first_look).count();
+    let is_watched = |line: &&str| line.contains("strace") && line.contains("nix-instantiate");
+    let processes = ran.stderr.lines().filter(is_watched).count();
     assert_eq!(processes, 4, "the names and three hosts: {}", ran.stderr);
 }

@@ -1,9 +1,9 @@
-//! Promise: who pushes, who reads the branch and who asks is told what changes inside a machine, before it is built.
+//! Promise: the changes inside a machine are shown before it is built, on a push, on the branch and on request.
 
 use crate::support::run;
 use crate::support::world::World;
 
-/// A host in the shape of NixOS: a system of files and of what gathers the packages, as real derivations.
+/// A host like one of NixOS: a system of files and of a folder that gathers packages, as real derivations.
 const HOST: &str = r#"{ system, nginx, motd, compiler ? "1" }:
 let
   make = attributes: derivation ({ inherit system; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; } // attributes);
@@ -38,14 +38,14 @@ fn message(world: &World) -> String {
 }
 
 #[test]
-fn a_push_tells_packages_and_files_and_so_does_the_branch() {
+fn a_push_and_the_branch_show_changed_packages_and_files() {
     let world = world("nginx = \"1.24.0\"; motd = \"Welcome\";");
     world.install_hook();
     world.edit("flake.nix", "nginx = \"1.24.0\"; motd = \"Welcome\"", "nginx = \"1.26.1\"; motd = \"Hello\"");
     let seen = world.push("A newer nginx");
-    let told = ["deployments/web-1.json  revision 1 → 2", "  nginx 1.24.0 → 1.26.1", "  files: etc-motd"];
+    let shown = ["deployments/web-1.json  revision 1 → 2", "  nginx 1.24.0 → 1.26.1", "  files: etc-motd"];
     let lines: Vec<&str> = seen.lines().filter_map(|line| line.strip_prefix("remote: ")).map(str::trim_end).collect();
-    assert!(lines.windows(3).any(|window| window == told), "{seen}");
+    assert!(lines.windows(3).any(|window| window == shown), "{seen}");
     let message = message(&world);
     let expected = "deployments: web-1 2\n\ndeployments/web-1.json: revision 1 → 2\n  nginx 1.24.0 → 1.26.1\n  files: etc-motd\n\n";
     assert!(message.starts_with(expected), "{message}");
@@ -72,9 +72,9 @@ fn any_two_revisions_are_compared_from_the_branch_alone() {
     }
     let (fleet, root) = (world.at("fleet.git"), world.root());
     let diff = |more: &[&str]| world.clavel(&[&["diff", "web-1", "--repository", &fleet], more].concat());
-    let told = diff(&["--root", &root]).good();
-    assert!(told.starts_with("web-1: revision 2 → 3\n  narId: /nix/store/"), "{told}");
-    assert!(told.ends_with("\n  nginx 1.26.1 → 1.22.0 (older)\n"), "{told}");
+    let shown = diff(&["--root", &root]).good();
+    assert!(shown.starts_with("web-1: revision 2 → 3\n  narId: /nix/store/"), "{shown}");
+    assert!(shown.ends_with("\n  nginx 1.26.1 → 1.22.0 (older)\n"), "{shown}");
     let all = diff(&["--from", "1", "--to", "3", "--json"]).json();
     assert_eq!((&all["from"], &all["to"], &all["specification"][0]["field"]), (&1.into(), &3.into(), &"narId".into()));
     let nginx = serde_json::json!([{ "name": "nginx", "change": "downgraded", "from": ["1.24.0"], "to": ["1.22.0"] }]);
@@ -82,8 +82,8 @@ fn any_two_revisions_are_compared_from_the_branch_alone() {
     assert!(diff(&["--from", "2", "--to", "1"]).good().contains("nginx 1.26.1 → 1.24.0 (older)"));
     // From elsewhere the history has to be fetched first.
     let elsewhere = format!("file://{fleet}");
-    let told = world.clavel(&["diff", "web-1", "--repository", &elsewhere, "--to", "2"]).good();
-    assert!(told.contains("revision 1 → 2\n") && told.ends_with("\n  nginx 1.24.0 → 1.26.1\n"), "{told}");
+    let shown = world.clavel(&["diff", "web-1", "--repository", &elsewhere, "--to", "2"]).good();
+    assert!(shown.contains("revision 1 → 2\n") && shown.ends_with("\n  nginx 1.24.0 → 1.26.1\n"), "{shown}");
 
     diff(&["--to", "1"]).refused(3, "web-1 has no revision before that one");
     diff(&["--from", "7"]).refused(3, "the branch has no revision 7 of web-1 in its history");
@@ -92,24 +92,24 @@ fn any_two_revisions_are_compared_from_the_branch_alone() {
 }
 
 #[test]
-fn what_cannot_be_told_is_said_and_published_all_the_same() {
+fn changes_that_are_not_known_are_published_with_the_reason() {
     let world = world("nginx = \"1.24.0\"; motd = \"Welcome\";");
-    // A deployment that names a store path says nothing of what it is made from.
+    // A deployment that names a store path has no derivation.
     let path = world.document("deployments/web-1.json")["specification"]["template"]["narId"].clone();
     let router = "(host ./hosts/router-1.nix).config.system.build.toplevel";
     world.edit("flake.nix", router, &format!("\"{}\"", path.as_str().unwrap()));
     world.push("A router by its store path");
     let said = world.publish().good();
-    let untold = "  what changes inside cannot be told: the new one names a store path and no derivation\n";
-    assert!(said.contains(&format!("deployments/router-1.json  revision 1 → 2\n{untold}")), "{said}");
-    assert!(message(&world).contains(untold), "{}", message(&world));
+    let unknown = "  the changes inside are not known: the new one names a store path and no derivation\n";
+    assert!(said.contains(&format!("deployments/router-1.json  revision 1 → 2\n{unknown}")), "{said}");
+    assert!(message(&world).contains(unknown), "{}", message(&world));
 
-    // A derivation that garbage collection took, as one that was never here.
+    // A derivation that is not in the store, as after a garbage collection.
     let gone = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-gone.drv";
     let here = world.document("deployments/web-1.json")["metadata"]["drvPath"].clone();
-    let told = world.clavel(&["diff", gone, here.as_str().unwrap()]).good();
+    let shown = world.clavel(&["diff", gone, here.as_str().unwrap()]).good();
     let why = "cannot be read (it is not on this machine, or not any more)\n";
-    assert_eq!(told, format!("what changes inside cannot be told: {gone} {why}"));
+    assert_eq!(shown, format!("the changes inside are not known: {gone} {why}"));
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Promise, of the proving ground itself: the generated fleets are what `support::fleet` says of them, edit by edit.
+//! Promise of the test support: after each edit, the hosts of a generated fleet change as `support::fleet` predicts.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -8,14 +8,14 @@ use crate::support::command::NIX_CONFIG;
 use crate::support::fleet::{Break, Edit, Fact, Fleet, Input, Kind, Mix, Module, Options, Role, Seeded, Weight};
 use crate::support::{hermetic_git, program, run};
 
-/// As many hosts as make one of each kind, and one for each fact of the source.
+/// The number of hosts that gives one of each kind, and one for each fact about the source.
 const ONE_OF_EACH: u32 = 22;
 
 fn options(hosts: u32, below: &str) -> Options {
     Options { hosts, weight: Weight::Light, mix: Mix::EveryKind, below: below.to_owned() }
 }
 
-/// What each of `hosts` evaluates to, in one process, which fails where one of them does.
+/// The derivation of each of `hosts`, evaluated in one process. Fails where one of them fails.
 fn evaluated(fleet: &Fleet, hosts: &[&String], home: &Path) -> Result<BTreeMap<String, String>, String> {
     let names = hosts.iter().fold(String::new(), |mut names, name| {
         write!(names, " \"{name}\"").unwrap();
@@ -36,7 +36,7 @@ fn evaluated(fleet: &Fleet, hosts: &[&String], home: &Path) -> Result<BTreeMap<S
     if output.status.success() { Ok(serde_json::from_slice(&output.stdout).unwrap()) } else { Err(said) }
 }
 
-/// A fleet, and what its hosts evaluated to when it was looked at last.
+/// A fleet, and the derivations of its hosts when they were evaluated last.
 struct Watched {
     fleet: Fleet,
     folder: tempfile::TempDir,
@@ -48,13 +48,13 @@ impl Watched {
         let folder = tempfile::tempdir().unwrap();
         let fleet = Fleet::create(&folder.path().join("a"), options);
         let mut watched = Self { fleet, folder, derivations: BTreeMap::new() };
-        watched.look("at first");
+        watched.evaluate("at first");
         assert!(watched.derivations.values().all(Option::is_some));
         watched
     }
 
-    /// Evaluates every host. Those that are said to be broken fail, each by itself, and no other.
-    fn look(&mut self, when: &str) {
+    /// Evaluates every host. Asserts that exactly the hosts that are predicted to be broken fail.
+    fn evaluate(&mut self, when: &str) {
         let essences = self.fleet.essences();
         let (whole, broken): (Vec<_>, Vec<_>) = essences.keys().partition(|name| essences[*name].is_some());
         let found = evaluated(&self.fleet, &whole, self.folder.path()).unwrap_or_else(|said| panic!("{when}: {said}"));
@@ -66,11 +66,11 @@ impl Watched {
         }
     }
 
-    /// Applies `edit`: the hosts that it reaches have another derivation, and the others the same. How many it reached.
+    /// Applies `edit` and asserts that exactly the predicted hosts have another derivation. Returns how many.
     fn edit(&mut self, edit: &Edit, when: &str) -> usize {
         let (essences, derivations) = (self.fleet.essences(), self.derivations.clone());
         self.fleet.edit(edit);
-        self.look(&format!("{when}, {edit:?}"));
+        self.evaluate(&format!("{when}, {edit:?}"));
         let mut reached = 0;
         for (name, essence) in self.fleet.essences() {
             let (is, was) = (&self.derivations[&name], derivations.get(&name));
@@ -81,7 +81,7 @@ impl Watched {
         reached
     }
 
-    /// The first host of that kind that does not know its source.
+    /// The first host of that kind without a fact about its source.
     fn host(&self, kind: Kind) -> String {
         let mut hosts = self.fleet.model().hosts.iter();
         let found = hosts.find(|(_, host)| host.kind == kind && host.stamp.is_none());
@@ -89,12 +89,12 @@ impl Watched {
     }
 }
 
-/// Those that use the source as a whole, and are changed by whatever is changed: the folder's path as text, its digest,
-/// and the facts.
+/// The number of hosts that every edit changes, because they use the source as a whole: the path of the folder as text, its
+/// digest, and the facts.
 const ALWAYS: usize = 2 + Fact::ALL.len();
 
 #[test]
-fn an_edit_reaches_the_hosts_that_follow_from_it() {
+fn an_edit_changes_exactly_the_predicted_hosts() {
     let mut watched = Watched::new(options(ONE_OF_EACH, ""));
     let everybody = usize::try_from(ONE_OF_EACH).unwrap();
     let roles = |watched: &Watched, of: fn(Role) -> bool| {
@@ -114,7 +114,7 @@ fn an_edit_reaches_the_hosts_that_follow_from_it() {
         (Edit::AddUser(1), everybody),
         (Edit::RemoveUser(1), everybody),
         (Edit::BumpInput(Input::Platform), everybody),
-        // The file, the revision, and the lock.
+        // The hosts that use a file of it, its revision, and the lock.
         (Edit::BumpInput(Input::Site), ALWAYS + 3),
         (Edit::BumpInput(Input::Tables), ALWAYS + 2),
         (Edit::BumpInput(Input::Shelf), ALWAYS + 2),
@@ -155,7 +155,7 @@ fn an_edit_reaches_the_hosts_that_follow_from_it() {
 }
 
 #[test]
-fn hosts_come_go_break_and_are_mended() {
+fn hosts_are_added_renamed_removed_broken_and_repaired() {
     let mut watched = Watched::new(options(ONE_OF_EACH, "infrastructure/nix"));
     let plain = watched.host(Kind::Plain);
     let new = || Edit::AddHost {
@@ -164,11 +164,11 @@ fn hosts_come_go_break_and_are_mended() {
         role: Role::Web,
         neighbour: "host-0001".into(),
     };
-    // The new one, and the one that has all names.
+    // The new host, and the host that lists all names.
     assert_eq!(watched.edit(&new(), "adding"), ALWAYS + 2);
     let neighbour = watched.fleet.model().hosts[&watched.host(Kind::SeesNeighbour)].neighbour.clone();
     let rename = |from: &str, to: &str| Edit::RenameHost { from: from.into(), to: to.into() };
-    // The one that has all names was the neighbour of the one before it.
+    // The host that lists all names is the neighbour of the host before it.
     assert_eq!(watched.edit(&rename(&neighbour, "other"), "renaming"), ALWAYS + 2);
     assert_eq!(watched.edit(&rename("other", &neighbour), "renaming it back"), ALWAYS + 2);
     assert_eq!(watched.edit(&Edit::RemoveHost("host-0100".into()), "removing"), ALWAYS + 1);
@@ -177,9 +177,9 @@ fn hosts_come_go_break_and_are_mended() {
         watched.edit(&Edit::Break(plain.clone(), how), "breaking");
         assert_eq!(watched.derivations[&plain], None);
     }
-    watched.edit(&Edit::Mend(plain.clone()), "mending");
+    watched.edit(&Edit::Repair(plain.clone()), "repairing");
     assert_eq!(watched.derivations[&plain], whole);
-    // What is wrong with the whole of a host is wrong for the one that looks at it, too.
+    // A host that is broken as a whole breaks the host that reads its address too.
     assert_eq!(watched.edit(&Edit::Break(neighbour.clone(), Break::Throw), "breaking"), ALWAYS + 1);
     assert_eq!(watched.edit(&Edit::Break(neighbour, Break::Syntax), "breaking"), ALWAYS + 1);
     watched.edit(&Edit::Stamp(plain.clone(), Fact::Revision), "stamping");
@@ -189,7 +189,7 @@ fn hosts_come_go_break_and_are_mended() {
 }
 
 #[test]
-fn edits_by_chance_do_what_they_say_and_can_be_had_again() {
+fn random_edits_change_the_predicted_hosts_and_can_be_repeated() {
     const SEED: u64 = 2026;
     let mut watched = Watched::new(options(8, ""));
     let mut chance = Seeded::new(SEED);

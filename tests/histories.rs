@@ -1,7 +1,7 @@
-//! Promise: whatever happens to a fleet, evaluating what changed gives what evaluating everything gives.
+//! Promise: after any change of a fleet, evaluating what changed gives the same result as evaluating everything.
 //!
-//! Fleets that have a host of each kind between them live through edits by chance; at each step both are compared. A
-//! failure prints its seed and step, from which it can be had again. `.ci/run` runs this on the oldest Nix and on the newest.
+//! Two fleets that together have a host of each kind go through random edits, and both results are compared after each
+//! edit. A failure prints its seed and step, so that it can be repeated. `.ci/run` runs this on the oldest Nix and on the newest.
 
 use std::collections::BTreeSet;
 
@@ -10,14 +10,14 @@ use serde_json::Value;
 use crate::support::command::{NIX_CONFIG, hermetic_git, program};
 use crate::support::fleet::{Fleet, Mix, Options, Seeded, Weight};
 
-/// As many hosts as two fleets need to have one of each kind, and one for each fact of the source, between them.
+/// The hosts of one fleet. Two fleets have one host of each kind, and one for each fact about the source.
 const HOSTS: u32 = 11;
-/// So many edits in each of two histories, where `CLAVEL_HISTORY_STEPS` does not say how many: `.ci/run` has 150.
+/// The edits of each of the two histories. `CLAVEL_HISTORY_STEPS` overrides the number: `.ci/run` sets it to 150.
 const STEPS: u32 = 40;
-/// At every so many steps Nix itself is asked, too.
+/// After how many edits the result is compared with Nix itself.
 const ASK_NIX: u32 = 10;
 
-/// Which of the kinds of hosts a fleet begins with.
+/// The kinds of hosts that a fleet begins with.
 #[derive(Clone, Copy)]
 enum Half {
     Even,
@@ -39,7 +39,7 @@ impl History {
         Self { fleet, folder }
     }
 
-    /// What a program says.
+    /// Runs a program and returns its standard output.
     fn run(&self, name: impl AsRef<std::ffi::OsStr>, arguments: &[&str]) -> String {
         let mut command = program(name);
         hermetic_git(&mut command, self.folder.path()).env("NIX_CONFIG", NIX_CONFIG).args(arguments);
@@ -52,7 +52,7 @@ impl History {
         serde_json::from_str(&self.run(env!("CARGO_BIN_EXE_claveld"), &arguments)).unwrap()
     }
 
-    /// Evaluates what changed, and everything. How many were evaluated of how many.
+    /// Compares an evaluation of what changed with one of everything. Returns how many of how many items were evaluated.
     fn compare(&self, when: &str) -> (usize, usize) {
         let mut partly = self.found(&["--records", self.folder.path().join("records").to_str().unwrap()]);
         let mut all = self.found(&[]);
@@ -65,7 +65,7 @@ impl History {
         (evaluated, evaluated + usize::try_from(work["unchanged"].as_u64().unwrap()).unwrap())
     }
 
-    /// Asks Nix itself what each healthy host is.
+    /// Compares the derivation of each healthy host with the one that Nix gives.
     fn compare_with_nix(&self, when: &str) {
         let found = self.found(&["--records", self.folder.path().join("records").to_str().unwrap()]);
         let documents = found["deployments"].as_array().unwrap();
@@ -83,7 +83,7 @@ impl History {
     }
 }
 
-/// Leaves the time out, and the words of a failure: where its source is stands in them.
+/// Removes the work and the messages of failures, which contain the path of the source.
 fn only_what_matters(found: &mut Value) {
     found.as_object_mut().unwrap().remove("work");
     for kind in ["deployments", "units", "agents"] {
@@ -101,7 +101,7 @@ fn steps() -> u32 {
     steps.map_or(STEPS, |steps| steps.parse().expect("CLAVEL_HISTORY_STEPS is a number"))
 }
 
-/// A history of edits by chance.
+/// Runs a history of random edits.
 fn live(half: Half, seed: u64) {
     let mut history = History::begin(half);
     let mut chance = Seeded::new(seed);
@@ -119,7 +119,7 @@ fn live(half: Half, seed: u64) {
             history.compare_with_nix(&when);
         }
     }
-    // Many edits by chance reach everybody: a host comes or goes, or a shared module changes. Others do not.
+    // Many random edits concern every host, such as a change of a shared module. Others do not.
     assert!(10 * evaluated < 9 * all, "{evaluated} of {all} were evaluated");
 }
 

@@ -1,4 +1,4 @@
-//! Promise: a push evaluates what it changed and nothing else, and the result is the one that a full evaluation gives.
+//! Promise: claveld evaluates the hosts that a push changes and no others, and the result is that of a full evaluation.
 
 use std::collections::BTreeSet;
 
@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use crate::support::world::{World, until};
 
-/// A flake with one host for each way in which a host may depend on its source.
+/// A flake with one host for each way in which a host can depend on its source.
 const FLAKE: &str = r#"{
   inputs.dep.url = "path:WORLD/dep";
   inputs.plain = { url = "path:WORLD/plain"; flake = false; };
@@ -21,7 +21,7 @@ const FLAKE: &str = r#"{
 const HOST: &str = r#"text: { config.system.build.toplevel = derivation {
   name = "nixos-system-x"; system = "x86_64-linux"; builder = "/bin/sh"; args = [ text ]; }; }"#;
 
-/// What each host's text is, and so what it depends on.
+/// The text of each host, which decides what the host depends on.
 const HOSTS: [(&str, &str); 18] = [
     ("plain", r#"_: "nothing""#),
     ("imports", "_: import ../../shared.nix"),
@@ -46,7 +46,7 @@ const HOSTS: [(&str, &str); 18] = [
     ("lock", "_: builtins.readFile ../../flake.lock"),
 ];
 
-/// Those that depend on the source as a whole, since they use its revision or its path.
+/// The hosts that depend on the source as a whole, because they use its revision or its path.
 const ALWAYS: [&str; 7] = ["below-self", "cut-path", "hashed-path", "hidden-path", "own-path", "revision", "whole"];
 
 struct Fleet(World);
@@ -82,7 +82,7 @@ impl Fleet {
         self.0.run("nix", &["flake", "lock", &work, "--update-input", "dep", "--update-input", "plain"]).good();
     }
 
-    /// The hosts that are evaluated now. What comes of it is what an evaluation of everything gives.
+    /// The hosts that are evaluated now. Checks that an evaluation of everything gives the same result.
     #[track_caller]
     fn evaluated(&self) -> BTreeSet<String> {
         let (partly, work) = self.found(&["--records", &self.0.at("records")]);
@@ -94,21 +94,21 @@ impl Fleet {
             .collect()
     }
 
-    /// What is found, without the time of it, and what was done for it.
+    /// The result without metadata, and the work that was done.
     #[track_caller]
     fn found(&self, more: &[&str]) -> (Value, Value) {
         let flake = self.0.flake();
         let mut found = self.0.claveld(&[&["evaluate", &flake, "--json"], more].concat()).json();
         let work = found.as_object_mut().unwrap().remove("work").unwrap();
         for deployment in found["deployments"].as_array_mut().unwrap() {
-            // Where the source is moves with each change of it, and is no part of what is deployed.
+            // The path and revision of the source change with it, and are no part of the deployment.
             deployment["metadata"] = Value::Null;
         }
         found.as_object_mut().unwrap().retain(|kind, _| kind == "deployments" || kind == "failures");
         (found, work)
     }
 
-    /// The hosts that have to be evaluated after this push, beside those that every change of the source concerns.
+    /// The hosts that are evaluated after this push, besides those that depend on the source as a whole.
     #[track_caller]
     fn after(&self, message: &str) -> Vec<String> {
         self.0.push(message);
@@ -148,7 +148,7 @@ fn only_the_hosts_that_depend_on_a_change_are_evaluated() {
 }
 
 #[test]
-fn an_input_that_is_another_concerns_those_that_use_it() {
+fn a_changed_input_evaluates_the_hosts_that_use_it() {
     let fleet = Fleet::new();
     fleet.0.write_file("dep/text", "second");
     fleet.lock();
@@ -159,7 +159,7 @@ fn an_input_that_is_another_concerns_those_that_use_it() {
 }
 
 #[test]
-fn what_is_always_evaluated_is_told_why() {
+fn the_reason_is_given_for_hosts_that_are_always_evaluated() {
     let fleet = Fleet::new();
     fleet.0.write("README.md", "read by nobody");
     fleet.0.push("A change");
@@ -168,17 +168,17 @@ fn what_is_always_evaluated_is_told_why() {
         "evaluated nixosConfigurations.revision: it uses self.rev",
         "evaluated nixosConfigurations.below-self, nixosConfigurations.whole: it uses self.outPath",
         "evaluated nixosConfigurations.cut-path, nixosConfigurations.hashed-path, nixosConfigurations.hidden-path and 1 more: \
-         it depends on where the source is in the store, and each change moves that",
+         it depends on the store path of the source, which changes with the source",
     ] {
         assert!(said.contains(expected), "{said}");
     }
 }
 
 #[test]
-fn hosts_come_and_go() {
+fn a_new_host_and_a_removed_host_are_noticed() {
     let fleet = Fleet::new();
     fleet.0.write("hosts/fresh/default.nix", "_: \"fresh\"");
-    // The flake lists the folder to know its hosts, so each of them may depend on who else is there.
+    // The flake reads the folder to list its hosts, so every host may depend on that list.
     assert_eq!(fleet.after("a host comes").len(), HOSTS.len() + 1 - ALWAYS.len());
     fleet.0.run("rm", &["-r", &fleet.0.at("work/hosts/plain")]).good();
     assert_eq!(fleet.after("a host goes").len(), HOSTS.len() - ALWAYS.len());
@@ -188,35 +188,35 @@ fn hosts_come_and_go() {
     assert!(found["failures"].to_string().contains("broken"), "{found}");
     assert_eq!(work["evaluated"].as_array().unwrap().len(), 1 + ALWAYS.len());
     let (_, work) = fleet.found(&["--records", &fleet.0.at("records")]);
-    assert_eq!(work["evaluated"][0]["why"], "broken", "{work}");
+    assert_eq!(work["evaluated"][0]["reason"], "broken", "{work}");
     assert_eq!(work["evaluated"].as_array().unwrap().len(), 1, "nothing changed, and it is still broken");
     fleet.0.write("hosts/fresh/default.nix", "_: \"fresh\"");
-    assert_eq!(fleet.after("it is mended"), ["fresh"]);
+    assert_eq!(fleet.after("it is repaired"), ["fresh"]);
 }
 
 #[test]
-fn what_was_seen_at_one_place_alone_holds_there_and_is_evaluated_anew_after_a_change() {
+fn an_answer_without_a_relocation_check_is_evaluated_anew_after_a_change() {
     let fleet = Fleet::new();
     let record = std::fs::read_dir(fleet.0.path("records")).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(&record).unwrap();
-    // As whoever is interrupted leaves it.
-    let interrupted = text.replace(r#""second_look":"same""#, r#""second_look":"pending""#);
+    // An interruption leaves the record like this.
+    let interrupted = text.replace(r#""relocation":"same""#, r#""relocation":"pending""#);
     assert_ne!(text, interrupted);
     std::fs::write(&record, &interrupted).unwrap();
-    assert_eq!(fleet.evaluated(), BTreeSet::new(), "the source is where it was");
+    assert_eq!(fleet.evaluated(), BTreeSet::new(), "the source has the path it had");
     fleet.0.write("README.md", "read by nobody");
-    assert_eq!(fleet.after("it moves, and what was left out was made up for"), [""; 0]);
+    assert_eq!(fleet.after("it changes after the check was made up for"), [""; 0]);
 
     let text = std::fs::read_to_string(&record).unwrap();
-    std::fs::write(&record, text.replace(r#""second_look":"same""#, r#""second_look":"pending""#)).unwrap();
+    std::fs::write(&record, text.replace(r#""relocation":"same""#, r#""relocation":"pending""#)).unwrap();
     fleet.0.write("README.md", "still read by nobody");
-    assert_eq!(fleet.after("it moves before that").len(), HOSTS.len() - ALWAYS.len());
+    assert_eq!(fleet.after("it changes before the check").len(), HOSTS.len() - ALWAYS.len());
     fleet.0.write("README.md", "read by nobody at all");
-    assert_eq!(fleet.after("it moves again"), [""; 0]);
+    assert_eq!(fleet.after("it changes again"), [""; 0]);
 }
 
 #[test]
-fn a_record_that_is_lost_or_damaged_costs_time_alone() {
+fn a_lost_or_damaged_record_costs_only_time() {
     let fleet = Fleet::new();
     let records = fleet.0.path("records");
     let record = std::fs::read_dir(&records).unwrap().next().unwrap().unwrap().path();
@@ -230,13 +230,19 @@ fn a_record_that_is_lost_or_damaged_costs_time_alone() {
 }
 
 #[test]
-fn a_record_that_lies_is_found_out_by_an_evaluation_of_everything() {
+fn a_wrong_record_is_found_by_an_evaluation_of_everything() {
     let fleet = Fleet::new();
     let record = std::fs::read_dir(fleet.0.path("records")).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(&record).unwrap();
     let mut lie: Value = serde_json::from_str(&text).unwrap();
-    let other = lie["entries"]["nixosConfigurations.reads"]["answer"].clone();
-    lie["entries"]["nixosConfigurations.plain"]["answer"] = other;
+    let entries = lie["entries"].as_array_mut().unwrap();
+    let place = |name: &str| {
+        let key = serde_json::json!({ "item": ["nixosConfigurations", name] });
+        entries.iter().position(|entry| entry[0] == key).unwrap()
+    };
+    let (reads, plain) = (place("reads"), place("plain"));
+    let other = entries[reads][1]["answer"].clone();
+    entries[plain][1]["answer"] = other;
     std::fs::write(&record, lie.to_string()).unwrap();
     let records = fleet.0.at("records");
     let full = ["evaluate", &fleet.0.flake(), "--records", &records, "--full"];
@@ -247,26 +253,26 @@ fn a_record_that_lies_is_found_out_by_an_evaluation_of_everything() {
         "{}",
         ran.stderr
     );
-    // What was evaluated counts from now on.
+    // The new answers are recorded.
     fleet.0.claveld(&full).good();
 }
 
-/// How many answers were seen to be the same at two places, and how many were seen at one alone.
-fn looks(world: &World) -> (usize, usize) {
+/// How many answers passed the relocation check, and how many were not checked.
+fn checks(world: &World) -> (usize, usize) {
     let records = std::fs::read_dir(world.path("claveld/evaluations")).into_iter().flatten();
     let texts = records.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
     let text = texts.collect::<String>();
-    (text.matches(r#""second_look":"same""#).count(), text.matches(r#""second_look":"pending""#).count())
+    (text.matches(r#""relocation":"same""#).count(), text.matches(r#""relocation":"pending""#).count())
 }
 
 #[test]
-fn whoever_evaluates_looks_twice() {
+fn every_command_that_evaluates_makes_the_relocation_check() {
     let world = World::new();
     world.configure_claveld("");
-    let all_twice = || matches!(looks(&world), (same, 0) if same > 0);
+    let all_checked = || matches!(checks(&world), (same, 0) if same > 0);
     let forget = || std::fs::remove_dir_all(world.path("claveld/evaluations")).unwrap();
     world.claveld(&["once", "--config", &world.at("claveld.toml")]).good();
-    assert!(all_twice(), "once: {:?}", looks(&world));
+    assert!(all_checked(), "once: {:?}", checks(&world));
     for hook in ["pre-receive", "post-receive"] {
         forget();
         if hook == "pre-receive" {
@@ -276,12 +282,12 @@ fn whoever_evaluates_looks_twice() {
         }
         world.write("README.md", hook);
         world.push(hook);
-        assert!(all_twice(), "{hook}: {:?}", looks(&world));
+        assert!(all_checked(), "{hook}: {:?}", checks(&world));
         std::fs::remove_file(world.path(&format!("fleet.git/hooks/{hook}"))).unwrap();
     }
     forget();
     let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
-    until("claveld looks again while it waits for a push", all_twice);
+    until("claveld makes the check while it waits for a push", all_checked);
     claveld.signal(Signal::TERM);
     assert_eq!(claveld.wait(), Some(0));
 }

@@ -1,5 +1,4 @@
-//! Promise: every output that people have for machines is found, each from one row of a table, and a source takes of it
-//! what it is told to take.
+//! Promise: the hosts of every platform are found, and a source takes those that its patterns select.
 
 use serde_json::Value;
 
@@ -42,7 +41,7 @@ const ALL: &str = r#"{
 }"#;
 
 #[test]
-fn every_platform_is_found_where_its_tools_have_it() {
+fn the_hosts_of_every_platform_are_found_in_its_output() {
     let world = World::new();
     let ran = evaluate(&world, ALL, &[]);
     assert_eq!(ran.code, Some(0), "{}", ran.stderr);
@@ -66,14 +65,14 @@ fn every_platform_is_found_where_its_tools_have_it() {
         assert_eq!(deployment["metadata"]["attribute"], attribute);
         let template = &deployment["specification"]["template"];
         assert!(template["narId"].as_str().unwrap().ends_with(path), "{template}");
-        // Those that have settings of Nix name their caches.
+        // Hosts with settings of Nix name their caches.
         let caches = template["substituters"].as_array().unwrap().len();
         assert_eq!(caches, usize::from(["air", "web-1"].contains(&name)), "{name}");
     }
 }
 
 #[test]
-fn what_did_not_change_is_not_evaluated_again_on_any_platform() {
+fn an_unchanged_host_of_any_platform_is_not_evaluated_again() {
     let world = World::new();
     let records = ["--records", &world.at("records")];
     let first = evaluate(&world, ALL, &records).json();
@@ -85,7 +84,7 @@ fn what_did_not_change_is_not_evaluated_again_on_any_platform() {
         all.map(|deployment| deployment["specification"].clone()).collect()
     };
     assert_eq!(paths(&again), paths(&first));
-    // Other patterns ask for other hosts of the same source.
+    // Other patterns select other hosts of the same source.
     let homes = evaluate(&world, ALL, &[&records[..], &["--include", "homeConfigurations.*"]].concat()).json();
     assert_eq!(
         (names(&homes, "deployments"), &homes["work"]["unchanged"]),
@@ -94,7 +93,7 @@ fn what_did_not_change_is_not_evaluated_again_on_any_platform() {
 }
 
 #[test]
-fn what_breaks_one_of_them_is_told_at_its_place() {
+fn a_broken_host_of_any_platform_is_a_failure_of_its_attribute() {
     let world = World::new();
     let outputs = r#"{
       systemConfigs.${system} = { bad = throw "no box"; good = manager "good"; };
@@ -106,21 +105,21 @@ fn what_breaks_one_of_them_is_told_at_its_place() {
     assert_eq!(ran.code, Some(1), "{}", ran.stderr);
     let found = ran.json();
     assert_eq!(names(&found, "deployments"), ["good"]);
-    let told = |attribute: &str| {
+    let error = |attribute: &str| {
         let failure = found["failures"].as_array().unwrap().iter().find(|f| f["attribute"] == attribute);
         failure.unwrap_or_else(|| panic!("{attribute} in {found}"))["error"].as_str().unwrap().to_owned()
     };
-    let bad = told(&format!("systemConfigs.{}.bad", clavel::model::System::this().unwrap()));
+    let bad = error(&format!("systemConfigs.{}.bad", clavel::model::System::this().unwrap()));
     assert!(bad.contains("no box"), "{bad}");
-    assert!(told("homeConfigurations.lacking").contains("attribute 'activationPackage' missing"));
+    assert!(error("homeConfigurations.lacking").contains("attribute 'activationPackage' missing"));
     for (one, other) in [("nixos", "darwin"), ("darwin", "nixos")] {
         let both = format!("`{one}Configurations.twice` and `{other}Configurations.twice` would both be");
-        assert!(told(&format!("{one}Configurations.twice")).contains(&both));
+        assert!(error(&format!("{one}Configurations.twice")).contains(&both));
     }
 }
 
 #[test]
-fn what_is_left_out_is_not_evaluated() {
+fn a_host_that_is_left_out_is_not_evaluated() {
     let world = World::new();
     let outputs = r#"{
       nixosConfigurations = { web-1 = host ./hosts/web-1.nix; web-old-1 = throw "too old"; db-1 = throw "not ours"; };
@@ -141,12 +140,12 @@ fn what_is_left_out_is_not_evaluated() {
     assert_eq!(evaluated.len(), 2, "{evaluated:?}");
 
     let ran = evaluate(&world, outputs, &["--include", "web-1", "--exclude", "wbe-*"]);
-    assert!(ran.stderr.contains("wbe-*"), "a pattern that nothing is like is told: {}", ran.stderr);
+    assert!(ran.stderr.contains("wbe-*"), "a pattern without a match is reported: {}", ran.stderr);
     evaluate(&world, outputs, &["--include", ""]).refused(2, "is not a pattern");
 }
 
 #[test]
-fn what_is_left_out_is_withdrawn_and_what_gets_a_twin_stays() {
+fn a_host_that_is_left_out_is_withdrawn_and_one_with_a_twin_stays() {
     let world = World::new();
     world.configure_claveld("include = [\"*-1\"]\n");
     world.publish().good();

@@ -1,56 +1,56 @@
-//! Two systems of one graph, compared. Pure.
+//! Compares two systems whose derivations are in one graph. Pure.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::derivation::Node;
 use super::graph::Graph;
-use super::system::{FileChange, FileFate, PackageChange, SystemChange, VersionChange};
+use super::system::{FileChange, FileChangeKind, PackageChange, SystemChange, VersionChange};
 use super::text::{self, Key};
 use crate::model::StorePath;
 
-/// What tells one build of a package from another.
+/// The outputs of a package. Another build has other outputs.
 type Build<'a> = &'a [Key];
-/// The packages of a system: by name and version, the builds.
+/// The packages of a system: builds by name and version.
 type Packages<'a> = BTreeMap<&'a str, BTreeMap<&'a str, BTreeSet<Build<'a>>>>;
-/// The files of a system: by name, what stands in them.
-type Files<'a> = BTreeMap<&'a str, BTreeSet<Content<'a>>>;
+/// The files of a system: contents by name.
+type FilesByName<'a> = BTreeMap<&'a str, BTreeSet<FileContent<'a>>>;
 
-/// What stands in a file.
+/// The content of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Content<'a> {
-    /// Nix writes it: its attributes.
+enum FileContent<'a> {
+    /// Nix writes the file from these attributes.
     Written(&'a BTreeMap<String, String>),
-    /// It came into the store as it is.
+    /// The file is a source, with this key.
     Source(Key),
 }
 
-/// What a system is made of.
+/// The packages and files of a system.
 struct Inventory<'a> {
     packages: Packages<'a>,
-    files: Files<'a>,
-    /// What is mentioned by the files of a name.
+    files: FilesByName<'a>,
+    /// The keys that the files of a name mention.
     mentions: BTreeMap<&'a str, BTreeSet<Key>>,
-    /// What everything in it makes.
+    /// The outputs of every derivation in it.
     outputs: HashSet<Key>,
 }
 
-/// What differs between the systems at `old` and `new`, both of which `graph` has read.
+/// The differences between the systems at `old` and `new`. `graph` has read both.
 pub(super) fn compare(graph: &Graph, old: &StorePath, new: &StorePath) -> SystemChange {
     let (before, after) = (inventory(graph, old), inventory(graph, new));
     let (packages, rebuilt) = packages(&before.packages, &after.packages);
-    let mut files = come_and_gone(&before.files, &after.files);
-    let told: HashSet<&str> = files.iter().map(|file| text::stem(&file.name)).collect();
-    let changed = changed_files(&before, &after, &told);
+    let mut files = added_and_removed(&before.files, &after.files);
+    let reported: HashSet<&str> = files.iter().map(|file| text::stem(&file.name)).collect();
+    let changed = changed_files(&before, &after, &reported);
     let roots = graph.node(old).zip(graph.node(new));
     let version = roots.and_then(|(old, new)| version(old, new));
-    let settings = roots.map(|(old, new)| settings(old, new, &told)).unwrap_or_default();
+    let settings = roots.map(|(old, new)| settings(old, new, &reported)).unwrap_or_default();
     files.extend(changed);
     files.sort_by(|a, b| (a.change, &a.name).cmp(&(b.change, &b.name)));
     SystemChange { version, settings, packages, rebuilt, files }
 }
 
 fn inventory<'a>(graph: &'a Graph, root: &'a StorePath) -> Inventory<'a> {
-    let (mut packages, mut files) = (Packages::new(), Files::new());
+    let (mut packages, mut files) = (Packages::new(), FilesByName::new());
     let (mut mentions, mut outputs) = (BTreeMap::<&str, BTreeSet<Key>>::new(), HashSet::new());
     for (path, node) in graph.below(root) {
         let is_root = path == root;
@@ -62,17 +62,17 @@ fn inventory<'a>(graph: &'a Graph, root: &'a StorePath) -> Inventory<'a> {
         }
         let Some(inside) = &node.inside else { continue };
         if !is_root {
-            files.entry(&node.name).or_default().insert(Content::Written(&inside.text));
+            files.entry(&node.name).or_default().insert(FileContent::Written(&inside.text));
             mentions.entry(&node.name).or_default().extend(&inside.mentions);
         }
         for (name, key) in &inside.sources {
-            files.entry(name).or_default().insert(Content::Source(*key));
+            files.entry(name).or_default().insert(FileContent::Source(*key));
         }
     }
     Inventory { packages, files, mentions, outputs }
 }
 
-/// The packages whose versions differ, and those that are only built anew.
+/// The packages whose versions differ, and those that are only rebuilt.
 fn packages(before: &Packages<'_>, after: &Packages<'_>) -> (Vec<PackageChange>, Vec<String>) {
     let (none, mut changes, mut rebuilt) = (BTreeMap::new(), Vec::new(), Vec::new());
     let names: BTreeSet<&str> = before.keys().chain(after.keys()).copied().collect();
@@ -85,19 +85,20 @@ fn packages(before: &Packages<'_>, after: &Packages<'_>) -> (Vec<PackageChange>,
         let both = old.iter().filter_map(|(version, builds)| Some((version, builds, new.get(version)?)));
         rebuilt.extend(both.filter(|(_, old, new)| old != new).map(|(version, ..)| format!("{name} {version}")));
     }
-    // Stable: among their kind they stay in the order of their names.
+    // The sort is stable: changes of one kind stay in the order of names.
     changes.sort_by_key(|change| change.change);
     (changes, rebuilt)
 }
 
-/// The files that are on one side alone.
-fn come_and_gone(before: &Files<'_>, after: &Files<'_>) -> Vec<FileChange> {
-    let alone = |one: &Files<'_>, other: &Files<'_>, change| -> Vec<FileChange> {
+/// The files that only one of the systems has.
+fn added_and_removed(before: &FilesByName<'_>, after: &FilesByName<'_>) -> Vec<FileChange> {
+    let alone = |one: &FilesByName<'_>, other: &FilesByName<'_>, change| -> Vec<FileChange> {
         let names = one.keys().filter(|name| !other.contains_key(*name));
         names.map(|name| FileChange { name: (*name).to_owned(), change }).collect()
     };
-    let (mut gone, mut come) = (alone(before, after, FileFate::Removed), alone(after, before, FileFate::Added));
-    // One whose name has a version in it, such as `initrd-linux-6.6.40`, did not come or go: it changed with its name.
+    let (mut removed, mut added) =
+        (alone(before, after, FileChangeKind::Removed), alone(after, before, FileChangeKind::Added));
+    // A file with a version in its name, such as `initrd-linux-6.6.40`, was not added or removed: it changed.
     let stems = |files: &[FileChange]| {
         let mut count: HashMap<String, usize> = HashMap::new();
         for file in files {
@@ -105,55 +106,55 @@ fn come_and_gone(before: &Files<'_>, after: &Files<'_>) -> Vec<FileChange> {
         }
         count
     };
-    let (of_gone, of_come) = (stems(&gone), stems(&come));
+    let (of_removed, of_added) = (stems(&removed), stems(&added));
     let is_one = |count: &HashMap<String, usize>, stem: &str| count.get(stem) == Some(&1);
     let renamed = |file: &FileChange| {
         let stem = text::stem(&file.name);
-        stem != file.name && is_one(&of_gone, stem) && is_one(&of_come, stem)
+        stem != file.name && is_one(&of_removed, stem) && is_one(&of_added, stem)
     };
-    gone.retain(|file| !renamed(file));
-    for file in come.iter_mut().filter(|file| renamed(file)) {
-        file.change = FileFate::Changed;
+    removed.retain(|file| !renamed(file));
+    for file in added.iter_mut().filter(|file| renamed(file)) {
+        file.change = FileChangeKind::Changed;
     }
-    gone.into_iter().chain(come).collect()
+    removed.into_iter().chain(added).collect()
 }
 
-/// The files that both sides have, and that hold something else: more than that they mention one of `told`.
-fn changed_files(before: &Inventory<'_>, after: &Inventory<'_>, told: &HashSet<&str>) -> Vec<FileChange> {
+/// The files that both systems have and whose content differs. That a file mentions one of `reported` is no difference.
+fn changed_files(before: &Inventory<'_>, after: &Inventory<'_>, reported: &HashSet<&str>) -> Vec<FileChange> {
     let both = after.files.iter().filter_map(|(name, new)| Some((*name, before.files.get(name)?, new)));
     let changed = both.filter(|(name, old, new)| {
-        let (gone, come) = (old.difference(new).collect::<Vec<_>>(), new.difference(old).collect::<Vec<_>>());
-        match (&gone[..], &come[..]) {
-            ([], []) => turned_away(name, before, after),
-            ([Content::Written(old)], [Content::Written(new)]) => {
-                differing(old, new, told).next().is_some() || turned_away(name, before, after)
+        let (removed, added) = (old.difference(new).collect::<Vec<_>>(), new.difference(old).collect::<Vec<_>>());
+        match (&removed[..], &added[..]) {
+            ([], []) => mentions_other_version(name, before, after),
+            ([FileContent::Written(old)], [FileContent::Written(new)]) => {
+                differing(old, new, reported).next().is_some() || mentions_other_version(name, before, after)
             }
             _ => true,
         }
     });
-    changed.map(|(name, ..)| FileChange { name: name.to_owned(), change: FileFate::Changed }).collect()
+    changed.map(|(name, ..)| FileChange { name: name.to_owned(), change: FileChangeKind::Changed }).collect()
 }
 
-/// Whether the file mentions something no more that is there as before: of two versions that are both there, it turned from
-/// one to the other, which its text without versions does not show.
-fn turned_away(name: &str, before: &Inventory<'_>, after: &Inventory<'_>) -> bool {
+/// Whether the file no longer mentions something that the system still has. The system has two versions of it, and the file
+/// uses the other one now; its text without versions does not show that.
+fn mentions_other_version(name: &str, before: &Inventory<'_>, after: &Inventory<'_>) -> bool {
     let none = BTreeSet::new();
     let (old, new) = (before.mentions.get(name).unwrap_or(&none), after.mentions.get(name).unwrap_or(&none));
     old.difference(new).any(|key| after.outputs.contains(key))
 }
 
-/// The settings of the system itself that differ.
-fn settings(old: &Node, new: &Node, told: &HashSet<&str>) -> Vec<String> {
+/// The changed settings of the system itself.
+fn settings(old: &Node, new: &Node, reported: &HashSet<&str>) -> Vec<String> {
     let Some((old, new)) = old.inside.as_ref().zip(new.inside.as_ref()) else { return Vec::new() };
-    differing(&old.text, &new.text, told).map(ToOwned::to_owned).collect()
+    differing(&old.text, &new.text, reported).map(ToOwned::to_owned).collect()
 }
 
-/// The attributes that differ in a line that mentions none of the files that are told anyhow: that another unit was added
-/// is no news of the folder that gathers them. What a file says itself is news, whatever it mentions.
+/// The attributes that differ in a line that mentions none of the `reported` files. A folder that gathers units is not
+/// changed by a unit that is reported as added. The `text` of a file counts in any case.
 fn differing<'a>(
     old: &'a BTreeMap<String, String>,
     new: &'a BTreeMap<String, String>,
-    told: &HashSet<&str>,
+    reported: &HashSet<&str>,
 ) -> impl Iterator<Item = &'a str> {
     let names: BTreeSet<&str> = old.keys().chain(new.keys()).map(String::as_str).collect();
     let value = |of: &'a BTreeMap<String, String>, name: &str| of.get(name).map_or("", String::as_str);
@@ -166,30 +167,26 @@ fn differing<'a>(
         }
         let mut odd = lines.iter().filter(|(_, count)| **count != 0).map(|(line, _)| line).peekable();
         let reordered = old != new && odd.peek().is_none();
-        reordered || odd.any(|line| *name == "text" || !text::names(line).any(|name| told.contains(name)))
+        reordered || odd.any(|line| *name == "text" || !text::names(line).any(|name| reported.contains(name)))
     })
 }
 
-/// The version of the system itself: what it says, else how its name ends.
+/// The change of the system's own version: from its attributes, else from the end of its name.
 fn version(old: &Node, new: &Node) -> Option<VersionChange> {
     let (from, to) = match (&old.version, &new.version) {
         (Some(from), Some(to)) => (from.clone(), to.clone()),
-        _ => ends(&old.name, &new.name)?,
+        _ => differing_ends(&old.name, &new.name)?,
     };
     (from != to).then_some(VersionChange { from, to })
 }
 
-/// What two names end in, from the last dash of what they begin with alike: the machine's name may hold numbers too.
-fn ends(old: &str, new: &str) -> Option<(String, String)> {
+/// The ends of two names after the last dash of their common beginning. The name of the machine may have numbers too.
+fn differing_ends(old: &str, new: &str) -> Option<(String, String)> {
     let alike = old.char_indices().zip(new.chars()).find(|((_, a), b)| a != b).map_or(old.len(), |((at, _), _)| at);
     let dash = old.get(..alike)?.rfind('-')?;
     let end = |name: &str| {
         let end = name.get(dash + 1..).filter(|end| end.starts_with(|c: char| c.is_ascii_digit()));
-        end.map(text::shown)
+        end.map(text::printable)
     };
     Some((end(old)?, end(new)?))
 }
-
-#[cfg(test)]
-#[path = "compare_tests.rs"]
-mod tests;

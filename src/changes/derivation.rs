@@ -1,5 +1,6 @@
-//! One derivation, as far as a comparison looks at it: a package with a version, or a piece of the system itself (a
-//! configuration file, a systemd unit, a script, what gathers them) with its own text and what that text mentions.
+//! One derivation, reduced to the parts that a comparison needs. It is a package with a version, or a piece of the system
+//! itself (a configuration file, a systemd unit, a script, a folder that gathers them) with its text and the store paths
+//! that the text mentions.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -10,8 +11,8 @@ use super::text::{self, Key};
 use super::version::split_numbered;
 use crate::model::StorePath;
 
-/// Attributes that say how something is made, not what it is. What they mention is not followed, and a change of theirs
-/// is not told: else a new compiler would be told as a change of everything.
+/// Attributes that say how something is built. Their store paths are not followed and their changes are not reported;
+/// otherwise a new compiler would change everything.
 const TOOLS: &[&str] = &[
     "PATH",
     "allowSubstitutes",
@@ -38,58 +39,58 @@ const TOOLS: &[&str] = &[
     "system",
     "userHook",
 ];
-/// The same by how they begin: `doCheck`, `dontStrip`, `depsBuildBuild`, `__structuredAttrs` and their kin.
+/// The beginnings of more such attributes: `doCheck`, `dontStrip`, `depsBuildBuild`, `__structuredAttrs`.
 const TOOLS_BEGIN: &[&str] =
     &["__", "depsBuild", "depsHost", "depsTarget", "doCheck", "doInstall", "dont", "enableParallel"];
-/// Attributes that are lists of inputs and nothing else. What they mention is followed, and says all there is to say.
+/// Attributes that are lists of inputs only. Their store paths are followed, and their text is not compared.
 const LISTS: &[&str] =
     &["buildInputs", "chosenOutputs", "derivations", "manifest", "paths", "pkgs", "propagatedBuildInputs"];
 
-/// A package, as people speak of it.
+/// The name and version of a package.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Package {
     pub(super) name: String,
     pub(super) version: String,
 }
 
-/// A derivation, reduced.
+/// A reduced derivation.
 #[derive(Debug, Clone)]
 pub(super) struct Node {
     pub(super) name: String,
-    /// What it is where it is met inside a system; none for a piece of the system itself.
+    /// The package that it is inside a system; none for a piece of the system itself.
     pub(super) package: Option<Package>,
-    /// The version that it names itself, whatever it is.
+    /// The version in its own attributes, also for a piece of the system.
     pub(super) version: Option<String>,
-    /// By what others mention its outputs; what is the same here is the same thing.
+    /// The keys by which other derivations mention its outputs. Equal keys mean equal outputs.
     pub(super) outputs: Vec<Key>,
-    /// What a package that is only met does not need.
+    /// Its content, where it was opened. A package inside a system is not opened.
     pub(super) inside: Option<Inside>,
 }
 
-/// What a piece of the system holds.
+/// The content of a piece of the system.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Inside {
-    /// Its own text by attribute, where store paths stand without hashes and versions.
+    /// Its text by attribute, in which store paths have no hashes and versions.
     pub(super) text: BTreeMap<String, String>,
-    /// The files it mentions that came into the store as they are: their names and keys.
+    /// The names and keys of the source files that it mentions.
     pub(super) sources: Vec<(String, Key)>,
-    /// The derivations it is made from.
+    /// Its input derivations.
     pub(super) inputs: Vec<StorePath>,
-    /// What its text mentions.
+    /// The keys of everything that its text mentions.
     pub(super) mentions: HashSet<Key>,
 }
 
-/// How a derivation is looked at.
+/// The role of a derivation in a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Role {
-    /// The system as a whole, which is opened though it has a version.
+    /// The system as a whole. It is opened although it has a version.
     Root,
-    /// Something in it, which is left closed where it is a package.
+    /// A part of the system. It is opened unless it is a package.
     Part,
 }
 
 impl Node {
-    /// Reads the file of the derivation at `path`.
+    /// Parses `bytes`, the file of the derivation at `path`.
     pub(super) fn parse(path: &StorePath, bytes: &[u8], role: Role) -> Result<Self, nix_derivation::Error> {
         let name = path.name().strip_suffix(".drv").unwrap_or(path.name());
         let derivation = Derivation::from_aterm_bytes(bytes, name)?;
@@ -104,7 +105,7 @@ impl Node {
     }
 }
 
-/// The environment and the arguments as text by name, structured attributes like all others.
+/// The environment, the structured attributes and the arguments, as text by name.
 fn attributes(derivation: &Derivation) -> BTreeMap<String, String> {
     let lossy = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let outputs = derivation.outputs();
@@ -114,7 +115,7 @@ fn attributes(derivation: &Derivation) -> BTreeMap<String, String> {
         let text = value.as_str().map_or_else(|| value.to_string(), ToOwned::to_owned);
         all.insert(key.to_owned(), text);
     }
-    // The standard environment's arguments are its own scripts.
+    // With the standard environment, the arguments are always the same scripts.
     if !all.contains_key("stdenv") {
         all.insert("args".to_owned(), derivation.arguments().join("\n"));
     }
@@ -122,7 +123,7 @@ fn attributes(derivation: &Derivation) -> BTreeMap<String, String> {
 }
 
 fn own(attributes: &BTreeMap<String, String>, key: &str) -> Option<String> {
-    attributes.get(key).filter(|value| !value.is_empty()).map(|value| text::shown(value))
+    attributes.get(key).filter(|value| !value.is_empty()).map(|value| text::printable(value))
 }
 
 fn package(name: &str, attributes: &BTreeMap<String, String>, fixed: bool) -> Option<Package> {
@@ -130,7 +131,7 @@ fn package(name: &str, attributes: &BTreeMap<String, String>, fixed: bool) -> Op
         let named = || name.rfind(&format!("-{version}")).map_or(name, |end| &name[..end]).to_owned();
         return Some(Package { name: own(attributes, "pname").unwrap_or_else(named), version });
     }
-    // What is written from a text has a name of its own: `unit-10-eth0.network`, `dbus-1`. So has what is fetched.
+    // A file that is written from a text, or fetched, has no version: `unit-10-eth0.network`, `dbus-1`.
     if fixed || attributes.contains_key("text") || attributes.contains_key("buildCommand") {
         return None;
     }
@@ -144,36 +145,37 @@ fn outputs(path: &StorePath, derivation: &Derivation) -> Result<Vec<Key>, nix_de
         let known = output.path(derivation.name(), name)?;
         keys.extend(match known {
             Some(known) => text::key(&known.to_basename()),
-            // One that is named by its content has a placeholder until it is built.
+            // A content-addressed output has a placeholder until it is built.
             None => text::key(downstream_placeholder(path.as_nix(), [name])?.trim_start_matches('/')),
         });
     }
     Ok(keys)
 }
 
-/// Of what is fetched the content counts alone, wherever it comes from.
+/// The content of a fetched file. Its origin does not count.
 fn fetched(outputs: &[Key]) -> Inside {
     let content = outputs.iter().map(|key| String::from_utf8_lossy(key)).collect();
     Inside { text: BTreeMap::from([("content".to_owned(), content)]), ..Inside::default() }
 }
 
 fn inside(derivation: &Derivation, attributes: &BTreeMap<String, String>) -> Inside {
-    let told = || attributes.iter().filter(|(key, _)| !is_tool(key));
-    let mentions: HashSet<Key> = told().flat_map(|(_, value)| text::mentions(value)).collect();
+    let content_attributes = || attributes.iter().filter(|(key, _)| !is_tool(key));
+    let mentions: HashSet<Key> = content_attributes().flat_map(|(_, value)| text::mentions(value)).collect();
     let sources = derivation.input_sources().iter().filter_map(|source| {
         let key = text::key(&source.to_basename())?;
         mentions.contains(&key).then(|| (source.name().to_owned(), key))
     });
-    // Where there is a text, the command is only how it comes into its file.
+    // Where there is a text, the command only writes it into a file.
     let is_written = attributes.contains_key("text");
     let is_content = |key: &str| !LISTS.contains(&key) && key != "version" && !(is_written && key == "buildCommand");
-    let content = told().filter(|(key, _)| is_content(key));
-    let text = content.map(|(key, value)| (text::shown(key), text::without_hashes(value))).collect();
+    let content = content_attributes().filter(|(key, _)| is_content(key));
+    let text = content.map(|(key, value)| (text::printable(key), text::without_hashes(value))).collect();
     let sources = sources.collect();
     let inputs = derivation.input_derivations().keys().cloned().map(StorePath::from).collect();
     Inside { text, sources, inputs, mentions }
 }
 
+/// Whether an attribute says how something is built.
 fn is_tool(key: &str) -> bool {
     TOOLS.contains(&key) || TOOLS_BEGIN.iter().any(|begin| key.starts_with(begin))
 }

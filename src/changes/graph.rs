@@ -1,20 +1,20 @@
-//! The derivations below a system, read as far as a comparison has to look, and kept for the next system: a hundred hosts
-//! share most of theirs.
+//! The graph of the derivations below a system, as far as a comparison needs it. Derivations are kept for the next
+//! comparison, because a hundred hosts share most of theirs.
 
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
-use super::Untold;
 use super::derivation::{Node, Role};
+use super::error::CompareError;
 use super::text::{self, Key};
 use crate::model::StorePath;
 
-/// How much is read for one round. What is larger is told as not to be compared.
+/// The most that is read in one round. Larger systems are not compared.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Limits {
-    /// The most derivations: a NixOS host has some thousands that are looked at.
+    /// The most derivations. Of a NixOS host, some thousands are read.
     pub(super) derivations: usize,
-    /// The most bytes of text that are kept of all of them.
+    /// The most bytes of text that are kept of all derivations together.
     pub(super) text: usize,
 }
 
@@ -24,24 +24,25 @@ impl Default for Limits {
     }
 }
 
-/// Derivations by their paths, each read once.
+/// Derivations by path. Each is read once.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
     nodes: HashMap<StorePath, Node>,
-    /// What of its inputs each opened derivation mentions.
+    /// The inputs that the text of each opened derivation mentions.
     edges: HashMap<StorePath, Vec<StorePath>>,
+    /// The bytes of text that are kept.
     text: usize,
     pub(super) limits: Limits,
 }
 
 impl Graph {
-    /// Reads what belongs to the system at `root` and is not known yet.
+    /// Reads the derivations of the system at `root` that are not known yet.
     pub(super) fn load<E: Display>(
         &mut self,
         root: &StorePath,
         read: &impl Fn(&StorePath) -> Result<Vec<u8>, E>,
-    ) -> Result<(), Untold> {
-        self.ensure(root, Role::Root, read)?;
+    ) -> Result<(), CompareError> {
+        self.read_node(root, Role::Root, read)?;
         let (mut open, mut seen) = (vec![root.clone()], HashSet::from([root.clone()]));
         while let Some(path) = open.pop() {
             let is_root = path == *root;
@@ -49,7 +50,7 @@ impl Graph {
             if !self.edges.contains_key(&path) {
                 let inputs = node.inside.as_ref().map_or_else(Vec::new, |inside| inside.inputs.clone());
                 for input in &inputs {
-                    self.ensure(input, Role::Part, read)?;
+                    self.read_node(input, Role::Part, read)?;
                 }
                 self.edges.insert(path.clone(), self.mentioned(&path));
             }
@@ -64,7 +65,7 @@ impl Graph {
         self.nodes.get(path)
     }
 
-    /// Everything that belongs to the system at `root`, each once; packages are not opened.
+    /// All derivations of the system at `root`, each once. Packages are not opened.
     pub(super) fn below<'a>(&'a self, root: &'a StorePath) -> impl Iterator<Item = (&'a StorePath, &'a Node)> {
         let (mut open, mut seen) = (vec![root], HashSet::from([root]));
         std::iter::from_fn(move || {
@@ -78,29 +79,30 @@ impl Graph {
         })
     }
 
-    fn ensure<E: Display>(
+    /// Reads the derivation at `path`, unless it is known in this role.
+    fn read_node<E: Display>(
         &mut self,
         path: &StorePath,
         role: Role,
         read: &impl Fn(&StorePath) -> Result<Vec<u8>, E>,
-    ) -> Result<(), Untold> {
+    ) -> Result<(), CompareError> {
         let known = self.nodes.get(path);
         if known.is_some_and(|node| role == Role::Part || node.inside.is_some()) {
             return Ok(());
         }
         if self.nodes.len() >= self.limits.derivations || self.text >= self.limits.text {
-            return Err(Untold::TooMuch);
+            return Err(CompareError::TooLarge);
         }
-        let unreadable = |why: String| Untold::Unreadable { path: path.clone(), why };
+        let unreadable = |why: String| CompareError::Unreadable { path: path.clone(), why };
         let bytes = read(path).map_err(|error| unreadable(error.to_string()))?;
-        let node = Node::parse(path, &bytes, role).map_err(|error| unreadable(text::shown(&error.to_string())))?;
+        let node = Node::parse(path, &bytes, role).map_err(|error| unreadable(text::printable(&error.to_string())))?;
         let texts = node.inside.iter().flat_map(|inside| inside.text.values());
         self.text += texts.map(String::len).sum::<usize>();
         self.nodes.insert(path.clone(), node);
         Ok(())
     }
 
-    /// Those inputs of the opened derivation at `path` that its text mentions.
+    /// The inputs of the opened derivation at `path` that its text mentions.
     fn mentioned(&self, path: &StorePath) -> Vec<StorePath> {
         let Some(inside) = self.nodes.get(path).and_then(|node| node.inside.as_ref()) else { return Vec::new() };
         let outputs = |input: &StorePath| self.nodes.get(input).map_or::<&[Key], _>(&[], |node| &node.outputs);

@@ -1,4 +1,4 @@
-//! What differs between two specifications of one deployment, fact by fact.
+//! The differences between two specifications of one deployment, as a list of facts.
 
 use std::fmt;
 
@@ -6,14 +6,14 @@ use serde::Serialize;
 
 use crate::model::DeploymentSpecification;
 
-/// A field of the specification that differs.
+/// A field of the specification that changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct FactChange {
-    /// The field, as the document names it.
+    /// The name of the field in the document.
     pub field: String,
-    /// What it said: one value, or several of a list.
+    /// The old value, or the old values of a list.
     pub from: Vec<String>,
-    /// What it says.
+    /// The new value, or the new values of a list.
     pub to: Vec<String>,
 }
 
@@ -33,9 +33,9 @@ impl fmt::Display for FactChange {
     }
 }
 
-/// The facts in which two specifications differ.
-pub fn facts(old: &DeploymentSpecification, new: &DeploymentSpecification) -> Vec<FactChange> {
-    let (from, to) = (every(old), every(new));
+/// The facts that differ between two specifications.
+pub fn diff_facts(old: &DeploymentSpecification, new: &DeploymentSpecification) -> Vec<FactChange> {
+    let (from, to) = (list_facts(old), list_facts(new));
     let fields = from.iter().chain(to.iter()).map(|(field, _)| field);
     let mut changes: Vec<FactChange> = Vec::new();
     for field in fields {
@@ -50,8 +50,8 @@ pub fn facts(old: &DeploymentSpecification, new: &DeploymentSpecification) -> Ve
     changes
 }
 
-/// Every fact with its field, as the document names it; a list has one for each of its items.
-pub fn every(specification: &DeploymentSpecification) -> Vec<(String, String)> {
+/// Every fact of a specification, as the field's name in the document and its value. A list has a fact for each item.
+pub fn list_facts(specification: &DeploymentSpecification) -> Vec<(String, String)> {
     let DeploymentSpecification { template, unit } = specification;
     let mut facts = vec![("unit".to_owned(), unit.to_string()), ("narId".to_owned(), template.nar_id.to_string())];
     facts.extend(template.substituters.iter().map(|cache| ("substituters".to_owned(), cache.to_string())));
@@ -72,17 +72,17 @@ mod tests {
     }
 
     #[test]
-    fn only_what_differs_is_told() {
+    fn only_the_fields_that_differ_are_listed() {
         let (a, b) = ("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-a", "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-b");
-        let told = |old: &[&str], new: &[&str]| {
-            let facts = facts(&specification(a, old), &specification(b, new));
+        let lines = |old: &[&str], new: &[&str]| {
+            let facts = diff_facts(&specification(a, old), &specification(b, new));
             facts.iter().map(ToString::to_string).collect::<Vec<_>>()
         };
         let moved = format!("narId: {a} → {b}");
-        assert_eq!(told(&[], &[])[..], [&moved[..]]);
-        assert_eq!(told(&["https://x"], &["https://x", "https://y"]), [&moved[..], "substituters: https://y added"]);
-        assert_eq!(told(&["https://x", "/y"], &["/y"]), [&moved[..], "substituters: https://x removed"]);
-        assert_eq!(told(&["https://x", "/y"], &["/y", "https://x"]), [&moved[..], "substituters: in another order"]);
-        assert_eq!(facts(&specification(a, &["/y"]), &specification(a, &["/y"])), []);
+        assert_eq!(lines(&[], &[])[..], [&moved[..]]);
+        assert_eq!(lines(&["https://x"], &["https://x", "https://y"]), [&moved[..], "substituters: https://y added"]);
+        assert_eq!(lines(&["https://x", "/y"], &["/y"]), [&moved[..], "substituters: https://x removed"]);
+        assert_eq!(lines(&["https://x", "/y"], &["/y", "https://x"]), [&moved[..], "substituters: in another order"]);
+        assert_eq!(diff_facts(&specification(a, &["/y"]), &specification(a, &["/y"])), []);
     }
 }

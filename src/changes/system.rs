@@ -1,19 +1,20 @@
-//! What a change of a system is, as people think of it: packages, files, and the system's own settings.
+//! The difference of two systems in terms of packages, files and settings, and its lines for people.
 
 use std::cmp::Ordering;
 use std::fmt;
 
 use serde::Serialize;
 
+use super::error::CompareError;
 use super::version::compare_versions;
 
-/// How many files are named in one line, before the others are counted.
+/// The most names in one line. The line counts the others.
 const NAMED: usize = 8;
-/// How many lines a change has beside those of its packages: the system's version and settings, what was rebuilt, and
-/// the files that differ, were added and were removed.
+/// The lines besides those of packages: the version, the settings, the rebuilt packages, and the files that changed, were
+/// added and were removed.
 const OTHER_LINES: usize = 6;
 
-/// What differs between two systems.
+/// The differences between two systems.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct SystemChange {
     /// The system's own version, where it changed.
@@ -21,86 +22,86 @@ pub struct SystemChange {
     pub version: Option<VersionChange>,
     /// The system's own settings that differ: attributes of its derivation, such as `kernelParams`.
     pub settings: Vec<String>,
-    /// The packages that differ by name or version, those whose version changed first.
+    /// The packages whose versions differ: downgrades first, then upgrades, other changes, additions and removals.
     pub packages: Vec<PackageChange>,
-    /// The packages that are built otherwise, and have the version they had: `bash 5.2`.
+    /// The packages that are built differently at the same version: `bash 5.2`.
     pub rebuilt: Vec<String>,
-    /// Files, systemd units and scripts that differ by what stands in them.
+    /// The files, systemd units and scripts whose content differs.
     pub files: Vec<FileChange>,
 }
 
 /// The version of a system before and after.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct VersionChange {
-    /// What it was.
+    /// The old version.
     pub from: String,
-    /// What it is.
+    /// The new version.
     pub to: String,
 }
 
-/// A package that a system has in other versions than before.
+/// A package whose versions in a system changed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct PackageChange {
     /// Its name.
     pub name: String,
-    /// What happened to it.
-    pub change: Direction,
-    /// Its versions before, oldest first; none where it was not there.
+    /// The kind of the change.
+    pub change: PackageChangeKind,
+    /// The old versions, oldest first; none where the package was added.
     pub from: Vec<String>,
-    /// Its versions after, oldest first; none where it is gone.
+    /// The new versions, oldest first; none where the package was removed.
     pub to: Vec<String>,
 }
 
-/// What happened to a package.
+/// The kind of a package's change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Direction {
+pub enum PackageChangeKind {
     /// Its newest version is older than before.
     Downgraded,
     /// Its newest version is newer than before.
     Upgraded,
-    /// Its newest version is the same, and there are others beside it, or not any more.
+    /// Its newest version is the same, and other versions of it came or went.
     Changed,
-    /// It was not there.
+    /// It is new.
     Added,
-    /// It is gone.
+    /// It was removed.
     Removed,
 }
 
-/// A file that a system has otherwise than before.
+/// A file of a system that changed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct FileChange {
     /// Its name in the store, without the hash: `etc-nginx.conf`, `unit-sshd.service`.
     pub name: String,
-    /// What happened to it.
-    pub change: FileFate,
+    /// The kind of the change.
+    pub change: FileChangeKind,
 }
 
-/// What happened to a file.
+/// The kind of a file's change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum FileFate {
-    /// Something else stands in it.
+pub enum FileChangeKind {
+    /// Its content differs.
     Changed,
-    /// It was not there.
+    /// It is new.
     Added,
-    /// It is gone.
+    /// It was removed.
     Removed,
 }
 
 impl PackageChange {
-    /// The package `name`, which was there as `from` and is there as `to`.
+    /// The change of the package `name` from the versions `from` to the versions `to`.
     pub(super) fn new(name: &str, mut from: Vec<String>, mut to: Vec<String>) -> Self {
         for versions in [&mut from, &mut to] {
             versions.sort_by(|a, b| compare_versions(a, b).then_with(|| a.cmp(b)));
         }
         let change = match (from.last(), to.last()) {
-            (None, _) => Direction::Added,
-            (_, None) => Direction::Removed,
+            (None, _) => PackageChangeKind::Added,
+            (_, None) => PackageChangeKind::Removed,
             (Some(from), Some(to)) => match compare_versions(from, to) {
-                Ordering::Less => Direction::Upgraded,
-                Ordering::Equal => Direction::Changed,
-                Ordering::Greater => Direction::Downgraded,
+                Ordering::Less => PackageChangeKind::Upgraded,
+                Ordering::Equal => PackageChangeKind::Changed,
+                Ordering::Greater => PackageChangeKind::Downgraded,
             },
         };
         Self { name: name.to_owned(), change, from, to }
@@ -112,28 +113,28 @@ impl fmt::Display for PackageChange {
         let Self { name, change, from, to } = self;
         let (from, to) = (from.join(", "), to.join(", "));
         match change {
-            Direction::Upgraded | Direction::Changed => write!(f, "{name} {from} → {to}"),
-            Direction::Downgraded => write!(f, "{name} {from} → {to} (older)"),
-            Direction::Added => write!(f, "{name} {to} added"),
-            Direction::Removed => write!(f, "{name} {from} removed"),
+            PackageChangeKind::Upgraded | PackageChangeKind::Changed => write!(f, "{name} {from} → {to}"),
+            PackageChangeKind::Downgraded => write!(f, "{name} {from} → {to} (older)"),
+            PackageChangeKind::Added => write!(f, "{name} {to} added"),
+            PackageChangeKind::Removed => write!(f, "{name} {from} removed"),
         }
     }
 }
 
 impl SystemChange {
-    /// What changes in lines for people, at most `most` of them but never less than seven.
+    /// The change in lines for people: at most `most` lines, but never less than seven.
     pub fn lines(&self, most: usize) -> Vec<String> {
         let mut lines = Vec::new();
         if let Some(VersionChange { from, to }) = &self.version {
             lines.push(format!("system {from} → {to}"));
         }
         let room = most.saturating_sub(OTHER_LINES).max(1);
-        // A line that says how many more there are takes the place of one that says more than that.
-        let told = if self.packages.len() > room { room - 1 } else { self.packages.len() };
-        lines.extend(self.packages.iter().take(told).map(ToString::to_string));
-        match self.packages.len() - told {
+        // The line that counts the rest takes the place of one package.
+        let named = if self.packages.len() > room { room - 1 } else { self.packages.len() };
+        lines.extend(self.packages.iter().take(named).map(ToString::to_string));
+        match self.packages.len() - named {
             0 => {}
-            more if told == 0 => lines.push(format!("{more} packages")),
+            more if named == 0 => lines.push(format!("{more} packages")),
             more => lines.push(format!("… and {more} more packages")),
         }
         match &self.rebuilt[..] {
@@ -141,18 +142,50 @@ impl SystemChange {
             [one] => lines.push(format!("{one} rebuilt")),
             many => lines.push(format!("{} packages rebuilt", many.len())),
         }
-        lines.extend(listed("settings", self.settings.iter().map(String::as_str)));
-        lines.extend(listed("files", self.files_that(FileFate::Changed)));
-        lines.extend(listed("files added", self.files_that(FileFate::Added)));
-        lines.extend(listed("files removed", self.files_that(FileFate::Removed)));
+        lines.extend(named_line("settings", self.settings.iter().map(String::as_str)));
+        lines.extend(named_line("files", self.files_of(FileChangeKind::Changed)));
+        lines.extend(named_line("files added", self.files_of(FileChangeKind::Added)));
+        lines.extend(named_line("files removed", self.files_of(FileChangeKind::Removed)));
         if lines.is_empty() {
-            lines.push("nothing that has a name: only how it is built".to_owned());
+            lines.push("nothing but how it is built".to_owned());
         }
         lines
     }
 
-    fn files_that(&self, fate: FileFate) -> impl Iterator<Item = &str> {
-        self.files.iter().filter(move |file| file.change == fate).map(|file| file.name.as_str())
+    fn files_of(&self, kind: FileChangeKind) -> impl Iterator<Item = &str> {
+        self.files.iter().filter(move |file| file.change == kind).map(|file| file.name.as_str())
+    }
+}
+
+/// The result of comparing two systems, as it is shown to people and printed as JSON.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum SystemDiff {
+    /// The systems were compared.
+    Change(SystemChange),
+    /// The systems could not be compared.
+    Unknown {
+        /// The message of the [`CompareError`].
+        unknown: String,
+    },
+}
+
+impl SystemDiff {
+    /// The result in lines for people: at most `most` lines, but never less than seven.
+    pub fn lines(&self, most: usize) -> Vec<String> {
+        match self {
+            Self::Change(change) => change.lines(most),
+            Self::Unknown { unknown } => vec![format!("the changes inside are not known: {unknown}")],
+        }
+    }
+}
+
+impl From<Result<SystemChange, CompareError>> for SystemDiff {
+    fn from(result: Result<SystemChange, CompareError>) -> Self {
+        match result {
+            Ok(change) => Self::Change(change),
+            Err(error) => Self::Unknown { unknown: error.to_string() },
+        }
     }
 }
 
@@ -162,13 +195,13 @@ impl fmt::Display for SystemChange {
     }
 }
 
-/// A line with the first of `names`, and how many more there are; none where there are no names.
-fn listed<'a>(what: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
+/// A line with the first of `names` and the number of the others; none where there are no names.
+fn named_line<'a>(title: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     let names: Vec<&str> = names.collect();
-    let told = if names.len() > NAMED { NAMED - 1 } else { names.len() };
-    let more = names.len() - told;
+    let named = if names.len() > NAMED { NAMED - 1 } else { names.len() };
+    let more = names.len() - named;
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| format!("{what}: {}{more}", names[..told].join(", ")))
+    (!names.is_empty()).then(|| format!("{title}: {}{more}", names[..named].join(", ")))
 }
 
 #[cfg(test)]
@@ -181,22 +214,23 @@ mod tests {
     }
 
     #[test]
-    fn packages_are_told_with_their_direction() {
-        let told = |from: &[&str], to: &[&str]| package("x", from, to).to_string();
-        assert_eq!(told(&["1.9"], &["1.10"]), "x 1.9 → 1.10");
-        assert_eq!(told(&["1.10"], &["1.9"]), "x 1.10 → 1.9 (older)");
-        assert_eq!(told(&[], &["2"]), "x 2 added");
-        assert_eq!(told(&["2"], &[]), "x 2 removed");
-        assert_eq!(told(&["1"], &["2", "1"]), "x 1 → 1, 2");
-        assert_eq!(told(&["1", "2"], &["2"]), "x 1, 2 → 2");
-        assert_eq!(package("x", &["1", "2"], &["2"]).change, Direction::Changed);
+    fn a_package_is_shown_with_its_versions() {
+        let line = |from: &[&str], to: &[&str]| package("x", from, to).to_string();
+        assert_eq!(line(&["1.9"], &["1.10"]), "x 1.9 → 1.10");
+        assert_eq!(line(&["1.10"], &["1.9"]), "x 1.10 → 1.9 (older)");
+        assert_eq!(line(&[], &["2"]), "x 2 added");
+        assert_eq!(line(&["2"], &[]), "x 2 removed");
+        assert_eq!(line(&["1"], &["2", "1"]), "x 1 → 1, 2");
+        assert_eq!(line(&["1", "2"], &["2"]), "x 1, 2 → 2");
+        assert_eq!(package("x", &["1", "2"], &["2"]).change, PackageChangeKind::Changed);
     }
 
     #[test]
-    fn a_large_change_has_few_lines_and_says_how_much_it_leaves_out() {
+    fn a_large_change_has_few_lines_and_counts_the_rest() {
         let packages = (0..100).map(|n| package(&format!("p{n}"), &["1"], &["2"])).collect();
         let file = |n, change| FileChange { name: format!("f{n}"), change };
-        let files = (0..30).map(|n| file(n, FileFate::Changed)).chain([file(30, FileFate::Added)]).collect();
+        let files =
+            (0..30).map(|n| file(n, FileChangeKind::Changed)).chain([file(30, FileChangeKind::Added)]).collect();
         let rebuilt = vec!["bash 5.2".to_owned()];
         let change = SystemChange { packages, rebuilt, files, ..SystemChange::default() };
         let lines = change.lines(20);
@@ -212,6 +246,6 @@ mod tests {
         );
         assert_eq!(change.lines(0)[0], "100 packages");
         assert_eq!(change.lines(usize::MAX).len(), 103);
-        assert_eq!(SystemChange::default().to_string(), "nothing that has a name: only how it is built");
+        assert_eq!(SystemChange::default().to_string(), "nothing but how it is built");
     }
 }

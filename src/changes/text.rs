@@ -1,33 +1,33 @@
-//! The text of a derivation: which store paths it mentions, and how it reads without their hashes and versions.
+//! The text of a derivation: the store paths that it mentions, and the text without their hashes and versions.
 
 use super::version::split_numbered;
 
-/// By what an output or a source is mentioned: the hash of its store path, or as much of its placeholder.
+/// The key of an output or a source: the hash of its store path, or the beginning of its placeholder.
 pub(super) type Key = [u8; KEY];
 
 const KEY: usize = 32;
 const STORE: &str = "/nix/store/";
-/// The length of what stands, after a slash, for an output whose path is not known before it is built.
+/// The length of a placeholder, without its slash. It stands for an output whose path is known only after the build.
 const PLACEHOLDER: usize = 52;
-/// What people are shown of a name that somebody gave: no more than this.
-const SHOWN: usize = 96;
+/// The most characters of a foreign name that are shown to people.
+const LONGEST_NAME: usize = 96;
 
 /// The key at the beginning of a store path's last part.
 pub(super) fn key(base: &str) -> Option<Key> {
     base.as_bytes().first_chunk().copied().filter(|key: &Key| key.iter().all(|byte| is_hash(*byte)))
 }
 
-/// A name from a derivation as people are shown it: in one line, and not endless.
-pub(super) fn shown(name: &str) -> String {
-    name.chars().take(SHOWN).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+/// A foreign name for people: in one line, without control characters, and cut where it is long.
+pub(super) fn printable(name: &str) -> String {
+    name.chars().take(LONGEST_NAME).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// What `text` mentions.
+/// The keys of everything that `text` mentions.
 pub(super) fn mentions(text: &str) -> Vec<Key> {
     pieces(text).filter_map(|piece| piece.mention().map(|(key, _)| key)).collect()
 }
 
-/// `text` with every store path spelt by its name alone, without hash and version: `/nix/store/nginx/bin/nginx`.
+/// `text` with store paths that have no hash and no version: `/nix/store/nginx/bin/nginx`.
 pub(super) fn without_hashes(text: &str) -> String {
     let mut plain = String::with_capacity(text.len());
     for piece in pieces(text) {
@@ -40,7 +40,7 @@ pub(super) fn without_hashes(text: &str) -> String {
     plain
 }
 
-/// The names that a line without hashes mentions.
+/// The names of the store paths in a line without hashes.
 pub(super) fn names(line: &str) -> impl Iterator<Item = &str> {
     line.match_indices(STORE).map(|(at, _)| name_at(&line[at + STORE.len()..]))
 }
@@ -50,6 +50,7 @@ pub(super) fn stem(name: &str) -> &str {
     split_numbered(name).0
 }
 
+/// A piece of a text.
 enum Piece<'a> {
     Plain(&'a str),
     Path { key: Key, name: &'a str },
@@ -66,14 +67,14 @@ impl Piece<'_> {
     }
 }
 
-/// `text` cut into store paths, placeholders, and what stands between them.
+/// Cuts `text` into store paths, placeholders, and the plain text between them.
 fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     let mut rest = text;
     std::iter::from_fn(move || {
         if rest.is_empty() {
             return None;
         }
-        // Every mention begins with a slash, so what comes before one is plain.
+        // Every mention begins with a slash, so the text before a slash is plain.
         let (piece, length) = mention_at(rest).unwrap_or_else(|| {
             let next =
                 rest.match_indices('/').map(|(at, _)| at).find(|at| *at > 0 && mention_at(&rest[*at..]).is_some());
@@ -85,7 +86,7 @@ fn pieces(text: &str) -> impl Iterator<Item = Piece<'_>> {
     })
 }
 
-/// The mention that `text` begins with, and its length.
+/// The mention at the beginning of `text`, and its length.
 fn mention_at(text: &str) -> Option<(Piece<'_>, usize)> {
     if let Some(base) = text.strip_prefix(STORE) {
         let key = key(base)?;
@@ -97,13 +98,13 @@ fn mention_at(text: &str) -> Option<(Piece<'_>, usize)> {
     Some((Piece::Placeholder { key: key(hash)? }, 1 + PLACEHOLDER))
 }
 
-/// The store path's name that `text` begins with.
+/// The name of a store path at the beginning of `text`.
 fn name_at(text: &str) -> &str {
     let end = text.find(|c: char| !(c.is_ascii_alphanumeric() || "+-._?=".contains(c)));
     &text[..end.unwrap_or(text.len())]
 }
 
-/// The digits of Nix's base 32.
+/// Whether it is a digit of Nix's base 32.
 fn is_hash(byte: u8) -> bool {
     byte.is_ascii_digit() || (byte.is_ascii_lowercase() && !b"eotu".contains(&byte))
 }
@@ -115,7 +116,7 @@ mod tests {
     const HASH: &str = "35ir4klckx5pcsb9drk2xjh46sppdcry";
 
     #[test]
-    fn a_text_reads_without_hashes_and_versions() {
+    fn hashes_and_versions_are_taken_out_of_a_text() {
         let text = format!(
             "x=/nix/store/{HASH}-nginx-1.26.1/bin/nginx -c /etc/a:/nix/store/{HASH}-unit-a.service\n/nix/store/"
         );
@@ -137,8 +138,8 @@ mod tests {
     }
 
     #[test]
-    fn what_is_shown_steers_nothing_and_ends() {
-        assert_eq!(shown("a\n\u{1b}[2J"), "a\u{fffd}\u{fffd}[2J");
-        assert_eq!(shown(&"x".repeat(1000)).len(), SHOWN);
+    fn a_printable_name_has_no_control_characters_and_is_cut() {
+        assert_eq!(printable("a\n\u{1b}[2J"), "a\u{fffd}\u{fffd}[2J");
+        assert_eq!(printable(&"x".repeat(1000)).len(), LONGEST_NAME);
     }
 }

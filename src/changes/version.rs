@@ -12,13 +12,13 @@ pub(super) fn split_name(name: &str) -> (&str, &str) {
     dash.map_or((name, ""), |(at, _)| (&name[..at], &name[at + 1..]))
 }
 
-/// Like [`split_name`], and only where what follows the dash begins with a digit: `unit-getty-.service` has no version.
+/// Like [`split_name`], but a version has to begin with a digit: `unit-getty-.service` has no version.
 pub(super) fn split_numbered(name: &str) -> (&str, &str) {
     let (stem, version) = split_name(name);
     if version.starts_with(|c: char| c.is_ascii_digit()) { (stem, version) } else { (name, "") }
 }
 
-/// Which of two versions is the newer one, as `builtins.compareVersions` tells it. Numbers of any length are numbers here.
+/// Compares two versions as `builtins.compareVersions` does. Unlike there, numbers may have any length.
 pub fn compare_versions(a: &str, b: &str) -> Ordering {
     let (mut a, mut b) = (Components(a), Components(b));
     loop {
@@ -36,7 +36,7 @@ pub fn compare_versions(a: &str, b: &str) -> Ordering {
     }
 }
 
-/// The parts of a version: runs of digits, and runs of anything else, between dots and dashes.
+/// The components of a version: runs of digits and runs of other characters, between dots and dashes.
 struct Components<'a>(&'a str);
 
 impl<'a> Iterator for Components<'a> {
@@ -51,22 +51,22 @@ impl<'a> Iterator for Components<'a> {
     }
 }
 
-/// Whether one component comes before another; the empty one stands for a version that has ended.
+/// Whether component `a` is older than component `b`. The empty component is the end of a version.
 fn is_older(a: &str, b: &str) -> bool {
     match (number(a), number(b)) {
         (Some(a), Some(b)) => (a.len(), a) < (b.len(), b),
         (None, Some(_)) if a.is_empty() => true,
-        // `pre` comes before everything, even before the end: 2.3pre1 is older than 2.3.
+        // `pre` is older than everything, even than the end: 2.3pre1 is older than 2.3.
         _ if a == "pre" => b != "pre",
         _ if b == "pre" => false,
-        // And a letter before a number: 2.3a is older than 2.3.1.
+        // A letter is older than a number: 2.3a is older than 2.3.1.
         (None, Some(_)) => true,
         (Some(_), None) => false,
         (None, None) => a < b,
     }
 }
 
-/// A number without its leading zeros, of which the longer one is the larger.
+/// A number without its leading zeros. Of two such numbers, the longer one is larger.
 fn number(component: &str) -> Option<&str> {
     component.starts_with(|c: char| c.is_ascii_digit()).then(|| component.trim_start_matches('0'))
 }

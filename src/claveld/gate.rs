@@ -9,7 +9,7 @@ use std::path::Path;
 use super::hook::{HookError, PushedRef, PushedSource, pushed_sources, sources_in};
 use super::round::{Announcement, Target, evaluated, evaluator, looked_again};
 use crate::config::ClaveldConfig;
-use crate::evaluate::{Demand, Evaluator, Failure};
+use crate::evaluate::{EvalMode, Evaluator, Failure};
 use crate::git::{Preview, PreviewError};
 use crate::model::{Invalid, Source, SourceRevision};
 
@@ -94,7 +94,7 @@ pub struct Gate<'a> {
 impl<'a> Gate<'a> {
     /// A gate for the sources of `config`.
     pub fn new(config: &'a ClaveldConfig) -> Self {
-        Self { config, evaluator: evaluator(&config.evaluate, Demand::Changed) }
+        Self { config, evaluator: evaluator(&config.evaluate, EvalMode::Changed) }
     }
 
     /// Judges every source that `push` changes.
@@ -175,7 +175,7 @@ impl<'a> Look<'a> {
         match (evaluations.pop(), whole) {
             (Some(evaluation), None) => {
                 let own = |failure: Failure| Failure { error: self.in_the_owners_words(&failure.error), ..failure };
-                Ok(evaluation.found.failures.into_iter().map(own).collect())
+                Ok(evaluation.drafts.failures.into_iter().map(own).collect())
             }
             (_, why) => Err(why.unwrap_or_default() + self.hint()),
         }

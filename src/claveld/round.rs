@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::setup;
 use crate::config::{ClaveldConfig, EvaluateConfig};
-use crate::evaluate::{Budget, Demand, EvaluateError, Evaluation, Evaluator, Failure, Progress};
+use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Progress};
 use crate::model::{FlakeReference, Source, SourceRevision};
 use crate::nix::Nix;
 use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
@@ -57,7 +57,7 @@ pub struct Outcome {
 impl Outcome {
     /// Every attribute that gave no document.
     pub fn failures(&self) -> impl Iterator<Item = &Failure> {
-        self.evaluations.iter().flat_map(|evaluation| &evaluation.found.failures)
+        self.evaluations.iter().flat_map(|evaluation| &evaluation.drafts.failures)
     }
 
     /// Every attribute that came out differently than was remembered: errors of Clavel.
@@ -76,10 +76,10 @@ impl Outcome {
 }
 
 /// Who evaluates by `config`.
-pub(super) fn evaluator(config: &EvaluateConfig, demand: Demand) -> Evaluator {
+pub(super) fn evaluator(config: &EvaluateConfig, mode: EvalMode) -> Evaluator {
     let EvaluateConfig { deadline, processes, memory, records } = config;
     let budget = Budget::of_this_machine(*processes, *memory);
-    Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), demand }
+    Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), mode }
 }
 
 /// Evaluates `targets`: what they gave, and which of them could not be evaluated at all.
@@ -104,7 +104,7 @@ pub(super) async fn evaluated(
 pub(super) async fn looked_again(evaluator: &Evaluator, targets: &[Target<'_>], announce: &dyn Fn(Announcement<'_>)) {
     for Target { source, pin, remembered_as } in targets {
         let progress = |progress| announce(Announcement::Evaluating { source, progress });
-        if let Err(error) = evaluator.look_again(source, pin.as_ref(), remembered_as, &progress).await {
+        if let Err(error) = evaluator.check_relocation(source, pin.as_ref(), remembered_as, &progress).await {
             // It costs time at the next change.
             tracing::debug!(source = %remembered_as, %error, "cannot look again");
         }
@@ -121,9 +121,9 @@ pub struct Round<'a> {
 
 impl<'a> Round<'a> {
     /// Prepares rounds by `config`: reads the key, so that a bad one is told before anything is evaluated.
-    pub fn new(config: &'a ClaveldConfig, demand: Demand) -> Result<Self, PublishError> {
+    pub fn new(config: &'a ClaveldConfig, mode: EvalMode) -> Result<Self, PublishError> {
         let publisher = setup::publisher(&config.publish)?;
-        Ok(Self { config, evaluator: evaluator(&config.evaluate, demand), publisher })
+        Ok(Self { config, evaluator: evaluator(&config.evaluate, mode), publisher })
     }
 
     /// Every source of the configuration, at its newest.

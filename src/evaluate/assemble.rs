@@ -1,55 +1,55 @@
-//! What follows from what Nix said: which documents a source gives. No I/O.
+//! Assembles the drafts of a source from the answers of Nix. No I/O.
 //!
 //! A `nixosConfigurations.web-1` alone gives the deployment, the unit and the agent `web-1`, and so does a host of any
-//! other platform. What the flake's `clavel` output says goes before it, field by field. Substituters and keys come from
-//! the deployment, else from the source's configuration, else from the host's own `nix.settings`.
+//! other platform. The flake's `clavel` output overrides single fields. Substituters and keys come from the deployment,
+//! else from the source's configuration, else from the host's own `nix.settings`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::de::DeserializeOwned;
 
-use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, Host, Item, Nar, Output};
+use super::evaluation::{Drafts, Failure};
+use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, FlakeOutput, Host, Item, Nar};
 use super::platforms::PLATFORMS;
-use super::{Failure, Found};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Draft, List, LockedSource, Metadata, Name, NarTemplateSpecification,
     Pin, Provenance, Source, StorePath, System, Timestamp, UnitSpecification, UnitType,
 };
 
-/// What Nix said of each attribute: its value, or the message of its failure.
-pub(super) type Answers = BTreeMap<Item, Result<serde_json::Value, String>>;
+/// The answer about each item: its value, or the message of its failure.
+pub(super) type ItemAnswers = BTreeMap<Item, Result<serde_json::Value, String>>;
 
-/// The documents that follow from `answers`, where the deployments `excluded` were not asked for.
+/// Assembles drafts from `answers`. The deployments `excluded` were not evaluated.
 pub(super) fn assemble(
     source: &Source,
     locked: &LockedSource,
     now: Timestamp,
     excluded: &BTreeSet<String>,
-    mut answers: Answers,
-) -> Found {
-    let mut assembly = Assembly { source, locked, now, excluded, broken: BTreeSet::new(), found: Found::default() };
+    mut answers: ItemAnswers,
+) -> Drafts {
+    let mut assembly = Assembly { source, locked, now, excluded, broken: BTreeSet::new(), drafts: Drafts::default() };
     assembly.refuse_twins(&mut answers);
-    let mut outputs = assembly.read(answers);
+    let mut outputs = assembly.parse(answers);
     let deployments = assembly.deployments(&mut outputs);
     let units = assembly.units(&deployments, &mut outputs);
     assembly.agents(&deployments, &outputs);
-    assembly.found.units = units.into_values().collect();
-    assembly.found.deployments = deployments.into_values().map(|planned| planned.draft).collect();
-    assembly.found.failures.sort();
-    assembly.found
+    assembly.drafts.units = units.into_values().collect();
+    assembly.drafts.deployments = deployments.into_values().map(|planned| planned.draft).collect();
+    assembly.drafts.failures.sort();
+    assembly.drafts
 }
 
-/// The answers, typed, by name.
+/// The parsed answers by name.
 #[derive(Default)]
-struct Outputs {
+struct ParsedOutputs {
     hosts: BTreeMap<Name, (Item, Host)>,
     deployments: BTreeMap<Name, DeclaredDeployment>,
     units: BTreeMap<Name, DeclaredUnit>,
     agents: BTreeMap<Name, DeclaredAgent>,
 }
 
-/// A deployment, and what it says of the unit it is for.
-struct Planned {
+/// A drafted deployment, with the item it comes from and the system it is built for.
+struct DraftedDeployment {
     draft: Draft<DeploymentSpecification>,
     item: Item,
     system: Option<System>,
@@ -60,25 +60,25 @@ struct Assembly<'a> {
     locked: &'a LockedSource,
     now: Timestamp,
     excluded: &'a BTreeSet<String>,
-    /// Names of deployments that failed, so that whoever names them is not blamed.
+    /// The names of deployments that failed. An agent that names one of them is not at fault.
     broken: BTreeSet<String>,
-    found: Found,
+    drafts: Drafts,
 }
 
 impl Assembly<'_> {
     fn fail(&mut self, item: &Item, error: impl Into<String>) {
-        if matches!(item.output, Output::Hosts(_) | Output::Deployments) {
+        if matches!(item.output, FlakeOutput::Hosts(_) | FlakeOutput::Deployments) {
             self.broken.insert(item.name.clone());
         }
         let name = item.name.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        self.found.failures.push(Failure { name, attribute: item.to_string(), error: error.into() });
+        self.drafts.failures.push(Failure { name, attribute: item.to_string(), error: error.into() });
     }
 
-    fn read(&mut self, answers: Answers) -> Outputs {
-        let mut outputs = Outputs::default();
+    fn parse(&mut self, answers: ItemAnswers) -> ParsedOutputs {
+        let mut outputs = ParsedOutputs::default();
         for (item, answer) in answers {
-            let (parsed, value) = match (item.name.parse::<Name>(), answer) {
-                (Ok(parsed), Ok(value)) => (parsed, value),
+            let (name, value) = match (item.name.parse::<Name>(), answer) {
+                (Ok(name), Ok(value)) => (name, value),
                 (Err(invalid), _) => {
                     self.fail(&item, invalid.to_string());
                     continue;
@@ -89,10 +89,12 @@ impl Assembly<'_> {
                 }
             };
             let read = match item.output {
-                Output::Hosts(_) => typed(value).map(|host| drop(outputs.hosts.insert(parsed, (item.clone(), host)))),
-                Output::Deployments => typed(value).map(|d| drop(outputs.deployments.insert(parsed, d))),
-                Output::Units => typed(value).map(|unit| drop(outputs.units.insert(parsed, unit))),
-                Output::Agents => typed(value).map(|agent| drop(outputs.agents.insert(parsed, agent))),
+                FlakeOutput::Hosts(_) => {
+                    parsed(value).map(|host| drop(outputs.hosts.insert(name, (item.clone(), host))))
+                }
+                FlakeOutput::Deployments => parsed(value).map(|d| drop(outputs.deployments.insert(name, d))),
+                FlakeOutput::Units => parsed(value).map(|unit| drop(outputs.units.insert(name, unit))),
+                FlakeOutput::Agents => parsed(value).map(|agent| drop(outputs.agents.insert(name, agent))),
             };
             if let Err(why) = read {
                 self.fail(&item, why);
@@ -101,12 +103,12 @@ impl Assembly<'_> {
         outputs
     }
 
-    /// Hosts of one name would be one deployment, and names that differ in case alone would be one file on some
-    /// machines: none of them is taken.
-    fn refuse_twins(&mut self, answers: &mut Answers) {
-        let mut by_name: BTreeMap<(Among, String), Vec<Item>> = BTreeMap::new();
+    /// Refuses hosts with the same name, which would be one deployment, and names that differ in case alone, which would
+    /// be one file on some machines. None of them becomes a document.
+    fn refuse_twins(&mut self, answers: &mut ItemAnswers) {
+        let mut by_name: BTreeMap<(NameScope, String), Vec<Item>> = BTreeMap::new();
         for item in answers.keys() {
-            by_name.entry((Among::of(item.output), item.name.to_ascii_lowercase())).or_default().push(item.clone());
+            by_name.entry((NameScope::of(item.output), item.name.to_ascii_lowercase())).or_default().push(item.clone());
         }
         for twins in by_name.into_values().filter(|twins| twins.len() > 1) {
             for item in &twins {
@@ -123,16 +125,16 @@ impl Assembly<'_> {
         }
     }
 
-    fn deployments(&mut self, outputs: &mut Outputs) -> BTreeMap<Name, Planned> {
+    fn deployments(&mut self, outputs: &mut ParsedOutputs) -> BTreeMap<Name, DraftedDeployment> {
         let names: BTreeSet<Name> = outputs.hosts.keys().chain(outputs.deployments.keys()).cloned().collect();
         let mut planned = BTreeMap::new();
         for name in names {
             let declared = outputs.deployments.remove(&name).unwrap_or_default();
             let (item, host) = match outputs.hosts.remove(&name) {
                 Some((item, host)) => (item, Some(host)),
-                None => (Output::Deployments.item(name.as_str()), None),
+                None => (FlakeOutput::Deployments.item(name.as_str()), None),
             };
-            // Half of a deployment would be another deployment than the flake's.
+            // A deployment with a broken part would not be the one that the flake describes.
             if self.broken.contains(name.as_str()) {
                 continue;
             }
@@ -150,7 +152,7 @@ impl Assembly<'_> {
         name: &Name,
         declared: DeclaredDeployment,
         host: Option<Host>,
-    ) -> Result<Planned, String> {
+    ) -> Result<DraftedDeployment, String> {
         let DeclaredDeployment { metadata, template, unit } = declared;
         let (host_nar, host_substituters, host_keys) = match host {
             Some(host) => (Some(host.nar), host.substituters, host.substituters_public_keys),
@@ -161,7 +163,9 @@ impl Assembly<'_> {
             format!("it has no `template.narId`, and none of {} has `{name}`", outputs.join(", "))
         })?;
         if path.is_derivation() {
-            return Err(format!("its narId {path} is a derivation's file; name what it makes"));
+            return Err(format!(
+                "its narId {path} is the file of a derivation; name the output of the derivation instead"
+            ));
         }
         Pin::refuse_in(&template.metadata).map_err(|error| error.to_string())?;
         let specification = DeploymentSpecification {
@@ -178,7 +182,7 @@ impl Assembly<'_> {
             unit: unit.unwrap_or_else(|| name.clone()),
         };
         let metadata = self.provenance(item, drv).and_then(|p| p.add_to(metadata).map_err(|e| e.to_string()))?;
-        Ok(Planned { draft: Draft::new(name.clone(), metadata, specification), item: item.clone(), system })
+        Ok(DraftedDeployment { draft: Draft::new(name.clone(), metadata, specification), item: item.clone(), system })
     }
 
     fn provenance(&self, item: &Item, drv_path: Option<StorePath>) -> Result<Provenance, String> {
@@ -194,23 +198,23 @@ impl Assembly<'_> {
 
     fn units(
         &mut self,
-        deployments: &BTreeMap<Name, Planned>,
-        outputs: &mut Outputs,
+        deployments: &BTreeMap<Name, DraftedDeployment>,
+        outputs: &mut ParsedOutputs,
     ) -> BTreeMap<Name, Draft<UnitSpecification>> {
         let mut units = BTreeMap::new();
-        let wanted = deployments.values().map(|planned| planned.draft.specification.unit.clone());
-        // Of a part of a flake, what nothing is deployed to belongs to the other part.
+        let used = deployments.values().map(|planned| planned.draft.specification.unit.clone());
+        // A unit without a deployment belongs to the part of the flake that this source leaves out.
         let declared = outputs.units.keys().filter(|_| self.source.takes_all()).cloned();
-        let names: BTreeSet<Name> = wanted.chain(declared).collect();
+        let names: BTreeSet<Name> = used.chain(declared).collect();
         for name in names {
-            let of_it: Vec<&Planned> =
+            let deployed: Vec<&DraftedDeployment> =
                 deployments.values().filter(|planned| planned.draft.specification.unit == name).collect();
             let declared = outputs.units.remove(&name);
-            let item = match (&declared, of_it.first()) {
+            let item = match (&declared, deployed.first()) {
                 (None, Some(first)) => first.item.clone(),
-                _ => Output::Units.item(name.as_str()),
+                _ => FlakeOutput::Units.item(name.as_str()),
             };
-            match self.unit(&item, &name, declared.unwrap_or_default(), &of_it) {
+            match self.unit(&item, &name, declared.unwrap_or_default(), &deployed) {
                 Ok(unit) => drop(units.insert(name, unit)),
                 Err(why) => self.fail(&item, why),
             }
@@ -223,12 +227,14 @@ impl Assembly<'_> {
         item: &Item,
         name: &Name,
         declared: DeclaredUnit,
-        deployments: &[&Planned],
+        deployments: &[&DraftedDeployment],
     ) -> Result<Draft<UnitSpecification>, String> {
         let unit_type = declared.unit_type.map_or_else(|| implied_type(name, deployments), Ok)?;
         let systems: BTreeSet<&System> = deployments.iter().filter_map(|planned| planned.system.as_ref()).collect();
         let arch = declared.arch.as_ref().or(systems.first().copied()).ok_or_else(|| {
-            format!("the arch of the unit `{name}` cannot be told from its deployments; set `clavel.units.{name}.arch`")
+            format!(
+                "the arch of the unit `{name}` does not follow from its deployments; set `clavel.units.{name}.arch`"
+            )
         })?;
         if let Some(other) = systems.iter().find(|system| **system != arch) {
             return Err(format!("the unit `{name}` is {arch}, and what is deployed to it is for {other}"));
@@ -240,11 +246,11 @@ impl Assembly<'_> {
         Ok(Draft::new(name.clone(), metadata, UnitSpecification { arch: arch.clone(), unit_type }))
     }
 
-    fn agents(&mut self, deployments: &BTreeMap<Name, Planned>, outputs: &Outputs) {
+    fn agents(&mut self, deployments: &BTreeMap<Name, DraftedDeployment>, outputs: &ParsedOutputs) {
         let mut served: BTreeSet<&Name> = BTreeSet::new();
         for (name, declared) in &outputs.agents {
             served.extend(declared.deployments.iter());
-            let item = Output::Agents.item(name.as_str());
+            let item = FlakeOutput::Agents.item(name.as_str());
             let taken: Vec<Name> =
                 declared.deployments.iter().filter(|d| !self.excluded.contains(d.as_str())).cloned().collect();
             if taken.is_empty() && !self.source.takes_all() {
@@ -256,11 +262,11 @@ impl Assembly<'_> {
                 None => self.agent(&item, name, declared.metadata.clone(), taken),
             };
             match drafted {
-                Ok(agent) => self.found.agents.push(agent),
+                Ok(agent) => self.drafts.agents.push(agent),
                 Err(why) => self.fail(&item, why),
             }
         }
-        let mut by_unit: BTreeMap<&Name, Vec<&Planned>> = BTreeMap::new();
+        let mut by_unit: BTreeMap<&Name, Vec<&DraftedDeployment>> = BTreeMap::new();
         for planned in deployments.values().filter(|planned| !served.contains(&planned.draft.name)) {
             by_unit.entry(&planned.draft.specification.unit).or_default().push(planned);
         }
@@ -268,16 +274,18 @@ impl Assembly<'_> {
             let item = &planned[0].item;
             let names: Vec<Name> = planned.iter().map(|planned| planned.draft.name.clone()).collect();
             let drafted = if outputs.agents.contains_key(unit) {
-                Err(format!("`clavel.agents.{unit}` does not name it, and no other agent does: nobody would run it"))
+                Err(format!(
+                    "`clavel.agents.{unit}` does not name it, and no other agent does; add it to an agent's `deployments`"
+                ))
             } else {
                 self.agent(item, unit, Metadata::default(), names)
             };
             match drafted {
-                Ok(agent) => self.found.agents.push(agent),
+                Ok(agent) => self.drafts.agents.push(agent),
                 Err(why) => self.fail(item, why),
             }
         }
-        self.found.agents.sort_by(|a, b| a.name.cmp(&b.name));
+        self.drafts.agents.sort_by(|a, b| a.name.cmp(&b.name));
     }
 
     fn agent(
@@ -293,11 +301,11 @@ impl Assembly<'_> {
     }
 }
 
-/// What a unit is where the flake does not say it: what the hosts are that are deployed to it.
-fn implied_type(unit: &Name, deployments: &[&Planned]) -> Result<UnitType, String> {
-    let of_host = |planned: &&Planned| match planned.item.output {
-        Output::Hosts(platform) => Some(platform.unit_type),
-        Output::Deployments | Output::Units | Output::Agents => None,
+/// The type of a unit for which the flake gives none: that of the hosts that are deployed to it.
+fn implied_type(unit: &Name, deployments: &[&DraftedDeployment]) -> Result<UnitType, String> {
+    let of_host = |planned: &&DraftedDeployment| match planned.item.output {
+        FlakeOutput::Hosts(platform) => Some(platform.unit_type),
+        FlakeOutput::Deployments | FlakeOutput::Units | FlakeOutput::Agents => None,
     };
     let types: BTreeSet<UnitType> = deployments.iter().filter_map(of_host).collect();
     match types.iter().collect::<Vec<_>>()[..] {
@@ -309,20 +317,20 @@ fn implied_type(unit: &Name, deployments: &[&Planned]) -> Result<UnitType, Strin
     }
 }
 
-/// Whose names must not be the same.
+/// The outputs among which a name must be unique.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Among {
-    /// Those of the hosts, of whatever platform.
+enum NameScope {
+    /// The hosts of all platforms.
     Hosts,
-    /// Those of one other output.
-    Of(Output),
+    /// One other output.
+    One(FlakeOutput),
 }
 
-impl Among {
-    fn of(output: Output) -> Self {
+impl NameScope {
+    fn of(output: FlakeOutput) -> Self {
         match output {
-            Output::Hosts(_) => Self::Hosts,
-            other => Self::Of(other),
+            FlakeOutput::Hosts(_) => Self::Hosts,
+            other => Self::One(other),
         }
     }
 }
@@ -339,7 +347,7 @@ fn first_of<T: Clone, const MOST: usize>(
     }
 }
 
-fn typed<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, String> {
+fn parsed<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, String> {
     serde_path_to_error::deserialize(value).map_err(|error| match error.path().to_string().as_str() {
         "." => error.inner().to_string(),
         place => format!("at `{place}`: {}", error.inner()),

@@ -1,9 +1,8 @@
-# Calls a flake as Nix itself calls it (Nix's manual, "nix flake"), so that what it uses is seen: the attributes that the
-# flake is told of itself, and its inputs, say by a trace that they were used. Everything is in the store already, or is
-# fetched when it is used.
-#   data   what `lock.rs` makes of the lock
-#   mark   what our own traces begin with
-#   moved  null; or a name under which the flake's own tree lies in the store once more, to be called from there
+# Calls a flake as Nix itself calls it (Nix's manual, "nix flake"), and prints a trace for each attribute of `self` and for
+# each input that the flake uses. Trees that are not in the store are fetched when they are used.
+#   data   the data that `lock.rs` makes of the lock
+#   mark   the beginning of Clavel's traces
+#   moved  null, or another name for the flake's own tree: the flake is then called at the store path of that name
 {
   data,
   mark,
@@ -22,7 +21,7 @@ let
     ;
 
   since = version: compareVersions nixVersion version >= 0;
-  telling = kind: mapAttrs (name: value: trace "${mark}${kind} ${toJSON name}" value);
+  traced = kind: mapAttrs (name: value: trace "${mark}${kind} ${toJSON name}" value);
 
   called = mapAttrs (
     key: tree:
@@ -49,18 +48,18 @@ let
           fetched.outPath;
       folder = outPath + (if tree.dir == "" then "" else "/" + tree.dir);
       flake = import (folder + "/flake.nix");
-      told = if own then telling "own" else attributes: attributes;
-      sourceInfo = told (tree.info // { inherit outPath; });
-      # Nix names the folder of the flake since 2.14, and the whole tree before.
-      named = if since "2.14" then told { outPath = folder; } else { };
-      inputs = (if own then telling "input" else attributes: attributes) (
+      ownTraced = if own then traced "own" else attributes: attributes;
+      sourceInfo = ownTraced (tree.info // { inherit outPath; });
+      # Since 2.14, `outPath` is the folder of the flake; before, it was the whole tree.
+      flakePath = if since "2.14" then ownTraced { outPath = folder; } else { };
+      inputs = (if own then traced "input" else attributes: attributes) (
         mapAttrs (_: input: called.${input}) tree.inputs
       );
       outputs = flake.outputs (inputs // { self = result; });
       result =
         outputs
         // sourceInfo
-        // named
+        // flakePath
         // {
           inherit inputs outputs sourceInfo;
         }
@@ -70,7 +69,7 @@ let
       assert isFunction flake.outputs;
       result
     else
-      sourceInfo // (if since "2.26" then { inherit sourceInfo; } // named else { })
+      sourceInfo // (if since "2.26" then { inherit sourceInfo; } // flakePath else { })
   ) data.trees;
 in
 called.${data.root}

@@ -1,4 +1,6 @@
-//! The deed: what a look at a path of the source's tree shows now.
+//! Fingerprints of files: the same fingerprint means that the same read gives the same result. It reads the source's tree.
+//!
+//! Which reads matter is for `observe` to find out, and for `record` to remember.
 
 use std::collections::HashMap;
 use std::fs;
@@ -9,41 +11,41 @@ use std::path::PathBuf;
 
 use sha2::{Digest as _, Sha256};
 
-use super::observe::{Look, Read};
+use super::observe::{FileRead, ReadKind};
 use crate::model::Sha256Digest;
 
-/// What a look showed: the same fingerprint means that the same look shows the same.
+/// The digest of everything that one read can tell apart.
 pub(super) type Fingerprint = Sha256Digest;
 
-/// A tree of files, looked at as an evaluation did; each look is made once.
+/// The files of a source, read as an evaluation read them. Each read is made once.
 #[derive(Debug)]
-pub(super) struct Files {
+pub(super) struct SourceFiles {
     tree: PathBuf,
-    seen: HashMap<Read, Option<Fingerprint>>,
+    known: HashMap<FileRead, Option<Fingerprint>>,
 }
 
-impl Files {
-    pub(super) fn of(tree: PathBuf) -> Self {
-        Self { tree, seen: HashMap::new() }
+impl SourceFiles {
+    pub(super) fn new(tree: PathBuf) -> Self {
+        Self { tree, known: HashMap::new() }
     }
 
-    /// What `read` shows now; none where it cannot be looked at, and so may be anything.
-    pub(super) fn fingerprint(&mut self, read: &Read) -> Option<Fingerprint> {
-        if let Some(known) = self.seen.get(read) {
+    /// The fingerprint of `read` now; none where it cannot be read, so that its result is not known.
+    pub(super) fn fingerprint(&mut self, read: &FileRead) -> Option<Fingerprint> {
+        if let Some(known) = self.known.get(read) {
             return *known;
         }
         let path = self.tree.join(&read.path);
-        let shown = match read.look {
-            Look::Status => status(&path),
-            Look::Content => content(&path),
+        let result = match read.kind {
+            ReadKind::Status => status(&path),
+            ReadKind::Content => content(&path),
         };
-        let shown = match shown {
-            Ok(shown) => Some(shown),
+        let fingerprint = match result {
+            Ok(fingerprint) => Some(fingerprint),
             Err(error) if is_absent(&error) => Some(digest("absent", &[])),
             Err(_) => None,
         };
-        self.seen.insert(read.clone(), shown);
-        shown
+        self.known.insert(read.clone(), fingerprint);
+        fingerprint
     }
 }
 
@@ -54,9 +56,9 @@ fn is_absent(error: &io::Error) -> bool {
 fn status(path: &PathBuf) -> io::Result<Fingerprint> {
     let metadata = fs::symlink_metadata(path)?;
     if metadata.is_symlink() {
-        // Some looks stop at a link, and some see what is behind it.
-        let behind = fs::metadata(path).map_or("absent", |behind| kind(&behind));
-        return Ok(digest(&format!("link to a {behind}"), fs::read_link(path)?.as_os_str().as_bytes()));
+        // Some system calls stop at a link, and some follow it.
+        let target = fs::metadata(path).map_or("absent", |target| kind(&target));
+        return Ok(digest(&format!("link to a {target}"), fs::read_link(path)?.as_os_str().as_bytes()));
     }
     Ok(digest(kind(&metadata), &[]))
 }
@@ -84,14 +86,14 @@ fn content(path: &PathBuf) -> io::Result<Fingerprint> {
     Ok(digest("folder", &names.concat()))
 }
 
-fn digest(what: &str, bytes: &[u8]) -> Fingerprint {
-    let hash = Sha256::new().chain_update(what).chain_update([0]).chain_update(bytes).finalize();
+fn digest(kind: &str, bytes: &[u8]) -> Fingerprint {
+    let hash = Sha256::new().chain_update(kind).chain_update([0]).chain_update(bytes).finalize();
     Sha256Digest::from_bytes(hash.into())
 }
 
-/// The same of bytes that nobody has to hold at once: a flake may have files of any size.
-fn digest_of(what: &str, mut bytes: impl io::Read) -> io::Result<Fingerprint> {
-    let mut hash = Sha256::new().chain_update(what).chain_update([0]);
+/// The same digest without holding all bytes in memory: a flake may have files of any size.
+fn digest_of(kind: &str, mut bytes: impl io::Read) -> io::Result<Fingerprint> {
+    let mut hash = Sha256::new().chain_update(kind).chain_update([0]);
     let mut piece = vec![0; 64 << 10];
     loop {
         match bytes.read(&mut piece) {
@@ -108,16 +110,19 @@ fn digest_of(what: &str, mut bytes: impl io::Read) -> io::Result<Fingerprint> {
 mod tests {
     use super::*;
 
-    fn look(tree: &std::path::Path, look: Look, path: &str) -> Option<Fingerprint> {
-        Files::of(tree.to_owned()).fingerprint(&Read { path: path.into(), look })
+    fn fingerprint(tree: &std::path::Path, kind: ReadKind, path: &str) -> Option<Fingerprint> {
+        SourceFiles::new(tree.to_owned()).fingerprint(&FileRead { path: path.into(), kind })
     }
 
     #[test]
-    fn whatever_a_look_could_tell_apart_has_another_fingerprint() {
+    fn everything_that_a_read_can_tell_apart_has_another_fingerprint() {
         let dir = tempfile::tempdir().unwrap();
         let tree = dir.path();
         let file = tree.join("a");
-        let both = |path: &str| (look(tree, Look::Status, path).unwrap(), look(tree, Look::Content, path).unwrap());
+        let both = |path: &str| {
+            let of = |kind| fingerprint(tree, kind, path).unwrap();
+            (of(ReadKind::Status), of(ReadKind::Content))
+        };
         let absent = both("a");
         fs::write(&file, "one").unwrap();
         let one = both("a");
@@ -138,7 +143,7 @@ mod tests {
         let folder = both("a");
         fs::write(file.join("x"), "").unwrap();
         let with_a_file = both("a");
-        assert_eq!(one.0, two.0, "the status says nothing of the bytes");
+        assert_eq!(one.0, two.0, "the status does not depend on the bytes");
         assert_eq!(two.1, link.1, "bytes are read through a link");
         assert_eq!(folder.0, with_a_file.0);
         let statuses = [absent.0, one.0, program.0, link.0, link_to_nothing.0, link_to_a_folder.0, folder.0];
@@ -147,6 +152,6 @@ mod tests {
             let distinct: std::collections::BTreeSet<_> = all.iter().collect();
             assert_eq!(distinct.len(), all.len());
         }
-        assert_eq!(look(tree, Look::Status, "a/x/y"), Some(absent.0), "below a file there is nothing");
+        assert_eq!(fingerprint(tree, ReadKind::Status, "a/x/y"), Some(absent.0), "nothing exists below a file");
     }
 }

@@ -1,4 +1,6 @@
-//! A flake's lock as a graph: which trees its inputs are, and whether one of them is another than before. No I/O.
+//! A flake's lock as a graph: the tree of each input, and a digest that tells whether an input changed. No I/O.
+//!
+//! Reading the lock is the work of `nix`; calling the flake with it is the work of `call.nix`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -8,12 +10,12 @@ use sha2::{Digest as _, Sha256};
 
 use crate::model::{NarHash, Sha256Digest, StorePath};
 
-/// The most that a chain of `follows` may have before it is taken for an endless one.
+/// The longest chain of `follows`. A longer one counts as endless.
 const LONGEST_FOLLOWS: usize = 64;
-/// So many other names of a tree are tried. About one in three is right.
+/// How many other names of a tree are tried. About one in three fits.
 const OTHER_NAMES: u32 = 256;
 
-/// A lock as `nix flake metadata --json` gives it: that of Nix 2.8 and of 2.34.
+/// A lock as `nix flake metadata --json` prints it, from Nix 2.8 to 2.34.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Lock {
     nodes: BTreeMap<String, Node>,
@@ -34,7 +36,7 @@ fn yes() -> bool {
     true
 }
 
-/// Which node an input is: named, or found by following inputs from the root.
+/// The node of an input: by its name, or by a path of inputs from the root.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(untagged)]
 enum InputSpec {
@@ -42,50 +44,50 @@ enum InputSpec {
     Follows(Vec<String>),
 }
 
-/// Why a flake with this lock can only be called by Nix itself, unobserved.
+/// Why Clavel's expression cannot call a flake, so that Nix has to call it and its reads are not seen.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unobservable {
+pub(super) enum CallObstacle {
     /// An input is a folder of the flake itself, or has no hash for another reason.
     #[error("its input `{0}` has no hash of its own")]
     InputWithoutHash(String),
-    /// The lock is not one that Clavel understands.
+    /// Clavel does not understand the lock.
     #[error("its lock is not understood ({0})")]
-    Unknown(String),
+    UnknownLock(String),
 }
 
-/// A flake's lock, resolved: every tree with its hash, every input with the tree it is.
+/// A flake's lock in which every input leads to its tree.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Inputs {
-    trees: BTreeMap<String, Tree>,
+pub(super) struct ResolvedLock {
+    trees: BTreeMap<String, LockedTree>,
     root: String,
 }
 
-/// What is called of one tree, as `call.nix` takes it.
+/// One tree of a lock, in the form that `call.nix` takes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Tree {
-    /// What Nix fetches it by.
+pub(super) struct LockedTree {
+    /// The attributes by which Nix fetches it.
     locked: Map<String, Value>,
-    /// Where it is in the store.
+    /// Its path in the store.
     pub(super) store_path: StorePath,
     nar_hash: NarHash,
     /// The folder of its `flake.nix`; empty for the tree itself.
     dir: String,
-    /// Whether it has a `flake.nix` to call.
+    /// Whether it is a flake.
     flake: bool,
-    /// What Nix says of it beside its path.
+    /// The attributes that Nix gives it besides its path.
     pub(super) info: Map<String, Value>,
     inputs: BTreeMap<String, String>,
 }
 
-impl Tree {
+impl LockedTree {
     /// The folder of its `flake.nix`; empty for the tree itself.
     pub(super) fn dir(&self) -> &str {
         &self.dir
     }
 
-    /// A name, as long as that of every source, under which the same tree has a path in the store that differs in each
-    /// character of the hash. So it differs for whoever looks at a part of it, too.
+    /// Another name for the tree, of the same length. Under it, the tree has a store path that differs in every character
+    /// of the hash, so that any part of the path differs.
     pub(super) fn other_name(&self) -> Option<String> {
         let own = self.store_path.hash_part();
         let differs = |name: &String| {
@@ -96,9 +98,9 @@ impl Tree {
     }
 }
 
-impl Inputs {
-    /// The inputs by `lock` of the flake whose own tree is known by `locked`.
-    pub(super) fn resolve(lock: Lock, locked: &Map<String, Value>) -> Result<Self, Unobservable> {
+impl ResolvedLock {
+    /// Resolves `lock`. `locked` has the attributes of the flake's own tree.
+    pub(super) fn new(lock: Lock, locked: &Map<String, Value>) -> Result<Self, CallObstacle> {
         let mut trees = BTreeMap::new();
         for (key, node) in &lock.nodes {
             let locked = if *key == lock.root { locked } else { &node.locked };
@@ -106,16 +108,20 @@ impl Inputs {
             trees.insert(key.clone(), tree(key, locked, node.flake, inputs.collect::<Result<_, _>>()?)?);
         }
         let root = lock.root;
-        if trees.contains_key(&root) { Ok(Self { trees, root }) } else { Err(Unobservable::Unknown("no root".into())) }
+        if trees.contains_key(&root) {
+            Ok(Self { trees, root })
+        } else {
+            Err(CallObstacle::UnknownLock("no root".into()))
+        }
     }
 
     /// The flake's own tree.
-    pub(super) fn own(&self) -> &Tree {
+    pub(super) fn own(&self) -> &LockedTree {
         &self.trees[&self.root]
     }
 
     /// The trees of all inputs.
-    pub(super) fn others(&self) -> impl Iterator<Item = &Tree> {
+    pub(super) fn others(&self) -> impl Iterator<Item = &LockedTree> {
         self.trees.iter().filter(|(key, _)| **key != self.root).map(|(_, tree)| tree)
     }
 
@@ -124,12 +130,12 @@ impl Inputs {
         self.own().inputs.keys().map(String::as_str)
     }
 
-    /// What the flake's input `name` is, with all that it has below it; the same digest means the same. None where it
-    /// leads back to the flake itself, or where there is none of that name.
+    /// A digest of the flake's input `name` with all inputs below it. None where the input leads back to the flake itself,
+    /// or where the flake has no such input.
     pub(super) fn digest_of(&self, name: &str) -> Option<Sha256Digest> {
         let mut numbers = BTreeMap::new();
         self.number(self.own().inputs.get(name)?, &mut numbers)?;
-        // Nodes by the order they are met in: Nix names them anew when others come and go.
+        // The nodes in the order in which they are met: Nix renames nodes when others are added or removed.
         let mut below: Vec<(usize, Value)> = numbers
             .iter()
             .map(|(key, number)| {
@@ -143,7 +149,7 @@ impl Inputs {
         Some(Sha256Digest::from_bytes(Sha256::digest(json!(below).to_string()).into()))
     }
 
-    /// Numbers the nodes from `key` on; none where the root is among them.
+    /// Numbers the nodes below `key`. None where the root is one of them.
     fn number<'a>(&'a self, key: &'a str, numbers: &mut BTreeMap<&'a str, usize>) -> Option<()> {
         let mut open = vec![key];
         while let Some(key) = open.pop() {
@@ -160,27 +166,27 @@ impl Inputs {
         Some(())
     }
 
-    /// As `call.nix` takes it; trees at `missing` paths are left to Nix to fetch.
+    /// The data for `call.nix`. Trees at `missing` paths have no store path, so that Nix fetches them.
     pub(super) fn as_data(&self, missing: &BTreeSet<StorePath>) -> Value {
-        let shown = |tree: &Tree| {
-            let mut shown = json!(tree);
-            if let (true, Some(fields)) = (missing.contains(&tree.store_path), shown.as_object_mut()) {
+        let data = |tree: &LockedTree| {
+            let mut data = json!(tree);
+            if let (true, Some(fields)) = (missing.contains(&tree.store_path), data.as_object_mut()) {
                 fields.remove("storePath");
             }
-            shown
+            data
         };
-        let trees: BTreeMap<&String, Value> = self.trees.iter().map(|(key, tree)| (key, shown(tree))).collect();
+        let trees: BTreeMap<&String, Value> = self.trees.iter().map(|(key, tree)| (key, data(tree))).collect();
         json!({ "root": self.root, "trees": trees })
     }
 }
 
 impl Lock {
-    fn resolve(&self, spec: &InputSpec) -> Result<String, Unobservable> {
+    fn resolve(&self, spec: &InputSpec) -> Result<String, CallObstacle> {
         self.resolve_within(spec, LONGEST_FOLLOWS)
     }
 
-    fn resolve_within(&self, spec: &InputSpec, steps: usize) -> Result<String, Unobservable> {
-        let unknown = |why: String| Unobservable::Unknown(why);
+    fn resolve_within(&self, spec: &InputSpec, steps: usize) -> Result<String, CallObstacle> {
+        let unknown = |why: String| CallObstacle::UnknownLock(why);
         let steps = steps.checked_sub(1).ok_or_else(|| unknown("an endless `follows`".to_owned()))?;
         let key = match spec {
             InputSpec::Node(key) => key.clone(),
@@ -198,19 +204,20 @@ fn tree(
     locked: &Map<String, Value>,
     flake: bool,
     inputs: BTreeMap<String, String>,
-) -> Result<Tree, Unobservable> {
+) -> Result<LockedTree, CallObstacle> {
     let nar_hash = locked.get("narHash").and_then(Value::as_str).and_then(|hash| hash.parse::<NarHash>().ok());
-    let Some(nar_hash) = nar_hash else { return Err(Unobservable::InputWithoutHash(key.to_owned())) };
-    let store_path = StorePath::of_source(&nar_hash).map_err(|invalid| Unobservable::Unknown(invalid.to_string()))?;
+    let Some(nar_hash) = nar_hash else { return Err(CallObstacle::InputWithoutHash(key.to_owned())) };
+    let store_path =
+        StorePath::of_source(&nar_hash).map_err(|invalid| CallObstacle::UnknownLock(invalid.to_string()))?;
     let dir = locked.get("dir").and_then(Value::as_str).unwrap_or_default().to_owned();
-    // Newer versions mark what needs no look at its origin any more; `fetchTree` does not take the mark.
+    // Newer versions mark a tree that needs no query of its origin. `fetchTree` does not accept the mark.
     let fetched_by = locked.iter().filter(|(name, _)| !matches!(name.as_str(), "dir" | "__final"));
     let info = info(locked);
     let locked = fetched_by.map(|(name, value)| (name.clone(), value.clone())).collect();
-    Ok(Tree { locked, store_path, nar_hash, dir, flake, info, inputs })
+    Ok(LockedTree { locked, store_path, nar_hash, dir, flake, info, inputs })
 }
 
-/// The attributes that Nix gives a tree which is locked like this, but its `outPath` (Nix's manual, `fetchTree`).
+/// The attributes besides `outPath` that Nix gives a tree with these locked attributes (Nix's manual, `fetchTree`).
 fn info(locked: &Map<String, Value>) -> Map<String, Value> {
     let mut info = Map::new();
     for name in ["narHash", "rev", "revCount", "lastModified", "dirtyRev", "dirtyShortRev"] {
@@ -241,23 +248,23 @@ mod tests {
     const OWN: &str = r#"{"type":"git","url":"file:///x","narHash":"sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4=",
         "rev":"ae6b0437f48df0c54a69d616f4d8d7139dd99f52","revCount":3,"lastModified":1795460113,"dir":"sub"}"#;
 
-    /// Two inputs, one below the other, whose own input follows the flake's.
+    /// Two inputs. An input of the second follows the first.
     const LOCK: &str = r#"{"root":"root","version":7,"nodes":{
         "root":{"inputs":{"lib":"lib_2","tools":"tools"}},
         "lib_2":{"locked":{"type":"path","path":"/a","narHash":"sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4="}},
         "lib":{"flake":false,"locked":{"type":"path","path":"/b","narHash":"sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU="}},
         "tools":{"inputs":{"lib":["lib"],"own":"lib"},"locked":{"type":"path","path":"/c","narHash":"sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4="}}}}"#;
 
-    fn resolved(lock: &str) -> Result<Inputs, Unobservable> {
-        Inputs::resolve(serde_json::from_str(lock).unwrap(), &serde_json::from_str(OWN).unwrap())
+    fn resolved(lock: &str) -> Result<ResolvedLock, CallObstacle> {
+        ResolvedLock::new(serde_json::from_str(lock).unwrap(), &serde_json::from_str(OWN).unwrap())
     }
 
     #[test]
-    fn what_follows_is_resolved_and_the_tree_is_where_nix_has_it() {
-        let inputs = resolved(LOCK).unwrap();
-        assert_eq!(inputs.trees["tools"].inputs["lib"], "lib_2");
-        assert_eq!(inputs.names().collect::<Vec<_>>(), ["lib", "tools"]);
-        assert_eq!(inputs.own().dir, "sub");
+    fn an_input_that_follows_is_resolved_and_a_tree_has_the_store_path_that_nix_gives_it() {
+        let lock = resolved(LOCK).unwrap();
+        assert_eq!(lock.trees["tools"].inputs["lib"], "lib_2");
+        assert_eq!(lock.names().collect::<Vec<_>>(), ["lib", "tools"]);
+        assert_eq!(lock.own().dir, "sub");
         // Printed by Nix for a tree of that hash.
         let real: NarHash = "sha256-NSxBtHrFrrvc9NATaGb8H9RAbYj1ZC/UA2LIX1RsQGk=".parse().unwrap();
         assert_eq!(
@@ -267,9 +274,9 @@ mod tests {
     }
 
     #[test]
-    fn under_another_name_a_tree_is_at_another_path_in_every_character() {
-        let inputs = resolved(LOCK).unwrap();
-        for tree in inputs.trees.values() {
+    fn under_its_other_name_a_tree_has_a_path_that_differs_in_every_character() {
+        let lock = resolved(LOCK).unwrap();
+        for tree in lock.trees.values() {
             let name = tree.other_name().unwrap();
             assert_eq!(name.len(), "source".len());
             let other = StorePath::of_tree(&name, &tree.nar_hash).unwrap().hash_part();
@@ -279,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_flake_knows_of_itself_is_what_nix_tells_it() {
+    fn the_attributes_of_self_are_those_that_nix_gives() {
         let info = Value::Object(resolved(LOCK).unwrap().own().info.clone());
         let expected = json!({
             "lastModified": 1_795_460_113, "lastModifiedDate": "20261123185513", "rev": "ae6b0437f48df0c54a69d616f4d8d7139dd99f52",
@@ -289,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn an_input_is_another_when_anything_below_it_is() {
+    fn the_digest_of_an_input_changes_with_everything_below_it() {
         let before = resolved(LOCK).unwrap();
         let renamed = resolved(&LOCK.replace("lib_2", "lib_3")).unwrap();
         assert_eq!(before.digest_of("tools"), renamed.digest_of("tools"));
@@ -303,17 +310,17 @@ mod tests {
 
     #[test]
     fn an_input_that_is_the_flake_itself_has_no_digest() {
-        let inputs = resolved(&LOCK.replace("\"lib\":[\"lib\"]", "\"lib\":[]")).unwrap();
-        assert_eq!(inputs.digest_of("tools"), None);
-        assert!(inputs.digest_of("lib").is_some());
+        let lock = resolved(&LOCK.replace("\"lib\":[\"lib\"]", "\"lib\":[]")).unwrap();
+        assert_eq!(lock.digest_of("tools"), None);
+        assert!(lock.digest_of("lib").is_some());
     }
 
     #[test]
-    fn locks_that_cannot_be_called_by_clavel_are_told_apart() {
+    fn a_lock_that_clavel_cannot_call_is_refused_with_the_reason() {
         let relative = LOCK.replace(r#","narHash":"sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=""#, "");
-        assert_eq!(resolved(&relative).unwrap_err(), Unobservable::InputWithoutHash("lib".to_owned()));
+        assert_eq!(resolved(&relative).unwrap_err(), CallObstacle::InputWithoutHash("lib".to_owned()));
         let endless = LOCK.replace(r#""lib":"lib_2","tools""#, r#""lib":["tools","lib"],"tools""#);
-        assert!(matches!(resolved(&endless).unwrap_err(), Unobservable::Unknown(_)));
-        assert!(matches!(resolved(&LOCK.replace("[\"lib\"]", "[\"x\"]")).unwrap_err(), Unobservable::Unknown(_)));
+        assert!(matches!(resolved(&endless).unwrap_err(), CallObstacle::UnknownLock(_)));
+        assert!(matches!(resolved(&LOCK.replace("[\"lib\"]", "[\"x\"]")).unwrap_err(), CallObstacle::UnknownLock(_)));
     }
 }

@@ -1,59 +1,59 @@
-//! What an evaluation looked at, from what strace and the traces in `call.nix` tell. No I/O.
+//! Finds out what an evaluation used, from the log of strace and from the traces that `call.nix` prints. No I/O.
 //!
-//! Whatever cannot be understood makes the whole observation worthless, and says why: an evaluation is believed to have
-//! read only what it is known to have read.
+//! A line that Clavel does not understand makes the whole observation an error: a missing read would make a recorded
+//! answer look valid when it is not.
 
 use std::collections::BTreeSet;
 use std::path::{Component, Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-/// What a system call learns of a path.
+/// The kind of fact that a system call finds out about a path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
-pub(super) enum Look {
-    /// Whether it is there, what it is, whether it may be run, where a link leads to.
+pub(super) enum ReadKind {
+    /// Whether it exists, its type, whether it is executable, the target of a link.
     Status,
-    /// A file's bytes, or the names in a folder.
+    /// The bytes of a file, or the names in a folder.
     Content,
 }
 
-/// One look at a path below the source's tree; the empty path is the tree itself.
+/// One read of a path below the source's tree. The empty path is the tree itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
-pub(super) struct Read {
+pub(super) struct FileRead {
     pub(super) path: PathBuf,
-    pub(super) look: Look,
+    pub(super) kind: ReadKind,
 }
 
-/// All that an evaluation used of what may change.
+/// Everything that an evaluation used and that may change.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Observed {
-    /// What it read of the source's tree.
-    pub(super) reads: BTreeSet<Read>,
-    /// The attributes that the flake used of what Nix tells it of itself.
+pub(super) struct Observation {
+    /// Its reads of the source's tree.
+    pub(super) reads: BTreeSet<FileRead>,
+    /// The attributes of `self` that it used.
     pub(super) own: BTreeSet<String>,
     /// The inputs that it used.
     pub(super) inputs: BTreeSet<String>,
 }
 
-/// Why an evaluation is not known by what it read.
+/// Why it is not known what an evaluation used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(super) enum Unseen {
-    /// strace wrote what Clavel does not understand.
-    #[error("what strace tells of it is not understood: `{0}`")]
+pub(super) enum ObserveError {
+    /// A line of strace has an unknown form.
+    #[error("a line of strace about it is not understood: `{0}`")]
     Line(String),
-    /// It did something whose reads nobody sees.
-    #[error("it did what cannot be watched (`{0}`)")]
+    /// It made a system call after which strace does not see its reads.
+    #[error("it made the system call `{0}`, whose reads strace does not see")]
     Call(String),
-    /// The flake's own `flake.nix` was not among the reads: it was read in another way, or somewhere else.
+    /// The flake's own `flake.nix` is not among the reads, so it was read in another way or at another path.
     #[error("its reads were not seen")]
     Nothing,
-    /// A trace is not one of ours.
-    #[error("what Nix tells of it is not understood: `{0}`")]
+    /// A trace has an unknown form.
+    #[error("a trace of it is not understood: `{0}`")]
     Trace(String),
 }
 
-/// Calls that only ask about a path. Every other call is taken for one that reads it.
+/// Calls that find out the status of a path only. Every other call counts as a read of its content.
 const STATUS_CALLS: [&str; 13] = [
     "access",
     "faccessat",
@@ -70,25 +70,25 @@ const STATUS_CALLS: [&str; 13] = [
     "execve",
 ];
 
-/// Calls after which files may be read that strace does not tell of.
+/// Calls after which a process may read files without a system call that strace sees.
 const UNWATCHED_CALLS: [&str; 1] = ["io_uring_setup"];
 
-impl Observed {
-    /// What was used, by the `calls` that strace saw and what was `told` by traces; `tree` is where the source is.
-    pub(super) fn of(calls: &str, told: &[String], tree: &Path) -> Result<Self, Unseen> {
-        let mut observed = Self::default();
+impl Observation {
+    /// Reads the log `calls` of strace and the `traces` of `call.nix`. `tree` is the path of the source.
+    pub(super) fn new(calls: &str, traces: &[String], tree: &Path) -> Result<Self, ObserveError> {
+        let mut observation = Self::default();
         for line in calls.lines() {
-            observed.call(line, tree)?;
+            observation.add_call(line, tree)?;
         }
-        for trace in told {
-            observed.trace(trace)?;
+        for trace in traces {
+            observation.add_trace(trace)?;
         }
-        let seen = observed.reads.iter().any(|read| read.look == Look::Content && read.path.ends_with("flake.nix"));
-        if seen { Ok(observed) } else { Err(Unseen::Nothing) }
+        let is_flake = |read: &FileRead| read.kind == ReadKind::Content && read.path.ends_with("flake.nix");
+        if observation.reads.iter().any(is_flake) { Ok(observation) } else { Err(ObserveError::Nothing) }
     }
 
-    fn trace(&mut self, trace: &str) -> Result<(), Unseen> {
-        let bad = || Unseen::Trace(trace.to_owned());
+    fn add_trace(&mut self, trace: &str) -> Result<(), ObserveError> {
+        let bad = || ObserveError::Trace(trace.to_owned());
         let (kind, name) = trace.split_once(' ').ok_or_else(bad)?;
         let name: String = serde_json::from_str(name).map_err(|_| bad())?;
         match kind {
@@ -99,34 +99,34 @@ impl Observed {
         Ok(())
     }
 
-    /// A line is `PID call(arguments) = result`, where every text is escaped byte by byte (strace's `-xx`).
-    fn call(&mut self, line: &str, tree: &Path) -> Result<(), Unseen> {
-        let bad = || Unseen::Line(line.chars().take(200).collect());
+    /// Adds the reads of a line `PID call(arguments) = result`. Every byte of every text is escaped (`--strings-in-hex`).
+    fn add_call(&mut self, line: &str, tree: &Path) -> Result<(), ObserveError> {
+        let bad = || ObserveError::Line(line.chars().take(200).collect());
         let call = line.trim_start_matches(|c: char| c.is_ascii_digit()).trim_start();
-        // A process that ended, a signal, and the second half of a call whose first half told the path.
+        // The end of a process, a signal, and the second half of a call whose first half had the path.
         if ["+++", "---", "<..."].iter().any(|other| call.starts_with(other)) {
             return Ok(());
         }
         let (name, arguments) = call.split_once('(').ok_or_else(bad)?;
         if UNWATCHED_CALLS.contains(&name) {
-            return Err(Unseen::Call(name.to_owned()));
+            return Err(ObserveError::Call(name.to_owned()));
         }
-        let look = if STATUS_CALLS.contains(&name) { Look::Status } else { Look::Content };
-        // Of a program that is run, the arguments are no paths that it was looked up by.
+        let kind = if STATUS_CALLS.contains(&name) { ReadKind::Status } else { ReadKind::Content };
+        // `execve` looks up its first text. The others are arguments of the program.
         let most = if name == "execve" { 1 } else { usize::MAX };
         for path in paths(arguments, most).ok_or_else(bad)? {
-            match below(&path, tree) {
-                Place::Inside(path) => drop(self.reads.insert(Read { path, look })),
-                Place::Outside => {}
-                Place::Unknown => return Err(bad()),
+            match relative_to(&path, tree) {
+                TreePath::Inside(path) => drop(self.reads.insert(FileRead { path, kind })),
+                TreePath::Outside => {}
+                TreePath::Unknown => return Err(bad()),
             }
         }
         Ok(())
     }
 }
 
-/// The paths among a call's arguments: each text, below the folder of the descriptor that stands before it where it is
-/// not absolute itself; at most `most` of them. None where they cannot be read.
+/// The paths among a call's arguments, at most `most` of them. A relative path is below the folder of the descriptor that
+/// stands before it. None where they cannot be read.
 fn paths(arguments: &str, most: usize) -> Option<Vec<PathBuf>> {
     let (mut paths, mut base, mut rest) = (Vec::new(), PathBuf::new(), arguments);
     while let (true, Some(at)) = (paths.len() < most, rest.find(['"', '<'])) {
@@ -135,14 +135,14 @@ fn paths(arguments: &str, most: usize) -> Option<Vec<PathBuf>> {
         let end = text.find(close)?;
         rest = &text[end + 1..];
         let is_descriptor = close == '>';
-        // Of a longer text strace shows the beginning alone.
+        // strace cuts a longer text short.
         if !is_descriptor && rest.starts_with("...") {
             return None;
         }
         match unescaped(&text[..end]) {
             Some(path) if is_descriptor => base = path,
             Some(path) => paths.push(base.join(path)),
-            // `<unfinished ...>`, `<pipe:[1]>`: no path.
+            // `<unfinished ...>` and `<pipe:[1]>` are no paths.
             None if is_descriptor => {}
             None => return None,
         }
@@ -150,7 +150,7 @@ fn paths(arguments: &str, most: usize) -> Option<Vec<PathBuf>> {
     Some(paths)
 }
 
-/// The path that `\x2f\x6e…` stands for; none where it is written in another way.
+/// The path that `\x2f\x6e…` stands for; none for any other form.
 fn unescaped(text: &str) -> Option<PathBuf> {
     use std::os::unix::ffi::OsStringExt as _;
     let byte = |pair: &str| u8::from_str_radix(pair, 16).ok();
@@ -158,24 +158,25 @@ fn unescaped(text: &str) -> Option<PathBuf> {
     (bytes.len() * 4 == text.len()).then(|| PathBuf::from(std::ffi::OsString::from_vec(bytes)))
 }
 
-/// Where a path leads.
-enum Place {
-    /// Into the tree, to there.
+/// A path in relation to the source's tree.
+enum TreePath {
+    /// It is inside, at this relative path.
     Inside(PathBuf),
     Outside,
+    /// It may be inside, and it is not known where.
     Unknown,
 }
 
-/// Where the path leads. One that goes up again depends on what the links on its way are, and is not known where it may
-/// lead into the tree.
-fn below(path: &Path, tree: &Path) -> Place {
+/// Relates `path` to `tree`. Where `..` leads depends on the links before it, so such a path is unknown if it may lead
+/// into the tree.
+fn relative_to(path: &Path, tree: &Path) -> TreePath {
     let mut parts = path.components();
     if path.components().any(|part| part == Component::ParentDir) {
         let touches = tree.file_name().is_some_and(|name| parts.any(|part| part.as_os_str() == name));
-        return if touches { Place::Unknown } else { Place::Outside };
+        return if touches { TreePath::Unknown } else { TreePath::Outside };
     }
     let inside = |rest: &Path| rest.components().filter(|part| *part != Component::CurDir).collect();
-    path.strip_prefix(tree).map_or(Place::Outside, |rest| Place::Inside(inside(rest)))
+    path.strip_prefix(tree).map_or(TreePath::Outside, |rest| TreePath::Inside(inside(rest)))
 }
 
 #[cfg(test)]
@@ -188,7 +189,7 @@ mod tests {
         text.bytes().map(|byte| format!("\\x{byte:02x}")).collect::<Vec<_>>().concat()
     }
 
-    /// A log in which what stands between `{` and `}` is escaped as strace does.
+    /// A log in which the text between `{` and `}` is escaped as strace does it.
     fn log(text: &str) -> String {
         let mut log = String::new();
         for (at, part) in text.replace("TREE", TREE).split(['{', '}']).enumerate() {
@@ -197,15 +198,15 @@ mod tests {
         log
     }
 
-    fn seen(calls: &str) -> Result<Vec<String>, Unseen> {
+    fn reads(calls: &str) -> Result<Vec<String>, ObserveError> {
         let calls = log(&format!("{calls}\n7 openat(AT_FDCWD<{{/tmp}}>, \"{{TREE/flake.nix}}\", O_RDONLY) = 8"));
-        let observed = Observed::of(&calls, &[], Path::new(TREE))?;
-        let shown = |read: &Read| format!("{:?} {}", read.look, read.path.display());
-        Ok(observed.reads.iter().map(shown).filter(|read| read != "Content flake.nix").collect())
+        let observation = Observation::new(&calls, &[], Path::new(TREE))?;
+        let describe = |read: &FileRead| format!("{:?} {}", read.kind, read.path.display());
+        Ok(observation.reads.iter().map(describe).filter(|read| read != "Content flake.nix").collect())
     }
 
     #[test]
-    fn every_call_tells_what_it_looks_at() {
+    fn every_form_of_a_call_gives_its_reads() {
         let calls = r#"7 execve("{/usr/bin/nix}", ["{nix}", "{TREE/x}"..., "{TREE/..}"], 0x7ffe /* 3 vars */) = 0
 7 newfstatat(AT_FDCWD<{/tmp}>, "{TREE}", {st_mode=S_IFDIR|0555, ...}, AT_SYMLINK_NOFOLLOW) = 0
 7 openat(AT_FDCWD<{/tmp}>, "{TREE/hosts/web-1.nix}", O_RDONLY|O_CLOEXEC) = 8<{TREE/hosts/web-1.nix}>
@@ -229,33 +230,33 @@ mod tests {
             "Content hosts/web-2.nix",
             "Content secret",
         ];
-        let mut seen = seen(&calls).unwrap();
-        seen.sort_by_key(|read| read.split(' ').nth(1).map(str::to_owned));
-        assert_eq!(seen, expected);
+        let mut reads = reads(&calls).unwrap();
+        reads.sort_by_key(|read| read.split(' ').nth(1).map(str::to_owned));
+        assert_eq!(reads, expected);
     }
 
     #[test]
-    fn what_is_not_understood_is_no_observation() {
+    fn a_line_of_unknown_form_is_an_error() {
         for (calls, expected) in [
-            ("7 something odd", Unseen::Line("7 something odd".into())),
-            ("7 open(\"/plain\") = 1", Unseen::Line("7 open(\"/plain\") = 1".into())),
-            ("7 io_uring_setup(8, 0x7f) = 3", Unseen::Call("io_uring_setup".into())),
+            ("7 something odd", ObserveError::Line("7 something odd".into())),
+            ("7 open(\"/plain\") = 1", ObserveError::Line("7 open(\"/plain\") = 1".into())),
+            ("7 io_uring_setup(8, 0x7f) = 3", ObserveError::Call("io_uring_setup".into())),
         ] {
-            assert_eq!(seen(calls).unwrap_err(), expected);
+            assert_eq!(reads(calls).unwrap_err(), expected);
         }
-        assert!(matches!(seen("7 open(\"{TREE/a}\"..., O_RDONLY) = 1"), Err(Unseen::Line(_))));
-        assert!(matches!(seen("7 open(\"{TREE/a/../b}\", O_RDONLY) = 1"), Err(Unseen::Line(_))));
-        assert_eq!(Observed::of("", &[], Path::new(TREE)), Err(Unseen::Nothing));
+        assert!(matches!(reads("7 open(\"{TREE/a}\"..., O_RDONLY) = 1"), Err(ObserveError::Line(_))));
+        assert!(matches!(reads("7 open(\"{TREE/a/../b}\", O_RDONLY) = 1"), Err(ObserveError::Line(_))));
+        assert_eq!(Observation::new("", &[], Path::new(TREE)), Err(ObserveError::Nothing));
     }
 
     #[test]
-    fn traces_tell_what_a_flake_uses_of_itself_and_its_inputs() {
+    fn traces_give_the_used_inputs_and_attributes_of_self() {
         let calls = log("7 open(\"{TREE/flake.nix}\", O_RDONLY) = 1");
-        let told = ["own \"rev\"".to_owned(), "input \"nixpkgs\"".to_owned(), "own \"rev\"".to_owned()];
-        let observed = Observed::of(&calls, &told, Path::new(TREE)).unwrap();
-        assert_eq!(observed.own, BTreeSet::from(["rev".to_owned()]));
-        assert_eq!(observed.inputs, BTreeSet::from(["nixpkgs".to_owned()]));
+        let traces = ["own \"rev\"".to_owned(), "input \"nixpkgs\"".to_owned(), "own \"rev\"".to_owned()];
+        let observation = Observation::new(&calls, &traces, Path::new(TREE)).unwrap();
+        assert_eq!(observation.own, BTreeSet::from(["rev".to_owned()]));
+        assert_eq!(observation.inputs, BTreeSet::from(["nixpkgs".to_owned()]));
         let odd = ["rev".to_owned()];
-        assert_eq!(Observed::of(&calls, &odd, Path::new(TREE)), Err(Unseen::Trace("rev".into())));
+        assert_eq!(Observation::new(&calls, &odd, Path::new(TREE)), Err(ObserveError::Trace("rev".into())));
     }
 }

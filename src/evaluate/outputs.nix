@@ -1,9 +1,8 @@
-# What Claveld asks of a flake. Takes the table of platforms (`platforms.rs`) and evaluates to functions of the flake's
-# outputs. An item is a list of strings: the kind, and the names that lead to it below the kind's output.
-#   names        the items of everything that could become a document, by kind and without the kind, without looking at
-#                any of it
-#   some ITEMS   some of them, guarded: { ok = …; } or { failed = true; } where it throws
-#   one ITEM     one of them, unguarded, so that Nix says what is wrong with it
+# The questions of claveld about a flake. Takes the table of platforms (`platforms.rs`), then the flake. An item is a list
+# of strings: the kind, and the names that lead to it below the output of that kind.
+#   names        all items that may become documents, by kind, each without its kind. No item is evaluated.
+#   some ITEMS   the values of these items, each as { ok = …; }, or { failed = true; } where it throws
+#   one ITEM     the value of this item. Where it throws, the evaluation fails, and Nix says why.
 platforms: flake:
 let
   inherit (builtins)
@@ -67,7 +66,7 @@ let
       };
   };
 
-  # Nix's own words for the machines and the kernels that it runs on, so that no host's name passes for one by chance.
+  # Nix's names of systems. The list is closed, so that the name of a host is not taken for a system.
   isSystem =
     name:
     match "(aarch64|armv[5-8][a-z]*|i[3-6]86|loongarch64|mips[a-z0-9]*|powerpc64(le)?|riscv(32|64)|s390x|x86_64)-(linux|darwin|freebsd|netbsd|openbsd)" name
@@ -88,7 +87,7 @@ let
     in
     concatMap below (attrNames kind.found);
 
-  # A derivation's output, or a store path as text. Asking for drvPath writes the .drv and builds nothing.
+  # From a derivation, or a store path as text. Evaluating drvPath writes the .drv file and builds nothing.
   nar =
     value:
     if isAttrs value then

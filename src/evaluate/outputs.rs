@@ -1,23 +1,25 @@
-//! The questions to Nix, and the answers as types.
+//! The questions that Clavel asks Nix about a flake, and the answers as types. No I/O.
+//!
+//! Asking is the work of `flake_caller`; making documents of the answers is the work of `assemble`.
 
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
+use super::error::EvaluateError;
 use super::platforms::{self, PLATFORMS, Platform};
-use super::run::EvaluateError;
 use crate::model::{
     Attribute, FlakeReference, Invalid, List, Metadata, Name, PublicKey, StorePath, Substituter, System, UnitType,
 };
 
-/// The functions that are evaluated, in Nix's language.
+/// The functions in Nix's language that answer the questions.
 const OUTPUTS: &str = include_str!("outputs.nix");
 
-/// The outputs that documents come from.
+/// An output of a flake that documents come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) enum Output {
+pub(super) enum FlakeOutput {
     /// The hosts of a platform.
     Hosts(&'static Platform),
     /// `clavel.deployments.NAME`
@@ -28,13 +30,13 @@ pub(super) enum Output {
     Agents,
 }
 
-impl Output {
-    /// All of them.
+impl FlakeOutput {
+    /// All outputs.
     pub(super) fn all() -> impl Iterator<Item = Self> {
         PLATFORMS.iter().map(Self::Hosts).chain([Self::Deployments, Self::Units, Self::Agents])
     }
 
-    /// The word for it in `outputs.nix`.
+    /// Its name in `outputs.nix`.
     fn key(self) -> &'static str {
         match self {
             Self::Hosts(platform) => platform.output,
@@ -54,42 +56,63 @@ impl Output {
         }
     }
 
-    /// What is called `name` directly below it.
+    /// The item called `name` directly below it.
     pub(super) fn item(self, name: &str) -> Item {
         Item { output: self, level: None, name: name.to_owned() }
     }
 }
 
-impl TryFrom<String> for Output {
+impl TryFrom<String> for FlakeOutput {
     type Error = Invalid;
     fn try_from(key: String) -> Result<Self, Invalid> {
-        let unknown = || Invalid::new("a kind of output", &key, "none is called so");
+        let unknown = || Invalid::new("an output", &key, "Clavel knows no output of this name");
         Self::all().find(|output| output.key() == key).ok_or_else(unknown)
     }
 }
 
-/// Something that a flake has under a name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// An attribute of a flake that may become a document. In JSON it is a list: the output, the level if any, the name.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "Vec<String>", try_from = "Vec<String>")]
 pub(super) struct Item {
-    pub(super) output: Output,
-    /// The system it stands below, where its output has such levels and it does.
+    pub(super) output: FlakeOutput,
+    /// The system between the output and the name, where there is one.
     pub(super) level: Option<String>,
     pub(super) name: String,
 }
 
 impl Item {
-    /// What leads to it below its output.
+    /// The names that lead to it below its output.
     pub(super) fn below_output(&self) -> impl Iterator<Item = &str> {
         self.level.as_deref().into_iter().chain([self.name.as_str()])
     }
 
-    /// The attribute of the flake that it is.
+    /// Its attribute path in the flake.
     pub(super) fn attribute(&self) -> Result<Attribute, Invalid> {
         let path: Vec<&str> = self.output.path().iter().copied().chain(self.below_output()).collect();
         Attribute::at(&path)
     }
 }
 
+impl From<Item> for Vec<String> {
+    fn from(Item { output, level, name }: Item) -> Self {
+        [Some(output.key().to_owned()), level, Some(name)].into_iter().flatten().collect()
+    }
+}
+
+impl TryFrom<Vec<String>> for Item {
+    type Error = Invalid;
+    fn try_from(mut path: Vec<String>) -> Result<Self, Invalid> {
+        let unknown = || Invalid::new("an item", &path.join("."), "it has to be an output, a level if any, and a name");
+        if !(2..=3).contains(&path.len()) {
+            return Err(unknown());
+        }
+        let name = path.pop().unwrap_or_default();
+        let level = if path.len() == 2 { path.pop() } else { None };
+        Ok(Self { output: path.swap_remove(0).try_into()?, level, name })
+    }
+}
+
+/// Its attribute path, or its name where that is no valid attribute. This is for people; the identity is the item itself.
 impl fmt::Display for Item {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.attribute() {
@@ -99,35 +122,35 @@ impl fmt::Display for Item {
     }
 }
 
-/// A question to Nix about a flake.
+/// A question about a flake.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Question<'a> {
-    /// Which names there are.
+    /// Which items does it have?
     Names,
-    /// Some of them, each guarded.
+    /// What are the values of these items? One that throws does not spoil the others.
     Some(&'a [&'a Item]),
-    /// One of them.
+    /// What is the value of this item? Nix says what is wrong with it.
     One(&'a Item),
 }
 
-/// What is asked, apart from the flake and the names: an answer depends on it.
+/// The expression of every question, without the flake and the items. Every answer depends on it.
 pub(super) fn template() -> String {
-    format!("({OUTPUTS}) {}", platforms::rendered())
+    format!("({OUTPUTS}) {}", platforms::render())
 }
 
 impl Question<'_> {
-    /// The most bytes that its answer may have. A document has 64 KiB of metadata at most, and an agent 1,024 names.
+    /// The most bytes of its answer. A document has at most 64 KiB of metadata, and an agent at most 1,024 names.
     pub(super) fn largest_answer(self) -> usize {
         const OF_ONE: usize = 1 << 20;
         match self {
-            // Names of 128 bytes for each of a hundred thousand.
+            // A hundred thousand names of 128 bytes.
             Self::Names => 16 << 20,
             Self::One(_) => OF_ONE,
             Self::Some(items) => items.len() * OF_ONE,
         }
     }
 
-    /// The expression that answers it for the flake that the expression `flake` calls.
+    /// The expression that answers it. `flake` is the expression that calls the flake.
     pub(super) fn expression(self, flake: &str) -> String {
         let of = |item: &Item| {
             let names = [item.output.key()].into_iter().chain(item.below_output());
@@ -146,7 +169,7 @@ impl Question<'_> {
     }
 }
 
-/// Text as a string of Nix's language (Nix's manual, "String literal").
+/// A text, displayed as a string of Nix's language (Nix's manual, "String literal").
 pub(super) struct NixString<'a>(pub(super) &'a str);
 
 impl fmt::Display for NixString<'_> {
@@ -156,33 +179,35 @@ impl fmt::Display for NixString<'_> {
     }
 }
 
-/// What leads to an item below its output.
+/// The names that lead to an item below its output.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
-enum Below {
+enum ItemPath {
     Name([String; 1]),
     Level([String; 2]),
 }
 
 /// The answer to [`Question::Names`].
+///
+/// `others` are the attributes of the `clavel` output that Clavel does not know.
 #[derive(Debug, Deserialize)]
 pub(super) struct Names {
-    kinds: BTreeMap<Output, Vec<Below>>,
+    kinds: BTreeMap<FlakeOutput, Vec<ItemPath>>,
     others: Vec<String>,
 }
 
 impl Names {
-    /// All that `flake` has.
+    /// All items of `flake`.
     pub(super) fn items(self, flake: &FlakeReference) -> Result<Vec<Item>, EvaluateError> {
         if let Some(other) = self.others.first() {
             let attribute = other.escape_debug().to_string();
             return Err(EvaluateError::UnknownOutput { flake: flake.to_string(), attribute });
         }
         let item = |output, below| match below {
-            Below::Name([name]) => Item { output, level: None, name },
-            Below::Level([level, name]) => Item { output, level: Some(level), name },
+            ItemPath::Name([name]) => Item { output, level: None, name },
+            ItemPath::Level([level, name]) => Item { output, level: Some(level), name },
         };
-        let of = |(output, all): (Output, Vec<Below>)| all.into_iter().map(move |below| item(output, below));
+        let of = |(output, all): (FlakeOutput, Vec<ItemPath>)| all.into_iter().map(move |below| item(output, below));
         Ok(self.kinds.into_iter().flat_map(of).collect())
     }
 }
@@ -191,19 +216,19 @@ impl Names {
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum Guarded {
-    /// It evaluated to this.
+    /// The item has this value.
     Ok(serde_json::Value),
-    /// It threw, and Nix will say what when it is asked for it alone.
+    /// The item threw. Nix says why when it is asked for this item alone.
     Failed(serde::de::IgnoredAny),
 }
 
-/// The derivation that an answer names, if any: that of a platform's host, or of a declared deployment.
+/// The derivation in the answer about a host or a declared deployment, if there is one.
 pub(super) fn derivation(answer: &serde_json::Value) -> Option<StorePath> {
     let nar = answer.get("nar").or_else(|| answer.pointer("/template/narId"))?;
     nar.get("drv")?.as_str()?.parse().ok()
 }
 
-/// A store path that a flake names, and what is known of where it comes from.
+/// A store path in a flake, with its derivation and system where they are known.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 pub(super) struct Nar {
     pub(super) path: StorePath,
@@ -211,7 +236,7 @@ pub(super) struct Nar {
     pub(super) system: Option<System>,
 }
 
-/// What a platform's host says of itself.
+/// The answer about a host of a platform.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Host {
@@ -220,7 +245,7 @@ pub(super) struct Host {
     pub(super) substituters_public_keys: List<PublicKey, 32>,
 }
 
-/// `clavel.deployments.NAME` as it may be written.
+/// The answer about `clavel.deployments.NAME`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeclaredDeployment {
@@ -231,7 +256,7 @@ pub(super) struct DeclaredDeployment {
     pub(super) unit: Option<Name>,
 }
 
-/// Its `template`.
+/// The `template` of a declared deployment.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct DeclaredTemplate {
@@ -243,7 +268,7 @@ pub(super) struct DeclaredTemplate {
     pub(super) substituters_public_keys: Option<List<PublicKey, 32>>,
 }
 
-/// `clavel.units.NAME` as it may be written.
+/// The answer about `clavel.units.NAME`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeclaredUnit {
@@ -254,7 +279,7 @@ pub(super) struct DeclaredUnit {
     pub(super) unit_type: Option<UnitType>,
 }
 
-/// `clavel.agents.NAME` as it may be written.
+/// The answer about `clavel.agents.NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeclaredAgent {
@@ -268,9 +293,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_cannot_leave_their_string() {
+    fn a_name_cannot_end_the_string_it_stands_in() {
         assert_eq!(NixString(r#"a"${b}\"#).to_string(), r#""a\"\${b}\\""#);
-        let item = Output::Units.item("a.b");
+        let item = FlakeOutput::Units.item("a.b");
         let question = Question::One(&item).expression("flake");
         assert!(question.ends_with(r#" flake).one [ "units" "a.b" ]"#), "{question}");
         let question = Question::Some(&[&item, &item]).expression("flake");
@@ -278,12 +303,16 @@ mod tests {
     }
 
     #[test]
-    fn an_item_is_where_the_flake_has_it() {
+    fn an_item_has_its_attribute_path_and_comes_back_from_json() {
         let names =
             r#"{ "kinds": { "systemConfigs": [["a.b"], ["x86_64-linux", "web"]], "units": [["u"]] }, "others": [] }"#;
         let names: Names = serde_json::from_str(names).unwrap();
         let items = names.items(&"git+https://git.example.org/fleet".parse().unwrap()).unwrap();
-        let told: Vec<String> = items.iter().map(Item::to_string).collect();
-        assert_eq!(told, ["systemConfigs.\"a.b\"", "systemConfigs.x86_64-linux.web", "clavel.units.u"]);
+        let json = serde_json::to_string(&items).unwrap();
+        assert!(json.contains(r#"["systemConfigs","x86_64-linux","web"]"#), "{json}");
+        assert_eq!(serde_json::from_str::<Vec<Item>>(&json).unwrap(), items);
+        assert!(serde_json::from_str::<Item>(r#"["units"]"#).is_err());
+        let attributes: Vec<String> = items.iter().map(Item::to_string).collect();
+        assert_eq!(attributes, ["systemConfigs.\"a.b\"", "systemConfigs.x86_64-linux.web", "clavel.units.u"]);
     }
 }

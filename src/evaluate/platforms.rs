@@ -1,25 +1,25 @@
-//! The platforms that Clavel knows: where a flake has their hosts, and what to ask of one. Nowhere else is it said.
+//! The table of platforms: which output of a flake has the hosts of each, and how Nix finds what to deploy.
 //!
-//! How a unit is activated is not said here: that is the agent's.
+//! A new platform is a new row here. How a unit is activated does not belong here: the agent knows that.
 
 use crate::model::UnitType;
 
-/// One platform: a row of the table.
+/// One platform, which is a row of the table.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Platform {
-    /// The flake output that has its hosts.
+    /// The output of a flake that has the hosts.
     pub(super) output: &'static str,
-    /// How hosts stand below the output.
+    /// The levels between the output and a host.
     layout: Layout,
-    /// From a host to what is deployed: a function of Nix's language.
+    /// The function, in Nix's language, from a host to the derivation that is deployed.
     toplevel: &'static str,
-    /// From a host to its own settings of Nix, if it has such: a function of Nix's language.
+    /// The function, in Nix's language, from a host to its own settings of Nix, where it has such settings.
     nix_settings: Option<&'static str>,
-    /// What a unit is that one of its hosts is deployed to.
+    /// The type of the unit that a host is deployed to.
     pub(super) unit_type: UnitType,
 }
 
-/// How hosts stand below an output.
+/// The levels between an output and a host.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 enum Layout {
     /// `OUTPUT.NAME`
@@ -28,7 +28,7 @@ enum Layout {
     ByNameOrSystem,
 }
 
-/// All of them.
+/// All platforms.
 pub(super) static PLATFORMS: &[Platform] = &[
     Platform {
         output: "nixosConfigurations",
@@ -40,7 +40,7 @@ pub(super) static PLATFORMS: &[Platform] = &[
     Platform {
         output: "darwinConfigurations",
         layout: Layout::ByName,
-        // `system` is nix-darwin's own short name for the same.
+        // nix-darwin has the same derivation under the short name `system`.
         toplevel: "host: host.config.system.build.toplevel or host.system",
         nix_settings: Some("host: host.config.nix.settings or { }"),
         unit_type: UnitType::Darwin,
@@ -62,8 +62,8 @@ pub(super) static PLATFORMS: &[Platform] = &[
 ];
 
 impl Platform {
-    /// The row as an attribute of Nix's language.
-    fn rendered(&self) -> String {
+    /// The row as an attribute in Nix's language.
+    fn render(&self) -> String {
         let Self { output, layout, toplevel, nix_settings, .. } = self;
         let by_system = match layout {
             Layout::ByName => "false",
@@ -74,8 +74,8 @@ impl Platform {
     }
 }
 
-/// The table in Nix's language, as `outputs.nix` takes it.
-pub(super) fn rendered() -> String {
-    let rows: Vec<String> = PLATFORMS.iter().map(Platform::rendered).collect();
+/// The table in Nix's language, in the form that `outputs.nix` takes.
+pub(super) fn render() -> String {
+    let rows: Vec<String> = PLATFORMS.iter().map(Platform::render).collect();
     format!("{{ {} }}", rows.join(" "))
 }

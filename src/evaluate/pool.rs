@@ -1,4 +1,4 @@
-//! The deed: as many evaluators at once as the schedule has them, and each answer as it comes.
+//! Runs the jobs of a schedule: as many processes at once as it allows, and each answer as it comes.
 
 use std::collections::BTreeMap;
 use std::time::Instant;
@@ -6,30 +6,32 @@ use std::time::Instant;
 use futures_util::stream::{FuturesUnordered, StreamExt as _};
 use serde_json::Value;
 
-use super::observe::Observed;
+use super::budget::Budget;
+use super::error::EvaluateError;
+use super::flake_caller::{Answer, FlakeCaller, TreeLocation};
+use super::observe::Observation;
 use super::outputs::{Guarded, Item, Question};
-use super::run::{EvaluateError, Progress};
-use super::schedule::{Budget, Cost, Ended, Job, Schedule, Task, Terms};
-use super::session::{Asked, Place, Session};
+use super::progress::Progress;
+use super::schedule::{Cost, Job, JobEnd, MemoryGrant, Purpose, Schedule, Task};
 
-/// What became of one item.
+/// The result of one item.
 #[derive(Debug)]
-pub(super) enum Outcome {
-    /// It has this value.
+pub(super) enum ItemResult {
+    /// The item has this value.
     Answered {
         value: Value,
-        /// What the value came from, or why that is not known.
-        observed: Result<Observed, String>,
+        /// Everything that the value depends on, or why that is not known.
+        observed: Result<Observation, String>,
         cost: Cost,
-        /// Whether nothing else was evaluated in its process.
+        /// Whether it had a process of its own.
         alone: bool,
     },
-    /// It has none, and this is Nix's own message.
+    /// The item has no value; this is the message of Nix.
     Failed(String),
 }
 
-impl Outcome {
-    /// The value, or why there is none.
+impl ItemResult {
+    /// The value, or the message of the failure.
     pub(super) fn into_answer(self) -> Result<Value, String> {
         match self {
             Self::Answered { value, .. } => Ok(value),
@@ -38,114 +40,118 @@ impl Outcome {
     }
 }
 
-/// What came of a schedule.
+/// The results of all jobs of a schedule.
 #[derive(Debug, Default)]
-pub(super) struct Outcomes {
-    pub(super) of_all: BTreeMap<Item, Outcome>,
-    /// What was answered where a place was free, with the source at its other place.
-    pub(super) moved: BTreeMap<Item, Value>,
+pub(super) struct PoolResults {
+    pub(super) items: BTreeMap<Item, ItemResult>,
+    /// The values that the relocation check gave, where it ran in free processes.
+    pub(super) relocated: BTreeMap<Item, Value>,
 }
 
-/// Runs the schedule to its end, with the source at `place`, but for what is spare.
+/// Runs `schedule` to its end with the source at `location`. Its relocation checks run with the source elsewhere.
 pub(super) async fn run(
-    session: &Session<'_>,
-    place: Place,
+    caller: &FlakeCaller<'_>,
+    location: TreeLocation,
     budget: Budget,
     mut schedule: Schedule<Item>,
     of: usize,
     progress: &dyn Fn(Progress),
-) -> Outcomes {
-    let mut outcomes = Outcomes::default();
+) -> PoolResults {
+    let mut results = PoolResults::default();
     let mut running = FuturesUnordered::new();
     loop {
         while let Some(job) = schedule.next() {
-            let place = if job.terms == Terms::Spare { Place::Other } else { place };
-            for task in job.tasks.iter().filter(|_| job.terms != Terms::Spare) {
-                progress(Progress::Started {
-                    attribute: task.item.to_string(),
-                    before: task.before.map(|cost| cost.time),
-                });
+            let location = match job.purpose {
+                Purpose::Answer => location,
+                Purpose::RelocationCheck => TreeLocation::Relocated,
+            };
+            for task in job.tasks.iter().filter(|_| job.purpose == Purpose::Answer) {
+                let before = task.before.map(|cost| cost.time);
+                progress(Progress::Started { attribute: task.item.to_string(), before });
             }
-            running.push(evaluated(session, place, budget, job));
+            running.push(evaluate_job(caller, location, budget, job));
         }
-        let Some((job, started, answers)) = running.next().await else { return outcomes };
-        if job.terms == Terms::Spare {
-            outcomes.moved.extend(spare(&mut schedule, job, answers));
+        let Some((job, started, answer)) = running.next().await else { return results };
+        if job.purpose == Purpose::RelocationCheck {
+            results.relocated.extend(finish_check(&mut schedule, job, answer));
             continue;
         }
-        let settled = settle(&mut schedule, job, answers);
-        let done = outcomes.of_all.len() + settled.len();
-        for (at, (item, _)) in settled.iter().enumerate() {
-            let done = done - settled.len() + at + 1;
+        let finished = finish_job(&mut schedule, job, answer);
+        for (at, (item, _)) in finished.iter().enumerate() {
+            let done = results.items.len() + at + 1;
             progress(Progress::Done { attribute: item.to_string(), time: started.elapsed(), done, of });
         }
-        outcomes.of_all.extend(settled);
+        results.items.extend(finished);
     }
 }
 
-type Answers = Result<Asked<Vec<Guarded>>, EvaluateError>;
+/// The answer of one process: a value for each item of its job, in order.
+type JobAnswer = Result<Answer<Vec<Guarded>>, EvaluateError>;
 
-/// Evaluates a job's items in one process. One by itself is not guarded, so that Nix says what is wrong with it.
-async fn evaluated(
-    session: &Session<'_>,
-    place: Place,
+/// Evaluates the items of a job in one process. A single item is not guarded, so that Nix says what is wrong with it.
+async fn evaluate_job(
+    caller: &FlakeCaller<'_>,
+    location: TreeLocation,
     budget: Budget,
     job: Job<Item>,
-) -> (Job<Item>, Instant, Answers) {
+) -> (Job<Item>, Instant, JobAnswer) {
     let started = Instant::now();
-    let memory = match job.terms {
-        Terms::Share | Terms::Spare => budget.share(),
-        Terms::Alone => budget.memory,
+    let memory = match job.memory {
+        MemoryGrant::Share => budget.share(),
+        MemoryGrant::All => budget.memory,
     };
-    let answers = if let [task] = &job.tasks[..] {
-        let asked = session.ask::<Value>(place, &Question::One(&task.item), memory).await;
-        asked.map(|asked| Asked { answer: vec![Guarded::Ok(asked.answer)], observed: asked.observed, cost: asked.cost })
+    let answer = if let [task] = &job.tasks[..] {
+        let answer = caller.ask::<Value>(location, &Question::One(&task.item), memory).await;
+        answer.map(|Answer { value, observed, cost }| Answer { value: vec![Guarded::Ok(value)], observed, cost })
     } else {
         let items: Vec<&Item> = job.tasks.iter().map(|task| &task.item).collect();
-        session.ask(place, &Question::Some(&items), memory).await
+        caller.ask(location, &Question::Some(&items), memory).await
     };
-    (job, started, answers)
+    (job, started, answer)
 }
 
-/// What a spare job answered. Why one did not will be seen when it is waited for.
-fn spare(schedule: &mut Schedule<Item>, job: Job<Item>, answers: Answers) -> Option<(Item, Value)> {
-    let task = schedule.ended(job, Ended::Failed).pop()?;
-    match answers.ok()?.answer.pop()? {
+/// The value of a relocation check that ran in a free process. A check that failed is made once more by `relocation`.
+fn finish_check(schedule: &mut Schedule<Item>, job: Job<Item>, answer: JobAnswer) -> Option<(Item, Value)> {
+    let task = schedule.finish(job, JobEnd::Failed).pop()?;
+    match answer.ok()?.value.pop()? {
         Guarded::Ok(value) => Some((task.item, value)),
         Guarded::Failed(_) => None,
     }
 }
 
-/// What the answers to a job settle; the schedule keeps what has to be asked once more.
-fn settle(schedule: &mut Schedule<Item>, job: Job<Item>, answers: Answers) -> Vec<(Item, Outcome)> {
-    match answers {
-        Ok(Asked { answer, observed, cost }) if answer.len() == job.tasks.len() => {
+/// The results of a job that ended. Items that have to be tried once more go back to the schedule.
+fn finish_job(schedule: &mut Schedule<Item>, job: Job<Item>, answer: JobAnswer) -> Vec<(Item, ItemResult)> {
+    match answer {
+        Ok(Answer { value: values, observed, cost }) if values.len() == job.tasks.len() => {
             let alone = job.tasks.len() == 1;
-            let tasks = schedule.ended(job, Ended::Answered(cost));
+            let tasks = schedule.finish(job, JobEnd::Answered(cost));
             #[expect(clippy::cast_possible_truncation, reason = "a job has at most tens of tasks")]
             let each = Cost { time: cost.time / tasks.len().max(1) as u32, memory: cost.memory };
-            let (mut settled, mut again): (Vec<_>, Vec<Task<Item>>) = (Vec::new(), Vec::new());
-            for (task, answer) in tasks.into_iter().zip(answer) {
-                match answer {
+            let (mut finished, mut again): (Vec<_>, Vec<Task<Item>>) = (Vec::new(), Vec::new());
+            for (task, value) in tasks.into_iter().zip(values) {
+                match value {
                     Guarded::Ok(value) => {
                         let observed = observed.clone();
-                        settled.push((task.item, Outcome::Answered { value, observed, cost: each, alone }));
+                        finished.push((task.item, ItemResult::Answered { value, observed, cost: each, alone }));
                     }
-                    // It threw, and is asked for by itself, so that Nix says why.
+                    // It threw. Nix says why only when it is asked for this item alone.
                     Guarded::Failed(_) => again.push(task),
                 }
             }
-            schedule.again(again);
-            settled
+            schedule.retry_alone(again);
+            finished
         }
-        Ok(_) => failed(schedule.ended(job, Ended::Failed), "nix answered for more or fewer than were asked"),
+        Ok(_) => {
+            let message = "nix gave more or fewer answers than it was asked for";
+            fail_all(schedule.finish(job, JobEnd::Failed), message)
+        }
         Err(error) => {
-            let limit = matches!(&error, EvaluateError::Source(error) if error.is_limit());
-            failed(schedule.ended(job, if limit { Ended::AtALimit } else { Ended::Failed }), &error.message())
+            let end = if error.is_limit() { JobEnd::AtLimit } else { JobEnd::Failed };
+            fail_all(schedule.finish(job, end), &error.message())
         }
     }
 }
 
-fn failed(tasks: Vec<Task<Item>>, message: &str) -> Vec<(Item, Outcome)> {
-    tasks.into_iter().map(|task| (task.item, Outcome::Failed(message.to_owned()))).collect()
+fn fail_all(tasks: Vec<Task<Item>>, message: &str) -> Vec<(Item, ItemResult)> {
+    tasks.into_iter().map(|task| (task.item, ItemResult::Failed(message.to_owned()))).collect()
 }

@@ -1,65 +1,59 @@
-//! Who is evaluated when, and with whom. No I/O.
+//! The schedule: which items share a process, and when each process starts. No I/O.
 //!
-//! Each of `processes` evaluators gets the same share of the memory. What does not fit into a share, or into its time
-//! among others, is tried once more when nothing else runs, with all of the memory, before it is called broken.
+//! Every process gets the same share of the memory. An item that reaches its limit of memory or time beside others is
+//! tried once more with all of the memory, while nothing else runs, before it counts as broken.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
-/// What the evaluators may take together.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Budget {
-    /// How many run at once; at least one.
-    pub processes: usize,
-    /// The memory of all of them, in bytes.
-    pub memory: u64,
-}
+use super::budget::Budget;
 
-impl Budget {
-    /// The memory of one that runs beside others, in bytes.
-    pub(super) fn share(self) -> u64 {
-        self.memory / self.processes.max(1) as u64
-    }
-}
-
-/// Whether it has to be known what each host alone depends on.
+/// How precisely it must be known what each host depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Precision {
-    /// Of hosts that share a process only the sum of what they read is known, so a change to one costs all of them.
+    /// For each host. Of hosts that share a process only the sum of their reads is seen, so a change of one of them is a
+    /// reason to evaluate all of them.
     PerHost,
-    /// Nothing is recorded.
-    None,
+    /// Not at all, because nothing is recorded.
+    NotNeeded,
 }
 
-/// On which terms a job runs.
+/// The memory that a process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Terms {
-    /// Beside others, with a share of the memory.
+pub(super) enum MemoryGrant {
+    /// An equal share; other processes run beside it.
     Share,
-    /// With all of the memory, and nothing beside it.
-    Alone,
-    /// As with a share, in a place that nothing else needs.
-    Spare,
+    /// All of the budget; nothing runs beside it.
+    All,
 }
 
-/// Something to evaluate, and what is known of the last time.
+/// The purpose of a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Purpose {
+    /// Its answers are waited for.
+    Answer,
+    /// It checks answers with the source at another path. It only takes processes that nothing else needs.
+    RelocationCheck,
+}
+
+/// An item to evaluate, and its cost the last time.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Task<T> {
     pub(super) item: T,
     pub(super) before: Option<Cost>,
-    pub(super) company: Company,
+    pub(super) batching: Batching,
 }
 
 /// Whether a task may share a process with others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Company {
+pub(super) enum Batching {
     /// It may.
-    Welcome,
-    /// It has to be known what it alone depends on.
-    Unwelcome,
+    Allowed,
+    /// It may not: it must be known what this item alone depends on.
+    Forbidden,
 }
 
-/// What one evaluation took.
+/// The cost of one evaluation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Cost {
     pub(super) time: Duration,
@@ -67,136 +61,146 @@ pub(super) struct Cost {
     pub(super) memory: u64,
 }
 
-/// Tasks for one process.
+/// The tasks for one process.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Job<T> {
     pub(super) tasks: Vec<Task<T>>,
-    pub(super) terms: Terms,
+    pub(super) memory: MemoryGrant,
+    pub(super) purpose: Purpose,
 }
 
-/// What became of a job.
+impl<T> Job<T> {
+    fn new(tasks: Vec<Task<T>>, memory: MemoryGrant) -> Self {
+        Self { tasks, memory, purpose: Purpose::Answer }
+    }
+}
+
+/// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Ended {
-    /// Its tasks are answered, and it took this.
+pub(super) enum JobEnd {
+    /// Nix gave answers, at this cost.
     Answered(Cost),
-    /// It failed as a whole, and its tasks are not told apart.
+    /// The process failed as a whole. It is not known which of its tasks made it fail.
     Failed,
-    /// It was ended at a limit of memory or time.
-    AtALimit,
+    /// The process was ended at a limit of memory or time.
+    AtLimit,
 }
 
-/// The jobs that wait and how many run.
+/// The tasks that wait, and how many jobs run.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     budget: Budget,
+    /// Tasks that may share a process.
     waiting: VecDeque<Task<T>>,
-    /// Those that are to be evaluated by themselves, beside others.
+    /// Tasks that get a process of their own, beside others.
     single: VecDeque<Task<T>>,
-    /// Those that need everything.
+    /// Tasks that get all of the memory.
     alone: VecDeque<Task<T>>,
-    /// Those that run while a place is free.
-    spare: VecDeque<Task<T>>,
+    /// Relocation checks, which run while processes are free.
+    checks: VecDeque<Task<T>>,
     running: usize,
+    /// Whether the job that runs has all of the memory.
     exclusive: bool,
-    sharing: Sharing,
+    batches: BatchModel,
 }
 
 impl<T> Schedule<T> {
-    /// `tasks`, of which nothing ran yet; `start` is what a process costs that evaluates no host.
+    /// A schedule for `tasks`. `start` is the time of a process that evaluates no host.
     pub(super) fn new(budget: Budget, precision: Precision, start: Duration, tasks: Vec<Task<T>>) -> Self {
         let fits = |task: &Task<T>| task.before.is_none_or(|cost| cost.memory <= budget.share());
         let (mut fitting, alone): (Vec<_>, Vec<_>) = tasks.into_iter().partition(fits);
-        // The longest first, so that none of them begins when all others are done; a new one may be the longest.
+        // The longest begin first, so that no process is still busy when all others are done. A new one may be the longest.
         fitting.sort_by_key(|task| std::cmp::Reverse(task.before.map_or(Duration::MAX, |cost| cost.time)));
-        let mut sharing = Sharing::new(precision, start);
-        if precision == Precision::None {
-            fitting.iter().filter_map(|task| task.before).for_each(|cost| sharing.learn(1, cost));
+        let mut batches = BatchModel::new(precision, start);
+        if precision == Precision::NotNeeded {
+            fitting.iter().filter_map(|task| task.before).for_each(|cost| batches.learn(1, cost));
         }
         let (waiting, single): (Vec<_>, Vec<_>) =
-            fitting.into_iter().partition(|task| task.company == Company::Welcome);
+            fitting.into_iter().partition(|task| task.batching == Batching::Allowed);
         let (waiting, single, alone) = (waiting.into(), single.into(), alone.into());
-        let spare = VecDeque::new();
-        Self { budget, waiting, single, alone, spare, running: 0, exclusive: false, sharing }
+        let checks = VecDeque::new();
+        Self { budget, waiting, single, alone, checks, running: 0, exclusive: false, batches }
     }
 
-    /// The same, and `tasks` run beside them while a place is free, one in a process.
-    pub(super) fn with_spare(self, tasks: Vec<Task<T>>) -> Self {
+    /// The same schedule, with relocation checks of `tasks`. Each gets a process of its own while one is free.
+    pub(super) fn with_relocation_checks(self, tasks: Vec<Task<T>>) -> Self {
         let share = self.budget.share();
         let fits = |task: &Task<T>| task.before.is_none_or(|cost| cost.memory <= share);
-        Self { spare: tasks.into_iter().filter(fits).collect(), ..self }
+        Self { checks: tasks.into_iter().filter(fits).collect(), ..self }
     }
 
-    /// What to start now; none where something has to end first, or nothing is left.
+    /// The job to start now; none where another job has to end first, or nothing is left.
     pub(super) fn next(&mut self) -> Option<Job<T>> {
         if self.exclusive || self.running >= self.budget.processes.max(1) {
             return None;
         }
         let job = if let Some(task) = self.single.pop_front() {
-            Job { tasks: vec![task], terms: Terms::Share }
+            Job::new(vec![task], MemoryGrant::Share)
         } else if !self.waiting.is_empty() {
-            let size = self.sharing.size(self.waiting.len(), self.budget).min(self.waiting.len());
-            Job { tasks: self.waiting.drain(..size).collect(), terms: Terms::Share }
+            let size = self.batches.size(self.waiting.len(), self.budget).min(self.waiting.len());
+            Job::new(self.waiting.drain(..size).collect(), MemoryGrant::Share)
         } else if !self.alone.is_empty() {
             if self.running > 0 {
                 return None;
             }
             self.exclusive = true;
-            Job { tasks: vec![self.alone.pop_front()?], terms: Terms::Alone }
+            Job::new(vec![self.alone.pop_front()?], MemoryGrant::All)
         } else {
-            Job { tasks: vec![self.spare.pop_front()?], terms: Terms::Spare }
+            let check = Job::new(vec![self.checks.pop_front()?], MemoryGrant::Share);
+            Job { purpose: Purpose::RelocationCheck, ..check }
         };
         self.running += 1;
         Some(job)
     }
 
-    /// A job ended. Gives back the tasks that will not be tried again.
-    pub(super) fn ended(&mut self, job: Job<T>, ended: Ended) -> Vec<Task<T>> {
+    /// Notes that a job ended. Returns the tasks that will not be tried again.
+    pub(super) fn finish(&mut self, job: Job<T>, end: JobEnd) -> Vec<Task<T>> {
         self.running -= 1;
         self.exclusive = false;
-        if job.terms == Terms::Spare {
+        if job.purpose == Purpose::RelocationCheck {
             return job.tasks;
         }
-        match ended {
-            Ended::Answered(cost) => {
-                self.sharing.learn(job.tasks.len(), cost);
+        match end {
+            JobEnd::Answered(cost) => {
+                self.batches.learn(job.tasks.len(), cost);
                 job.tasks
             }
-            Ended::Failed if job.tasks.len() > 1 => {
+            JobEnd::Failed if job.tasks.len() > 1 => {
                 self.single.extend(job.tasks);
                 Vec::new()
             }
-            Ended::AtALimit if job.terms == Terms::Share => {
+            JobEnd::AtLimit if job.memory == MemoryGrant::Share => {
                 self.alone.extend(job.tasks);
                 Vec::new()
             }
-            Ended::Failed | Ended::AtALimit => job.tasks,
+            JobEnd::Failed | JobEnd::AtLimit => job.tasks,
         }
     }
 
-    /// Tasks that were answered in company without being told why they fail are to be asked alone.
-    pub(super) fn again(&mut self, tasks: Vec<Task<T>>) {
+    /// Tries `tasks` once more, each in a process of its own, so that Nix says why they fail.
+    pub(super) fn retry_alone(&mut self, tasks: Vec<Task<T>>) {
         self.single.extend(tasks);
     }
 }
 
-/// How many hosts share a process, by what was measured: the cost of `n` of them is taken for `shared + n * own`.
+/// Decides how many hosts share a process, from measurements: the time of `n` hosts is taken to be `shared + n * own`.
 #[derive(Debug)]
-struct Sharing {
+struct BatchModel {
     precision: Precision,
-    /// How many hosts, and the seconds.
+    /// For each job that ended, its number of hosts and its seconds.
     measured: Vec<(f64, f64)>,
     /// The most memory of one host, in bytes.
     memory: u64,
 }
 
-impl Sharing {
-    /// More in one process gain little and make a failure dear.
+impl BatchModel {
+    /// The largest batch. Larger ones save little, and cost much where one host in them fails.
     const MOST: usize = 64;
-    /// A change to one host may cost this many times the evaluation of that host alone.
+    /// A change of one host may cost at most this many times the evaluation of that host alone.
     const DEAREST_CHANGE: f64 = 1.5;
-    /// Fewer hosts than these for each process are not worth to be known less exactly.
+    /// With fewer hosts than this for each process, every host gets a process of its own.
     const MANY: usize = 16;
-    /// Where less than this part of a host's time is work that others need too, each has a process of its own.
+    /// Where the shared part of a host's time is smaller than this, every host gets a process of its own.
     const WORTHWHILE: f64 = 0.05;
 
     fn new(precision: Precision, start: Duration) -> Self {
@@ -210,7 +214,7 @@ impl Sharing {
         self.memory = self.memory.max(cost.memory / hosts.max(1) as u64);
     }
 
-    /// The shared and the own seconds: the line that is nearest to what was measured (least squares).
+    /// The shared and the own seconds: the line that fits the measurements best (least squares).
     fn fitted(&self) -> Option<(f64, f64)> {
         #[expect(clippy::cast_precision_loss, reason = "there are at most thousands of hosts")]
         let count = self.measured.len() as f64;
@@ -224,19 +228,20 @@ impl Sharing {
         })
     }
 
+    /// How many of the `waiting` hosts the next process evaluates.
     fn size(&self, waiting: usize, budget: Budget) -> usize {
-        // The first ones are measured by themselves.
+        // Until there is a measurement, every host is measured alone.
         let Some((shared, own)) = self.fitted() else { return 1 };
         let fitting =
             budget.share().checked_div(self.memory).map_or(usize::MAX, |most| most.try_into().unwrap_or(usize::MAX));
         let wanted = match self.precision {
             Precision::PerHost if waiting < Self::MANY * budget.processes => 1,
             Precision::PerHost => whole(Self::DEAREST_CHANGE + (Self::DEAREST_CHANGE - 1.0) * shared / own),
-            // Enough jobs are left for the processes to end at about the same time.
-            Precision::None if shared > Self::WORTHWHILE * (shared + own) => {
+            // Enough jobs are left that all processes end at about the same time.
+            Precision::NotNeeded if shared > Self::WORTHWHILE * (shared + own) => {
                 waiting.div_ceil(2 * budget.processes.max(1))
             }
-            Precision::None => 1,
+            Precision::NotNeeded => 1,
         };
         wanted.min(fitting).clamp(1, Self::MOST)
     }
@@ -258,7 +263,7 @@ mod tests {
     }
 
     fn new(item: &'static str) -> Task<&'static str> {
-        Task { item, before: None, company: Company::Welcome }
+        Task { item, before: None, batching: Batching::Allowed }
     }
 
     fn known(item: &'static str, millis: u64, memory: u64) -> Task<&'static str> {
@@ -274,98 +279,100 @@ mod tests {
     }
 
     #[test]
-    fn as_many_run_as_may_and_the_longest_begin() {
+    fn the_longest_begin_and_no_more_run_than_the_budget_allows() {
         let mut schedule =
             schedule(vec![known("short", 10, 1), known("long", 900, 1), new("new"), known("mid", 500, 1)]);
         let (first, second) = (schedule.next().unwrap(), schedule.next().unwrap());
         assert_eq!((names(&first), names(&second)), (vec!["new"], vec!["long"]));
         assert_eq!(schedule.next(), None);
-        assert_eq!(schedule.ended(first, Ended::Answered(cost(100, 1))), [new("new")]);
+        assert_eq!(schedule.finish(first, JobEnd::Answered(cost(100, 1))), [new("new")]);
         assert_eq!(names(&schedule.next().unwrap()), ["mid"]);
     }
 
     #[test]
-    fn one_that_hits_a_limit_is_tried_again_alone_before_it_is_broken() {
+    fn a_task_that_reaches_a_limit_is_retried_alone_before_it_counts_as_broken() {
         let mut schedule = schedule(vec![new("a"), new("b"), known("c", 1, 1)]);
         let (a, b) = (schedule.next().unwrap(), schedule.next().unwrap());
-        assert_eq!(schedule.ended(a, Ended::AtALimit), []);
+        assert_eq!(schedule.finish(a, JobEnd::AtLimit), []);
         let c = schedule.next().unwrap();
         assert_eq!(names(&c), ["c"]);
-        assert_eq!(schedule.ended(b, Ended::Answered(cost(1000, 1))).len(), 1);
+        assert_eq!(schedule.finish(b, JobEnd::Answered(cost(1000, 1))).len(), 1);
         assert_eq!(schedule.next(), None, "`c` still runs");
-        assert_eq!(schedule.ended(c, Ended::Failed).len(), 1);
+        assert_eq!(schedule.finish(c, JobEnd::Failed).len(), 1);
         let alone = schedule.next().unwrap();
-        assert_eq!((names(&alone), alone.terms), (vec!["a"], Terms::Alone));
+        assert_eq!((names(&alone), alone.memory), (vec!["a"], MemoryGrant::All));
         assert_eq!(schedule.next(), None);
-        assert_eq!(schedule.ended(alone, Ended::AtALimit), [new("a")]);
+        assert_eq!(schedule.finish(alone, JobEnd::AtLimit), [new("a")]);
         assert_eq!(schedule.next(), None);
     }
 
     #[test]
-    fn what_did_not_fit_into_a_share_last_time_is_alone_at_once() {
+    fn a_task_that_needed_more_than_a_share_runs_alone_at_once() {
         let mut schedule = schedule(vec![known("big", 10, 501), known("small", 1, 500)]);
         let small = schedule.next().unwrap();
         assert_eq!(names(&small), ["small"]);
         assert_eq!(schedule.next(), None);
-        schedule.ended(small, Ended::Failed);
-        assert_eq!(schedule.next().map(|job| job.terms), Some(Terms::Alone));
+        schedule.finish(small, JobEnd::Failed);
+        assert_eq!(schedule.next().map(|job| job.memory), Some(MemoryGrant::All));
     }
 
     #[test]
-    fn what_is_spare_runs_where_nothing_else_could() {
-        let mut schedule = schedule(vec![new("a"), known("big", 10, 501)]).with_spare(vec![
+    fn relocation_checks_run_while_nothing_else_can() {
+        let mut schedule = schedule(vec![new("a"), known("big", 10, 501)]).with_relocation_checks(vec![
             new("a again"),
             known("big again", 10, 501),
             new("c"),
         ]);
         let a = schedule.next().unwrap();
         assert_eq!((names(&a), schedule.next()), (vec!["a"], None), "`big` has to come first");
-        schedule.ended(a, Ended::Answered(cost(10, 1)));
+        schedule.finish(a, JobEnd::Answered(cost(10, 1)));
         let big = schedule.next().unwrap();
         assert_eq!((names(&big), schedule.next()), (vec!["big"], None), "nothing runs beside it");
-        schedule.ended(big, Ended::Answered(cost(10, 501)));
+        schedule.finish(big, JobEnd::Answered(cost(10, 501)));
         let (again, c) = (schedule.next().unwrap(), schedule.next().unwrap());
-        assert_eq!((names(&again), again.terms, names(&c)), (vec!["a again"], Terms::Spare, vec!["c"]));
-        assert_eq!(schedule.ended(again, Ended::AtALimit), [new("a again")], "it is not tried again");
-        schedule.ended(c, Ended::Failed);
+        assert_eq!((names(&again), again.purpose, names(&c)), (vec!["a again"], Purpose::RelocationCheck, vec!["c"]));
+        assert_eq!(schedule.finish(again, JobEnd::AtLimit), [new("a again")], "a check is not retried");
+        schedule.finish(c, JobEnd::Failed);
         assert_eq!(schedule.next(), None);
     }
 
     #[test]
-    fn those_of_a_job_that_failed_as_a_whole_are_asked_one_by_one() {
+    fn the_tasks_of_a_failed_job_are_retried_one_by_one() {
         let mut schedule = schedule(vec![]);
         schedule.running = 1;
-        let job = Job { tasks: vec![new("a"), new("b")], terms: Terms::Share };
-        assert_eq!(schedule.ended(job, Ended::Failed), []);
+        let job = Job::new(vec![new("a"), new("b")], MemoryGrant::Share);
+        assert_eq!(schedule.finish(job, JobEnd::Failed), []);
         let (a, b) = (schedule.next().unwrap(), schedule.next().unwrap());
         assert_eq!((names(&a), names(&b)), (vec!["a"], vec!["b"]));
     }
 
     #[test]
-    fn who_is_to_be_known_exactly_has_a_process_of_its_own() {
-        let exactly = Task { company: Company::Unwelcome, ..new("exactly") };
-        let mut schedule = schedule(vec![new("a"), exactly, new("b")]);
-        schedule.sharing =
-            Sharing { measured: vec![(1.0, 0.022)], ..Sharing::new(Precision::None, Duration::from_millis(20)) };
-        assert_eq!(names(&schedule.next().unwrap()), ["exactly"]);
+    fn a_task_that_forbids_batching_has_a_process_of_its_own() {
+        let exact = Task { batching: Batching::Forbidden, ..new("exact") };
+        let mut schedule = schedule(vec![new("a"), exact, new("b")]);
+        schedule.batches = BatchModel {
+            measured: vec![(1.0, 0.022)],
+            ..BatchModel::new(Precision::NotNeeded, Duration::from_millis(20))
+        };
+        assert_eq!(names(&schedule.next().unwrap()), ["exact"]);
     }
 
     fn size_after(precision: Precision, measured: &[(usize, u64, u64)]) -> usize {
-        let mut sharing = Sharing::new(precision, Duration::from_millis(20));
+        let mut batches = BatchModel::new(precision, Duration::from_millis(20));
         for (hosts, millis, memory) in measured {
-            sharing.learn(*hosts, cost(*millis, *memory));
+            batches.learn(*hosts, cost(*millis, *memory));
         }
-        sharing.size(100, BUDGET)
+        batches.size(100, BUDGET)
     }
 
     #[test]
-    fn many_hosts_share_a_process_only_as_far_as_a_change_to_one_stays_cheap() {
+    fn many_hosts_share_a_process_as_long_as_a_change_of_one_stays_cheap() {
         assert_eq!(size_after(Precision::PerHost, &[]), 1);
         // 20 ms of 220 are shared.
         assert_eq!(size_after(Precision::PerHost, &[(1, 220, 1)]), 1);
         // 20 ms of 22 are shared: six together cost 32 ms, which is less than 1.5 times 22.
         assert_eq!(size_after(Precision::PerHost, &[(1, 22, 1)]), 6);
-        // What more of them together took says better what is shared.
+        // Batches measure the shared part better than single hosts do.
         assert_eq!(
             size_after(Precision::PerHost, &[(1, 120, 1), (1, 120, 1), (1, 120, 1), (3, 140, 1), (3, 140, 1)]),
             2
@@ -373,18 +380,18 @@ mod tests {
     }
 
     #[test]
-    fn what_is_known_of_the_last_time_tells_at_once_who_shares() {
+    fn the_costs_of_the_last_time_decide_at_once_how_many_share() {
         let tasks =
             || vec![known("a", 50, 1), known("b", 50, 1), known("c", 50, 1), known("d", 50, 1), known("e", 50, 1)];
         let first = |precision| Schedule::new(BUDGET, precision, Duration::from_millis(20), tasks()).next();
-        assert_eq!(names(&first(Precision::None).unwrap()), ["a", "b"]);
+        assert_eq!(names(&first(Precision::NotNeeded).unwrap()), ["a", "b"]);
         assert_eq!(names(&first(Precision::PerHost).unwrap()), ["a"]);
     }
 
     #[test]
-    fn where_nothing_is_recorded_they_share_as_long_as_it_gains_and_fits() {
-        assert_eq!(size_after(Precision::None, &[(1, 2_000, 1)]), 1);
-        assert_eq!(size_after(Precision::None, &[(1, 50, 1)]), 25);
-        assert_eq!(size_after(Precision::None, &[(1, 50, 100)]), 5);
+    fn without_a_record_hosts_share_where_it_saves_time_and_fits() {
+        assert_eq!(size_after(Precision::NotNeeded, &[(1, 2_000, 1)]), 1);
+        assert_eq!(size_after(Precision::NotNeeded, &[(1, 50, 1)]), 25);
+        assert_eq!(size_after(Precision::NotNeeded, &[(1, 50, 100)]), 5);
     }
 }

@@ -1,28 +1,28 @@
-//! Which of a flake's deployments its source takes, by their names alone: what is left out is never evaluated. No I/O.
+//! Selects the deployments that a source takes of its flake, by their names. The others are never evaluated. No I/O.
 //!
-//! A pattern is compared with the name; one that begins with an output, such as `homeConfigurations.*`, with the name in
-//! that output alone. `clavel.deployments.NAME` says more about a platform's host of that name where there is one, and
-//! stays or goes with it. Units and Agents follow the deployments (`assemble`), so all of them are asked for.
+//! A pattern is compared with the name. A pattern that begins with an output, such as `homeConfigurations.*`, is compared
+//! with the names in that output only. `clavel.deployments.NAME` refines the platform's host of that name where there is
+//! one, and is selected with it. Units and Agents follow the deployments (`assemble`), so all of them are evaluated.
 
 use std::collections::BTreeSet;
 
-use super::outputs::{Item, Output};
+use super::outputs::{FlakeOutput, Item};
 use crate::model::{Pattern, Source};
 
-/// What a source takes of its flake.
+/// The part of a flake that a source takes.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Selected {
-    /// What is evaluated.
+pub(super) struct Selection {
+    /// The items to evaluate.
     pub(super) items: Vec<Item>,
-    /// The names of deployments that are not.
+    /// The names of the deployments that are left out.
     pub(super) excluded: BTreeSet<String>,
-    /// Patterns that nothing in the flake is like.
-    pub(super) idle: Vec<Pattern>,
+    /// The patterns that match nothing in the flake.
+    pub(super) unmatched: Vec<Pattern>,
 }
 
-/// What `source` takes of `items`.
-pub(super) fn select(source: &Source, items: Vec<Item>) -> Selected {
-    let is_host = |item: &Item| matches!(item.output, Output::Hosts(_));
+/// Selects those of `items` that `source` takes.
+pub(super) fn select(source: &Source, items: Vec<Item>) -> Selection {
+    let is_host = |item: &Item| matches!(item.output, FlakeOutput::Hosts(_));
     let hosts: BTreeSet<String> = items.iter().filter(|item| is_host(item)).map(|item| item.name.clone()).collect();
     let stands_alone = |item: &Item| is_host(item) || !hosts.contains(&item.name);
     let names = |items: &[Item]| -> BTreeSet<String> { items.iter().map(|item| item.name.clone()).collect() };
@@ -30,30 +30,31 @@ pub(super) fn select(source: &Source, items: Vec<Item>) -> Selected {
     let (deployed, others): (Vec<Item>, Vec<Item>) = items.into_iter().partition(|item| gives_deployment(item.output));
     let (alone, refining): (Vec<Item>, Vec<Item>) = deployed.into_iter().partition(stands_alone);
     let written = source.include.iter().chain(source.exclude.iter());
-    let idle = written.filter(|pattern| !alone.iter().any(|item| is_like(item, pattern))).cloned().collect();
+    let unmatched = written.filter(|pattern| !alone.iter().any(|item| matches(item, pattern))).cloned().collect();
     let (taken, left): (Vec<Item>, Vec<Item>) = alone.into_iter().partition(|item| takes(source, item));
     let names_taken = names(&taken);
     let excluded = names(&left).difference(&names_taken).cloned().collect();
     let refining = refining.into_iter().filter(|item| names_taken.contains(&item.name));
-    Selected { items: taken.iter().cloned().chain(refining).chain(others).collect(), excluded, idle }
+    Selection { items: taken.iter().cloned().chain(refining).chain(others).collect(), excluded, unmatched }
 }
 
-fn gives_deployment(output: Output) -> bool {
+fn gives_deployment(output: FlakeOutput) -> bool {
     match output {
-        Output::Hosts(_) | Output::Deployments => true,
-        Output::Units | Output::Agents => false,
+        FlakeOutput::Hosts(_) | FlakeOutput::Deployments => true,
+        FlakeOutput::Units | FlakeOutput::Agents => false,
     }
 }
 
 fn takes(source: &Source, item: &Item) -> bool {
-    let is_among = |patterns: &[Pattern]| patterns.iter().any(|pattern| is_like(item, pattern));
+    let is_among = |patterns: &[Pattern]| patterns.iter().any(|pattern| matches(item, pattern));
     (source.include.is_empty() || is_among(&source.include)) && !is_among(&source.exclude)
 }
 
-fn is_like(item: &Item, pattern: &Pattern) -> bool {
-    let prefix = |output: Output| format!("{}.", output.path().join("."));
-    let of_an_output = |output: &Output| gives_deployment(*output) && pattern.as_str().starts_with(&prefix(*output));
-    if !Output::all().any(|output| of_an_output(&output)) {
+fn matches(item: &Item, pattern: &Pattern) -> bool {
+    let prefix = |output: FlakeOutput| format!("{}.", output.path().join("."));
+    let of_an_output =
+        |output: &FlakeOutput| gives_deployment(*output) && pattern.as_str().starts_with(&prefix(*output));
+    if !FlakeOutput::all().any(|output| of_an_output(&output)) {
         return pattern.matches(&item.name);
     }
     let of_output = prefix(item.output);
@@ -67,7 +68,8 @@ mod tests {
     use super::*;
 
     fn items() -> Vec<Item> {
-        let of = |output: &str| Output::Hosts(PLATFORMS.iter().find(|platform| platform.output == output).unwrap());
+        let of =
+            |output: &str| FlakeOutput::Hosts(PLATFORMS.iter().find(|platform| platform.output == output).unwrap());
         let (nixos, darwin) = (of("nixosConfigurations"), of("darwinConfigurations"));
         let (home, system) = (of("homeConfigurations"), of("systemConfigs"));
         let below = |level: &str, name| Item { level: Some(level.to_owned()), ..system.item(name) };
@@ -78,10 +80,10 @@ mod tests {
             home.item("alice@air"),
             below("x86_64-linux", "box"),
             below("aarch64-linux", "box"),
-            Output::Deployments.item("web-1"),
-            Output::Deployments.item("web-old-1"),
-            Output::Deployments.item("router"),
-            Output::Units.item("web-old-1"),
+            FlakeOutput::Deployments.item("web-1"),
+            FlakeOutput::Deployments.item("web-old-1"),
+            FlakeOutput::Deployments.item("router"),
+            FlakeOutput::Units.item("web-old-1"),
         ]
     }
 
@@ -89,31 +91,34 @@ mod tests {
         patterns.iter().map(|pattern| pattern.parse().unwrap()).collect()
     }
 
-    fn selected(include: &[&str], exclude: &[&str]) -> Selected {
+    fn selected(include: &[&str], exclude: &[&str]) -> Selection {
         let source = Source::bare("git+https://git.example.org/fleet".parse().unwrap());
         select(&Source { include: patterns(include), exclude: patterns(exclude), ..source }, items())
     }
 
-    fn told(selected: &Selected) -> Vec<String> {
-        selected.items.iter().map(ToString::to_string).collect()
+    fn attributes(selection: &Selection) -> Vec<String> {
+        selection.items.iter().map(ToString::to_string).collect()
     }
 
     #[test]
-    fn without_a_pattern_everything_is_taken() {
+    fn without_a_pattern_everything_is_selected() {
         let all = selected(&[], &[]);
         assert_eq!((all.items.len(), all.excluded.len()), (items().len(), 0));
     }
 
     #[test]
-    fn a_pattern_is_about_names_and_what_says_more_about_a_host_goes_with_it() {
+    fn a_pattern_selects_by_name_and_a_refinement_follows_its_host() {
         let some = selected(&["web-*"], &["web-old-*"]);
-        assert_eq!(told(&some), ["nixosConfigurations.web-1", "clavel.deployments.web-1", "clavel.units.web-old-1"]);
+        assert_eq!(
+            attributes(&some),
+            ["nixosConfigurations.web-1", "clavel.deployments.web-1", "clavel.units.web-old-1"]
+        );
         let excluded: Vec<&str> = some.excluded.iter().map(String::as_str).collect();
         assert_eq!(excluded, ["air", "alice@air", "box", "router", "web-old-1"]);
     }
 
     #[test]
-    fn a_pattern_with_an_output_is_about_that_one() {
+    fn a_pattern_with_an_output_selects_in_that_output_only() {
         for (exclude, left_out) in [
             ("homeConfigurations.*", vec!["alice@air"]),
             ("darwinConfigurations.*", vec!["air"]),
@@ -131,8 +136,8 @@ mod tests {
     }
 
     #[test]
-    fn a_pattern_that_nothing_is_like_is_told() {
+    fn a_pattern_that_matches_nothing_is_reported() {
         let some = selected(&["web-*", "homeConfiguration.*"], &["nothing"]);
-        assert_eq!(some.idle.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["homeConfiguration.*", "nothing"]);
+        assert_eq!(some.unmatched.iter().map(Pattern::as_str).collect::<Vec<_>>(), ["homeConfiguration.*", "nothing"]);
     }
 }

@@ -1,4 +1,6 @@
-//! What is said about a document beside what it specifies.
+//! Metadata of a document: facts about it that are not part of its specification.
+//!
+//! The keys that claveld writes are parsed in `provenance` and `pin`.
 
 use super::Map;
 use super::text::validated_text;
@@ -33,10 +35,10 @@ fn check_value(text: &str) -> Result<(), String> {
     }
 }
 
-/// The most keys.
+/// The most keys of one document.
 pub(super) const MOST: usize = 64;
 
-/// At most 64 keys with a text each.
+/// At most 64 keys, each with a text.
 pub type Metadata = Map<MetadataKey, MetadataValue, MOST>;
 
 #[cfg(test)]
@@ -52,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_hold() {
+    fn too_many_keys_and_invalid_values_are_errors() {
         let many: BTreeMap<String, String> = (0..65).map(|n| (format!("k{n}"), String::new())).collect();
         assert!(serde_json::from_str::<Metadata>(&serde_json::to_string(&many).unwrap()).is_err());
         assert!("x".repeat(1025).parse::<MetadataValue>().is_err());

@@ -1,4 +1,6 @@
-//! Nix's own words as types: store paths, systems, substituters, flake references, attributes, source revisions.
+//! The terms of Nix as types: store paths, systems, substituters, attributes and source revisions.
+//!
+//! Flake references are in `flake_reference`, hashes in `digest`. Asking Nix about any of them is not for this room.
 
 use std::fmt;
 use std::str::FromStr;
@@ -18,24 +20,25 @@ impl StorePath {
         self.0.name()
     }
 
-    /// Where a source tree of this hash is: Nix calls all of them `source` (Nix's manual, "Store path specification").
+    /// The path of a source tree with this hash. Nix gives every source tree the name `source` (Nix's manual, "Store path
+    /// specification").
     pub fn of_source(hash: &NarHash) -> Result<Self, Invalid> {
         Self::of_tree("source", hash)
     }
 
-    /// Where a tree of this hash is under the name `name`, with references to nothing.
+    /// The path of a tree with this hash under the name `name`, without references.
     pub fn of_tree(name: &str, hash: &NarHash) -> Result<Self, Invalid> {
         let content = CAHash::Nar(NixHash::Sha256(*hash.bytes()));
         let path = store_path::build_ca_path(name, &content, [], false);
         path.map(Self).map_err(|error| Invalid::new("the hash of a source", &hash.to_string(), error.to_string()))
     }
 
-    /// The 32 characters before its name.
+    /// The 32 characters of its hash.
     pub fn hash_part(&self) -> String {
         self.0.to_basename().chars().take(32).collect()
     }
 
-    /// The same as the derivations' parser has it.
+    /// The path as a type of the crate that parses derivations.
     pub fn as_nix(&self) -> &store_path::StorePath {
         &self.0
     }
@@ -63,7 +66,7 @@ impl FromStr for StorePath {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let bad = |why: String| Invalid::new("a store path", text, why);
         let path = store_path::StorePath::from_absolute_path(text.as_bytes()).map_err(|e| bad(e.to_string()))?;
-        // There is one way to write a path; whatever else the parser takes is not it.
+        // A path has one spelling. The parser accepts others too.
         if path.to_absolute_path() == text { Ok(Self(path)) } else { Err(bad("it is spelt unusually".to_owned())) }
     }
 }
@@ -75,7 +78,7 @@ as_text!(
 );
 
 validated_text! {
-    /// What Nix calls a system: `x86_64-linux`, `aarch64-darwin`.
+    /// A system as Nix names it: `x86_64-linux`, `aarch64-darwin`.
     System, what: "a system", check: check_system, pattern: "^[a-z0-9_]{1,32}-[a-z0-9_]{1,32}$"
 }
 
@@ -108,7 +111,7 @@ validated_text! {
 }
 
 impl Substituter {
-    /// Whether it is plain files, here or over HTTP, that anybody may ask for. A machine to log in to is none.
+    /// Whether it serves plain files, from this machine or over HTTP, without a login.
     pub fn is_of_files(&self) -> bool {
         ["https://", "http://", "file://"].iter().any(|scheme| self.as_str().starts_with(scheme))
     }
@@ -127,12 +130,12 @@ fn check_substituter(text: &str) -> Result<(), String> {
     let parameters = text.split_once('?').map_or("", |(_, query)| query);
     for parameter in parameters.split('&').filter_map(|parameter| parameter.split('=').next()) {
         match parameter {
-            "trusted" => return Err("`trusted` would switch the check of signatures off".to_owned()),
+            "trusted" => return Err("`trusted` would turn off the check of signatures".to_owned()),
             "secret-key" | "secret-keys" => {
-                return Err(format!("`{parameter}` is for those who write to a cache"));
+                return Err(format!("`{parameter}` is for writing to a cache, and Clavel only reads"));
             }
-            // Nix decodes it, and it would be one of those.
-            _ if parameter.contains('%') => return Err("the name of a parameter is not to be encoded".to_owned()),
+            // Nix decodes the name, and it could become one of those above.
+            _ if parameter.contains('%') => return Err("the name of a parameter may not be percent-encoded".to_owned()),
             _ => {}
         }
     }
@@ -140,7 +143,7 @@ fn check_substituter(text: &str) -> Result<(), String> {
 }
 
 validated_text! {
-    /// The revision of a source in its version control: 40 or 64 lower-case hexadecimal digits.
+    /// The revision of a source in its version control, as 40 or 64 lower-case hexadecimal digits.
     SourceRevision, what: "a source revision", check: check_revision, pattern: "^([0-9a-f]{40}|[0-9a-f]{64})$"
 }
 
@@ -161,7 +164,7 @@ fn check_revision(text: &str) -> Result<(), String> {
 }
 
 validated_text! {
-    /// The path of an attribute among a flake's outputs, as Nix reads it on its command line:
+    /// The path of an attribute in a flake's outputs, as Nix reads it on its command line:
     /// `nixosConfigurations.web-1`, `nixosConfigurations."a.b"`.
     Attribute, what: "an attribute", check: check_attribute, pattern: r"^[^\u0000-\u001f\u007f-\u009f]{1,1024}$"
 }
@@ -174,13 +177,13 @@ fn check_attribute(text: &str) -> Result<(), String> {
 }
 
 impl Attribute {
-    /// The attribute at `path`, each part quoted where it has to be.
+    /// The attribute at `path`. A part that is no identifier is quoted.
     pub fn at(path: &[&str]) -> Result<Self, Invalid> {
         path.iter().map(|part| quoted_part(part)).collect::<Vec<_>>().join(".").parse()
     }
 }
 
-/// A part as Nix's expression language writes it: an identifier, or a string.
+/// One part in Nix's expression language: an identifier, or a quoted string.
 fn quoted_part(part: &str) -> String {
     let identifier = part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-'".contains(c));
@@ -206,7 +209,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn store_paths_are_those_of_nix() {
+    fn only_a_valid_store_path_is_accepted() {
         let good = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-nixos-system-web-1";
         assert_eq!(good.parse::<StorePath>().unwrap().name(), "nixos-system-web-1");
         for bad in [
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn attributes_are_quoted_where_nix_needs_it() {
+    fn a_part_that_is_no_identifier_is_quoted() {
         let at = |name| Attribute::at(&["nixosConfigurations", name]).unwrap().to_string();
         assert_eq!(at("web-1"), "nixosConfigurations.web-1");
         assert_eq!(at("a.b"), "nixosConfigurations.\"a.b\"");
@@ -253,7 +256,7 @@ mod tests {
     }
 
     #[test]
-    fn this_machine_has_a_system() {
+    fn this_machine_has_a_valid_system() {
         System::this().unwrap();
     }
 }

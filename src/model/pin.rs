@@ -1,6 +1,7 @@
-//! The pin of a store path: what is to be in it, and in all that it needs.
+//! The pin of a store path: digests of its content and of the content of its closure.
 //!
-//! A path that is named by its inputs does not say what is in it: whoever holds a cache's key does. A pin does.
+//! An input-addressed store path does not determine its content. The owner of a cache's key can sign any content for it;
+//! a pin makes every content but one invalid. Computing and checking pins needs a store, and is not for this room.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,9 +9,9 @@ use std::str::FromStr;
 
 use super::metadata::MOST as MOST_METADATA;
 use super::text::as_text;
-use super::{Invalid, Metadata, NarHash, Sha256Digest, StorePath};
+use super::{Invalid, Metadata, NarHash, NarTemplateSpecification, Sha256Digest, StorePath};
 
-/// What is in one store path.
+/// The content of one store path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Content {
     /// The hash of its Nix archive.
@@ -19,27 +20,27 @@ pub struct Content {
     pub nar_size: u64,
 }
 
-/// A store path with all that it needs: each path, and what is in it.
+/// The content of a store path and of every path that it needs, by path.
 pub type Closure = BTreeMap<StorePath, Content>;
 
 /// The digest of a closure, written as 64 lower-case hexadecimal digits: the SHA-256 of its lines ([`closure_lines`]).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ClosureDigest(Sha256Digest);
 
-/// What the digest of a closure is over: a line `PATH NARHASH NARSIZE` for each of its paths, the first among them. The
-/// hash is in SRI form, the size in decimal digits and bytes; one space stands between, a line feed ends each line, and
-/// the lines are in the order of their bytes.
+/// The text that the digest of a closure is computed over. It has a line `PATH NARHASH NARSIZE` for each path of the
+/// closure. The hash is in SRI form, the size is a decimal number of bytes, one space separates the fields, a line feed ends
+/// each line, and the lines are sorted by their bytes.
 pub fn closure_lines(closure: &Closure) -> Vec<u8> {
     let line =
         |(path, Content { nar_hash, nar_size }): (&StorePath, &Content)| format!("{path} {nar_hash} {nar_size}\n");
     let mut lines: Vec<String> = closure.iter().map(line).collect();
-    // What a path's own order is does not matter to whoever computes it with other tools.
+    // Sort the lines and not the paths, so that other tools can compute the same text.
     lines.sort_unstable();
     lines.concat().into_bytes()
 }
 
 impl ClosureDigest {
-    /// The closure whose lines have this digest.
+    /// The digest of a closure, from the digest of its lines.
     pub fn of(lines: Sha256Digest) -> Self {
         Self(lines)
     }
@@ -59,34 +60,34 @@ impl FromStr for ClosureDigest {
     }
 }
 
-as_text!(ClosureDigest, pattern: "^[0-9a-f]{64}$", about: "What is in a path and in all that it needs");
+as_text!(ClosureDigest, pattern: "^[0-9a-f]{64}$", about: "The digest of a store path and of every path that it needs");
 
-/// What is to be under a deployment's store path, whatever a cache's key signs.
+/// The only valid content of a deployment's store path, no matter what a cache signs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Pin {
-    /// The digest of the path's closure, the path itself among it.
+    /// The digest of the path's closure, which includes the path itself.
     pub closure: ClosureDigest,
-    /// The hash of the path itself.
+    /// The hash of the Nix archive of the path itself.
     pub nar_hash: NarHash,
 }
 
-/// Why a template's metadata has no pin that could be held to.
+/// Why the pin in a template's metadata is invalid.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PinError {
-    /// One of its two keys stands alone.
-    #[error("the template's metadata has `{there}` and no `{missing}`, and one is worth nothing without the other")]
+    /// One of its two keys is missing.
+    #[error("the template's metadata has `{there}` and no `{missing}`; a pin needs both")]
     Half {
-        /// The key that is there.
+        /// The key that is present.
         there: &'static str,
-        /// The key that is not.
+        /// The key that is missing.
         missing: &'static str,
     },
-    /// A key holds what cannot stand there.
-    #[error("the template's metadata has a `{key}` that is none: {source}")]
+    /// A key has an invalid value.
+    #[error("the template's metadata has an invalid `{key}`: {source}")]
     Bad {
         /// The key.
         key: &'static str,
-        /// What is wrong with its value.
+        /// The rule that its value breaks.
         source: Invalid,
     },
 }
@@ -95,10 +96,10 @@ impl Pin {
     const CLOSURE: &'static str = "closure";
     const NAR_HASH: &'static str = "narHash";
 
-    /// The keys of a template's metadata that are Claveld's alone; a flake may not set them.
+    /// The keys of a template's metadata that only claveld may set.
     pub const KEYS: [&'static str; 2] = [Self::CLOSURE, Self::NAR_HASH];
 
-    /// The pin that a template's `metadata` has, where it has one.
+    /// The pin in a template's `metadata`, where it has one.
     pub fn of(metadata: &Metadata) -> Result<Option<Self>, PinError> {
         match (metadata.get(Self::CLOSURE), metadata.get(Self::NAR_HASH)) {
             (None, None) => Ok(None),
@@ -111,8 +112,8 @@ impl Pin {
         }
     }
 
-    /// Writes itself beside what the flake said of its template. A key the flake has no right to, or two too many, is an
-    /// error.
+    /// Adds itself to the metadata that the flake gave the template. It is an error where the flake set one of these keys,
+    /// or too many keys.
     pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
         Self::refuse_in(&metadata)?;
         metadata.insert(Self::CLOSURE.parse()?, self.closure.to_string().parse()?)?;
@@ -120,7 +121,7 @@ impl Pin {
         Ok(metadata)
     }
 
-    /// Refuses a template's `metadata` that has a key which only Claveld writes, or no room for those.
+    /// Refuses a template's `metadata` that has one of these keys, or no room for them.
     pub fn refuse_in(metadata: &Metadata) -> Result<(), Invalid> {
         if let Some(taken) = Self::KEYS.iter().find(|key| metadata.get(**key).is_some()) {
             let why = "Claveld writes it itself, where `publish.pin` is set";
@@ -132,6 +133,13 @@ impl Pin {
             return Err(Invalid::new("a number of metadata keys of a template", &found, why));
         }
         Ok(())
+    }
+}
+
+impl NarTemplateSpecification {
+    /// The pin in its metadata, where it has one.
+    pub fn pin(&self) -> Result<Option<Pin>, PinError> {
+        Pin::of(&self.metadata)
     }
 }
 
@@ -154,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_back_from_the_metadata_it_went_into() {
+    fn a_pin_comes_back_from_the_metadata_it_was_added_to() {
         let pinned = pin().add_to(metadata(&[("team", "infra")])).unwrap();
         assert_eq!(pinned.len(), 3);
         assert_eq!(Pin::of(&pinned), Ok(Some(pin())));
@@ -162,7 +170,7 @@ mod tests {
     }
 
     #[test]
-    fn half_of_it_or_a_bad_one_is_never_taken_for_none() {
+    fn an_incomplete_or_invalid_pin_is_an_error_and_not_a_missing_one() {
         let digest = "0".repeat(64);
         for entries in [&[("closure", digest.as_str())][..], &[("narHash", HASH)]] {
             assert!(matches!(Pin::of(&metadata(entries)), Err(PinError::Half { .. })), "{entries:?}");
@@ -174,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn a_flake_may_not_write_it() {
+    fn a_flake_may_not_set_its_keys() {
         for key in Pin::KEYS {
             let error = pin().add_to(metadata(&[(key, "x")])).unwrap_err().to_string();
             assert!(error.contains(key) && error.contains("Claveld writes it itself"), "{error}");
@@ -182,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_room_for_it_whatever_a_flake_says() {
+    fn a_template_must_leave_room_for_its_keys() {
         let keys: Vec<String> = (0..63).map(|n| format!("k{n}")).collect();
         let some = |count: usize| metadata(&keys[..count].iter().map(|key| (key.as_str(), "x")).collect::<Vec<_>>());
         assert!(pin().add_to(some(62)).is_ok());
@@ -190,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn the_lines_are_in_the_order_of_their_bytes() {
+    fn the_lines_are_sorted_by_their_bytes() {
         let content = Content { nar_hash: HASH.parse().unwrap(), nar_size: 120 };
         let (a, b) = ("/nix/store/00000000000000000000000000000000-z", "/nix/store/11111111111111111111111111111111-a");
         let closure: Closure = [b, a].map(|path| (path.parse().unwrap(), content)).into();

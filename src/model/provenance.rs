@@ -1,15 +1,20 @@
-//! Where a document came from: the part of its metadata that Claveld writes.
+//! The provenance of a document: the part of its metadata that claveld writes.
+//!
+//! Parse it once, with [`Document::provenance`] or [`Draft::provenance`], and pass the type on.
 
-use super::{Attribute, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, StorePath, Timestamp};
+use super::{
+    Attribute, Document, Draft, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, Specification, StorePath,
+    Timestamp,
+};
 
-/// What Claveld says in a document's metadata of how it came to be.
+/// The source of a document, and how it was evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Provenance {
     /// The attribute of the flake that was evaluated.
     pub attribute: Attribute,
-    /// The derivation that makes the store path; none where the flake named a store path itself.
+    /// The derivation of the store path; none where the flake names a store path itself.
     pub drv_path: Option<StorePath>,
-    /// When it was evaluated.
+    /// The time of the evaluation.
     pub evaluated_at: Timestamp,
     /// The source, as the configuration names it.
     pub source: FlakeReference,
@@ -19,18 +24,18 @@ pub struct Provenance {
     pub source_revision: Option<SourceRevision>,
 }
 
-/// Why a document's metadata does not say where it came from.
+/// Why the metadata of a document gives no provenance.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProvenanceError {
-    /// A key that has to be there is not.
+    /// A required key is missing.
     #[error("the metadata has no `{0}`")]
     Missing(&'static str),
-    /// A key holds what cannot stand there.
+    /// A key has an invalid value.
     #[error("the metadata's `{key}`: {source}")]
     Bad {
         /// The key.
         key: &'static str,
-        /// What is wrong with its value.
+        /// The rule that its value breaks.
         source: Invalid,
     },
 }
@@ -43,11 +48,12 @@ impl Provenance {
     const SOURCE_HASH: &'static str = "sourceHash";
     const SOURCE_REVISION: &'static str = "sourceRevision";
 
-    /// The keys that are Claveld's alone; a flake may not set them.
+    /// The keys that only claveld may set.
     pub const KEYS: [&'static str; 6] =
         [Self::ATTRIBUTE, Self::DRV_PATH, Self::EVALUATED_AT, Self::SOURCE, Self::SOURCE_HASH, Self::SOURCE_REVISION];
 
-    /// Writes itself beside what the flake said. A key the flake has no right to, or one too many, is an error.
+    /// Adds itself to the metadata that the flake gave. It is an error where the flake set one of these keys, or too many
+    /// keys.
     pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
         let entries = [
             (Self::ATTRIBUTE, Some(self.attribute.to_string())),
@@ -83,6 +89,20 @@ impl TryFrom<&Metadata> for Provenance {
     }
 }
 
+impl<S: Specification> Document<S> {
+    /// The provenance in its metadata.
+    pub fn provenance(&self) -> Result<Provenance, ProvenanceError> {
+        Provenance::try_from(&self.metadata)
+    }
+}
+
+impl<S: Specification> Draft<S> {
+    /// The provenance in its metadata.
+    pub fn provenance(&self) -> Result<Provenance, ProvenanceError> {
+        Provenance::try_from(&self.metadata)
+    }
+}
+
 fn optional<T: std::str::FromStr<Err = Invalid>>(
     metadata: &Metadata,
     key: &'static str,
@@ -111,7 +131,7 @@ mod tests {
     }
 
     #[test]
-    fn it_comes_back_from_the_metadata_it_went_into() {
+    fn provenance_comes_back_from_the_metadata_it_was_added_to() {
         let mut own = Metadata::default();
         own.insert("team".parse().unwrap(), "infra".parse().unwrap()).unwrap();
         let metadata = provenance().add_to(own).unwrap();
@@ -120,14 +140,14 @@ mod tests {
     }
 
     #[test]
-    fn a_flake_may_not_write_it() {
+    fn a_flake_may_not_set_its_keys() {
         let mut own = Metadata::default();
         own.insert("drvPath".parse().unwrap(), "/nix/store/x".parse().unwrap()).unwrap();
         assert!(provenance().add_to(own).unwrap_err().to_string().contains("Claveld writes it itself"));
     }
 
     #[test]
-    fn what_is_missing_is_named() {
+    fn a_missing_key_is_named() {
         assert_eq!(Provenance::try_from(&Metadata::default()), Err(ProvenanceError::Missing("attribute")));
     }
 }

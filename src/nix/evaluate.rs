@@ -1,4 +1,4 @@
-//! Evaluating an expression, purely, building nothing; watched, where that is asked for.
+//! Evaluates an expression purely, without building anything, and watches which files are read where that is requested.
 
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
@@ -7,95 +7,72 @@ use std::time::{Duration, Instant};
 use super::{Nix, NixError, settings};
 use crate::process::{Invocation, ProcessError};
 
-/// The most that strace may tell of one evaluation: a NixOS host looks at some thousands of files, which is 4 MiB.
+/// The largest log of strace for one evaluation. A NixOS host reads some thousands of files, which gives 4 MiB.
 const LARGEST_LOG: u64 = 256 << 20;
 
-/// An expression, and how it is to be evaluated.
+/// An expression, and how to evaluate it.
 #[derive(Debug, Clone, Copy)]
-pub struct Question<'a> {
-    /// What it is, for the errors: "evaluate web-1".
-    pub act: &'a str,
+pub struct EvalRequest<'a> {
+    /// The action and its object for errors, such as `evaluate web-1`.
+    pub action: &'a str,
     /// The expression, in Nix's language.
     pub expression: &'a str,
     /// The most memory it may take, in bytes.
     pub memory: u64,
-    /// The most bytes that the answer may have.
+    /// The most bytes of the answer.
     pub largest: usize,
-    /// What begins the traces that are collected.
+    /// The beginning of the traces that are collected.
     pub mark: &'a str,
-    /// Whether what it reads is watched.
+    /// Whether its reads are watched.
     pub watch: Watch,
 }
 
-/// Whether somebody looks on.
+/// Whether the reads of an evaluation are watched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Watch {
-    /// Every look at a file is told.
+    /// strace logs every system call that names a file.
     Files,
-    /// Nobody does.
+    /// They are not watched.
     Nothing,
 }
 
-/// The system calls that name files.
+/// The system calls of an evaluation that name files.
 #[derive(Debug)]
-pub enum Calls {
-    /// As strace writes them, with every text in hexadecimal.
-    Seen(String),
-    /// There are so many that this many bytes of them were not read.
+pub enum SystemCalls {
+    /// The log of strace, with every text in hexadecimal.
+    Logged(String),
+    /// The log is too large. It has this many bytes, and was not read.
     TooMany(u64),
-    /// Nobody watched.
-    Unseen,
+    /// They were not watched.
+    NotWatched,
 }
 
-/// What came of an evaluation.
+/// The output of an evaluation.
 #[derive(Debug)]
-pub struct Answer {
-    /// What `--json` prints.
+pub struct EvalOutput {
+    /// The JSON on the standard output.
     pub json: Vec<u8>,
     /// The traces that began with the mark, without it.
-    pub told: Vec<String>,
-    /// What was seen of it.
-    pub calls: Calls,
-    /// How long it took.
+    pub traces: Vec<String>,
+    /// The system calls that name files.
+    pub calls: SystemCalls,
+    /// The time that it took.
     pub time: Duration,
     /// The most memory that it held, in bytes.
     pub memory: u64,
 }
 
-impl NixError {
-    /// Whether it was ended because it took too much memory or time, or died of it.
-    pub fn is_limit(&self) -> bool {
-        match self {
-            Self::Failed { source, .. } => match source {
-                ProcessError::TooMuchMemory { .. } | ProcessError::TimedOut { .. } | ProcessError::Killed { .. } => {
-                    true
-                }
-                ProcessError::Failed { stderr, .. } => died_of_memory(stderr),
-                ProcessError::NotStarted { .. } | ProcessError::TooMuchOutput { .. } | ProcessError::Io { .. } => false,
-            },
-            Self::Unexpected { .. } | Self::Files { .. } => false,
-        }
-    }
-}
-
-/// What Nix and its collector say when the system gives them no more.
-fn died_of_memory(stderr: &str) -> bool {
-    ["Out of memory", "out of memory", "std::bad_alloc", "Too many heap sections"]
-        .iter()
-        .any(|said| stderr.contains(said))
-}
-
 impl Nix {
-    /// Whether this machine lets strace watch a program; else why not.
+    /// Whether strace can watch a program on this machine; otherwise why not.
     pub async fn can_watch(&self) -> Result<(), String> {
         let watched = strace(Path::new("/dev/null")).arg("true").within(Duration::from_secs(30)).run().await;
         watched.map(drop).map_err(|error| match error {
-            ProcessError::NotStarted { .. } => "there is no strace on the PATH to watch it with".to_owned(),
-            other => format!("strace cannot watch here: {}", other.to_string().replace('\n', " ")),
+            ProcessError::NotStarted { .. } => "there is no strace on the PATH".to_owned(),
+            other => format!("strace cannot watch a program on this machine: {}", other.to_string().replace('\n', " ")),
         })
     }
 
-    /// Everything of this machine that the answers may depend on: which Nix it is, and how it is configured.
+    /// Everything on this machine that answers may depend on: the program of Nix and its settings.
     pub fn identity(&self) -> String {
         let program = std::env::var_os("PATH").and_then(|path| {
             std::env::split_paths(&path)
@@ -110,68 +87,72 @@ impl Nix {
         format!("{program:?} {about:?} {settings:?} {:?}", settings::files())
     }
 
-    /// Evaluates the question's expression.
-    pub async fn evaluate(&self, question: &Question<'_>) -> Result<Answer, NixError> {
-        let act = || question.act.to_owned();
-        let files = |source| NixError::Files { act: act(), source };
+    /// Evaluates the expression of `request`.
+    pub async fn evaluate(&self, request: &EvalRequest<'_>) -> Result<EvalOutput, NixError> {
+        let action = || request.action.to_owned();
+        let files = |source| NixError::Files { action: action(), source };
         let folder = tempfile::tempdir().map_err(files)?;
         let log = folder.path().join("calls");
         let started = Instant::now();
-        let run = match question.watch {
+        let run = match request.watch {
             Watch::Files => strace(&log).arg("nix-instantiate").on_behalf_of("nix-instantiate"),
             Watch::Nothing => Invocation::new("nix-instantiate"),
         };
         let run = run
             .of_nix(self.deadline)
             .args(["--extra-experimental-features", "nix-command flakes"])
-            // The .drv of a host is written while its path is asked for.
+            // Evaluating a host's drvPath writes its .drv file, so the store must be writable.
             .args(["--eval", "--strict", "--json", "--read-write-mode"])
-            // What a host is must follow from the flake alone, not from this machine.
+            // A host must depend on the flake alone, not on this machine.
             .args(["--option", "pure-eval", "true"])
-            // An import from a derivation would have to be built first.
+            // Importing from a derivation would build it.
             .args(["--option", "allow-import-from-derivation", "false"])
-            // And whatever else might ask for a build finds nobody to do it.
+            // Should anything else request a build, there is no builder.
             .args(["--option", "max-jobs", "0", "--option", "builders", ""])
-            // A flake's nixConfig may not change how it is evaluated.
+            // The nixConfig of a flake must not change how it is evaluated.
             .args(["--option", "accept-flake-config", "false"])
-            // An expression may be longer than an argument.
+            // The expression comes by the standard input, since it may be longer than an argument may be.
             .arg("-")
-            .stdin(question.expression)
-            .sifting(format!("trace: {}", question.mark))
-            .within_memory(question.memory)
-            .at_most(question.largest);
-        let run = match question.watch {
-            // Newer versions remember across processes what a folder was copied to, and would not read it again.
+            .stdin(request.expression)
+            .sifting(format!("trace: {}", request.mark))
+            .within_memory(request.memory)
+            .at_most(request.largest);
+        let run = match request.watch {
+            // Newer versions cache across processes the store path of a folder, and would not read the folder again.
             Watch::Files => run.env("NIX_CACHE_HOME", folder.path()).env("XDG_CACHE_HOME", folder.path()),
             Watch::Nothing => run,
         };
-        let output = run.run().await.map_err(|source| NixError::Failed { act: act(), source })?;
-        let calls = match question.watch {
-            Watch::Files => seen(&log).map_err(files)?,
-            Watch::Nothing => Calls::Unseen,
+        let output = run.run().await.map_err(|source| NixError::Failed { action: action(), source })?;
+        let calls = match request.watch {
+            Watch::Files => read_log(&log).map_err(files)?,
+            Watch::Nothing => SystemCalls::NotWatched,
         };
         let time = started.elapsed();
-        Ok(Answer { json: output.stdout, told: output.sifted, calls, time, memory: output.peak_memory })
+        Ok(EvalOutput { json: output.stdout, traces: output.sifted, calls, time, memory: output.peak_memory })
     }
 }
 
-/// What strace wrote to `log`.
-fn seen(log: &Path) -> std::io::Result<Calls> {
+/// Reads the log of strace, unless it is too large.
+fn read_log(log: &Path) -> std::io::Result<SystemCalls> {
     let length = std::fs::metadata(log)?.len();
-    if length > LARGEST_LOG { Ok(Calls::TooMany(length)) } else { std::fs::read_to_string(log).map(Calls::Seen) }
+    if length > LARGEST_LOG {
+        Ok(SystemCalls::TooMany(length))
+    } else {
+        std::fs::read_to_string(log).map(SystemCalls::Logged)
+    }
 }
 
-/// strace, which writes to `log` what the program after it looks at.
+/// A run of strace, which logs to `log` the files that the program after it reads.
 fn strace(log: &Path) -> Invocation {
     Invocation::new("strace")
-        // All that it starts, too.
+        // Watch the child processes too.
         .arg("--follow-forks")
-        // It and the program stop for each other all the time, and never run at once.
+        // strace and the program wait for each other at every call, so they never run at the same time.
         .on_one_processor()
-        // Only these calls stop the program.
+        // Stop the program at the traced calls only.
         .arg("--seccomp-bpf")
         .args(["--trace", "%file,io_uring_setup", "--signal", "none", "--quiet=all"])
-        // Descriptors with their paths, and every text in hexadecimal: there is one way to read it. PATH_MAX is 4096.
+        // Print descriptors with their paths, and every text in hexadecimal, so that nothing is ambiguous. PATH_MAX is 4096.
         .args(["--decode-fds=path", "--strings-in-hex=all", "--string-limit", "4096"])
         .arg("--output")
         .arg(log.as_os_str())

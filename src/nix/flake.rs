@@ -1,4 +1,4 @@
-//! Flakes: resolving a reference to one content, and fetching its inputs.
+//! Locks a flake reference at one content, and fetches the inputs of a flake.
 
 use serde::Deserialize;
 use serde_json::{Map, Value};
@@ -6,20 +6,20 @@ use serde_json::{Map, Value};
 use super::{Nix, NixError};
 use crate::model::{FlakeReference, Invalid, LockedSource, NarHash, SourceRevision, StorePath};
 
-/// A flake at one content, with all that Nix says of it.
+/// A flake at one content, with its metadata.
 #[derive(Debug, Clone, PartialEq)]
 pub struct LockedFlake {
-    /// The source, as Clavel knows it.
+    /// The source at this content.
     pub source: LockedSource,
-    /// Where its tree is in the store.
+    /// The store path of its tree.
     pub tree: StorePath,
-    /// What names this content, as Nix writes it in locks.
+    /// The attributes that name this content, as Nix writes them in locks.
     pub locked: Map<String, Value>,
-    /// Its lock, of version 7 or before.
+    /// Its lock, of version 7 or earlier.
     pub lock: Value,
 }
 
-/// What is read of `nix flake metadata --json`.
+/// The fields of `nix flake metadata --json` that Clavel reads.
 #[derive(Deserialize)]
 struct FlakeMetadata {
     locked: Map<String, Value>,
@@ -40,25 +40,29 @@ struct Locked {
 }
 
 impl Nix {
-    /// Finds out which content `flake` has now, or at `pin`, and fetches it into the store.
-    pub async fn lock(&self, flake: &FlakeReference, pin: Option<&SourceRevision>) -> Result<LockedFlake, NixError> {
-        let act = || format!("read the source {flake}");
-        let unexpected = |why: String| NixError::Unexpected { act: act(), why };
+    /// Finds out which content `flake` has now, or at `revision`, and fetches it into the store.
+    pub async fn lock(
+        &self,
+        flake: &FlakeReference,
+        revision: Option<&SourceRevision>,
+    ) -> Result<LockedFlake, NixError> {
+        let action = || format!("read the source {flake}");
+        let unexpected = |why: String| NixError::Unexpected { action: action(), why };
         let invalid = |error: Invalid| unexpected(error.to_string());
-        let asked = match pin {
+        let asked = match revision {
             Some(revision) => flake.with_parameter("rev", revision.as_str()).map_err(invalid)?,
             None => flake.clone(),
         };
         let run = self
             .nix(&["flake", "metadata", "--json"])
-            // The owner's flake.lock is the truth: a stale one is an error, never silently another one.
+            // The flake.lock of the owner decides: a stale one is an error and is never replaced.
             .arg("--no-update-lock-file")
-            // A branch is asked for anew each time; Nix would believe an answer of the last hour.
+            // Query the branch each time: Nix would use an answer of the last hour.
             .args(["--option", "tarball-ttl", "0"])
             .args(["--option", "accept-flake-config", "false"])
             .arg(asked.as_str())
             .run();
-        let output = run.await.map_err(|source| NixError::Failed { act: act(), source })?;
+        let output = run.await.map_err(|source| NixError::Failed { action: action(), source })?;
         let metadata: FlakeMetadata =
             serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
         let known: Locked =
@@ -69,15 +73,15 @@ impl Nix {
         Ok(LockedFlake { source, tree, locked, lock })
     }
 
-    /// Brings all inputs of `flake` into the store.
+    /// Fetches all inputs of `flake` into the store.
     pub async fn fetch_inputs(&self, flake: &FlakeReference) -> Result<(), NixError> {
         let run = self
             .nix(&["flake", "archive", "--json", "--no-update-lock-file"])
             .args(["--option", "accept-flake-config", "false"])
             .arg(flake.as_str())
             .run();
-        let act = || format!("fetch the inputs of {flake}");
-        run.await.map(drop).map_err(|source| NixError::Failed { act: act(), source })
+        let action = || format!("fetch the inputs of {flake}");
+        run.await.map(drop).map_err(|source| NixError::Failed { action: action(), source })
     }
 }
 
@@ -106,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_dirty_tree_is_named_by_its_copy() {
+    fn a_dirty_work_tree_gets_the_reference_of_its_copy() {
         let json = r#"{"lastModified":12,"narHash":"sha256-JnZRLUoTJsju6pyJ16dH7On0s3OGZimYHbDPEt6g1E4=",
             "type":"git","dir":"a b"}"#;
         let locked: Locked = serde_json::from_str(json).unwrap();

@@ -1,7 +1,7 @@
-//! Evaluating with the machine's Nix: resolve a flake, fetch its inputs, evaluate an expression.
+//! Evaluates with the machine's Nix: lock a flake, fetch its inputs, evaluate an expression.
 //!
-//! Each option's why stands beside it. What to evaluate, and what follows from the answer, belongs to `evaluate`; the store
-//! that Nix keeps belongs to `store`.
+//! A comment beside each option says why it is set; docs/design/evaluation.md has them in one table. Deciding what to
+//! evaluate, and what follows from the answer, belongs to `evaluate`. The store of Nix belongs to `store`.
 
 mod evaluate;
 mod flake;
@@ -9,59 +9,82 @@ mod settings;
 
 use std::time::Duration;
 
-pub use evaluate::{Answer, Calls, Question, Watch};
+pub use evaluate::{EvalOutput, EvalRequest, SystemCalls, Watch};
 pub use flake::LockedFlake;
 
 use crate::process::{Invocation, ProcessError};
 
-/// Why Nix did not do what it was asked.
+/// Why a request to Nix failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NixError {
-    /// The program failed.
-    #[error("cannot {act}: {source}")]
+    /// The program of Nix failed. The message is that of Nix, without anything about Clavel's own expression.
+    #[error("cannot {action}: {}", source.nix_message())]
     Failed {
-        /// What was being done, to what.
-        act: String,
-        /// How it failed.
+        /// The action and its object, such as `read the source path:/x`.
+        action: String,
+        /// How the program failed.
         source: ProcessError,
     },
-    /// This machine's disk failed.
-    #[error("cannot {act}: {source}")]
+    /// A file could not be read or written.
+    #[error("cannot {action}: {source}")]
     Files {
-        /// What was being done, to what.
-        act: String,
-        /// What the system said.
+        /// The action and its object, such as `read the source path:/x`.
+        action: String,
+        /// The error of the operating system.
         source: std::io::Error,
     },
-    /// What it printed is not what is known of it.
-    #[error("cannot {act}: nix printed what Clavel does not understand ({why}); Clavel knows Nix 2.8 to 2.34")]
+    /// Nix printed something of an unknown form.
+    #[error(
+        "cannot {action}: nix printed something that Clavel does not understand ({why}); use a Nix from 2.8 to 2.34"
+    )]
     Unexpected {
-        /// What was being done, to what.
-        act: String,
-        /// What is wrong with it.
+        /// The action and its object, such as `read the source path:/x`.
+        action: String,
+        /// The first thing that is wrong with it.
         why: String,
     },
 }
 
 impl NixError {
-    /// Nix's own message, where Nix said something.
+    /// The message of Nix itself, or Clavel's own where Nix printed none.
     pub fn message(&self) -> String {
         match self {
             Self::Failed { source, .. } => source.nix_message(),
             Self::Files { .. } | Self::Unexpected { .. } => self.to_string(),
         }
     }
+
+    /// Whether the program was ended at its limit of memory or time, so that a larger limit may help.
+    pub fn is_limit(&self) -> bool {
+        match self {
+            Self::Failed { source, .. } => match source {
+                ProcessError::TooMuchMemory { .. } | ProcessError::TimedOut { .. } | ProcessError::Killed { .. } => {
+                    true
+                }
+                ProcessError::Failed { stderr, .. } => ran_out_of_memory(stderr),
+                ProcessError::NotStarted { .. } | ProcessError::TooMuchOutput { .. } | ProcessError::Io { .. } => false,
+            },
+            Self::Unexpected { .. } | Self::Files { .. } => false,
+        }
+    }
 }
 
-/// The Nix of this machine, as far as it evaluates.
+/// Whether Nix or its garbage collector ended because the system gave them no more memory. Both exit with the code of any
+/// other failure, so their message is the only sign. No other decision reads the messages of Nix.
+fn ran_out_of_memory(stderr: &str) -> bool {
+    let messages = ["Out of memory", "out of memory", "std::bad_alloc", "Too many heap sections"];
+    messages.iter().any(|message| stderr.contains(message))
+}
+
+/// The Nix of this machine, for evaluations.
 #[derive(Debug, Clone)]
 pub struct Nix {
-    /// How long one command may take.
+    /// The longest time of one command.
     deadline: Duration,
 }
 
 impl Nix {
-    /// The Nix on the PATH, where no command may take longer than `deadline`.
+    /// The Nix on the PATH. No command may take longer than `deadline`.
     pub fn new(deadline: Duration) -> Self {
         Self { deadline }
     }

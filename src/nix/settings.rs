@@ -1,14 +1,14 @@
-//! The files that Nix reads its settings from (Nix's manual, "nix.conf"), for whoever asks whether they are as they were.
+//! The files that Nix reads its settings from (Nix's manual, "nix.conf"). An answer depends on their content.
 
 use std::collections::BTreeMap;
 use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// How many files are followed: those that include each other have an end, too.
+/// The most files that are read, so that files that include each other come to an end.
 const MOST: usize = 64;
 
-/// What each file has, as this process's environment leads to them; none for one that is not there.
+/// The content of each file that the environment of this process names; none for a file that is missing.
 pub(super) fn files() -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let system = env::var_os("NIX_CONF_DIR").map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from);
     let mut roots = vec![system.join("nix.conf")];
@@ -26,7 +26,7 @@ fn user_folders() -> Vec<PathBuf> {
     own.into_iter().chain(env::split_paths(&others)).collect()
 }
 
-/// The files, and those that they include.
+/// The content of the files and of those that they include.
 fn with_included(mut open: Vec<PathBuf>) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut files = BTreeMap::new();
     while let Some(path) = open.pop() {
@@ -42,7 +42,7 @@ fn with_included(mut open: Vec<PathBuf>) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     files
 }
 
-/// The file that a line includes.
+/// The file that a line of settings includes.
 fn included(line: &str) -> Option<&str> {
     let mut words = line.split('#').next()?.split_whitespace();
     words.next().filter(|word| ["include", "!include"].contains(word))?;
@@ -54,7 +54,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_included_is_read_too() {
+    fn included_files_are_read_too() {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
         fs::write(at("nix.conf"), "cores = 1\n!include more.conf # and so on\n").unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use super::plan::Plan;
 use super::state::{BranchState, ExistingDocument, provenance};
-use crate::changes::{Comparer, System, Told, Untold};
+use crate::changes::{CompareError, Comparer, DeployedSystem, SystemDiff};
 use crate::model::{Deployment, Folder, Name, StorePath};
 use crate::store::{DerivationError, Store};
 
@@ -36,19 +36,26 @@ impl<'a> SystemDiffs<'a> {
                     let old_derivation = old.provenance().and_then(|provenance| provenance.drv_path.as_ref());
                     self.compare(old, old_derivation, new)
                 }
-                ExistingDocument::Altered(_) | ExistingDocument::Unvouched(_) => Some(Err(Untold::Altered).into()),
+                ExistingDocument::Altered(_) | ExistingDocument::Unvouched(_) => {
+                    Some(Err(CompareError::Altered).into())
+                }
             };
         }
     }
 
     /// The differences; none where both have the same system, and differ only in how it is fetched.
-    fn compare(&mut self, old: &Deployment, old_derivation: Option<&StorePath>, new: &Deployment) -> Option<Told> {
+    fn compare(
+        &mut self,
+        old: &Deployment,
+        old_derivation: Option<&StorePath>,
+        new: &Deployment,
+    ) -> Option<SystemDiff> {
         if old.specification.template.nar_id == new.specification.template.nar_id {
             return None;
         }
         let new_derivation = provenance(&new.metadata).and_then(|provenance| provenance.drv_path);
-        let old = System { path: &old.specification.template.nar_id, derivation: old_derivation };
-        let new = System { path: &new.specification.template.nar_id, derivation: new_derivation.as_ref() };
+        let old = DeployedSystem { path: &old.specification.template.nar_id, derivation: old_derivation };
+        let new = DeployedSystem { path: &new.specification.template.nar_id, derivation: new_derivation.as_ref() };
         Some(self.comparer.compare_systems(old, new).into())
     }
 }

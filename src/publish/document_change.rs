@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::changes::Told;
+use crate::changes::SystemDiff;
 use crate::model::{DocumentPath, Revision, Tombstone};
 
 /// One document that a publication changes.
@@ -21,7 +21,7 @@ pub struct DocumentChange {
     pub repaired: bool,
     /// The differences between the old and the new system; none for a new deployment, or where the system is the same.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub system: Option<Told>,
+    pub system: Option<SystemDiff>,
 }
 
 impl DocumentChange {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::plan::{OrphanPolicy, Plan, PublishInput, Withheld, plan};
 use super::state::{BranchState, Existing, ExistingDocument};
-use crate::evaluate::{Evaluation, Found, Work};
+use crate::evaluate::{Drafts, Evaluation, EvaluationWork};
 use crate::model::{
     Document, Draft, Epoch, FlakeReference, Index, IndexVersion, Kind, List, LockedSource, Map, Metadata, Name,
     Payload, Provenance, Revision, Schema, Specification, Timestamp, Tombstone,
@@ -64,10 +64,10 @@ pub(super) fn draft<S: Specification>(source: &str, of: &str, specification: S) 
 }
 
 /// The evaluation of `source` that found this.
-pub(super) fn evaluation(source: &str, found: Found) -> Evaluation {
+pub(super) fn evaluation(source: &str, drafts: Drafts) -> Evaluation {
     let source =
         LockedSource { flake: flake(source), locked: flake(source), hash: HASH.parse().unwrap(), revision: None };
-    Evaluation { source, found, work: Work::default() }
+    Evaluation { source, drafts, work: EvaluationWork::default() }
 }
 
 /// A document as the branch has it, at this revision.

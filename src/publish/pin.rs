@@ -41,7 +41,7 @@ impl Pinning {
 
     fn add(&mut self, pin: impl Fn(&Draft<DeploymentSpecification>) -> Option<Pin>) -> Result<(), Invalid> {
         self.unpinned.clear();
-        for draft in self.evaluations.iter_mut().flat_map(|evaluation| &mut evaluation.found.deployments) {
+        for draft in self.evaluations.iter_mut().flat_map(|evaluation| &mut evaluation.drafts.deployments) {
             if is_pinned(&draft.specification) {
                 continue;
             }

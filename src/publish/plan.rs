@@ -102,10 +102,10 @@ pub(super) fn plan(
 ) -> Result<Plan, PlanError> {
     let mut planner =
         Planner { branch, input, unpinned: &withheld.unpinned, changes: Vec::new(), conflicts: Vec::new() };
-    let agents = planner.documents(&branch.agents, &withheld.agents, |evaluation| &evaluation.found.agents)?;
+    let agents = planner.documents(&branch.agents, &withheld.agents, |evaluation| &evaluation.drafts.agents)?;
     let deployments =
-        planner.documents(&branch.deployments, &withheld.deployments, |evaluation| &evaluation.found.deployments)?;
-    let units = planner.documents(&branch.units, &withheld.units, |evaluation| &evaluation.found.units)?;
+        planner.documents(&branch.deployments, &withheld.deployments, |evaluation| &evaluation.drafts.deployments)?;
+    let units = planner.documents(&branch.units, &withheld.units, |evaluation| &evaluation.drafts.units)?;
     let Planner { mut changes, mut conflicts, .. } = planner;
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     conflicts.sort();
@@ -275,7 +275,7 @@ impl<'a> Planner<'a> {
         let Some(provenance) = document.provenance() else { return false };
         let evaluation = self.input.evaluations.iter().find(|e| e.source.flake == provenance.source);
         match evaluation {
-            Some(evaluation) => !is_broken(&evaluation.found.failures, provenance, &document.name),
+            Some(evaluation) => !is_broken(&evaluation.drafts.failures, provenance, &document.name),
             None => self.input.orphans == OrphanPolicy::Withdraw && !self.input.configured.contains(&provenance.source),
         }
     }

@@ -120,11 +120,11 @@ fn subject(changes: &[DocumentChange], version: IndexVersion) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::changes::{FileChange, FileFate, SystemChange, Told};
+    use crate::changes::{FileChange, FileChangeKind, SystemChange, SystemDiff};
     use crate::model::Revision;
 
     fn change(name: &str, files: usize, prefix: &str) -> DocumentChange {
-        let file = |n| FileChange { name: format!("{prefix}{n}"), change: FileFate::Changed };
+        let file = |n| FileChange { name: format!("{prefix}{n}"), change: FileChangeKind::Changed };
         let settings = (0..files.min(1)).map(|_| "motd".to_owned()).collect();
         let system = SystemChange { files: (0..files).map(file).collect(), settings, ..SystemChange::default() };
         let revision = Revision::try_from(1).unwrap();
@@ -134,13 +134,13 @@ mod tests {
             from: Some(revision),
             to: revision.next(),
             repaired: false,
-            system: Some(Told::Change(system)),
+            system: Some(SystemDiff::Change(system)),
         }
     }
 
     #[test]
     fn a_message_describes_equal_differences_once() {
-        let unknown = Told::Unknown { unknown: "no".to_owned() };
+        let unknown = SystemDiff::Unknown { unknown: "no".to_owned() };
         let lost = DocumentChange { system: Some(unknown), ..change("lost", 0, "") };
         let changes = [change("a", 2, "f"), change("b", 2, "f"), change("c", 1, "g"), lost];
         let message = commit_message(&changes, IndexVersion::FIRST, &[]);
@@ -155,7 +155,7 @@ deployments/c.json: revision 1 → 2
   settings: motd
   files: g0
 deployments/lost.json: revision 1 → 2
-  what changes inside cannot be told: no";
+  the changes inside are not known: no";
         assert_eq!(message, expected);
     }
 

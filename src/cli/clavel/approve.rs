@@ -10,7 +10,7 @@ use super::history::search;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::{BranchArguments, View};
 use crate::branch::{Branch, BranchWriter, Proposal, Roots, approval_path};
-use crate::changes::every;
+use crate::changes::list_facts;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Change, Depth, Identity, Snapshot};
@@ -122,7 +122,9 @@ fn show(view: &View, new: &Deployment, asked: &Approvals, approver: &KeyId, verb
 
 fn show_all(new: &Deployment, why: impl Display) -> Result<(), Exit> {
     output::line(format_args!("{}: revision {}, all of it: {why}", new.name, new.revision))?;
-    every(&new.specification).iter().try_for_each(|(field, value)| output::line(format_args!("  {field}: {value}")))?;
+    list_facts(&new.specification)
+        .iter()
+        .try_for_each(|(field, value)| output::line(format_args!("  {field}: {value}")))?;
     new.metadata.iter().try_for_each(|(key, value)| output::line(format_args!("  {key}: {value}")))
 }
 

@@ -9,7 +9,7 @@ use serde::Serialize;
 use super::history::search;
 use super::view::{BranchArguments, View};
 use crate::branch::{Branch, BranchError};
-use crate::changes::{Comparer, FactChange, System, Told, facts};
+use crate::changes::{Comparer, DeployedSystem, FactChange, SystemDiff, diff_facts};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, Snapshot};
@@ -65,7 +65,7 @@ pub(super) struct Difference {
     to: Revision,
     specification: Vec<FactChange>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    system: Option<Told>,
+    system: Option<SystemDiff>,
 }
 
 pub(super) fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
@@ -96,15 +96,15 @@ impl Difference {
         let systems = || {
             let ((old_path, new_path), (old_drv, new_drv)) =
                 ((path(old), path(new)), (derivation(old), derivation(new)));
-            let old = System { path: &old_path, derivation: old_drv.as_ref() };
-            let new = System { path: &new_path, derivation: new_drv.as_ref() };
+            let old = DeployedSystem { path: &old_path, derivation: old_drv.as_ref() };
+            let new = DeployedSystem { path: &new_path, derivation: new_drv.as_ref() };
             comparer().compare_systems(old, new).into()
         };
         Self {
             name: new.name.clone(),
             from: old.revision,
             to: new.revision,
-            specification: facts(&old.specification, &new.specification),
+            specification: diff_facts(&old.specification, &new.specification),
             system: (path(old) != path(new)).then(systems),
         }
     }
@@ -124,15 +124,15 @@ fn comparer() -> Comparer<impl Fn(&StorePath) -> Result<Vec<u8>, DerivationError
     Comparer::new(move |path: &StorePath| store.derivation(path))
 }
 
-fn show(told: &Told, indent: &str, verbosity: u8) -> Result<(), Exit> {
+fn show(told: &SystemDiff, indent: &str, verbosity: u8) -> Result<(), Exit> {
     for line in told.lines(usize::MAX) {
         output::line(format_args!("{indent}{line}"))?;
     }
     match told {
-        Told::Change(change) if verbosity > 0 => {
+        SystemDiff::Change(change) if verbosity > 0 => {
             change.rebuilt.iter().try_for_each(|package| output::line(format_args!("{indent}rebuilt: {package}")))
         }
-        Told::Change(_) | Told::Unknown { .. } => Ok(()),
+        SystemDiff::Change(_) | SystemDiff::Unknown { .. } => Ok(()),
     }
 }
 

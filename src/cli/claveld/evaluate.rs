@@ -9,7 +9,7 @@ use bytesize::ByteSize;
 use super::progress::{Board, reasons};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::evaluate::{Budget, Demand, Evaluation, Evaluator, Failure, Found};
+use crate::evaluate::{Budget, Drafts, EvalMode, Evaluation, Evaluator, Failure};
 use crate::model::{FlakeReference, Pattern, Source, UnitSpecification};
 use crate::nix::Nix;
 
@@ -48,7 +48,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         nix: Nix::new(arguments.timeout),
         budget: Budget::of_this_machine(arguments.processes, arguments.memory.map(|memory| memory.as_u64())),
         records: arguments.records.clone(),
-        demand: if arguments.full { Demand::Everything } else { Demand::Changed },
+        mode: if arguments.full { EvalMode::Everything } else { EvalMode::Changed },
     };
     let (include, exclude) = (arguments.include.clone(), arguments.exclude.clone());
     let source = Source { include, exclude, ..Source::bare(arguments.flake.clone()) };
@@ -57,17 +57,17 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         let progress = |progress| board.advance(&source, &progress);
         evaluator.evaluate(&source, None, &source.flake, SystemTime::now().into(), &progress).await?
     };
-    let Evaluation { found, work, .. } = &evaluation;
+    let Evaluation { drafts, work, .. } = &evaluation;
     if arguments.json {
         output::json(&evaluation)?;
     } else {
-        show(found)?;
-        failures(found.failures.iter());
+        show(drafts)?;
+        failures(drafts.failures.iter());
         reasons(work).into_iter().for_each(output::remark);
     }
     differences(work.differences.iter().map(String::as_str));
     look_again(&evaluator, &source).await;
-    let is_whole = found.failures.is_empty() && work.differences.is_empty();
+    let is_whole = drafts.failures.is_empty() && work.differences.is_empty();
     if is_whole { Ok(()) } else { Err(Exit::silent(Code::Incomplete)) }
 }
 
@@ -75,7 +75,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
 async fn look_again(evaluator: &Evaluator, source: &Source) {
     let board = Board::live();
     let progress = |progress| board.advance(source, &progress);
-    if let Err(error) = evaluator.look_again(source, None, &source.flake, &progress).await {
+    if let Err(error) = evaluator.check_relocation(source, None, &source.flake, &progress).await {
         // It costs time at the next change.
         tracing::debug!(%error, "cannot look again");
     }
@@ -91,9 +91,9 @@ pub(super) fn differences<'a>(differences: impl Iterator<Item = &'a str>) {
     }
 }
 
-fn show(found: &Found) -> Result<(), Exit> {
-    let unit = |name| found.units.iter().find(|unit| unit.name == name);
-    let rows = found.deployments.iter().map(|deployment| {
+fn show(drafts: &Drafts) -> Result<(), Exit> {
+    let unit = |name| drafts.units.iter().find(|unit| unit.name == name);
+    let rows = drafts.deployments.iter().map(|deployment| {
         let specification = &deployment.specification;
         let unit = unit(specification.unit.clone());
         let told =

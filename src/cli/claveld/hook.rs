@@ -13,7 +13,7 @@ use super::progress::Board;
 use crate::claveld::{Gate, Judgement, Push, PushedRef, PushedSource, Round, pushed_refs, pushed_sources};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::evaluate::Demand;
+use crate::evaluate::EvalMode;
 use crate::model::Source;
 
 /// The most that git may say of one push: ten thousand refs are 1 MiB.
@@ -54,7 +54,7 @@ async fn publish(config: &ConfigArgument) -> Result<(), Exit> {
         return Ok(());
     }
     let targets: Vec<_> = pushed.iter().map(PushedSource::target).collect();
-    let round = Round::new(&config, Demand::Changed)?;
+    let round = Round::new(&config, EvalMode::Changed)?;
     let board = Board::lines();
     let outcome = round.run(&targets, &|announcement| announced(&board, &announcement)).await?;
     told_reasons(&outcome);

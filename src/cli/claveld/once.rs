@@ -8,7 +8,7 @@ use super::progress::{Board, reasons};
 use crate::claveld::{Announcement, Outcome, Round};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::evaluate::{Demand, Failure, Work};
+use crate::evaluate::{EvalMode, EvaluationWork, Failure};
 use crate::publish::PublishReport;
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +29,7 @@ struct Printed<'a> {
     report: &'a PublishReport,
     failures: Vec<&'a Failure>,
     sources: Vec<BrokenSource>,
-    work: Vec<&'a Work>,
+    work: Vec<&'a EvaluationWork>,
 }
 
 #[derive(Serialize)]
@@ -40,7 +40,7 @@ struct BrokenSource {
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
-    let round = Round::new(&config, if arguments.full { Demand::Everything } else { Demand::Changed })?;
+    let round = Round::new(&config, if arguments.full { EvalMode::Everything } else { EvalMode::Changed })?;
     let targets = round.all();
     let outcome = {
         let board = Board::live();

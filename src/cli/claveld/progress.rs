@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cli::output::{self, Spinner};
-use crate::evaluate::{Progress, Work};
+use crate::evaluate::{EvaluationWork, Progress};
 use crate::model::Source;
 
 /// Up to so many each get a line of their own; of more, every tenth part.
@@ -62,7 +62,7 @@ impl Board {
     pub(super) fn advance(&self, source: &Source, progress: &Progress) {
         match progress {
             Progress::Locking => self.say(&format!("reading {}", source.flake)),
-            Progress::Found { revision, changed, of } => {
+            Progress::Planned { revision, changed, of } => {
                 let at = revision.as_ref().map(|revision| format!(" at {}", revision.short())).unwrap_or_default();
                 self.say(&format!("evaluating {}{at}: {}", source.flake, share(*changed, *of)));
                 self.state(|state| state.of = *changed);
@@ -71,7 +71,7 @@ impl Board {
             Progress::Started { attribute, before } => self.state(|state| {
                 state.running.insert(attribute.clone(), (Instant::now(), *before));
             }),
-            Progress::LookingAgain { done, of } => {
+            Progress::CheckingRelocation { done, of } => {
                 if *done == 0 {
                     let said =
                         format!("asking {of} of them once more, with their source at another place in the store");
@@ -143,13 +143,13 @@ fn shown(time: Duration) -> String {
     }
 }
 
-/// Why what was evaluated was, by reason, where some of it was not or is so each time.
-pub(super) fn reasons(work: &Work) -> Vec<String> {
+/// The reasons for which attributes were evaluated, where some were not, or are each time.
+pub(super) fn reasons(work: &EvaluationWork) -> Vec<String> {
     /// So many reasons get a line.
     const MOST: usize = 10;
     let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for evaluated in &work.evaluated {
-        by_reason.entry(evaluated.why.to_string()).or_default().push(&evaluated.attribute);
+        by_reason.entry(evaluated.reason.to_string()).or_default().push(&evaluated.attribute);
     }
     if work.unchanged == 0 && by_reason.len() < 2 {
         return Vec::new();
@@ -170,13 +170,13 @@ pub(super) fn reasons(work: &Work) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::evaluate::{Evaluated, Why};
+    use crate::evaluate::{EvalReason, EvaluatedAttribute};
 
     #[test]
     fn the_line_tells_what_runs_and_how_long_it_took_last_time() {
         let board = Board::lines();
         let source = Source::bare("path:/fleet".parse().unwrap());
-        board.advance(&source, &Progress::Found { revision: None, changed: 2, of: 7 });
+        board.advance(&source, &Progress::Planned { revision: None, changed: 2, of: 7 });
         let before = Some(Duration::from_secs(75));
         board.advance(&source, &Progress::Started { attribute: "x.web-1".to_owned(), before });
         let line = board.state.lock().unwrap().line();
@@ -185,15 +185,22 @@ mod tests {
 
     #[test]
     fn reasons_are_told_where_they_say_something() {
-        let evaluated =
-            |attribute: &str, why| Evaluated { attribute: attribute.to_owned(), why, seconds: None, memory: None };
-        let path = || Why::Changed("a.nix".into());
-        let all_new = Work { evaluated: vec![evaluated("a", Why::New), evaluated("b", Why::New)], ..Work::default() };
+        let evaluated = |attribute: &str, reason| EvaluatedAttribute {
+            attribute: attribute.to_owned(),
+            reason,
+            seconds: None,
+            memory: None,
+        };
+        let path = || EvalReason::Changed("a.nix".into());
+        let all_new = EvaluationWork {
+            evaluated: vec![evaluated("a", EvalReason::New), evaluated("b", EvalReason::New)],
+            ..EvaluationWork::default()
+        };
         assert_eq!(reasons(&all_new), [""; 0]);
-        let some = Work {
+        let some = EvaluationWork {
             evaluated: ["a", "b", "c", "d"].map(|name| evaluated(name, path())).into(),
             unchanged: 1,
-            ..Work::default()
+            ..EvaluationWork::default()
         };
         assert_eq!(reasons(&some), ["evaluated a, b, c and 1 more: a.nix changed"]);
     }

@@ -9,12 +9,12 @@ use crate::claveld::{Outcome, Round, Target, Watcher};
 use crate::cli::exit::Exit;
 use crate::cli::{asked_to_stop, output};
 use crate::config::ClaveldConfig;
-use crate::evaluate::{Demand, Evaluation};
+use crate::evaluate::{EvalMode, Evaluation};
 use crate::model::Timestamp;
 use crate::publish::PublishReport;
 
 pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
-    let round = Round::new(config, Demand::Changed)?;
+    let round = Round::new(config, EvalMode::Changed)?;
     tokio::select! {
         stopped = asked_to_stop() => stopped.map_err(|error| Exit::machine(&error)),
         () = rounds(config, &round) => Ok(()),

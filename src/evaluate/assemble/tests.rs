@@ -11,20 +11,20 @@ fn source(substituters: &[&str]) -> Source {
     Source { substituters: List::try_from(substituters).unwrap(), ..Source::bare(flake) }
 }
 
-fn run(source: &Source, answers: Vec<(Output, &str, serde_json::Value)>) -> Found {
+fn run(source: &Source, answers: Vec<(FlakeOutput, &str, serde_json::Value)>) -> Drafts {
     run_all(source, answers.into_iter().map(|(output, name, value)| (output.item(name), Ok(value))).collect())
 }
 
-const NIXOS: Output = Output::Hosts(&PLATFORMS[0]);
-const DARWIN: Output = Output::Hosts(&PLATFORMS[1]);
-const HOME: Output = Output::Hosts(&PLATFORMS[2]);
-const SYSTEM: Output = Output::Hosts(&PLATFORMS[3]);
+const NIXOS: FlakeOutput = FlakeOutput::Hosts(&PLATFORMS[0]);
+const DARWIN: FlakeOutput = FlakeOutput::Hosts(&PLATFORMS[1]);
+const HOME: FlakeOutput = FlakeOutput::Hosts(&PLATFORMS[2]);
+const SYSTEM: FlakeOutput = FlakeOutput::Hosts(&PLATFORMS[3]);
 
-fn run_all(source: &Source, answers: Answers) -> Found {
+fn run_all(source: &Source, answers: ItemAnswers) -> Drafts {
     run_excluding(source, &[], answers)
 }
 
-fn run_excluding(source: &Source, excluded: &[&str], answers: Answers) -> Found {
+fn run_excluding(source: &Source, excluded: &[&str], answers: ItemAnswers) -> Drafts {
     let excluded = excluded.iter().map(ToString::to_string).collect();
     let locked = LockedSource {
         flake: source.flake.clone(),
@@ -43,7 +43,7 @@ fn host(name: &str) -> serde_json::Value {
     json!({ "nar": nar(name), "substituters": ["https://host.example.org"], "substituters-public-keys": [KEY] })
 }
 
-fn failures(found: &Found) -> Vec<(&str, &str)> {
+fn failures(found: &Drafts) -> Vec<(&str, &str)> {
     found.failures.iter().map(|f| (f.attribute.as_str(), f.error.as_str())).collect()
 }
 
@@ -66,31 +66,31 @@ fn a_nixos_host_alone_gives_deployment_unit_and_agent() {
 #[test]
 fn caches_come_from_the_deployment_then_the_source_then_the_host() {
     let declared = json!({ "template": { "substituters": ["https://own.example.org"] } });
-    let first = |found: &Found| found.deployments[0].specification.template.substituters[0].to_string();
+    let first = |found: &Drafts| found.deployments[0].specification.template.substituters[0].to_string();
     let hosts = vec![(NIXOS, "web-1", host("web-1"))];
-    let with_own = [hosts.clone(), vec![(Output::Deployments, "web-1", declared)]].concat();
+    let with_own = [hosts.clone(), vec![(FlakeOutput::Deployments, "web-1", declared)]].concat();
     assert_eq!(first(&run(&source(&["https://source.example.org"]), with_own)), "https://own.example.org");
     assert_eq!(first(&run(&source(&["https://source.example.org"]), hosts.clone())), "https://source.example.org");
     assert_eq!(first(&run(&source(&[]), hosts)), "https://host.example.org");
 }
 
 #[test]
-fn anything_else_comes_in_by_the_clavel_output() {
+fn the_clavel_output_declares_deployments_without_a_host() {
     let found = run(
         &source(&[]),
         vec![
             (
-                Output::Deployments,
+                FlakeOutput::Deployments,
                 "router-1",
                 json!({ "template": { "narId": nar("image") }, "metadata": { "site": "north" } }),
             ),
             (
-                Output::Deployments,
+                FlakeOutput::Deployments,
                 "sensor",
                 json!({ "unit": "board", "template": { "narId": { "path": format!("/nix/store/{HASH}-fw"), "drv": null, "system": null } } }),
             ),
-            (Output::Units, "board", json!({ "type": "command", "arch": "armv7l-linux" })),
-            (Output::Agents, "gateway", json!({ "deployments": ["sensor"] })),
+            (FlakeOutput::Units, "board", json!({ "type": "command", "arch": "armv7l-linux" })),
+            (FlakeOutput::Agents, "gateway", json!({ "deployments": ["sensor"] })),
         ],
     );
     assert_eq!(failures(&found), []);
@@ -103,12 +103,12 @@ fn anything_else_comes_in_by_the_clavel_output() {
 }
 
 #[test]
-fn a_broken_host_is_told_and_the_others_are_there() {
-    let mut answers: Answers = BTreeMap::new();
+fn a_broken_host_is_a_failure_and_the_others_are_drafted() {
+    let mut answers: ItemAnswers = BTreeMap::new();
     answers.insert(NIXOS.item("bad"), Err("error: no".to_owned()));
     answers.insert(NIXOS.item("good"), Ok(host("good")));
-    // It names a broken deployment, and that is not its fault.
-    answers.insert(Output::Agents.item("bad"), Ok(json!({ "deployments": ["bad"] })));
+    // It names a broken deployment, which is not its fault.
+    answers.insert(FlakeOutput::Agents.item("bad"), Ok(json!({ "deployments": ["bad"] })));
     let found = run_all(&source(&[]), answers);
     assert_eq!(failures(&found), [("nixosConfigurations.bad", "error: no")]);
     assert_eq!(found.deployments.len(), 1);
@@ -116,21 +116,29 @@ fn a_broken_host_is_told_and_the_others_are_there() {
 }
 
 #[test]
-fn what_breaks_a_rule_is_told_with_its_attribute() {
+fn a_broken_rule_is_a_failure_of_its_attribute() {
     let bad_nar = json!({ "path": "/tmp/x", "drv": null, "system": null });
     for (answers, attribute, why) in [
         (vec![(NIXOS, "my host", host("x"))], "nixosConfigurations.\"my host\"", "is not a name"),
         (vec![(NIXOS, "web", host("x")), (NIXOS, "WEB", host("x"))], "nixosConfigurations.WEB", "in case alone"),
-        (vec![(Output::Deployments, "a", json!({ "template": {} }))], "clavel.deployments.a", "no `template.narId`"),
-        (vec![(Output::Deployments, "a", json!({ "tmplate": {} }))], "clavel.deployments.a", "unknown field `tmplate`"),
         (
-            vec![(Output::Deployments, "a", json!({ "template": { "narId": bad_nar } }))],
+            vec![(FlakeOutput::Deployments, "a", json!({ "template": {} }))],
+            "clavel.deployments.a",
+            "no `template.narId`",
+        ),
+        (
+            vec![(FlakeOutput::Deployments, "a", json!({ "tmplate": {} }))],
+            "clavel.deployments.a",
+            "unknown field `tmplate`",
+        ),
+        (
+            vec![(FlakeOutput::Deployments, "a", json!({ "template": { "narId": bad_nar } }))],
             "clavel.deployments.a",
             "at `template.narId.path`",
         ),
         (
             vec![(
-                Output::Deployments,
+                FlakeOutput::Deployments,
                 "a",
                 json!({ "metadata": { "source": "x" }, "template": { "narId": nar("x") } }),
             )],
@@ -139,8 +147,8 @@ fn what_breaks_a_rule_is_told_with_its_attribute() {
         ),
         (
             vec![
-                (Output::Deployments, "a", json!({ "template": { "narId": nar("x") } })),
-                (Output::Units, "a", json!({ "arch": "aarch64-linux" })),
+                (FlakeOutput::Deployments, "a", json!({ "template": { "narId": nar("x") } })),
+                (FlakeOutput::Units, "a", json!({ "arch": "aarch64-linux" })),
             ],
             "clavel.units.a",
             "is for x86_64-linux",
@@ -150,12 +158,12 @@ fn what_breaks_a_rule_is_told_with_its_attribute() {
             "darwinConfigurations.a",
             "of type darwin, which a machine of arch x86_64-linux",
         ),
-        (vec![(Output::Units, "a", json!({ "type": "toaster" }))], "clavel.units.a", "unknown variant `toaster`"),
-        (vec![(Output::Agents, "a", json!({ "deployments": ["no"] }))], "clavel.agents.a", "does not have"),
+        (vec![(FlakeOutput::Units, "a", json!({ "type": "toaster" }))], "clavel.units.a", "unknown variant `toaster`"),
+        (vec![(FlakeOutput::Agents, "a", json!({ "deployments": ["no"] }))], "clavel.agents.a", "does not have"),
     ] {
         let found = run(&source(&[]), answers);
-        let told = failures(&found);
-        assert!(told.iter().any(|(a, e)| *a == attribute && e.contains(why)), "{told:?}");
+        let failures = failures(&found);
+        assert!(failures.iter().any(|(a, e)| *a == attribute && e.contains(why)), "{failures:?}");
     }
 }
 
@@ -183,41 +191,41 @@ fn every_platform_gives_units_of_its_type() {
 }
 
 #[test]
-fn a_name_in_two_outputs_is_told_of_both_and_gives_nothing() {
+fn a_name_in_two_outputs_is_a_failure_of_both() {
     let found = run(
         &source(&[]),
         vec![(NIXOS, "x", host("x")), (DARWIN, "x", host("x")), (HOME, "X", host("x")), (NIXOS, "y", host("y"))],
     );
-    let told: Vec<&str> = found.failures.iter().map(|f| f.attribute.as_str()).collect();
-    assert_eq!(told, ["homeConfigurations.X", "darwinConfigurations.x", "nixosConfigurations.x"]);
+    let attributes: Vec<&str> = found.failures.iter().map(|f| f.attribute.as_str()).collect();
+    assert_eq!(attributes, ["homeConfigurations.X", "darwinConfigurations.x", "nixosConfigurations.x"]);
     assert!(found.failures[1].error.contains("would both be the deployment `x`"), "{found:?}");
     assert_eq!(found.deployments.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["y"]);
-    // One that is broken is the deployment of its name all the same.
+    // A broken one has its name all the same.
     let answers = [(NIXOS.item("x"), Err("error: no".to_owned())), (DARWIN.item("x"), Ok(host("x")))];
     let found = run_all(&source(&[]), answers.into_iter().collect());
     assert_eq!((found.failures.len(), found.deployments.len()), (2, 0));
 }
 
 #[test]
-fn a_unit_is_of_one_type() {
+fn a_unit_has_one_type() {
     let on_x = json!({ "unit": "x" });
-    let both = vec![(NIXOS, "x", host("x")), (HOME, "alice@x", host("h")), (Output::Deployments, "alice@x", on_x)];
+    let both = vec![(NIXOS, "x", host("x")), (HOME, "alice@x", host("h")), (FlakeOutput::Deployments, "alice@x", on_x)];
     let found = run(&source(&[]), both.clone());
     let [(_, why)] = failures(&found)[..] else { panic!("{found:?}") };
     assert!(why.contains("of type nixos and for one of type home-manager"), "{why}");
-    let found = run(&source(&[]), [both, vec![(Output::Units, "x", json!({ "type": "container" }))]].concat());
+    let found = run(&source(&[]), [both, vec![(FlakeOutput::Units, "x", json!({ "type": "container" }))]].concat());
     assert_eq!(failures(&found), []);
     assert_eq!(found.units[0].specification.unit_type, UnitType::Container);
 }
 
 #[test]
-fn units_and_agents_follow_the_deployments_that_are_taken() {
+fn units_and_agents_follow_the_selected_deployments() {
     let answers = vec![
         (NIXOS, "web", host("web")),
-        (Output::Units, "web", json!({})),
-        (Output::Units, "old", json!({ "type": "command", "arch": "x86_64-linux" })),
-        (Output::Agents, "gateway", json!({ "deployments": ["web", "old"] })),
-        (Output::Agents, "old", json!({ "deployments": ["old"] })),
+        (FlakeOutput::Units, "web", json!({})),
+        (FlakeOutput::Units, "old", json!({ "type": "command", "arch": "x86_64-linux" })),
+        (FlakeOutput::Agents, "gateway", json!({ "deployments": ["web", "old"] })),
+        (FlakeOutput::Agents, "old", json!({ "deployments": ["old"] })),
     ];
     let answers = answers.into_iter().map(|(output, name, value)| (output.item(name), Ok(value))).collect();
     let source = Source { exclude: vec!["old".parse().unwrap()], ..source(&[]) };

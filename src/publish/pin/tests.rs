@@ -6,7 +6,7 @@ use super::super::fixture::{self, fleet, intact, list};
 use super::super::plan::{OrphanPolicy, Plan, Withheld};
 use super::super::survey::{CacheAnswer, CacheAnswers, CacheScope};
 use super::*;
-use crate::evaluate::Found;
+use crate::evaluate::Drafts;
 use crate::model::{List, Metadata, NarHash, NarTemplateSpecification, Revision};
 
 const ONE: &str = "https://one.example.org";
@@ -56,7 +56,7 @@ fn draft(name: &str, nar_id: &str) -> Draft<DeploymentSpecification> {
 }
 
 fn evaluation(deployments: Vec<Draft<DeploymentSpecification>>) -> Evaluation {
-    fixture::evaluation("fleet", Found { deployments, ..Found::default() })
+    fixture::evaluation("fleet", Drafts { deployments, ..Drafts::default() })
 }
 
 fn pinned_to(content: u8, mut draft: Draft<DeploymentSpecification>) -> Draft<DeploymentSpecification> {

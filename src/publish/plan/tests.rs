@@ -1,6 +1,6 @@
 use super::super::fixture::{self, DAY, draft, evaluation, intact, name, now, published, revision};
 use super::*;
-use crate::evaluate::Found;
+use crate::evaluate::Drafts;
 use crate::model::UnitType;
 
 fn unit(source: &str, of: &str, arch: &str) -> Draft<UnitSpecification> {
@@ -15,7 +15,7 @@ fn units(source: &str, units: Vec<Draft<UnitSpecification>>, failing: &[&str]) -
         error: "error: no".to_owned(),
     };
     let failures = failing.iter().map(failure).collect();
-    evaluation(source, Found { units, failures, ..Found::default() })
+    evaluation(source, Drafts { units, failures, ..Drafts::default() })
 }
 
 fn empty() -> BranchState {

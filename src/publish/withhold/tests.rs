@@ -2,7 +2,7 @@ use super::super::fixture::{self, branch_with, evaluation, fleet, intact, list, 
 use super::super::plan::OrphanPolicy;
 use super::super::survey::{CacheAnswer, CacheAnswers, CacheScope};
 use super::*;
-use crate::evaluate::Found;
+use crate::evaluate::Drafts;
 use crate::model::{DeploymentSpecification, Draft, Metadata, Revision, UnitSpecification, UnitType};
 
 const CACHE: &str = "https://cache.example.org";
@@ -28,7 +28,7 @@ fn draft<S: Specification>(name: &str, specification: S) -> Draft<S> {
 }
 
 /// Deployments as `NAME UNIT PATH`, units as `NAME TYPE`, agents as `NAME DEPLOYMENT…`.
-fn found(deployments: &[&str], units: &[&str], agents: &[&str]) -> Found {
+fn found(deployments: &[&str], units: &[&str], agents: &[&str]) -> Drafts {
     fn words(line: &str) -> Vec<&str> {
         line.split(' ').collect()
     }
@@ -42,7 +42,7 @@ fn found(deployments: &[&str], units: &[&str], agents: &[&str]) -> Found {
         draft(words(line)[0], UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type })
     };
     let agent = |line: &&str| draft(words(line)[0], AgentSpecification { deployments: list(&words(line)[1..]) });
-    Found {
+    Drafts {
         deployments: deployments.iter().map(deployment).collect(),
         units: units.iter().map(unit).collect(),
         agents: agents.iter().map(agent).collect(),
@@ -54,11 +54,11 @@ fn existing<S: Specification>(drafts: Vec<Draft<S>>) -> Existing<S> {
     intact(drafts.into_iter().map(|draft| (draft, 1)))
 }
 
-fn branch(found: Found) -> BranchState {
+fn branch(drafts: Drafts) -> BranchState {
     BranchState {
-        deployments: existing(found.deployments),
-        units: existing(found.units),
-        agents: existing(found.agents),
+        deployments: existing(drafts.deployments),
+        units: existing(drafts.units),
+        agents: existing(drafts.agents),
         ..branch_with(&[])
     }
 }
@@ -71,18 +71,18 @@ fn answers() -> CacheAnswers {
 }
 
 /// Publishes `after` on a branch with `before`: the written documents, and the deployments that wait.
-fn published(before: Found, after: Found) -> (Vec<String>, Vec<String>) {
+fn published(before: Drafts, after: Drafts) -> (Vec<String>, Vec<String>) {
     let (written, waiting, _) = published_on(&branch(before), after);
     (written, waiting)
 }
 
 /// The same, where `a` is held; also the documents that the hold keeps back.
-fn published_around_a(before: Found, after: Found) -> (Vec<String>, Vec<String>, Vec<String>) {
+fn published_around_a(before: Drafts, after: Drafts) -> (Vec<String>, Vec<String>, Vec<String>) {
     let hold = crate::model::Hold { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
     published_on(&BranchState { holds: [("a".parse().unwrap(), hold)].into(), ..branch(before) }, after)
 }
 
-fn published_on(branch: &BranchState, after: Found) -> (Vec<String>, Vec<String>, Vec<String>) {
+fn published_on(branch: &BranchState, after: Drafts) -> (Vec<String>, Vec<String>, Vec<String>) {
     let evaluations = [evaluation("fleet", after)];
     let planned =
         |withheld: &Withheld| fixture::planned(branch, &["fleet"], &evaluations, OrphanPolicy::Withdraw, withheld);
@@ -170,7 +170,7 @@ fn caches_are_asked_in_their_order_until_one_is_enough() {
 fn a_new_deployment_waits_with_the_agent_that_names_it() {
     let after =
         || found(&[&format!("a a {ABSENT}"), &format!("b b {SIGNED}")], &["a nixos", "b nixos"], &["a a", "b b"]);
-    let (written, waiting) = published(Found::default(), after());
+    let (written, waiting) = published(Drafts::default(), after());
     assert_eq!(waiting, ["a"]);
     // A unit without a deployment does no harm.
     assert_eq!(written, ["agents/b.json", "deployments/b.json", "units/a.json", "units/b.json"]);
@@ -252,7 +252,7 @@ fn another_deployment_on_the_unit_of_a_held_one_waits_if_the_unit_changes() {
 #[test]
 fn a_lost_deployment_stays_where_it_was_held_or_may_have_been_pinned() {
     let name = |text: &str| -> Name { text.parse().unwrap() };
-    let mut branch = branch(Found::default());
+    let mut branch = branch(Drafts::default());
     branch.deployments.insert(name("held"), ExistingDocument::Altered(Revision::FIRST));
     branch.deployments.insert(name("other"), ExistingDocument::Altered(Revision::FIRST));
     branch.deployments.insert(name("unvouched"), ExistingDocument::Unvouched(Revision::FIRST));

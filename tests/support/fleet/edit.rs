@@ -1,4 +1,4 @@
-//! What can happen to a fleet between two evaluations, and choosing among it by chance.
+//! The edits of a fleet between two evaluations, and the random choice among them.
 
 use super::host::{Break, Fact, Form, Host, Kind, Module, Presence, Role};
 use super::model::{Model, host_name};
@@ -7,11 +7,11 @@ use super::seeded::Seeded;
 /// An input of the fleet's flake.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Input {
-    /// The module system and the packages, which every host is made with.
+    /// The module system and the packages that every host uses.
     Platform,
     /// A flake that follows the fleet's platform.
     Site,
-    /// No flake.
+    /// An input that is no flake.
     Tables,
     /// A flake in a folder that is in no repository.
     Shelf,
@@ -30,65 +30,65 @@ impl Input {
     }
 }
 
-/// One change of a fleet. Hosts are named.
+/// One change of a fleet. Hosts are given by name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Edit {
-    /// Its own file.
+    /// Changes the host's own file.
     ChangeHost(String),
-    /// A module that hosts share.
+    /// Changes a module that hosts share.
     ChangeModule(Module),
-    /// The file of a role.
+    /// Changes the file of a role.
     ChangeRole(Role),
     /// Gives a host another role.
     AssignRole(String, Role),
     /// Adds a file to a folder that a shared module reads.
     AddUser(u32),
-    /// Takes one away.
+    /// Removes a file from that folder.
     RemoveUser(u32),
     /// Adds a file to a folder that the host reads.
     AddEntry(String, u32),
-    /// Takes one away.
+    /// Removes a file from that folder.
     RemoveEntry(String, u32),
-    /// Gives an input another content, and locks it.
+    /// Changes the content of an input, and locks it.
     BumpInput(Input),
-    /// The file that the host reads or copies.
+    /// Changes the file that the host reads or copies.
     ChangeData(String),
-    /// The file that the host's filter leaves out.
+    /// Changes the file that the host's filter leaves out.
     ChangeFilteredOut(String),
-    /// Makes the file that a `pathExists` asks for.
+    /// Creates the file whose `pathExists` the host evaluates.
     CreateLookedFor(String),
-    /// Removes it.
+    /// Deletes that file.
     DeleteLookedFor(String),
-    /// `chmod +x` of the host's data, or of the first of its entries.
+    /// Makes the host's data, or the first of its entries, executable.
     MakeExecutable(String),
-    /// Puts a link to a file of the same content in its place.
+    /// Replaces it by a link to a file with the same content.
     ReplaceByLink(String),
-    /// Makes it an ordinary file again.
+    /// Makes it a plain file again.
     MakePlain(String),
-    /// The file behind the links that hosts read.
+    /// Changes the file that hosts read through a link.
     ChangeNotes,
-    /// What nobody reads.
+    /// Changes a file that no host reads.
     ChangeUnread,
     /// Renames a host, with all its files.
     RenameHost { from: String, to: String },
-    /// A new host.
+    /// Adds a host.
     AddHost { name: String, kind: Kind, role: Role, neighbour: String },
-    /// Takes one away.
+    /// Removes a host.
     RemoveHost(String),
-    /// Breaks a host, or breaks it in another way.
+    /// Breaks a host, or breaks a broken host in another way.
     Break(String, Break),
-    /// Takes back what broke it.
-    Mend(String),
-    /// Makes a host know its source.
+    /// Repairs a broken host.
+    Repair(String),
+    /// Makes a host depend on a fact about its source.
     Stamp(String, Fact),
-    /// Makes it know nothing of it.
+    /// Removes that dependency.
     Unstamp(String),
 }
 
-/// Chooses an edit that `model` can have.
+/// Chooses a random edit that can be applied to `model`.
 pub(super) fn choose(model: &Model, chance: &mut Seeded) -> Edit {
     loop {
-        // What was chosen may be impossible for the host that was chosen; another throw finds another.
+        // The choice may be impossible for the chosen host. Another attempt finds another.
         if let Some(edit) = try_choose(model, chance) {
             return edit;
         }
@@ -132,7 +132,7 @@ fn of_a_host(name: String, host: &Host, chance: &mut Seeded) -> Option<Edit> {
     let edit = match chance.below(10) {
         0 => Edit::ChangeHost(name),
         1 => Edit::AssignRole(name, *chance.pick_other(&Role::ALL, &host.role)),
-        2 | 3 if host.broken.is_some() => Edit::Mend(name),
+        2 | 3 if host.broken.is_some() => Edit::Repair(name),
         2 => Edit::Break(name, *chance.pick(&Break::ALL)),
         3 if host.stamp.is_some() => Edit::Unstamp(name),
         3 => Edit::Stamp(name, *chance.pick(&Fact::ALL)),

@@ -1,24 +1,24 @@
-//! A host of a fleet: what it is, and which files that makes.
+//! A host of a fleet, and the files that it consists of.
 
 use std::collections::BTreeSet;
 
 use super::model::Model;
 use super::tree::{Content, Templates, Tree};
 
-/// What is peculiar about how a host's configuration is read. Each has a template in `fixtures/fleets/kinds`.
+/// The special way in which a host reads files. Each kind has a template in `fixtures/fleets/kinds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Kind {
-    /// Nothing: modules alone.
+    /// None: it reads modules only.
     Plain,
     /// `readFile` of a file of its own.
     ReadsFile,
-    /// `hashFile` of one.
+    /// `hashFile` of a file of its own.
     HashesFile,
-    /// `pathExists` of a file that is there or not.
+    /// `pathExists` of a file that exists or not.
     AsksPath,
     /// `readDir`, and imports all of it.
     ReadsFolder,
-    /// `readDir`, and takes the names and kinds alone.
+    /// `readDir`, and uses the names and types only.
     ListsFolder,
     /// A folder copied whole.
     CopiesFolder,
@@ -92,7 +92,7 @@ impl Kind {
         }
     }
 
-    /// Where the data file is that a host of this kind reads or copies, below its folder.
+    /// The path below the host's folder of the data file that a host of this kind reads or copies.
     pub(crate) fn data(self) -> Option<&'static str> {
         match self {
             Self::ReadsFile | Self::HashesFile => Some("data"),
@@ -101,7 +101,7 @@ impl Kind {
         }
     }
 
-    /// Whether the host looks into a folder of entries.
+    /// Whether the host reads a folder of entries.
     pub(crate) fn has_entries(self) -> bool {
         matches!(self, Self::ReadsFolder | Self::ListsFolder)
     }
@@ -128,7 +128,7 @@ impl Role {
         }
     }
 
-    /// What its file imports.
+    /// The modules that its file imports.
     pub(crate) fn modules(self) -> &'static [Module] {
         match self {
             Self::Web => &[Module::Base, Module::Monitoring, Module::Hardening],
@@ -142,7 +142,7 @@ impl Role {
 /// A module of the fleet's own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Module {
-    /// Every host has it.
+    /// Every host imports it.
     Base,
     Monitoring,
     Backup,
@@ -162,7 +162,7 @@ impl Module {
     }
 }
 
-/// What a host knows of the flake's source as a whole.
+/// A fact about the flake's source as a whole that a host depends on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Fact {
     Revision,
@@ -231,7 +231,7 @@ impl Break {
         }
     }
 
-    /// Whether nothing at all can be asked of such a host, and not only what uses the broken value.
+    /// Whether nothing of such a host can be evaluated. Otherwise only the broken value fails.
     pub(crate) fn is_of_the_whole(self) -> bool {
         matches!(self, Self::UnknownOption | Self::Syntax)
     }
@@ -240,7 +240,7 @@ impl Break {
 /// A host.
 #[derive(Debug, Clone)]
 pub(crate) struct Host {
-    /// Its own for ever, whatever it is called.
+    /// Its number, which stays when it is renamed.
     pub(crate) number: u32,
     pub(crate) kind: Kind,
     pub(crate) role: Role,
@@ -250,26 +250,26 @@ pub(crate) struct Host {
     pub(crate) data: u32,
     /// Counts the changes of the file that its filter leaves out.
     pub(crate) filtered_out: u32,
-    /// What is in its folder of entries.
+    /// The files in its folder of entries.
     pub(crate) entries: BTreeSet<u32>,
-    /// Whether the file is there that it looks for.
+    /// Whether the file exists whose `pathExists` it evaluates.
     pub(crate) looked_for: Presence,
-    /// What its data file, or the first of its entries, is.
+    /// The form of its data file, or of the first of its entries.
     pub(crate) form: Form,
-    /// Whose address it knows.
+    /// The host whose address it reads.
     pub(crate) neighbour: String,
     pub(crate) stamp: Option<Fact>,
     pub(crate) broken: Option<Break>,
 }
 
-/// Whether a file is there.
+/// Whether a file exists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Presence {
     There,
     Gone,
 }
 
-/// What a file is.
+/// The form of a file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Form {
     Plain,
@@ -327,7 +327,7 @@ impl Host {
                 Form::Plain => put(path, Content::File(text)),
                 Form::Executable => put(path, Content::Executable(text)),
                 Form::Link => {
-                    // Beside what is copied, not in it.
+                    // Beside the folder that is copied, not in it.
                     put("original", Content::File(text));
                     put(path, Content::Link(if path.contains('/') { "../original" } else { "original" }.to_owned()));
                 }
@@ -346,7 +346,7 @@ impl Host {
 
     fn write_entries(&self, put: &mut dyn FnMut(&str, Content)) {
         let folder = if self.kind == Kind::ReadsFolder { "parts" } else { "entries" };
-        // A folder that is empty is not in git: this one is there always.
+        // Git has no empty folders, so this entry always exists.
         for (at, entry) in [0].iter().chain(&self.entries).enumerate() {
             let text = format!("{{ files.\"parts/{entry}\".text = \"Part {entry}\"; }}\n");
             let path = format!("{folder}/{entry}.nix");
@@ -361,7 +361,7 @@ impl Host {
         }
     }
 
-    /// What the derivation follows from, as far as it is peculiar to the kind.
+    /// The part of the essence that is special to the kind.
     pub(super) fn essence(&self, model: &Model) -> String {
         let data = self.data;
         match self.kind {

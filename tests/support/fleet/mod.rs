@@ -1,8 +1,8 @@
-//! Fleets of any size, made of the templates in `fixtures/fleets`, and changed like a real one: by edits, each a commit.
+//! Generates fleets of any size from the templates in `fixtures/fleets`, and changes them by edits, each a commit.
 //!
-//! A fleet is a folder: `fleet` is the repository of its flake, `inputs` has the flakes that it locks. What a host
-//! follows from is known here without Nix ([`Model::essence`]), so that a test can say which hosts an edit has to change,
-//! and which it must not.
+//! A fleet is a folder: `fleet` is the repository of its flake, and `inputs` has the flakes that it locks. The model knows
+//! without Nix what the derivation of a host depends on ([`Model::essence`]), so that a test can predict which hosts an edit
+//! changes.
 
 mod edit;
 mod host;
@@ -21,7 +21,7 @@ use tree::{Templates, Tree};
 
 use super::command::{NIX_CONFIG, hermetic_git, program, run};
 
-/// How much there is to evaluate in a host.
+/// The amount of work to evaluate a host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Weight {
     Light,
@@ -30,7 +30,7 @@ pub(crate) enum Weight {
 }
 
 impl Weight {
-    /// Twelve packages and thirty services for each.
+    /// Each unit of scale is twelve packages and thirty services.
     fn scale(self) -> u32 {
         match self {
             Self::Light => 1,
@@ -40,24 +40,24 @@ impl Weight {
     }
 }
 
-/// Which kinds of hosts there are.
+/// The kinds of hosts in a fleet.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Mix {
-    /// Hosts that read modules alone.
+    /// Only hosts that read nothing but modules.
     Plain,
     /// Each kind in turn.
     EveryKind,
-    /// Every second kind in turn, from the one at this place on.
+    /// Every second kind in turn, beginning with the kind at this index.
     EverySecondKind(usize),
 }
 
-/// What a new fleet is like.
+/// The options of a new fleet.
 #[derive(Debug, Clone)]
 pub(crate) struct Options {
     pub(crate) hosts: u32,
     pub(crate) weight: Weight,
     pub(crate) mix: Mix,
-    /// Where in its repository the flake is; empty for its root.
+    /// The folder of the flake in its repository; empty for the root.
     pub(crate) below: String,
 }
 
@@ -74,7 +74,7 @@ impl Fleet {
     /// Writes a fleet into the folder `root`, which is new or empty, locks its inputs and commits it.
     pub(crate) fn create(root: &Path, options: Options) -> Self {
         std::fs::create_dir_all(root).unwrap();
-        // What git and Nix are told is true wherever they are run.
+        // An absolute path is valid for git and Nix in every working directory.
         let root = root.canonicalize().unwrap();
         let model = Model::new(&options);
         let mut fleet = Self { root, options, templates: Templates::read(), model, tree: Tree::new() };
@@ -91,7 +91,7 @@ impl Fleet {
         fleet
     }
 
-    /// What the fleet is like.
+    /// The fleet as data.
     pub(crate) fn model(&self) -> &Model {
         &self.model
     }
@@ -106,13 +106,13 @@ impl Fleet {
         self.root.join(self.flake_folder())
     }
 
-    /// The reference to its flake, at whatever the branch is at.
+    /// The reference to its flake, at the newest commit of the branch.
     pub(crate) fn reference(&self) -> String {
         let dir = if self.options.below.is_empty() { String::new() } else { format!("&dir={}", self.options.below) };
         format!("git+file://{}?ref=main{dir}", self.repository().display())
     }
 
-    /// Chooses an edit that can be applied.
+    /// Chooses a random edit that can be applied.
     pub(crate) fn choose(&self, chance: &mut Seeded) -> Edit {
         edit::choose(&self.model, chance)
     }
@@ -141,7 +141,7 @@ impl Fleet {
         self.git(&repository, &["rev-parse", "HEAD"]).trim().to_owned()
     }
 
-    /// What each host that evaluates has to follow from; see [`Model::essence`].
+    /// The essence of each host, or none where it is broken; see [`Model::essence`].
     pub(crate) fn essences(&self) -> BTreeMap<String, Option<String>> {
         self.model.hosts.keys().map(|name| (name.clone(), self.model.essence(name))).collect()
     }
@@ -172,7 +172,7 @@ impl Fleet {
         self.git(&repository, &["commit", "-q", "-m", &format!("Edition {}", self.model.edition_of(input))]);
     }
 
-    /// Locks every input at what it is now. Whichever Nix is used, it locks anew what an empty lock lacks.
+    /// Locks every input at its current content. Every version of Nix fills an empty lock.
     fn lock(&self) {
         let lock = "{ \"nodes\": { \"root\": {} }, \"root\": \"root\", \"version\": 7 }\n";
         std::fs::write(self.flake().join("flake.lock"), lock).unwrap();
@@ -184,7 +184,7 @@ impl Fleet {
     fn git(&self, repository: &Path, arguments: &[&str]) -> String {
         let mut git = program("git");
         hermetic_git(&mut git, &self.root).arg("-C").arg(repository).args(arguments);
-        // Commits are a minute apart, as some hosts know when theirs was.
+        // Commits are a minute apart, because some hosts depend on the time of the commit.
         let date = format!("@{} +0000", 1_767_225_600 + 60 * u64::from(self.model.step));
         run(git.env("GIT_COMMITTER_DATE", &date).env("GIT_AUTHOR_DATE", &date))
     }

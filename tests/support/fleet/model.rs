@@ -1,4 +1,4 @@
-//! A fleet as data: which hosts it has, how often each of its files has changed, and what a host follows from.
+//! A fleet as data: its hosts, how often each file has changed, and what the derivation of a host depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -13,7 +13,7 @@ pub(crate) struct Model {
     pub(super) inputs: BTreeMap<Input, u32>,
     modules: BTreeMap<Module, u32>,
     roles: BTreeMap<Role, u32>,
-    /// Who has a file in `shared/users`.
+    /// The users with a file in `shared/users`.
     pub(super) users: BTreeSet<u32>,
     pub(super) notes: u32,
     unread: u32,
@@ -51,15 +51,15 @@ impl Model {
         }
     }
 
-    /// How often an input was bumped, from one.
+    /// How often the content of an input was changed, counted from one.
     pub(super) fn edition_of(&self, input: Input) -> u32 {
         self.inputs[&input]
     }
 
-    /// What the derivation of a host follows from, and nothing else: two states of a fleet in which it is the same
-    /// give the same derivation. `None` where the host does not evaluate.
+    /// Everything that the derivation of a host depends on, and nothing else: equal essences give equal derivations. `None`
+    /// where the host is broken.
     ///
-    /// Whoever uses the source as a whole has the number of edits in it. It is another derivation after each of them,
+    /// The essence of a host that uses the source as a whole contains the number of edits. Its derivation changes with each,
     /// but may be the same as before where an edit is taken back.
     pub(crate) fn essence(&self, name: &str) -> Option<String> {
         let host = &self.hosts[name];
@@ -110,7 +110,7 @@ impl Model {
             }
             Edit::RemoveHost(name) => drop(self.hosts.remove(name).unwrap()),
             Edit::Break(name, how) => self.host(name).broken = Some(*how),
-            Edit::Mend(name) => self.host(name).broken = None,
+            Edit::Repair(name) => self.host(name).broken = None,
             Edit::Stamp(name, fact) => self.host(name).stamp = Some(*fact),
             Edit::Unstamp(name) => self.host(name).stamp = None,
         }
@@ -162,12 +162,12 @@ impl Model {
     }
 }
 
-/// What the host of that number is called at first.
+/// The first name of the host with that number.
 pub(super) fn host_name(number: u32) -> String {
     format!("host-{number:04}")
 }
 
-/// One kind after the other, then plain hosts that know something of their source, and again.
+/// Each kind in turn, then plain hosts that depend on a fact about their source, and so on.
 fn every_kind(at: usize) -> (Kind, Option<Fact>) {
     match at % (Kind::ALL.len() + Fact::ALL.len()) {
         at if at < Kind::ALL.len() => (Kind::ALL[at], None),

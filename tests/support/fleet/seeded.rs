@@ -1,4 +1,4 @@
-//! Chance that can be had again: whoever prints the seed can replay what came of it.
+//! Random numbers from a seed, so that a printed seed is enough to repeat a test.
 
 /// Numbers that look random and follow from a seed (the generator known as `SplitMix64`).
 #[derive(Debug, Clone)]
@@ -22,12 +22,12 @@ impl Seeded {
         usize::try_from(self.next() % end).unwrap()
     }
 
-    /// One of `all`, which are some.
+    /// A random one of `all`, which is not empty.
     pub(crate) fn pick<'a, T>(&mut self, all: &'a [T]) -> &'a T {
         &all[self.below(all.len())]
     }
 
-    /// One of `all` that is not `this`.
+    /// A random one of `all` other than `this`.
     pub(crate) fn pick_other<'a, T: PartialEq>(&mut self, all: &'a [T], this: &T) -> &'a T {
         let others: Vec<&T> = all.iter().filter(|one| *one != this).collect();
         others[self.below(others.len())]

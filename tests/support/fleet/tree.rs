@@ -1,10 +1,10 @@
-//! Files as data: the templates they are made of, and how a folder is brought from one tree to the next.
+//! Files as data: the templates, and the change of a folder from one tree to the next.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::{PermissionsExt as _, symlink};
 use std::path::{Path, PathBuf};
 
-/// What is at a path.
+/// The content of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Content {
     File(String),
@@ -12,7 +12,7 @@ pub(crate) enum Content {
     Link(String),
 }
 
-/// Paths below a folder, and what is there.
+/// The content of each path below a folder.
 pub(crate) type Tree = BTreeMap<String, Content>;
 
 /// The files of `fixtures/fleets`, by their paths there.
@@ -44,13 +44,13 @@ impl Templates {
         values.iter().fold(text.clone(), |text, (key, value)| text.replace(&format!("@{key}@"), value))
     }
 
-    /// The names of all in a folder, without the folder.
+    /// The names of all templates in a folder, without the folder.
     pub(crate) fn below<'a>(&'a self, folder: &'a str) -> impl Iterator<Item = &'a str> {
         self.0.keys().filter_map(move |name| name.strip_prefix(folder)?.strip_prefix('/'))
     }
 }
 
-/// Makes what is below `root` as `new` says, where it is as `old` says. What neither knows is left alone.
+/// Changes the files below `root` from the tree `old` to the tree `new`. Other files stay as they are.
 pub(crate) fn change(root: &Path, old: &Tree, new: &Tree) {
     for path in old.keys().filter(|path| !new.contains_key(*path)) {
         let path = root.join(path);
@@ -63,7 +63,7 @@ pub(crate) fn change(root: &Path, old: &Tree, new: &Tree) {
 }
 
 fn remove_empty(folder: &Path) {
-    // A folder that still has something in it stays, and so does what is above it.
+    // A folder that is not empty stays, and so do those above it.
     if std::fs::remove_dir(folder).is_ok() {
         remove_empty(folder.parent().unwrap());
     }
@@ -71,7 +71,7 @@ fn remove_empty(folder: &Path) {
 
 fn put(path: PathBuf, content: &Content) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
-    // What is written into a link would go to the file behind it.
+    // Writing to a link would change its target.
     if path.symlink_metadata().is_ok() {
         std::fs::remove_file(&path).unwrap();
     }

@@ -2,14 +2,15 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
-use super::super::{Comparer, System, SystemChange, Untold};
+use super::super::graph::Limits;
+use super::{CompareError, Comparer, DeployedSystem, SystemChange};
 use crate::model::StorePath;
 
-/// A small store: derivations as their files are, by path.
+/// A small store: the files of derivations by path.
 #[derive(Default)]
 struct Store(BTreeMap<StorePath, Vec<u8>>);
 
-/// A derivation of the small store, and where what it makes will be.
+/// A derivation of the small store, and the path of its output.
 #[derive(Clone)]
 struct Made {
     derivation: StorePath,
@@ -68,18 +69,18 @@ impl Store {
         self.add("nixos-system-web-1-24.05", &[&etc, &path], &[], &attributes)
     }
 
-    fn compare(&self, old: &Made, new: &Made) -> Result<SystemChange, Untold> {
+    fn compare(&self, old: &Made, new: &Made) -> Result<SystemChange, CompareError> {
         let read = |path: &StorePath| self.0.get(path).cloned().ok_or("it is not on this machine");
         Comparer::new(read).compare(Some(&old.derivation), Some(&new.derivation))
     }
 
-    fn told(&self, old: &Made, new: &Made) -> Vec<String> {
+    fn lines(&self, old: &Made, new: &Made) -> Vec<String> {
         self.compare(old, new).unwrap().lines(20)
     }
 }
 
 #[test]
-fn packages_go_up_and_down_come_and_go() {
+fn packages_are_upgraded_downgraded_added_and_removed() {
     let mut store = Store::default();
     let [nginx, newer] = ["1.24.0", "1.26.1"].map(|version| store.package("nginx", version, ""));
     let [bash, again] = ["a", "b"].map(|how| store.package("bash", "5.2", how));
@@ -88,14 +89,14 @@ fn packages_go_up_and_down_come_and_go() {
     let old = store.system(&[&nginx, &bash, &vim, &telnet], &[]);
     let new = store.system(&[&newer, &again, &older, &htop], &[]);
     let expected = ["vim 9.1 → 9.0 (older)", "nginx 1.24.0 → 1.26.1", "htop 3.3.0 added", "telnet 0.17 removed"];
-    let told = store.told(&old, &new);
-    assert_eq!(told[..4], expected);
-    assert_eq!(told[4..], ["bash 5.2 rebuilt"]);
+    let lines = store.lines(&old, &new);
+    assert_eq!(lines[..4], expected);
+    assert_eq!(lines[4..], ["bash 5.2 rebuilt"]);
     assert_eq!(store.compare(&old, &old).unwrap(), SystemChange::default());
 }
 
 #[test]
-fn what_a_package_is_built_with_is_not_told() {
+fn the_build_inputs_of_a_package_are_not_reported() {
     let mut store = Store::default();
     let [gcc, newer] = ["13", "14"].map(|version| store.package("gcc", version, ""));
     let system = |store: &mut Store, gcc: &Made| {
@@ -106,11 +107,11 @@ fn what_a_package_is_built_with_is_not_told() {
         store.add("unit-nginx.service", &[gcc, &nginx], &[], &attributes)
     };
     let (old, new) = (system(&mut store, &gcc), system(&mut store, &newer));
-    assert_eq!(store.told(&old, &new), ["nginx 1.24 rebuilt"]);
+    assert_eq!(store.lines(&old, &new), ["nginx 1.24 rebuilt"]);
 }
 
 #[test]
-fn files_differ_by_what_stands_in_them_and_not_by_what_they_mention() {
+fn files_differ_by_their_text_and_not_by_the_versions_they_mention() {
     let mut store = Store::default();
     let [nginx, newer] = ["1.24.0", "1.26.1"].map(|version| store.package("nginx", version, ""));
     let unit = |made: &Made, more: &str| format!("[Service]\nExecStart={}/bin/nginx{more}", made.output);
@@ -118,10 +119,10 @@ fn files_differ_by_what_stands_in_them_and_not_by_what_they_mention() {
     let old = store.system(&[&nginx], &[("unit-nginx.service", &before), ("etc-motd", "hello"), ("gone", "x")]);
     let new = store.system(&[&newer], &[("unit-nginx.service", &after), ("etc-motd", "good day"), ("come", "x")]);
     let expected = ["nginx 1.24.0 → 1.26.1", "files: etc-motd", "files added: come", "files removed: gone"];
-    assert_eq!(store.told(&old, &new), expected);
+    assert_eq!(store.lines(&old, &new), expected);
     let option = unit(&nginx, " -t");
     let new = store.system(&[&nginx], &[("unit-nginx.service", &option), ("etc-motd", "hello"), ("gone", "x")]);
-    assert_eq!(store.told(&old, &new), ["files: unit-nginx.service"]);
+    assert_eq!(store.lines(&old, &new), ["files: unit-nginx.service"]);
 }
 
 #[test]
@@ -135,24 +136,24 @@ fn a_source_differs_by_its_content() {
     let (old, new) = (system(&mut store, &a), system(&mut store, &b));
     let root = |store: &mut Store, etc: &Made| store.add("system", &[etc], &[], &[("etc", &etc.output)]);
     let (old, new) = (root(&mut store, &old), root(&mut store, &new));
-    assert_eq!(store.told(&old, &new), ["files: nginx.conf"]);
+    assert_eq!(store.lines(&old, &new), ["files: nginx.conf"]);
 }
 
 #[test]
-fn the_system_itself_has_a_version_and_settings() {
+fn the_version_and_settings_of_the_system_are_reported() {
     let mut store = Store::default();
     let root = |store: &mut Store, version: &str, kernel: &str| {
         store.add(&format!("nixos-system-web-1-{version}"), &[], &[], &[("buildCommand", ""), ("kernelParams", kernel)])
     };
     let old = root(&mut store, "24.05.1", "quiet");
     let new = root(&mut store, "24.11.2", "quiet loglevel=4");
-    assert_eq!(store.told(&old, &new), ["system 24.05.1 → 24.11.2", "settings: kernelParams"]);
+    assert_eq!(store.lines(&old, &new), ["system 24.05.1 → 24.11.2", "settings: kernelParams"]);
     let new = root(&mut store, "24.05.1", "loglevel=4");
-    assert_eq!(store.told(&old, &new), ["settings: kernelParams"]);
+    assert_eq!(store.lines(&old, &new), ["settings: kernelParams"]);
 }
 
 #[test]
-fn a_file_with_a_version_in_its_name_is_one_file() {
+fn a_file_with_a_version_in_its_name_changes() {
     let mut store = Store::default();
     let [linux, newer] = ["6.6.32", "6.6.40"].map(|version| store.package("linux", version, ""));
     let root = |store: &mut Store, linux: &Made, version: &str| {
@@ -161,7 +162,7 @@ fn a_file_with_a_version_in_its_name_is_one_file() {
         store.add("system", &[&initrd, linux], &[], &[("initrd", &initrd.output), ("kernel", &linux.output)])
     };
     let (old, new) = (root(&mut store, &linux, "6.6.32"), root(&mut store, &newer, "6.6.40"));
-    assert_eq!(store.told(&old, &new), ["linux 6.6.32 → 6.6.40", "files: initrd-linux-6.6.40"]);
+    assert_eq!(store.lines(&old, &new), ["linux 6.6.32 → 6.6.40", "files: initrd-linux-6.6.40"]);
 }
 
 #[test]
@@ -175,71 +176,71 @@ fn structured_attributes_are_attributes() {
         store.add("system", &[nginx], &[], &[("__json", &json)])
     };
     let (old, new) = (root(&mut store, &nginx, "a"), root(&mut store, &newer, "b"));
-    assert_eq!(store.told(&old, &new), ["nginx 1.24.0 → 1.26.1", "settings: motd"]);
+    assert_eq!(store.lines(&old, &new), ["nginx 1.24.0 → 1.26.1", "settings: motd"]);
 }
 
 #[test]
-fn what_is_missing_is_named_and_spoils_nothing_else() {
+fn a_missing_derivation_is_named_and_other_comparisons_go_on() {
     let mut store = Store::default();
     let nginx = store.package("nginx", "1.24.0", "");
     let (old, new) = (store.system(&[&nginx], &[("a", "1")]), store.system(&[&nginx], &[("a", "2")]));
     let other = store.system(&[&nginx], &[("a", "3")]);
     let file = store.0.remove(&old.derivation).unwrap();
     let why = "it is not on this machine".to_owned();
-    assert_eq!(store.compare(&old, &new), Err(Untold::Unreadable { path: old.derivation.clone(), why }));
+    assert_eq!(store.compare(&old, &new), Err(CompareError::Unreadable { path: old.derivation.clone(), why }));
     assert!(store.compare(&other, &new).is_ok());
     store.0.insert(old.derivation.clone(), b"Derive(".to_vec());
-    assert!(matches!(store.compare(&old, &new), Err(Untold::Unreadable { .. })));
+    assert!(matches!(store.compare(&old, &new), Err(CompareError::Unreadable { .. })));
     store.0.insert(old.derivation.clone(), file);
-    assert_eq!(store.told(&old, &new), ["files: a"]);
+    assert_eq!(store.lines(&old, &new), ["files: a"]);
     let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
-    let untold = Comparer::new(read).compare(None, Some(&new.derivation)).unwrap_err();
-    assert_eq!(untold.to_string(), "the old one names a store path and no derivation");
+    let error = Comparer::new(read).compare(None, Some(&new.derivation)).unwrap_err();
+    assert_eq!(error.to_string(), "the old one names a store path and no derivation");
 }
 
 #[test]
-fn a_file_that_turns_from_one_version_to_another_that_was_there_is_told() {
+fn a_file_that_uses_another_present_version_is_reported() {
     let mut store = Store::default();
     let [old_one, new_one] = ["15.1", "16.2"].map(|version| store.package("postgresql", version, ""));
     let starts = |made: &Made| format!("ExecStart={}/bin/postgres", made.output);
     let both = [&old_one, &new_one];
     let old = store.system(&both, &[("postgresql.service", &starts(&old_one))]);
     let new = store.system(&both, &[("postgresql.service", &starts(&new_one))]);
-    assert_eq!(store.told(&old, &new), ["files: postgresql.service"]);
-    // Where the old one goes, the new version says it.
+    assert_eq!(store.lines(&old, &new), ["files: postgresql.service"]);
+    // Where the old version is removed, the package is reported instead.
     let new = store.system(&[&new_one], &[("postgresql.service", &starts(&new_one))]);
-    assert_eq!(store.told(&old, &new), ["postgresql 15.1, 16.2 → 16.2"]);
+    assert_eq!(store.lines(&old, &new), ["postgresql 15.1, 16.2 → 16.2"]);
 }
 
 #[test]
-fn a_derivation_that_makes_something_else_says_nothing_of_a_system() {
+fn the_derivation_of_another_path_is_refused() {
     let mut store = Store::default();
     let (old, new) = (store.system(&[], &[("a", "1")]), store.system(&[], &[("a", "2")]));
     let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
     let path = |made: &Made| -> StorePath { made.output.parse().unwrap() };
     let (old_path, new_path) = (path(&old), path(&new));
-    let told = |path, derivation: &Made| {
-        let old = System { path: &old_path, derivation: Some(&old.derivation) };
-        Comparer::new(read).compare_systems(old, System { path, derivation: Some(&derivation.derivation) })
+    let compare = |path, derivation: &Made| {
+        let old = DeployedSystem { path: &old_path, derivation: Some(&old.derivation) };
+        Comparer::new(read).compare_systems(old, DeployedSystem { path, derivation: Some(&derivation.derivation) })
     };
-    assert_eq!(told(&new_path, &new).unwrap().lines(20), ["files: a"]);
-    // The new system, with the derivation of the old one.
-    let lie = told(&new_path, &old).unwrap_err();
-    assert_eq!(lie.to_string(), "the new one names a derivation that does not make its store path");
+    assert_eq!(compare(&new_path, &new).unwrap().lines(20), ["files: a"]);
+    // The path of the new system with the derivation of the old one.
+    let error = compare(&new_path, &old).unwrap_err();
+    assert_eq!(error.to_string(), "the new one names a derivation that does not make its store path");
 }
 
 #[test]
-fn what_a_file_says_is_news_though_it_mentions_one_that_is_told_anyhow() {
+fn the_text_of_a_file_counts_although_it_mentions_an_added_file() {
     let mut store = Store::default();
     let old = store.system(&[], &[("unit", "ExecStart=/bin/a")]);
     let added = store.add("added", &[], &[], &[("text", "x")]);
     let says = format!("ExecStart=/bin/a\nExecStartPre=/bin/sh {}", added.output);
     let new = store.system(&[], &[("unit", &says), ("added", "x")]);
-    assert_eq!(store.told(&old, &new), ["files: unit", "files added: added"]);
+    assert_eq!(store.lines(&old, &new), ["files: unit", "files added: added"]);
 }
 
 #[test]
-fn a_reading_that_failed_half_way_is_taken_up_again() {
+fn a_read_that_failed_is_tried_again_by_the_next_comparison() {
     let mut store = Store::default();
     let nginx = store.package("nginx", "1.24.0", "");
     let (old, new) = (store.system(&[&nginx], &[("a", "1")]), store.system(&[], &[("a", "2")]));
@@ -256,13 +257,13 @@ fn a_reading_that_failed_half_way_is_taken_up_again() {
 }
 
 #[test]
-fn a_system_larger_than_is_looked_at_is_told_so() {
+fn a_system_above_the_limits_is_refused() {
     let mut store = Store::default();
     let root = store.system(&[], &[("a", "1"), ("b", "1")]);
     let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
     for (derivations, text) in [(3, 1 << 20), (100, 10)] {
         let mut comparer = Comparer::new(read);
-        comparer.graph.limits = super::super::graph::Limits { derivations, text };
-        assert_eq!(comparer.compare(Some(&root.derivation), Some(&root.derivation)), Err(Untold::TooMuch));
+        comparer.graph.limits = Limits { derivations, text };
+        assert_eq!(comparer.compare(Some(&root.derivation), Some(&root.derivation)), Err(CompareError::TooLarge));
     }
 }

@@ -1,0 +1,47 @@
+//! Errors that concern a source as a whole. A single attribute that fails is a [`Failure`](super::Failure) instead.
+
+use crate::nix::NixError;
+
+/// Why a source could not be evaluated at all.
+#[derive(Debug, thiserror::Error)]
+pub enum EvaluateError {
+    /// Nix could not read the source, or could not list its hosts.
+    #[error("{0}")]
+    Source(#[from] NixError),
+    /// The source's `clavel` output has an attribute that Clavel does not know.
+    #[error(
+        "cannot read the `clavel` output of {flake}: it has `{attribute}`, and only deployments, units and agents may stand there; rename or remove it"
+    )]
+    UnknownOutput {
+        /// The source.
+        flake: String,
+        /// The attribute below `clavel`.
+        attribute: String,
+    },
+    /// Nix gave an answer that does not have the expected form.
+    #[error("cannot understand the answer of nix about {flake}: {why}")]
+    Answer {
+        /// The source.
+        flake: String,
+        /// The first thing that is wrong with the answer.
+        why: String,
+    },
+}
+
+impl EvaluateError {
+    /// The message of Nix itself, or Clavel's own where Nix printed none.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Source(error) => error.message(),
+            Self::UnknownOutput { .. } | Self::Answer { .. } => self.to_string(),
+        }
+    }
+
+    /// Whether a process was ended at its limit of memory or time, so that a larger limit may help.
+    pub(super) fn is_limit(&self) -> bool {
+        match self {
+            Self::Source(error) => error.is_limit(),
+            Self::UnknownOutput { .. } | Self::Answer { .. } => false,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! The result of one evaluation: the drafts of a source, and what was done for them. No I/O.
+
+use serde::Serialize;
+
+use super::reason::EvalReason;
+use crate::model::{AgentSpecification, DeploymentSpecification, Draft, LockedSource, UnitSpecification};
+
+/// The result of evaluating one source. `claveld evaluate --json` prints it.
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+pub struct Evaluation {
+    /// The source, at the content that was evaluated.
+    #[serde(skip)]
+    pub source: LockedSource,
+    /// The drafts and failures.
+    #[serde(flatten)]
+    pub drafts: Drafts,
+    /// The work that was done to get them.
+    pub work: EvaluationWork,
+}
+
+/// The work that an evaluation did, and the reasons for it.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
+pub struct EvaluationWork {
+    /// The attributes that were evaluated.
+    pub evaluated: Vec<EvaluatedAttribute>,
+    /// How many attributes were not evaluated, because nothing that they depend on changed.
+    pub unchanged: usize,
+    /// Attributes whose answer differs from the recorded one, although nothing that they depend on changed. Each is an
+    /// error in Clavel.
+    pub differences: Vec<String>,
+}
+
+/// One attribute that was evaluated.
+#[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
+pub struct EvaluatedAttribute {
+    /// The attribute.
+    pub attribute: String,
+    /// Why it was evaluated.
+    pub reason: EvalReason,
+    /// The seconds that it took; an equal part of the time where several shared a process; none where it failed.
+    pub seconds: Option<f64>,
+    /// The most memory that its process held, in bytes; none where it failed, or the memory was not measured.
+    pub memory: Option<u64>,
+}
+
+/// The drafts of a source's documents, and the attributes that gave no draft.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
+pub struct Drafts {
+    /// The Deployments. They have no revision yet: publishing gives them one.
+    pub deployments: Vec<Draft<DeploymentSpecification>>,
+    /// The Units.
+    pub units: Vec<Draft<UnitSpecification>>,
+    /// The Agents.
+    pub agents: Vec<Draft<AgentSpecification>>,
+    /// The attributes that could not be evaluated, or break a rule.
+    pub failures: Vec<Failure>,
+}
+
+/// One attribute that gives no document.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+pub struct Failure {
+    /// The name that its document would have.
+    pub name: String,
+    /// The attribute of the flake.
+    pub attribute: String,
+    /// Nix's own message, or the rule that is broken.
+    pub error: String,
+}

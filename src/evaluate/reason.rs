@@ -1,0 +1,80 @@
+//! The reasons for which an attribute is evaluated and its recorded answer is not used. No I/O.
+
+use std::fmt;
+use std::path::PathBuf;
+
+use serde::Serialize;
+
+use super::schedule::Batching;
+
+/// Why an attribute was evaluated.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum EvalReason {
+    /// The record has no answer for it.
+    New,
+    /// It failed the last time, and Clavel does not know which change would repair it.
+    Broken,
+    /// Nix, its settings or Clavel changed.
+    Environment,
+    /// This path of the source, which it reads, changed.
+    Changed(PathBuf),
+    /// It uses this attribute of `self`, whose value changed.
+    Own(String),
+    /// It uses this input, which changed.
+    Input(String),
+    /// Its answer depends on the store path of the source, which changes with the source.
+    Location,
+    /// The relocation check was not made for it.
+    RelocationUnchecked,
+    /// Its derivation is not in the store any more.
+    DerivationGone,
+    /// Clavel cannot see what it depends on, because of this.
+    Unobservable(String),
+    /// It shared a process with others, and this is the reason for one of them.
+    Batch(Box<EvalReason>),
+    /// The evaluation of everything was requested.
+    Full,
+}
+
+impl EvalReason {
+    /// Whether an attribute that is evaluated for this reason may share a process. Those that are evaluated because of a
+    /// change may not: a shared process makes a change of one host a reason to evaluate the others too.
+    pub(super) fn batching(&self) -> Batching {
+        match self {
+            Self::New | Self::Environment | Self::RelocationUnchecked | Self::Full => Batching::Allowed,
+            Self::Broken
+            | Self::Changed(_)
+            | Self::Own(_)
+            | Self::Input(_)
+            | Self::Location
+            | Self::DerivationGone
+            | Self::Unobservable(_)
+            | Self::Batch(_) => Batching::Forbidden,
+        }
+    }
+}
+
+impl fmt::Display for EvalReason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::New => write!(f, "new"),
+            Self::Broken => write!(f, "it was broken the last time"),
+            Self::Environment => write!(f, "Nix, its settings or Clavel changed"),
+            Self::Changed(path) if path.as_os_str().is_empty() => {
+                write!(f, "the names at the top of the source changed")
+            }
+            Self::Changed(path) => write!(f, "{} changed", path.display()),
+            Self::Own(name) => write!(f, "it uses self.{name}"),
+            Self::Input(name) => write!(f, "the input {name} changed"),
+            Self::Location => write!(f, "it depends on the store path of the source, which changes with the source"),
+            Self::RelocationUnchecked => {
+                write!(f, "it was not checked whether it depends on the store path of the source")
+            }
+            Self::DerivationGone => write!(f, "its derivation is not in the store any more"),
+            Self::Unobservable(why) => write!(f, "each time, since {why}"),
+            Self::Batch(reason) => write!(f, "it was evaluated together with others, and of one of them: {reason}"),
+            Self::Full => write!(f, "the evaluation of everything was requested"),
+        }
+    }
+}
