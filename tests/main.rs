@@ -11,6 +11,7 @@ mod attacks;
 mod bounds;
 mod budget;
 mod changes;
+mod circles;
 mod configuration;
 mod daemons;
 mod deliberate_return;
