@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::lock::Inputs;
 use super::observe::{Observed, Read};
 use super::outputs::derivation;
 use super::schedule::{Company, Cost};
+use crate::disk::{self, Access, Durability};
 use crate::model::{Sha256Digest, StorePath};
 
 /// What a flake is told of where it is.
@@ -314,10 +314,7 @@ impl Record {
     pub(super) fn write(&self, path: &Path) -> std::io::Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.persist(path)?;
-        Ok(())
+        disk::replace(path, &serde_json::to_vec(self)?, Access::Owner, Durability::Unsynced)
     }
 }
 

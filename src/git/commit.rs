@@ -73,7 +73,7 @@ pub enum CommitError {
     /// Somebody else moved the branch: read it again, and decide again.
     #[error(
         "cannot commit to branch `{branch}`: it was {}, and has moved to {}; read it again and decide again",
-        shown(*expected), shown(*found)
+        describe_tip(*expected), describe_tip(*found)
     )]
     TipMoved {
         /// The branch.
@@ -126,7 +126,7 @@ pub enum CommitError {
     Git(#[from] GitError),
 }
 
-fn shown(tip: Option<CommitId>) -> String {
+fn describe_tip(tip: Option<CommitId>) -> String {
     tip.map_or_else(|| "not there".to_owned(), |tip| format!("at {tip}"))
 }
 

@@ -15,10 +15,10 @@ mod amend;
 mod approval;
 mod authority;
 mod canonical;
+mod document;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod key_location;
-mod listed;
 mod pin;
 mod root;
 mod secret;
@@ -28,12 +28,12 @@ mod ssh;
 mod usable_key;
 
 pub use amend::{AmendError, Amendment, RoleName};
-pub use approval::{Approvals, Earlier, Left};
+pub use approval::{ApprovalFile, Approvals, EarlierApproval};
 pub use authority::{Authority, AuthorityError};
+pub use document::{DocumentError, verify_document};
 pub use key_location::KeyLocation;
-pub use listed::{ListedError, verify_listed};
-pub use pin::pin;
-pub use root::{Anchor, AnchorError, AnchorPlace, RootError, Signers, TrustedRoot, fleet_of};
+pub use pin::pin_of;
+pub use root::{Anchor, AnchorError, AnchorPlace, RequiredSigners, RootError, TrustedRoot, fleet_of};
 pub use secret::{SecretKey, SecretKeyError};
 pub use signature::Signature;
 pub use signed::{AddError, Signed, SignedError, Verified, digest};
