@@ -1,4 +1,4 @@
-//! Where approvers leave their word on the branch: one file for each, so that no two are in each other's way.
+//! Reads the approvals on the branch. Each approver has a file of their own, so that two approvals never conflict.
 
 use std::collections::BTreeMap;
 

@@ -1,4 +1,4 @@
-//! The branch's documents: where they are, and reading them verified.
+//! Reads the index and the documents of a branch, and verifies them.
 
 use super::layout::Layout;
 use super::layout_check::LayoutError;
@@ -8,7 +8,7 @@ use crate::model::{
 };
 use crate::trust::{DocumentError, Signed, SignedError, TrustedRoot, Verified, verify_document};
 
-/// Why the branch cannot be read, or not be believed.
+/// The reason why a branch cannot be read or is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum BranchError {
     /// It has no index, so Clavel did not make it.

@@ -1,4 +1,4 @@
-//! The roots on a branch: from one that is believed to the newest.
+//! The chain of roots on a branch, from a trusted one to the newest.
 
 use super::layout::Layout;
 use crate::git::{Files, ReadError};
@@ -17,7 +17,7 @@ pub struct RootChain {
     pub before: Vec<TrustedRoot>,
 }
 
-/// Why a branch leads to no root that is believed.
+/// The reason why a branch leads to no trusted root.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The branch has no root at all.

@@ -1,6 +1,7 @@
-//! Configuration files: as they are written, and the settled settings they become.
+//! Reads configuration files, and turns them into settings.
 //!
-//! Reading is strict: an unknown key is an error with its line. Nothing is looked up or contacted here.
+//! Reading is strict: an unknown key is an error with its line. No file but the configuration is read here, and no host is
+//! contacted.
 
 mod agent;
 mod claveld;
@@ -23,7 +24,7 @@ use crate::trust::AnchorPlace;
 /// The most bytes that are read of a configuration: 1 MiB.
 const LARGEST: u64 = 1 << 20;
 
-/// Why there is no configuration.
+/// The reason why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.

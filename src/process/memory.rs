@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-/// Between two looks at what a group holds.
+/// The time between two measurements of a group's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What a process may map beyond its limit before the system refuses it: mapped is not yet held.
 const MAPPED_BEYOND: u64 = 1 << 30;
@@ -19,7 +19,7 @@ pub fn machine_memory() -> Option<u64> {
     system::machine_memory()
 }
 
-/// Who sees to it that a process group keeps its limit.
+/// The memory limit of a process group, and the watch that enforces it.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
     /// Who leads the group, where it has a limit.

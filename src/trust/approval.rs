@@ -1,4 +1,4 @@
-//! Whether enough approvers have signed a deployment. Pure: the files that they left go in.
+//! Counts the approvals of a deployment. It is pure: the caller passes the files of the approvers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,13 +8,13 @@ use super::usable_key::UsableKey;
 use super::{Signed, TrustedRoot, Verified};
 use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest};
 
-/// The most characters that are told of why a file counts nothing.
+/// The most characters of the reason why a file does not count.
 const LONGEST_REASON: usize = 240;
 
-/// What an approver left beside a deployment: a file, or why none could be read.
+/// The file of an approver, or the reason why it could not be read.
 pub type ApprovalFile = Result<Vec<u8>, String>;
 
-/// Who has approved one revision of a deployment that has to be approved.
+/// The approvals of one revision of a deployment that has to be approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approvals {
     name: Name,
@@ -50,7 +50,7 @@ impl EarlierApproval {
     }
 }
 
-/// What one file comes to.
+/// The meaning of one approver's file.
 enum Reading {
     /// This very revision is approved.
     Yes,
@@ -58,7 +58,7 @@ enum Reading {
     Earlier(EarlierApproval),
     /// Something was approved in another epoch, which says nothing in this one.
     OtherEpoch,
-    /// It counts nothing, for this reason.
+    /// It does not count, for this reason.
     Nothing(String),
 }
 

@@ -1,13 +1,13 @@
-//! A document is believed only as the index lists it.
+//! Verifies a document against the index, which lists its exact bytes.
 
 use super::signed::digest;
 use super::{Signed, SignedError, TrustedRoot, Verified};
 use crate::model::{Document, DocumentPath, Index, Revision, Sha256Digest, Specification};
 
-/// Why a document of the branch is not to be believed.
+/// The reason why a document of the branch is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum DocumentError {
-    /// The index does not know it.
+    /// The index does not list it.
     #[error("{path} is not in the index")]
     NotListed {
         /// The document.
@@ -45,7 +45,7 @@ pub enum DocumentError {
         /// Why.
         source: SignedError,
     },
-    /// It says of itself that it is another document.
+    /// Its content names another document.
     #[error("{path} says that it is {found}")]
     OtherDocument {
         /// The document.

@@ -1,4 +1,4 @@
-//! Pins: computed, and held to what was found.
+//! Computes the pin of a store path and its closure.
 
 use super::digest;
 use crate::model::{Closure, ClosureDigest, Pin, StorePath, closure_lines};

@@ -9,7 +9,7 @@ use crate::model::{
     Epoch, FleetId, Invalid, KeyId, Name, Payload as _, Role, RoleKey, Root, RootVersion, Sha256Digest, Timestamp,
 };
 
-/// A root that is believed: because somebody gave it by hand, or because the one before it says so.
+/// A root that is trusted, because an operator gave it, or because the root before it signed it.
 #[derive(Debug, Clone)]
 pub struct TrustedRoot {
     fleet: FleetId,
@@ -20,7 +20,7 @@ pub struct TrustedRoot {
     approver: Option<Authority>,
 }
 
-/// Why a file is no root to be believed.
+/// The reason why a root is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RootError {
     /// It is no root, or too few of the keys that have a say signed it.
@@ -91,7 +91,7 @@ pub enum RootError {
     Fleet(RootVersion),
 }
 
-/// Whose signatures a root needs.
+/// The keys that have to sign a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RequiredSigners {
     /// Its own root keys.
@@ -241,7 +241,7 @@ fn parse(file: &[u8]) -> Result<Signed<Root>, RootError> {
     Signed::parse(file).map_err(|source| RootError::Signed { by: RequiredSigners::Itself, source })
 }
 
-/// What is known from the start: whom to believe before anything was fetched.
+/// The trust that a machine starts with, before anything was fetched.
 #[derive(Debug, Clone)]
 pub enum Anchor {
     /// A root.
@@ -259,7 +259,7 @@ pub enum AnchorPlace {
     Digest(FleetId),
 }
 
-/// Why there is nothing to begin with.
+/// The reason why an anchor cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum AnchorError {
     /// The file cannot be read.
