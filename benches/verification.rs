@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
-use clavel::branch::{Branch, INDEX_PATH, ROOT_PATH, Roots, root_path};
+use clavel::branch::{Branch, Layout, RootChain};
 use clavel::git::{Change, CommitId, Files, Identity, NewCommit, Repository};
 use clavel::model::{
     AgentSpecification, BranchName, DeploymentSpecification, DocumentPath, Draft, Epoch, Folder, Index, IndexEntry,
@@ -104,7 +104,7 @@ impl Fleet {
             version: IndexVersion::FIRST,
         };
         let file = fleet.sign(index);
-        fleet.files.insert(INDEX_PATH.to_owned(), file);
+        fleet.files.insert(Layout::Flat.index().to_owned(), file);
         fleet
     }
 
@@ -151,8 +151,8 @@ impl Fleet {
         let repository = Repository::open_or_create_bare(&folder.join("fleet.git")).unwrap();
         let put = |path: &str, bytes: &[u8]| Change::Put { path: path.to_owned(), bytes: bytes.to_vec() };
         let mut changes: Vec<Change> = self.files.iter().map(|(path, bytes)| put(path, bytes)).collect();
-        changes.push(put(ROOT_PATH, self.root.file()));
-        changes.push(put(&root_path(self.root.root().version), self.root.file()));
+        changes.push(put(Layout::Flat.newest_root(), self.root.file()));
+        changes.push(put(&Layout::Flat.root(self.root.root().version), self.root.file()));
         let by = Identity { name: "claveld".to_owned(), email: "claveld@clavel.invalid".to_owned() };
         let at = SystemTime::now();
         let branch = branch();
@@ -187,7 +187,7 @@ fn everything(fleet: &Fleet) {
     let hashed: Vec<&Vec<u8>> = fleet
         .files
         .iter()
-        .filter(|(path, _)| path.starts_with("deployments/") || *path == INDEX_PATH)
+        .filter(|(path, _)| path.starts_with("deployments/") || *path == Layout::Flat.index())
         .map(|(_, file)| file)
         .collect();
     let (mut ours, mut bare) = (Vec::new(), Vec::new());
@@ -248,9 +248,9 @@ fn one_pass(folder: &Path) {
     let branch_name = branch();
     let tip: CommitId = repository.tip(&branch_name).unwrap().unwrap();
     // The steps of a pass, in its order, each as often as there.
-    clavel::branch::check_layout(&repository, tip).unwrap();
+    Layout::Flat.check(&repository, tip).unwrap();
     let snapshot = repository.snapshot(tip).unwrap();
-    let newest = Roots::newest_from(&snapshot, &Anchor::Root(Box::new(root))).unwrap();
+    let newest = RootChain::newest_from(&snapshot, &Anchor::Root(Box::new(root))).unwrap();
     believe(&snapshot, newest, &branch_name);
     let time = start.elapsed();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
@@ -259,7 +259,7 @@ fn one_pass(folder: &Path) {
 }
 
 fn believe<F: Files>(files: &F, root: TrustedRoot, branch_name: &BranchName) {
-    let roots = Roots::from_anchor(files, &Anchor::Root(Box::new(root))).unwrap();
+    let roots = RootChain::from_anchor(files, &Anchor::Root(Box::new(root))).unwrap();
     let branch = Branch::new(files, &roots.newest, branch_name);
     let index = branch.index().unwrap();
     let host = name(DEPLOYMENTS / 2);

@@ -7,6 +7,7 @@ pub mod changes;
 pub mod claveld;
 pub mod cli;
 pub mod config;
+pub mod disk;
 pub mod evaluate;
 pub mod git;
 pub mod model;

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// What each room may use of the others.
-const RULES: [(&str, &[&str]); 17] = [
+const RULES: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("process", &[]),
+    ("disk", &[]),
     ("trust", &["model"]),
     ("changes", &["model"]),
     ("signers", &["model", "trust"]),
@@ -15,8 +16,8 @@ const RULES: [(&str, &[&str]); 17] = [
     ("store", &["model", "process"]),
     ("nix", &["model", "process"]),
     ("config", &["model", "trust", "git"]),
-    ("evaluate", &["model", "nix", "process"]),
-    ("publish", &["model", "trust", "signers", "branch", "evaluate", "changes", "store"]),
+    ("evaluate", &["model", "nix", "process", "disk"]),
+    ("publish", &["model", "trust", "signers", "branch", "evaluate", "changes", "store", "disk"]),
     (
         "claveld",
         &[
@@ -24,12 +25,12 @@ const RULES: [(&str, &[&str]); 17] = [
             "process",
         ],
     ),
-    ("agent", &["model", "trust", "signers", "branch", "git", "store", "process", "config"]),
+    ("agent", &["model", "trust", "signers", "branch", "git", "store", "process", "config", "disk"]),
     (
         "cli",
         &[
             "model", "process", "trust", "changes", "signers", "git", "branch", "store", "nix", "config", "evaluate",
-            "publish", "claveld", "agent",
+            "publish", "claveld", "agent", "disk",
         ],
     ),
     ("bin", &["cli"]),

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::fetch::FetchedMirror;
 use super::mirrors::Rejection;
 use super::verify::Refusal;
-use crate::branch::{INDEX_PATH, ROOT_PATH, RootsError};
+use crate::branch::{Layout, RootsError};
 use crate::git::{CommitId, Repository};
 use crate::model::{Index, Payload as _, Sha256Digest, Timestamp, json};
 
@@ -44,13 +44,17 @@ enum OtherSide {
 /// The fork that `refusal` is about, if it is about one.
 fn fork_of(refusal: &Refusal) -> Option<Fork> {
     let (path, other, found) = match refusal {
-        Refusal::IndexFork { found, .. } => (INDEX_PATH.to_owned(), OtherSide::Believed, found),
-        Refusal::MirrorFork { other, found, .. } => (INDEX_PATH.to_owned(), OtherSide::Mirror(other.clone()), found),
+        Refusal::IndexFork { found, .. } => (Layout::Flat.index().to_owned(), OtherSide::Believed, found),
+        Refusal::MirrorFork { other, found, .. } => {
+            (Layout::Flat.index().to_owned(), OtherSide::Mirror(other.clone()), found)
+        }
         Refusal::MirrorDocumentFork { path, other, found, .. } => {
             (path.to_string(), OtherSide::Mirror(other.clone()), found)
         }
         Refusal::Fork { path, found, .. } => (path.to_string(), OtherSide::Believed, found),
-        Refusal::Roots(RootsError::Fork { found, .. }) => (ROOT_PATH.to_owned(), OtherSide::Believed, found),
+        Refusal::Roots(RootsError::Fork { found, .. }) => {
+            (Layout::Flat.newest_root().to_owned(), OtherSide::Believed, found)
+        }
         Refusal::Roots(_)
         | Refusal::Branch(_)
         | Refusal::Stale(_)
@@ -171,7 +175,7 @@ pub(super) fn keep_all(
         let Some(found) = copy_of(mirror).and_then(|copy| copy.read(copy.tip, &path)) else { continue };
         let other = match &other {
             OtherSide::Mirror(other) => copy_of(other).and_then(|copy| copy.read(copy.tip, &path)),
-            OtherSide::Believed if path == ROOT_PATH => remembered.root.map(<[u8]>::to_vec),
+            OtherSide::Believed if path == Layout::Flat.newest_root() => remembered.root.map(<[u8]>::to_vec),
             OtherSide::Believed => remembered.files.read(copies, &path),
         };
         let refusal = refusal.to_string();
@@ -262,7 +266,15 @@ mod tests {
 
     fn case<'a>(found: &'a [u8], other: Option<&'a [u8]>) -> ForkCase<'a> {
         let at = "2026-01-01T00:00:00Z".parse().unwrap();
-        ForkCase { path: INDEX_PATH, mirror: "m", refusal: "two".to_owned(), content: digest(found), found, other, at }
+        ForkCase {
+            path: Layout::Flat.index(),
+            mirror: "m",
+            refusal: "two".to_owned(),
+            content: digest(found),
+            found,
+            other,
+            at,
+        }
     }
 
     #[test]
@@ -289,7 +301,7 @@ mod tests {
     fn the_refusal_says_what_the_fork_is() {
         let (seen, found) = (digest(b"a"), digest(b"b"));
         let version = 6.try_into().unwrap();
-        let believed = Fork { path: INDEX_PATH.to_owned(), other: OtherSide::Believed, found };
+        let believed = Fork { path: Layout::Flat.index().to_owned(), other: OtherSide::Believed, found };
         assert_eq!(fork_of(&Refusal::IndexFork { version, seen, found }), Some(believed));
         let other = "b".to_owned();
         let mirrors = fork_of(&Refusal::MirrorFork { version, other: other.clone(), seen, found });

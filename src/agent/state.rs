@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Write as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -15,6 +15,7 @@ use super::freshness::Clocks;
 use super::lifecycle::Lifecycle;
 use super::mirrors::MirrorReport;
 use super::verify::Trusted;
+use crate::disk::{self, Access, Durability};
 use crate::git::CommitId;
 use crate::model::json::{self, JsonError};
 use crate::model::{Name, Sha256Digest, Timestamp};
@@ -188,28 +189,12 @@ impl StateDirectory {
 
     fn replace(&self, name: &str, bytes: &[u8], durability: Durability) -> Result<(), StateError> {
         let path = self.join(name);
-        let write = || -> io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(&self.path)?;
-            file.write_all(bytes)?;
-            if durability == Durability::Synced {
-                file.as_file().sync_all()?;
-            }
-            file.persist(&path).map_err(|error| error.error)?;
-            if durability == Durability::Synced {
-                // The new name is on the disk only once the folder is.
-                File::open(&self.path)?.sync_all()?;
-            }
-            Ok(())
-        };
-        write().map_err(|source| StateError::Io { act: "write", path: path.clone(), source })
+        disk::replace(&path, bytes, Access::Owner, durability).map_err(|source| StateError::Io {
+            act: "write",
+            path: path.clone(),
+            source,
+        })
     }
-}
-
-/// Whether a file has to survive a power cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Durability {
-    Synced,
-    BestEffort,
 }
 
 #[cfg(test)]

@@ -23,7 +23,7 @@ use crate::model::{
     AgentSpecification, BranchName, Deployment, DeploymentSpecification, Document, DocumentPath, Epoch, Index,
     IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification,
 };
-use crate::trust::{Approvals, ListedError, TrustedRoot, Verified};
+use crate::trust::{Approvals, DocumentError, TrustedRoot, Verified};
 
 mod refusal;
 
@@ -269,7 +269,7 @@ impl<F: Files> DocumentCheck<'_, F> {
     fn unless_withdrawn<S: Specification>(&mut self, name: &Name) -> Result<Option<Checked<S>>, Refusal> {
         match self.document::<S>(name) {
             Ok(found) => Ok(Some(found)),
-            Err(Refusal::Branch(BranchError::Document(ListedError::Withdrawn { .. }))) => Ok(None),
+            Err(Refusal::Branch(BranchError::Document(DocumentError::Withdrawn { .. }))) => Ok(None),
             Err(refusal) => Err(refusal),
         }
     }

@@ -1,23 +1,12 @@
-//! Where approvers leave their word on the branch: one file for each, so that no two are in each other's way.
+//! Reads the approvals on the branch. Each approver has a file of their own, so that two approvals never conflict.
 
 use std::collections::BTreeMap;
 
 use super::documents::{Branch, VerifiedIndex};
+use super::layout::Layout;
 use crate::git::Files;
-use crate::model::{AgentSpecification, Approval, Deployment, Folder, KeyId, Name, Payload as _};
+use crate::model::{AgentSpecification, Approval, Deployment, Folder, Name, Payload as _};
 use crate::trust::{Approvals, Verified};
-
-/// Where the approvals of the deployment `name` are.
-pub fn approvals_folder(name: &Name) -> String {
-    format!("approvals/{name}")
-}
-
-/// Where the approver whose key is called so leaves the approval of the deployment `name`.
-///
-/// A root that is believed has approvers alone whose names can be those of files.
-pub fn approval_path(name: &Name, approver: &KeyId) -> String {
-    format!("{}/{approver}.json", approvals_folder(name))
-}
 
 /// Which agents may take which deployment.
 #[derive(Debug, Default)]
@@ -56,7 +45,7 @@ impl<F: Files> Branch<'_, F> {
         root.approvals_of(deployment, agents)?;
         let mut left = BTreeMap::new();
         for approver in root.roles.approver.keys.iter().map(crate::model::RoleKey::id) {
-            match self.files().read(&approval_path(&deployment.name, approver), Approval::LARGEST) {
+            match self.files().read(&Layout::Flat.approval(&deployment.name, approver), Approval::LARGEST) {
                 Ok(None) => None,
                 Ok(Some(file)) => left.insert(approver.clone(), Ok(file)),
                 Err(error) => left.insert(approver.clone(), Err(error.to_string())),

@@ -1,22 +1,18 @@
-//! The branch's documents: where they are, and reading them verified.
+//! Reads the index and the documents of a branch, and verifies them.
 
-use super::layout::LayoutError;
+use super::layout::Layout;
+use super::layout_check::LayoutError;
 use crate::git::{Files, ReadError};
 use crate::model::{
     BranchName, Document, DocumentPath, Epoch, Folder, Index, Name, Payload, Revision, Sha256Digest, Specification,
 };
-use crate::trust::{ListedError, Signed, SignedError, TrustedRoot, Verified, verify_listed};
+use crate::trust::{DocumentError, Signed, SignedError, TrustedRoot, Verified, verify_document};
 
-/// Where the index is.
-pub const INDEX_PATH: &str = "index.json";
-/// Where the table for people is. It is not signed, and nothing reads it.
-pub const README_PATH: &str = "README.md";
-
-/// Why the branch cannot be read, or not be believed.
+/// The reason why a branch cannot be read or is not trusted.
 #[derive(Debug, thiserror::Error)]
 pub enum BranchError {
     /// It has no index, so Clavel did not make it.
-    #[error("this is not a branch of Clavel: it has no {INDEX_PATH}")]
+    #[error("this is not a branch of Clavel: it has no {}", Layout::Flat.index())]
     NotClavels,
     /// The index is not to be believed.
     #[error("the index is not to be believed: {0}")]
@@ -42,7 +38,7 @@ pub enum BranchError {
     },
     /// A document is not to be believed.
     #[error(transparent)]
-    Document(#[from] ListedError),
+    Document(#[from] DocumentError),
     /// It holds something that does not belong there.
     #[error(transparent)]
     Layout(LayoutError),
@@ -106,7 +102,7 @@ impl<'a, F: Files> Branch<'a, F> {
 
     /// Its index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
-        let bytes = self.files.read(INDEX_PATH, Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
+        let bytes = self.files.read(Layout::Flat.index(), Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
         let index = Signed::<Index>::believe_with_content(bytes, self.root.fleet(), self.root.publisher());
         let (index, content) = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
@@ -127,7 +123,7 @@ impl<'a, F: Files> Branch<'a, F> {
     ) -> Result<Verified<Document<S>>, BranchError> {
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let listed = index.index.documents.get(&path).is_some();
-        let bytes = if listed { self.files.read(&path.to_string(), Document::<S>::LARGEST)? } else { None };
-        Ok(verify_listed(&path, bytes, &index.index, self.root)?)
+        let bytes = if listed { self.files.read(&Layout::Flat.document(&path), Document::<S>::LARGEST)? } else { None };
+        Ok(verify_document(&path, bytes, &index.index, self.root)?)
     }
 }

@@ -21,7 +21,7 @@ pub struct Past {
     pub unit: Option<Verified<Unit>>,
 }
 
-/// What the history has of a revision.
+/// The result of a search for a revision.
 #[derive(Debug, Clone)]
 pub enum Found {
     /// It was published, by one who still publishes.
@@ -32,7 +32,7 @@ pub enum Found {
     Nowhere,
 }
 
-/// Where to look.
+/// The history to search, and the root that decides who is trusted.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
     /// The branch.

@@ -8,14 +8,16 @@ mod approvals;
 mod documents;
 mod history;
 mod layout;
+mod layout_check;
 mod root_chain;
 mod writer;
 
-pub use approvals::{Takers, approval_path, approvals_folder};
-pub use documents::{Branch, BranchError, INDEX_PATH, README_PATH, VerifiedIndex};
+pub use approvals::Takers;
+pub use documents::{Branch, BranchError, VerifiedIndex};
 pub use history::{Found, History, Past};
-pub use layout::{LayoutError, check_layout};
-pub use root_chain::{ROOT_PATH, Roots, RootsError, root_path};
+pub use layout::Layout;
+pub use layout_check::LayoutError;
+pub use root_chain::{RootChain, RootsError};
 pub use writer::{BranchWriter, OpenBranch, Proposal, WriteError};
 
 pub use crate::git::{Change, CommitId, Identity, ReadError, Remote, Snapshot};

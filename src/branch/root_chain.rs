@@ -1,37 +1,30 @@
-//! The roots on a branch: from one that is believed to the newest.
+//! The chain of roots on a branch, from a trusted one to the newest.
 
+use super::layout::Layout;
 use crate::git::{Files, ReadError};
 use crate::model::{FleetId, Payload as _, Root, RootVersion, Sha256Digest};
 use crate::trust::{Anchor, RootError, Signed, SignedError, TrustedRoot, fleet_of};
 
-/// Where the newest root is.
-pub const ROOT_PATH: &str = "root.json";
-
 /// The most roots that are walked at once. A fleet that rotates every day comes to as many in three years.
 const MOST: usize = 1024;
 
-/// Where the root of a version is.
-pub fn root_path(version: RootVersion) -> String {
-    format!("roots/{version}.json")
-}
-
 /// The roots from one that was believed to the newest.
 #[derive(Debug, Clone)]
-pub struct Roots {
+pub struct RootChain {
     /// The newest.
     pub newest: TrustedRoot,
     /// Those before it, from the one that was believed on; none where that is the newest.
     pub before: Vec<TrustedRoot>,
 }
 
-/// Why a branch leads to no root that is believed.
+/// The reason why a branch leads to no trusted root.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The branch has no root at all.
-    #[error("this is not a branch of Clavel: it has no {ROOT_PATH}")]
+    #[error("this is not a branch of Clavel: it has no {}", Layout::Flat.newest_root())]
     NotClavels,
     /// It does not have the first root, whose digest alone is known.
-    #[error("the branch has no {}, and of the fleet {fleet} only the digest is known", root_path(RootVersion::FIRST))]
+    #[error("the branch has no {}, and of the fleet {fleet} only the digest is known", Layout::Flat.root(RootVersion::FIRST))]
     NoFirst {
         /// The fleet.
         fleet: FleetId,
@@ -45,7 +38,7 @@ pub enum RootsError {
         source: RootError,
     },
     /// The newest root cannot be understood.
-    #[error("{ROOT_PATH} is not to be believed: {0}")]
+    #[error("{} is not to be believed: {why}", Layout::Flat.newest_root(), why = .0)]
     Newest(SignedError),
     /// It is the branch of another fleet.
     #[error("the branch is of the fleet {found}, and {expected} was asked for")]
@@ -64,7 +57,7 @@ pub enum RootsError {
         found: RootVersion,
     },
     /// A version between the one that was believed and the newest is not there.
-    #[error("the branch has {ROOT_PATH} of version {newest}, and lacks {}, which leads to it", root_path(*missing))]
+    #[error("the branch has {} of version {newest}, and lacks {}, which leads to it", Layout::Flat.newest_root(), Layout::Flat.root(*missing))]
     Gap {
         /// The first that is missing.
         missing: RootVersion,
@@ -94,13 +87,13 @@ pub enum RootsError {
     Read(#[from] ReadError),
 }
 
-impl Roots {
+impl RootChain {
     /// Walks from `anchor` to the newest root on the branch.
     pub fn from_anchor<F: Files>(files: &F, anchor: &Anchor) -> Result<Self, RootsError> {
         match anchor {
             Anchor::Root(root) => Self::walk(files, root),
             Anchor::Digest(fleet) => {
-                let path = root_path(RootVersion::FIRST);
+                let path = Layout::Flat.root(RootVersion::FIRST);
                 let file = files.read(&path, Root::LARGEST)?.ok_or(RootsError::NoFirst { fleet: *fleet })?;
                 let first = TrustedRoot::first(&file, *fleet).map_err(|source| RootsError::Root { path, source })?;
                 Self::walk(files, &first)
@@ -114,7 +107,7 @@ impl Roots {
         let held = match anchor {
             Anchor::Root(root) => TrustedRoot::clone(root),
             Anchor::Digest(fleet) => {
-                let file = files.read(&root_path(RootVersion::FIRST), Root::LARGEST).ok().flatten()?;
+                let file = files.read(&Layout::Flat.root(RootVersion::FIRST), Root::LARGEST).ok().flatten()?;
                 TrustedRoot::first(&file, *fleet).ok()?
             }
         };
@@ -124,7 +117,7 @@ impl Roots {
     /// Walks from `held` to the newest root on the branch, one version after the other. Whether the newest has expired
     /// is another question; one before it may have.
     pub fn walk<F: Files>(files: &F, held: &TrustedRoot) -> Result<Self, RootsError> {
-        let newest_file = files.read(ROOT_PATH, Root::LARGEST)?.ok_or(RootsError::NotClavels)?;
+        let newest_file = files.read(Layout::Flat.newest_root(), Root::LARGEST)?.ok_or(RootsError::NotClavels)?;
         let shown = Signed::<Root>::parse(&newest_file).map_err(RootsError::Newest)?;
         let (expected, found) = (held.fleet(), fleet_of(shown.unverified()));
         if found != expected {
@@ -146,9 +139,17 @@ impl Roots {
         if shown.unverified() != newest.root() {
             // What nobody signed is no second root: anybody can write it.
             let signed = before.last().map_or_else(|| newest.again(&newest_file), |last| last.next(&newest_file));
-            let found = signed.map_err(|source| RootsError::Root { path: ROOT_PATH.to_owned(), source })?.content();
-            let known = if before.is_empty() { "the one that is believed".to_owned() } else { root_path(reached) };
-            return Err(RootsError::Fork { version: reached, one: ROOT_PATH.to_owned(), other: known, found });
+            let found = signed
+                .map_err(|source| RootsError::Root { path: Layout::Flat.newest_root().to_owned(), source })?
+                .content();
+            let known =
+                if before.is_empty() { "the one that is believed".to_owned() } else { Layout::Flat.root(reached) };
+            return Err(RootsError::Fork {
+                version: reached,
+                one: Layout::Flat.newest_root().to_owned(),
+                other: known,
+                found,
+            });
         }
         Ok(Self { newest, before })
     }
@@ -156,7 +157,7 @@ impl Roots {
 
 /// How far it goes up, and why no further where the next one is there and not believed.
 struct Climbed {
-    roots: Roots,
+    roots: RootChain,
     stopped: Option<RootsError>,
 }
 
@@ -165,7 +166,7 @@ fn climb<F: Files>(files: &F, held: &TrustedRoot) -> Climbed {
     let (mut newest, mut before) = (held.clone(), Vec::new());
     let step = |newest: &TrustedRoot, walked: usize| -> Result<Option<TrustedRoot>, RootsError> {
         let Some(version) = newest.root().version.next() else { return Ok(None) };
-        let path = root_path(version);
+        let path = Layout::Flat.root(version);
         let Some(file) = files.read(&path, Root::LARGEST)? else { return Ok(None) };
         if walked == MOST {
             return Err(RootsError::TooMany { held: held.root().version });
@@ -179,7 +180,7 @@ fn climb<F: Files>(files: &F, held: &TrustedRoot) -> Climbed {
             Err(error) => break Some(error),
         }
     };
-    Climbed { roots: Roots { newest, before }, stopped }
+    Climbed { roots: RootChain { newest, before }, stopped }
 }
 
 #[cfg(test)]

@@ -14,26 +14,27 @@ fn chain(length: usize) -> (Fleet, Vec<TrustedRoot>, Branch) {
         let next = signed(root_after(last, &[&fleet.key]), &[&fleet.key]);
         roots.push(last.next(&next).unwrap());
     }
-    let mut files: Branch = roots.iter().map(|root| (root_path(root.root().version), root.file().to_vec())).collect();
-    files.insert(ROOT_PATH.to_owned(), roots[length - 1].file().to_vec());
+    let mut files: Branch =
+        roots.iter().map(|root| (Layout::Flat.root(root.root().version), root.file().to_vec())).collect();
+    files.insert(Layout::Flat.newest_root().to_owned(), roots[length - 1].file().to_vec());
     (fleet, roots, files)
 }
 
 fn refusal(files: &Branch, held: &TrustedRoot) -> String {
-    Roots::walk(files, held).unwrap_err().to_string()
+    RootChain::walk(files, held).unwrap_err().to_string()
 }
 
 #[test]
 fn the_chain_leads_from_any_root_and_from_the_digest_of_the_first() {
     let (fleet, roots, files) = chain(4);
     for held in 0..4 {
-        let walked = Roots::walk(&files, &roots[held]).unwrap();
+        let walked = RootChain::walk(&files, &roots[held]).unwrap();
         assert_eq!(walked.newest.root(), roots[3].root());
         assert_eq!(walked.before.len(), 3 - held);
     }
-    let walked = Roots::from_anchor(&files, &Anchor::Digest(fleet.id())).unwrap();
+    let walked = RootChain::from_anchor(&files, &Anchor::Digest(fleet.id())).unwrap();
     assert_eq!(walked.newest.root().version.get(), 4);
-    let other = Roots::from_anchor(&files, &Anchor::Digest(Fleet::new().id())).unwrap_err();
+    let other = RootChain::from_anchor(&files, &Anchor::Digest(Fleet::new().id())).unwrap_err();
     assert!(matches!(other, RootsError::Root { source: RootError::OtherFleet { .. }, .. }), "{other}");
 }
 
@@ -42,12 +43,12 @@ fn a_key_that_was_taken_out_signs_no_root_any_more() {
     let (fleet, roots, mut files) = chain(1);
     let new = key("new");
     let second = roots[0].next(&signed(root_after(&roots[0], &[&new]), &[&fleet.key, &new])).unwrap();
-    files.insert(root_path(second.root().version), second.file().to_vec());
+    files.insert(Layout::Flat.root(second.root().version), second.file().to_vec());
     let by = |keys: &[&SecretKey]| signed(root_after(&second, &[&fleet.key]), keys);
-    let third = root_path(second.root().version.next().unwrap());
+    let third = Layout::Flat.root(second.root().version.next().unwrap());
     for file in [by(&[&fleet.key]), by(&[&fleet.key, &key("stranger")])] {
         files.insert(third.clone(), file.clone());
-        files.insert(ROOT_PATH.to_owned(), file);
+        files.insert(Layout::Flat.newest_root().to_owned(), file);
         let refusal = refusal(&files, &roots[0]);
         assert!(refusal.contains("roots/3.json is not to be believed: by the keys of the root before it"), "{refusal}");
     }
@@ -60,15 +61,15 @@ fn a_gap_a_step_back_and_a_fork_are_told() {
     gap.remove("roots/2.json");
     assert!(refusal(&gap, &roots[0]).contains("of version 3, and lacks roots/2.json"), "{}", refusal(&gap, &roots[0]));
     let (_, _, mut old) = chain(1);
-    old.insert(ROOT_PATH.to_owned(), roots[1].file().to_vec());
+    old.insert(Layout::Flat.newest_root().to_owned(), roots[1].file().to_vec());
     assert!(refusal(&old, &roots[2]).contains("went back from version 3 to 2"));
     let mut fork = files.clone();
     let other = Root { expires: "2099-01-01T00:00:00Z".parse().unwrap(), ..roots[2].root().clone() };
-    fork.insert(ROOT_PATH.to_owned(), signed(other.clone(), &[&fleet.key]));
+    fork.insert(Layout::Flat.newest_root().to_owned(), signed(other.clone(), &[&fleet.key]));
     assert!(refusal(&fork, &roots[2]).contains("two roots of version 3"));
     assert!(refusal(&fork, &roots[0]).contains("two roots of version 3"));
     // What nobody signed is no second one.
-    fork.insert(ROOT_PATH.to_owned(), signed(other, &[&key("stranger")]));
+    fork.insert(Layout::Flat.newest_root().to_owned(), signed(other, &[&key("stranger")]));
     let by = |whom: &str| format!("root.json is not to be believed: by the keys of the root {whom}");
     assert!(
         refusal(&fork, &roots[2]).contains(&by("of that version that is believed")),
@@ -91,9 +92,9 @@ fn a_root_before_the_newest_may_have_expired() {
     let expired = Root { expires: "2020-01-01T00:00:00Z".parse().unwrap(), ..root_after(&fleet.root, &[&fleet.key]) };
     let second = fleet.root.next(&signed(expired, &[&fleet.key])).unwrap();
     let third = second.next(&signed(root_after(&second, &[&fleet.key]), &[&fleet.key])).unwrap();
-    let files = [("roots/2.json", &second), ("roots/3.json", &third), (ROOT_PATH, &third)];
+    let files = [("roots/2.json", &second), ("roots/3.json", &third), (Layout::Flat.newest_root(), &third)];
     let files: Branch = files.into_iter().map(|(path, root)| (path.to_owned(), root.file().to_vec())).collect();
-    let walked = Roots::walk(&files, &fleet.root).unwrap();
+    let walked = RootChain::walk(&files, &fleet.root).unwrap();
     assert!(!walked.newest.is_expired("2026-01-01T00:00:00Z".parse().unwrap()));
 }
 
@@ -102,22 +103,22 @@ fn a_first_root_that_another_key_made_is_another_fleet() {
     let (_, roots, mut files) = chain(1);
     let thief = key("claveld-1");
     let file = signed(first_root(&[&thief], 1), &[&thief]);
-    files.insert(ROOT_PATH.to_owned(), file);
+    files.insert(Layout::Flat.newest_root().to_owned(), file);
     assert!(refusal(&files, &roots[0]).contains("the branch is of the fleet"));
 }
 
 #[test]
 fn the_newest_root_is_found_whatever_stands_beside_it() {
     let (fleet, roots, mut files) = chain(3);
-    files.remove(ROOT_PATH);
+    files.remove(Layout::Flat.newest_root());
     files.insert("roots/4.json".to_owned(), b"{}".to_vec());
     for anchor in [Anchor::Root(Box::new(roots[0].clone())), Anchor::Digest(fleet.id())] {
-        let newest = Roots::newest_from(&files, &anchor).unwrap();
+        let newest = RootChain::newest_from(&files, &anchor).unwrap();
         assert_eq!(newest.root(), roots[2].root());
     }
     files.remove("roots/2.json");
-    let newest = Roots::newest_from(&files, &Anchor::Root(Box::new(roots[0].clone()))).unwrap();
+    let newest = RootChain::newest_from(&files, &Anchor::Root(Box::new(roots[0].clone()))).unwrap();
     assert_eq!(newest.root(), roots[0].root());
     files.remove("roots/1.json");
-    assert!(Roots::newest_from(&files, &Anchor::Digest(fleet.id())).is_none());
+    assert!(RootChain::newest_from(&files, &Anchor::Digest(fleet.id())).is_none());
 }

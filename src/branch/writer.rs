@@ -1,5 +1,6 @@
-//! Writing to a branch, whether its repository is on this machine or elsewhere: one commit, decided again when somebody
-//! else was faster.
+//! Writes one commit to a branch, on this machine or elsewhere.
+//!
+//! If another writer moves the branch meanwhile, the caller decides again from the new tip.
 
 use std::path::Path;
 use std::sync::atomic::AtomicBool;

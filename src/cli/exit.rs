@@ -1,4 +1,4 @@
-//! Exit codes, and how an error is told. README.md has the same table.
+//! Maps every error to its exit code. README.md has the same table.
 
 use std::fmt::Display;
 
@@ -11,7 +11,7 @@ use crate::git::{FetchError, OpenError, PreviewError};
 use crate::publish::{OperateError, PublishBaseError, PublishError};
 use crate::trust::{AnchorError, SecretKeyError};
 
-/// Why a command did not do all it was asked: an exit code, and what to say.
+/// The failure of a command: its exit code and its message.
 #[derive(Debug)]
 pub struct Exit {
     code: Code,

@@ -1,4 +1,4 @@
-//! How things are shown: data on standard output, progress and remarks on standard error.
+//! Prints: data on standard output; errors, progress and remarks on standard error.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};

@@ -155,9 +155,9 @@ impl AgentConfig {
 }
 
 impl Written for File {
-    type Settled = AgentConfig;
+    type Settings = AgentConfig;
 
-    fn settle(self, directory: &Path) -> Result<AgentConfig, (&'static str, String)> {
+    fn into_settings(self, directory: &Path) -> Result<AgentConfig, (&'static str, String)> {
         const HOUR: Duration = Duration::from_hours(1);
         let mut units = BTreeMap::new();
         for (name, unit) in self.units {

@@ -165,10 +165,10 @@ impl ClaveldConfig {
 }
 
 impl Written for File {
-    type Settled = ClaveldConfig;
+    type Settings = ClaveldConfig;
 
-    fn settle(mut self, directory: &Path) -> Result<ClaveldConfig, (&'static str, String)> {
-        let sources: Vec<Source> = self.source.into_iter().map(SourceTable::settle).collect();
+    fn into_settings(mut self, directory: &Path) -> Result<ClaveldConfig, (&'static str, String)> {
+        let sources: Vec<Source> = self.source.into_iter().map(SourceTable::into_settings).collect();
         if sources.is_empty() {
             return Err(("source", "there is none, so nothing would ever be published; add a [[source]]".to_owned()));
         }
@@ -215,7 +215,7 @@ impl Written for File {
 }
 
 impl SourceTable {
-    fn settle(self) -> Source {
+    fn into_settings(self) -> Source {
         let Self { flake, substituters, substituters_public_keys, include, exclude } = self;
         Source { flake, substituters, substituters_public_keys, include, exclude }
     }

@@ -1,6 +1,7 @@
-//! Configuration files: as they are written, and the settled settings they become.
+//! Reads configuration files, and turns them into settings.
 //!
-//! Reading is strict: an unknown key is an error with its line. Nothing is looked up or contacted here.
+//! Reading is strict: an unknown key is an error with its line. No file but the configuration is read here, and no host is
+//! contacted.
 
 mod agent;
 mod claveld;
@@ -23,7 +24,7 @@ use crate::trust::AnchorPlace;
 /// The most bytes that are read of a configuration: 1 MiB.
 const LARGEST: u64 = 1 << 20;
 
-/// Why there is no configuration.
+/// The reason why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
@@ -56,26 +57,29 @@ pub enum ConfigError {
 
 /// A file as it is written, that becomes settings.
 trait Written: DeserializeOwned {
-    type Settled;
+    type Settings;
     /// The settings; relative paths count from `directory`. An error names the key and what does not fit.
-    fn settle(self, directory: &Path) -> Result<Self::Settled, (&'static str, String)>;
+    fn into_settings(self, directory: &Path) -> Result<Self::Settings, (&'static str, String)>;
 }
 
-fn read<W: Written>(path: &Path) -> Result<W::Settled, ConfigError> {
+fn read<W: Written>(path: &Path) -> Result<W::Settings, ConfigError> {
     use std::io::Read as _;
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut text = String::new();
     std::fs::File::open(path).map_err(unreadable)?.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
-    let malformed = |error: toml::de::Error| ConfigError::Malformed { path: path.to_owned(), why: told(&text, &error) };
+    let malformed = |error: toml::de::Error| ConfigError::Malformed {
+        path: path.to_owned(),
+        why: describe_toml_error(&text, &error),
+    };
     let written: W = toml::from_str(&text).map_err(malformed)?;
     let path = &std::path::absolute(path).map_err(unreadable)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     let unfit = |(key, why): (_, String)| ConfigError::Unfit { path: path.to_owned(), key, why: without_keys(&why) };
-    written.settle(directory).map_err(unfit)
+    written.into_settings(directory).map_err(unfit)
 }
 
 /// What is wrong with `text`, and in which line. The line itself is not shown: a secret may stand in it.
-fn told(text: &str, error: &toml::de::Error) -> String {
+fn describe_toml_error(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map_or_else(String::new, |before| format!("line {}: ", before.matches('\n').count() + 1));
     format!("{line}{}", without_keys(error.message()))

@@ -4,7 +4,6 @@
 //! question would be asked of the same Nix in the same way, and everything that the answer depends on is unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::io::Write as _;
 use std::path::Path;
 use std::time::Duration;
 
@@ -17,6 +16,7 @@ use super::observe::{FileRead, Observation};
 use super::outputs::{Item, derivation};
 use super::reason::EvalReason;
 use super::schedule::Cost;
+use crate::disk::{self, Access, Durability};
 use crate::model::{Sha256Digest, StorePath};
 
 /// The attribute of `self` that is the store path of the source.
@@ -279,10 +279,7 @@ impl Record {
     pub(super) fn write(&self, path: &Path) -> std::io::Result<()> {
         let folder = path.parent().unwrap_or(Path::new("."));
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(&serde_json::to_vec(self)?)?;
-        file.persist(path)?;
-        Ok(())
+        disk::replace(path, &serde_json::to_vec(self)?, Access::Owner, Durability::Unsynced)
     }
 }
 

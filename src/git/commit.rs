@@ -1,4 +1,7 @@
-//! One atomic commit on a branch: objects first, then the disk, then the branch, which moves only from where it was seen.
+//! Makes one atomic commit on a branch.
+//!
+//! The objects are written first, then synced to the disk; the branch moves last, and only if it is still where the caller
+//! saw it.
 
 use std::fs::{self, File};
 use std::io;
@@ -41,7 +44,7 @@ impl Change {
     }
 }
 
-/// Who a commit is by. Git's word for it, not a proof.
+/// The author of a commit, as git records it. It proves nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The name, without `<`, `>` and line ends.
@@ -67,13 +70,13 @@ pub struct NewCommit<'a> {
     pub at: SystemTime,
 }
 
-/// Why no commit was made.
+/// The reason why no commit was made.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
     /// Somebody else moved the branch: read it again, and decide again.
     #[error(
         "cannot commit to branch `{branch}`: it was {}, and has moved to {}; read it again and decide again",
-        shown(*expected), shown(*found)
+        describe_tip(*expected), describe_tip(*found)
     )]
     TipMoved {
         /// The branch.
@@ -126,7 +129,7 @@ pub enum CommitError {
     Git(#[from] GitError),
 }
 
-fn shown(tip: Option<CommitId>) -> String {
+fn describe_tip(tip: Option<CommitId>) -> String {
     tip.map_or_else(|| "not there".to_owned(), |tip| format!("at {tip}"))
 }
 

@@ -1,6 +1,8 @@
-//! Whether a commit can be read to its last file. A fetch that ends well does not say so: a pack may lack what its commits
-//! name, or hold it in a form that unfolds into more memory than there is, and git would notice only when it is read. So
-//! all of it is read once, by whoever fetched it and within the limits of that.
+//! Checks that a fetched commit is complete: every tree and file can be read.
+//!
+//! A fetch can succeed without that. A pack may lack objects that its commits name, or hold one that inflates into more
+//! memory than there is, and git notices only when the object is read. So the process that fetched reads everything once,
+//! within its own limits.
 
 use std::collections::HashSet;
 
@@ -13,8 +15,8 @@ use super::repository::Repository;
 
 /// The largest file that is read: 64 MiB, ten times the index of 10,000 units.
 const LARGEST_FILE: u64 = 64 << 20;
-/// The most commits that are looked at for one that was at the branch's tip before: a year of one every hour. Whoever
-/// made the others may have made millions, and it costs the caller's time and memory.
+/// The most commits that are searched for an earlier tip of the branch: one an hour for a year. A hostile branch may have
+/// millions, and the search costs the caller's time and memory.
 const MOST_LOOKED_AT: usize = 8760;
 
 /// How much of the history has to be there.

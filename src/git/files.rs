@@ -1,11 +1,11 @@
-//! Somewhere that the files of a commit can be read from.
+//! A source of files by their paths: a commit, or memory.
 
 use std::collections::BTreeMap;
 
 use super::objects::ReadError;
 use super::snapshot::Snapshot;
 
-/// Somewhere that the files of a commit can be read from.
+/// A source of files by their paths: a commit, or memory.
 pub trait Files {
     /// The regular file at `path`, of at most `limit` bytes; `None` where there is none.
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError>;

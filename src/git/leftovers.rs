@@ -1,5 +1,6 @@
-//! What a fetch that did not come to its end left in a cache: half a pack, locks. Only for whoever knows that nobody is
-//! at work in it.
+//! Removes the files that an interrupted fetch left in a cache: parts of packs, and locks.
+//!
+//! The caller has to know that no other process works in the cache.
 
 use std::collections::HashSet;
 use std::ffi::OsStr;
@@ -10,13 +11,13 @@ use std::path::{Path, PathBuf};
 use super::address::RefName;
 use super::repository::{GitError, Repository};
 
-/// What was left behind.
+/// The state of a cache after the removal.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
-    /// Nothing, or nothing any more.
+    /// No leftovers are there.
     Cleared,
-    /// A pack was received, and nobody knows whether the ref has moved to it: the cache is to be started afresh.
+    /// A pack was received, and it is unknown whether the ref moved to it. The cache has to be started afresh.
     Unsettled,
 }
 

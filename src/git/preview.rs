@@ -1,8 +1,8 @@
-//! What a push brings, before git takes it in.
+//! A look at the commits of a push before git accepts them.
 //!
 //! While a `pre-receive` hook runs, git keeps the new objects in a quarantine that other programs do not look into. A
 //! preview is a repository of its own, in a temporary folder, that has no object itself and borrows those of the
-//! quarantine and of the repository. So whoever reads it reads the very commits, and nothing of it has to be checked out.
+//! quarantine and of the repository. Its readers see exactly the pushed commits, and nothing has to be checked out.
 
 use std::fs;
 use std::io;

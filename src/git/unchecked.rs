@@ -1,5 +1,5 @@
-//! Single files of a commit that may hold anything: for what proves itself, wherever it stands. Nothing is kept of what
-//! stands beside it.
+//! Reads single files of a commit whose layout was not checked. It is for roots, which are verified by their own
+//! signatures wherever they are.
 
 use gix::ObjectId;
 use gix::objs::{Kind, TreeRefIter};

@@ -1,4 +1,4 @@
-//! The word of an approver that a deployment may be applied.
+//! An approver's statement that a deployment may be applied.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

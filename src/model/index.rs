@@ -1,4 +1,4 @@
-//! The index: which documents make up the branch at one version.
+//! The index: the list of all documents of the branch at one version.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -45,7 +45,7 @@ pub struct Index {
 impl Payload for Index {
     const KIND: &'static str = "Index";
     const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.index.v1+json";
-    /// Three entries for each of ten thousand units are 6 MiB. Whoever has no key can have this much read and hashed.
+    /// Three entries for each of ten thousand units are 6 MiB. Somebody without a key can make an agent read and hash this much.
     const LARGEST: u64 = 16 << 20;
 
     fn fleet(&self) -> Option<FleetId> {

@@ -1,4 +1,4 @@
-//! Lists that have a most.
+//! Lists with a largest length.
 
 use std::ops::Deref;
 

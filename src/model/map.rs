@@ -1,4 +1,4 @@
-//! Maps that have a most, an order, and no key twice.
+//! Maps with a largest length, in the order of their keys, and with no key twice.
 
 use std::borrow::Borrow;
 use std::fmt::Display;

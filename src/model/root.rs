@@ -1,4 +1,4 @@
-//! The root: whose signatures count for what.
+//! The root: the keys of each role, and the policies for approvals.
 
 use std::num::NonZeroU8;
 

@@ -1,11 +1,11 @@
-//! Text that keeps a rule: the one way in which a string becomes a validated type, in code and in documents alike.
+//! Validated text: the one way in which a string becomes a type with a rule, in code and in documents alike.
 
 use std::marker::PhantomData;
 use std::str::FromStr;
 
 use serde::de::{Deserializer, Visitor};
 
-/// Why a text is not what it should be.
+/// The reason why a text breaks the rule of its type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {what}: {why}")]
 pub struct Invalid {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
-/// Between two looks at what a group holds.
+/// The time between two measurements of a group's memory.
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// What a process may map beyond its limit before the system refuses it: mapped is not yet held.
 const MAPPED_BEYOND: u64 = 1 << 30;
@@ -16,12 +16,10 @@ const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
 /// All of this machine's memory in bytes; none where the system does not say.
 pub fn machine_memory() -> Option<u64> {
-    let info = fs::read_to_string("/proc/meminfo").ok()?;
-    let total = info.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
-    total.split_whitespace().next()?.parse::<u64>().ok().map(|kib| kib * 1024)
+    system::machine_memory()
 }
 
-/// Who sees to it that a process group keeps its limit.
+/// The memory limit of a process group, and the watch that enforces it.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
     /// Who leads the group, where it has a limit.
@@ -38,8 +36,8 @@ impl MemoryLimit {
         let (Some(leader), Some(limit)) = (leader, limit) else {
             return Self { leader: None, control_group: None, limit: u64::MAX, peak: 0 };
         };
-        let own = fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
-        let control_group = parent_of_own_group(&own)
+        let control_group = system::own_control_group()
+            .and_then(|own| parent_of(&own))
             .and_then(|parent| ControlGroup::create(&Path::new(CONTROL_GROUPS).join(parent), leader, limit));
         if control_group.is_none() {
             let mapped = Some(limit.saturating_add(MAPPED_BEYOND));
@@ -57,7 +55,7 @@ impl MemoryLimit {
             // A look at all processes of a machine is dear beside one that is done in a few milliseconds; until the first,
             // the kernel's own limit holds.
             tokio::time::sleep(LOOK_EVERY).await;
-            self.peak = self.peak.max(held_by_group(leader));
+            self.peak = self.peak.max(system::held_by_group(leader));
             if self.peak > self.limit {
                 return;
             }
@@ -76,29 +74,55 @@ impl MemoryLimit {
     }
 }
 
-/// What all processes of the group hold in memory, in bytes. What two of them share counts twice.
-fn held_by_group(leader: Pid) -> u64 {
-    let Ok(processes) = fs::read_dir("/proc") else { return 0 };
-    let leader = leader.as_raw_nonzero().get().to_string();
-    let page = rustix::param::page_size() as u64;
-    let is_process = |name: &str| name.bytes().all(|byte| byte.is_ascii_digit());
-    let names = processes.flatten().filter_map(|entry| entry.file_name().into_string().ok());
-    let stats =
-        names.filter(|name| is_process(name)).filter_map(|name| fs::read_to_string(format!("/proc/{name}/stat")).ok());
-    stats.filter_map(|stat| pages_in_group(&stat, &leader)).sum::<u64>() * page
+/// What Linux says of itself and of its processes in `/proc`.
+#[cfg(target_os = "linux")]
+mod system {
+    use procfs::Current as _;
+    use rustix::process::Pid;
+
+    pub(super) fn machine_memory() -> Option<u64> {
+        procfs::Meminfo::current().ok().map(|info| info.mem_total)
+    }
+
+    /// The resident memory of all processes of the group, in bytes. Memory that two of them share counts twice.
+    pub(super) fn held_by_group(leader: Pid) -> u64 {
+        let Ok(processes) = procfs::process::all_processes() else { return 0 };
+        // A process that has ended meanwhile has no `stat`, and holds nothing.
+        let stats = processes.filter_map(|process| process.ok()?.stat().ok());
+        let in_group = stats.filter(|stat| stat.pgrp == leader.as_raw_nonzero().get());
+        in_group.map(|stat| stat.rss).sum::<u64>() * rustix::param::page_size() as u64
+    }
+
+    /// The path of this process's own control group (version 2).
+    pub(super) fn own_control_group() -> Option<String> {
+        let groups = procfs::process::Process::myself().ok()?.cgroups().ok()?;
+        groups.into_iter().find(|group| group.hierarchy == 0).map(|group| group.pathname)
+    }
 }
 
-/// The resident pages of the process that `stat` is of, where it is in the group (`proc_pid_stat(5)`: the fifth field is
-/// the group, the twenty-fourth the resident set; the second may hold spaces, and ends with the last parenthesis).
-fn pages_in_group(stat: &str, group: &str) -> Option<u64> {
-    let mut fields = stat.rsplit_once(')')?.1.split_ascii_whitespace();
-    (fields.nth(2)? == group).then(|| fields.nth(18)?.parse().ok()).flatten()
+/// Other systems have no `/proc`, and no limit on memory is kept there.
+#[cfg(not(target_os = "linux"))]
+mod system {
+    use rustix::process::Pid;
+
+    pub(super) fn machine_memory() -> Option<u64> {
+        None
+    }
+
+    pub(super) fn held_by_group(_: Pid) -> u64 {
+        0
+    }
+
+    pub(super) fn own_control_group() -> Option<String> {
+        None
+    }
 }
 
-/// The control group above this process's own, as a path below [`CONTROL_GROUPS`]. A group with processes in it cannot
-/// give its memory to groups below, so they are made beside our own (systemd's `DelegateSubgroup=`).
-fn parent_of_own_group(own: &str) -> Option<PathBuf> {
-    let own = own.lines().find_map(|line| line.strip_prefix("0::/"))?;
+/// The control group above `own`, as a path below [`CONTROL_GROUPS`]; none where that is the topmost. A group with
+/// processes in it cannot share its memory out to groups below it, so the new ones are made beside our own (systemd's
+/// `DelegateSubgroup=`).
+fn parent_of(own: &str) -> Option<PathBuf> {
+    let own = own.strip_prefix('/')?;
     Path::new(own).parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_owned)
 }
 
@@ -148,21 +172,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_process_is_told_by_its_group() {
-        let stat = "7 (a b) c) S 1 42 42 0 -1 4194560 1 0 0 0 0 0 0 0 20 0 1 0 5 9000 321 18446744073709551615 1";
-        assert_eq!(pages_in_group(stat, "42"), Some(321));
-        assert_eq!(pages_in_group(stat, "43"), None);
-        assert_eq!(pages_in_group("", "42"), None);
+    #[cfg(target_os = "linux")]
+    fn the_memory_of_a_group_is_that_of_its_processes() {
+        let own = rustix::process::getpgrp();
+        assert!(system::held_by_group(own) > 1 << 20);
+        assert!(system::held_by_group(own) < system::machine_memory().unwrap());
+        // No process leads a group of this number: it is above the largest that Linux gives (`pid_max`).
+        assert_eq!(system::held_by_group(Pid::from_raw(i32::MAX).unwrap()), 0);
     }
 
     #[test]
-    fn a_group_beside_our_own_is_asked_for_and_none_at_the_top() {
-        let parent = |own| parent_of_own_group(own);
-        let delegated = "1:cpu:/x\n0::/system.slice/claveld.service/claveld\n";
-        assert_eq!(parent(delegated), Some("system.slice/claveld.service".into()));
-        assert_eq!(parent("0::/\n"), None);
-        assert_eq!(parent("0::/init.scope\n"), None);
-        assert_eq!(parent("4:memory:/x\n"), None);
+    fn a_group_is_made_beside_our_own_and_never_at_the_top() {
+        assert_eq!(parent_of("/system.slice/claveld.service/claveld"), Some("system.slice/claveld.service".into()));
+        assert_eq!(parent_of("/"), None);
+        assert_eq!(parent_of("/init.scope"), None);
+        assert_eq!(parent_of("x"), None);
     }
 
     #[test]

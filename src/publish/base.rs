@@ -7,7 +7,7 @@ use super::documents::{DocumentLoader, DocumentPlaces};
 use super::note::{BranchIndex, PublishedIndex};
 use super::state::{BranchState, Existing, ExistingDocument};
 use crate::branch::{
-    Branch, BranchError, INDEX_PATH, OpenBranch, ReadError, Roots, RootsError, Snapshot, VerifiedIndex,
+    Branch, BranchError, Layout, OpenBranch, ReadError, RootChain, RootsError, Snapshot, VerifiedIndex,
 };
 use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Sha256Digest, Specification};
 use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest};
@@ -71,9 +71,9 @@ impl PublishBase {
         name: &BranchName,
         last: Option<&PublishedIndex>,
     ) -> Result<Self, PublishBaseError> {
-        let roots = Roots::from_anchor(snapshot, anchor)?;
+        let roots = RootChain::from_anchor(snapshot, anchor)?;
         let root = &roots.newest;
-        let Some(file) = snapshot.read(INDEX_PATH, Index::LARGEST)? else {
+        let Some(file) = snapshot.read(Layout::Flat.index(), Index::LARGEST)? else {
             return Ok(Self::on(root, BranchState::empty(root.fleet())));
         };
         let epoch = root.root().epoch;

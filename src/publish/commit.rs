@@ -18,9 +18,7 @@ use super::report::{PublishReport, commit_message, describe_changes};
 use super::sign::{BranchSigner, SignedFiles};
 use super::survey::{CacheAnswers, CacheScope, CacheSurvey};
 use super::withhold::{deployments_to_look_up, kept_back, lost_deployments, withhold};
-use crate::branch::{
-    BranchWriter, Change as FileChange, CommitId, Found, Identity, OpenBranch, Proposal, approvals_folder,
-};
+use crate::branch::{BranchWriter, Change as FileChange, CommitId, Found, Identity, Layout, OpenBranch, Proposal};
 use crate::model::{Epoch, FleetId, Folder, IndexVersion, PublishPolicy, Sha256Digest, SourceRevision, Timestamp};
 use crate::signers::Signers;
 use crate::store::Store;
@@ -227,7 +225,7 @@ fn orphaned_approvals(plan: &Plan, branch: &OpenBranch) -> Vec<FileChange> {
     let withdrawn = plan.changes.iter().filter(|change| change.tombstone().is_some());
     let is_deployment = |change: &&DocumentChange| change.path.folder() == Folder::Deployments;
     let mut removed = Vec::new();
-    for folder in withdrawn.filter(is_deployment).map(|change| approvals_folder(change.path.name())) {
+    for folder in withdrawn.filter(is_deployment).map(|change| Layout::Flat.approvals(change.path.name())) {
         // A folder that cannot be listed does not stop the publication.
         let files = branch.files().and_then(|files| files.map_or(Ok(Vec::new()), |f| f.list(&folder, MOST_APPROVALS)));
         let files = files.unwrap_or_default().into_iter();

@@ -3,7 +3,7 @@
 
 use crate::branch::{Branch, BranchError, CommitId, OpenBranch, Snapshot, VerifiedIndex};
 use crate::model::{BranchName, DocumentPath, Name, Revision, Sha256Digest, Specification};
-use crate::trust::{ListedError, TrustedRoot};
+use crate::trust::{DocumentError, TrustedRoot};
 
 use super::state::{BranchState, Existing, ExistingDocument};
 
@@ -76,11 +76,11 @@ impl DocumentLoader<'_> {
         match by(self.root) {
             Ok(document) => Ok(ExistingDocument::Intact(document.into())),
             // Somebody without a publisher's key wrote to the branch.
-            Err(BranchError::Document(ListedError::Altered { .. } | ListedError::Absent { .. })) => {
+            Err(BranchError::Document(DocumentError::Altered { .. } | DocumentError::Absent { .. })) => {
                 Ok(ExistingDocument::Altered(listed))
             }
             // The signer publishes no more.
-            Err(BranchError::Document(ListedError::Signed { .. })) => {
+            Err(BranchError::Document(DocumentError::Signed { .. })) => {
                 Ok(match self.previous_roots.iter().find_map(|previous| by(previous).ok()) {
                     Some(document) => ExistingDocument::Outgoing(document.into(), listed),
                     None => ExistingDocument::Unvouched(listed),

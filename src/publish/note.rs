@@ -5,13 +5,13 @@
 //! would carry a version that agents may have seen already, and those agents would refuse it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _, Write as _};
-use std::os::unix::fs::PermissionsExt as _;
+use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::branch::{CommitId, Remote};
+use crate::disk::{self, Access, Durability};
 use crate::model::{BranchName, Epoch, FleetId, IndexVersion, Sha256Digest, json};
 
 /// The most bytes that the file may have: enough for thousands of branches.
@@ -148,13 +148,8 @@ impl PublishNote {
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(folder)?;
-        let mut file = tempfile::NamedTempFile::new_in(folder)?;
-        file.write_all(bytes)?;
-        // The note is not secret, and `clavel hold` may run as another user than claveld.
-        file.as_file().set_permissions(std::fs::Permissions::from_mode(0o644))?;
-        file.as_file().sync_all()?;
-        file.persist(&self.path).map_err(|error| error.error)?;
-        std::fs::File::open(folder)?.sync_all()
+        // The note holds no secret, and another user than claveld's may run `clavel hold`.
+        disk::replace(&self.path, bytes, Access::Everyone, Durability::Synced)
     }
 
     fn io(&self, act: &'static str, source: io::Error) -> PublishNoteError {

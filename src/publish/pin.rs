@@ -10,7 +10,7 @@ use super::state::{BranchState, ExistingDocument};
 use super::survey::{Availability, CacheSurvey};
 use crate::evaluate::Evaluation;
 use crate::model::{Deployment, DeploymentSpecification, Draft, Invalid, Name, Pin};
-use crate::trust::pin;
+use crate::trust::pin_of;
 
 /// Evaluations whose deployments get pins.
 #[derive(Debug)]
@@ -66,7 +66,7 @@ pub(super) fn is_pinned(specification: &DeploymentSpecification) -> bool {
 pub(super) fn pins(deployments: &[Deployment], survey: &CacheSurvey<'_>) -> BTreeMap<Name, Pin> {
     let pinned = |Deployment { name, specification, .. }: &Deployment| {
         let Availability::Complete(closure) = survey.availability(&specification.template) else { return None };
-        Some((name.clone(), pin(&specification.template.nar_id, &closure)?))
+        Some((name.clone(), pin_of(&specification.template.nar_id, &closure)?))
     };
     deployments.iter().filter_map(pinned).collect()
 }

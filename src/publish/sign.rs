@@ -8,7 +8,7 @@ use super::document_change::DocumentChange;
 use super::plan::Plan;
 use super::readme::{Row, readme};
 use super::state::{BranchState, ExistingDocument, provenance};
-use crate::branch::{Change as FileChange, INDEX_PATH, README_PATH, ROOT_PATH, root_path};
+use crate::branch::{Change as FileChange, Layout};
 use crate::model::{
     BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Name, Schema,
     Sha256Digest, Specification, Timestamp,
@@ -79,9 +79,9 @@ impl BranchSigner<'_> {
         let withdrawn = plan.changes.iter().filter(|change| change.tombstone().is_some());
         changes.extend(withdrawn.map(|change| FileChange::Remove { path: change.path.to_string() }));
         let digest = digest(&index);
-        changes.push(FileChange::Put { path: INDEX_PATH.to_owned(), bytes: index });
+        changes.push(FileChange::Put { path: Layout::Flat.index().to_owned(), bytes: index });
         let table = readme(listed(plan, &base.branch).into_iter(), &plan.holds);
-        changes.push(FileChange::Put { path: README_PATH.to_owned(), bytes: table.into_bytes() });
+        changes.push(FileChange::Put { path: Layout::Flat.readme().to_owned(), bytes: table.into_bytes() });
         Ok(SignedFiles { changes, index: digest })
     }
 
@@ -135,7 +135,7 @@ fn first_files(base: &PublishBase) -> Vec<FileChange> {
     if !base.is_new {
         return Vec::new();
     }
-    let paths = [ROOT_PATH.to_owned(), root_path(base.root.root().version)];
+    let paths = [Layout::Flat.newest_root().to_owned(), Layout::Flat.root(base.root.root().version)];
     paths.map(|path| FileChange::Put { path, bytes: base.root.file().to_vec() }).into()
 }
 

@@ -1,4 +1,7 @@
-//! Whoever can sign: a key in a file, in a systemd credential, or in an ssh-agent. A document is signed with each.
+//! The keys that claveld signs with: in files, in systemd credentials, or in an ssh-agent.
+//!
+//! Every document is signed with each of them. Verifying a signature belongs to `trust`, and so does the reading of a key
+//! file.
 
 mod ssh_agent;
 
@@ -18,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// longer, such as the index of a large fleet, it signs the digest, in the form of `ssh-keygen`.
 const MOST_AS_IT_IS: usize = 128 << 10;
 
-/// The keys, of which there is one at least, and no two of one name.
+/// One or more keys, each with a name of its own.
 #[derive(Debug)]
 pub struct Signers {
     first: Signer,
@@ -31,7 +34,7 @@ enum Signer {
     Agent(AgentKey),
 }
 
-/// Why claveld cannot sign.
+/// The reason why claveld cannot sign.
 #[derive(Debug, thiserror::Error)]
 pub enum SignerError {
     /// A key cannot be read.
@@ -66,7 +69,7 @@ pub enum SignerError {
 }
 
 impl Signers {
-    /// Reads the keys that are to be had. An agent is asked when it is to sign.
+    /// Reads the keys in files and credentials. An ssh-agent is first asked when something is signed.
     pub fn read(places: &[KeyLocation]) -> Result<Self, SignerError> {
         let mut signers = places.iter().map(Signer::read).collect::<Result<Vec<_>, _>>()?;
         for (at, signer) in signers.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! What a binary cache or a store says of a path that it has, and who signed that.
+//! The entry of a store path in a binary cache or a store, and its signatures.
 
 use std::collections::BTreeMap;
 

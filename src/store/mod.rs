@@ -1,7 +1,7 @@
 //! The interface to a Nix store: look up, contents, fetch, keep, delete, set a profile.
 //!
-//! Behind it stands an engine: today the machine's own Nix (`nix.rs`). An engine says what is there and does what it is told;
-//! what to fetch, and whether what was fetched is what was wanted, belongs to `agent` and `publish`.
+//! An engine implements it: today the machine's own Nix (`nix.rs`). `agent` and `publish` decide what to fetch, and check
+//! the result.
 
 mod cache;
 mod derivation;
@@ -70,7 +70,7 @@ pub fn open(root: Option<PathBuf>, deadline: Duration, output: Output) -> Arc<dy
     Arc::new(nix::MachineNix { root, deadline, output })
 }
 
-/// Why a store did not do what it was asked.
+/// The reason why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// Its program failed.

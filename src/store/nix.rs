@@ -102,7 +102,7 @@ impl MachineNix {
             .args(["--option", "secret-key-files", ""])
             .args(["--option", "require-sigs", "true"])
             // Nix remembers for an hour that a cache had no such path, and by then it mostly has; and for a month what a
-            // cache said of one, though it may have been mended since.
+            // cache said of one, though the cache may have been repaired since.
             .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"]);
         let run = if self.output == Output::Inherit { run.passing_output_on() } else { run };
         let act = || format!("fetch {}", template.nar_id);

@@ -1,4 +1,4 @@
-//! What a new root says: made from nothing, or from the one before it.
+//! The content of a new root: of the first one, or of the one after another.
 
 use crate::model::{
     ApprovalPolicy, Epoch, Invalid, KeyId, Kind, List, Pattern, Role, RoleKey, Roles, Root, RootVersion, Schema,
@@ -18,7 +18,7 @@ pub enum RoleName {
     Root,
 }
 
-/// What a root is to say otherwise than the one before it.
+/// The differences between a new root and the one before it.
 #[derive(Debug, Clone, Default)]
 pub struct Amendment {
     /// Keys that get a role.
@@ -31,14 +31,14 @@ pub struct Amendment {
     pub approvals: Vec<ApprovalPolicy>,
     /// Patterns whose policies go.
     pub drop_approvals: Vec<Pattern>,
-    /// Whether everything that was signed before is to end.
+    /// Whether the new root raises the epoch, so that everything signed before no longer counts.
     pub raise_epoch: bool,
 }
 
-/// Why there is no such root.
+/// The reason why a root cannot be made.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AmendError {
-    /// A name is of nobody who has a role.
+    /// No role has a key of that name.
     #[error("no role has a key `{0}`")]
     NoSuchKey(KeyId),
     /// Two keys of one role have one name, and people could not tell them apart.
@@ -56,7 +56,7 @@ pub enum AmendError {
 }
 
 impl Amendment {
-    /// The first root of a fleet, which says this alone.
+    /// Makes the first root of a fleet from these keys and policies alone.
     pub fn first(&self, expires: Timestamp) -> Result<Root, AmendError> {
         let nobody = || Role { keys: List::default(), threshold: Threshold::ONE };
         let nothing = Root {
@@ -72,7 +72,7 @@ impl Amendment {
         self.applied(nothing)
     }
 
-    /// The root after `before`, which says this otherwise.
+    /// Makes the root after `before`, with these differences.
     pub fn next(&self, before: &TrustedRoot, expires: Timestamp) -> Result<Root, AmendError> {
         let said = before.root();
         let version = said.version.next().ok_or(AmendError::AtItsEnd("root's version"))?;

@@ -1,4 +1,4 @@
-//! Whether enough approvers have signed a deployment. Pure: the files that they left go in.
+//! Counts the approvals of a deployment. It is pure: the caller passes the files of the approvers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,13 +8,13 @@ use super::usable_key::UsableKey;
 use super::{Signed, TrustedRoot, Verified};
 use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest};
 
-/// The most characters that are told of why a file counts nothing.
+/// The most characters of the reason why a file does not count.
 const LONGEST_REASON: usize = 240;
 
-/// What an approver left beside a deployment: a file, or why none could be read.
-pub type Left = Result<Vec<u8>, String>;
+/// The file of an approver, or the reason why it could not be read.
+pub type ApprovalFile = Result<Vec<u8>, String>;
 
-/// Who has approved one revision of a deployment that has to be approved.
+/// The approvals of one revision of a deployment that has to be approved.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approvals {
     name: Name,
@@ -23,20 +23,20 @@ pub struct Approvals {
     different: usize,
     given: Vec<KeyId>,
     open: Vec<KeyId>,
-    earlier: Vec<(KeyId, Earlier)>,
-    before: Option<Earlier>,
+    earlier: Vec<(KeyId, EarlierApproval)>,
+    before: Option<EarlierApproval>,
     bad: Vec<(KeyId, String)>,
 }
 
 /// What an approver signed in this epoch before the revision that is asked about: another revision, and the digest of what
 /// it said.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Earlier {
+pub struct EarlierApproval {
     revision: Revision,
     content: Sha256Digest,
 }
 
-impl Earlier {
+impl EarlierApproval {
     /// Which revision it was.
     pub fn revision(self) -> Revision {
         self.revision
@@ -50,15 +50,15 @@ impl Earlier {
     }
 }
 
-/// What one file comes to.
-enum Says {
+/// The meaning of one approver's file.
+enum Reading {
     /// This very revision is approved.
     Yes,
     /// An earlier revision was approved.
-    Earlier(Earlier),
+    Earlier(EarlierApproval),
     /// Something was approved in another epoch, which says nothing in this one.
     OtherEpoch,
-    /// It counts nothing, for this reason.
+    /// It does not count, for this reason.
     Nothing(String),
 }
 
@@ -71,38 +71,38 @@ impl Approvals {
         root: &TrustedRoot,
         deployment: &Verified<Deployment>,
         agents: &[Name],
-        left: &BTreeMap<KeyId, Left>,
+        left: &BTreeMap<KeyId, ApprovalFile>,
     ) -> Option<Self> {
         let needed = root.root().approvals_of(deployment, agents)?.get();
         let expected = Approval::of(deployment, deployment.content(), root.root().epoch);
         let (mut points, mut given, mut open) = (Vec::new(), Vec::new(), Vec::new());
         let (mut earlier, mut bad) = (Vec::new(), Vec::new());
-        let mut points_of = BTreeMap::<Earlier, Vec<_>>::new();
+        let mut points_of = BTreeMap::<EarlierApproval, Vec<_>>::new();
         // They are usable, or there would be no such root.
         for by in root.root().roles.approver.keys.iter().filter_map(UsableKey::of) {
             let id = by.key.id().clone();
-            let says = match left.get(&id) {
+            let reading = match left.get(&id) {
                 None => None,
-                Some(Err(why)) => Some(Says::Nothing(why.clone())),
-                Some(Ok(file)) => Some(judge(file, &expected, &by)),
+                Some(Err(why)) => Some(Reading::Nothing(why.clone())),
+                Some(Ok(file)) => Some(read_approval(file, &expected, &by)),
             };
-            match says {
-                Some(Says::Yes) => {
+            match reading {
+                Some(Reading::Yes) => {
                     if !points.contains(&by.point) {
                         points.push(by.point);
                     }
                     given.push(id);
                     continue;
                 }
-                Some(Says::Earlier(what)) => {
+                Some(Reading::Earlier(what)) => {
                     earlier.push((id.clone(), what));
                     let points = points_of.entry(what).or_default();
                     if !points.contains(&by.point) {
                         points.push(by.point);
                     }
                 }
-                Some(Says::Nothing(why)) => bad.push((id.clone(), shown(&why))),
-                Some(Says::OtherEpoch) | None => {}
+                Some(Reading::Nothing(why)) => bad.push((id.clone(), in_one_line(&why))),
+                Some(Reading::OtherEpoch) | None => {}
             }
             open.push(id);
         }
@@ -122,12 +122,12 @@ impl Approvals {
     }
 
     /// What the approver of that name approved last, where that is an earlier revision.
-    pub fn last_of(&self, approver: &KeyId) -> Option<Earlier> {
+    pub fn last_of(&self, approver: &KeyId) -> Option<EarlierApproval> {
         self.earlier.iter().find(|(by, _)| by == approver).map(|(_, earlier)| *earlier)
     }
 
     /// The newest earlier revision that as many as are needed approved last: what machines may run.
-    pub fn that_may_run(&self) -> Option<Earlier> {
+    pub fn that_may_run(&self) -> Option<EarlierApproval> {
         self.before
     }
 
@@ -153,37 +153,37 @@ impl fmt::Display for Approvals {
 }
 
 /// A reason in one line: parts of it may come from whoever can write to the branch, and it is read at a terminal.
-fn shown(why: &str) -> String {
+fn in_one_line(why: &str) -> String {
     why.chars().take(LONGEST_REASON).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// What `file` says, which the approver `by` left, where `expected` is asked for.
-fn judge(file: &[u8], expected: &Approval, by: &UsableKey) -> Says {
+fn read_approval(file: &[u8], expected: &Approval, by: &UsableKey) -> Reading {
     let signed = match Signed::<Approval>::parse(file) {
         Ok(signed) => signed,
-        Err(error) => return Says::Nothing(error.to_string()),
+        Err(error) => return Reading::Nothing(error.to_string()),
     };
     let found = signed.unverified();
     if found.fleet != expected.fleet || found.name != expected.name {
-        return Says::Nothing(format!("it is of `{}` in the fleet {}…", found.name, found.fleet.short()));
+        return Reading::Nothing(format!("it is of `{}` in the fleet {}…", found.name, found.fleet.short()));
     }
-    let [signature] = signed.signatures() else { return Says::Nothing("it has to have one signature".to_owned()) };
+    let [signature] = signed.signatures() else { return Reading::Nothing("it has to have one signature".to_owned()) };
     if !signature.is_by(by, &signed.to_be_signed()) {
-        return Says::Nothing(format!("the key `{}` did not sign it", by.key.id()));
+        return Reading::Nothing(format!("the key `{}` did not sign it", by.key.id()));
     }
     if found.epoch != expected.epoch {
-        return Says::OtherEpoch;
+        return Reading::OtherEpoch;
     }
     if found.revision < expected.revision {
-        return Says::Earlier(Earlier { revision: found.revision, content: found.content });
+        return Reading::Earlier(EarlierApproval { revision: found.revision, content: found.content });
     }
     if found.revision != expected.revision {
-        return Says::Nothing(format!("it is of revision {}", found.revision));
+        return Reading::Nothing(format!("it is of revision {}", found.revision));
     }
     if found.content != expected.content {
-        return Says::Nothing(format!("it is of another content of revision {}", found.revision));
+        return Reading::Nothing(format!("it is of another content of revision {}", found.revision));
     }
-    Says::Yes
+    Reading::Yes
 }
 
 #[cfg(test)]

@@ -197,7 +197,7 @@ fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
     // What cannot be read is told, and steers no terminal.
     let steering = fleet.count(&deployment, &[("carol", b"{\n  \"\\u001b[2J\\n\": 1\n}\n".to_vec())]).to_string();
     assert!(steering.contains("carol does not count") && !steering.contains(char::is_control), "{steering}");
-    let mut left: BTreeMap<KeyId, Left> = BTreeMap::new();
+    let mut left: BTreeMap<KeyId, ApprovalFile> = BTreeMap::new();
     left.insert(carol.id().clone(), Err("it is no regular file".to_owned()));
     let approvals = Approvals::count(&fleet.root, &deployment, &[], &left).unwrap();
     assert!(approvals.to_string().contains("that of carol does not count: it is no regular file"), "{approvals}");

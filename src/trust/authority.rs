@@ -1,20 +1,20 @@
-//! Whose signatures count, and how many of them it takes.
+//! A set of keys, and the number of them that have to sign.
 
 use super::signature::Signature;
 use super::usable_key::UsableKey;
 use crate::model::{KeyId, MOST_KEYS, PublicKey, Role, RoleKey};
 
-/// Keys and how many of them have to agree.
+/// Keys, and the number of different ones that have to sign.
 #[derive(Debug, Clone)]
 pub struct Authority {
     keys: Vec<UsableKey>,
     threshold: usize,
 }
 
-/// Why keys make no authority.
+/// The reason why a role's keys cannot verify anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
-    /// Nobody could sign.
+    /// There is no key.
     #[error("it has no key, so nothing could ever be verified; give it at least one")]
     NoKeys,
     /// These bytes are no key, or a key under which anybody can sign.
@@ -63,7 +63,7 @@ impl Authority {
         self.threshold
     }
 
-    /// Whether `keys` together have enough of a say.
+    /// Whether signatures by all of `keys` would reach the threshold.
     pub fn suffices(&self, keys: &[PublicKey]) -> bool {
         let have = |known: &&UsableKey| match &known.key {
             RoleKey::Plain(known) => keys.iter().any(|key| key.bytes() == known.bytes()),

@@ -1,4 +1,4 @@
-//! What a signature is over: the DSSE pre-authentication encoding of the payload type and the canonical form.
+//! The bytes that are signed: the DSSE pre-authentication encoding of the payload type and the canonical form.
 
 use crate::model::{Payload, json};
 

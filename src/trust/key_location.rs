@@ -1,10 +1,10 @@
-//! Where a key is that signs.
+//! The location of a key that signs.
 
 use std::path::PathBuf;
 
 use crate::model::PublicKey;
 
-/// Where a key is that signs.
+/// The location of a key that signs.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyLocation {
     /// In a file.

@@ -1,10 +1,10 @@
-//! Pins: computed, and held to what was found.
+//! Computes the pin of a store path and its closure.
 
 use super::digest;
 use crate::model::{Closure, ClosureDigest, Pin, StorePath, closure_lines};
 
 /// The pin of `path` with this closure; none where the path itself is not in it.
-pub fn pin(path: &StorePath, closure: &Closure) -> Option<Pin> {
+pub fn pin_of(path: &StorePath, closure: &Closure) -> Option<Pin> {
     let nar_hash = closure.get(path)?.nar_hash;
     Some(Pin { closure: ClosureDigest::of(digest(&closure_lines(closure))), nar_hash })
 }
@@ -20,7 +20,7 @@ mod tests {
         let path = |name: &str| format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{name}").parse().unwrap();
         let content = Content { nar_hash: hash("A"), nar_size: 120 };
         let closure: Closure = [(path("top"), content), (path("dep"), content)].into();
-        let whole = pin(&path("top"), &closure).unwrap();
+        let whole = pin_of(&path("top"), &closure).unwrap();
         assert_eq!(whole.nar_hash, hash("A"));
         for (name, changed) in [
             ("dep", Content { nar_hash: hash("B"), ..content }),
@@ -29,13 +29,13 @@ mod tests {
         ] {
             let mut other = closure.clone();
             other.insert(path(name), changed);
-            let other = pin(&path("top"), &other).unwrap();
+            let other = pin_of(&path("top"), &other).unwrap();
             assert_eq!(other.nar_hash, whole.nar_hash);
             assert_ne!(other.closure, whole.closure, "{name} {changed:?}");
         }
-        assert_eq!(pin(&path("gone"), &closure), None);
+        assert_eq!(pin_of(&path("gone"), &closure), None);
         // As `printf 'PATH HASH 120\n' | sha256sum` has it.
-        let alone = pin(&path("dep"), &[(path("dep"), content)].into()).unwrap();
+        let alone = pin_of(&path("dep"), &[(path("dep"), content)].into()).unwrap();
         assert_eq!(alone.closure.to_string(), ALONE);
     }
 

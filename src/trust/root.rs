@@ -9,7 +9,7 @@ use crate::model::{
     Epoch, FleetId, Invalid, KeyId, Name, Payload as _, Role, RoleKey, Root, RootVersion, Sha256Digest, Timestamp,
 };
 
-/// A root that is believed: because somebody gave it by hand, or because the one before it says so.
+/// A root that is trusted, because an operator gave it, or because the root before it signed it.
 #[derive(Debug, Clone)]
 pub struct TrustedRoot {
     fleet: FleetId,
@@ -20,14 +20,14 @@ pub struct TrustedRoot {
     approver: Option<Authority>,
 }
 
-/// Why a file is no root to be believed.
+/// The reason why a root is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RootError {
     /// It is no root, or too few of the keys that have a say signed it.
     #[error("{by}: {source}")]
     Signed {
         /// By whom it should have been signed.
-        by: Signers,
+        by: RequiredSigners,
         /// What is wrong.
         source: SignedError,
     },
@@ -91,9 +91,9 @@ pub enum RootError {
     Fleet(RootVersion),
 }
 
-/// Whose signatures a root needs.
+/// The keys that have to sign a root.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Signers {
+pub enum RequiredSigners {
     /// Its own root keys.
     Itself,
     /// Those of the root before it.
@@ -102,7 +102,7 @@ pub enum Signers {
     TheBelieved,
 }
 
-impl std::fmt::Display for Signers {
+impl std::fmt::Display for RequiredSigners {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Itself => "by its own root keys",
@@ -116,7 +116,7 @@ impl TrustedRoot {
     /// Believes the root that somebody gave by hand, of any version, when enough of its own keys signed it.
     pub fn given(file: &[u8]) -> Result<Self, RootError> {
         let signed = parse(file)?;
-        Self::settle(file, &signed)
+        Self::build(file, &signed)
     }
 
     /// Believes a first root by its digest.
@@ -126,7 +126,7 @@ impl TrustedRoot {
         if version != RootVersion::FIRST {
             return Err(RootError::NotNext { expected: RootVersion::FIRST, found: version });
         }
-        let root = Self::settle(file, &signed)?;
+        let root = Self::build(file, &signed)?;
         root.of(fleet)
     }
 
@@ -139,11 +139,11 @@ impl TrustedRoot {
             return Err(RootError::NotNext { expected, found: next.version });
         }
         let by_this = signed.check(&self.signers);
-        by_this.map_err(|source| RootError::Signed { by: Signers::TheOneBefore, source })?;
+        by_this.map_err(|source| RootError::Signed { by: RequiredSigners::TheOneBefore, source })?;
         if next.epoch != self.root.epoch && Some(next.epoch) != self.root.epoch.next() {
             return Err(RootError::Epoch { before: self.root.epoch, found: next.epoch });
         }
-        Self::settle(file, &signed)?.of(self.fleet)
+        Self::build(file, &signed)?.of(self.fleet)
     }
 
     /// Another root of this one's version, signed by enough keys of this one and of itself.
@@ -153,11 +153,11 @@ impl TrustedRoot {
         if found != expected {
             return Err(RootError::NotNext { expected, found });
         }
-        signed.check(&self.signers).map_err(|source| RootError::Signed { by: Signers::TheBelieved, source })?;
-        Self::settle(file, &signed)?.of(self.fleet)
+        signed.check(&self.signers).map_err(|source| RootError::Signed { by: RequiredSigners::TheBelieved, source })?;
+        Self::build(file, &signed)?.of(self.fleet)
     }
 
-    fn settle(file: &[u8], signed: &Signed<Root>) -> Result<Self, RootError> {
+    fn build(file: &[u8], signed: &Signed<Root>) -> Result<Self, RootError> {
         let root = signed.unverified().clone();
         let role = |role: &'static str| move |source| RootError::Role { role, source };
         let signers = Authority::of(&root.roles.root).map_err(role("root"))?;
@@ -175,7 +175,7 @@ impl TrustedRoot {
             return Err(RootError::Fleet(root.version));
         }
         let fleet = fleet_of(&root);
-        signed.check(&signers).map_err(|source| RootError::Signed { by: Signers::Itself, source })?;
+        signed.check(&signers).map_err(|source| RootError::Signed { by: RequiredSigners::Itself, source })?;
         Ok(Self { fleet, root, file: file.to_vec(), signers, publisher, approver })
     }
 
@@ -238,10 +238,10 @@ pub fn fleet_of(root: &Root) -> FleetId {
 }
 
 fn parse(file: &[u8]) -> Result<Signed<Root>, RootError> {
-    Signed::parse(file).map_err(|source| RootError::Signed { by: Signers::Itself, source })
+    Signed::parse(file).map_err(|source| RootError::Signed { by: RequiredSigners::Itself, source })
 }
 
-/// What is known from the start: whom to believe before anything was fetched.
+/// The trust that a machine starts with, before anything was fetched.
 #[derive(Debug, Clone)]
 pub enum Anchor {
     /// A root.
@@ -259,7 +259,7 @@ pub enum AnchorPlace {
     Digest(FleetId),
 }
 
-/// Why there is nothing to begin with.
+/// The reason why an anchor cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum AnchorError {
     /// The file cannot be read.

@@ -30,7 +30,7 @@ fn a_root_needs_its_own_threshold_of_different_keys() {
     };
     for file in [signed(root.clone(), &[]), signed(root.clone(), &[&a]), twice] {
         let error = TrustedRoot::given(&file).unwrap_err();
-        assert!(matches!(error, RootError::Signed { by: Signers::Itself, .. }), "{error}");
+        assert!(matches!(error, RootError::Signed { by: RequiredSigners::Itself, .. }), "{error}");
     }
 }
 
@@ -61,9 +61,9 @@ fn the_next_root_is_signed_by_the_one_before_and_by_itself() {
     let believed = held.next(&signed(next.clone(), &[&old, &new])).unwrap();
     assert_eq!((believed.fleet(), believed.root().version.get()), (held.fleet(), 2));
     for (keys, by) in [
-        (vec![&old], Signers::Itself),
-        (vec![&new], Signers::TheOneBefore),
-        (vec![&new, &stranger], Signers::TheOneBefore),
+        (vec![&old], RequiredSigners::Itself),
+        (vec![&new], RequiredSigners::TheOneBefore),
+        (vec![&new, &stranger], RequiredSigners::TheOneBefore),
     ] {
         let error = held.next(&signed(next.clone(), &keys)).unwrap_err();
         assert!(matches!(error, RootError::Signed { by: found, .. } if found == by), "{error}");

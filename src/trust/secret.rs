@@ -35,7 +35,7 @@ impl fmt::Debug for SecretKey {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretKeyError {
     /// The file cannot be read or written.
-    #[error("cannot {act} the secret key {}: {source}", shown(path))]
+    #[error("cannot {act} the secret key {}: {source}", without_key(path))]
     Io {
         /// `read` or `write`.
         act: &'static str,
@@ -191,7 +191,7 @@ impl SecretKey {
 
 /// A path without what may be a key: whoever takes the key itself for its file, with its name or without, does not get to see
 /// it.
-fn shown(path: &Path) -> String {
+fn without_key(path: &Path) -> String {
     let text = path.display().to_string();
     if let Some((name, _)) = text.split_once(':') {
         return format!("{name}:…");
@@ -345,7 +345,7 @@ mod tests {
             (format!("/etc/{seed}"), "/etc/…".to_owned()),
             ("/etc/clavel/claveld-1.secret".to_owned(), "/etc/clavel/claveld-1.secret".to_owned()),
         ] {
-            assert_eq!(shown(Path::new(&given)), told);
+            assert_eq!(without_key(Path::new(&given)), told);
         }
     }
 

@@ -1,4 +1,4 @@
-//! A signature as a document holds it: of ed25519 as it is, or of ssh-keygen.
+//! A signature in a document: a plain ed25519 one, or one of ssh-keygen.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use super::ssh::SshSignature;
 use super::usable_key::UsableKey;
 use crate::model::{KeyId, RoleKey};
 
-/// A signature, and a hint whose it is.
+/// A signature, and the name of the key that is said to have made it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {

@@ -30,7 +30,7 @@ pub struct Signed<P: Payload> {
     signed: P,
 }
 
-/// Why a file is no document to be believed.
+/// The reason why a file is not a trusted document.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignedError {
     /// It does not parse as its kind.
@@ -77,7 +77,7 @@ pub enum SignedError {
     },
 }
 
-/// Why a signature was not added.
+/// The reason why a signature was not added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
     /// It is not the one that was asked for.

@@ -111,7 +111,7 @@ impl SshSignature {
         if !matches!(hash, HashAlg::Sha256 | HashAlg::Sha512) {
             return Err(malformed("its hash is neither sha256 nor sha512"));
         }
-        let (signer, signature) = settle(&parsed)?;
+        let (signer, signature) = signer_and_signature(&parsed)?;
         Ok(Self { blob: again, hash, signer, signature })
     }
 
@@ -160,7 +160,7 @@ fn by_hardware(message: &[u8], application: &str, flags: u8, counter: u32) -> Ve
     signed
 }
 
-fn settle(parsed: &SshSig) -> Result<(Signer, [u8; 64]), SshSignatureError> {
+fn signer_and_signature(parsed: &SshSig) -> Result<(Signer, [u8; 64]), SshSignatureError> {
     let bytes = parsed.signature_bytes();
     let of_length = || SshSignatureError::Malformed("its signature has another length than ed25519's".to_owned());
     match (parsed.public_key(), parsed.algorithm()) {

@@ -11,7 +11,7 @@ const NEUTRAL: [u8; 32] = {
     bytes
 };
 
-/// A key of a role that can be verified by.
+/// A key of a role that signatures can be verified with.
 #[derive(Debug, Clone)]
 pub(super) struct UsableKey {
     pub(super) key: RoleKey,
@@ -22,11 +22,11 @@ impl UsableKey {
     /// `key`, where its bytes are a point that a secret key makes, in its one encoding.
     pub(super) fn of(key: &RoleKey) -> Option<Self> {
         let point = VerifyingKey::from_bytes(key.bytes()).ok()?;
-        // A second encoding of a point would be a second key to whoever compares bytes.
+        // A second encoding of the same point would look like a second key where bytes are compared.
         let edwards = point.to_edwards();
         let is_canonical = edwards.compress().as_bytes() == key.bytes();
-        // Under a point of low order anybody can sign. One with a part of low order holds for some signatures that verifiers
-        // do not agree on, and whoever has its secret has seven more keys that only look different.
+        // Under a point of low order, everybody can sign. Under a point with a part of low order, verifiers disagree about
+        // some signatures, and the owner of its secret has seven more keys that only look different.
         let is_of_prime_order = !point.is_weak() && edwards.is_torsion_free();
         (is_canonical && is_of_prime_order).then(|| Self { key: key.clone(), point })
     }
@@ -55,7 +55,7 @@ mod tests {
         UsableKey::of(&PublicKey::new("k".parse().unwrap(), key.verifying_key().to_bytes()).into()).unwrap()
     }
 
-    /// A signature whose R is the neutral point: whoever has the secret key can make it, and nobody else.
+    /// A signature whose R is the neutral point: only the owner of the secret key can make it.
     fn with_neutral_r(key: &SigningKey, message: &[u8]) -> [u8; 64] {
         let hash =
             Sha512::new().chain_update(NEUTRAL).chain_update(key.verifying_key()).chain_update(message).finalize();

@@ -10,7 +10,7 @@ use super::super::state::{State, StateError};
 use super::super::verify::{Refusal, Requester, SeenIndex, Time, verify};
 use super::Pass;
 use super::outcome::{Event, PassError};
-use crate::branch::{BranchError, INDEX_PATH, Roots, check_layout};
+use crate::branch::{BranchError, Layout, RootChain};
 use crate::config::AgentConfig;
 use crate::git::{CommitId, Repository, Snapshot};
 use crate::model::Sha256Digest;
@@ -51,7 +51,7 @@ impl Pass<'_> {
     fn believed_files(&self) -> BelievedFiles {
         let State { trusted, believed_at, .. } = &self.state;
         let documents = trusted.documents.keys().map(ToString::to_string);
-        let paths = std::iter::once(INDEX_PATH.to_owned()).chain(documents).collect();
+        let paths = std::iter::once(Layout::Flat.index().to_owned()).chain(documents).collect();
         BelievedFiles { folder: self.directory.join("believed"), at: *believed_at, paths }
     }
 
@@ -68,8 +68,8 @@ impl Pass<'_> {
     fn learn_root(&mut self, branch: &MirrorBranch) -> Result<(), StateError> {
         let Ok(MirrorCommit { repository, tip, files: Some(files) }) = &branch.commit else { return Ok(()) };
         let newest = match files {
-            Ok(files) => Roots::newest_from(files, &self.anchor),
-            Err(_) => Roots::newest_from(&repository.unchecked(*tip), &self.anchor),
+            Ok(files) => RootChain::newest_from(files, &self.anchor),
+            Err(_) => RootChain::newest_from(&repository.unchecked(*tip), &self.anchor),
         };
         match newest {
             Some(newest) => self.keep_root(newest),
@@ -120,7 +120,7 @@ impl Pass<'_> {
 
     fn verify(&self, MirrorCommit { repository, tip, files }: MirrorCommit) -> Result<Believed, Refusal> {
         let files = files.unwrap_or_else(|| read_files(&repository, tip))?;
-        let roots = Roots::from_anchor(&files, &self.anchor)?;
+        let roots = RootChain::from_anchor(&files, &self.anchor)?;
         let requester = Requester {
             agent: &self.config.name,
             wanted: self.config.deployments.as_deref(),
@@ -167,7 +167,7 @@ impl Pass<'_> {
 /// Reads the files of a commit that has the layout of a branch and nothing else. The layout is checked first: a file that the
 /// index does not name must not lead a reader astray, and a folder is held in memory only once its size is known.
 fn read_files(repository: &Repository, tip: CommitId) -> Result<Snapshot, BranchError> {
-    check_layout(repository, tip)?;
+    Layout::Flat.check(repository, tip)?;
     Ok(repository.snapshot(tip)?)
 }
 

@@ -11,7 +11,7 @@ use std::fmt;
 use crate::agent::verify::Order;
 use crate::model::{Closure, ClosureDigest, Deployment, Name, NarHash, Pin, PinError, StorePath, Substituter};
 use crate::store::Entries;
-use crate::trust::pin;
+use crate::trust::pin_of;
 
 /// How many paths an error names.
 const MOST_NAMED: usize = 5;
@@ -169,7 +169,7 @@ pub(in crate::agent) fn check_pins(
     closure: &Closure,
     pins: &[PinnedBy],
 ) -> Result<(), Option<Mismatch>> {
-    let found = pin(path, closure).ok_or(None)?;
+    let found = pin_of(path, closure).ok_or(None)?;
     match pins.iter().find(|pinned| pinned.pin != found) {
         None => Ok(()),
         Some(pinned) => Err(Some(Mismatch { pinned: pinned.clone(), found })),

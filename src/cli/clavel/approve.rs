@@ -9,13 +9,13 @@ use super::diff::Difference;
 use super::history::search;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::{BranchArguments, View};
-use crate::branch::{Branch, BranchWriter, Proposal, Roots, approval_path};
+use crate::branch::{Branch, BranchWriter, Layout, Proposal, RootChain};
 use crate::changes::list_facts;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Change, Depth, Identity, Snapshot};
 use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, Revision, Timestamp};
-use crate::trust::{Approvals, Earlier, Signed, TrustedRoot, Verified};
+use crate::trust::{Approvals, EarlierApproval, Signed, TrustedRoot, Verified};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -97,7 +97,7 @@ fn approver(root: &TrustedRoot, key: &SigningKey) -> Result<KeyId, Exit> {
 /// nothing to compare with. What others approved, they may never have seen; where it may run, they are told beside that
 /// what changes then.
 fn show(view: &View, new: &Deployment, asked: &Approvals, approver: &KeyId, verbosity: u8) -> Result<(), Exit> {
-    let find = |approved: Earlier| search(view, &new.name, |_, file| Ok(approved.found_in(file)));
+    let find = |approved: EarlierApproval| search(view, &new.name, |_, file| Ok(approved.found_in(file)));
     let last = asked.last_of(approver);
     match last {
         None => show_all(new, format_args!("nothing before it was approved by {approver}"))?,
@@ -148,7 +148,7 @@ fn confirm(arguments: &Arguments, revision: Revision, approver: &KeyId) -> Resul
 fn write(file: &Path, signed: &Signed<Approval>, approver: &KeyId) -> Result<(), Exit> {
     let written = std::fs::File::create_new(file).and_then(|mut file| file.write_all(&signed.render()));
     written.map_err(|error| Exit::machine(&format!("cannot write the approval {}: {error}", file.display())))?;
-    let path = approval_path(&signed.unverified().name, approver);
+    let path = Layout::Flat.approval(&signed.unverified().name, approver);
     output::line(format_args!("{}: put it on the branch as {path}", file.display()))
 }
 
@@ -172,7 +172,7 @@ async fn commit(
         check_still(&files, arguments, root, deployment)?;
         let proposal = Proposal {
             on,
-            changes: vec![Change::Put { path: approval_path(name, by), bytes: signed.render() }],
+            changes: vec![Change::Put { path: Layout::Flat.approval(name, by), bytes: signed.render() }],
             message: format!("approval: {name} revision {revision}, by {by}"),
             by: Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
             at: SystemTime::now(),
@@ -192,7 +192,7 @@ fn check_still(
     root: &TrustedRoot,
     deployment: &Verified<Deployment>,
 ) -> Result<(), Exit> {
-    let newest = Roots::walk(snapshot, root)?.newest;
+    let newest = RootChain::walk(snapshot, root)?.newest;
     let branch = Branch::new(snapshot, &newest, arguments.branch.place().name());
     let now = branch.document::<DeploymentSpecification>(&branch.index()?, &deployment.name)?;
     if now.content() == deployment.content() && newest.root().epoch == root.root().epoch {

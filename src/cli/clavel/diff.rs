@@ -119,7 +119,6 @@ impl Difference {
 
 fn comparer() -> Comparer<impl Fn(&StorePath) -> Result<Vec<u8>, DerivationError>> {
     // Files are read, and no program is run.
-    // Files are read, and no program is run.
     let store = store::open(None, Duration::ZERO, Output::Capture);
     Comparer::new(move |path: &StorePath| store.derivation(path))
 }

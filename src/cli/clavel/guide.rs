@@ -1,5 +1,4 @@
-//! What comes next for whoever makes a fleet's first root: told by `clavel init`, and by `clavel root sign` once enough keys
-//! have signed it.
+//! Prints the next steps after a fleet's first root was made, for `clavel init` and `clavel root sign`.
 
 use std::path::{Path, PathBuf};
 

@@ -1,4 +1,4 @@
-//! What the branch had of a deployment, from the tip back. Whether it is to be believed is for those who look.
+//! Searches the history of the branch for a deployment, from the tip back. The caller verifies what is found.
 
 use super::view::View;
 use crate::branch::BranchError;

@@ -9,9 +9,10 @@ use super::amendment::{RemovalArguments, RoleArguments};
 use super::guide::next_steps;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::RepositoryArguments;
-use crate::branch::{BranchWriter, Proposal, ROOT_PATH, root_path};
+use crate::branch::{BranchWriter, Layout, Proposal};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
+use crate::disk::{self, Access, Durability};
 use crate::git::{Change, Identity};
 use crate::model::{Payload as _, Role, Root, RootVersion};
 use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
@@ -170,12 +171,16 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
         let on = writer.open()?;
         let read = |error| Exit::new(Code::Repository, error);
         let files = on.files().map_err(read)?;
-        let shown = files.map(|files| files.read(ROOT_PATH, Root::LARGEST)).transpose().map_err(read)?.flatten();
+        let shown = files
+            .map(|files| files.read(Layout::Flat.newest_root(), Root::LARGEST))
+            .transpose()
+            .map_err(read)?
+            .flatten();
         check_follows(shown.as_deref(), &root)?;
         let put = |path: String| Change::Put { path, bytes: root.file().to_vec() };
         let proposal = Proposal {
             on,
-            changes: vec![put(ROOT_PATH.to_owned()), put(root_path(version))],
+            changes: vec![put(Layout::Flat.newest_root().to_owned()), put(Layout::Flat.root(version))],
             message: format!("root: version {version}, epoch {}", root.root().epoch),
             by: Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
             at: SystemTime::now(),
@@ -234,15 +239,8 @@ impl<'a> RootFile<'a> {
 
     /// Replaces the file at once, or leaves it as it is.
     fn replace(&self, root: &Signed<Root>) -> Result<(), Exit> {
-        let folder = self.0.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let replace = || -> std::io::Result<()> {
-            let mut file = tempfile::NamedTempFile::new_in(folder)?;
-            std::io::Write::write_all(&mut file, &root.render())?;
-            file.as_file().set_permissions(std::fs::metadata(self.0)?.permissions())?;
-            file.persist(self.0).map_err(|error| error.error)?;
-            Ok(())
-        };
-        replace().map_err(|error| self.unwritten(&error))
+        let replaced = disk::replace(self.0, &root.render(), Access::Unchanged, Durability::Synced);
+        replaced.map_err(|error| self.unwritten(&error))
     }
 
     fn unwritten(&self, error: &std::io::Error) -> Exit {

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::view::BranchArguments;
-use crate::branch::{Branch, VerifiedIndex, check_layout};
+use crate::branch::{Branch, Layout, VerifiedIndex};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, Files};
@@ -44,7 +44,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let (branch, root) = view.verified()?;
     let index = branch.index()?;
     let mut bad = Vec::new();
-    if let Err(error) = check_layout(&view.repository, view.snapshot.commit()) {
+    if let Err(error) = Layout::Flat.check(&view.repository, view.snapshot.commit()) {
         bad.push(error.to_string());
     }
     let deployments = check::<DeploymentSpecification, _>(&branch, &index, &mut bad);

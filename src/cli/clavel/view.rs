@@ -2,7 +2,7 @@
 
 use std::sync::atomic::AtomicBool;
 
-use crate::branch::{Branch, INDEX_PATH, Roots};
+use crate::branch::{Branch, Layout, RootChain};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, FetchRequest, Fetched, GitError, ReadError, RefName, Remote, Repository, Snapshot};
@@ -54,7 +54,7 @@ pub(super) struct View {
     pub(super) repository: Repository,
     pub(super) snapshot: Snapshot,
     /// The roots that it is believed by; none where nobody was named to believe.
-    pub(super) roots: Option<Roots>,
+    pub(super) roots: Option<RootChain>,
     name: BranchName,
     // What was fetched lives as long as it is looked at.
     _fetched: Option<tempfile::TempDir>,
@@ -98,7 +98,7 @@ impl BranchArguments {
         };
         let snapshot = repository.snapshot(tip.ok_or_else(missing)?).map_err(read)?;
         let anchor = self.root.as_ref().map(Anchor::read).transpose()?;
-        let roots = anchor.map(|anchor| Roots::from_anchor(&snapshot, &anchor)).transpose()?;
+        let roots = anchor.map(|anchor| RootChain::from_anchor(&snapshot, &anchor)).transpose()?;
         Ok(View { repository, snapshot, roots, name: self.place.branch.clone(), _fetched: fetched })
     }
 }
@@ -127,7 +127,7 @@ impl View {
 
     /// The index as it stands there, verified or not.
     pub(super) fn index(&self) -> Result<Index, Exit> {
-        self.signed::<Index>(INDEX_PATH)
+        self.signed::<Index>(Layout::Flat.index())
     }
 
     /// A document as it stands there, verified or not.

@@ -2,8 +2,10 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
+use super::super::layout::{MOST_APPROVALS, MOST_OF_A_FOLDER};
 use super::*;
 use crate::git::fixture::{self, Bench};
+use crate::model::Name;
 
 const ID: &str = "0123456789012345678901234567890123456789";
 
@@ -39,7 +41,7 @@ impl Zoo {
     }
 
     fn check_tree(&self, tree: &str) -> Result<(), LayoutError> {
-        check_layout(&self.repository, fixture::commit_tree(&self.path(), tree))
+        Layout::Flat.check(&self.repository, fixture::commit_tree(&self.path(), tree))
     }
 
     /// Checks a commit of a root with one folder, whose tree has these lines.
@@ -191,7 +193,7 @@ fn too_many_are_refused_before_they_are_read() {
     in_approvals(&zoo.raw_tree(&most)).unwrap();
     let more = [most, file("l.json")].concat();
     refused(in_approvals(&zoo.raw_tree(&more)), "`approvals/web-1` of commit");
-    assert_eq!(check_folder(Place::ApprovalsOfOne, &more), Err(Wrong::TooMany));
+    assert_eq!(check_folder(FolderKind::ApprovalsOfOne, &more), Err(Wrong::TooMany));
     let full: Vec<u8> = (0..MOST_OF_A_FOLDER).flat_map(|n| file(&format!("u{n:06}.json"))).collect();
     let full = zoo.raw_tree(&full);
     let root =
@@ -209,7 +211,7 @@ fn a_fleet_of_ten_thousand_is_checked_at_once() {
         ["agents", "deployments", "units"].map(|folder| format!("040000 tree {tree}\t{folder}\n")).concat();
     let commit = fixture::commit_tree(&zoo.path(), &zoo.tree(&root));
     let start = std::time::Instant::now();
-    check_layout(&zoo.repository, commit).unwrap();
+    Layout::Flat.check(&zoo.repository, commit).unwrap();
     // Generous, for a build without optimisation beside other tests.
     assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
 }
@@ -217,7 +219,7 @@ fn a_fleet_of_ten_thousand_is_checked_at_once() {
 #[test]
 fn a_commit_that_is_not_there_is_told() {
     let zoo = Zoo::new();
-    refused(check_layout(&zoo.repository, ID.parse().unwrap()), "the repository lacks object");
+    refused(Layout::Flat.check(&zoo.repository, ID.parse().unwrap()), "the repository lacks object");
     refused(zoo.check(&format!("040000 tree {ID}\tunits\n")), "the repository lacks object");
     assert!(Path::new(&zoo.path()).is_dir());
 }
@@ -233,7 +235,8 @@ fn files(names: &[String]) -> Vec<u8> {
     tree(&names.into_iter().map(|name| ("100644".to_owned(), name.into_bytes())).collect::<Vec<_>>())
 }
 
-const PLACES: [Place; 5] = [Place::Root, Place::Documents, Place::Roots, Place::Approvals, Place::ApprovalsOfOne];
+const PLACES: [FolderKind; 5] =
+    [FolderKind::Root, FolderKind::Documents, FolderKind::Roots, FolderKind::Approvals, FolderKind::ApprovalsOfOne];
 
 proptest! {
     #[test]
@@ -242,7 +245,7 @@ proptest! {
     ) {
         let names: Vec<String> = names.into_iter().collect();
         let tree = files(&names);
-        prop_assert_eq!(check_folder(Place::Documents, &tree).map(|held| held.count), Ok(names.len()));
+        prop_assert_eq!(check_folder(FolderKind::Documents, &tree).map(|held| held.count), Ok(names.len()));
     }
 
     #[test]
@@ -253,7 +256,7 @@ proptest! {
         let twin = names[which.index(names.len())].to_ascii_uppercase();
         names.push(twin);
         let tree = files(&names);
-        let is_twin = matches!(check_folder(Place::Documents, &tree), Err(Wrong::Twin { .. }));
+        let is_twin = matches!(check_folder(FolderKind::Documents, &tree), Err(Wrong::Twin { .. }));
         prop_assert!(is_twin);
     }
 
@@ -265,8 +268,8 @@ proptest! {
         let entry = tree(&[("100644".to_owned(), file.clone())]);
         let of_json = file.strip_suffix(b".json").and_then(|stem| std::str::from_utf8(stem).ok());
         let is_good = of_json.is_some_and(|stem| stem.parse::<Name>().is_ok());
-        prop_assert_eq!(check_folder(Place::Documents, &entry).is_ok(), is_good);
-        prop_assert_eq!(check_folder(Place::Approvals, &tree(&[("40000".to_owned(), name.clone())])).is_ok(), stem.is_some());
+        prop_assert_eq!(check_folder(FolderKind::Documents, &entry).is_ok(), is_good);
+        prop_assert_eq!(check_folder(FolderKind::Approvals, &tree(&[("40000".to_owned(), name.clone())])).is_ok(), stem.is_some());
     }
 
     #[test]
@@ -277,15 +280,15 @@ proptest! {
             let _ = check_folder(place, &bytes);
             let _ = check_folder(place, &[&good[..cut], &bytes[..]].concat());
         }
-        let whole = check_folder(Place::Documents, &good[..cut]);
+        let whole = check_folder(FolderKind::Documents, &good[..cut]);
         prop_assert_eq!(whole.is_ok(), cut == 0 || cut == good.len() / 2 - 1);
     }
 
     #[test]
     fn a_mode_is_accepted_in_one_spelling(mode in "[0-7]{1,7}") {
-        let is_file = check_folder(Place::Documents, &tree(&[(mode.clone(), b"a.json".to_vec())])).is_ok();
+        let is_file = check_folder(FolderKind::Documents, &tree(&[(mode.clone(), b"a.json".to_vec())])).is_ok();
         prop_assert_eq!(is_file, mode == "100644");
-        let is_folder = check_folder(Place::Approvals, &tree(&[(mode.clone(), b"a".to_vec())])).is_ok();
+        let is_folder = check_folder(FolderKind::Approvals, &tree(&[(mode.clone(), b"a".to_vec())])).is_ok();
         prop_assert_eq!(is_folder, mode == "40000");
     }
 }

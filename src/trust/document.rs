@@ -1,13 +1,13 @@
-//! A document is believed only as the index lists it.
+//! Verifies a document against the index, which lists its exact bytes.
 
 use super::signed::digest;
 use super::{Signed, SignedError, TrustedRoot, Verified};
 use crate::model::{Document, DocumentPath, Index, Revision, Sha256Digest, Specification};
 
-/// Why a document of the branch is not to be believed.
+/// The reason why a document of the branch is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum ListedError {
-    /// The index does not know it.
+pub enum DocumentError {
+    /// The index does not list it.
     #[error("{path} is not in the index")]
     NotListed {
         /// The document.
@@ -45,7 +45,7 @@ pub enum ListedError {
         /// Why.
         source: SignedError,
     },
-    /// It says of itself that it is another document.
+    /// Its content names another document.
     #[error("{path} says that it is {found}")]
     OtherDocument {
         /// The document.
@@ -57,31 +57,31 @@ pub enum ListedError {
 
 /// Believes `bytes` to be the document at `path` when `index` lists just them, and enough publishers of `root` signed
 /// what they say, under that name and revision.
-pub fn verify_listed<S: Specification>(
+pub fn verify_document<S: Specification>(
     path: &DocumentPath,
     bytes: Option<Vec<u8>>,
     index: &Verified<Index>,
     root: &TrustedRoot,
-) -> Result<Verified<Document<S>>, ListedError> {
+) -> Result<Verified<Document<S>>, DocumentError> {
     let (folder, name, listed) = (path.folder(), path.name(), index.documents.get(path));
     let withdrawn = || index.tombstones.get(path);
     let path = || path.clone();
     let Some(entry) = listed else {
         return Err(match withdrawn() {
-            Some(tombstone) => ListedError::Withdrawn { path: path(), revision: tombstone.revision },
-            None => ListedError::NotListed { path: path() },
+            Some(tombstone) => DocumentError::Withdrawn { path: path(), revision: tombstone.revision },
+            None => DocumentError::NotListed { path: path() },
         });
     };
-    let bytes = bytes.ok_or_else(|| ListedError::Absent { path: path() })?;
+    let bytes = bytes.ok_or_else(|| DocumentError::Absent { path: path() })?;
     let found = digest(&bytes);
     if found != entry.sha256 || bytes.len() as u64 != entry.length {
-        return Err(ListedError::Altered { path: path(), listed: entry.sha256, found });
+        return Err(DocumentError::Altered { path: path(), listed: entry.sha256, found });
     }
-    let signed = |source| ListedError::Signed { path: path(), source };
+    let signed = |source| DocumentError::Signed { path: path(), source };
     let document = Signed::<Document<S>>::believe(bytes, root.fleet(), root.publisher()).map_err(signed)?;
     if folder != S::FOLDER || document.name != *name || document.revision != entry.revision {
         let found = format!("`{}` at revision {}, not revision {}", document.name, document.revision, entry.revision);
-        return Err(ListedError::OtherDocument { path: path(), found });
+        return Err(DocumentError::OtherDocument { path: path(), found });
     }
     Ok(document)
 }
