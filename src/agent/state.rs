@@ -174,7 +174,7 @@ impl StateDirectory {
 
     /// Replaces the result of the last pass.
     pub(super) fn save_last_pass(&self, pass: &LastPass) -> Result<(), StateError> {
-        self.replace("last-pass.json", &json::render(pass), Durability::BestEffort)
+        self.replace("last-pass.json", &json::render(pass), Durability::Unsynced)
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
