@@ -31,6 +31,15 @@ pub struct WatchError {
 pub(super) struct RepositoryWatcher {
     watcher: notify::RecommendedWatcher,
     events: mpsc::Receiver<Event>,
+    /// The changes that were seen and not reported yet. They outlive a wait that is interrupted.
+    pending: Pending,
+}
+
+/// Changes that the next trigger is about.
+#[derive(Debug, Default)]
+struct Pending {
+    repositories: BTreeSet<PathBuf>,
+    is_lost: bool,
 }
 
 /// An event of the system.
@@ -51,11 +60,11 @@ impl RepositoryWatcher {
                 Ok(_) => return,
                 Err(_) => Event::Lost,
             };
-            // The receiver treats a full queue as lost events.
+            // A full queue counts as lost events.
             let _ = sender.try_send(event);
         };
         let error = |source| WatchError { path: "the files of this machine".into(), source };
-        Ok(Self { watcher: notify::recommended_watcher(handler).map_err(error)?, events })
+        Ok(Self { watcher: notify::recommended_watcher(handler).map_err(error)?, events, pending: Pending::default() })
     }
 
     /// Watches the repository of `source`, or watches it again after it was replaced. Returns how changes of the source are
@@ -78,24 +87,27 @@ impl RepositoryWatcher {
         Ok(if takes_work_tree { Detection::PartlyWatched(git_dir) } else { Detection::Watched(git_dir) })
     }
 
-    /// Waits until a repository in `repositories` changed and was quiet for a moment.
+    /// Waits until a repository in `repositories` changed and was quiet for a moment. If the wait is interrupted, the next one
+    /// reports what this one saw.
     pub(super) async fn next(&mut self, repositories: &BTreeSet<PathBuf>) -> Trigger {
-        let mut changed = BTreeSet::new();
-        let mut lost = false;
+        let Self { events, pending, .. } = self;
         loop {
-            match self.events.recv().await {
-                Some(event) => lost |= note(event, repositories, &mut changed),
-                // The watcher ended: the polls go on.
-                None => std::future::pending().await,
+            if pending.is_empty() {
+                match events.recv().await {
+                    Some(event) => pending.note(event, repositories),
+                    // The watcher ended: the polls go on.
+                    None => std::future::pending().await,
+                }
             }
             let at_rest = async {
-                while let Ok(Some(event)) = timeout(QUIET, self.events.recv()).await {
-                    lost |= note(event, repositories, &mut changed);
+                while let Ok(Some(event)) = timeout(QUIET, events.recv()).await {
+                    pending.note(event, repositories);
                 }
             };
             // A repository that is never quiet is read all the same.
             let _ = timeout(PATIENCE, at_rest).await;
-            if lost || self.events.len() >= MOST_EVENTS {
+            let Pending { repositories: changed, is_lost } = std::mem::take(pending);
+            if is_lost || events.len() >= MOST_EVENTS {
                 return Trigger::EventsLost;
             }
             if !changed.is_empty() {
@@ -105,15 +117,19 @@ impl RepositoryWatcher {
     }
 }
 
-/// Adds the repositories of an event to `changed`. Returns whether events were lost.
-fn note(event: Event, repositories: &BTreeSet<PathBuf>, changed: &mut BTreeSet<PathBuf>) -> bool {
-    match event {
-        Event::Lost => true,
-        Event::At(paths) if paths.is_empty() => true,
-        Event::At(paths) => {
-            let inside = |repository: &&PathBuf| paths.iter().any(|path| path.starts_with(repository));
-            changed.extend(repositories.iter().filter(inside).cloned());
-            false
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.repositories.is_empty() && !self.is_lost
+    }
+
+    /// Adds the repositories of an event.
+    fn note(&mut self, event: Event, repositories: &BTreeSet<PathBuf>) {
+        match event {
+            Event::At(paths) if !paths.is_empty() => {
+                let inside = |repository: &&PathBuf| paths.iter().any(|path| path.starts_with(repository));
+                self.repositories.extend(repositories.iter().filter(inside).cloned());
+            }
+            Event::At(_) | Event::Lost => self.is_lost = true,
         }
     }
 }
