@@ -9,8 +9,7 @@ use crate::support::world::{Ran, World};
 /// A published fleet, in which web machines take two of alice, whose key is Clavel's, and bob and carol, who use OpenSSH.
 fn ready() -> World {
     let world = asking("web-*=2");
-    world.publish().good();
-    world.build(&["web-1"]);
+    world.publish_from_memory(&["web-1"]);
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     world
 }
@@ -56,14 +55,11 @@ fn pass(world: &World) -> String {
 
 fn change(world: &World) {
     change_from(world, "Welcome", "Hello");
-    world.build(&["web-1"]);
 }
 
 /// Publishes another greeting of `web-1`.
 fn change_from(world: &World, from: &str, to: &str) {
-    world.edit("hosts/web-1.nix", from, to);
-    world.push("A change");
-    world.publish().good();
+    world.change_from_memory(from, to);
 }
 
 /// The store path of what is published for `web-1`.
@@ -301,13 +297,8 @@ fn an_approval_in_a_file_counts_once_it_is_on_the_branch_and_goes_with_its_deplo
     // Claveld leaves them alone, until the deployment is withdrawn.
     change(&world);
     assert!(world.on_branch("approvals/web-1/bob.json").is_some());
-    world.edit(
-        "flake.nix",
-        "nixosConfigurations.web-1 = host ./hosts/web-1.nix;",
-        "clavel.agents.web-1.deployments = [ ];",
-    );
-    world.push("Without web-1");
-    world.publish().good();
+    world.edit("flake.nix", "nixosConfigurations.web-1 = host ./hosts/web-1.nix;", "");
+    world.publish_from_memory(&[]);
     assert_eq!(world.on_branch("approvals/web-1/bob.json"), None);
     assert_eq!(world.on_branch("approvals/web-1/alice.json"), None);
 }

@@ -206,7 +206,7 @@ fn evaluations_end_when_claveld_is_stopped() {
     });
     claveld.signal(rustix::process::Signal::INT);
     assert_eq!(claveld.wait(), Some(8));
-    assert!(claveld.said().contains("stopped before it was done"), "{}", claveld.said());
+    assert!(claveld.said().contains("stopped before the work was done"), "{}", claveld.said());
     let stat = format!("/proc/{}/stat", evaluator.unwrap());
     until("nix ends", || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")));
 }

@@ -5,8 +5,7 @@ use crate::support::world::{Ran, World};
 /// A published fleet, with the agent of `web-1` and its system in the cache.
 fn ready() -> World {
     let world = World::new();
-    world.publish().good();
-    world.build(&["web-1"]);
+    world.publish_from_memory(&["web-1"]);
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     world
 }
@@ -44,7 +43,10 @@ fn a_branch_that_nobody_signs_any_more_is_stale_and_what_runs_goes_on() {
 
 #[test]
 fn claveld_signs_the_index_anew_when_half_of_its_time_is_gone() {
-    let world = ready();
+    let world = World::new();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     let claveld = |offset| {
         let config = world.at("claveld.toml");
         off_by(&world, offset, env!("CARGO_BIN_EXE_claveld"), &["once", "--config", &config]).good()
@@ -80,10 +82,7 @@ fn a_clock_that_is_held_back_makes_no_old_branch_fresh_unnoticed() {
     let status = world.agent("web-1", &["status"]).good();
     assert!(status.contains("clock       this machine's clock was set back"), "{status}");
     // The clock was ahead; a new index by a correct clock shows that.
-    world.edit("hosts/web-1.nix", "Welcome", "Hello");
-    world.push("Another message");
-    world.publish().good();
-    world.build(&["web-1"]);
+    world.change_from_memory("Welcome", "Hello");
     assert!(agent(&world, "+0").also_good().stderr.contains("was set back by 6days"));
     let last = agent(&world, "+0").also_good();
     assert!(!last.stderr.contains("clock"), "{}", last.stderr);

@@ -133,7 +133,7 @@ fn a_source_that_is_broken_as_a_whole_is_refused() {
     world.write("flake.nix", &work);
     world.edit("hosts/web-2.nix", "version = \"1\";", "version = throw \"web-2 has no version\";");
     let seen = refused(&world, "Nearly mended", "it breaks nixosConfigurations.web-2 of");
-    assert!(seen.contains("what was broken before this push cannot be told:"), "{seen}");
+    assert!(seen.contains("cannot evaluate the revision before this push"), "{seen}");
     world.edit("hosts/web-2.nix", "throw \"web-2 has no version\"", "\"2\"");
     world.push("Mended");
 }
@@ -194,7 +194,7 @@ fn a_gate_that_cannot_look_lets_nothing_through() {
     let world = gated();
     let good = world.read_file("claveld.toml");
     std::fs::remove_file(world.path("claveld.toml")).unwrap();
-    let seen = refused(&world, "No configuration", "the push is refused, since it could not be evaluated");
+    let seen = refused(&world, "No configuration", "the push is refused, because it could not be evaluated");
     assert!(seen.contains("cannot read the configuration"), "{seen}");
     world.write_file("claveld.toml", &good.replace("ref=main", &format!("rev={}", "a".repeat(40))));
     refused(&world, "Nothing to look at", "no source of the configuration is this repository");

@@ -11,8 +11,7 @@ use crate::support::world::World;
 /// A published fleet whose `web-1` is in the cache.
 fn published() -> World {
     let world = World::new();
-    world.publish().good();
-    world.build(&["web-1"]);
+    world.publish_from_memory(&["web-1"]);
     world
 }
 
@@ -29,10 +28,7 @@ fn copy(world: &World, name: &str) -> String {
 }
 
 fn change(world: &World, from: &str, to: &str) {
-    world.edit("hosts/web-1.nix", from, to);
-    world.push("A change");
-    world.publish().good();
-    world.build(&["web-1"]);
+    world.change_from_memory(from, to);
 }
 
 fn statuses(world: &World) -> serde_json::Value {

@@ -71,7 +71,7 @@ fn a_claveld_that_does_not_know_what_it_published_takes_the_numbers_alone() {
         ),
         "{said}"
     );
-    assert!(said.contains("web-1: is held no more"), "{said}");
+    assert!(said.contains("web-1: is no longer held"), "{said}");
     assert_eq!(world.document("index.json")["held"], json!({}));
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: already runs the store path of revision 2\n");
 }
@@ -122,7 +122,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     let unsigned = "the index is not to be believed: no valid signature by a trusted key, and 1 of claveld-2 has to";
     world.agent("web-1", &["once"]).refused(5, unsigned);
     let said = world.publish().good();
-    assert!(said.contains("published as index version 1") && said.contains("web-2: is held no more"), "{said}");
+    assert!(said.contains("published as index version 1") && said.contains("web-2: is no longer held"), "{said}");
     world.build(&["web-1"]);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));

@@ -9,8 +9,7 @@ use crate::support::world::World;
 /// A published fleet whose `web-1` is in the cache.
 fn published() -> World {
     let world = World::new();
-    world.publish().good();
-    world.build(&["web-1"]);
+    world.publish_from_memory(&["web-1"]);
     world
 }
 
@@ -19,10 +18,7 @@ fn follows(world: &World, url: &str, more: &str) {
     world.configure_agent("web-1", url, more);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
-    world.edit("hosts/web-1.nix", "Welcome", "Hello");
-    world.push("Hello");
-    world.publish().good();
-    world.build(&["web-1"]);
+    world.change_from_memory("Welcome", "Hello");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
 }
 

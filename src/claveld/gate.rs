@@ -1,90 +1,109 @@
-//! The gate: whether a push may come in, judged while git still holds it back.
+//! The gate: decides whether git may take a push in, while git still holds it back.
 //!
-//! A push is refused where something in a source that it changes evaluated before and does not any more. What was broken
-//! before stands in nobody's way. Nothing is signed here, and no key is read.
+//! The gate refuses a push after which an attribute of a source no longer evaluates, although it did before. An attribute that
+//! was broken before does not stop a push. The gate signs nothing and reads no key.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::hook::{HookError, PushedRef, PushedSource, pushed_sources, sources_in};
-use super::round::{Announcement, Target, evaluated, evaluator, looked_again};
+use super::round::{RoundEvent, Target, evaluate_elsewhere, evaluate_targets, evaluator};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{EvalMode, Evaluator, Failure};
 use crate::git::{Preview, PreviewError};
 use crate::model::{Invalid, Source, SourceRevision};
 
-/// Why a push could not be judged. It does not come in then: a gate that lets through what it cannot see is none.
+/// The reason why the gate could not check a push. Git then refuses the push: the gate lets nothing through unseen.
 #[derive(Debug, thiserror::Error)]
 pub enum GateError {
-    /// It cannot be told what was pushed.
+    /// The input of the hook cannot be understood.
     #[error(transparent)]
     Hook(#[from] HookError),
-    /// The configuration has nothing that this gate could look at.
+    /// No source of the configuration is in this repository.
     #[error(
         "no source of the configuration is this repository, so the gate would let everything through; \
          name it in a [[source]] as git+file://, or take hooks/pre-receive away"
     )]
     NoSource,
-    /// What was pushed cannot be read.
+    /// The pushed revision cannot be read.
     #[error(transparent)]
     Preview(#[from] PreviewError),
-    /// The temporary folder has a name that no flake can have.
-    #[error("cannot look at what is pushed: {0}; set TMPDIR to a shorter path")]
-    Place(#[from] Invalid),
+    /// The path of the temporary folder cannot stand in a flake reference.
+    #[error("cannot check the push in a temporary folder: {0}; set TMPDIR to a shorter path")]
+    TemporaryFolder(#[from] Invalid),
 }
 
-/// What git says of a push that it holds back.
+/// A push that git holds back.
 #[derive(Debug, Clone, Copy)]
 pub struct Push<'a> {
-    /// The repository that is pushed to.
+    /// The repository that receives the push.
     pub git_dir: &'a Path,
-    /// The folder with the objects that the push brings; none where it brings none.
+    /// The folder with the new objects of the push; none where it has none.
     pub quarantine: Option<&'a Path>,
-    /// The refs that it moves.
+    /// The refs that the push moves.
     pub refs: &'a [PushedRef],
 }
 
-/// What a push does to a source.
+/// The verdict on a push, for one source.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Judgement {
-    /// It breaks nothing.
+pub enum PushVerdict {
+    /// The push breaks nothing.
     Passes {
-        /// What is broken in it, and was broken before.
+        /// The attributes that are broken, and were broken before.
         broken_before: Vec<Failure>,
     },
-    /// It breaks something.
+    /// The push breaks an attribute.
     Breaks {
-        /// What does not evaluate any more, or is new and does not evaluate.
+        /// The attributes that no longer evaluate, or are new and do not evaluate.
         broken: Vec<Failure>,
-        /// What is broken in it, and was broken before.
+        /// The attributes that are broken, and were broken before.
         broken_before: Vec<Failure>,
-        /// Why it cannot be told what was broken before, where that is so. All of it counts as healthy then.
-        untold: Option<String>,
+        /// The error of the revision before the push, where nothing of it could be evaluated. Every attribute then counts as
+        /// healthy before.
+        error_before: Option<String>,
     },
-    /// Nothing of the source can be evaluated.
+    /// Nothing of the source can be evaluated after the push.
     BreaksAll {
-        /// Why.
-        why: String,
+        /// The error.
+        error: String,
     },
 }
 
-/// What a source gave at one revision: what is broken in it, or why nothing of it could be evaluated.
-type Found = Result<Vec<Failure>, String>;
+/// The decision about a push.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum PushDecision {
+    /// Git takes the push in.
+    Accept,
+    /// Git refuses the push.
+    Refuse,
+}
 
-/// Judges a revision where something is broken, by the revision before it.
-fn judge(after: Vec<Failure>, before: Found) -> Judgement {
-    // Whoever let everything through that follows on what cannot be evaluated would let new damage through with it.
-    let (before, untold) = before.map_or_else(|why| (Vec::new(), Some(why)), |before| (before, None));
-    let known: BTreeSet<String> = before.into_iter().map(|failure| failure.attribute).collect();
-    let (broken_before, broken): (Vec<_>, Vec<_>) = after.into_iter().partition(|f| known.contains(&f.attribute));
-    if broken.is_empty() {
-        Judgement::Passes { broken_before }
-    } else {
-        Judgement::Breaks { broken, broken_before, untold }
+impl PushDecision {
+    /// The decision that follows from the verdicts on all sources.
+    pub fn of<'a>(verdicts: impl IntoIterator<Item = &'a PushVerdict>) -> Self {
+        let passes = |verdict: &PushVerdict| matches!(verdict, PushVerdict::Passes { .. });
+        if verdicts.into_iter().all(passes) { Self::Accept } else { Self::Refuse }
     }
 }
 
-/// Who judges pushes, and with what.
+/// The broken attributes of a source at one revision, or the reason why nothing of it could be evaluated.
+type Failures = Result<Vec<Failure>, String>;
+
+/// The verdict on a revision with the broken attributes `after`, in comparison with the revision before it.
+fn compare(after: Vec<Failure>, before: Failures) -> PushVerdict {
+    // If nothing could be evaluated before, every broken attribute counts as new: otherwise new damage would pass unseen.
+    let (before, error_before) = before.map_or_else(|error| (Vec::new(), Some(error)), |before| (before, None));
+    let known: BTreeSet<String> = before.into_iter().map(|failure| failure.attribute).collect();
+    let (broken_before, broken): (Vec<_>, Vec<_>) = after.into_iter().partition(|f| known.contains(&f.attribute));
+    if broken.is_empty() {
+        PushVerdict::Passes { broken_before }
+    } else {
+        PushVerdict::Breaks { broken, broken_before, error_before }
+    }
+}
+
+/// Checks pushes.
 #[derive(Debug)]
 pub struct Gate<'a> {
     config: &'a ClaveldConfig,
@@ -97,102 +116,103 @@ impl<'a> Gate<'a> {
         Self { config, evaluator: evaluator(&config.evaluate, EvalMode::Changed) }
     }
 
-    /// Judges every source that `push` changes.
-    pub async fn judge(
+    /// Checks every source that `push` changes.
+    pub async fn check(
         &self,
         push: Push<'_>,
-        announce: &dyn Fn(Announcement<'_>),
-    ) -> Result<Vec<(&'a Source, Judgement)>, GateError> {
+        on_event: &dyn Fn(RoundEvent<'_>),
+    ) -> Result<Vec<(&'a Source, PushVerdict)>, GateError> {
         if sources_in(push.git_dir, &self.config.sources)?.is_empty() {
             return Err(GateError::NoSource);
         }
-        let mut judgements = Vec::new();
+        let mut verdicts = Vec::new();
         for pushed in pushed_sources(push.git_dir, push.refs, &self.config.sources)? {
-            let look = Look::new(&self.evaluator, push, &pushed, announce)?;
-            let found = look.at(&pushed.after).await;
-            if found.is_ok() {
-                look.again(&pushed.after).await;
+            let preview = PreviewedSource::new(&self.evaluator, push, &pushed, on_event)?;
+            let failures = preview.failures_at(&pushed.after).await;
+            if failures.is_ok() {
+                preview.evaluate_elsewhere(&pushed.after).await;
             }
-            let judgement = match found {
-                Err(why) => Judgement::BreaksAll { why },
-                Ok(failures) if failures.is_empty() => Judgement::Passes { broken_before: Vec::new() },
+            let verdict = match failures {
+                Err(error) => PushVerdict::BreaksAll { error },
+                Ok(failures) if failures.is_empty() => PushVerdict::Passes { broken_before: Vec::new() },
                 Ok(failures) => match &pushed.before {
-                    Some(before) => judge(failures, look.at(before).await),
-                    // There was nothing before that could have been broken.
-                    None => judge(failures, Ok(Vec::new())),
+                    Some(before) => compare(failures, preview.failures_at(before).await),
+                    // The branch is new, so nothing was broken before.
+                    None => compare(failures, Ok(Vec::new())),
                 },
             };
-            judgements.push((pushed.source, judgement));
+            verdicts.push((pushed.source, verdict));
         }
-        Ok(judgements)
+        Ok(verdicts)
     }
 }
 
-/// A look at a source before git has taken it in.
-struct Look<'a> {
+/// A source at a revision that git has not taken in yet.
+struct PreviewedSource<'a> {
     evaluator: &'a Evaluator,
     preview: Preview,
-    /// The source as its owner wrote it.
+    /// The source as the configuration names it.
     source: &'a Source,
-    /// The same, in the preview.
+    /// The same source in the preview.
     previewed: Source,
-    announce: &'a dyn Fn(Announcement<'_>),
+    on_event: &'a dyn Fn(RoundEvent<'_>),
 }
 
-impl<'a> Look<'a> {
+impl<'a> PreviewedSource<'a> {
     fn new(
         evaluator: &'a Evaluator,
         push: Push<'_>,
         pushed: &PushedSource<'a>,
-        announce: &'a dyn Fn(Announcement<'_>),
+        on_event: &'a dyn Fn(RoundEvent<'_>),
     ) -> Result<Self, GateError> {
         let revisions: Vec<&SourceRevision> = [&pushed.after].into_iter().chain(&pushed.before).collect();
         let preview = Preview::new(push.git_dir, push.quarantine, &revisions)?;
         let previewed = Source { flake: pushed.source.flake.at_path(preview.path())?, ..pushed.source.clone() };
-        Ok(Self { evaluator, preview, source: pushed.source, previewed, announce })
+        Ok(Self { evaluator, preview, source: pushed.source, previewed, on_event })
     }
 
     fn target(&self, revision: &SourceRevision) -> Target<'_> {
-        // What holds of the source holds of it here: it is the same content.
+        // The records of the source hold for the preview as well: it has the same content.
         Target { source: &self.previewed, pin: Some(revision.clone()), remembered_as: &self.source.flake }
     }
 
-    fn announce(&self, announcement: &Announcement<'_>) {
-        if let Announcement::Evaluating { progress, .. } = announcement {
-            (self.announce)(Announcement::Evaluating { source: self.source, progress: progress.clone() });
+    /// Reports the progress of an evaluation under the source's own name.
+    fn report(&self, event: &RoundEvent<'_>) {
+        if let RoundEvent::Evaluating { progress, .. } = event {
+            (self.on_event)(RoundEvent::Evaluating { source: self.source, progress: progress.clone() });
         }
     }
 
-    /// What was just found there is found from another place as well.
-    async fn again(&self, revision: &SourceRevision) {
-        looked_again(self.evaluator, &[self.target(revision)], &|step| self.announce(&step)).await;
+    async fn evaluate_elsewhere(&self, revision: &SourceRevision) {
+        evaluate_elsewhere(self.evaluator, &[self.target(revision)], &|event| self.report(&event)).await;
     }
 
-    async fn at(&self, revision: &SourceRevision) -> Found {
+    /// The broken attributes at `revision`.
+    async fn failures_at(&self, revision: &SourceRevision) -> Failures {
         let targets = [self.target(revision)];
-        let (mut evaluations, broken) = evaluated(self.evaluator, &targets, &|step| self.announce(&step)).await;
-        let whole = broken.first().map(|broken| self.in_the_owners_words(&broken.error.message()));
+        let (mut evaluations, broken) = evaluate_targets(self.evaluator, &targets, &|event| self.report(&event)).await;
+        let whole = broken.first().map(|broken| self.with_original_paths(&broken.error.message()));
         match (evaluations.pop(), whole) {
             (Some(evaluation), None) => {
-                let own = |failure: Failure| Failure { error: self.in_the_owners_words(&failure.error), ..failure };
+                let own = |failure: Failure| Failure { error: self.with_original_paths(&failure.error), ..failure };
                 Ok(evaluation.drafts.failures.into_iter().map(own).collect())
             }
             (_, why) => Err(why.unwrap_or_default() + self.hint()),
         }
     }
 
-    /// What else may be in the way, where nothing could be evaluated.
+    /// A further possible reason, where nothing could be evaluated.
     fn hint(&self) -> &'static str {
         if self.source.flake.has_submodules() {
-            // A relative URL counts from where the repository is, and the preview is elsewhere.
+            // A relative URL starts from the place of the repository, and the preview has another place.
             "\nthe gate does not find submodules whose URL in .gitmodules is relative; make it a full one"
         } else {
             ""
         }
     }
 
-    /// `text` with the repository's own place where it names the preview's, which nobody will find there.
-    fn in_the_owners_words(&self, text: &str) -> String {
+    /// `text` with the path of the repository in place of the path of the preview, which is gone when somebody reads it.
+    fn with_original_paths(&self, text: &str) -> String {
         let own = self.source.flake.path();
         text.replace(self.previewed.flake.path(), own).replace(&self.preview.path().display().to_string(), own)
     }
@@ -212,21 +232,21 @@ mod tests {
     }
 
     #[test]
-    fn what_was_broken_before_stands_in_nobodys_way() {
-        let passes = Judgement::Passes { broken_before: failing(&["a"]) };
-        assert_eq!(judge(failing(&["a"]), Ok(failing(&["a", "b"]))), passes);
+    fn an_attribute_that_was_broken_before_does_not_stop_a_push() {
+        let passes = PushVerdict::Passes { broken_before: failing(&["a"]) };
+        assert_eq!(compare(failing(&["a"]), Ok(failing(&["a", "b"]))), passes);
     }
 
     #[test]
-    fn what_is_broken_now_is_told_apart_from_what_was() {
-        let breaks = |broken, broken_before, untold: Option<&str>| Judgement::Breaks {
+    fn a_newly_broken_attribute_stops_a_push() {
+        let breaks = |broken, broken_before, error_before: Option<&str>| PushVerdict::Breaks {
             broken: failing(broken),
             broken_before: failing(broken_before),
-            untold: untold.map(str::to_owned),
+            error_before: error_before.map(str::to_owned),
         };
-        assert_eq!(judge(failing(&["a", "b"]), Ok(failing(&["a"]))), breaks(&["b"], &["a"], None));
-        // In a branch that is new nothing was broken before.
-        assert_eq!(judge(failing(&["a"]), Ok(Vec::new())), breaks(&["a"], &[], None));
-        assert_eq!(judge(failing(&["a"]), Err("syntax".to_owned())), breaks(&["a"], &[], Some("syntax")));
+        assert_eq!(compare(failing(&["a", "b"]), Ok(failing(&["a"]))), breaks(&["b"], &["a"], None));
+        // On a new branch nothing was broken before.
+        assert_eq!(compare(failing(&["a"]), Ok(Vec::new())), breaks(&["a"], &[], None));
+        assert_eq!(compare(failing(&["a"]), Err("syntax".to_owned())), breaks(&["a"], &[], Some("syntax")));
     }
 }

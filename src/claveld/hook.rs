@@ -1,4 +1,5 @@
-//! Git's `pre-receive` and `post-receive` hooks: which sources does a push change, from what to what?
+//! The input of git's `pre-receive` and `post-receive` hooks: the sources that a push changes, with the revisions before and
+//! after it. Evaluating them belongs to `round` and `gate`.
 
 use std::collections::BTreeMap;
 use std::io::{ErrorKind, Read as _};
@@ -7,9 +8,9 @@ use std::path::{Path, PathBuf};
 use super::round::Target;
 use crate::model::{Invalid, Source, SourceRevision};
 
-/// The most symbolic refs that lead from one to the next; git follows five.
+/// The most symbolic refs in a chain; git follows five.
 const LONGEST_CHAIN: usize = 6;
-/// The most bytes of the file of a ref.
+/// The most bytes of the file of a symbolic ref.
 const LONGEST_REF: u64 = 4096;
 
 /// A line that git gives these hooks (githooks(5)).
@@ -17,9 +18,9 @@ const LONGEST_REF: u64 = 4096;
 pub struct PushedRef {
     /// The ref's full name.
     pub name: String,
-    /// The commit it was at before; none where it is new.
+    /// The commit before the push; none for a new ref.
     pub before: Option<SourceRevision>,
-    /// The commit it is at after; none where it is deleted.
+    /// The commit after the push; none for a deleted ref.
     pub after: Option<SourceRevision>,
 }
 
@@ -28,49 +29,49 @@ pub struct PushedRef {
 pub struct PushedSource<'a> {
     /// The source.
     pub source: &'a Source,
-    /// The revision it was at before; none where its branch is new.
+    /// The revision before the push; none where its branch is new.
     pub before: Option<SourceRevision>,
-    /// The revision it is at after.
+    /// The revision after the push.
     pub after: SourceRevision,
 }
 
 impl<'a> PushedSource<'a> {
-    /// The source, pinned to what was pushed.
+    /// The source at the pushed revision.
     pub fn target(&self) -> Target<'a> {
         Target { source: self.source, pin: Some(self.after.clone()), remembered_as: &self.source.flake }
     }
 }
 
-/// Why a push cannot be told from what git gave.
+/// The reason why the input of a hook cannot be understood.
 #[derive(Debug, thiserror::Error)]
 pub enum HookError {
     /// A line is not `OLD NEW REF`.
-    #[error("cannot read what git gives its hook: the line `{line}` is not OLD NEW REF")]
+    #[error("cannot read the input of git's hook: the line `{line}` is not OLD NEW REF")]
     Line {
         /// The line.
         line: String,
     },
-    /// A commit's id is none.
-    #[error("cannot read what git gives its hook: {0}")]
+    /// A commit id is not valid.
+    #[error("cannot read the input of git's hook: {0}")]
     Revision(#[from] Invalid),
-    /// A ref is none, or leads in a circle.
-    #[error("cannot tell which branch the ref `{}` is", name.escape_debug())]
+    /// A ref is not valid, or leads in a circle.
+    #[error("cannot resolve the ref `{}` to a branch: it is not valid, or leads in a circle", name.escape_debug())]
     Ref {
         /// The ref.
         name: String,
     },
-    /// The refs are kept in another format.
+    /// The repository keeps its refs in another format.
     #[error(
-        "cannot tell which branches lead to which: this repository keeps its refs in a reftable, which Clavel does not read; \
-         `git refs migrate --ref-format=files` changes that"
+        "cannot resolve the symbolic refs: this repository keeps its refs in a reftable, which Clavel does not read; convert it \
+         with `git refs migrate --ref-format=files`"
     )]
     Reftable,
-    /// The repository cannot be found out.
-    #[error("cannot tell which repository was pushed to ({path}: {source}); this is for a hook of git", path = path.display())]
+    /// The repository cannot be read.
+    #[error("cannot read the repository {path} that was pushed to: {source}; this command is for a hook of git", path = path.display())]
     Repository {
-        /// What git said it is.
+        /// Its path, as git states it.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: std::io::Error,
     },
 }
@@ -103,25 +104,25 @@ pub fn pushed_sources<'a>(
     if here.is_empty() {
         return Ok(Vec::new());
     }
-    // A push to a symbolic ref moves what it leads to, and git tells the hook of the symbolic one.
-    let moved = pushed.iter().map(|pushed| Ok((resolved(git_dir, &pushed.name)?, pushed)));
+    // A push to a symbolic ref moves the ref that it leads to, and git names the symbolic one to the hook.
+    let moved = pushed.iter().map(|pushed| Ok((resolve_ref(git_dir, &pushed.name)?, pushed)));
     let moved: BTreeMap<String, &PushedRef> = moved.collect::<Result<_, HookError>>()?;
     let mut changed = Vec::new();
     for (source, branch) in here {
         let wanted = branch.filter(|branch| branch != "HEAD").map_or_else(|| "HEAD".to_owned(), |b| full_name(&b));
-        if let Some(PushedRef { before, after: Some(after), .. }) = moved.get(&resolved(git_dir, &wanted)?) {
+        if let Some(PushedRef { before, after: Some(after), .. }) = moved.get(&resolve_ref(git_dir, &wanted)?) {
             changed.push(PushedSource { source, before: before.clone(), after: after.clone() });
         }
     }
     Ok(changed)
 }
 
-/// Those of `sources` that are in the repository at `git_dir`, and the branch that each of them names.
+/// The sources in the repository at `git_dir`, each with the branch that it names.
 pub(super) fn sources_in<'a>(
     git_dir: &Path,
     sources: &'a [Source],
 ) -> Result<Vec<(&'a Source, Option<String>)>, HookError> {
-    let repository = git_dir.canonicalize().map_err(not_told(git_dir))?;
+    let repository = git_dir.canonicalize().map_err(repository_error(git_dir))?;
     let here = |source: &'a Source| {
         let path = source.flake.local_repository().filter(|_| !source.flake.has_revision())?;
         is_at(&path, &repository).then(|| (source, source.flake.branch()))
@@ -129,8 +130,9 @@ pub(super) fn sources_in<'a>(
     Ok(sources.iter().filter_map(here).collect())
 }
 
-/// The ref that `name` leads to, by way of symbolic refs, which are files that say `ref: NAME` (gitrepository-layout(5)).
-fn resolved(git_dir: &Path, name: &str) -> Result<String, HookError> {
+/// Follows symbolic refs from `name` to the ref at their end. A symbolic ref is a file with `ref: NAME`
+/// (gitrepository-layout(5)).
+fn resolve_ref(git_dir: &Path, name: &str) -> Result<String, HookError> {
     let mut name = name.to_owned();
     for _ in 0..LONGEST_CHAIN {
         let is_plain = name == "HEAD" || (name.starts_with("refs/") && !name.split('/').any(|part| part == ".."));
@@ -140,16 +142,19 @@ fn resolved(git_dir: &Path, name: &str) -> Result<String, HookError> {
         let mut text = Vec::new();
         match std::fs::File::open(git_dir.join(&name)) {
             Ok(file) => {
-                file.take(LONGEST_REF).read_to_end(&mut text).or_else(ignore_a_folder).map_err(not_told(git_dir))?;
+                file.take(LONGEST_REF)
+                    .read_to_end(&mut text)
+                    .or_else(ignore_a_folder)
+                    .map_err(repository_error(git_dir))?;
             }
-            // It is packed, or not there yet.
+            // The ref is packed, or does not exist yet.
             Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(not_told(git_dir)(error)),
+            Err(error) => return Err(repository_error(git_dir)(error)),
         }
         let text = String::from_utf8_lossy(&text);
         let Some(next) = text.strip_prefix("ref:") else { return Ok(name) };
         next.trim().clone_into(&mut name);
-        // What git writes for those who cannot read its other format of refs.
+        // Git writes this for programs that cannot read its reftable format.
         if name == "refs/heads/.invalid" {
             return Err(HookError::Reftable);
         }
@@ -157,12 +162,12 @@ fn resolved(git_dir: &Path, name: &str) -> Result<String, HookError> {
     Err(HookError::Ref { name })
 }
 
-/// Where other refs are below a name, it is none itself.
+/// A name with other refs below it is a folder, and no ref itself.
 fn ignore_a_folder(error: std::io::Error) -> std::io::Result<usize> {
     if error.kind() == ErrorKind::IsADirectory { Ok(0) } else { Err(error) }
 }
 
-fn not_told(git_dir: &Path) -> impl Fn(std::io::Error) -> HookError {
+fn repository_error(git_dir: &Path) -> impl Fn(std::io::Error) -> HookError {
     move |source| HookError::Repository { path: git_dir.to_owned(), source }
 }
 
@@ -179,7 +184,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_push_is_told_by_ref_and_repository() {
+    fn a_push_changes_the_sources_on_its_branches() {
         let dir = tempfile::tempdir().unwrap();
         let git_dir = dir.path().join("fleet repo.git");
         std::fs::create_dir(&git_dir).unwrap();
@@ -214,15 +219,15 @@ mod tests {
         assert_eq!(changed(&format!("{old} {new} refs/heads/master\n")), [0, 2]);
         assert_eq!(changed(&format!("{old} {new} refs/heads/feature\n")), [0_usize; 0]);
         std::fs::write(git_dir.join("refs/heads/main"), "ref: refs/heads/master\n").unwrap();
-        let told =
+        let error =
             |input: &str| pushed_sources(&git_dir, &pushed_refs(input).unwrap(), &sources).unwrap_err().to_string();
-        assert!(told(&format!("{old} {new} refs/heads/x\n")).contains("cannot tell which branch the ref"));
+        assert!(error(&format!("{old} {new} refs/heads/x\n")).contains("cannot resolve the ref"));
         std::fs::write(git_dir.join("HEAD"), "ref: refs/heads/.invalid\n").unwrap();
-        assert!(told("").contains("reftable"));
+        assert!(error("").contains("reftable"));
     }
 
     #[test]
-    fn what_is_no_push_is_refused() {
+    fn malformed_input_is_refused() {
         assert!(pushed_refs("one two\n").is_err());
         assert!(pushed_refs(&format!("{}  refs/heads/x\n", "a".repeat(40))).is_err());
         assert!(pushed_refs(&format!("{0} {0}g refs/heads/x\n", "a".repeat(39))).is_err());

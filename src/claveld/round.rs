@@ -1,5 +1,6 @@
-//! One round: evaluate some sources, and publish what came of it.
+//! One round: evaluates some sources, and publishes the result.
 
+use std::collections::BTreeSet;
 use std::time::SystemTime;
 
 use super::setup;
@@ -14,23 +15,30 @@ use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Pu
 pub struct Target<'a> {
     /// The source.
     pub source: &'a Source,
-    /// The revision to evaluate; the newest where none is named.
+    /// The revision to evaluate; the newest where there is none.
     pub pin: Option<SourceRevision>,
-    /// The source as its owner names it, under which it is remembered what was evaluated.
+    /// The name of the source in its owner's configuration. The records of evaluations are kept under this name.
     pub remembered_as: &'a FlakeReference,
 }
 
-/// Something that a round tells while it runs.
+impl<'a> Target<'a> {
+    /// The newest revision of a source.
+    pub(super) fn newest(source: &'a Source) -> Self {
+        Self { source, pin: None, remembered_as: &source.flake }
+    }
+}
+
+/// An event of a round.
 #[derive(Debug, Clone)]
-pub enum Announcement<'a> {
-    /// A source is being evaluated.
+pub enum RoundEvent<'a> {
+    /// The evaluation of a source makes progress.
     Evaluating {
         /// The source.
         source: &'a Source,
-        /// What it is at.
+        /// The progress.
         progress: Progress,
     },
-    /// The evaluations are done.
+    /// The evaluations are done, and claveld begins to publish.
     Publishing,
 }
 
@@ -39,59 +47,82 @@ pub enum Announcement<'a> {
 pub struct SourceFailure {
     /// The source.
     pub source: FlakeReference,
-    /// Why.
+    /// The reason.
     pub error: EvaluateError,
 }
 
-/// What came of a round.
+/// The result of a round.
 #[derive(Debug)]
-pub struct Outcome {
-    /// What the sources gave.
+pub struct RoundOutcome {
+    /// The evaluations of the sources.
     pub evaluations: Vec<Evaluation>,
-    /// Sources that could not be evaluated at all.
+    /// The sources that could not be evaluated at all.
     pub broken_sources: Vec<SourceFailure>,
-    /// What was published.
+    /// The result of the publication.
     pub report: PublishReport,
 }
 
-impl Outcome {
+/// Whether a command did all that it was asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[must_use]
+pub enum Completeness {
+    /// Everything is done, or waits for a cache and needs nobody.
+    Complete,
+    /// Something is broken or needs an operator. The rest is done.
+    Incomplete,
+}
+
+impl Completeness {
+    /// The completeness of one evaluation: whether every attribute gave a document, and the same one as its record.
+    pub fn of(evaluation: &Evaluation) -> Self {
+        let Evaluation { drafts, work, .. } = evaluation;
+        Self::complete_if(drafts.failures.is_empty() && work.differences.is_empty())
+    }
+
+    fn complete_if(condition: bool) -> Self {
+        if condition { Self::Complete } else { Self::Incomplete }
+    }
+}
+
+impl RoundOutcome {
     /// Every attribute that gave no document.
     pub fn failures(&self) -> impl Iterator<Item = &Failure> {
         self.evaluations.iter().flat_map(|evaluation| &evaluation.drafts.failures)
     }
 
-    /// Every attribute that came out differently than was remembered: errors of Clavel.
+    /// Every attribute whose new value differs from the recorded one, though nothing that it depends on changed. Each is an
+    /// error of Clavel.
     pub fn differences(&self) -> impl Iterator<Item = &str> {
         self.evaluations.iter().flat_map(|evaluation| evaluation.work.differences.iter().map(String::as_str))
     }
 
-    /// Whether everything that was asked for is on the branch now, or will be when a cache has it.
-    pub fn is_whole(&self) -> bool {
+    /// Whether the round did all that it was asked. A deployment that waits for a cache is no failure.
+    pub fn completeness(&self) -> Completeness {
         let PublishReport { conflicts, unready, lost, .. } = &self.report;
-        let all_evaluated = self.broken_sources.is_empty() && self.failures().next().is_none();
-        let as_remembered = self.differences().next().is_none();
-        // What waits is on its way, and is no failure.
-        all_evaluated && as_remembered && conflicts.is_empty() && unready.unpublishable.is_empty() && lost.is_empty()
+        let is_evaluated = self.broken_sources.is_empty()
+            && self.evaluations.iter().all(|e| Completeness::of(e) == Completeness::Complete);
+        let is_published = conflicts.is_empty() && unready.unpublishable.is_empty() && lost.is_empty();
+        Completeness::complete_if(is_evaluated && is_published)
     }
 }
 
-/// Who evaluates by `config`.
+/// The evaluator that `config` describes.
 pub(super) fn evaluator(config: &EvaluateConfig, mode: EvalMode) -> Evaluator {
     let EvaluateConfig { deadline, processes, memory, records } = config;
     let budget = Budget::of_this_machine(*processes, *memory);
     Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), mode }
 }
 
-/// Evaluates `targets`: what they gave, and which of them could not be evaluated at all.
-pub(super) async fn evaluated(
+/// Evaluates `targets`. Returns the evaluations, and the sources that could not be evaluated at all.
+pub(super) async fn evaluate_targets(
     evaluator: &Evaluator,
     targets: &[Target<'_>],
-    announce: &dyn Fn(Announcement<'_>),
+    on_event: &dyn Fn(RoundEvent<'_>),
 ) -> (Vec<Evaluation>, Vec<SourceFailure>) {
     let now = || SystemTime::now().into();
     let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
     for Target { source, pin, remembered_as } in targets {
-        let progress = |progress| announce(Announcement::Evaluating { source, progress });
+        let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
         match evaluator.evaluate(source, pin.as_ref(), remembered_as, now(), &progress).await {
             Ok(evaluation) => evaluations.push(evaluation),
             Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
@@ -100,84 +131,91 @@ pub(super) async fn evaluated(
     (evaluations, broken_sources)
 }
 
-/// Finds out, for what is remembered of `targets`, whether it depends on where its source is.
-pub(super) async fn looked_again(evaluator: &Evaluator, targets: &[Target<'_>], announce: &dyn Fn(Announcement<'_>)) {
+/// Evaluates `targets` a second time with their source at another place, and records whether the result depends on it.
+pub(super) async fn evaluate_elsewhere(
+    evaluator: &Evaluator,
+    targets: &[Target<'_>],
+    on_event: &dyn Fn(RoundEvent<'_>),
+) {
     for Target { source, pin, remembered_as } in targets {
-        let progress = |progress| announce(Announcement::Evaluating { source, progress });
+        let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
         if let Err(error) = evaluator.check_relocation(source, pin.as_ref(), remembered_as, &progress).await {
-            // It costs time at the next change.
-            tracing::debug!(source = %remembered_as, %error, "cannot look again");
+            // The next change then takes longer, and nothing else is lost.
+            tracing::debug!(source = %remembered_as, %error, "cannot evaluate a second time");
         }
     }
 }
 
-/// Who evaluates and publishes, and with what.
+/// Runs rounds by one configuration.
 #[derive(Debug)]
-pub struct Round<'a> {
+pub struct RoundRunner<'a> {
     config: &'a ClaveldConfig,
     evaluator: Evaluator,
     publisher: Publisher,
 }
 
-impl<'a> Round<'a> {
-    /// Prepares rounds by `config`: reads the key, so that a bad one is told before anything is evaluated.
+impl<'a> RoundRunner<'a> {
+    /// Reads the keys that `config` names, so that a bad key is an error before anything is evaluated.
     pub fn new(config: &'a ClaveldConfig, mode: EvalMode) -> Result<Self, PublishError> {
         let publisher = setup::publisher(&config.publish)?;
         Ok(Self { config, evaluator: evaluator(&config.evaluate, mode), publisher })
     }
 
-    /// Every source of the configuration, at its newest.
-    pub fn all(&self) -> Vec<Target<'a>> {
-        self.config.sources.iter().map(|source| Target { source, pin: None, remembered_as: &source.flake }).collect()
+    /// The newest revision of every source of the configuration.
+    pub fn all_targets(&self) -> Vec<Target<'a>> {
+        self.config.sources.iter().map(Target::newest).collect()
     }
 
-    /// Evaluates `targets` and publishes. Sources that are not among them keep what they have on the branch; when every
-    /// source of the configuration is, documents of sources that it does not name any more are withdrawn.
+    /// Evaluates `targets` and publishes the result. The documents of all other sources stay as they are. A round about
+    /// every source of the configuration also withdraws the documents of sources that were removed from the configuration.
     pub async fn run(
         &self,
         targets: &[Target<'_>],
-        announce: &dyn Fn(Announcement<'_>),
-    ) -> Result<Outcome, PublishError> {
-        let (evaluations, broken_sources) = evaluated(&self.evaluator, targets, announce).await;
-        announce(Announcement::Publishing);
+        on_event: &dyn Fn(RoundEvent<'_>),
+    ) -> Result<RoundOutcome, PublishError> {
+        let (evaluations, broken_sources) = evaluate_targets(&self.evaluator, targets, on_event).await;
+        on_event(RoundEvent::Publishing);
         let configured = self.configured();
-        let every_source = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));
-        let orphans = if every_source { OrphanPolicy::Withdraw } else { OrphanPolicy::Keep };
-        let evaluated = PublishInput { configured: &configured, evaluations: &evaluations, orphans };
-        let report = self.publisher.publish(&evaluated).await?;
-        Ok(Outcome { evaluations, broken_sources, report })
+        let is_about_all = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));
+        let orphans = if is_about_all { OrphanPolicy::Withdraw } else { OrphanPolicy::Keep };
+        let input = PublishInput { configured: &configured, evaluations: &evaluations, orphans };
+        let report = self.publisher.publish(&input).await?;
+        Ok(RoundOutcome { evaluations, broken_sources, report })
     }
 
-    /// Finds out, for what a round of `targets` remembered, whether it depends on where its source is. Nothing waits for
-    /// that, and it may be interrupted: what is not known is evaluated once more at the next change.
-    pub async fn look_again(&self, targets: &[Target<'_>], announce: &dyn Fn(Announcement<'_>)) {
-        looked_again(&self.evaluator, targets, announce).await;
+    /// Evaluates `targets` a second time with their source at another place, and records whether the result depends on it.
+    /// No answer waits for this, and it may be interrupted: the next change then evaluates more.
+    pub async fn evaluate_elsewhere(&self, targets: &[Target<'_>], on_event: &dyn Fn(RoundEvent<'_>)) {
+        evaluate_elsewhere(&self.evaluator, targets, on_event).await;
     }
 
-    /// Publishes what of `known` waited for a cache that has it now. Nothing is evaluated.
-    pub async fn publish_again(&self, known: &[Evaluation]) -> Result<PublishReport, PublishError> {
+    /// Publishes the evaluations in `known` again, without evaluating anything: a cache may have a deployment by now, or an
+    /// operator may have released one.
+    pub(super) async fn publish_known(&self, known: &[Evaluation]) -> Result<PublishReport, PublishError> {
         let configured = self.configured();
-        let evaluated = PublishInput { configured: &configured, evaluations: known, orphans: OrphanPolicy::Keep };
-        self.publisher.publish(&evaluated).await
+        let input = PublishInput { configured: &configured, evaluations: known, orphans: OrphanPolicy::Keep };
+        self.publisher.publish(&input).await
     }
 
     fn configured(&self) -> Vec<FlakeReference> {
         self.config.sources.iter().map(|source| source.flake.clone()).collect()
     }
 
-    /// Those sources that have another content than `known` says, or whose content cannot be told.
-    pub async fn changed(&self, known: &[Evaluation]) -> Vec<Target<'a>> {
+    /// Reads the sources in `asked`, and no other. Returns those whose content is not the one in `known`, or cannot be read.
+    pub(super) async fn find_changed(&self, asked: &BTreeSet<FlakeReference>, known: &[Evaluation]) -> Vec<Target<'a>> {
         let mut changed = Vec::new();
-        for target in self.all() {
-            let flake = &target.source.flake;
-            let before = known.iter().find(|evaluation| evaluation.source.flake == *flake);
-            let same = match (before, self.evaluator.nix.lock(flake, None).await) {
-                (Some(before), Ok(locked)) => before.source == locked.source,
-                // The round itself will say what is wrong.
-                (None, _) | (_, Err(_)) => false,
+        for source in self.config.sources.iter().filter(|source| asked.contains(&source.flake)) {
+            let before = known.iter().find(|evaluation| evaluation.source.flake == source.flake);
+            // An error is reported by the round, which tries again.
+            let is_same = match before {
+                Some(before) => {
+                    let now = self.evaluator.nix.lock(&source.flake, None).await;
+                    now.is_ok_and(|now| now.source == before.source)
+                }
+                None => false,
             };
-            if !same {
-                changed.push(target);
+            if !is_same {
+                changed.push(Target::newest(source));
             }
         }
         changed

@@ -1,4 +1,4 @@
-//! From settled settings to what publishes by them.
+//! Makes a publisher from the configuration.
 
 use crate::config::PublishConfig;
 use crate::publish::{PublishError, PublishSettings, Publisher};
@@ -6,7 +6,7 @@ use crate::signers::Signers;
 use crate::store;
 use crate::trust::Anchor;
 
-/// How long a question to a cache may take, and whatever else a publication asks of a store.
+/// The longest time that one operation on a store or a cache may take.
 const STORE_DEADLINE: std::time::Duration = std::time::Duration::from_mins(2);
 
 /// The publisher that `config` describes: reads its keys and its root.

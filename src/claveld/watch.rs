@@ -1,79 +1,213 @@
-//! What starts a round of `claveld run`: a change in a repository on this machine, or time.
+//! Watches the local repositories of sources. This is the I/O; `trigger` decides what a change means.
 
-use std::path::PathBuf;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{EventKind, RecursiveMode, Watcher as _};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
-use crate::model::{FlakeReference, Source};
+use super::trigger::{Detection, Trigger};
+use crate::model::Source;
 
-/// How long a repository has to be quiet before it is looked at: a push writes many files.
+/// The time that a repository has to be quiet before claveld reads it: a push writes many files.
 const QUIET: Duration = Duration::from_millis(100);
-/// How long it is waited for that at most.
+/// The longest time that claveld waits for that.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The number of events that may wait. More events than that mean that some were lost.
+const MOST_EVENTS: usize = 1024;
 
-/// Why repositories cannot be watched.
+/// The reason why a repository cannot be watched.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot watch {path}: {source}; without it a change is found at the next poll", path = path.display())]
+#[error("cannot watch {path}: {source}; claveld finds a change there at the next poll", path = path.display())]
 pub struct WatchError {
     path: PathBuf,
     source: notify::Error,
 }
 
-/// Watches the repositories of sources on this machine.
+/// Watches local repositories.
 #[derive(Debug)]
-pub struct Watcher {
-    events: mpsc::Receiver<()>,
-    // Dropping it would end the watching.
-    _watcher: notify::RecommendedWatcher,
+pub(super) struct RepositoryWatcher {
+    watcher: notify::RecommendedWatcher,
+    events: mpsc::Receiver<Event>,
+    /// The changes that were seen and not reported yet. They outlive a wait that is interrupted.
+    pending: Pending,
 }
 
-impl Watcher {
-    /// Watches every source of `sources` that is a git repository on this machine.
-    pub fn new(sources: &[Source]) -> Result<Self, WatchError> {
-        // One waiting event says all there is to say: look again.
-        let (sender, events) = mpsc::channel(1);
+/// Changes that the next trigger is about.
+#[derive(Debug, Default)]
+struct Pending {
+    repositories: BTreeSet<PathBuf>,
+    is_lost: bool,
+}
+
+/// An event of the system.
+#[derive(Debug)]
+enum Event {
+    At(Vec<PathBuf>),
+    Lost,
+}
+
+impl RepositoryWatcher {
+    /// A watcher that watches nothing yet.
+    pub(super) fn new() -> Result<Self, WatchError> {
+        let (sender, events) = mpsc::channel(MOST_EVENTS);
         let handler = move |event: notify::Result<notify::Event>| {
-            if event.is_ok_and(|event| is_telling(&event)) {
-                // A full channel already says so.
-                let _ = sender.try_send(());
-            }
+            let event = match event {
+                Ok(event) if event.need_rescan() => Event::Lost,
+                Ok(event) if is_relevant(&event) => Event::At(event.paths),
+                Ok(_) => return,
+                Err(_) => Event::Lost,
+            };
+            // A full queue counts as lost events.
+            let _ = sender.try_send(event);
         };
-        let at = |path: PathBuf| move |source| WatchError { path, source };
-        let mut watcher = notify::recommended_watcher(handler).map_err(at(PathBuf::from("this machine's files")))?;
-        // The content of a flake that names its revision never changes.
-        let moving = sources.iter().map(|source| &source.flake).filter(|flake| !flake.has_revision());
-        for repository in moving.filter_map(FlakeReference::local_repository) {
-            let nested = repository.join(".git");
-            let git_dir = if nested.is_dir() { nested } else { repository };
-            // A ref moves below refs/, or in packed-refs and HEAD right here.
-            for (path, mode) in
-                [(git_dir.clone(), RecursiveMode::NonRecursive), (git_dir.join("refs"), RecursiveMode::Recursive)]
-            {
-                watcher.watch(&path, mode).map_err(at(path))?;
-            }
-        }
-        Ok(Self { events, _watcher: watcher })
+        let error = |source| WatchError { path: "the files of this machine".into(), source };
+        Ok(Self { watcher: notify::recommended_watcher(handler).map_err(error)?, events, pending: Pending::default() })
     }
 
-    /// Waits for a change that has come to rest, for `poll` at most.
-    pub async fn next(&mut self, poll: Duration) {
-        match timeout(poll, self.events.recv()).await {
-            Err(_elapsed) => {}
-            Ok(None) => tokio::time::sleep(poll).await,
-            Ok(Some(())) => {
-                let at_rest = async { while let Ok(Some(())) = timeout(QUIET, self.events.recv()).await {} };
-                // A repository that never rests is looked at all the same.
-                let _ = timeout(PATIENCE, at_rest).await;
+    /// Watches the repository of `source`, or watches it again after it was replaced. Returns how changes of the source are
+    /// noticed from now on.
+    pub(super) fn watch(&mut self, source: &Source) -> Result<Detection, WatchError> {
+        // The content of a flake reference with a revision never changes.
+        let repository = source.flake.local_repository().filter(|_| !source.flake.has_revision());
+        let Some(repository) = repository else { return Ok(Detection::Polled) };
+        let nested = repository.join(".git");
+        let is_work_tree = nested.is_dir();
+        let git_dir = if is_work_tree { nested } else { repository };
+        // A ref is a file below refs/, or stands in packed-refs and HEAD in the folder itself.
+        let folders =
+            [(git_dir.clone(), RecursiveMode::NonRecursive), (git_dir.join("refs"), RecursiveMode::Recursive)];
+        for (path, mode) in folders {
+            self.watcher.watch(&path, mode).map_err(|source| WatchError { path, source })?;
+        }
+        // Without a branch, Nix takes the files of the work tree as well, and those are not watched.
+        let takes_work_tree = is_work_tree && source.flake.branch().is_none();
+        Ok(if takes_work_tree { Detection::PartlyWatched(git_dir) } else { Detection::Watched(git_dir) })
+    }
+
+    /// Waits until a repository in `repositories` changed and was quiet for a moment. If the wait is interrupted, the next one
+    /// reports what this one saw.
+    pub(super) async fn next(&mut self, repositories: &BTreeSet<PathBuf>) -> Trigger {
+        let Self { events, pending, .. } = self;
+        loop {
+            if pending.is_empty() {
+                match events.recv().await {
+                    Some(event) => pending.note(event, repositories),
+                    // The watcher ended: the polls go on.
+                    None => std::future::pending().await,
+                }
+            }
+            let at_rest = async {
+                while let Ok(Some(event)) = timeout(QUIET, events.recv()).await {
+                    pending.note(event, repositories);
+                }
+            };
+            // A repository that is never quiet is read all the same.
+            let _ = timeout(PATIENCE, at_rest).await;
+            let Pending { repositories: changed, is_lost } = std::mem::take(pending);
+            if is_lost || events.len() >= MOST_EVENTS {
+                return Trigger::EventsLost;
+            }
+            if !changed.is_empty() {
+                return Trigger::Changed(changed);
             }
         }
     }
 }
 
-/// Reading moves nothing, and a lock file comes before the move it is for.
-fn is_telling(event: &notify::Event) -> bool {
+impl Pending {
+    fn is_empty(&self) -> bool {
+        self.repositories.is_empty() && !self.is_lost
+    }
+
+    /// Adds the repositories of an event.
+    fn note(&mut self, event: Event, repositories: &BTreeSet<PathBuf>) {
+        match event {
+            Event::At(paths) if !paths.is_empty() => {
+                let inside = |repository: &&PathBuf| paths.iter().any(|path| path.starts_with(repository));
+                self.repositories.extend(repositories.iter().filter(inside).cloned());
+            }
+            Event::At(_) | Event::Lost => self.is_lost = true,
+        }
+    }
+}
+
+/// Whether an event can mean a change: reading changes nothing, and a lock file precedes the change that it is for.
+fn is_relevant(event: &notify::Event) -> bool {
     let is_lock = |path: &PathBuf| path.extension().is_some_and(|extension| extension == "lock");
     !matches!(event.kind, EventKind::Access(_)) && (event.paths.is_empty() || !event.paths.iter().all(is_lock))
+}
+
+/// The watched repositories, and the errors about those that cannot be watched. One failure does not concern the others.
+#[derive(Debug, Default)]
+pub(super) struct Watched {
+    pub(super) repositories: BTreeSet<PathBuf>,
+    errors: BTreeMap<PathBuf, String>,
+}
+
+impl Watched {
+    /// Notes a repository that is watched.
+    pub(super) fn add(&mut self, detection: &Detection) {
+        if let Detection::Watched(repository) | Detection::PartlyWatched(repository) = detection {
+            self.errors.retain(|path, _| !path.starts_with(repository));
+            self.repositories.insert(repository.clone());
+        }
+    }
+
+    /// Notes an error. Returns whether it is a new one.
+    pub(super) fn is_new_error(&mut self, error: &WatchError) -> bool {
+        let path: &Path = &error.path;
+        self.errors.insert(path.to_owned(), error.to_string()).is_none_or(|before| before != error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn source(flake: &str) -> Source {
+        Source::bare(flake.parse().unwrap())
+    }
+
+    #[test]
+    fn one_repository_that_cannot_be_watched_does_not_concern_the_others() {
+        let dir = tempfile::tempdir().unwrap();
+        let bare = dir.path().join("fleet.git");
+        std::fs::create_dir_all(bare.join("refs")).unwrap();
+        let mut watcher = RepositoryWatcher::new().unwrap();
+        let absent = source(&format!("git+file://{}/absent.git", dir.path().display()));
+        let error = watcher.watch(&absent).unwrap_err();
+        let detection = watcher.watch(&source(&format!("git+file://{}", bare.display()))).unwrap();
+        assert_eq!(detection, Detection::Watched(bare));
+        assert_eq!(watcher.watch(&source("git+https://git.example.org/fleet")).unwrap(), Detection::Polled);
+        let mut watched = Watched::default();
+        assert!(watched.is_new_error(&error) && !watched.is_new_error(&error));
+    }
+
+    #[test]
+    fn a_work_tree_is_watched_in_part_unless_the_source_names_a_branch() {
+        let dir = tempfile::tempdir().unwrap();
+        let git_dir = dir.path().join(".git");
+        std::fs::create_dir_all(git_dir.join("refs")).unwrap();
+        let mut watcher = RepositoryWatcher::new().unwrap();
+        let flake = format!("git+file://{}", dir.path().display());
+        assert_eq!(watcher.watch(&source(&flake)).unwrap(), Detection::PartlyWatched(git_dir.clone()));
+        assert_eq!(watcher.watch(&source(&format!("{flake}?ref=main"))).unwrap(), Detection::Watched(git_dir));
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_change_names_its_repository() {
+        let dir = tempfile::tempdir().unwrap();
+        let repositories = ["a.git", "b.git"].map(|name| dir.path().join(name));
+        let mut watcher = RepositoryWatcher::new().unwrap();
+        for repository in &repositories {
+            std::fs::create_dir_all(repository.join("refs/heads")).unwrap();
+            watcher.watch(&source(&format!("git+file://{}", repository.display()))).unwrap();
+        }
+        std::fs::write(repositories[1].join("refs/heads/main"), "x").unwrap();
+        let changed = watcher.next(&repositories.clone().into()).await;
+        assert_eq!(changed, Trigger::Changed([repositories[1].clone()].into()));
+    }
 }

@@ -117,7 +117,7 @@ impl From<GateError> for Exit {
         let code = match &error {
             GateError::Hook(_) | GateError::NoSource => Code::Configuration,
             GateError::Preview(PreviewError::Open(_) | PreviewError::LineBreak { .. }) => Code::Repository,
-            GateError::Preview(PreviewError::NotMade { .. }) | GateError::Place(_) => Code::Machine,
+            GateError::Preview(PreviewError::NotMade { .. }) | GateError::TemporaryFolder(_) => Code::Machine,
         };
         Self::new(code, error)
     }

@@ -24,7 +24,7 @@ pub(super) struct PublishBase {
     pub(super) is_new: bool,
     /// The documents.
     pub(super) branch: BranchState,
-    /// SignedFiles of an epoch that is over; they go.
+    /// The files of an epoch that is over. The publication removes them.
     pub(super) stale_files: Vec<String>,
     /// The deployments whose hold no present publisher vouches for.
     pub(super) lost_holds: Vec<Name>,

@@ -91,7 +91,7 @@ pub enum PublishNoteError {
         act: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The system's error.
         source: io::Error,
     },
     /// The file is not such a note.

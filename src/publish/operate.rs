@@ -209,8 +209,8 @@ pub(super) fn operate(
             }
             plan.holds.remove(name);
         }
-        (Operation::Hold, Some(hold)) => {
-            return Err(OperateError::HeldAlready { name: name.clone(), hold: hold.clone() });
+        (Operation::Hold, Some(present)) => {
+            return Err(OperateError::HeldAlready { name: name.clone(), hold: present.clone() });
         }
         (Operation::Hold, None) => drop(plan.holds.insert(name.clone(), hold_at(present(branch, name)?.revision))),
         (Operation::RollBack(revision), _) => {

@@ -141,7 +141,7 @@ fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Nam
 /// The changes of `whole` that operators' holds keep back: of the held deployment, of its unit, and of the agents that name
 /// it.
 pub(super) fn kept_back(branch: &BranchState, whole: &Plan, withheld: &Withheld) -> Vec<KeptBack> {
-    let names = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
+    let takes = |agent: &Agent, name: &Name| agent.specification.deployments.contains(name);
     let (deployments, units) = (by_name(&whole.deployments), by_name(&whole.units));
     let agents = by_name(&whole.agents);
     let all = branch.holds.iter().map(|(name, hold)| {
@@ -157,8 +157,8 @@ pub(super) fn kept_back(branch: &BranchState, whole: &Plan, withheld: &Withheld)
                 Folder::Agents => {
                     let before = branch.agents.get(of).and_then(ExistingDocument::known);
                     let after = agents.get(of);
-                    let named = before.is_some_and(|agent| names(agent, name));
-                    withheld.agents.contains(of) && (named || after.is_some_and(|agent| names(agent, name)))
+                    let did_name = before.is_some_and(|agent| takes(agent, name));
+                    withheld.agents.contains(of) && (did_name || after.is_some_and(|agent| takes(agent, name)))
                 }
             }
         };

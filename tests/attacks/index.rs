@@ -109,10 +109,7 @@ fn rewritten_history_under_a_newer_index_is_believed_and_told() {
     assert!(ran.stderr.contains(&told), "{}", ran.stderr);
     assert_eq!(ran.good(), "web-1: switched to revision 2\n");
     // Once; and what goes on from there is no news.
-    siege.world.edit("hosts/web-1.nix", "Hello", "Good day");
-    siege.world.push("Good day");
-    siege.world.publish().good();
-    siege.world.build(&["web-1"]);
+    siege.world.change_from_memory("Hello", "Good day");
     let ran = siege.world.agent("web-1", &["once"]);
     assert!(!ran.stderr.contains("rewritten"), "{}", ran.stderr);
     assert_eq!(ran.good(), "web-1: switched to revision 3\n");

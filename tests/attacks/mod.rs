@@ -25,8 +25,7 @@ impl Siege {
     /// `web-1` runs its first revision.
     fn begin() -> Self {
         let world = World::new();
-        world.publish().good();
-        world.build(&["web-1"]);
+        world.publish_from_memory(&["web-1"]);
         world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
         assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
         let good = world.tip();
@@ -45,10 +44,7 @@ impl Siege {
 
     /// Publishes another greeting of `web-1`; where the branch is then.
     fn change(&self, from: &str, to: &str) {
-        self.world.edit("hosts/web-1.nix", from, to);
-        self.world.push(to);
-        self.world.publish().good();
-        self.world.build(&["web-1"]);
+        self.world.change_from_memory(from, to);
         self.good.replace(self.world.tip());
     }
 

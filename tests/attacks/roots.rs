@@ -158,7 +158,7 @@ fn a_key_that_was_taken_out() {
         "claveld.toml",
         &siege.world.read_file("claveld.toml").replace("claveld-1.secret", "claveld-2.secret"),
     );
-    siege.world.publish().good();
+    siege.world.publish_from_memory(&[]);
     let good = siege.world.tip();
     siege.world.agent("web-1", &["once"]).good();
     // The thief goes on signing, with a higher version.

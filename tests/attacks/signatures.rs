@@ -12,8 +12,7 @@ use crate::support::world::World;
 /// A fleet whose root asks for two of two publishers, whose branch both of them signed, and its agent.
 fn two_publishers() -> (World, StolenKey, StolenKey) {
     let world = World::new();
-    world.publish().good();
-    world.build(&["web-1"]);
+    world.publish_from_memory(&["web-1"]);
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
     let second = StolenKey::own("claveld-2", 3);

@@ -9,6 +9,7 @@ pub(crate) mod command;
 pub(crate) mod fleet;
 pub(crate) mod hostile;
 pub(crate) mod http;
+pub(crate) mod memory;
 pub(crate) mod openssh;
 pub(crate) mod server;
 pub(crate) mod ssh;

@@ -6,10 +6,12 @@ use std::time::SystemTime;
 
 use bytesize::ByteSize;
 
+use super::print::{exit_of, print_differences, print_failures};
 use super::progress::{Board, reasons};
-use crate::cli::exit::{Code, Exit};
+use crate::claveld::Completeness;
+use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::evaluate::{Budget, Drafts, EvalMode, Evaluation, Evaluator, Failure};
+use crate::evaluate::{Budget, Drafts, EvalMode, Evaluation, Evaluator};
 use crate::model::{FlakeReference, Pattern, Source, UnitSpecification};
 use crate::nix::Nix;
 
@@ -20,25 +22,25 @@ pub(super) struct Arguments {
     /// Print one JSON document in the branch's own shapes, unsigned.
     #[arg(long)]
     json: bool,
-    /// How long one run of Nix may take.
+    /// The longest time that one run of Nix may take.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     timeout: std::time::Duration,
-    /// How many hosts are evaluated at once [default: the machine's processors].
+    /// The number of hosts to evaluate at the same time [default: the machine's processors].
     #[arg(long, value_name = "COUNT")]
     processes: Option<NonZeroUsize>,
-    /// How much memory all evaluations may take together, such as 4GiB [default: three quarters of the machine's].
+    /// The most memory for all evaluations together, such as 4GiB [default: three quarters of the machine's].
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
-    /// Take the deployments alone whose name is like this: `web-*`, `homeConfigurations.*`. May stand more than once.
+    /// Take only deployments whose name matches: `web-*`, `homeConfigurations.*`. May be given more than once.
     #[arg(long, value_name = "PATTERN")]
     include: Vec<Pattern>,
-    /// Leave out the deployments whose name is like this. May stand more than once.
+    /// Leave out deployments whose name matches. May be given more than once.
     #[arg(long, value_name = "PATTERN")]
     exclude: Vec<Pattern>,
-    /// Remember in this folder what was read, and evaluate only what changed since the last time.
+    /// Keep records in this folder, and evaluate only what changed since the last time.
     #[arg(long, value_name = "FOLDER")]
     records: Option<PathBuf>,
-    /// Evaluate everything, and compare it with what is remembered.
+    /// Evaluate everything, and compare the results with the records.
     #[arg(long, requires = "records")]
     full: bool,
 }
@@ -62,32 +64,21 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         output::json(&evaluation)?;
     } else {
         show(drafts)?;
-        failures(drafts.failures.iter());
+        print_failures(drafts.failures.iter());
         reasons(work).into_iter().for_each(output::remark);
     }
-    differences(work.differences.iter().map(String::as_str));
-    look_again(&evaluator, &source).await;
-    let is_whole = drafts.failures.is_empty() && work.differences.is_empty();
-    if is_whole { Ok(()) } else { Err(Exit::silent(Code::Incomplete)) }
+    print_differences(work.differences.iter().map(String::as_str));
+    evaluate_elsewhere(&evaluator, &source).await;
+    exit_of(Completeness::of(&evaluation))
 }
 
-/// Finds out what of the answers depends on where the source is.
-async fn look_again(evaluator: &Evaluator, source: &Source) {
+/// Evaluates a second time with the source at another place, and records whether the result depends on it.
+async fn evaluate_elsewhere(evaluator: &Evaluator, source: &Source) {
     let board = Board::live();
     let progress = |progress| board.advance(source, &progress);
     if let Err(error) = evaluator.check_relocation(source, None, &source.flake, &progress).await {
-        // It costs time at the next change.
-        tracing::debug!(%error, "cannot look again");
-    }
-}
-
-/// Tells what Clavel got wrong the last time.
-pub(super) fn differences<'a>(differences: impl Iterator<Item = &'a str>) {
-    for attribute in differences {
-        output::error(format_args!(
-            "{attribute} came out differently than was remembered, though nothing that it comes from changed; this is an \
-             error of Clavel, please report it. What was evaluated just now counts"
-        ));
+        // The next change then takes longer, and nothing else is lost.
+        tracing::debug!(%error, "cannot evaluate a second time");
     }
 }
 
@@ -96,22 +87,15 @@ fn show(drafts: &Drafts) -> Result<(), Exit> {
     let rows = drafts.deployments.iter().map(|deployment| {
         let specification = &deployment.specification;
         let unit = unit(specification.unit.clone());
-        let told =
-            |tell: fn(&UnitSpecification) -> String| unit.map_or_else(|| "-".to_owned(), |u| tell(&u.specification));
+        let describe =
+            |field: fn(&UnitSpecification) -> String| unit.map_or_else(|| "-".to_owned(), |u| field(&u.specification));
         vec![
             deployment.name.to_string(),
             specification.unit.to_string(),
-            told(|unit| unit.unit_type.to_string()),
-            told(|unit| unit.arch.to_string()),
+            describe(|unit| unit.unit_type.to_string()),
+            describe(|unit| unit.arch.to_string()),
             specification.template.nar_id.to_string(),
         ]
     });
     output::table(&["deployment", "unit", "type", "arch", "store path"], rows)
-}
-
-/// Tells what is broken, with Nix's own words.
-pub(super) fn failures<'a>(failures: impl Iterator<Item = &'a Failure>) {
-    for failure in failures {
-        output::remark(format_args!("\nbroken: {}\n{}", failure.attribute, output::indented(&failure.error)));
-    }
 }

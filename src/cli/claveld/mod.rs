@@ -1,8 +1,9 @@
-//! `claveld`: evaluates sources and publishes what they give.
+//! The command line of `claveld`: arguments in, output and exit codes out. Decisions and loops belong to the room `claveld`.
 
 mod evaluate;
 mod hook;
 mod once;
+mod print;
 mod progress;
 mod run;
 
@@ -22,11 +23,11 @@ use super::{Exit, asked_to_stop};
     version,
     about = "Evaluates Nix flakes and publishes what each machine should run as signed documents on a git branch",
     after_help = "Exit codes: 0 done, or waiting for a cache; 1 something in a source is broken and the rest was done, or a push was \
-                  refused; 2 usage; 3 configuration or key; 4 repository; 5 a branch that is not to be believed; 8 this \
-                  machine, or told to stop before it was done."
+                  refused; 2 usage; 3 configuration or key; 4 repository; 5 a branch that cannot be trusted; 8 this \
+                  machine, or stopped before the work was done."
 )]
 pub struct Arguments {
-    /// Say on standard error which programs are run; twice, say more.
+    /// Log the programs that claveld runs to standard error; given twice, log more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -35,28 +36,28 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Evaluate all sources and publish, whenever one changes, until told to stop.
+    /// Evaluate and publish all sources, again whenever one changes, until stopped.
     #[command(after_help = "Example:\n  claveld run --config /etc/clavel/claveld.toml")]
     Run(ConfigArgument),
-    /// Evaluate all sources once and publish what changed.
+    /// Evaluate all sources once, and publish the changes.
     #[command(after_help = "Examples:\n  claveld once\n  claveld once --json | jq .report.changes")]
     Once(once::Arguments),
-    /// Show what a flake gives, and publish nothing.
+    /// Show the deployments of a flake, and publish nothing.
     #[command(
         after_help = "Examples:\n  claveld evaluate .\n  claveld evaluate git+https://git.example.org/fleet?ref=main --json"
     )]
     Evaluate(evaluate::Arguments),
-    /// Be a git hook: judge a push before it comes in, or evaluate and publish it afterwards, and tell the pusher.
+    /// Run as a git hook: check a push before git takes it in, or evaluate and publish it afterwards.
     #[command(
         after_help = "Examples (hooks/pre-receive and hooks/post-receive in the flake's bare repository):\n  exec claveld hook pre-receive --config /etc/clavel/claveld.toml\n  exec claveld hook post-receive --config /etc/clavel/claveld.toml"
     )]
     Hook(hook::Arguments),
 }
 
-/// Which configuration of claveld.
+/// The configuration file of claveld.
 #[derive(Debug, clap::Args)]
 pub(super) struct ConfigArgument {
-    /// The configuration.
+    /// The configuration file.
     #[arg(long, value_name = "FILE", env = "CLAVELD_CONFIG", default_value = ClaveldConfig::DEFAULT_PATH)]
     config: PathBuf,
 }
@@ -81,14 +82,13 @@ pub fn main() -> ExitCode {
     )
 }
 
-/// Leaves `work` where it is when claveld is told to stop: the evaluators, which are in process groups of their own, end
-/// with it.
+/// Interrupts `work` when claveld has to stop. The evaluators run in process groups of their own, and end with it.
 async fn unless_stopped(work: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
     tokio::select! {
         done = work => done,
         stopped = asked_to_stop() => {
             stopped.map_err(|error| Exit::machine(&error))?;
-            Err(Exit::machine(&"stopped before it was done"))
+            Err(Exit::machine(&"stopped before the work was done"))
         }
     }
 }

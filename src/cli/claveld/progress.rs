@@ -1,4 +1,4 @@
-//! What an evaluation is at: a line that is kept up to date where a person watches, plain lines elsewhere.
+//! The progress of evaluations: one line that is updated on a terminal, plain lines elsewhere.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -10,55 +10,55 @@ use crate::cli::output::{self, Spinner};
 use crate::evaluate::{EvaluationWork, Progress};
 use crate::model::Source;
 
-/// Up to so many each get a line of their own; of more, every tenth part.
+/// Up to this number, each evaluation gets a line; beyond it, each tenth part of them does.
 const EACH: usize = 10;
-/// So many of those that run are named.
+/// The number of running evaluations that are named.
 const NAMED: usize = 3;
 
-/// Where the progress of evaluations is shown.
+/// Shows the progress of evaluations.
 pub(super) struct Board {
-    shown: Shown,
+    display: Display,
     state: Arc<Mutex<State>>,
-    /// What the last plain line said is done, in tenths.
+    /// The tenths that the last plain line reported.
     tenths: RefCell<usize>,
 }
 
-enum Shown {
-    /// In one line, while a person watches.
+enum Display {
+    /// One line on a terminal.
     Live(Spinner),
-    /// In lines for a push's output or a log.
+    /// Plain lines, for the output of a push or for a log.
     Lines,
 }
 
 #[derive(Default)]
 struct State {
-    said: String,
+    text: String,
     done: usize,
     of: usize,
     running: BTreeMap<String, (Instant, Option<Duration>)>,
 }
 
 impl Board {
-    /// A line on the terminal; nothing where there is none.
+    /// Shows a line on the terminal; nothing where there is no terminal.
     pub(super) fn live() -> Self {
         let state = Arc::<Mutex<State>>::default();
-        let told = Arc::clone(&state);
-        let line = move || told.lock().unwrap_or_else(PoisonError::into_inner).line();
-        Self { shown: Shown::Live(Spinner::telling(line)), state, tenths: RefCell::default() }
+        let shared = Arc::clone(&state);
+        let line = move || shared.lock().unwrap_or_else(PoisonError::into_inner).line();
+        Self { display: Display::Live(Spinner::telling(line)), state, tenths: RefCell::default() }
     }
 
     /// Plain lines.
     pub(super) fn lines() -> Self {
-        Self { shown: Shown::Lines, state: Arc::default(), tenths: RefCell::default() }
+        Self { display: Display::Lines, state: Arc::default(), tenths: RefCell::default() }
     }
 
-    /// Something that is no evaluation begins.
+    /// Shows the beginning of other work than an evaluation.
     pub(super) fn say(&self, text: &str) {
-        self.state(|state| *state = State { said: text.to_owned(), ..State::default() });
+        self.state(|state| *state = State { text: text.to_owned(), ..State::default() });
         self.line(text);
     }
 
-    /// An evaluation of `source` came on.
+    /// Shows the progress of an evaluation of `source`.
     pub(super) fn advance(&self, source: &Source, progress: &Progress) {
         match progress {
             Progress::Locking => self.say(&format!("reading {}", source.flake)),
@@ -73,12 +73,12 @@ impl Board {
             }),
             Progress::CheckingRelocation { done, of } => {
                 if *done == 0 {
-                    let said =
+                    let text =
                         format!("asking {of} of them once more, with their source at another place in the store");
-                    self.state(|state| *state = State { said: said.clone(), of: *of, ..State::default() });
-                    // A few are done before anybody wonders.
+                    self.state(|state| *state = State { text: text.clone(), of: *of, ..State::default() });
+                    // A few are done too soon for a line.
                     if *of > EACH {
-                        self.line(&said);
+                        self.line(&text);
                     }
                 }
                 self.state(|state| state.done = *done);
@@ -90,7 +90,7 @@ impl Board {
                 });
                 let tenths = *done * 10 / (*of).max(1);
                 if *of <= EACH {
-                    self.line(&format!("evaluated {attribute} in {}", shown(*time)));
+                    self.line(&format!("evaluated {attribute} in {}", describe_time(*time)));
                 } else if self.tenths.replace(tenths) != tenths {
                     self.line(&format!("evaluated {done} of {of}"));
                 }
@@ -103,23 +103,27 @@ impl Board {
     }
 
     fn line(&self, text: &str) {
-        match &self.shown {
-            Shown::Live(spinner) => spinner.turn(),
-            Shown::Lines => output::remark(text),
+        match &self.display {
+            Display::Live(spinner) => spinner.turn(),
+            Display::Lines => output::remark(text),
         }
     }
 }
 
 impl State {
     fn line(&self) -> String {
-        let mut line = self.said.clone();
+        let mut line = self.text.clone();
         if self.of > 0 {
             let _ = write!(line, "; {} done", self.done);
         }
         for (at, (attribute, (since, before))) in self.running.iter().take(NAMED).enumerate() {
-            let before = before.map(|before| format!(", last time {}", shown(before))).unwrap_or_default();
-            let _ =
-                write!(line, "{} {attribute} ({}{before})", if at == 0 { ":" } else { "," }, shown(since.elapsed()));
+            let before = before.map(|before| format!(", last time {}", describe_time(before))).unwrap_or_default();
+            let _ = write!(
+                line,
+                "{} {attribute} ({}{before})",
+                if at == 0 { ":" } else { "," },
+                describe_time(since.elapsed())
+            );
         }
         line
     }
@@ -128,14 +132,14 @@ impl State {
 fn share(changed: usize, of: usize) -> String {
     match (changed, of) {
         (0, 0) => "it has nothing".to_owned(),
-        (0, of) => format!("none of {of}, since nothing that they come from changed"),
+        (0, of) => format!("none of {of}, because nothing that they depend on changed"),
         (changed, of) if changed == of => format!("all {of}"),
         (changed, of) => format!("{changed} of {of}"),
     }
 }
 
-/// A time for people: `0.4 s`, `75 s`.
-fn shown(time: Duration) -> String {
+/// Describes a duration: `0.4 s`, `75 s`.
+fn describe_time(time: Duration) -> String {
     if time < Duration::from_secs(10) {
         format!("{:.1} s", time.as_secs_f64())
     } else {
@@ -145,7 +149,7 @@ fn shown(time: Duration) -> String {
 
 /// The reasons for which attributes were evaluated, where some were not, or are each time.
 pub(super) fn reasons(work: &EvaluationWork) -> Vec<String> {
-    /// So many reasons get a line.
+    /// The number of reasons that get a line.
     const MOST: usize = 10;
     let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
     for evaluated in &work.evaluated {
@@ -173,7 +177,7 @@ mod tests {
     use crate::evaluate::{EvalReason, EvaluatedAttribute};
 
     #[test]
-    fn the_line_tells_what_runs_and_how_long_it_took_last_time() {
+    fn the_line_names_what_runs_and_its_last_duration() {
         let board = Board::lines();
         let source = Source::bare("path:/fleet".parse().unwrap());
         board.advance(&source, &Progress::Planned { revision: None, changed: 2, of: 7 });
@@ -184,7 +188,7 @@ mod tests {
     }
 
     #[test]
-    fn reasons_are_told_where_they_say_something() {
+    fn reasons_are_described_where_there_are_several() {
         let evaluated = |attribute: &str, reason| EvaluatedAttribute {
             attribute: attribute.to_owned(),
             reason,

@@ -224,7 +224,7 @@ fn a_held_deployment_stays_with_its_unit_and_its_agent() {
     let (written, waiting, kept) = published_around_a(before(), after);
     assert_eq!((written, waiting), (vec![], vec![]));
     assert_eq!(kept, all[1..]);
-    // LostDeployment, with all that belongs to it, while another changes.
+    // The source drops it with its unit and agent, while another deployment changes.
     let after = found(&[&format!("b b {SIGNED}")], &["b command"], &["b b"]);
     let (written, waiting, kept) = published_around_a(before(), after);
     assert_eq!((written, waiting), (vec!["units/b.json".to_owned()], vec![]));
