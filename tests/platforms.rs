@@ -160,7 +160,9 @@ fn a_host_that_is_left_out_is_withdrawn_and_one_with_a_twin_stays() {
     }
     assert!(world.on_branch("units/router-1.json").is_some());
 
-    world.edit("flake.nix", "# Everything", "darwinConfigurations.web-2 = host ./hosts/web-1.nix;\n# Everything");
+    let web_1 = "nixosConfigurations.web-1";
+    let twin = format!("darwinConfigurations.web-2 = host ./hosts/web-1.nix;\n{web_1}");
+    world.edit("flake.nix", web_1, &twin);
     world.push("A twin");
     let said = world.publish().refused(1, "broken: nixosConfigurations.web-2");
     assert!(said.contains("broken: darwinConfigurations.web-2"), "{said}");
