@@ -113,7 +113,7 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) {
         let name = path.file_name().unwrap().to_str().unwrap();
         if path.is_dir() {
             collect(&path, files);
-        } else if name.ends_with(".rs") && !name.ends_with("tests.rs") && name != "fixture.rs" {
+        } else if path.extension().is_some_and(|e| e == "rs") && !name.ends_with("tests.rs") && name != "fixture.rs" {
             files.push(path);
         }
     }

@@ -198,10 +198,10 @@ impl fmt::Display for SystemChange {
 /// A line with the first of `names` and the number of the others; none where there are no names.
 fn named_line<'a>(title: &str, names: impl Iterator<Item = &'a str>) -> Option<String> {
     let names: Vec<&str> = names.collect();
-    let named = if names.len() > NAMED { NAMED - 1 } else { names.len() };
-    let more = names.len() - named;
+    let count = if names.len() > NAMED { NAMED - 1 } else { names.len() };
+    let more = names.len() - count;
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| format!("{title}: {}{more}", names[..named].join(", ")))
+    (!names.is_empty()).then(|| format!("{title}: {}{more}", names[..count].join(", ")))
 }
 
 #[cfg(test)]

@@ -182,8 +182,8 @@ mod tests {
         let detection = watcher.watch(&source(&format!("git+file://{}", bare.display()))).unwrap();
         assert_eq!(detection, Detection::Watched(bare));
         assert_eq!(watcher.watch(&source("git+https://git.example.org/fleet")).unwrap(), Detection::Polled);
-        let mut watched = Watched::default();
-        assert!(watched.is_new_error(&error) && !watched.is_new_error(&error));
+        let mut state = Watched::default();
+        assert!(state.is_new_error(&error) && !state.is_new_error(&error));
     }
 
     #[test]

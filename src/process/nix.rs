@@ -76,7 +76,7 @@ fn without_own_positions<'a>(lines: &[&'a str]) -> Vec<&'a str> {
 fn is_about_the_flake(frame: &[&str]) -> bool {
     let [first, rest @ ..] = frame else { return false };
     let is_of_evaluator = ["… while evaluating attribute", "… while calling"].iter().any(|head| first.contains(head));
-    !frame.iter().any(|line| is_own_position(line)) && !(is_of_evaluator && rest.is_empty())
+    !(frame.iter().any(|line| is_own_position(line)) || is_of_evaluator && rest.is_empty())
 }
 
 fn is_own_position(line: &str) -> bool {

@@ -213,6 +213,6 @@ mod tests {
         assert_eq!(note("other").last().unwrap(), Some(later));
         std::fs::write(state.join("published.json"), "{").unwrap();
         let error = note("other").last().unwrap_err().to_string();
-        assert!(error.contains("published.json: at") && error.contains("delete it"), "{error}");
+        assert!(error.contains("published.json: at") && error.contains("delete the file"), "{error}");
     }
 }

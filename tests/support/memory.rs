@@ -69,10 +69,6 @@ impl World {
             source_hash: format!("sha256-{}", STANDARD.encode([0; 32])).parse().unwrap(),
             source_revision: None,
         };
-        fn draft<S: Specification>(name: &str, provenance: &Provenance, specification: S) -> Draft<S> {
-            let metadata = provenance.add_to(Metadata::default()).unwrap();
-            Draft::new(name.parse().unwrap(), metadata, specification)
-        }
         let flake = self.read_file("work/flake.nix");
         let is_there = |name: &str| flake.contains(&format!("./hosts/{name}.nix"));
         let mut drafts = Drafts::default();
@@ -126,7 +122,7 @@ impl World {
     /// Writes a system into the cache, signed with the cache's key.
     fn put_into_cache(&self, system: &BuiltSystem) {
         let BuiltSystem { path, nar } = system;
-        let hash = nixbase32::encode(&Sha256::digest(nar)).to_string();
+        let hash = nixbase32::encode(&Sha256::digest(nar));
         let size = nar.len();
         let (name, key) = secret_key(&self.path("cache-1.secret"));
         let fingerprint = format!("1;{path};sha256:{hash};{size};");
@@ -169,7 +165,12 @@ fn store_path(name: &str, nar: &[u8]) -> String {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    faster_hex::hex_string(bytes)
+}
+
+fn draft<S: Specification>(name: &str, provenance: &Provenance, specification: S) -> Draft<S> {
+    let metadata = provenance.add_to(Metadata::default()).unwrap();
+    Draft::new(name.parse().unwrap(), metadata, specification)
 }
 
 /// Whether a file of a NAR is a program.
@@ -187,7 +188,9 @@ fn put(nar: &mut Vec<u8>, text: &[u8]) {
 }
 
 fn put_all(nar: &mut Vec<u8>, words: &[&str]) {
-    words.iter().for_each(|word| put(nar, word.as_bytes()));
+    for word in words {
+        put(nar, word.as_bytes());
+    }
 }
 
 fn folder(nar: &mut Vec<u8>, entries: impl FnOnce(&mut Vec<u8>)) {

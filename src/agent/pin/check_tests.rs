@@ -26,7 +26,7 @@ fn entries(lines: &[&str]) -> Entries {
 const GOOD: [&str; 3] = ["top A mid", "mid A deep", "deep A"];
 
 fn pins() -> Vec<PinnedBy> {
-    let pin = pin(&path("top"), &closure_of(&entries(&GOOD))).unwrap();
+    let pin = pin_of(&path("top"), &closure_of(&entries(&GOOD))).unwrap();
     vec![PinnedBy { deployment: "web-1".parse().unwrap(), pin }]
 }
 

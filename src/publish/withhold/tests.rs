@@ -256,8 +256,8 @@ fn a_lost_deployment_stays_where_it_was_held_or_may_have_been_pinned() {
     branch.deployments.insert(name("held"), ExistingDocument::Altered(Revision::FIRST));
     branch.deployments.insert(name("other"), ExistingDocument::Altered(Revision::FIRST));
     branch.deployments.insert(name("unvouched"), ExistingDocument::Unvouched(Revision::FIRST));
-    let hold = crate::model::Hold { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
-    branch.holds.insert(name("held"), hold);
+    let by_operator = crate::model::Hold { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
+    branch.holds.insert(name("held"), by_operator);
     let protections = |policy| -> Vec<(String, Protection)> {
         lost_deployments(&branch, policy).into_iter().map(|lost| (lost.name.to_string(), lost.protection)).collect()
     };
