@@ -175,7 +175,9 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn a_rendering_without_white_space_is_the_compact_form(texts: std::collections::BTreeMap<String, Vec<String>>) {
+        fn a_rendering_without_white_space_is_the_compact_form(
+            texts in proptest::collection::btree_map(".*", proptest::collection::vec(".*", 0..6), 0..6),
+        ) {
             let rendering = render(&texts);
             let mut dense = rendering.clone();
             make_compact(&mut dense);
