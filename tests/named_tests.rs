@@ -1,4 +1,4 @@
-//! Promise: what the documents name is there: tests, files, and headings.
+//! Promise: the tests, files and headings that the documents name exist.
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -86,4 +86,27 @@ fn every_link_of_the_documents_leads_somewhere() {
     }
     assert!(links > 30, "the documents link to hardly anything");
     assert!(lost.is_empty(), "{lost:#?}");
+}
+
+#[test]
+fn every_file_that_the_architecture_names_is_there() {
+    let project = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let text = std::fs::read_to_string(project.join("ARCHITECTURE.md")).unwrap();
+    let roots = ["src", ".", "tests"];
+    let (mut count, mut lost) = (0, Vec::new());
+    for line in text.lines() {
+        for (at, word) in line.split('`').enumerate().filter(|(at, _)| at % 2 == 1) {
+            let is_file = word.contains('/') && Path::new(word).extension().is_some_and(|e| e != "git") && !word.contains(' ');
+            let rest = line.split('`').nth(at + 1).unwrap_or_default();
+            if !is_file || word == "store/ENGINE.rs" || rest.starts_with(" (new)") {
+                continue;
+            }
+            count += 1;
+            if !roots.iter().any(|root| project.join(root).join(word).exists()) {
+                lost.push(word);
+            }
+        }
+    }
+    assert!(count > 20, "ARCHITECTURE.md names hardly any file");
+    assert!(lost.is_empty(), "ARCHITECTURE.md names files that are not there: {lost:#?}");
 }
