@@ -202,7 +202,7 @@ impl Clocks {
 #[cfg(target_os = "linux")]
 fn uptime() -> Option<Uptime> {
     use rustix::time::{ClockId, clock_gettime};
-    let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").ok()?;
+    let boot = procfs::sys::kernel::random::boot_id().ok()?;
     let seconds = u64::try_from(clock_gettime(ClockId::Boottime).tv_sec).ok()?;
     Some(Uptime { boot: boot.trim().chars().take(64).collect(), seconds })
 }
