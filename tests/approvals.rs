@@ -75,7 +75,7 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     assert_eq!(pass(&world), waits);
     assert_eq!(world.motd("web-1"), None);
     let shown = approve(&world, &["--key", &world.at("alice.secret")]).good();
-    assert!(shown.contains("web-1: revision 1, all of it: nothing before it was approved by alice"), "{shown}");
+    assert!(shown.contains("web-1: revision 1 in full: alice has approved no revision before it"), "{shown}");
     assert!(pass(&world).contains("revision 1 has 1 of 2 approvals (by alice); bob, carol may give one"));
     let again = approve(&world, &["--key", &world.at("alice.secret")]).good();
     assert!(again.contains("alice has approved revision 1 already"), "{again}");
@@ -100,7 +100,10 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     let carol = arguments(&world, &["--ssh-key", &world.at("carol.pub"), "--yes"]);
     let carol: Vec<&str> = carol.iter().map(String::as_str).collect();
     let shown = world.run_with(&[("SSH_AUTH_SOCK", agent.socket())], env!("CARGO_BIN_EXE_clavel"), &carol).good();
-    assert!(shown.contains("all of it: nothing before") && shown.contains("carol approved revision 2"), "{shown}");
+    assert!(
+        shown.contains("carol has approved no revision before it") && shown.contains("carol approved revision 2"),
+        "{shown}"
+    );
     approve(&world, &["--key", &world.at("alice.secret")]).good();
     assert_eq!(pass(&world), "web-1: switched to revision 2\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
@@ -137,10 +140,11 @@ fn what_is_no_approval_of_it_counts_nothing_and_is_in_nobodys_way() {
 fn nobody_else_approves_and_nobody_approves_unasked() {
     let world = ready();
     world.clavel(&["key", "generate", "mallory", "--output", &world.at("mallory.secret")]).good();
-    approve(&world, &["--key", &world.at("mallory.secret")]).refused(3, "no approver's; these are: alice, bob, carol");
+    approve(&world, &["--key", &world.at("mallory.secret")])
+        .refused(3, "no approver's; the approvers are: alice, bob, carol");
     let unasked = arguments(&world, &["--key", &world.at("alice.secret")]);
     let unasked: Vec<&str> = unasked.iter().map(String::as_str).collect();
-    world.clavel(&unasked).refused(3, "say --yes");
+    world.clavel(&unasked).refused(3, "--yes approves without asking");
     approve(&world, &[]).refused(3, "--key FILE or --ssh-key FILE");
     let router = ["approve", "router-1", "--yes", "--key", &world.at("alice.secret"), "--root", &world.root()];
     world
@@ -216,7 +220,7 @@ fn each_approver_is_shown_what_changed_since_they_approved_last() {
     let second = nar_id(&world);
     // Bob has approved nothing, so what alice approved is no matter: all of it is shown.
     let shown = bob();
-    assert!(shown.contains("web-1: revision 2, all of it: nothing before it was approved by bob\n"), "{shown}");
+    assert!(shown.contains("web-1: revision 2 in full: bob has approved no revision before it\n"), "{shown}");
     let key = world.public_key("cache-1");
     let cache = format!("substituters: file://{}", world.at("cache"));
     let all = ["unit: web-1", &format!("narId: {second}"), &cache, &format!("substituters-public-keys: {key}")];
@@ -235,7 +239,7 @@ fn each_approver_is_shown_what_changed_since_they_approved_last() {
     change_from(&world, "Good day", "Good evening");
     let fourth = nar_id(&world);
     let shown = approve(&world, &["--ssh-key", &world.at("carol")]).good();
-    assert!(shown.contains("web-1: revision 4, all of it: nothing before it was approved by carol\n"), "{shown}");
+    assert!(shown.contains("web-1: revision 4 in full: carol has approved no revision before it\n"), "{shown}");
     let since = "web-1: enough have approved revision 3, so it may run; since then:\nweb-1: revision 3 → 4\n";
     assert!(shown.contains(&format!("{since}  narId: {third} → {fourth}\n")), "{shown}");
 }
@@ -262,7 +266,7 @@ fn where_what_somebody_approved_is_gone_they_are_shown_all_of_it() {
     let third = git(&["commit-tree", &format!("{tip}^{{tree}}"), "-p", &second, "-m", "The third"]);
     git(&["update-ref", "refs/heads/deployments", &third]);
     let shown = alice();
-    let told = "web-1: revision 3, all of it: revision 1, which alice approved, is not on the branch any more\n";
+    let told = "web-1: revision 3 in full: revision 1, which alice approved, is not on the branch any more\n";
     assert!(shown.contains(told) && shown.contains(&format!("  narId: {}\n", nar_id(&world))), "{shown}");
     assert!(!shown.contains('→'), "{shown}");
 }

@@ -77,7 +77,9 @@ fn a_key_of_the_wrong_kind_is_told_and_never_shown() {
     let init = ["init", &world.at("x"), "--publisher-key", &world.at("wrong")];
     world.clavel(&init).refused_without(3, "`ssh-1:…` is not a public key", &base64[..20]);
     // A file that is not there is likelier than a key without a name.
-    world.clavel(&["init", &world.at("x"), "--publisher-key", "missing.pub"]).refused(3, "nor is there a file");
+    world
+        .clavel(&["init", &world.at("x"), "--publisher-key", "missing.pub"])
+        .refused(3, "there is no file of that name");
     world.clavel(&["key", "public", secret.trim()]).refused_without(3, "claveld-1:…", &base64[..20]);
 }
 

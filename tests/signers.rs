@@ -55,7 +55,7 @@ fn what_ssh_keygen_signs_makes_a_root_and_comes_back_as_it_was() {
     let public = format!("{key}.pub");
     let publisher = world.at("claveld-1.secret");
     let init = ["init", &world.at(""), "--publisher-key", &publisher, "--root-key", &public];
-    assert!(world.clavel(&init).good().contains("It has no say yet"));
+    assert!(world.clavel(&init).good().contains("The root does not count yet"));
     // Enough have signed it, and what comes next is told.
     let said = world.clavel(&["root", "sign", &world.root(), "--ssh-key", &key]).good();
     assert!(said.contains(&format!("root = \"{}\"", world.fleet())) && said.contains("`claveld once`"), "{said}");

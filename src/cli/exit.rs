@@ -1,4 +1,4 @@
-//! Maps every error to its exit code. README.md has the same table.
+//! Maps every error to its exit code. The table of docs/guide.md says the same.
 
 use std::fmt::Display;
 
@@ -22,20 +22,21 @@ pub struct Exit {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
 pub(super) enum Code {
-    /// Something in the sources is broken or claimed twice. The rest was done.
+    /// Something in a source is broken, claimed by two sources, or would wait for a cache for ever, and the rest was done. Or
+    /// the gate refused a push.
     Incomplete = 1,
-    // 2 is a command line that makes no sense, as clap tells it.
+    // 2 is a usage error, which clap reports.
     /// The configuration, a key file or an argument is not right.
     Configuration = 3,
     /// A repository cannot be reached, read or written.
     Repository = 4,
-    /// A branch, or something on it, is not to be believed.
+    /// Clavel refuses a branch, or something on it.
     Refused = 5,
-    /// A deployment could not be fetched from its caches.
+    /// A deployment could not be fetched from its caches, or is not what is pinned.
     Realise = 6,
     /// A unit did not switch.
     Activate = 7,
-    /// This machine: its disk, its system, its state folder; or told to stop before all was done.
+    /// This machine is at fault: its disk, its system, its state folder. Or the command was told to stop before it was done.
     Machine = 8,
 }
 
@@ -44,12 +45,12 @@ impl Exit {
         Self { code, message: message.to_string() }
     }
 
-    /// A command that said everything already.
+    /// The failure of a command that has printed everything already.
     pub(super) fn silent(code: Code) -> Self {
         Self { code, message: String::new() }
     }
 
-    /// Whether the command has said everything already.
+    /// Whether the command has printed everything already.
     pub(super) fn is_silent(&self) -> bool {
         self.message.is_empty()
     }
@@ -59,11 +60,13 @@ impl Exit {
         self.code
     }
 
-    /// The message for the person who ran the command; empty where the command has said everything already.
+    /// The message for the person who ran the command; empty where the command has printed everything
+    /// already.
     pub(super) fn message(&self) -> &str {
         &self.message
     }
 
+    /// A failure of this machine.
     pub(super) fn machine(error: &impl Display) -> Self {
         Self::new(Code::Machine, error)
     }
@@ -201,7 +204,7 @@ impl From<PassError> for Exit {
     }
 }
 
-/// The code of a deployment that failed.
+/// The exit code for a deployment that failed.
 pub(super) fn code_of(failure: &DeploymentFailure) -> Code {
     match failure {
         DeploymentFailure::Realise(_) => Code::Realise,

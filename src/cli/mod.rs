@@ -1,6 +1,7 @@
-//! The operator's commands: arguments in, the other rooms' work, and output, hints and exit codes.
+//! The command lines of the three programs: they parse arguments, call the other rooms, and print the results.
 //!
-//! Data goes to standard output; everything else to standard error. What is decided here is only how to say it.
+//! Data goes to standard output, everything else to standard error. This room decides only how a result is worded and which
+//! exit code it has; every other decision belongs to another room.
 
 pub mod agent;
 pub mod clavel;
@@ -15,28 +16,28 @@ use rustix::process::{Resource, Rlimit};
 
 pub use exit::Exit;
 
-/// Parses the arguments, runs the command, and turns what came of it into an exit code.
+/// Parses the arguments, runs the command, and turns its result into an exit code.
 fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<(), Exit>) -> ExitCode {
     let arguments = A::parse();
     start_log(verbosity(&arguments));
-    to_its_end(run(arguments))
+    run_to_exit_code(run(arguments))
 }
 
-/// Keeps this program and what it starts from leaving a core dump, which would hold the key that signs.
-fn leave_no_core_dump() {
+/// Forbids core dumps of this program and of its children: a dump would contain the secret key.
+fn forbid_core_dumps() {
     let most = rustix::process::getrlimit(Resource::Core).maximum;
-    // Asking for less than one may have is never refused.
+    // The kernel lets every process lower its own limit.
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: most });
 }
 
-/// Runs a command, and turns what came of it into an exit code.
-fn to_its_end(command: impl Future<Output = Result<(), Exit>>) -> ExitCode {
+/// Runs a command, and turns its result into an exit code.
+fn run_to_exit_code(command: impl Future<Output = Result<(), Exit>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return output::report(&Exit::machine(&error)),
     };
     let outcome = runtime.block_on(command);
-    // A fetch that was left behind must not hold up the end.
+    // A fetch that nothing waits for any more must not delay the exit.
     runtime.shutdown_background();
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
@@ -54,14 +55,14 @@ fn start_log(verbosity: u8) {
         1 => LevelFilter::DEBUG,
         _ => LevelFilter::TRACE,
     };
-    // gix tells more of itself than anybody asked for.
+    // gix logs much at these levels that is of no use to an operator.
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target("clavel", level);
     let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
     tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
 
 /// Waits for SIGTERM or SIGINT.
-async fn asked_to_stop() -> std::io::Result<()> {
+async fn wait_for_stop_signal() -> std::io::Result<()> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
     tokio::select! {

@@ -1,4 +1,4 @@
-//! Prints: data on standard output; errors, progress and remarks on standard error.
+//! Prints data on standard output, and errors, progress and remarks on standard error.
 
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
@@ -11,40 +11,40 @@ use serde::Serialize;
 
 use super::exit::{Code, Exit};
 
-/// A line of data.
+/// Prints a line of data.
 pub(super) fn line(text: impl Display) -> Result<(), Exit> {
-    written(writeln!(io::stdout().lock(), "{text}"))
+    check_written(writeln!(io::stdout().lock(), "{text}"))
 }
 
-/// Bytes of data, as they are.
+/// Prints bytes of data as they are.
 pub(super) fn bytes(bytes: &[u8]) -> Result<(), Exit> {
-    written(io::stdout().lock().write_all(bytes))
+    check_written(io::stdout().lock().write_all(bytes))
 }
 
-/// One JSON document.
+/// Prints one JSON document.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Exit> {
     bytes(&crate::model::json::render(value))
 }
 
-fn written(written: io::Result<()>) -> Result<(), Exit> {
+fn check_written(written: io::Result<()>) -> Result<(), Exit> {
     match written {
-        // Whoever read it has read enough: `clavel list | head -1`.
+        // The reader has closed the pipe, as in `clavel list | head -1`. That is no error to report.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit::silent(Code::Machine)),
         other => other.map_err(|error| Exit::machine(&format!("cannot write to standard output: {error}"))),
     }
 }
 
-/// A remark for whoever watches.
+/// Prints a remark on standard error.
 pub(super) fn remark(text: impl Display) {
-    // Where standard error is closed nobody watches.
-    let _ = writeln!(anstream::stderr(), "{}", harmless(&text));
+    // Where standard error is closed, nobody can read the remark.
+    let _ = writeln!(anstream::stderr(), "{}", replace_control_characters(&text));
 }
 
 /// Prints an error on standard error.
 pub(super) fn error(message: impl Display) {
     let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     // Where standard error is closed, nobody can read the error.
-    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", harmless(&message));
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", replace_control_characters(&message));
 }
 
 /// Prints why a command failed, and gives its exit code.
@@ -55,13 +55,14 @@ pub(super) fn report(exit: &Exit) -> ExitCode {
     ExitCode::from(exit.code() as u8)
 }
 
-/// Text without anything that could steer a terminal: parts of it may come from a branch, a flake or a server.
-pub(super) fn harmless(text: &impl Display) -> String {
+/// Replaces the control characters, which could steer a terminal: parts of the text may come from a branch, a flake or a
+/// server.
+pub(super) fn replace_control_characters(text: &impl Display) -> String {
     let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
     text.to_string().chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// A table of data; nothing where there are no rows.
+/// Prints a table of data; nothing where there are no rows.
 pub(super) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Result<(), Exit> {
     let rows: Vec<Vec<String>> = rows.into_iter().collect();
     if rows.is_empty() {
@@ -80,20 +81,21 @@ pub(super) fn table(heading: &[&str], rows: impl IntoIterator<Item = Vec<String>
     Ok(())
 }
 
-/// What a command is at, while a person watches: one line that is wiped at the end. Nothing where nobody does.
+/// A line on the terminal that shows the current step of a command, and is removed at the end. Nothing is shown where standard
+/// error is no terminal.
 #[derive(Debug)]
 pub(super) struct Spinner(ProgressBar);
 
 impl Spinner {
-    /// Its line is what `line` says each time it is drawn.
-    pub(super) fn telling(line: impl Fn() -> String + Clone + Send + Sync + 'static) -> Self {
+    /// Shows the text that `line` gives each time the line is drawn.
+    pub(super) fn new(line: impl Fn() -> String + Clone + Send + Sync + 'static) -> Self {
         if !io::stderr().is_terminal() {
             return Self(ProgressBar::hidden());
         }
         let bar = ProgressBar::new_spinner();
         let write = move |_: &ProgressState, to: &mut dyn std::fmt::Write| {
-            // It is written to a text, which takes everything.
-            let _ = to.write_str(&harmless(&line()));
+            // Writing to a string cannot fail.
+            let _ = to.write_str(&replace_control_characters(&line()));
         };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {line}") {
             bar.set_style(style.with_key("line", write));
@@ -103,7 +105,7 @@ impl Spinner {
     }
 
     /// Draws the line anew.
-    pub(super) fn turn(&self) {
+    pub(super) fn redraw(&self) {
         self.0.tick();
     }
 }
@@ -114,8 +116,8 @@ impl Drop for Spinner {
     }
 }
 
-/// Text below a heading, indented so that it is seen to belong there.
-pub(super) fn indented(text: &str) -> String {
+/// Indents text that belongs to the line above it.
+pub(super) fn indent(text: &str) -> String {
     text.lines().map(|line| format!("    {line}").trim_end().to_owned()).collect::<Vec<_>>().join("\n")
 }
 
@@ -124,9 +126,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_others_wrote_cannot_steer_a_terminal() {
+    fn control_characters_from_others_are_replaced() {
         assert_eq!(
-            harmless(&"unknown field `\u{1b}[2J`\n\tat \u{9b}31m"),
+            replace_control_characters(&"unknown field `\u{1b}[2J`\n\tat \u{9b}31m"),
             "unknown field `\u{fffd}[2J`\n\tat \u{fffd}31m"
         );
     }

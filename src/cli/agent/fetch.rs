@@ -1,4 +1,4 @@
-//! `clavel-agent fetch`, the fetching process, which the agent runs by itself.
+//! The fetching process, which the agent starts by itself. It reads one request from standard input and prints the answer.
 
 use std::io::Read as _;
 
@@ -6,7 +6,7 @@ use crate::agent::answer;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 
-/// The most bytes that are read. No request is as long.
+/// The most bytes of a request. Every request is shorter.
 const MOST_READ: u64 = 1 << 20;
 
 pub(super) async fn run() -> Result<(), Exit> {

@@ -20,9 +20,11 @@ use crate::config::AgentConfig;
     name = "clavel-agent",
     version,
     about = "Fetches, verifies and activates what this machine should run",
-    after_help = "Exit codes: 0 done, or waiting for a cache or for approvals; 2 usage; 3 configuration; 4 repository; 5 refused the branch; \
-                  6 could not fetch from the caches; 7 activation failed; 8 this machine. After every error the units keep \
-                  what they run, or go back to it."
+    after_help = "Exit codes: 0 done, or waiting for a cache or for approvals; 2 a usage error; 3 the configuration, a key file or an \
+                  argument is not right; 4 a repository cannot be reached, read or written; 5 refused a branch, or something on \
+                  it; 6 could not fetch a deployment from its caches, or it is not what is pinned; 7 a unit did not switch; 8 \
+                  this machine: its disk, its system, its state folder. After every error a unit runs what it ran before: \
+                  nothing was switched, or the agent went back."
 )]
 pub struct Arguments {
     /// Log to standard error which programs are run; twice, log more.
@@ -45,9 +47,10 @@ enum Command {
     Status(status::Arguments),
 }
 
+/// The configuration file of the agent.
 #[derive(Debug, clap::Args)]
 struct ConfigArgument {
-    /// The configuration.
+    /// The configuration file.
     #[arg(long, value_name = "FILE", env = "CLAVEL_AGENT_CONFIG", default_value = AgentConfig::DEFAULT_PATH)]
     config: PathBuf,
 }
@@ -60,10 +63,10 @@ impl ConfigArgument {
 
 /// Runs `clavel-agent` with the arguments of this process.
 pub fn main() -> ExitCode {
-    // The subcommand of the fetching process is not for people, so it is in no help and no completion.
+    // Only the agent itself uses this subcommand, so no help and no completion shows it.
     if std::env::args_os().skip(1).eq([FETCH_COMMAND]) {
         super::start_log(0);
-        return super::to_its_end(fetch::run());
+        return super::run_to_exit_code(fetch::run());
     }
     super::main(
         |arguments: &Arguments| arguments.verbose,

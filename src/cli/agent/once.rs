@@ -15,7 +15,7 @@ use crate::store::Output;
 pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Try again what failed to activate before.
+    /// Try again the revisions whose activation failed before.
     #[arg(long)]
     retry: bool,
     /// Print the result for each deployment as one JSON document.
@@ -59,7 +59,7 @@ pub(super) fn print_report(report: &PassReport) {
     }
 }
 
-/// An event of a pass in a line.
+/// Describes an event of a pass in one line.
 pub(super) fn describe_event(event: &Event<'_>) -> String {
     match event {
         Event::ForkKept(folder) => format!("both contents are kept in {}", folder.display()),
@@ -73,7 +73,7 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
         Event::Fetched(commit) => format!("the branch is at {}", &commit.to_string()[..10]),
         Event::Rewritten(before) => format!(
             "the history of the branch was rewritten: {} is not part of it any more; its index is signed and no older, so the \
-             agent believes it",
+             agent uses it",
             &before.to_string()[..10]
         ),
         Event::Realising(order) => {

@@ -3,11 +3,11 @@
 use super::once::{describe_event, print_report};
 use crate::agent::{self, DaemonEvent};
 use crate::cli::exit::Exit;
-use crate::cli::{asked_to_stop, output};
+use crate::cli::{output, wait_for_stop_signal};
 use crate::config::AgentConfig;
 
 pub(super) async fn run(config: &AgentConfig) -> Result<(), Exit> {
-    let stopped = agent::run(config, asked_to_stop(), &print_event).await?;
+    let stopped = agent::run(config, wait_for_stop_signal(), &print_event).await?;
     stopped.map_err(|error| Exit::machine(&error))
 }
 

@@ -1,4 +1,4 @@
-//! `clavel-agent status`: what the agent has recorded. It reads the state folder alone.
+//! `clavel-agent status`: prints what the agent has recorded. It reads nothing but the configuration and the state folder.
 
 use std::collections::BTreeMap;
 
@@ -100,7 +100,7 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
 fn print_failure(name: &Name, FailedRollout { candidate, failure, rollback, .. }: &FailedRollout) -> Result<(), Exit> {
     let attempts = if failure.attempts > 1 { format!(" in attempt {}", failure.attempts) } else { String::new() };
     output::line(format_args!("\n{name}: revision {} failed at {}{attempts}", candidate.revision, failure.at))?;
-    output::line(output::indented(&failure.error))?;
+    output::line(output::indent(&failure.error))?;
     match rollback {
         RollbackResult::Restored => Ok(()),
         RollbackResult::NothingBefore => {
@@ -108,7 +108,7 @@ fn print_failure(name: &Name, FailedRollout { candidate, failure, rollback, .. }
         }
         RollbackResult::Failed { to, error } => {
             output::line(format_args!("{name}: going back to {to} failed as well"))?;
-            output::line(output::indented(error))
+            output::line(output::indent(error))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! What a new root is to say, from the command line.
+//! The arguments that say what a new root differs in, and their conversion into an amendment.
 
 use std::time::SystemTime;
 
@@ -11,7 +11,7 @@ use crate::trust::{Amendment, RoleName};
 #[derive(Debug, clap::Args)]
 pub(super) struct RoleArguments {
     /// A key that signs roots: its public half, Nix's or OpenSSH's, or a file with it; may be given more than once.
-    // Parsed later than the rest: an error of clap would show what may be somebody's secret key.
+    // A text, which is parsed after clap: an error of clap would show the argument, which may be a secret key.
     #[arg(long = "root-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     root_keys: Vec<String>,
     /// How many root keys have to sign a root.
@@ -26,29 +26,31 @@ pub(super) struct RoleArguments {
     /// A key that approves deployments.
     #[arg(long = "approver-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     approver_keys: Vec<String>,
-    /// How many approvers it takes at least, wherever any are asked for.
+    /// How many approvers have to approve at least, wherever approvals are asked for.
     #[arg(long, value_name = "NUMBER")]
     approver_threshold: Option<Threshold>,
     /// Which deployments have to be approved, and by how many: `db-*=1`; may be given more than once.
     ///
-    /// The pattern is about the name of the deployment, of its unit, and of the agent that takes it, without regard to case.
+    /// The pattern is compared with the names of the deployment, of its unit, and of each agent that takes it, without regard
+    /// to case.
     #[arg(long = "approvals", value_name = "PATTERN=NUMBER", value_parser = policy)]
     approvals: Vec<ApprovalPolicy>,
-    /// How long the root is to be believed.
+    /// After which time the root expires.
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = humantime::parse_duration)]
     expires_after: std::time::Duration,
 }
 
-/// What goes from a root.
+/// The parts of the root before that the new root leaves out.
 #[derive(Debug, clap::Args)]
 pub(super) struct RemovalArguments {
     /// A key that loses every role it has; may be given more than once.
     #[arg(long = "remove-key", value_name = "NAME")]
     remove: Vec<KeyId>,
-    /// A pattern for which no approvals are asked any more.
+    /// A pattern for which the root asks for no approvals any more; may be given more than once.
     #[arg(long = "no-approvals", value_name = "PATTERN")]
     drop_approvals: Vec<Pattern>,
-    /// End everything that was signed before, and begin to count anew: after a key was stolen.
+    /// Begin a new epoch after a key was stolen: everything that was signed before stops to count, and all versions and
+    /// revisions begin at 1 again.
     #[arg(long)]
     raise_epoch: bool,
 }
@@ -60,8 +62,8 @@ fn policy(text: &str) -> Result<ApprovalPolicy, String> {
 }
 
 impl RoleArguments {
-    /// Whether nobody was named for the role.
-    pub(super) fn names_nobody(&self, role: RoleName) -> bool {
+    /// Whether the arguments name no key for the role.
+    pub(super) fn has_no_key(&self, role: RoleName) -> bool {
         match role {
             RoleName::Approver => self.approver_keys.is_empty(),
             RoleName::Publisher => self.publisher_keys.is_empty(),
@@ -69,12 +71,12 @@ impl RoleArguments {
         }
     }
 
-    /// From when on the root is not to be believed.
+    /// The time from which the root is expired.
     pub(super) fn expires(&self) -> Timestamp {
         Timestamp::from(SystemTime::now()).plus(self.expires_after)
     }
 
-    /// What it is to say.
+    /// Converts the arguments into an amendment.
     pub(super) fn amendment(&self, removals: Option<&RemovalArguments>) -> Result<Amendment, Exit> {
         let mut add = Vec::new();
         for (role, keys) in [

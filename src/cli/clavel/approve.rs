@@ -1,4 +1,4 @@
-//! `clavel approve NAME`
+//! `clavel approve`: shows what a revision changes, asks, and signs an approval of it.
 
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
@@ -25,17 +25,21 @@ pub(super) struct Arguments {
     branch: BranchArguments,
     #[command(flatten)]
     keys: SigningArguments,
-    /// Do not ask.
+    /// Approve without asking.
     #[arg(short, long)]
     yes: bool,
-    /// Write the approval to a file, for a pull request, in place of the branch. One that is there already is left as it is.
+    /// Write the approval to this new file, for a pull request, and not to the branch. A file that exists already stays as it
+    /// is.
     #[arg(short, long, value_name = "FILE")]
     output: Option<PathBuf>,
 }
 
 pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
     let Arguments { name, branch: place, keys, output, .. } = arguments;
-    let keys: [SigningKey; 1] = keys.read_some()?.try_into().map_err(|_| wrong("approve with one key at a time"))?;
+    let keys: [SigningKey; 1] = keys
+        .read_some()?
+        .try_into()
+        .map_err(|_| wrong("cannot approve with several keys at once: give one --key or --ssh-key"))?;
     let view = place.view(Depth::Full)?;
     let (branch, root) = view.verified()?;
     let index = branch.index()?;
@@ -43,11 +47,11 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
     let asked = branch.approvals(&deployment, branch.takers(&index).of(name)).ok_or_else(|| unasked(&deployment))?;
     let [key] = keys;
-    let approver = approver(root, &key)?;
+    let approver = find_approver(root, &key)?;
     if asked.has(&approver) {
         return output::line(format_args!("{name}: {approver} has approved revision {} already", deployment.revision));
     }
-    show(&view, &deployment, &asked, &approver, verbosity)?;
+    print_unapproved(&view, &deployment, &asked, &approver, verbosity)?;
     output::line(format_args!("{name}: {asked}"))?;
     confirm(arguments, deployment.revision, &approver)?;
     let approval = Approval::of(&deployment, deployment.content(), root.root().epoch);
@@ -66,47 +70,55 @@ fn wrong(message: impl Display) -> Exit {
 fn unasked(deployment: &Deployment) -> Exit {
     let (name, unit) = (&deployment.name, &deployment.specification.unit);
     wrong(format!(
-        "the root asks for no approvals of `{name}`, of its unit `{unit}` or of an agent that takes it; `clavel root show` tells"
+        "the root asks for no approvals of `{name}`, of its unit `{unit}` or of an agent that takes it; `clavel root show FILE` \
+         lists the patterns that it asks for"
     ))
 }
 
-/// What is past its time may be an old branch, and nobody is to approve an old revision unawares.
+/// Refuses an expired root or index. The branch may then be an old one, and its newest revision an old one too.
 fn check_fresh(root: &TrustedRoot, expires: Timestamp) -> Result<(), Exit> {
     let now = Timestamp::from(SystemTime::now());
-    let stale = |what: &str, since| {
-        Exit::new(Code::Refused, format!("the {what} expired at {since}: this may be an old branch"))
+    let stale = |what: &str, since, remedy: &str| {
+        let message = format!("cannot approve: the {what} expired at {since}, so this may be an old branch; {remedy}");
+        Exit::new(Code::Refused, message)
     };
     if root.is_expired(now) {
-        return Err(stale("root", root.root().expires));
+        return Err(stale("root", root.root().expires, "the next root has to be published first"));
     }
-    if now >= expires { Err(stale("index", expires)) } else { Ok(()) }
+    if now >= expires { Err(stale("index", expires, "claveld has to sign the index anew first")) } else { Ok(()) }
 }
 
-/// The name under which the root knows the key.
-fn approver(root: &TrustedRoot, key: &SigningKey) -> Result<KeyId, Exit> {
+/// Finds the name that the root has for the key.
+fn find_approver(root: &TrustedRoot, key: &SigningKey) -> Result<KeyId, Exit> {
     let public = key.public();
     let approvers = &root.root().roles.approver.keys;
     let known = approvers.iter().find(|known| known.bytes() == public.bytes());
     known.map(|known| known.id().clone()).ok_or_else(|| {
         let names: Vec<String> = approvers.iter().map(|key| key.id().to_string()).collect();
-        wrong(format!("the key `{}` is no approver's; these are: {}", public.id(), names.join(", ")))
+        wrong(format!("the key `{}` is no approver's; the approvers are: {}", public.id(), names.join(", ")))
     })
 }
 
-/// Shows what `approver` has not approved yet: what changes since their own last approval, and all of it where there is
-/// nothing to compare with. What others approved, they may never have seen; where it may run, they are told beside that
-/// what changes then.
-fn show(view: &View, new: &Deployment, asked: &Approvals, approver: &KeyId, verbosity: u8) -> Result<(), Exit> {
+/// Prints what `approver` has not approved yet: the diff since the revision that they approved last, or the whole revision where
+/// there is none to compare with. Revisions that only others approved do not count here, because `approver` may never have
+/// seen them. Where such a revision may run, the diff from that revision is printed as well.
+fn print_unapproved(
+    view: &View,
+    new: &Deployment,
+    asked: &Approvals,
+    approver: &KeyId,
+    verbosity: u8,
+) -> Result<(), Exit> {
     let find = |approved: EarlierApproval| search(view, &new.name, |_, file| Ok(approved.found_in(file)));
     let last = asked.last_of(approver);
     match last {
-        None => show_all(new, format_args!("nothing before it was approved by {approver}"))?,
+        None => print_all(new, format_args!("{approver} has approved no revision before it"))?,
         Some(last) => {
             if let Some(old) = find(last)? {
-                return Difference::between(&old, new).show(verbosity);
+                return Difference::between(&old, new).print(verbosity);
             }
             let revision = last.revision();
-            show_all(
+            print_all(
                 new,
                 format_args!("revision {revision}, which {approver} approved, is not on the branch any more"),
             )?;
@@ -117,11 +129,12 @@ fn show(view: &View, new: &Deployment, asked: &Approvals, approver: &KeyId, verb
         "{}: enough have approved revision {}, so it may run; since then:",
         new.name, running.revision
     ))?;
-    Difference::between(&running, new).show(verbosity)
+    Difference::between(&running, new).print(verbosity)
 }
 
-fn show_all(new: &Deployment, why: impl Display) -> Result<(), Exit> {
-    output::line(format_args!("{}: revision {}, all of it: {why}", new.name, new.revision))?;
+/// Prints all fields of a revision.
+fn print_all(new: &Deployment, why: impl Display) -> Result<(), Exit> {
+    output::line(format_args!("{}: revision {} in full: {why}", new.name, new.revision))?;
     list_facts(&new.specification)
         .iter()
         .try_for_each(|(field, value)| output::line(format_args!("  {field}: {value}")))?;
@@ -133,9 +146,11 @@ fn confirm(arguments: &Arguments, revision: Revision, approver: &KeyId) -> Resul
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(wrong("nobody can be asked here; say --yes to approve"));
+        return Err(wrong(
+            "cannot ask for confirmation, because standard input is no terminal; --yes approves without asking",
+        ));
     }
-    // Where it cannot be asked, no answer comes.
+    // Where the question cannot be printed, the answer is read all the same: nothing but a yes approves.
     let _ = write!(anstream::stderr(), "Approve revision {revision} of {} as {approver}? [y/N] ", arguments.name);
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer).map_err(|error| Exit::machine(&error))?;
@@ -169,7 +184,7 @@ async fn commit(
         let gone =
             || Exit::new(Code::Repository, format!("{} has no branch `{}` any more", place.remote(), place.name()));
         let files = on.files().map_err(|error| Exit::new(Code::Repository, error))?.ok_or_else(gone)?;
-        check_still(&files, arguments, root, deployment)?;
+        check_unchanged(&files, arguments, root, deployment)?;
         let proposal = Proposal {
             on,
             changes: vec![Change::Put { path: Layout::Flat.approval(name, by), bytes: signed.render() }],
@@ -185,8 +200,8 @@ async fn commit(
     }
 }
 
-/// What was looked at is still what the branch has.
-fn check_still(
+/// Checks that the branch still has the revision that was shown.
+fn check_unchanged(
     snapshot: &Snapshot,
     arguments: &Arguments,
     root: &TrustedRoot,
@@ -198,6 +213,9 @@ fn check_still(
     if now.content() == deployment.content() && newest.root().epoch == root.root().epoch {
         return Ok(());
     }
-    let message = format!("{} is at revision {} by now; look at that and approve it", deployment.name, now.revision);
+    let message = format!(
+        "cannot approve: {} is at revision {} by now; run `clavel approve` again to see and approve it",
+        deployment.name, now.revision
+    );
     Err(Exit::new(Code::Refused, message))
 }

@@ -1,4 +1,4 @@
-//! `clavel diff NAME`
+//! `clavel diff`: prints the differences between two revisions of a deployment, or between two derivations.
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
@@ -19,15 +19,15 @@ use crate::trust::Signed;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The deployment's name; or a system's derivation, to compare with another one.
+    /// The name of the deployment; or the derivation of a system, to compare with another one.
     #[arg(value_name = "NAME|DERIVATION")]
     subject: Subject,
     /// The derivation to compare the first one with.
     other: Option<StorePath>,
-    /// The revision to compare with; the one before the other, where none is named.
+    /// The older revision [default: the one before the newer revision].
     #[arg(long, value_name = "REVISION", conflicts_with = "other")]
     from: Option<Revision>,
-    /// The revision to look at; the newest, where none is named.
+    /// The newer revision [default: the newest on the branch].
     #[arg(long, value_name = "REVISION", conflicts_with = "other")]
     to: Option<Revision>,
     #[command(flatten)]
@@ -50,14 +50,14 @@ impl FromStr for Subject {
     }
 }
 
-/// Which two revisions are asked for; where none is named, the newest and the one before the other.
+/// The two revisions that are asked for. Without `to` it is the newest, and without `from` the one before `to`.
 #[derive(Debug, Clone, Copy, Default)]
-struct Wanted {
+struct RevisionRange {
     from: Option<Revision>,
     to: Option<Revision>,
 }
 
-/// What differs between two revisions, as `--json` prints it.
+/// The differences between two revisions, as `--json` prints them.
 #[derive(Serialize)]
 pub(super) struct Difference {
     name: Name,
@@ -70,26 +70,26 @@ pub(super) struct Difference {
 
 pub(super) fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
     match (&arguments.subject, &arguments.other) {
-        (Subject::Deployment(name), None) => deployment(arguments, name, verbosity),
+        (Subject::Deployment(name), None) => compare_revisions(arguments, name, verbosity),
         (Subject::Derivation(old), Some(new)) => {
-            let told = comparer().compare(Some(old), Some(new)).into();
-            if arguments.json { output::json(&told) } else { show(&told, "", verbosity) }
+            let diff = comparer().compare(Some(old), Some(new)).into();
+            if arguments.json { output::json(&diff) } else { print_diff(&diff, "", verbosity) }
         }
         _ => Err(Exit::new(Code::Configuration, "name one deployment, or two derivations")),
     }
 }
 
-fn deployment(arguments: &Arguments, name: &Name, verbosity: u8) -> Result<(), Exit> {
+fn compare_revisions(arguments: &Arguments, name: &Name, verbosity: u8) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Full)?;
-    // Said where nobody was named.
-    let _of_the_tip = view.believed();
-    let (old, new) = revisions(&view, name, Wanted { from: arguments.from, to: arguments.to })?;
+    // This warns where no root was named. The branch at its tip is not needed.
+    let _ = view.verified_or_warn();
+    let (old, new) = find_revisions(&view, name, RevisionRange { from: arguments.from, to: arguments.to })?;
     let difference = Difference::between(&old, &new);
-    if arguments.json { output::json(&difference) } else { difference.show(verbosity) }
+    if arguments.json { output::json(&difference) } else { difference.print(verbosity) }
 }
 
 impl Difference {
-    /// What differs between two revisions of one deployment.
+    /// Compares two revisions of one deployment.
     pub(super) fn between(old: &Deployment, new: &Deployment) -> Self {
         let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
         let path = |of: &Deployment| of.specification.template.nar_id.clone();
@@ -110,24 +110,24 @@ impl Difference {
     }
 
     /// Prints it for people.
-    pub(super) fn show(&self, verbosity: u8) -> Result<(), Exit> {
+    pub(super) fn print(&self, verbosity: u8) -> Result<(), Exit> {
         output::line(format_args!("{}: revision {} → {}", self.name, self.from, self.to))?;
         self.specification.iter().try_for_each(|fact| output::line(format_args!("  {fact}")))?;
-        self.system.as_ref().map_or(Ok(()), |told| show(told, "  ", verbosity))
+        self.system.as_ref().map_or(Ok(()), |diff| print_diff(diff, "  ", verbosity))
     }
 }
 
 fn comparer() -> Comparer<impl Fn(&StorePath) -> Result<Vec<u8>, DerivationError>> {
-    // Files are read, and no program is run.
+    // Comparing reads files and runs no program, so there is no deadline to set.
     let store = store::open(None, Duration::ZERO, Output::Capture);
     Comparer::new(move |path: &StorePath| store.derivation(path))
 }
 
-fn show(told: &SystemDiff, indent: &str, verbosity: u8) -> Result<(), Exit> {
-    for line in told.lines(usize::MAX) {
+fn print_diff(diff: &SystemDiff, indent: &str, verbosity: u8) -> Result<(), Exit> {
+    for line in diff.lines(usize::MAX) {
         output::line(format_args!("{indent}{line}"))?;
     }
-    match told {
+    match diff {
         SystemDiff::Change(change) if verbosity > 0 => {
             change.rebuilt.iter().try_for_each(|package| output::line(format_args!("{indent}rebuilt: {package}")))
         }
@@ -135,15 +135,15 @@ fn show(told: &SystemDiff, indent: &str, verbosity: u8) -> Result<(), Exit> {
     }
 }
 
-/// The two revisions that are asked for, from the branch's history.
-fn revisions(view: &View, name: &Name, wanted: Wanted) -> Result<(Deployment, Deployment), Exit> {
+/// Finds the two revisions in the branch's history.
+fn find_revisions(view: &View, name: &Name, wanted: RevisionRange) -> Result<(Deployment, Deployment), Exit> {
     let mut found = BTreeMap::new();
     let both = search(view, name, |here, bytes| {
-        if let Some(deployment) = read(view, here, bytes, name)? {
-            // Of a revision that was written twice, what is nearer to the tip counts.
+        if let Some(deployment) = verify(view, here, bytes, name)? {
+            // Where the history has two contents of a revision, the one nearer to the tip counts.
             found.entry(deployment.revision).or_insert(deployment);
         }
-        Ok(chosen(&found, wanted))
+        Ok(choose(&found, wanted))
     })?;
     if let Some(both) = both {
         return Ok(both);
@@ -152,13 +152,14 @@ fn revisions(view: &View, name: &Name, wanted: Wanted) -> Result<(Deployment, De
     let why = match (missing(wanted.to).or(missing(wanted.from)), found.len()) {
         (Some(revision), _) => format!("the branch has no revision {revision} of {name} in its history"),
         (None, 0) => format!("the branch has no deployment {name} in its history"),
-        (None, _) => format!("{name} has no revision before that one: there is nothing to compare it with"),
+        (None, _) => format!("{name} has no earlier revision to compare with"),
     };
     Err(Exit::new(Code::Configuration, why))
 }
 
-/// The two that are asked for, where both have been found. They are found newest first.
-fn chosen(found: &BTreeMap<Revision, Deployment>, wanted: Wanted) -> Option<(Deployment, Deployment)> {
+/// Chooses the two revisions from those found so far; `None` where one of them is not found yet. The search finds the newest
+/// first.
+fn choose(found: &BTreeMap<Revision, Deployment>, wanted: RevisionRange) -> Option<(Deployment, Deployment)> {
     let to = match wanted.to {
         Some(revision) => found.get(&revision),
         None => found.values().next_back(),
@@ -170,9 +171,9 @@ fn chosen(found: &BTreeMap<Revision, Deployment>, wanted: Wanted) -> Option<(Dep
     Some((from.clone(), to.clone()))
 }
 
-/// The deployment as one commit has it; none where it is not to be believed there. What an older root's publisher signed
-/// was to be believed then.
-fn read(view: &View, snapshot: &Snapshot, bytes: &[u8], name: &Name) -> Result<Option<Deployment>, Exit> {
+/// Verifies the deployment as one commit has it; `None` where no root on the branch vouches for it. An older root counts here as
+/// well, because its publishers signed the older revisions.
+fn verify(view: &View, snapshot: &Snapshot, bytes: &[u8], name: &Name) -> Result<Option<Deployment>, Exit> {
     let Some(roots) = &view.roots else {
         return Ok(Signed::<Deployment>::parse(bytes).ok().map(|signed| signed.unverified().clone()));
     };
@@ -182,7 +183,7 @@ fn read(view: &View, snapshot: &Snapshot, bytes: &[u8], name: &Name) -> Result<O
         match document {
             Ok(document) => return Ok(Some(document.into_inner())),
             Err(error @ BranchError::Read(_)) => return Err(error.into()),
-            // Somebody altered it once; what a publisher signed is further back or nearer.
+            // The file was altered in this commit. Another commit may have what a publisher signed.
             Err(_) => {}
         }
     }

@@ -6,8 +6,8 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::trust::{RoleName, TrustedRoot};
 
-/// Says what comes next for the first root, the file of which is at `place`; `made` are the keys made with it.
-pub(super) fn next_steps(place: &Path, file: &[u8], made: &[(RoleName, PathBuf)]) -> Result<(), Exit> {
+/// Prints the next steps for the first root, whose file is at `place`. `made` has the keys that were made with it.
+pub(super) fn print_next_steps(place: &Path, file: &[u8], made: &[(RoleName, PathBuf)]) -> Result<(), Exit> {
     match TrustedRoot::given(file) {
         Ok(root) => {
             output::line(format_args!("fleet     {}\n\nNext:", root.fleet()))?;
@@ -15,7 +15,7 @@ pub(super) fn next_steps(place: &Path, file: &[u8], made: &[(RoleName, PathBuf)]
             numbered.try_for_each(|(step, number)| output::line(format_args!("  {number}. {step}")))
         }
         Err(missing) => output::line(format_args!(
-            "It has no say yet: {missing}\n\nNext, where each root key is:\n  clavel root sign {} --key FILE, or --ssh-key FILE",
+            "The root does not count yet: {missing}\n\nNext, on each machine that has a root key:\n  clavel root sign {} --key FILE, or --ssh-key FILE",
             place.display()
         )),
     }
@@ -32,11 +32,11 @@ fn steps(place: &Path, root: &TrustedRoot, made: &[(RoleName, PathBuf)]) -> Vec<
     steps.extend([
         format!("tell claveld, in claveld.toml below [publish]:\n       root = \"{place}\"{key}"),
         format!(
-            "tell each agent, in its clavel-agent.toml; a copy of {place} does as well:\n       root = \"{}\"",
+            "tell each agent, in its clavel-agent.toml (the path of a copy of {place} works too):\n       root = \"{}\"",
             root.fleet()
         ),
         "publish: `claveld once` puts the root and the first deployments on the branch".to_owned(),
-        format!("before {}, and whenever a key changes: `clavel root next`", root.root().expires),
+        format!("before {}, and whenever a key changes, make the next root: `clavel root next`", root.root().expires),
     ]);
     steps
 }

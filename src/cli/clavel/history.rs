@@ -6,10 +6,10 @@ use crate::cli::exit::Exit;
 use crate::git::{ReadError, Snapshot};
 use crate::model::{Deployment, DocumentPath, Folder, Name, Payload as _};
 
-/// How far back is looked: a commit a minute for two months.
+/// The most commits that are searched: two months with a commit a minute.
 const MOST_COMMITS: usize = 100_000;
 
-/// Shows `look` each file that the deployment `name` had, the newest first, until it finds what it looks for.
+/// Calls `look` with each file that the deployment `name` had, the newest first, until `look` finds something.
 pub(super) fn search<T>(
     view: &View,
     name: &Name,
@@ -20,7 +20,7 @@ pub(super) fn search<T>(
     let mut snapshot = Some(view.repository.snapshot(view.snapshot.commit()).map_err(BranchError::from)?);
     for _ in 0..MOST_COMMITS {
         let Some(here) = snapshot else { break };
-        let bytes = file(&here, &path)?;
+        let bytes = read_file(&here, &path)?;
         if let Some(bytes) = bytes.filter(|bytes| seen.as_ref() != Some(bytes)) {
             if let Some(found) = look(&here, &bytes)? {
                 return Ok(Some(found));
@@ -33,8 +33,8 @@ pub(super) fn search<T>(
     Ok(None)
 }
 
-/// The file as one commit has it. What somebody put there that can be no document is none.
-fn file(snapshot: &Snapshot, path: &str) -> Result<Option<Vec<u8>>, Exit> {
+/// Reads the file as one commit has it; `None` where its path holds something that can be no document.
+fn read_file(snapshot: &Snapshot, path: &str) -> Result<Option<Vec<u8>>, Exit> {
     match snapshot.read(path, Deployment::LARGEST) {
         Ok(file) => Ok(file),
         Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => Ok(None),

@@ -1,4 +1,4 @@
-//! `clavel key …`
+//! `clavel key`: makes keys, prints their public halves, and converts them for OpenSSH.
 
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
@@ -13,12 +13,12 @@ use crate::trust::SecretKey;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Make a secret key in Nix's format. Its file is readable by its owner alone; its public half is printed.
+    /// Make a secret key in Nix's format, in a file that only its owner can read, and print its public half.
     #[command(after_help = "Example:\n  clavel key generate claveld-1 --output /etc/clavel/claveld-1.secret")]
     Generate {
-        /// The key's name. Give every key another one: `claveld-1`, then `claveld-2`.
+        /// The key's name. Every key needs a name of its own: `claveld-1`, then `claveld-2`.
         name: KeyId,
-        /// The file to write it to. One that is there already is left as it is.
+        /// The new file to write it to. A file that exists already stays as it is.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
@@ -29,24 +29,25 @@ pub(super) enum Command {
         #[arg(value_name = "[NAME=]FILE")]
         file: String,
     },
-    /// Write a secret key as OpenSSH writes it, for `ssh-add` to load into an agent.
+    /// Write a secret key in OpenSSH's format, so that `ssh-add` can load it into an ssh-agent.
     #[command(
         after_help = "Example:\n  clavel key to-ssh claveld-1.secret --output claveld-1.ssh && ssh-add claveld-1.ssh && shred -u claveld-1.ssh"
     )]
     ToSsh {
         /// The secret key's file.
         file: PathBuf,
-        /// The file to write it to. One that is there already is left as it is.
+        /// The new file to write it to. A file that exists already stays as it is.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
     },
 }
 
-/// A secret key's file that cannot be read, or others can, is told as such.
-fn public_half(file: &str) -> Result<RoleKey, Exit> {
+/// Reads the public half of a key. Where the file is neither a secret key nor a public one, the error is about the secret key: it
+/// says, for example, that others can read the file.
+fn read_public_half(file: &str) -> Result<RoleKey, Exit> {
     match SecretKey::read(Path::new(file)) {
         Ok(key) => Ok(key.public().into()),
-        // What came through a pipe cannot be read again.
+        // A pipe cannot be read a second time.
         Err(error) if std::fs::metadata(file).is_ok_and(|about| about.file_type().is_fifo()) => Err(error.into()),
         Err(error) => role_key(file).map_err(|_| error.into()),
     }
@@ -60,7 +61,7 @@ pub(super) fn run(command: &Command) -> Result<(), Exit> {
             output::remark(format_args!("wrote the secret key to {}", output.display()));
             output::line(key.public())
         }
-        Command::Public { file } => output::line(public_half(file)?),
+        Command::Public { file } => output::line(read_public_half(file)?),
         Command::ToSsh { file, output } => {
             SecretKey::read(file)?.write_new_for_openssh(output)?;
             output::remark(format_args!("wrote the secret key to {}; it has no passphrase", output.display()));

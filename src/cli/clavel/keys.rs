@@ -1,4 +1,4 @@
-//! Keys as people name them, and signing with them.
+//! Reads the keys that arguments name, and signs with them.
 
 use std::fmt::Display;
 use std::io::Read as _;
@@ -12,28 +12,28 @@ use crate::trust::{SecretKey, Signed, SshSignature};
 
 /// The most bytes that are read of a public key or of a signature.
 const LARGEST: u64 = 16 << 10;
-/// How long somebody has to type a passphrase or to touch a key.
-const PATIENCE: Duration = Duration::from_mins(3);
+/// How long ssh-keygen may wait for a passphrase or for a touch of the key.
+const SIGNING_DEADLINE: Duration = Duration::from_mins(3);
 
-/// Whose keys sign.
+/// The keys to sign with.
 #[derive(Debug, clap::Args)]
 pub(super) struct SigningArguments {
     /// A secret key that signs, in Nix's format; may be given more than once.
     #[arg(long = "key", value_name = "FILE")]
     keys: Vec<PathBuf>,
-    /// An OpenSSH key that signs, by way of ssh-keygen: a secret key, a hardware key, or the public half of one that an
-    /// ssh-agent has; may be given more than once.
+    /// An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent;
+    /// may be given more than once.
     ///
-    /// Its name is the comment of its public half, unless NAME= says another.
+    /// Its name is the comment of its public half, unless NAME= gives another.
     #[arg(long = "ssh-key", value_name = "[NAME=]FILE")]
     ssh_keys: Vec<String>,
 }
 
-/// Something to sign with.
+/// A key to sign with.
 pub(super) enum SigningKey {
-    /// A key that is at hand.
+    /// A key that was read from its file.
     Secret(SecretKey),
-    /// A key that ssh-keygen signs with: its public half, and the file to name to it.
+    /// A key that ssh-keygen signs with: its public half, and the file that ssh-keygen gets.
     Ssh(RoleKey, PathBuf),
 }
 
@@ -42,16 +42,16 @@ fn wrong(message: impl Display) -> Exit {
 }
 
 impl SigningArguments {
-    /// The keys, in their order.
+    /// Reads the keys, in their order.
     pub(super) fn read(&self) -> Result<Vec<SigningKey>, Exit> {
         let secret = self.keys.iter().map(|path| Ok(SigningKey::Secret(SecretKey::read(path)?)));
         secret.chain(self.ssh_keys.iter().map(|text| ssh_key(text))).collect()
     }
 
-    /// The keys, of which there has to be one at least.
+    /// Reads the keys. At least one has to be given.
     pub(super) fn read_some(&self) -> Result<Vec<SigningKey>, Exit> {
         let keys = self.read()?;
-        if keys.is_empty() { Err(wrong("say with what to sign: --key FILE or --ssh-key FILE")) } else { Ok(keys) }
+        if keys.is_empty() { Err(wrong("no key to sign with: give --key FILE or --ssh-key FILE")) } else { Ok(keys) }
     }
 }
 
@@ -64,12 +64,12 @@ impl SigningKey {
         }
     }
 
-    /// The same under another name.
+    /// Gives an OpenSSH key another name.
     #[must_use]
     pub(super) fn named(self, name: KeyId) -> Self {
         match self {
             Self::Ssh(key, file) => Self::Ssh(key.named(name), file),
-            // What is in a file has its name there.
+            // A key in Nix's format keeps the name that its file has.
             secret @ Self::Secret(_) => secret,
         }
     }
@@ -79,9 +79,10 @@ impl SigningKey {
         match self {
             Self::Secret(key) => signed.add(key).map_err(wrong),
             Self::Ssh(key, file) => {
-                let armored = by_ssh_keygen(file, &signed.to_be_signed()).await?;
-                let refused =
-                    |error: &dyn Display| wrong(format!("what ssh-keygen made with {}: {error}", file.display()));
+                let armored = sign_by_ssh_keygen(file, &signed.to_be_signed()).await?;
+                let refused = |error: &dyn Display| {
+                    wrong(format!("cannot use the signature that ssh-keygen made with {}: {error}", file.display()))
+                };
                 let signature = SshSignature::from_armor(&armored).map_err(|error| refused(&error))?;
                 signed.add_ssh(key, signature).map_err(|error| refused(&error))
             }
@@ -89,14 +90,14 @@ impl SigningKey {
     }
 }
 
-/// A key of a role as people name it: its public half, a file with it, or the file of its secret half; `NAME=` before it
-/// gives it another name.
+/// Parses the argument for a key of a role: a public half, a file with it, or the file of a secret half. `NAME=` before it gives
+/// the key another name.
 pub(super) fn role_key(text: &str) -> Result<RoleKey, Exit> {
-    let (name, text) = named(text);
+    let (name, text) = split_name(text);
     if !Path::new(text).exists() {
-        // What it is stays unsaid: it may be a secret. A name of a file is the likeliest thing without a colon.
-        let hint = if text.contains([':', ' ']) { "" } else { "; nor is there a file of that name" };
-        return parsed(text, name).map_err(|error| wrong(format!("{error}{hint}")));
+        // The error does not show the argument, which may be a secret. A text without a colon is most likely the name of a file.
+        let hint = if text.contains([':', ' ']) { "" } else { "; and there is no file of that name" };
+        return parse_public_key(text, name).map_err(|error| wrong(format!("{error}{hint}")));
     }
     if let Ok(secret) = SecretKey::read(Path::new(text)) {
         let key = RoleKey::from(secret.public());
@@ -106,21 +107,21 @@ pub(super) fn role_key(text: &str) -> Result<RoleKey, Exit> {
         });
     }
     let file = read(Path::new(text))?;
-    parsed(&file, name).map_err(|error| wrong(format!("the file {text} holds no public key: {error}")))
+    parse_public_key(&file, name).map_err(|error| wrong(format!("the file {text} holds no public key: {error}")))
 }
 
-/// `NAME=REST`, where `text` is not a file by itself, nor a key whose base64 ends so.
-fn named(text: &str) -> (Option<KeyId>, &str) {
+/// Splits `NAME=REST`. A file whose name has a `=`, and a key whose base64 ends with it, have no name in front.
+fn split_name(text: &str) -> (Option<KeyId>, &str) {
     let split = text.split_once('=').filter(|(_, rest)| !rest.is_empty() && !Path::new(text).exists());
     let named = split.and_then(|(name, rest)| Some((name.parse().ok()?, rest)));
     named.map_or((None, text), |(name, rest)| (Some(name), rest))
 }
 
-fn parsed(text: &str, name: Option<KeyId>) -> Result<RoleKey, String> {
+fn parse_public_key(text: &str, name: Option<KeyId>) -> Result<RoleKey, String> {
     let text = text.trim();
     if text.contains("PRIVATE KEY") {
-        // Not a byte of it is shown.
-        return Err("it is a secret key of OpenSSH; name its public half, the file that ends in .pub".to_owned());
+        // The error shows nothing of the secret key.
+        return Err("it is a secret key of OpenSSH; give its public half, the file that ends in .pub".to_owned());
     }
     if RoleKey::is_openssh(text) {
         return RoleKey::from_openssh(text, name).map_err(|error| error.to_string());
@@ -140,29 +141,29 @@ fn read(path: &Path) -> Result<String, Exit> {
 }
 
 fn ssh_key(text: &str) -> Result<SigningKey, Exit> {
-    let (name, file) = named(text);
+    let (name, file) = split_name(text);
     let path = PathBuf::from(file);
     let public = PathBuf::from(format!("{file}.pub"));
-    let said = if public.exists() { read(&public)? } else { read(&path)? };
-    if !RoleKey::is_openssh(&said) {
+    let content = if public.exists() { read(&public)? } else { read(&path)? };
+    if !RoleKey::is_openssh(&content) {
         return Err(wrong(format!(
-            "the public half of {file} is not there; `ssh-keygen -y -f {file} > {}` makes it",
+            "cannot find the public half of {file}; `ssh-keygen -y -f {file} > {}` makes it",
             public.display()
         )));
     }
-    let key = RoleKey::from_openssh(&said, name).map_err(|error| wrong(format!("{file}: {error}")))?;
+    let key = RoleKey::from_openssh(&content, name).map_err(|error| wrong(format!("{file}: {error}")))?;
     Ok(SigningKey::Ssh(key, path))
 }
 
-/// Has ssh-keygen sign `message` with the key in `file`; the armoured signature. It finds its way to an ssh-agent, asks for
-/// a passphrase, or for a touch, by itself.
-async fn by_ssh_keygen(file: &Path, message: &[u8]) -> Result<String, Exit> {
+/// Runs ssh-keygen to sign `message` with the key in `file`, and returns the armoured signature. ssh-keygen itself finds an
+/// ssh-agent, and asks for a passphrase or for a touch.
+async fn sign_by_ssh_keygen(file: &Path, message: &[u8]) -> Result<String, Exit> {
     let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
     let document = folder.path().join("document");
     std::fs::write(&document, message).map_err(|error| Exit::machine(&error))?;
     // `-Y sign` writes document.sig; `-n` is the namespace.
     let sign = Invocation::new("ssh-keygen").args(["-Y", "sign", "-n", "clavel", "-f"]).arg(file).arg(&document);
-    match sign.passing_output_on().at_the_terminal().within(PATIENCE).run().await {
+    match sign.passing_output_on().at_the_terminal().within(SIGNING_DEADLINE).run().await {
         Ok(_) => {}
         Err(ProcessError::Failed { code, .. }) => {
             let message =

@@ -1,4 +1,4 @@
-//! `clavel list`
+//! `clavel list`: prints the deployments on a branch.
 
 use super::view::{BranchArguments, View};
 use crate::cli::exit::Exit;
@@ -17,8 +17,8 @@ pub(super) struct Arguments {
 
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
-    let Some(branch) = view.believed() else {
-        let (deployments, index) = unverified(&view)?;
+    let Some(branch) = view.verified_or_warn() else {
+        let (deployments, index) = read_unverified(&view)?;
         return print(arguments, &deployments, &index, &[]);
     };
     let index = branch.index()?;
@@ -39,22 +39,23 @@ fn print(arguments: &Arguments, deployments: &[Deployment], index: &Index, waiti
     if arguments.json {
         return output::json(&deployments);
     }
-    show(deployments, index)?;
+    print_table(deployments, index)?;
     waiting.iter().for_each(output::remark);
     Ok(())
 }
 
-fn unverified(view: &View) -> Result<(Vec<Deployment>, Index), Exit> {
+/// Reads the deployments and the index without verifying them.
+fn read_unverified(view: &View) -> Result<(Vec<Deployment>, Index), Exit> {
     let index = view.index()?;
     let listed = index.documents.iter().map(|(path, _)| path).filter(|path| path.folder() == Folder::Deployments);
     let deployments = listed.map(|path| view.document::<DeploymentSpecification>(path.name()));
     Ok((deployments.collect::<Result<_, _>>()?, index))
 }
 
-fn show(deployments: &[Deployment], index: &Index) -> Result<(), Exit> {
+fn print_table(deployments: &[Deployment], index: &Index) -> Result<(), Exit> {
     let rows = deployments.iter().map(|deployment| {
         let provenance = Provenance::try_from(&deployment.metadata).ok();
-        let told = |tell: fn(&Provenance) -> String| provenance.as_ref().map_or_else(|| "-".to_owned(), tell);
+        let describe = |field: fn(&Provenance) -> String| provenance.as_ref().map_or_else(|| "-".to_owned(), field);
         let specification = &deployment.specification;
         vec![
             deployment.name.to_string(),
@@ -63,8 +64,8 @@ fn show(deployments: &[Deployment], index: &Index) -> Result<(), Exit> {
                 None => deployment.revision.to_string(),
             },
             specification.unit.to_string(),
-            told(|p| p.source_revision.as_ref().map_or_else(|| "-".to_owned(), |r| r.short().to_owned())),
-            told(|p| p.evaluated_at.to_string()),
+            describe(|p| p.source_revision.as_ref().map_or_else(|| "-".to_owned(), |r| r.short().to_owned())),
+            describe(|p| p.evaluated_at.to_string()),
             specification.template.nar_id.to_string(),
         ]
     });

@@ -1,4 +1,4 @@
-//! `clavel`: the operator's tool.
+//! The command line of `clavel`, the operator's tool.
 
 mod amendment;
 mod approve;
@@ -11,6 +11,7 @@ mod keys;
 mod list;
 mod operate;
 mod root;
+mod root_file;
 mod show;
 mod verify;
 mod view;
@@ -24,12 +25,13 @@ use clap::{Parser, Subcommand};
 #[command(
     name = "clavel",
     version,
-    about = "Fleets and their keys, and the deployments branch: a look at it, going back, and holding still",
-    after_help = "Exit codes: 0 done; 2 usage; 3 key or argument; 4 repository; 5 a branch that is not to be believed; \
-                  8 this machine."
+    about = "Makes fleets and keys, shows and verifies the deployments branch, and approves, holds and rolls back deployments",
+    after_help = "Exit codes: 0 done; 2 a usage error; 3 the configuration, a key file or an argument is not right; 4 a repository \
+                  cannot be reached, read or written; 5 refused a branch, or something on it; 8 this machine: its disk, its \
+                  system, its state folder."
 )]
 pub struct Arguments {
-    /// Say on standard error which programs are run; twice, say more.
+    /// Log to standard error which programs are run; twice, log more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
@@ -38,10 +40,10 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Make a fleet: its first root, and the keys that nobody named.
+    /// Make a fleet: its first root, and the keys that no argument names.
     ///
     /// The root says whose signatures count, and every agent begins with it. Its keys may be made elsewhere, on other
-    /// machines or in hardware: name their public halves, and let each sign with `clavel root sign`.
+    /// machines or in hardware: give their public halves, and let each owner sign with `clavel root sign`.
     #[command(
         after_help = "Examples:\n  clavel init /etc/clavel\n  clavel init --root-key alice:… --root-key bob:… --root-threshold 2 --approver-key alice:… --approvals 'db-*=1'"
     )]
@@ -49,7 +51,7 @@ enum Command {
     /// Make, sign, show and publish roots.
     #[command(subcommand)]
     Root(root::Command),
-    /// Make keys, and show their public half.
+    /// Make keys, show their public halves, and convert them for OpenSSH.
     #[command(subcommand)]
     Key(key::Command),
     /// List the deployments on a branch.
@@ -57,9 +59,10 @@ enum Command {
         after_help = "Examples:\n  clavel list\n  clavel list --repository https://git.example.org/fleet.git --json"
     )]
     List(list::Arguments),
-    /// Tell what differs between two revisions of a deployment, down to packages and files.
+    /// Show the differences between two revisions of a deployment, down to packages and files.
     ///
-    /// Packages and files are told where the derivations of both systems are on this machine: where they were evaluated.
+    /// Packages and files are shown only where this machine has the derivations of both systems, as the machine that evaluated
+    /// them does.
     #[command(
         after_help = "Examples:\n  clavel diff web-1\n  clavel diff web-1 --from 3 --to 5 --json\n  clavel diff /nix/store/…-a.drv /nix/store/…-b.drv"
     )]
@@ -67,27 +70,27 @@ enum Command {
     /// Show one document of a branch.
     #[command(after_help = "Examples:\n  clavel show web-1\n  clavel show web-1 --json | jq .specification.template")]
     Show(show::Arguments),
-    /// Publish again what an earlier revision of a deployment said, and hold it there.
+    /// Publish the content of an earlier revision of a deployment again, as a new revision, and hold the deployment there.
     ///
-    /// It is found in the branch's history, and believed only where one who still publishes signed it. Claveld's next
-    /// evaluation would undo it at once, so the deployment is held until `clavel release`.
+    /// Clavel finds the earlier revision in the branch's history, and refuses it where no present publisher signed it. Claveld's
+    /// next evaluation would undo the rollback, so the deployment is held until `clavel release`.
     #[command(
         name = "rollback",
         after_help = "Example:\n  clavel rollback web-1 --to 6 --why 'revision 7 does not reach the database'"
     )]
     RollBack(operate::RollBackArguments),
-    /// Freeze a deployment at its revision, whatever its source gives, until `clavel release`.
+    /// Hold a deployment at its revision, whatever its source gives, until `clavel release`.
     #[command(after_help = "Example:\n  clavel hold web-1 --why 'frozen over the holidays'")]
     Hold(operate::HoldArguments),
     /// Let a deployment that is held follow its source again, from claveld's next round on.
     #[command(after_help = "Example:\n  clavel release web-1")]
     Release(operate::ReleaseArguments),
-    /// Approve the newest revision of a deployment, after a look at what it changes.
+    /// Show what the newest revision of a deployment changes, and approve it.
     ///
-    /// The root says which deployments have to be approved, by how many, and who may. The approval is put on the branch, or
-    /// in a file for a pull request.
+    /// The root says which deployments have to be approved, by how many, and who may. Clavel puts the approval on the
+    /// branch, or in a file for a pull request.
     ///
-    /// What is shown is what changes since the revision that the approver approved last; all of it, where there is none or the
+    /// It shows the changes since the revision that the approver approved last, or the whole revision where there is none or the
     /// branch does not have it any more.
     #[command(
         after_help = "Examples:\n  clavel approve db-1 --root root.json --key alice.secret\n  clavel approve db-1 --root root.json --ssh-key ~/.ssh/id_ed25519_sk --repository ssh://git@git.example.org/fleet.git"
@@ -100,7 +103,7 @@ enum Command {
 
 /// Runs `clavel` with the arguments of this process.
 pub fn main() -> ExitCode {
-    super::leave_no_core_dump();
+    super::forbid_core_dumps();
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |Arguments { verbose, command }: Arguments| match command {

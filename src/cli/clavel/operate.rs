@@ -1,4 +1,4 @@
-//! `clavel rollback`, `clavel hold` and `clavel release`: they sign as claveld does, with its configuration and its key.
+//! `clavel rollback`, `clavel hold` and `clavel release`: they publish as claveld does, with its configuration and its key.
 
 use crate::cli::claveld::ConfigArgument;
 use crate::cli::exit::Exit;
@@ -41,14 +41,14 @@ pub(super) struct ReleaseArguments {
 
 #[derive(Debug, clap::Args)]
 struct WhyArgument {
-    /// Why, for the branch's log and for whoever asks later: one line of at most 1024 bytes.
+    /// The reason, which the commit and `clavel show` show: one line of at most 1024 bytes.
     #[arg(long, value_name = "TEXT", default_value = "", hide_default_value = true)]
     why: MetadataValue,
 }
 
 #[derive(Debug, clap::Args)]
 struct SigningArguments {
-    /// Claveld's configuration: it names the branch, and the key that signs.
+    // Claveld's configuration names the branch and the key that signs.
     #[command(flatten)]
     config: ConfigArgument,
     /// Print one JSON document.

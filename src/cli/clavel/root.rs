@@ -1,4 +1,4 @@
-//! `clavel root …`
+//! `clavel root`: shows, makes, signs and publishes roots. `root_file` reads and writes their files.
 
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
@@ -6,26 +6,26 @@ use std::time::SystemTime;
 use clap::Subcommand;
 
 use super::amendment::{RemovalArguments, RoleArguments};
-use super::guide::next_steps;
+use super::guide::print_next_steps;
 use super::keys::{SigningArguments, SigningKey};
+use super::root_file::{RootFile, print_signers};
 use super::view::RepositoryArguments;
 use crate::branch::{BranchWriter, Layout, Proposal};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::disk::{self, Access, Durability};
 use crate::git::{Change, Identity};
 use crate::model::{Payload as _, Role, Root, RootVersion};
 use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
-    /// Show a root: whose signatures count for what.
+    /// Show a root: its keys, their roles, and which deployments have to be approved.
     #[command(after_help = "Example:\n  clavel root show /etc/clavel/root.json")]
     Show {
         /// The file with the root.
         #[arg(default_value = "root.json")]
         file: PathBuf,
-        /// Print one JSON document: what is signed.
+        /// Print one JSON document: the root without its signatures.
         #[arg(long)]
         json: bool,
     },
@@ -36,18 +36,18 @@ pub(super) enum Command {
     Next {
         /// The file with the root before it.
         before: PathBuf,
-        /// The file to write it to. One that is there already is left as it is.
+        /// The new file to write it to. A file that exists already stays as it is.
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
         #[command(flatten)]
         roles: RoleArguments,
         #[command(flatten)]
         removals: RemovalArguments,
-        // To sign it with at once.
+        // The keys that sign the new root at once.
         #[command(flatten)]
         keys: SigningArguments,
     },
-    /// Add a signature to a root that another made.
+    /// Add a signature to a root that was made before.
     #[command(
         after_help = "Examples:\n  clavel root sign root-2.json --key root-1.secret\n  clavel root sign root-2.json --ssh-key ~/.ssh/id_ed25519_sk"
     )]
@@ -73,21 +73,21 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
     match command {
         Command::Show { file, json } => show(file, *json),
         Command::Next { before, output, roles, removals, keys } => {
-            let before = believed(before)?;
+            let before = read_trusted(before)?;
             let root = roles.amendment(Some(removals))?.next(&before, roles.expires());
             let mut signed = Signed::unsigned(root.map_err(|error| Exit::new(Code::Configuration, error))?);
             sign(&mut signed, &keys.read()?).await?;
             RootFile::at(output).write_new(&signed)?;
-            tell_next(&before, output, &signed.render())
+            print_next(&before, output, &signed.render())
         }
         Command::Sign { file, keys } => {
             let place = RootFile::at(file);
             let mut signed = place.read()?;
             sign(&mut signed, &keys.read_some()?).await?;
             place.replace(&signed)?;
-            signed_by(&signed.render())?;
+            print_signers(&signed.render())?;
             match signed.unverified().version {
-                RootVersion::FIRST => next_steps(file, &signed.render(), &[]),
+                RootVersion::FIRST => print_next_steps(file, &signed.render(), &[]),
                 _ => Ok(()),
             }
         }
@@ -95,10 +95,11 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
     }
 }
 
-fn believed(path: &Path) -> Result<TrustedRoot, Exit> {
+/// Reads a root that enough of its own keys have signed.
+fn read_trusted(path: &Path) -> Result<TrustedRoot, Exit> {
     match Anchor::read(&AnchorPlace::File(path.to_owned()))? {
         Anchor::Root(root) => Ok(*root),
-        Anchor::Digest(_) => Err(Exit::new(Code::Configuration, "name the file with the root")),
+        Anchor::Digest(_) => Err(Exit::new(Code::Configuration, "a digest is no root; give the file with the root")),
     }
 }
 
@@ -109,17 +110,9 @@ async fn sign(signed: &mut Signed<Root>, keys: &[SigningKey]) -> Result<(), Exit
     Ok(())
 }
 
-/// Says who has signed a root.
-pub(super) fn signed_by(file: &[u8]) -> Result<(), Exit> {
-    let signed = Signed::<Root>::parse(file).map_err(|error| Exit::new(Code::Refused, error))?;
-    let names: Vec<String> = signed.signatures().iter().map(|signature| signature.keyid().to_string()).collect();
-    let role = &signed.unverified().roles.root;
-    let by = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
-    output::line(format_args!("signed by {by}; it takes {} of {} root keys", role.threshold, role.keys.len()))
-}
-
-fn tell_next(before: &TrustedRoot, place: &Path, file: &[u8]) -> Result<(), Exit> {
-    signed_by(file)?;
+/// Prints who has signed the next root, and what is still to do.
+fn print_next(before: &TrustedRoot, place: &Path, file: &[u8]) -> Result<(), Exit> {
+    print_signers(file)?;
     let place = place.display();
     match before.next(file) {
         Ok(root) => output::line(format_args!(
@@ -127,8 +120,8 @@ fn tell_next(before: &TrustedRoot, place: &Path, file: &[u8]) -> Result<(), Exit
             root.root().version
         )),
         Err(missing) => output::line(format_args!(
-            "It has no say yet: {missing}\nNext, where each root key of this root and of the one before is: \
-             clavel root sign {place} --key FILE, or --ssh-key FILE"
+            "The root does not count yet: {missing}\nNext, on each machine that has a root key of this root or of the one \
+             before: clavel root sign {place} --key FILE, or --ssh-key FILE"
         )),
     }
 }
@@ -142,9 +135,9 @@ fn show(file: &Path, json: bool) -> Result<(), Exit> {
     output::line(format_args!("root      version {}, epoch {}, until {}", root.version, root.epoch, root.expires))?;
     match TrustedRoot::given(&signed.render()) {
         Ok(root) => output::line(format_args!("fleet     {}", root.fleet()))?,
-        Err(why) => output::line(format_args!("no say    {why}"))?,
+        Err(why) => output::line(format_args!("not valid {why}"))?,
     }
-    signed_by(&signed.render())?;
+    print_signers(&signed.render())?;
     output::line("")?;
     let rows = |name: &str, role: &Role| {
         let of = format!("{} of {}", role.threshold, role.keys.len());
@@ -162,7 +155,7 @@ fn show(file: &Path, json: bool) -> Result<(), Exit> {
 }
 
 async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> {
-    let root = believed(file)?;
+    let root = read_trusted(file)?;
     let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
     let copy = folder.path().join("branch.git");
     let writer = BranchWriter { remote: branch.remote(), branch: branch.name(), ssh_command: None, copy: &copy };
@@ -193,15 +186,17 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
     }
 }
 
-/// A root that no agent could follow is not put on the branch.
+/// Refuses a root that no agent could follow from the newest root on the branch.
 fn check_follows(shown: Option<&[u8]>, root: &TrustedRoot) -> Result<(), Exit> {
-    let refused = |why: String| Err(Exit::new(Code::Refused, format!("this root does not follow: {why}")));
+    let refused = |why: String| {
+        Err(Exit::new(Code::Refused, format!("this root does not follow the roots on the branch: {why}")))
+    };
     let Some(shown) = shown else {
         return match root.root().version {
             RootVersion::FIRST => Ok(()),
-            version => {
-                refused(format!("the branch has none yet, and it is version {version}; publish those before it"))
-            }
+            version => refused(format!(
+                "the branch has no root yet, and this is version {version}; publish the versions before it first"
+            )),
         };
     };
     let before = TrustedRoot::given(shown).map_err(|error| Exit::new(Code::Refused, error))?;
@@ -209,41 +204,4 @@ fn check_follows(shown: Option<&[u8]>, root: &TrustedRoot) -> Result<(), Exit> {
         return Ok(());
     }
     before.next(root.file()).map(drop).or_else(|error| refused(error.to_string()))
-}
-
-/// A file with a root, whoever has signed it so far.
-pub(super) struct RootFile<'a>(&'a Path);
-
-impl<'a> RootFile<'a> {
-    pub(super) fn at(path: &'a Path) -> Self {
-        Self(path)
-    }
-
-    fn read(&self) -> Result<Signed<Root>, Exit> {
-        use std::io::Read as _;
-        let unreadable =
-            |error| Exit::new(Code::Configuration, format!("cannot read the root {}: {error}", self.0.display()));
-        let mut bytes = Vec::new();
-        let file = std::fs::File::open(self.0).map_err(unreadable)?;
-        file.take(Root::LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-        let wrong = |error| Exit::new(Code::Refused, format!("{}: {error}", self.0.display()));
-        Signed::parse(&bytes).map_err(wrong)
-    }
-
-    /// Writes a new file; one that is there already is left as it is.
-    pub(super) fn write_new(&self, root: &Signed<Root>) -> Result<(), Exit> {
-        let file = std::fs::File::create_new(self.0);
-        let written = file.and_then(|mut file| std::io::Write::write_all(&mut file, &root.render()));
-        written.map_err(|error| self.unwritten(&error))
-    }
-
-    /// Replaces the file at once, or leaves it as it is.
-    fn replace(&self, root: &Signed<Root>) -> Result<(), Exit> {
-        let replaced = disk::replace(self.0, &root.render(), Access::Unchanged, Durability::Synced);
-        replaced.map_err(|error| self.unwritten(&error))
-    }
-
-    fn unwritten(&self, error: &std::io::Error) -> Exit {
-        Exit::machine(&format!("cannot write the root {}: {error}", self.0.display()))
-    }
 }

@@ -1,4 +1,4 @@
-//! `clavel show NAME`
+//! `clavel show`: prints one document of a branch.
 
 use clap::ValueEnum;
 
@@ -14,7 +14,7 @@ use crate::trust::Approvals;
 pub(super) struct Arguments {
     /// The document's name.
     name: Name,
-    /// Which kind of document.
+    /// The kind of the document.
     #[arg(long, default_value = "deployment")]
     kind: Kind,
     #[command(flatten)]
@@ -40,33 +40,33 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
             facts.extend(approvals(arguments, &view)?.map(|approvals| ("approvals", approvals.to_string())));
             facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
-            // The document was read above: where somebody was named to believe, this index was verified for it.
+            // Where a root was named, `read` above has verified this index.
             facts.extend(view.index()?.held.get(&arguments.name).map(|hold| ("held", describe_hold(hold))));
             facts.extend(template.substituters_public_keys.iter().map(|key| ("public key", key.to_string())));
-            show(arguments, &deployment, facts)
+            print(arguments, &deployment, facts)
         }
         Kind::Unit => {
             let unit = read::<UnitSpecification>(arguments, &view)?;
             let UnitSpecification { arch, unit_type } = unit.specification.clone();
-            show(arguments, &unit, vec![("type", unit_type.to_string()), ("arch", arch.to_string())])
+            print(arguments, &unit, vec![("type", unit_type.to_string()), ("arch", arch.to_string())])
         }
         Kind::Agent => {
             let agent = read::<AgentSpecification>(arguments, &view)?;
             let deployments = agent.specification.deployments.iter();
             let facts = deployments.map(|name| ("deployment", name.to_string())).collect();
-            show(arguments, &agent, facts)
+            print(arguments, &agent, facts)
         }
     }
 }
 
 fn read<S: Specification>(arguments: &Arguments, view: &View) -> Result<Document<S>, Exit> {
-    if let Some(branch) = view.believed() {
+    if let Some(branch) = view.verified_or_warn() {
         return Ok(branch.document::<S>(&branch.index()?, &arguments.name)?.into_inner());
     }
     view.document::<S>(&arguments.name)
 }
 
-/// Who has approved the deployment, where somebody has to and the branch is believed.
+/// The approvals of the deployment, where the branch is verified and its root asks for any.
 fn approvals(arguments: &Arguments, view: &View) -> Result<Option<Approvals>, Exit> {
     if view.roots.is_none() {
         return Ok(None);
@@ -77,7 +77,7 @@ fn approvals(arguments: &Arguments, view: &View) -> Result<Option<Approvals>, Ex
     Ok(branch.approvals(&deployment, branch.takers(&index).of(&arguments.name)))
 }
 
-fn show<S: Specification>(
+fn print<S: Specification>(
     arguments: &Arguments,
     document: &Document<S>,
     facts: Vec<(&str, String)>,

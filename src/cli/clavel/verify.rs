@@ -1,4 +1,4 @@
-//! `clavel verify`
+//! `clavel verify`: verifies everything on a branch, as an agent would, and prints each error.
 
 use std::collections::BTreeMap;
 use std::time::SystemTime;
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// What `--json` prints.
+/// The document that `--json` prints.
 #[derive(Serialize)]
 struct Printed {
     fleet: FleetId,
@@ -34,7 +34,7 @@ struct Printed {
     deployments: usize,
     units: usize,
     agents: usize,
-    /// The deployments that too few have approved.
+    /// The deployments that lack approvals, and what they lack.
     unapproved: BTreeMap<Name, String>,
     errors: Vec<String>,
 }
@@ -43,28 +43,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
     let (branch, root) = view.verified()?;
     let index = branch.index()?;
-    let mut bad = Vec::new();
+    let mut errors = Vec::new();
     if let Err(error) = Layout::Flat.check(&view.repository, view.snapshot.commit()) {
-        bad.push(error.to_string());
+        errors.push(error.to_string());
     }
-    let deployments = check::<DeploymentSpecification, _>(&branch, &index, &mut bad);
-    let units = check::<UnitSpecification, _>(&branch, &index, &mut bad);
-    let agents = check::<AgentSpecification, _>(&branch, &index, &mut bad);
-    let unapproved = unapproved(&branch, &index);
+    let deployments = verify_all::<DeploymentSpecification, _>(&branch, &index, &mut errors);
+    let units = verify_all::<UnitSpecification, _>(&branch, &index, &mut errors);
+    let agents = verify_all::<AgentSpecification, _>(&branch, &index, &mut errors);
+    let unapproved = find_unapproved(&branch, &index);
     let now = Timestamp::from(SystemTime::now());
     if now >= index.index.expires {
-        bad.push(format!("the index expired at {}", index.index.expires));
+        errors.push(format!("the index expired at {}", index.index.expires));
     }
     if root.is_expired(now) {
-        bad.push(format!("the root expired at {}", root.root().expires));
+        errors.push(format!("the root expired at {}", root.root().expires));
     }
-    let is_good = bad.is_empty();
+    let is_good = errors.is_empty();
     let (version, expires) = (index.index.version, index.index.expires);
     if arguments.json {
         let (fleet, root) = (root.fleet(), root.root().version);
-        output::json(&Printed { fleet, root, version, expires, deployments, units, agents, unapproved, errors: bad })?;
+        output::json(&Printed { fleet, root, version, expires, deployments, units, agents, unapproved, errors })?;
     } else {
-        bad.iter().for_each(output::error);
+        errors.iter().for_each(output::error);
         unapproved.iter().try_for_each(|(name, lack)| output::line(format_args!("waits  {name}: {lack}")))?;
         output::line(format_args!(
             "fleet {}…, root version {}, index version {version} until {expires}: {deployments} deployments, {units} units and {agents} agents verified",
@@ -75,8 +75,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     if is_good { Ok(()) } else { Err(Exit::silent(Code::Refused)) }
 }
 
-/// The deployments that have to be approved and are not, and what they lack.
-fn unapproved<F: Files>(branch: &Branch<'_, F>, index: &VerifiedIndex) -> BTreeMap<Name, String> {
+/// Finds the deployments that lack approvals, and describes what they lack.
+fn find_unapproved<F: Files>(branch: &Branch<'_, F>, index: &VerifiedIndex) -> BTreeMap<Name, String> {
     let takers = branch.takers(index);
     let deployments = index.names(Folder::Deployments).into_iter();
     let verified = deployments.filter_map(|name| branch.document::<DeploymentSpecification>(index, &name).ok());
@@ -87,13 +87,17 @@ fn unapproved<F: Files>(branch: &Branch<'_, F>, index: &VerifiedIndex) -> BTreeM
     approvals.collect()
 }
 
-/// Verifies all documents of one kind; how many are good.
-fn check<S: Specification, F: Files>(branch: &Branch<'_, F>, index: &VerifiedIndex, bad: &mut Vec<String>) -> usize {
+/// Verifies all documents of one kind, adds the errors to `errors`, and returns the number of good documents.
+fn verify_all<S: Specification, F: Files>(
+    branch: &Branch<'_, F>,
+    index: &VerifiedIndex,
+    errors: &mut Vec<String>,
+) -> usize {
     let mut good = 0;
     for name in index.names(S::FOLDER) {
         match branch.document::<S>(index, &name) {
             Ok(_) => good += 1,
-            Err(error) => bad.push(error.to_string()),
+            Err(error) => errors.push(error.to_string()),
         }
     }
     good

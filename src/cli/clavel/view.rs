@@ -1,4 +1,4 @@
-//! The branch that a command looks at, wherever it is.
+//! Opens the branch that a command reads: in a repository on this machine, or fetched from elsewhere.
 
 use std::sync::atomic::AtomicBool;
 
@@ -9,7 +9,7 @@ use crate::git::{Depth, FetchRequest, Fetched, GitError, ReadError, RefName, Rem
 use crate::model::{BranchName, Document, Index, Name, Payload, Specification};
 use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
 
-/// Which branch.
+/// The arguments that name a branch.
 #[derive(Debug, clap::Args)]
 pub(super) struct RepositoryArguments {
     /// The repository: a path, or a URL.
@@ -32,41 +32,41 @@ impl RepositoryArguments {
     }
 }
 
-/// Which branch to look at, and whom to believe.
+/// The arguments that name a branch, and the root that verifies it.
 #[derive(Debug, clap::Args)]
 pub(super) struct BranchArguments {
     #[command(flatten)]
     place: RepositoryArguments,
-    /// Whom to believe: a file with a root, or the digest of the fleet's first one.
+    /// The root that verifies the branch: a file with any root of the fleet, or the digest of its first root.
     #[arg(long, value_name = "FILE|DIGEST")]
     root: Option<AnchorPlace>,
 }
 
 fn repository(text: &str) -> Result<Remote, String> {
-    // `.` and the like are what people type; what is kept is absolute.
+    // A relative path such as `.` is made absolute.
     let absolute = std::path::Path::new(text).canonicalize().ok();
     let text = absolute.as_ref().and_then(|path| path.to_str()).unwrap_or(text);
     text.parse().map_err(|error| format!("{error}"))
 }
 
-/// A branch, fetched where it had to be.
+/// A branch that can be read on this machine.
 pub(super) struct View {
     pub(super) repository: Repository,
     pub(super) snapshot: Snapshot,
-    /// The roots that it is believed by; none where nobody was named to believe.
+    /// The roots that verify the branch; `None` without --root, where nothing is verified.
     pub(super) roots: Option<RootChain>,
     name: BranchName,
-    // What was fetched lives as long as it is looked at.
+    // Dropping this removes the repository that was fetched.
     _fetched: Option<tempfile::TempDir>,
 }
 
 impl BranchArguments {
-    /// Where it is.
+    /// The repository and the branch.
     pub(super) fn place(&self) -> &RepositoryArguments {
         &self.place
     }
 
-    /// The branch; of one that is elsewhere, as much history as `depth` says.
+    /// Opens the branch. From a repository elsewhere, it fetches as much history as `depth` says.
     pub(super) fn view(&self, depth: Depth) -> Result<View, Exit> {
         let git = |error: GitError| Exit::new(Code::Repository, error);
         let read = |error: ReadError| Exit::new(Code::Repository, error);
@@ -104,18 +104,23 @@ impl BranchArguments {
 }
 
 impl View {
-    /// The branch, by the newest root; none where nobody was named to believe, which is said.
-    pub(super) fn believed(&self) -> Option<Branch<'_, Snapshot>> {
+    /// The branch, verified by its newest root; without --root `None`, with a warning that nothing is verified.
+    pub(super) fn verified_or_warn(&self) -> Option<Branch<'_, Snapshot>> {
         if self.roots.is_none() {
-            output::remark("not verified: name whom to believe with --root FILE, or --root DIGEST");
+            output::remark("not verified: nothing here was compared with a root; give --root FILE, or --root DIGEST");
         }
         let roots = self.roots.as_ref()?;
         Some(Branch::new(&self.snapshot, &roots.newest, &self.name))
     }
 
-    /// The branch and its newest root, for those who have to believe somebody.
+    /// The branch, verified by its newest root, and that root. Without --root it is an error.
     pub(super) fn verified(&self) -> Result<(Branch<'_, Snapshot>, &TrustedRoot), Exit> {
-        let nobody = || Exit::new(Code::Configuration, "say whom to believe: --root FILE, or --root DIGEST");
+        let nobody = || {
+            Exit::new(
+                Code::Configuration,
+                "cannot verify the branch without a root: give --root FILE, or --root DIGEST",
+            )
+        };
         let root = &self.roots.as_ref().ok_or_else(nobody)?.newest;
         Ok((Branch::new(&self.snapshot, root, &self.name), root))
     }
@@ -125,17 +130,17 @@ impl View {
         &self.name
     }
 
-    /// The index as it stands there, verified or not.
+    /// Reads the index without verifying it.
     pub(super) fn index(&self) -> Result<Index, Exit> {
-        self.signed::<Index>(Layout::Flat.index())
+        self.read_unverified::<Index>(Layout::Flat.index())
     }
 
-    /// A document as it stands there, verified or not.
+    /// Reads a document without verifying it.
     pub(super) fn document<S: Specification>(&self, name: &Name) -> Result<Document<S>, Exit> {
-        self.signed::<Document<S>>(&format!("{}/{name}.json", S::FOLDER.as_str()))
+        self.read_unverified::<Document<S>>(&format!("{}/{name}.json", S::FOLDER.as_str()))
     }
 
-    fn signed<P: Payload + Clone>(&self, path: &str) -> Result<P, Exit> {
+    fn read_unverified<P: Payload + Clone>(&self, path: &str) -> Result<P, Exit> {
         let bytes = self.snapshot.read(path, P::LARGEST).map_err(|error| Exit::new(Code::Repository, error))?;
         let bytes = bytes.ok_or_else(|| Exit::new(Code::Refused, format!("the branch has no {path}")))?;
         let signed = Signed::<P>::parse(&bytes);

@@ -1,4 +1,4 @@
-//! `claveld evaluate FLAKE`
+//! `claveld evaluate`: prints the deployments of a flake, and publishes nothing.
 
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
@@ -19,7 +19,7 @@ use crate::nix::Nix;
 pub(super) struct Arguments {
     /// The flake, as Nix writes it, without `#`.
     flake: FlakeReference,
-    /// Print one JSON document in the branch's own shapes, unsigned.
+    /// Print one JSON document, with the documents as they would be on the branch, unsigned.
     #[arg(long)]
     json: bool,
     /// The longest time that one run of Nix may take.
@@ -63,7 +63,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     if arguments.json {
         output::json(&evaluation)?;
     } else {
-        show(drafts)?;
+        print_drafts(drafts)?;
         print_failures(drafts.failures.iter());
         reasons(work).into_iter().for_each(output::remark);
     }
@@ -77,12 +77,12 @@ async fn evaluate_elsewhere(evaluator: &Evaluator, source: &Source) {
     let board = Board::live();
     let progress = |progress| board.advance(source, &progress);
     if let Err(error) = evaluator.check_relocation(source, None, &source.flake, &progress).await {
-        // The next change then takes longer, and nothing else is lost.
+        // Without the record the next evaluation takes longer. It costs nothing else.
         tracing::debug!(%error, "cannot evaluate a second time");
     }
 }
 
-fn show(drafts: &Drafts) -> Result<(), Exit> {
+fn print_drafts(drafts: &Drafts) -> Result<(), Exit> {
     let unit = |name| drafts.units.iter().find(|unit| unit.name == name);
     let rows = drafts.deployments.iter().map(|deployment| {
         let specification = &deployment.specification;

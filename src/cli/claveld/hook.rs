@@ -1,4 +1,4 @@
-//! `claveld hook pre-receive` and `claveld hook post-receive`
+//! `claveld hook`: the git hooks `pre-receive`, which checks a push, and `post-receive`, which publishes it.
 
 use std::ffi::OsString;
 use std::io::Read as _;
@@ -30,9 +30,9 @@ pub(super) struct Arguments {
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
 enum Hook {
-    /// Before git takes a push in: evaluate it, and refuse it if a host no longer evaluates.
+    /// Before git accepts a push: evaluate it, and refuse it if a host no longer evaluates.
     PreReceive,
-    /// After git took a push in: evaluate and publish it.
+    /// After git accepted a push: evaluate and publish it.
     PostReceive,
 }
 
@@ -100,14 +100,14 @@ fn print_verdict(source: &Source, verdict: &PushVerdict) {
             if let Some(why) = error_before {
                 output::remark(format_args!(
                     "\ncannot evaluate the revision before this push, so every broken host counts as newly broken:\n{}",
-                    output::indented(why)
+                    output::indent(why)
                 ));
             }
             let names: Vec<&str> = broken.iter().map(|failure| failure.attribute.as_str()).collect();
             output::error(format_args!("the push is refused: it breaks {} of {}", names.join(", "), source.flake));
         }
         PushVerdict::BreaksAll { error: why } => {
-            output::remark(format_args!("\nbroken: {}\n{}", source.flake, output::indented(why)));
+            output::remark(format_args!("\nbroken: {}\n{}", source.flake, output::indent(why)));
             output::error(format_args!("the push is refused: nothing of {} can be evaluated", source.flake));
         }
     }

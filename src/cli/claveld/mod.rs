@@ -1,4 +1,5 @@
-//! The command line of `claveld`: arguments in, output and exit codes out. Decisions and loops belong to the room `claveld`.
+//! The command line of `claveld`: its arguments, its output and its exit codes. Decisions and loops belong to the room
+//! `claveld`.
 
 mod evaluate;
 mod hook;
@@ -14,7 +15,7 @@ use clap::{Parser, Subcommand};
 
 use crate::config::ClaveldConfig;
 
-use super::{Exit, asked_to_stop};
+use super::{Exit, wait_for_stop_signal};
 
 /// The command line of `claveld`.
 #[derive(Debug, Parser)]
@@ -22,9 +23,11 @@ use super::{Exit, asked_to_stop};
     name = "claveld",
     version,
     about = "Evaluates Nix flakes and publishes what each machine should run as signed documents on a git branch",
-    after_help = "Exit codes: 0 done, or waiting for a cache; 1 something in a source is broken and the rest was done, or a push was \
-                  refused; 2 usage; 3 configuration or key; 4 repository; 5 a branch that cannot be trusted; 8 this \
-                  machine, or stopped before the work was done."
+    after_help = "Exit codes: 0 done, or waiting for a cache; 1 something in a source is broken, claimed by two sources, or would wait \
+                  for a cache for ever, and everything else was done; or the gate refused the push; 2 a usage error; 3 the \
+                  configuration, a key file or an argument is not right; 4 a repository cannot be reached, read or written; 5 \
+                  refused a branch, or something on it; 8 this machine: its disk, its system, its state folder; or stopped \
+                  before the work was done."
 )]
 pub struct Arguments {
     /// Log the programs that claveld runs to standard error; given twice, log more.
@@ -47,7 +50,7 @@ enum Command {
         after_help = "Examples:\n  claveld evaluate .\n  claveld evaluate git+https://git.example.org/fleet?ref=main --json"
     )]
     Evaluate(evaluate::Arguments),
-    /// Run as a git hook: check a push before git takes it in, or evaluate and publish it afterwards.
+    /// Run as a git hook: check a push before git accepts it, or evaluate and publish it afterwards.
     #[command(
         after_help = "Examples (hooks/pre-receive and hooks/post-receive in the flake's bare repository):\n  exec claveld hook pre-receive --config /etc/clavel/claveld.toml\n  exec claveld hook post-receive --config /etc/clavel/claveld.toml"
     )]
@@ -70,7 +73,7 @@ impl ConfigArgument {
 
 /// Runs `claveld` with the arguments of this process.
 pub fn main() -> ExitCode {
-    super::leave_no_core_dump();
+    super::forbid_core_dumps();
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {
@@ -86,7 +89,7 @@ pub fn main() -> ExitCode {
 async fn unless_stopped(work: impl Future<Output = Result<(), Exit>>) -> Result<(), Exit> {
     tokio::select! {
         done = work => done,
-        stopped = asked_to_stop() => {
+        stopped = wait_for_stop_signal() => {
             stopped.map_err(|error| Exit::machine(&error))?;
             Err(Exit::machine(&"stopped before the work was done"))
         }

@@ -1,4 +1,4 @@
-//! `claveld once`
+//! `claveld once`: evaluates all sources once, publishes the changes and prints the outcome.
 
 use serde::Serialize;
 
@@ -15,7 +15,7 @@ use crate::publish::PublishReport;
 pub(super) struct Arguments {
     #[command(flatten)]
     config: ConfigArgument,
-    /// Print one JSON document: the report, what is broken, and the sources that are broken as a whole.
+    /// Print one JSON document: the report, the broken attributes, and the sources that are broken as a whole.
     #[arg(long)]
     json: bool,
     /// Evaluate everything, and compare the results with the records.

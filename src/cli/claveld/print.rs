@@ -1,5 +1,4 @@
-//! Prints the events and the outcome of a round, for several commands of `claveld`. The decisions in it belong to the room
-//! `claveld`.
+//! Prints the events and the outcome of a round, for several commands of `claveld`. It decides nothing: see the room `claveld`.
 
 use super::progress::{Board, reasons};
 use crate::claveld::{Completeness, RoundEvent, RoundOutcome};
@@ -65,7 +64,7 @@ pub(super) fn print_trouble(outcome: &RoundOutcome) {
     }
 }
 
-/// The exit of a command with this completeness.
+/// Turns the completeness of a round into the exit of the command.
 pub(super) fn exit_of(completeness: Completeness) -> Result<(), Exit> {
     match completeness {
         Completeness::Complete => Ok(()),
@@ -78,7 +77,7 @@ pub(super) fn print_differences<'a>(differences: impl Iterator<Item = &'a str>) 
     for attribute in differences {
         output::error(format_args!(
             "{attribute} differs from its recorded value, though nothing that it depends on changed. The new value counts. This \
-             is an error of Clavel, please report it"
+             is a mistake in Clavel; please report it"
         ));
     }
 }
@@ -86,6 +85,6 @@ pub(super) fn print_differences<'a>(differences: impl Iterator<Item = &'a str>) 
 /// Prints the broken attributes, each with Nix's own message.
 pub(super) fn print_failures<'a>(failures: impl Iterator<Item = &'a Failure>) {
     for failure in failures {
-        output::remark(format_args!("\nbroken: {}\n{}", failure.attribute, output::indented(&failure.error)));
+        output::remark(format_args!("\nbroken: {}\n{}", failure.attribute, output::indent(&failure.error)));
     }
 }

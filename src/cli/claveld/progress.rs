@@ -10,9 +10,9 @@ use crate::cli::output::{self, Spinner};
 use crate::evaluate::{EvaluationWork, Progress};
 use crate::model::Source;
 
-/// Up to this number, each evaluation gets a line; beyond it, each tenth part of them does.
+/// Up to this number, each evaluation gets a line. Where there are more, each tenth of them gets one.
 const EACH: usize = 10;
-/// The number of running evaluations that are named.
+/// The most attributes that one line names.
 const NAMED: usize = 3;
 
 /// Shows the progress of evaluations.
@@ -44,7 +44,7 @@ impl Board {
         let state = Arc::<Mutex<State>>::default();
         let shared = Arc::clone(&state);
         let line = move || shared.lock().unwrap_or_else(PoisonError::into_inner).line();
-        Self { display: Display::Live(Spinner::telling(line)), state, tenths: RefCell::default() }
+        Self { display: Display::Live(Spinner::new(line)), state, tenths: RefCell::default() }
     }
 
     /// Plain lines.
@@ -74,9 +74,9 @@ impl Board {
             Progress::CheckingRelocation { done, of } => {
                 if *done == 0 {
                     let text =
-                        format!("asking {of} of them once more, with their source at another place in the store");
+                        format!("evaluating {of} of them once more, with their source at another place in the store");
                     self.state(|state| *state = State { text: text.clone(), of: *of, ..State::default() });
-                    // A few are done too soon for a line.
+                    // A few are done so soon that a line would only distract.
                     if *of > EACH {
                         self.line(&text);
                     }
@@ -104,7 +104,7 @@ impl Board {
 
     fn line(&self, text: &str) {
         match &self.display {
-            Display::Live(spinner) => spinner.turn(),
+            Display::Live(spinner) => spinner.redraw(),
             Display::Lines => output::remark(text),
         }
     }
@@ -131,7 +131,7 @@ impl State {
 
 fn share(changed: usize, of: usize) -> String {
     match (changed, of) {
-        (0, 0) => "it has nothing".to_owned(),
+        (0, 0) => "it has nothing to evaluate".to_owned(),
         (0, of) => format!("none of {of}, because nothing that they depend on changed"),
         (changed, of) if changed == of => format!("all {of}"),
         (changed, of) => format!("{changed} of {of}"),
@@ -147,7 +147,7 @@ fn describe_time(time: Duration) -> String {
     }
 }
 
-/// The reasons for which attributes were evaluated, where some were not, or are each time.
+/// Describes why attributes were evaluated, a line for each reason. It gives no lines where one reason holds for all attributes.
 pub(super) fn reasons(work: &EvaluationWork) -> Vec<String> {
     /// The number of reasons that get a line.
     const MOST: usize = 10;

@@ -4,7 +4,7 @@ use super::print::{print_event, print_reasons, print_trouble, report_lines};
 use super::progress::Board;
 use crate::claveld::{Daemon, DaemonEvent};
 use crate::cli::exit::Exit;
-use crate::cli::{asked_to_stop, output};
+use crate::cli::{output, wait_for_stop_signal};
 use crate::config::ClaveldConfig;
 
 pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
@@ -12,7 +12,7 @@ pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
     let print = |event: DaemonEvent<'_>| print(&board, &event);
     let daemon = Daemon::new(config, &print)?;
     tokio::select! {
-        stopped = asked_to_stop() => stopped.map_err(|error| Exit::machine(&error)),
+        stopped = wait_for_stop_signal() => stopped.map_err(|error| Exit::machine(&error)),
         () = daemon.run() => Ok(()),
     }
 }
