@@ -4,8 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use crate::support::world::{Ran, World};
 
-/// A fleet with one unit that is not a NixOS: its place in the flake, the name of its system, and its scripts, which log that
-/// they ran.
+/// A fleet with one unit that is no NixOS machine, and whose scripts log that they ran.
 struct Fleet {
     world: World,
     unit: &'static str,
@@ -109,7 +108,7 @@ fn own_name(fleet: &Fleet) -> String {
     fleet.world.run("id", &["-un"]).good().trim().to_owned()
 }
 
-/// The part of the activation that home-manager and system-manager do themselves.
+/// The part of the activation that home-manager and system-manager do by themselves.
 const SETS_THE_PROFILE: &str = "ln -sfn $CLAVEL_STORE_PATH $CLAVEL_PROFILE\n";
 
 #[test]
@@ -138,7 +137,7 @@ fn a_home_is_activated_as_its_user() {
     assert_eq!(fleet.ran(), [format!("{user} one activate")]);
     assert_eq!(fleet.profile().as_deref(), Some("home-manager-generation-one"));
     if is_root() {
-        // The agent's own folders are others.
+        // The agent does not use these folders itself.
         let home = fleet.world.run("sh", &["-c", "echo ~nobody"]).good();
         assert_eq!(fleet.world.read_file("log/told").trim(), home.trim());
     }

@@ -1,4 +1,4 @@
-//! Promise: an agent switches only to deployments that are signed for it, and after every failure a good system runs.
+//! Promise: an agent switches only to deployments that are signed for it, and after every failure a working system runs.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
@@ -112,7 +112,7 @@ fn a_profile_that_cannot_be_set_is_tried_again_by_itself() {
 }
 
 #[test]
-fn what_was_altered_on_the_branch_is_refused_in_one_line() {
+fn an_altered_branch_is_refused_in_one_line() {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
     let original = world.on_branch("deployments/web-1.json").unwrap();
@@ -139,7 +139,7 @@ fn what_was_altered_on_the_branch_is_refused_in_one_line() {
         assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
         world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
     }
-    // The good branch is believed again at once.
+    // The agent accepts the good branch again at its next pass.
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
 }
 
@@ -333,7 +333,7 @@ fn a_damaged_state_is_never_taken_for_a_new_agent() {
 }
 
 #[test]
-fn a_repository_that_is_gone_is_told_and_what_runs_goes_on() {
+fn a_missing_repository_is_reported_and_the_running_system_stays() {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
     std::fs::rename(world.path("fleet.git"), world.path("moved.git")).unwrap();

@@ -1,12 +1,13 @@
-//! Promise: what the root says has to be approved is applied when enough of its approvers have signed that very revision,
-//! with keys in files, agents or hardware; until then what runs goes on.
+//! Promise: where the root asks for approvals, an agent applies a revision once enough approvers have signed that very
+//! revision, with keys in files, ssh-agents or hardware. Until then the machine keeps what it runs.
 
 use std::collections::BTreeMap;
 
 use crate::support::openssh::{Agent, new_key};
 use crate::support::world::{Ran, World};
 
-/// A published fleet, in which web machines take two of alice, whose key is Clavel's, and bob and carol, who use OpenSSH.
+/// A published fleet whose web machines need two approvals, by alice, who has a key of Clavel, or bob and carol, who have
+/// OpenSSH keys.
 fn ready() -> World {
     let world = asking("web-*=2");
     world.publish_from_memory(&["web-1"]);
@@ -14,7 +15,7 @@ fn ready() -> World {
     world
 }
 
-/// A fleet that is not published yet, whose root has that policy and those approvers.
+/// A fleet that is not published yet, whose root has `policy` and those approvers.
 fn asking(policy: &str) -> World {
     let world = World::new();
     world.clavel(&["key", "generate", "alice", "--output", &world.at("alice.secret")]).good();
@@ -29,7 +30,7 @@ fn asking(policy: &str) -> World {
     world
 }
 
-/// `clavel approve web-1` with more arguments.
+/// The arguments of `clavel approve web-1`, with more at their end.
 fn arguments(world: &World, more: &[&str]) -> Vec<String> {
     arguments_of("web-1", world, more)
 }
@@ -62,7 +63,7 @@ fn change_from(world: &World, from: &str, to: &str) {
     world.change_from_memory(from, to);
 }
 
-/// The store path of what is published for `web-1`.
+/// The store path that is published for `web-1`.
 fn nar_id(world: &World) -> String {
     let document = world.document("deployments/web-1.json");
     document["specification"]["template"]["narId"].as_str().unwrap().to_owned()
@@ -82,7 +83,7 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     approve(&world, &["--ssh-key", &world.at("bob")]).good();
     assert_eq!(pass(&world), "web-1: switched to revision 1\n");
 
-    // The approvals of one revision are none of the next.
+    // Approvals of one revision do not count for the next.
     change(&world);
     assert!(pass(&world).contains("revision 2 has 0 of 2 approvals"));
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
@@ -93,7 +94,7 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     let show = world.clavel(&[&["show", "web-1"], &list[1..]].concat()).good();
     assert!(show.contains("approvals") && show.contains("0 of 2"), "{show}");
 
-    // Carol's key is in her agent.
+    // Carol's key is in her ssh-agent.
     let agent = Agent::start(&world);
     agent.add(&world, &["-q", &world.at("carol")]).good();
     std::fs::remove_file(world.path("carol")).unwrap();
@@ -118,7 +119,7 @@ fn what_is_no_approval_of_it_counts_nothing_and_is_in_nobodys_way() {
     let (first_of_alice, first_of_bob) = (of("alice"), of("bob"));
     pass(&world);
     change(&world);
-    // Yesterday's approvals, one passed off as another's, and one altered to be of today's revision.
+    // Approvals of an earlier revision, one under the name of another approver, and one altered to name the new revision.
     world.tamper(&BTreeMap::from([
         ("approvals/web-1/alice.json", Some(first_of_alice.replace("\"revision\": 1", "\"revision\": 2"))),
         ("approvals/web-1/carol.json", Some(first_of_bob)),
@@ -128,7 +129,7 @@ fn what_is_no_approval_of_it_counts_nothing_and_is_in_nobodys_way() {
     assert!(said.contains("revision 2 has 0 of 2 approvals"), "{said}");
     assert!(said.contains("that of alice does not count: the key `alice` did not sign it"), "{said}");
     assert!(said.contains("that of carol does not count"), "{said}");
-    // Junk beside enough good ones.
+    // Junk files beside enough good approvals.
     world.tamper(&BTreeMap::from([("approvals/web-1/carol.json", Some("junk".to_owned()))]));
     approve(&world, &["--key", &world.at("alice.secret")]).good();
     approve(&world, &["--ssh-key", &world.at("bob")]).good();
@@ -137,7 +138,7 @@ fn what_is_no_approval_of_it_counts_nothing_and_is_in_nobodys_way() {
 }
 
 #[test]
-fn nobody_else_approves_and_nobody_approves_unasked() {
+fn only_approvers_approve_and_only_where_approvals_are_asked_for() {
     let world = ready();
     world.clavel(&["key", "generate", "mallory", "--output", &world.at("mallory.secret")]).good();
     approve(&world, &["--key", &world.at("mallory.secret")])
@@ -164,7 +165,7 @@ fn configure_for_x(world: &World, agent: &str, unit: &str) {
     world.write_file(&format!("{agent}.toml"), &text);
 }
 
-/// A fleet that asks two approvals of `db-*`, and the flake of somebody who calls the deployment `x` and would do without.
+/// A fleet that asks for two approvals of `db-*`, and a flake that calls its deployment `x` to avoid them.
 fn another_name(agent: &str, unit: &str) -> World {
     let world = asking("db-*=2");
     let more = format!(
@@ -181,8 +182,8 @@ fn another_name(agent: &str, unit: &str) -> World {
     world
 }
 
-/// The deployment `x` waits for two approvals, everybody tells so, and with them it is taken.
-fn x_waits_for_two(world: &World, agent: &str) {
+/// Asserts that the deployment `x` waits for two approvals, that every program says so, and that it is applied with them.
+fn assert_x_waits_for_two_approvals(world: &World, agent: &str) {
     let once = || world.agent(agent, &["once"]).good();
     assert!(once().contains("x: revision 1 has 0 of 2 approvals"), "{}", once());
     assert!(!world.path(&format!("{agent}/profile/system")).exists());
@@ -200,13 +201,13 @@ fn x_waits_for_two(world: &World, agent: &str) {
 #[test]
 fn another_name_of_the_deployment_does_not_take_the_demand_of_its_unit_away() {
     let world = another_name("gateway", "db-1");
-    x_waits_for_two(&world, "gateway");
+    assert_x_waits_for_two_approvals(&world, "gateway");
 }
 
 #[test]
 fn other_names_of_deployment_and_unit_do_not_take_the_demand_of_the_agent_away() {
     let world = another_name("db-1", "y");
-    x_waits_for_two(&world, "db-1");
+    assert_x_waits_for_two_approvals(&world, "db-1");
 }
 
 #[test]
@@ -218,7 +219,7 @@ fn each_approver_is_shown_what_changed_since_they_approved_last() {
     alice();
     change_from(&world, "Welcome", "Hello");
     let second = nar_id(&world);
-    // Bob has approved nothing, so what alice approved is no matter: all of it is shown.
+    // Bob has approved no revision, so he sees the whole revision, whatever alice approved.
     let shown = bob();
     assert!(shown.contains("web-1: revision 2 in full: bob has approved no revision before it\n"), "{shown}");
     let key = world.public_key("cache-1");
@@ -228,14 +229,15 @@ fn each_approver_is_shown_what_changed_since_they_approved_last() {
         assert!(shown.contains(&format!("\n  {fact}\n")), "`{fact}` is not in:\n{shown}");
     }
     assert!(shown.contains("\n  attribute: ") && !shown.contains('→'), "{shown}");
-    // Alice never saw the second revision, and is shown what came with it.
+    // Alice has not seen the second revision, so the diff begins at the first.
     change_from(&world, "Hello", "Good day");
     let third = nar_id(&world);
     let shown = alice();
     assert!(shown.contains(&format!("web-1: revision 1 → 3\n  narId: {first} → {third}\n")), "{shown}");
     let shown = bob();
     assert!(shown.contains(&format!("web-1: revision 2 → 3\n  narId: {second} → {third}\n")), "{shown}");
-    // The third may run now. Carol saw none of it, and is shown all of it, and beside that what changes where it runs.
+    // The third revision may run now. Carol has approved none, so she sees the whole fourth revision, and the diff from the
+    // third.
     change_from(&world, "Good day", "Good evening");
     let fourth = nar_id(&world);
     let shown = approve(&world, &["--ssh-key", &world.at("carol")]).good();
@@ -251,7 +253,7 @@ fn where_what_somebody_approved_is_gone_they_are_shown_all_of_it() {
     alice();
     change_from(&world, "Welcome", "Hello");
     change_from(&world, "Hello", "Good day");
-    // Somebody writes the history anew: another content of the first revision lies in it, and the second as it was.
+    // Somebody rewrites the history: it has another content of the first revision, and the second as it was.
     let repository = world.at("fleet.git");
     let git = |arguments: &[&str]| world.git(&[&["-C", &repository], arguments].concat()).trim().to_owned();
     let (tip, before) = (world.tip(), git(&["rev-parse", "deployments^"]));
@@ -272,7 +274,7 @@ fn where_what_somebody_approved_is_gone_they_are_shown_all_of_it() {
 }
 
 #[test]
-fn somebody_at_a_terminal_is_shown_what_changes_and_asked() {
+fn approve_at_a_terminal_shows_the_changes_and_asks() {
     let world = ready();
     let asked = arguments(&world, &["--key", &world.at("alice.secret")]);
     let asked: Vec<&str> = asked.iter().map(String::as_str).collect();
@@ -298,7 +300,7 @@ fn an_approval_in_a_file_counts_once_it_is_on_the_branch_and_goes_with_its_deplo
     world.tamper(&BTreeMap::from([("approvals/web-1/bob.json", Some(world.read_file("approval.json")))]));
     assert!(pass(&world).contains("1 of 2 approvals (by bob)"));
     approve(&world, &["--key", &world.at("alice.secret")]).good();
-    // Claveld leaves them alone, until the deployment is withdrawn.
+    // Claveld keeps the approvals until the deployment is withdrawn.
     change(&world);
     assert!(world.on_branch("approvals/web-1/bob.json").is_some());
     world.edit("flake.nix", "nixosConfigurations.web-1 = host ./hosts/web-1.nix;", "");
@@ -308,7 +310,7 @@ fn an_approval_in_a_file_counts_once_it_is_on_the_branch_and_goes_with_its_deplo
 }
 
 #[test]
-fn two_who_approve_at_once_both_do() {
+fn two_approvals_at_the_same_time_both_count() {
     let world = ready();
     std::thread::scope(|scope| {
         let alice = scope.spawn(|| approve(&world, &["--key", &world.at("alice.secret")]).good());

@@ -34,16 +34,16 @@ fn configure(world: &World, mirror: &str, timeout: &str) {
     world.configure_agent("web-1", mirror, &format!("mirrors = [\"{good}\"]\nfetch.timeout = \"{timeout}\""));
 }
 
-/// Asserts on one pass: it reports the bad mirror with `why`, uses the good one, keeps to the memory limit and leaves no files.
+/// Asserts that one pass reports the bad mirror with `why`, uses the good one, stays within the memory limit and leaves no files.
 #[track_caller]
-fn is_survived(malice: Malice, timeout: &str, why: &[&str]) {
+fn assert_survived(malice: Malice, timeout: &str, why: &[&str]) {
     let (world, server) = beside(malice, timeout);
-    is_told_and_nothing_is_kept(&world, &server, why);
+    assert_reported_and_nothing_left(&world, &server, why);
 }
 
 #[track_caller]
-fn is_told_and_nothing_is_kept(world: &World, server: &HostileServer, why: &[&str]) {
-    let said = keeps_memory(world);
+fn assert_reported_and_nothing_left(world: &World, server: &HostileServer, why: &[&str]) {
+    let said = run_within_memory(world);
     assert!(
         said.contains(&format!("a mirror is not used: cannot fetch branch `deployments` from {}", server.url())),
         "{said}"
@@ -57,9 +57,10 @@ fn is_told_and_nothing_is_kept(world: &World, server: &HostileServer, why: &[&st
     assert_eq!(status["lastPass"]["ok"], true);
 }
 
-/// One pass uses the good mirror, and neither the agent nor what fetches for it holds more than it may; what it said.
+/// Runs one pass. Asserts that it uses the good mirror, and that neither the agent nor a fetching process exceeds its memory
+/// limit. Returns the output.
 #[track_caller]
-fn keeps_memory(world: &World) -> String {
+fn run_within_memory(world: &World) -> String {
     let arguments = ["once", "--config", &world.at("web-1.toml")];
     let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &arguments);
     let (mut peak_of_agent, mut peak_of_fetch) = (0, 0);
@@ -77,7 +78,7 @@ fn keeps_memory(world: &World) -> String {
     said
 }
 
-/// The most that a process held at once, in bytes (`proc_pid_status(5)`).
+/// The peak memory of a process, in bytes (`proc_pid_status(5)`).
 fn peak(id: u32) -> Option<u64> {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).ok()?;
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
@@ -134,21 +135,21 @@ const TOO_LARGE: &str = "the mirror sent more than";
 
 #[test]
 fn an_endless_pack_is_cut_off() {
-    is_survived(Malice::EndlessPack, "50s", &["the mirror sent more than 128.0 MiB, so it was ended"]);
+    assert_survived(Malice::EndlessPack, "50s", &["the mirror sent more than 128.0 MiB, so it was ended"]);
 }
 
 #[test]
 fn an_endless_advertisement_is_cut_off() {
-    is_survived(Malice::EndlessRefs, "50s", &[TOO_MUCH_MEMORY]);
-    is_survived(Malice::EndlessCapabilities, "50s", &[TOO_MUCH_MEMORY]);
+    assert_survived(Malice::EndlessRefs, "50s", &[TOO_MUCH_MEMORY]);
+    assert_survived(Malice::EndlessCapabilities, "50s", &[TOO_MUCH_MEMORY]);
 }
 
 #[test]
 fn a_pack_that_unfolds_is_cut_off() {
     // On a slow machine the deadline may come before the limit.
     let too_slow = "it took longer than 8s, so it was ended";
-    is_survived(Malice::Unfolding, "8s", &[TOO_MUCH_MEMORY, too_slow]);
-    is_survived(Malice::EndlessZeros, "8s", &[TOO_LARGE, TOO_MUCH_MEMORY, too_slow]);
+    assert_survived(Malice::Unfolding, "8s", &[TOO_MUCH_MEMORY, too_slow]);
+    assert_survived(Malice::EndlessZeros, "8s", &[TOO_LARGE, TOO_MUCH_MEMORY, too_slow]);
 }
 
 #[test]
@@ -162,7 +163,7 @@ fn ends_of_history_without_number_are_not_held() {
     configure(&world, &server.url(), "50s");
     let why =
         "it names so many commits as the ends of its history that the file `shallow` would be larger than 64.0 KiB";
-    is_told_and_nothing_is_kept(&world, &server, &[why]);
+    assert_reported_and_nothing_left(&world, &server, &[why]);
 }
 
 #[test]
@@ -177,7 +178,7 @@ fn a_hostile_mirror_alone_leaves_what_runs_alone() {
     assert_eq!(left_behind(&world), Vec::<String>::new());
 }
 
-/// A folder of the repository `huge` that holds very many files, named by numbers and `suffix`, and at its end what `last` is.
+/// Makes a folder in the repository `huge` that holds very many files, named by numbers and `suffix`, and then the entry `last`.
 fn very_many_files(world: &World, suffix: &str, last: &[u8]) -> ObjectId {
     world.write_file("file", "\n");
     let stored = |kind: &str, file: &str| {
@@ -196,25 +197,25 @@ fn very_many_files(world: &World, suffix: &str, last: &[u8]) -> ObjectId {
 }
 
 #[test]
-fn folders_of_very_many_files_are_not_held() {
+fn folders_of_very_many_files_are_not_kept_in_memory() {
     let world = published();
     let huge = world.at("huge.git");
     world.git(&["init", "-q", "--bare", &huge]);
-    // At the top, and in the folder of the roots.
+    // The many files are at the top, and in the folder of the roots.
     let roots = very_many_files(&world, ".json", b"");
     let top = very_many_files(&world, "", &[b"40000 roots\0", roots.as_bytes()].concat());
     let commit = world.git(&["-C", &huge, "commit-tree", "-m", "Many files", &top.to_string()]);
     world.git(&["-C", &huge, "update-ref", "refs/heads/deployments", commit.trim()]);
     configure(&world, &huge, "50s");
-    let said = keeps_memory(&world);
+    let said = run_within_memory(&world);
     assert!(said.contains("holds more than the 8 entries that a branch of Clavel may have there"), "{said}");
 }
 
 #[test]
 fn a_server_that_drips_or_stops_is_given_up_in_time() {
     let too_slow = "it took longer than 3s, so it was ended and nothing was kept; if the connection is slow, raise";
-    is_survived(Malice::Dripping, "3s", &[too_slow]);
-    is_survived(Malice::Stopping, "3s", &[too_slow]);
+    assert_survived(Malice::Dripping, "3s", &[too_slow]);
+    assert_survived(Malice::Stopping, "3s", &[too_slow]);
 }
 
 #[test]
@@ -253,7 +254,7 @@ fn an_agent_that_is_told_to_stop_waits_for_no_mirror() {
 #[test]
 fn secrets_of_a_url_stand_in_no_arguments_and_in_no_error() {
     let world = World::new();
-    // The server does not speak TLS and never answers.
+    // The server speaks no TLS and never answers.
     let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
     let url = format!("https://me:s3cret@{}/fleet.git", listener.local_addr().unwrap());
     world.configure_agent("web-1", &url, "fetch.timeout = \"3s\"");

@@ -51,7 +51,7 @@ fn a_host_that_needed_more_than_a_share_the_last_time_runs_alone_at_once() {
     let records = world.at("records");
     let arguments = ["--memory", "800MiB", "--records", &records];
     evaluate(&world, 250, &arguments).good();
-    // Had it started beside the others, it would have been ended and started once more.
+    // If it had started beside the others, claveld would have ended it and started it again.
     let ran = evaluate(&world, 251, &[&arguments[..], &["-v"]].concat());
     let is_watched = |line: &&str| line.contains("strace") && line.contains("nix-instantiate");
     let processes = ran.stderr.lines().filter(is_watched).count();

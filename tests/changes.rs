@@ -1,9 +1,9 @@
-//! Promise: the changes inside a machine are shown before it is built, on a push, on the branch and on request.
+//! Promise: Clavel shows the changes inside a machine before it is built: on a push, on the branch and on request.
 
 use crate::support::run;
 use crate::support::world::World;
 
-/// A host like one of NixOS: a system of files and of a folder that gathers packages, as real derivations.
+/// A host like a NixOS host: its system has files and a folder that gathers packages, all as real derivations.
 const HOST: &str = r#"{ system, nginx, motd, compiler ? "1" }:
 let
   make = attributes: derivation ({ inherit system; builder = "/bin/sh"; args = [ "-c" "echo > $out" ]; } // attributes);
@@ -80,7 +80,7 @@ fn any_two_revisions_are_compared_from_the_branch_alone() {
     let nginx = serde_json::json!([{ "name": "nginx", "change": "downgraded", "from": ["1.24.0"], "to": ["1.22.0"] }]);
     assert_eq!(all["system"]["packages"], nginx);
     assert!(diff(&["--from", "2", "--to", "1"]).good().contains("nginx 1.26.1 → 1.24.0 (older)"));
-    // From elsewhere the history has to be fetched first.
+    // From a repository elsewhere, clavel has to fetch the history first.
     let elsewhere = format!("file://{fleet}");
     let shown = world.clavel(&["diff", "web-1", "--repository", &elsewhere, "--to", "2"]).good();
     assert!(shown.contains("revision 1 → 2\n") && shown.ends_with("\n  nginx 1.24.0 → 1.26.1\n"), "{shown}");
@@ -104,7 +104,7 @@ fn changes_that_are_not_known_are_published_with_the_reason() {
     assert!(said.contains(&format!("deployments/router-1.json  revision 1 → 2\n{unknown}")), "{said}");
     assert!(message(&world).contains(unknown), "{}", message(&world));
 
-    // A derivation that is not in the store, as after a garbage collection.
+    // The derivation is not in the store, as after a garbage collection.
     let gone = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-gone.drv";
     let here = world.document("deployments/web-1.json")["metadata"]["drvPath"].clone();
     let shown = world.clavel(&["diff", gone, here.as_str().unwrap()]).good();

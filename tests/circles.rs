@@ -1,20 +1,20 @@
 //! Promise: no files of the crate import each other in a circle.
 //!
 //! An import is a `use`, or a path in the code that begins with `crate::` or `super::`. It leads to the file that defines the
-//! name: a `pub use` on the way is a signpost, and so is no import itself. What stands in a file for its tests is left out.
+//! name: a `pub use` on the way is a re-export, which does not count as an import. The tests in a file are left out.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// A module's names from the root of the crate on; the root itself has none.
+/// The path of a module from the root of the crate; empty for the root itself.
 type Module = Vec<String>;
 
-/// The crate's files by their modules, and what stands in them.
+/// The code of the crate's files by their modules.
 struct Sources {
     code: BTreeMap<Module, String>,
-    /// Of each module, the names that it takes from others for whoever asks it.
-    handed_on: BTreeMap<Module, BTreeMap<String, Module>>,
+    /// The names that each module re-exports, and where they lead.
+    reexports: BTreeMap<Module, BTreeMap<String, Module>>,
 }
 
 impl Sources {
@@ -28,18 +28,18 @@ impl Sources {
     }
 
     fn of(code: BTreeMap<Module, String>) -> Self {
-        let mut sources = Self { code, handed_on: BTreeMap::new() };
+        let mut sources = Self { code, reexports: BTreeMap::new() };
         for module in sources.code.keys().cloned().collect::<Vec<_>>() {
             let uses = statements(&sources.code[&module]).into_iter().filter(|(is_public, _)| *is_public);
             let names = uses.flat_map(|(_, tree)| paths(&tree));
             let targets = names.filter_map(|path| Some((path.last()?.clone(), sources.absolute(&module, &path)?)));
-            let handed_on = targets.collect();
-            sources.handed_on.insert(module, handed_on);
+            let reexports = targets.collect();
+            sources.reexports.insert(module, reexports);
         }
         sources
     }
 
-    /// Where a path that stands in `module` leads, from the root on; none for one that leaves the crate.
+    /// Resolves a path that is written in `module`, from the root of the crate; `None` for a path that leaves the crate.
     fn absolute(&self, module: &Module, path: &[String]) -> Option<Module> {
         let (mut at, mut rest) = (module.clone(), path);
         match rest.first()?.as_str() {
@@ -70,7 +70,7 @@ impl Sources {
         for _ in 0..16 {
             let depth = (0..=path.len()).rev().find(|depth| self.code.contains_key(&path[..*depth])).unwrap();
             let (module, rest) = path.split_at(depth);
-            let next = rest.first().and_then(|name| self.handed_on.get(module)?.get(name));
+            let next = rest.first().and_then(|name| self.reexports.get(module)?.get(name));
             match next {
                 Some(next) => path = next.iter().chain(&rest[1..]).cloned().collect(),
                 None => return module.to_vec(),
@@ -127,7 +127,7 @@ fn module_of(relative: &Path) -> Module {
     module
 }
 
-/// The code up to the tests that stand in the same file, without comments.
+/// The code without comments, up to the tests in the same file.
 fn without_tests(code: &str) -> String {
     let code = code.split("#[cfg(test)]\nmod tests {").next().unwrap();
     code.lines().filter(|line| !line.trim_start().starts_with("//")).collect::<Vec<_>>().join("\n")
@@ -152,7 +152,7 @@ fn statements(code: &str) -> Vec<(bool, String)> {
 /// The paths of a tree like `a::{b, c::D}`.
 fn paths(tree: &str) -> Vec<Vec<String>> {
     let Some((prefix, list)) = tree.split_once('{') else {
-        // Another name than its own is behind the `@`, and leads to the same file.
+        // An alias stands behind the `@`, and leads to the same file.
         let path = tree.split('@').next().unwrap();
         return vec![path.split("::").map(ToOwned::to_owned).collect()];
     };
@@ -193,27 +193,27 @@ fn inline(code: &str) -> Vec<Vec<String>> {
 #[test]
 fn no_files_import_each_other_in_a_circle() {
     let circles = Sources::read(&Path::new(env!("CARGO_MANIFEST_DIR")).join("src")).circles();
-    let told: Vec<String> = circles
+    let described: Vec<String> = circles
         .iter()
         .map(|circle| circle.iter().map(|module| module.join("/")).collect::<Vec<_>>().join(", "))
         .collect();
-    assert!(told.is_empty(), "these files import each other:\n  {}", told.join("\n  "));
+    assert!(described.is_empty(), "these files import each other:\n  {}", described.join("\n  "));
 }
 
 #[test]
-fn a_circle_is_found_and_a_signpost_is_none() {
+fn an_import_circle_is_found_and_a_reexport_is_none() {
     let module =
         |name: &str| name.split('/').filter(|part| !part.is_empty()).map(ToOwned::to_owned).collect::<Module>();
     let circles = |files: &[(&str, &str)]| {
         let code = files.iter().map(|(name, code)| (module(name), without_tests(code))).collect();
         Sources::of(code).circles().len()
     };
-    let signposts =
+    let reexport =
         [("a", "mod b;\nmod c;\npub use b::B;"), ("a/b", "use super::c::C;\npub struct B;"), ("a/c", "pub struct C;")];
-    assert_eq!(circles(&signposts), 0);
-    // By way of the signpost, one file takes from the other and the other from it.
-    let by_signpost = [signposts[0], signposts[1], ("a/c", "use super::{\n    B,\n};\npub struct C;")];
-    assert_eq!(circles(&by_signpost), 1);
+    assert_eq!(circles(&reexport), 0);
+    // Through the re-export, the two files import each other.
+    let through_reexport = [reexport[0], reexport[1], ("a/c", "use super::{\n    B,\n};\npub struct C;")];
+    assert_eq!(circles(&through_reexport), 1);
     assert_eq!(circles(&[("a", "fn f() { crate::b::g() }"), ("b", "use crate::a::f;")]), 1);
     assert_eq!(circles(&[("a", "use crate::b::{c::D, E};"), ("b", ""), ("b/c", "use super::super::a::X;")]), 1);
     let tests = "pub struct E;\n#[cfg(test)]\nmod tests {\n    use crate::a::X;\n}\n";

@@ -1,9 +1,9 @@
-//! Promise: a configuration that is not right is told with its file, line and key, and nothing is done.
+//! Promise: an error in a configuration is reported with its file, line and key, and the program does nothing else.
 
 use crate::support::world::World;
 
 #[test]
-fn what_is_wrong_with_claveld_toml_is_told() {
+fn errors_in_claveld_toml_are_reported() {
     let world = World::new();
     let good = world.read_file("claveld.toml");
     for (text, what) in [
@@ -25,7 +25,7 @@ fn what_is_wrong_with_claveld_toml_is_told() {
 }
 
 #[test]
-fn what_is_wrong_with_clavel_agent_toml_is_told() {
+fn errors_in_clavel_agent_toml_are_reported() {
     let world = World::new();
     world.configure_agent("web-1", "/srv/fleet.git", "");
     let good = world.read_file("web-1.toml");
@@ -43,7 +43,7 @@ fn what_is_wrong_with_clavel_agent_toml_is_told() {
 }
 
 #[test]
-fn a_repository_that_is_none_is_told() {
+fn a_path_without_a_repository_is_an_error() {
     let world = World::new();
     let good = world.read_file("claveld.toml");
     world.write_file(

@@ -1,4 +1,4 @@
-//! Promise: the daemons notice by themselves, survive what fails, and end when they are told to.
+//! Promise: the daemons notice changes by themselves, survive failures, and end when they are told to.
 
 use rustix::process::Signal;
 
@@ -15,7 +15,7 @@ fn claveld_notices_a_push_and_the_agent_a_publication() {
     let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["run", "--config", &world.at("web-1.toml")]);
     until("the first revision runs", || world.motd("web-1").as_deref() == Some("Welcome to web-1"));
 
-    // A broken push stands in nobody's way.
+    // A broken push does not block the next one.
     let work = world.read_file("work/flake.nix");
     world.write("flake.nix", "{ no");
     world.push("Broken");
@@ -58,7 +58,7 @@ fn an_agent_that_is_told_to_end_finishes_its_activation_first() {
 }
 
 #[test]
-fn claveld_is_kept_in_bounds_by_its_unit_and_by_the_nixos_module_alike() {
+fn the_systemd_unit_and_the_nixos_module_confine_claveld_alike() {
     let read = |path: &str| std::fs::read_to_string(format!("{}/{path}", env!("CARGO_MANIFEST_DIR"))).unwrap();
     let (unit, module) = (read("systemd/claveld.service"), read("nix/modules/claveld.nix"));
     assert!(unit.contains("\nLimitCORE=0\n"), "a core dump would hold the key that signs");
@@ -66,7 +66,7 @@ fn claveld_is_kept_in_bounds_by_its_unit_and_by_the_nixos_module_alike() {
     for line in service.lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
         let (setting, value) = line.split_once('=').unwrap();
         let in_nix = match (setting, value) {
-            // The module puts its own paths there.
+            // The NixOS module sets paths of its own here.
             ("ExecStart" | "Environment", _) => continue,
             ("RestrictAddressFamilies", families) => {
                 assert!(families.split(' ').all(|family| module.contains(&format!("\"{family}\"\n"))), "{line}");

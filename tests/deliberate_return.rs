@@ -1,4 +1,5 @@
-//! Promise: whoever goes back or holds still on purpose stays there until they say otherwise, and everybody can see it.
+//! Promise: a deployment that an operator rolls back or holds stays at its revision until the operator releases it, and
+//! everybody can see that.
 
 use serde_json::json;
 
@@ -6,7 +7,7 @@ use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::ssh::SshServer;
 use crate::support::world::{Ran, World, until};
 
-/// A fleet whose `web-1` is at revision 2, with its agent, which runs that.
+/// A fleet whose `web-1` is at revision 2, with its agent, which runs that revision.
 fn at_revision_2() -> World {
     let world = World::new();
     world.publish().good();
@@ -17,7 +18,7 @@ fn at_revision_2() -> World {
     world
 }
 
-/// Changes a host, pushes and publishes it; what claveld said.
+/// Changes a host, pushes and publishes it. Returns the output of claveld.
 fn change(world: &World, from: &str, to: &str) -> String {
     world.edit("hosts/web-1.nix", from, to);
     world.push("A change");
@@ -26,7 +27,7 @@ fn change(world: &World, from: &str, to: &str) -> String {
     said
 }
 
-/// A command of `clavel` that signs with claveld's key.
+/// Runs a command of `clavel` that signs with claveld's key.
 fn operate(world: &World, arguments: &[&str]) -> Ran {
     world.clavel(&[arguments, &["--config", &world.at("claveld.toml")]].concat())
 }
@@ -52,14 +53,14 @@ fn going_back_is_a_new_revision_that_stays_until_it_is_released() {
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 3\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 
-    // Everybody can see it.
+    // Every view of the branch shows the hold.
     let look = ["--repository", &world.at("fleet.git"), "--root", &world.root()];
     assert!(world.clavel(&[&["list"][..], &look].concat()).good().contains("3 (held)"));
     let shown = world.clavel(&[&["show", "web-1"][..], &look].concat()).good();
     assert!(shown.contains("held at revision 3 since") && shown.contains("(no database)"), "{shown}");
     assert!(world.on_branch("README.md").unwrap().contains("| `web-1` | `web-1` | 3, held since"));
 
-    // The source goes on, and this deployment does not.
+    // The source changes, and the held deployment does not.
     let said = change(&world, "Hello", "Good day");
     assert!(said.contains("nothing changed (index version 3)"), "{said}");
     assert!(
@@ -103,7 +104,7 @@ fn what_is_held_is_not_withdrawn_and_its_unit_and_agent_stay_with_it() {
 }
 
 #[test]
-fn what_somebody_altered_of_a_held_deployment_is_mended_with_what_it_was_held_at() {
+fn an_altered_document_of_a_held_deployment_is_repaired_from_the_held_revision() {
     let world = at_revision_2();
     operate(&world, &["rollback", "web-1", "--to", "1"]).good();
     let altered = world.on_branch("deployments/web-1.json").unwrap().replace("web-1-1", "evil-1-1");
@@ -122,7 +123,7 @@ fn what_is_held_stays_so_where_nothing_has_it_any_more() {
     let mut branch = Branch::of(&world);
     let whole = branch.clone();
     branch.files.remove("deployments/web-1.json");
-    // In a history of its own, the branch has it nowhere. The repository has it still, where claveld published it.
+    // The branch gets a new history that does not have the revision. The repository still has it, because claveld pushed it there.
     branch.push(Onto::Nothing);
     assert!(world.publish().good().contains("deployments/web-1.json  revision 3 → 4"));
     assert_eq!(
@@ -143,7 +144,7 @@ fn what_is_held_stays_so_where_nothing_has_it_any_more() {
     operate(&world, &["rollback", "web-1", "--to", "1"]).refused(5, lost);
     operate(&world, &["hold", "web-1"]).refused(3, "held at revision 4 since");
     world.agent("web-1", &["once"]).refused(5, "deployments/web-1.json is in the index and not on the branch");
-    // Somebody has it yet.
+    // A copy elsewhere still has the revision.
     whole.push(Onto::Tip);
     world.publish().good();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 4\n");
@@ -159,7 +160,7 @@ fn what_is_held_stays_so_where_nothing_has_it_any_more() {
 }
 
 #[test]
-fn what_cannot_be_done_is_said_and_leaves_the_branch_alone() {
+fn an_impossible_operation_is_an_error_and_leaves_the_branch_as_it_is() {
     let world = at_revision_2();
     let tip = world.tip();
     for (arguments, why) in [
@@ -176,7 +177,7 @@ fn what_cannot_be_done_is_said_and_leaves_the_branch_alone() {
     operate(&world, &["hold", "web-1", "--why", "two\nlines"]).refused(2, "control character");
     operate(&world, &["hold", "web-1", "--why", "first"]).good();
     operate(&world, &["hold", "web-1"]).refused(3, "held at revision 2 since");
-    // Back and forth: the first revision and the third say the same.
+    // The first revision and the third have the same content.
     operate(&world, &["rollback", "web-1", "--to", "1"]).good();
     operate(&world, &["rollback", "web-1", "--to", "1"]).refused(3, "which has the same specification as revision 1");
 }
@@ -197,11 +198,11 @@ fn nobody_goes_back_to_what_no_publisher_of_the_newest_root_signed() {
     good.push(Onto::Tip);
     change(&world, "Welcome", "Hello");
     change(&world, "Hello", "Good day");
-    // What was signed by claveld under that number is found behind it, or nothing is.
+    // The search goes on to the revision of that number that claveld signed, or finds nothing.
     operate(&world, &["rollback", "web-1", "--to", "1"]).good();
     assert!(!world.document("deployments/web-1.json").to_string().contains("evil"));
 
-    // A key that publishes no more vouches for nothing.
+    // The signature of a removed publisher does not count.
     world.clavel(&["key", "generate", "claveld-2", "--output", &world.at("claveld-2.secret")]).good();
     let (root, next) = (world.root(), world.at("root-2.json"));
     let (key, public) = (world.at("root-1.secret"), world.public_key("claveld-2"));
@@ -230,14 +231,14 @@ fn a_branch_that_went_back_is_not_built_on() {
     show(&tip);
     assert_eq!(world.publish().good(), "nothing changed (index version 2)\n");
 
-    // Another index of the same version, by somebody who has the key.
+    // A thief of the key signs another index of the same version.
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     let mut branch = Branch::of(&world);
     branch.reindex(&[&thief], |index| index["expires"] = json!("2100-01-01T00:00:00Z"));
     branch.push(Onto::Tip);
     world.publish().refused(5, "it has another index under that version now");
 
-    // Somebody decides that no agent has seen it.
+    // The operator decides that no agent has seen it.
     std::fs::remove_file(world.path("claveld/published.json")).unwrap();
     world.publish().good();
 }

@@ -172,7 +172,7 @@ fn an_endless_evaluation_is_ended() {
 #[test]
 fn a_killed_evaluation_is_reported_as_such() {
     let world = World::new();
-    // It runs for hours, so that there is time to kill it.
+    // The evaluation would run for hours, so there is time to kill it.
     let outputs = r"{ nixosConfigurations.slow = builtins.foldl' (a: b: a + b) 0
         (builtins.genList (n: builtins.length (builtins.genList (m: m) 100000)) 10000000); }";
     world.write("flake.nix", &format!("{{ outputs = {{ self }}: {outputs}; }}"));

@@ -1,4 +1,5 @@
-//! Promise: an agent notices a stale branch, says since when and by which clock, and tells a wrong clock from a stale branch.
+//! Promise: an agent notices a stale branch, says since when and by which clock, and distinguishes a wrong clock from a stale
+//! branch.
 
 use crate::support::world::{Ran, World};
 
@@ -10,7 +11,7 @@ fn ready() -> World {
     world
 }
 
-/// A run of one of Clavel's programs on a machine whose clock is off by `offset`.
+/// Runs one of Clavel's programs on a machine whose clock is off by `offset`.
 fn off_by(world: &World, offset: &str, program: &str, arguments: &[&str]) -> Ran {
     world.run("faketime", &[&["-f", offset, program], arguments].concat())
 }

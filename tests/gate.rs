@@ -1,8 +1,8 @@
-//! Promise: a push that breaks a host is refused with Nix's own words, and one that breaks nothing comes in.
+//! Promise: the gate refuses a push that breaks a host, with Nix's own message, and accepts a push that breaks nothing.
 
 use crate::support::world::{Ran, World};
 
-/// A world whose repository has the gate; the fleet is in it already.
+/// A world whose repository has the gate, and in which the fleet is pushed already.
 fn gated() -> World {
     let world = World::new();
     world.install_gate();
@@ -22,7 +22,7 @@ impl World {
     }
 }
 
-/// The push was refused with this, and the branch did not move.
+/// Asserts that the push is refused with `said`, and that the branch does not move.
 #[track_caller]
 fn refused(world: &World, message: &str, said: &str) -> String {
     let before = world.at_branch("main");
@@ -39,9 +39,9 @@ fn a_push_that_breaks_a_host_is_refused_with_what_nix_says() {
     let seen = refused(&world, "Broken", "error: web-2 has no version");
     assert!(seen.contains("broken: nixosConfigurations.web-2"), "{seen}");
     assert!(seen.contains("the push is refused: it breaks nixosConfigurations.web-2 of git+file://"), "{seen}");
-    // Nothing in it names a temporary folder, where nobody would find anything.
+    // The message names no temporary folder, which nobody could find afterwards.
     assert!(!seen.contains("clavel-preview"), "{seen}");
-    // What is mended comes in, with all that was refused before.
+    // A push that repairs the host is accepted, with the commits that were refused before.
     world.edit("hosts/web-2.nix", "throw \"web-2 has no version\"", "\"2\"");
     world.push("Mended");
 }
@@ -49,7 +49,7 @@ fn a_push_that_breaks_a_host_is_refused_with_what_nix_says() {
 #[test]
 fn the_gate_sees_the_very_source_that_is_published_afterwards() {
     let world = gated();
-    // What git's attributes make of a file, a link and a program all count for the source's hash.
+    // The hash of the source depends on git's attributes of a file, on a link, and on an executable file.
     world.write(".gitattributes", "notes export-ignore\nstamp export-subst\n");
     world.write("notes", "x");
     world.write("stamp", "$Format:%H$");
@@ -70,7 +70,7 @@ fn the_gate_sees_the_very_source_that_is_published_afterwards() {
 }
 
 #[test]
-fn a_branch_under_another_name_is_judged_as_what_it_leads_to() {
+fn a_symbolic_ref_is_checked_as_the_branch_it_leads_to() {
     let world = gated();
     world.git(&["-C", &world.at("fleet.git"), "symbolic-ref", "refs/heads/master", "refs/heads/main"]);
     let before = world.at_branch("main");
@@ -82,10 +82,10 @@ fn a_branch_under_another_name_is_judged_as_what_it_leads_to() {
 }
 
 #[test]
-fn a_push_that_is_too_long_to_be_judged_is_refused() {
+fn a_push_of_too_many_refs_is_refused() {
     let world = gated();
     let hook = world.at("long");
-    // What git would say of a push of very many refs.
+    // The input that git gives its hook for a push of very many refs.
     let script = format!(
         "i=0; while [ $i -lt 140000 ]; do echo {0} {1} refs/heads/{2}$i; i=$((i+1)); done > {hook}; \
          cd {3} && claveld hook pre-receive --config {4} < {hook}",
@@ -101,7 +101,7 @@ fn a_push_that_is_too_long_to_be_judged_is_refused() {
 }
 
 #[test]
-fn what_was_broken_before_stands_in_nobodys_way() {
+fn a_host_that_was_broken_before_refuses_no_push() {
     let world = World::new();
     world.edit("hosts/web-2.nix", "version = \"1\";", "version = throw \"web-2 has no version\";");
     world.push("Broken before there was a gate");
@@ -109,7 +109,7 @@ fn what_was_broken_before_stands_in_nobodys_way() {
     world.edit("hosts/web-1.nix", "Welcome to", "Willkommen auf");
     let seen = world.push("Something else");
     assert!(seen.contains("broken before this push as well: nixosConfigurations.web-2"), "{seen}");
-    // One more is one too many, and it is told which of them is new.
+    // Another broken host is refused, and the message says which host is newly broken.
     world.edit("hosts/web-1.nix", "version = \"1\";", "version = throw \"web-1 neither\";");
     let seen = refused(&world, "Worse", "it breaks nixosConfigurations.web-1 of");
     assert!(seen.contains("broken before this push as well: nixosConfigurations.web-2"), "{seen}");
@@ -125,7 +125,7 @@ fn a_source_that_is_broken_as_a_whole_is_refused() {
     assert!(seen.contains("syntax error"), "{seen}");
     assert!(!seen.contains("clavel-preview"), "{seen}");
     assert!(seen.contains("broken: git+file://"), "{seen}");
-    // One that came in before there was a gate: nobody knows what in it was healthy, so all of it has to be now.
+    // The revision before was pushed before there was a gate, and cannot be evaluated. So every host has to evaluate now.
     std::fs::remove_file(world.path("fleet.git/hooks/pre-receive")).unwrap();
     world.push_refs(&["origin", "main"]).good();
     world.install_gate();
@@ -139,7 +139,7 @@ fn a_source_that_is_broken_as_a_whole_is_refused() {
 }
 
 #[test]
-fn a_first_push_comes_in_where_it_is_whole() {
+fn a_first_push_is_accepted_if_every_host_evaluates() {
     let world = gated();
     world.git(&["-C", &world.at("fleet.git"), "config", "receive.denyDeleteCurrent", "ignore"]);
     world.push_refs(&["origin", ":main"]).good();
@@ -151,13 +151,13 @@ fn a_first_push_comes_in_where_it_is_whole() {
 }
 
 #[test]
-fn what_is_no_source_comes_in_unseen() {
+fn a_push_that_moves_no_source_is_accepted_without_evaluation() {
     let world = gated();
     world.write("flake.nix", "{ this is no nix");
     world.git(&["-C", &world.at("work"), "commit", "-qam", "Work in progress"]);
     let seen = world.push_refs(&["origin", "HEAD:refs/heads/draft", "HEAD:refs/tags/v1"]).also_good().stderr;
     assert!(!seen.contains("evaluating"), "{seen}");
-    // A push is taken in as a whole, or not at all.
+    // A push is accepted as a whole or not at all.
     let refused = world.push_refs(&["origin", "HEAD:refs/heads/second", "HEAD:refs/heads/main"]);
     refused.refused(1, "syntax error");
     assert_eq!(world.at_branch("second"), "");
@@ -167,7 +167,7 @@ fn what_is_no_source_comes_in_unseen() {
 }
 
 #[test]
-fn each_source_in_the_repository_is_judged_by_itself() {
+fn each_source_in_the_repository_is_checked_by_itself() {
     let world = gated();
     world.configure_claveld(&format!("[[source]]\nflake = \"{}&dir=second\"\n", world.flake()));
     world
@@ -178,7 +178,7 @@ fn each_source_in_the_repository_is_judged_by_itself() {
 }
 
 #[test]
-fn a_submodule_that_only_the_repository_finds_is_refused_with_its_cure() {
+fn a_submodule_that_only_the_repository_finds_is_refused_with_a_remedy() {
     let world = gated();
     world.git(&["init", "-q", "--bare", "-b", "main", &world.at("part.git")]);
     world.git(&["-C", &world.at("work"), "push", "-q", &world.at("part.git"), "main"]);

@@ -1,4 +1,4 @@
-//! Promise: schemas, man pages and completions say what the programs do.
+//! Promise: the committed schemas, man pages and completions agree with the programs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -31,7 +31,7 @@ fn files(root: &Path) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn what_is_committed_is_what_is_generated() {
+fn the_committed_files_are_up_to_date() {
     let fresh = tempfile::tempdir().unwrap();
     write::all(fresh.path()).unwrap();
     let (committed, generated) = (files(Path::new(ROOT)), files(fresh.path()));
@@ -48,7 +48,7 @@ fn schema(name: &str) -> jsonschema::Validator {
 }
 
 #[test]
-fn what_is_published_fits_its_schema_and_what_is_not_does_not() {
+fn published_documents_fit_their_schemas_and_altered_ones_do_not() {
     let world = World::new();
     world.publish().good();
     for (path, name) in [

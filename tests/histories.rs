@@ -124,7 +124,7 @@ fn live(half: Half, seed: u64) {
 }
 
 #[test]
-fn what_changed_gives_what_everything_gives() {
+fn evaluating_changes_gives_the_result_of_evaluating_everything() {
     std::thread::scope(|both| {
         both.spawn(|| live(Half::Even, 1));
         both.spawn(|| live(Half::Odd, 2));

@@ -1,4 +1,4 @@
-//! Promise: keys are Nix's keys, both ways, and a secret that others can read is refused.
+//! Promise: Clavel uses Nix's keys and Nix uses Clavel's, and a secret key that others can read is refused.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -23,7 +23,7 @@ fn keys_of_nix_are_keys_of_clavel_and_the_other_way_round() {
     std::fs::set_permissions(world.path("old-1.secret"), PermissionsExt::from_mode(0o600)).unwrap();
     assert_eq!(world.public_key("old-1"), world.read_file("old-1.pub").trim());
 
-    // Claveld signs with Nix's key, and an agent believes it.
+    // Claveld signs with Nix's key, and an agent accepts the signature.
     std::fs::copy(world.path("by-nix-1.secret"), world.path("claveld-1.secret")).unwrap();
     std::fs::remove_file(world.path("root.json")).unwrap();
     std::fs::remove_file(world.path("root-1.secret")).unwrap();
@@ -53,13 +53,13 @@ fn a_key_of_the_wrong_kind_is_told_and_never_shown() {
     world.publish().refused(3, "holds no secret key");
     std::fs::remove_file(world.path("claveld-1.secret")).unwrap();
     world.publish().refused(3, "cannot read the secret key");
-    // A secret where a public one belongs must not end up in a terminal.
+    // A secret key that is given in place of a public one must not be shown.
     world.clavel(&["init", &world.at("x"), "--publisher-key", &secret]).refused_without(
         3,
         "as long as a secret key",
         &secret[20..],
     );
-    // Nor its file, whole or cut off, nor a piece of it without its name.
+    // Neither must its file, whole or cut off, nor a part of the key without its name.
     let (_, base64) = secret.trim().split_once(':').unwrap();
     for (text, why) in [
         (&*secret, "as long as a secret key"),
@@ -72,11 +72,11 @@ fn a_key_of_the_wrong_kind_is_told_and_never_shown() {
         let init = ["init", &world.at("x"), "--publisher-key", text];
         world.clavel(&init).refused_without(3, why, &base64[..20]);
     }
-    // A key of Nix's that is called as OpenSSH calls its algorithms.
+    // A key of Nix whose name is the name of an algorithm of OpenSSH.
     world.write_file("wrong", &format!("ssh-1:{base64}\n# mine"));
     let init = ["init", &world.at("x"), "--publisher-key", &world.at("wrong")];
     world.clavel(&init).refused_without(3, "`ssh-1:…` is not a public key", &base64[..20]);
-    // A file that is not there is likelier than a key without a name.
+    // A text without a name is most likely a file that does not exist.
     world
         .clavel(&["init", &world.at("x"), "--publisher-key", "missing.pub"])
         .refused(3, "there is no file of that name");
@@ -86,7 +86,7 @@ fn a_key_of_the_wrong_kind_is_told_and_never_shown() {
 #[test]
 fn a_key_of_another_user_is_refused_by_everybody() {
     let world = World::new();
-    // Root alone can give a file away. What is decided, a unit test decides for anybody.
+    // Only root can change the owner of a file. A unit test checks the decision for every user.
     if !rustix::process::geteuid().is_root() {
         return;
     }
@@ -97,13 +97,13 @@ fn a_key_of_another_user_is_refused_by_everybody() {
 }
 
 #[test]
-fn a_key_comes_through_a_pipe_of_ones_own_alone() {
+fn a_key_is_read_only_from_a_pipe_of_the_same_user() {
     let world = World::new();
     let (key, pipe) = (world.at("claveld-1.secret"), world.at("pipe"));
     let public = world.public_key("claveld-1");
     let piped = format!("clavel key public <(cat {key})");
     assert_eq!(world.run("bash", &["-c", &piped]).good().trim(), public);
-    // Nobody writes to it: that is told, and not waited for.
+    // Nothing writes to the pipe. The program reports that and does not wait.
     world.run("mkfifo", &["-m", "600", &pipe]).good();
     world.clavel(&["key", "public", &pipe]).refused(3, "holds no secret key");
     std::fs::set_permissions(&pipe, PermissionsExt::from_mode(0o622)).unwrap();
@@ -112,7 +112,7 @@ fn a_key_comes_through_a_pipe_of_ones_own_alone() {
 }
 
 #[test]
-fn whoever_holds_a_key_leaves_no_core_dump() {
+fn programs_that_read_a_key_leave_no_core_dump() {
     let world = World::new();
     let run = format!("ulimit -c $(ulimit -H -c); exec claveld run --config {}", world.at("claveld.toml"));
     let claveld = world.start("sh", &["-c", &run]);

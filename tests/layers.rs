@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
-/// What each room may use of the others.
+/// The rooms that each room may import.
 const RULES: [(&str, &[&str]); 18] = [
     ("model", &[]),
     ("process", &[]),
@@ -52,7 +52,7 @@ fn rooms_in(source: &str, depth: usize) -> BTreeSet<String> {
     let mut rooms = BTreeSet::new();
     for rest in [after("crate::"), after("clavel::"), after(&up)].concat() {
         let words = match rest.strip_prefix('{') {
-            // Of `use crate::{a::B, c}` the first word of each item.
+            // The first word of each item in `use crate::{a::B, c}`.
             Some(list) => top_level_items(list),
             None => vec![rest],
         };

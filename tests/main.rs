@@ -1,5 +1,5 @@
-//! The promises of Clavel, kept or broken in front of real servers, real git and real Nix: one file a promise, and its
-//! first line says which. What the tests stand on is in `support`.
+//! The tests of Clavel's promises, with real servers, real git and real Nix. Each file tests one promise, which its first line
+//! states. `support` has what the tests share.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by panicking")]
 

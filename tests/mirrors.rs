@@ -1,4 +1,4 @@
-//! Promise: the newest believed index of all mirrors counts, and a mirror that fails, lags or lies blocks no other one.
+//! Promise: the agent uses the newest valid index of all mirrors, and a mirror that fails, lags or lies blocks no other one.
 
 use std::collections::BTreeMap;
 
@@ -15,7 +15,7 @@ fn published() -> World {
     world
 }
 
-/// The agent of `web-1` with these repositories, in this order.
+/// Configures the agent of `web-1` with these repositories, in this order.
 fn with_mirrors(world: &World, mirrors: &[&str]) {
     let others: Vec<String> = mirrors[1..].iter().map(|mirror| format!("{mirror:?}")).collect();
     world.configure_agent("web-1", mirrors[0], &format!("mirrors = [{}]", others.join(", ")));
@@ -37,7 +37,7 @@ fn statuses(world: &World) -> serde_json::Value {
 }
 
 #[test]
-fn the_newest_is_taken_wherever_it_is_in_the_order() {
+fn the_newest_mirror_is_used_wherever_it_is_in_the_order() {
     let world = published();
     let old = copy(&world, "old.git");
     change(&world, "Welcome", "Hello");
@@ -50,7 +50,7 @@ fn the_newest_is_taken_wherever_it_is_in_the_order() {
     let status = world.agent("web-1", &["status"]).good();
     assert!(status.contains(&format!("repository  {old} (deployments)\nmirror      {fleet}\n")), "{status}");
     assert!(status.contains(&format!("not used    {old} lags behind")), "{status}");
-    // The agent never goes back behind an index that it believed, whichever mirror shows an older one.
+    // The agent never goes back behind an index that it has accepted, whichever mirror shows an older one.
     let ran = world.agent("web-1", &["once"]);
     assert!(ran.stderr.contains("the index went back from version 2 to 1"), "{}", ran.stderr);
     assert_eq!(ran.good(), "web-1: up to date at revision 2\n");
@@ -97,7 +97,7 @@ fn one_that_is_out_of_reach_or_lies_stands_in_nobodys_way() {
 }
 
 #[test]
-fn where_none_is_believed_all_are_told_and_what_runs_goes_on() {
+fn if_no_mirror_is_accepted_each_is_reported_and_the_running_system_stays() {
     let world = published();
     let old = copy(&world, "old.git");
     change(&world, "Welcome", "Hello");
@@ -229,7 +229,7 @@ fn what_was_believed_is_kept_beside_a_fork_though_its_copy_is_gone() {
             branch.edit(path, &[&thief], |signed| signed["metadata"]["thief"] = json!("me"));
             branch.reindex(&[&thief], |index| index["version"] = json!(2));
         }
-        // A mirror without the believed commit replaces the one that had it.
+        // A mirror without the accepted commit replaces the mirror that had it.
         let other = world.at(&format!("other-{}.git", path.len()));
         world.git(&["init", "-q", "--bare", &other]);
         branch.try_push(&other, "deployments", Onto::Nothing).good();

@@ -32,7 +32,8 @@ fn tests_in(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// What stands between backticks and reads like the name of a test: words of small letters, with modules before it or not.
+/// The words between backticks that look like the name of a test: small letters and underscores, with or without modules before
+/// them.
 fn named(text: &str) -> impl Iterator<Item = &str> {
     const FEWEST_WORDS: usize = 5;
     let is_name = |word: &&str| word.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "_:".contains(c));
@@ -52,7 +53,7 @@ fn every_test_that_is_named_is_there() {
     assert!(lost.is_empty(), "SECURITY.md names tests that are not there: {lost:#?}");
 }
 
-/// The headings of a document, as git hosts make addresses of them.
+/// The headings of a document, in the form that git hosts use as anchors.
 fn headings(text: &str) -> BTreeSet<String> {
     let titles = text.lines().filter(|line| line.starts_with('#')).map(|line| line.trim_start_matches('#').trim());
     let kept = |c: &char| c.is_alphanumeric() || "-_ ".contains(*c);

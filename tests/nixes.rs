@@ -1,4 +1,4 @@
-//! Promise, of the tests: what depends on how Nix behaves is run on the oldest Nix that is supported and on the newest.
+//! Promise of the tests: every test that depends on Nix's behaviour runs on the oldest supported Nix and on the newest.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -50,7 +50,7 @@ fn a_promise_that_runs_nix_by_itself_is_run_on_both() {
 
 #[test]
 fn leaving_a_promise_out_leaves_no_other_out() {
-    // The harness leaves out every test whose path has the words in it, wherever they are.
+    // The test harness skips every test whose path contains the words, at any place.
     for module in newest_alone().keys() {
         let left_out = promises().into_iter().filter(|other| format!("{other}::").contains(&format!("{module}::")));
         assert_eq!(left_out.collect::<Vec<_>>(), std::slice::from_ref(module));

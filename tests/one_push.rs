@@ -1,4 +1,4 @@
-//! Promise: a push is evaluated, published and told to the pusher, and each machine switches by itself.
+//! Promise: a push is evaluated and published, the pusher sees the result, and each machine switches by itself.
 
 use crate::support::world::World;
 

@@ -24,7 +24,7 @@ in
 const TOP: (&str, &str) = ("Welcome", "Thieves");
 const DEEP: (&str, &str) = ("good water", "poison ivy");
 
-/// A fleet that has the caches `folders`, and whose claveld says `more` of how it publishes.
+/// A fleet with the caches `folders`, and `more` below `[publish]` in the configuration of claveld.
 fn fleet(folders: &[&str], more: &str) -> World {
     let world = World::new();
     let caches: Vec<String> = folders.iter().map(|folder| format!("\"file://{}\"", world.at(folder))).collect();
@@ -94,7 +94,7 @@ fn restore(world: &World, from: &str, to: &str) {
 }
 
 #[test]
-fn the_pin_is_what_is_in_the_cache_and_anybody_can_compute_it() {
+fn the_pin_is_the_hash_of_the_cached_content_and_anybody_can_compute_it() {
     let world = pinned(&["cache"]);
     let metadata = template(&world)["metadata"].clone();
     let mut lines = Vec::new();
@@ -155,7 +155,7 @@ fn other_content_deep_below_the_path_is_refused_and_a_mended_cache_is_believed_a
 }
 
 #[test]
-fn what_runs_goes_on_and_what_is_here_already_is_no_thiefs_to_change() {
+fn a_thief_changes_neither_the_running_system_nor_paths_in_the_store() {
     let world = pinned(&["cache"]);
     world.agent("web-1", &["once"]).good();
     world.edit("hosts/web-1.nix", "Welcome to", "Hello from");
@@ -366,14 +366,14 @@ fn whoever_alters_the_branch_does_not_have_it_pinned_anew() {
     let said = world.publish().refused(1, "web-1: revision 2 is neither on the branch nor in its history any more");
     assert!(said.contains("its pin is lost with it: claveld publishes nothing in its place"), "{said}");
     assert_eq!(world.on_branch("deployments/web-1.json"), None);
-    // Only `clavel release` makes claveld believe the caches again.
+    // Only after `clavel release` does claveld pin what the caches have.
     world.clavel(&["release", "web-1", "--config", &world.at("claveld.toml")]).good();
     assert!(world.publish().good().contains("deployments/web-1.json  new, revision 3"));
     assert_ne!(template(&world)["metadata"], pin);
 }
 
 #[test]
-fn nobody_goes_back_to_what_has_no_pin() {
+fn a_rollback_to_a_revision_without_a_pin_is_refused() {
     let world = fleet(&["cache"], "");
     world.build(&["web-1"]);
     world.publish().good();
@@ -389,7 +389,7 @@ fn nobody_goes_back_to_what_has_no_pin() {
 }
 
 #[test]
-fn turning_it_on_pins_what_is_published_and_off_again_takes_the_pins_away() {
+fn enabling_pins_adds_them_to_the_branch_and_disabling_removes_them() {
     let world = fleet(&["cache"], "");
     world.build(&["web-1"]);
     world.publish().good();

@@ -64,7 +64,7 @@ fn one_changed_host_is_one_changed_document_with_the_next_revision() {
 }
 
 #[test]
-fn a_round_that_changes_nothing_makes_the_index_no_younger() {
+fn a_round_without_changes_does_not_renew_the_index() {
     let world = World::new();
     let once = || world.claveld(&["once", "--json", "--config", &world.at("claveld.toml")]).json()["report"].clone();
     let first = once();
@@ -77,7 +77,7 @@ fn a_round_that_changes_nothing_makes_the_index_no_younger() {
 }
 
 #[test]
-fn what_is_published_is_an_orphan_branch_that_anybody_can_verify() {
+fn the_published_branch_is_an_orphan_that_anybody_can_verify() {
     let world = World::new();
     world.publish().good();
     let fleet = world.at("fleet.git");
@@ -98,7 +98,7 @@ fn what_is_published_is_an_orphan_branch_that_anybody_can_verify() {
 }
 
 #[test]
-fn a_host_that_left_leaves_a_tombstone_and_comes_back_counting_on() {
+fn a_removed_host_leaves_a_tombstone_and_returns_with_the_next_revision() {
     let world = World::new();
     world.publish().good();
     world.edit("flake.nix", "nixosConfigurations.web-2 = host ./hosts/web-2.nix;", "");
@@ -130,7 +130,7 @@ fn two_sources_share_a_branch_and_a_name_that_both_claim_is_left_alone() {
     let said = world.publish().refused(1, "deployments/web-1.json is claimed by");
     assert!(said.contains(&world.flake()) && said.contains("/second?ref=main"), "{said}");
     assert_eq!(world.on_branch("deployments/web-1.json"), before);
-    // The second source does not have db-1 any more, and that is published all the same.
+    // The second source has no db-1 any more, and its withdrawal is published all the same.
     assert_eq!(world.on_branch("deployments/db-1.json"), None);
 }
 
@@ -146,7 +146,7 @@ fn a_source_that_cannot_be_evaluated_keeps_what_it_has() {
 }
 
 #[test]
-fn what_somebody_altered_is_published_anew() {
+fn an_altered_document_is_published_anew() {
     let world = World::new();
     world.publish().good();
     let altered = world.on_branch("deployments/web-1.json").unwrap().replace("web-1-1", "evil-1-1");
@@ -177,7 +177,7 @@ fn a_branch_that_another_key_signed_is_left_alone() {
     branch.reindex(&[&StolenKey::own("claveld-1", 7)], |index| index["version"] = serde_json::json!(2));
     branch.push(Onto::Tip);
     let tip = world.tip();
-    // Neither where claveld remembers what it published, nor where it does not.
+    // Claveld publishes nothing, with its record of what it published and without it.
     for remembers in ["its note", "nothing"] {
         let said = world.publish().refused(5, "the index is not to be believed");
         assert!(said.contains("will not publish to the branch"), "{remembers}: {said}");
@@ -205,7 +205,7 @@ fn two_that_publish_at_once_both_succeed() {
         let publish = || world.claveld(&["once", "--config", &config]).good();
         let all: Vec<_> = (0..4).map(|_| scope.spawn(publish)).collect();
         let said: Vec<String> = all.into_iter().map(|one| one.join().unwrap()).collect();
-        // Two may make the very same commit within one second; nobody makes a second one.
+        // Both may make the very same commit within one second. Then the branch gets only one.
         assert!(said.iter().all(|said| said.contains("index version 1")), "{said:?}");
     });
     assert_eq!(world.git(&["-C", &world.at("fleet.git"), "rev-list", "--count", "deployments"]), "1\n");

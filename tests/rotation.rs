@@ -1,4 +1,5 @@
-//! Promise: keys are replaced while the machines run on, and what a thief signed is worth nothing once theirs is gone.
+//! Promise: keys are replaced while the machines keep running, and signatures of a stolen key stop to count once the key is
+//! removed.
 
 use serde_json::json;
 
@@ -22,7 +23,7 @@ fn next_root(world: &World, changes: &[&str]) {
     world.clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")]).good();
 }
 
-/// Makes claveld's next key, and has claveld sign with it; the key's public half.
+/// Makes claveld's next key, and configures claveld to sign with it. Returns the public half.
 fn new_publisher(world: &World) -> String {
     world.clavel(&["key", "generate", "claveld-2", "--output", &world.at("claveld-2.secret")]).good();
     let config = world.read_file("claveld.toml").replace("claveld-1.secret", "claveld-2.secret");
@@ -30,7 +31,7 @@ fn new_publisher(world: &World) -> String {
     world.public_key("claveld-2")
 }
 
-/// Puts claveld's next key in the place of its first one.
+/// Replaces claveld's first key by its next one.
 fn rotate(world: &World) {
     let key = new_publisher(world);
     next_root(world, &["--remove-key", "claveld-1", "--publisher-key", &key]);
@@ -41,7 +42,7 @@ fn a_planned_rotation_goes_on_from_the_old_numbers_and_switches_nothing() {
     let world = running();
     world.clavel(&["hold", "web-2", "--config", &world.at("claveld.toml")]).good();
     rotate(&world);
-    // Until claveld signs with its new key, agents believe nothing and run on.
+    // Until claveld signs with its new key, agents refuse the branch and keep what they run.
     world.agent("web-1", &["once"]).refused(5, "no valid signature by a trusted key");
     let said = world.publish().good();
     assert!(said.contains("published as index version 3"), "{said}");
@@ -50,7 +51,7 @@ fn a_planned_rotation_goes_on_from_the_old_numbers_and_switches_nothing() {
         assert_eq!(file["signatures"][0]["keyid"], "claveld-2", "{path}");
         assert_eq!(file["signed"]["revision"], 2, "{path}");
     }
-    // Whom somebody froze stays so, with what claveld itself had published.
+    // A held deployment stays held, at the revision that claveld itself had published.
     assert_eq!(world.document("index.json")["held"]["web-2"]["revision"], 2);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: already runs the store path of revision 2\n");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
@@ -108,7 +109,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     stolen.reindex(&[&thief], |index| index["version"] = json!(LARGEST));
     stolen.push(Onto::Tip);
     let of_the_thief = world.tip();
-    // While the key counts, this is believed, and claveld is at the end of its numbers.
+    // While the key counts, the agent accepts this, and no larger number is left for claveld.
     assert_eq!(
         world.agent("web-1", &["once"]).good(),
         format!("web-1: already runs the store path of revision {LARGEST}\n")
@@ -128,7 +129,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
     world.verify().good();
 
-    // The thief shows the old branch again, and then their own files on top of the new root.
+    // The thief shows the old branch again, and afterwards files of their own on top of the new root.
     let good = world.tip();
     let mut mixed = Branch::of(&world);
     for (path, file) in stolen.files.iter().filter(|(path, _)| !path.starts_with("root")) {
@@ -141,7 +142,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
         [(&stolen, Onto::Nothing, old), (&mixed, Onto::Tip, unsigned), (&counted, Onto::Tip, unsigned)]
     {
         theirs.push(onto);
-        // Each run is a restart: all that the agent knows is in its state folder.
+        // Each run is a restart: the agent keeps everything in its state folder.
         for _ in 0..2 {
             world.agent("web-1", &["once"]).refused(5, why);
             assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
@@ -153,7 +154,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
     assert_eq!(world.publish().good(), "nothing changed (index version 1)\n");
 
-    // An agent that lost its root, and is held back at the first one.
+    // An agent loses its root, and gets a branch with the first root only.
     std::fs::remove_file(world.path("web-1/state/root.json")).unwrap();
     world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &of_the_thief]);
     world.agent("web-1", &["once"]).refused(5, "the root is at epoch 1, and epoch 2 was believed before");
@@ -182,7 +183,7 @@ fn a_new_root_is_believed_whatever_stands_beside_it() {
         }
         branch.push(Onto::Tip);
         world.agent("web-1", &["once"]).refused(5, why);
-        // The key that it takes out counts no more, though nothing else was believed.
+        // The key that the new root removes does not count any more, though the agent accepted nothing else.
         world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &old]);
         world.agent("web-1", &["once"]).refused(5, "the root went back from version 2 to 1");
     }
@@ -207,7 +208,7 @@ fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     world.agent("web-1", &["once"]).good();
 
-    // Carol's key is gone: dave takes her place, by alice and bob.
+    // Carol's key is lost. Alice and bob sign a root in which dave replaces her.
     let next = world.at("root-2.json");
     let changes = ["--remove-key", "carol", "--root-key", &dave];
     world.clavel(&[&["root", "next", &world.root(), "-o", &next, "--key", &alice][..], &changes].concat()).good();
@@ -217,7 +218,7 @@ fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     publish().good();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
 
-    // Whoever has carol's key has no say any more: one of two of the old root is not enough, and the new one has no carol.
+    // Carol's key does not count any more: it is one of the two signatures that the old root needs, and the new root has no carol.
     let theirs = StolenKey::read(&world.path("carol.secret"));
     let accomplice = StolenKey::own("mallory-1", 7);
     let mut branch = Branch::of(&world);

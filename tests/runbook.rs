@@ -1,4 +1,4 @@
-//! Promise: whoever follows docs/runbooks.md when claveld's key was stolen has the fleet back, command by command.
+//! Promise: the commands of docs/runbooks.md for a stolen key of claveld bring the fleet back.
 
 use std::path::Path;
 
@@ -7,16 +7,16 @@ use serde_json::json;
 use crate::support::attacker::{Branch, LARGEST, Onto, StolenKey};
 use crate::support::world::World;
 
-/// A part of a runbook that is followed.
+/// A step of a runbook.
 #[derive(Debug)]
 enum Step {
     /// Commands, for a shell.
     Do(String),
-    /// Lines that are seen then, with `…` for what differs from time to time.
+    /// The lines that the commands print, with `…` for parts that differ each time.
     See(String),
 }
 
-/// The fenced blocks of docs/runbooks.md that say they are of that runbook, in their order.
+/// The fenced blocks of docs/runbooks.md that are marked with the name of that runbook, in their order.
 fn steps(runbook: &str) -> Vec<Step> {
     let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks.md")).unwrap();
     let (mut steps, mut open) = (Vec::new(), None::<(bool, String)>);
@@ -38,7 +38,7 @@ fn steps(runbook: &str) -> Vec<Step> {
     steps
 }
 
-/// Whether `line` is what a runbook writes as `seen`.
+/// Whether `line` matches the line `seen` of a runbook.
 fn is_seen(line: &str, seen: &str) -> bool {
     let mut rest = line;
     seen.split('…').all(|piece| match rest.find(piece) {
@@ -86,7 +86,7 @@ fn a_fleet_whose_key_was_stolen_is_brought_back() {
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     world.agent("web-1", &["once"]).good();
 
-    // The thief has another system run, and drives every number to its end.
+    // The thief makes a machine run another system, and raises every number to the largest.
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     world.build(&["web-2"]);
     let mut stolen = Branch::of(&world);
@@ -103,7 +103,7 @@ fn a_fleet_whose_key_was_stolen_is_brought_back() {
     follow(&world, "stolen-key");
 
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
-    // An agent that gets the thief's branch again does not believe it, and neither does claveld.
+    // An agent that gets the thief's branch again refuses it, and so does claveld.
     stolen.push(Onto::Nothing);
     world.agent("web-1", &["once"]).refused(5, "the root went back from version 2 to 1");
     world.publish().refused(5, "epoch");

@@ -1,5 +1,5 @@
-//! Promise: keys in files, in systemd's credentials, in an ssh-agent and of OpenSSH sign, what they sign is OpenSSH's both
-//! ways, and whoever lies, refuses or is absent is told.
+//! Promise: keys in files, in systemd's credentials, in an ssh-agent and of OpenSSH sign; Clavel verifies OpenSSH's signatures
+//! and OpenSSH verifies Clavel's; and a signer that lies, refuses or is absent is reported.
 
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt;
@@ -19,13 +19,13 @@ use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::openssh::{Agent, new_key};
 use crate::support::world::World;
 
-/// Names these keys in claveld's configuration in place of its file.
+/// Replaces the key file in claveld's configuration by these keys.
 fn sign_with(world: &World, keys: &str) {
     let text = world.read_file("claveld.toml");
     world.write_file("claveld.toml", &text.replace("secret-key-file = \"claveld-1.secret\"", keys));
 }
 
-/// Loads claveld's key into an agent, and takes its file away.
+/// Loads claveld's key into an ssh-agent, and removes its file.
 fn in_an_agent(world: &World) -> Agent {
     let public = world.public_key("claveld-1");
     let agent = Agent::start(world);
@@ -38,7 +38,7 @@ fn in_an_agent(world: &World) -> Agent {
     agent
 }
 
-/// The DSSE bytes of what `file` says.
+/// The bytes that a signature of `file` is over (DSSE).
 fn signed_bytes(file: &str, kind: &str) -> String {
     let signed = serde_json::from_str::<Value>(file).unwrap()["signed"].to_string();
     let kind = format!("application/vnd.clavel.{kind}.v1+json");
@@ -56,7 +56,7 @@ fn what_ssh_keygen_signs_makes_a_root_and_comes_back_as_it_was() {
     let publisher = world.at("claveld-1.secret");
     let init = ["init", &world.at(""), "--publisher-key", &publisher, "--root-key", &public];
     assert!(world.clavel(&init).good().contains("The root does not count yet"));
-    // Enough have signed it, and what comes next is told.
+    // With enough signatures, the command prints the next steps.
     let said = world.clavel(&["root", "sign", &world.root(), "--ssh-key", &key]).good();
     assert!(said.contains(&format!("root = \"{}\"", world.fleet())) && said.contains("`claveld once`"), "{said}");
     world.publish().good();
@@ -81,7 +81,7 @@ fn what_ssh_keygen_signs_makes_a_root_and_comes_back_as_it_was() {
     );
     world.run("sh", &["-c", &verify]).good();
 
-    // What was signed by hand with another namespace, or of something else, is no signature of it.
+    // A signature in another namespace, or over other bytes, does not count.
     let sign = |namespace: &str, message: &str| {
         world.write_file("message", message);
         let _ = std::fs::remove_file(world.path("message.sig"));
@@ -120,7 +120,7 @@ fn keys_of_another_kind_are_refused_and_no_secret_is_shown() {
     world.clavel(&["init", &world.at("x"), "--root-key", &key]).refused_without(3, "secret key of OpenSSH", line);
     world.clavel(&["init", &world.at("x"), "--root-key", &secret]).refused_without(3, "secret key of OpenSSH", line);
     world.clavel(&["key", "public", &key]).refused_without(3, "holds no secret key", line);
-    // The public half is one, under the name that its comment or that somebody gives it.
+    // The public half is accepted, under the name in its comment or under a given name.
     let public = world.clavel(&["key", "public", &format!("{key}.pub")]).good();
     assert!(public.starts_with("bob:"), "{public}");
     let renamed = world.clavel(&["key", "public", &format!("robert={key}.pub")]).good();
@@ -145,7 +145,7 @@ fn a_key_of_clavel_is_one_of_openssh_and_signs_from_an_agent() {
 fn an_agent_signs_the_digest_of_what_is_too_large_for_it() {
     let world = World::new();
     world.publish().good();
-    // Of many documents that are withdrawn the tombstones stay.
+    // Many withdrawn documents leave many tombstones, so the index is large.
     let mut branch = Branch::of(&world);
     branch.reindex(&[&StolenKey::read(&world.path("claveld-1.secret"))], |index| {
         for number in 0..8000 {
@@ -160,11 +160,11 @@ fn an_agent_signs_the_digest_of_what_is_too_large_for_it() {
     world.publish().good();
     let index: Value = serde_json::from_str(&world.on_branch("index.json").unwrap()).unwrap();
     assert!(index["signed"].to_string().len() > 300 << 10);
-    // "U1NIU0lH" is "SSHSIG". What is small is signed as it is, in 64 bytes.
+    // "U1NIU0lH" is "SSHSIG". A small document is signed as it is, in 64 bytes.
     assert!(index["signatures"][0]["sig"].as_str().unwrap().starts_with("U1NIU0lH"));
     let deployment: Value = serde_json::from_str(&world.on_branch("deployments/web-1.json").unwrap()).unwrap();
     assert_eq!(deployment["signatures"][0]["sig"].as_str().unwrap().len(), 88);
-    // Publishers and agents believe it.
+    // Publishers and agents accept it.
     world.verify().good();
     world.publish().good();
     world.build(&["web-1"]);
@@ -237,9 +237,9 @@ fn two_publishers_sign_together_and_one_alone_does_not() {
     world.publish().refused(3, "2 keys have to sign");
     assert_eq!(world.tip(), "");
     sign_with(&world, "secret-key-file = \"claveld-1.secret\"\nsecret-key-credential = \"second\"");
-    // Not a service of systemd's.
+    // The program runs outside of a systemd service.
     world.publish().refused(3, "CREDENTIALS_DIRECTORY is not set");
-    // Systemd lets the service read by an access control list, which shows as the group's right.
+    // Systemd gives the service an access control list, which shows as a right of the group.
     world.write_file("credentials/second", &world.read_file("claveld-2.secret"));
     let credentials = world.at("credentials");
     let publish = |mode| {
@@ -252,7 +252,7 @@ fn two_publishers_sign_together_and_one_alone_does_not() {
     world.verify().good();
     let index: Value = serde_json::from_str(&world.on_branch("index.json").unwrap()).unwrap();
     assert_eq!(index["signatures"].as_array().unwrap().len(), 2);
-    // One key is not two.
+    // One key given twice does not count as two.
     world.write_file("credentials/second", &world.read_file("claveld-1.secret"));
     publish(0o400).refused(3, "two of the keys to sign with are called `claveld-1`");
 }
@@ -263,7 +263,7 @@ fn string(bytes: impl AsRef<[u8]>) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes(), bytes].concat()
 }
 
-/// What an authenticator does, with its key in memory: OpenSSH's PROTOCOL.u2f and PROTOCOL.sshsig, written down a second time.
+/// An authenticator with its key in memory: a second implementation of OpenSSH's PROTOCOL.u2f and PROTOCOL.sshsig.
 struct Authenticator(SigningKey);
 
 impl Authenticator {
@@ -300,7 +300,7 @@ impl Authenticator {
 }
 
 #[test]
-fn what_a_hardware_key_signs_counts_as_it_does_for_ssh_keygen() {
+fn a_signature_by_a_hardware_key_counts_as_it_does_for_ssh_keygen() {
     let world = World::new();
     let authenticator = Authenticator(SigningKey::from_bytes(&[9; 32]));
     let line = authenticator.line("alice");

@@ -1,4 +1,5 @@
-//! Promise: the branch is read over files, HTTP and SSH, and published to a repository elsewhere, all alike.
+//! Promise: agents read the branch from files, over HTTP and over SSH, and claveld publishes to a repository elsewhere, all with
+//! the same result.
 
 use std::path::Path;
 
@@ -13,7 +14,7 @@ fn published() -> World {
     world
 }
 
-/// The agent of `web-1` switches to its first revision, does nothing then, and switches to the second.
+/// Asserts that the agent of `web-1` switches to its first revision, does nothing after that, and switches to the second.
 fn follows(world: &World, url: &str, more: &str) {
     world.configure_agent("web-1", url, more);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");

@@ -25,7 +25,7 @@ fn revision(world: &World, name: &str) -> Option<u64> {
 }
 
 #[test]
-fn what_no_cache_has_waits_and_what_one_has_is_published() {
+fn a_deployment_waits_until_one_of_its_caches_has_it() {
     let world = waiting("");
     let cache = format!("file://{}", world.at("cache"));
     world.build(&["web-1"]);
@@ -35,11 +35,11 @@ fn what_no_cache_has_waits_and_what_one_has_is_published() {
     assert!(path.starts_with("/nix/store/") && path.ends_with(&format!(" in {cache} (not there yet)")), "{said}");
     assert!(said.contains("router-1: waits for "), "{said}");
     assert_eq!(revision(&world, "web-2"), None);
-    // Its agent would be refused by its machine if it named what is not there.
+    // The unit and the agent of a waiting deployment wait as well.
     assert_eq!(world.on_branch("agents/web-2.json"), None);
     world.verify().good();
 
-    // Asked again, nothing has changed, and that is no failure.
+    // A second round changes nothing, and that is no failure.
     let tip = world.tip();
     assert!(world.publish().good().contains("web-2: waits for "));
     assert_eq!(world.tip(), tip);
@@ -52,7 +52,7 @@ fn what_no_cache_has_waits_and_what_one_has_is_published() {
 }
 
 #[test]
-fn what_waits_stays_on_the_branch_as_it_is() {
+fn a_waiting_deployment_stays_on_the_branch_as_it_is() {
     let world = waiting("");
     world.build(&["web-1", "web-2", "router-1"]);
     world.publish().good();
@@ -68,7 +68,7 @@ fn what_waits_stays_on_the_branch_as_it_is() {
     assert_eq!(report["waiting"][0]["caches"][0]["state"], "not-there");
     assert_eq!(world.on_branch("deployments/web-1.json"), before);
     assert_eq!(revision(&world, "web-2"), Some(2));
-    // What goes back to what it was waits for nothing any more.
+    // A deployment that returns to its published content does not wait any more.
     world.edit("hosts/web-1.nix", "version = \"2\"", "version = \"1\"");
     world.push("Back");
     assert!(!world.publish().good().contains("waits"));
@@ -82,7 +82,7 @@ fn a_path_that_none_of_its_keys_signed_is_not_ready() {
     world.use_cache(&server.url());
     world.push("A cache over HTTP");
     configure(&world, "");
-    // Somebody else's CI was first.
+    // Another CI has signed the path with a key of its own.
     world.run("cp", &[&world.at("cache-1.secret"), &world.at("own.secret")]).good();
     std::fs::remove_file(world.path("cache-1.secret")).unwrap();
     world.clavel(&["key", "generate", "other-1", "--output", &world.at("cache-1.secret")]).good();
@@ -91,13 +91,13 @@ fn a_path_that_none_of_its_keys_signed_is_not_ready() {
     let expected = format!("{} (there, but signed by none of its keys; it is signed by other-1)", server.url());
     assert!(said.contains(&expected), "{said}");
     assert_eq!(revision(&world, "web-1"), None);
-    // Signed by the right one it is ready: what the cache said before is not remembered.
+    // With the right signature the path counts: claveld does not remember the earlier answer of the cache.
     std::fs::remove_dir_all(world.path("cache")).unwrap();
     world.write_file("cache/nix-cache-info", "StoreDir: /nix/store\n");
     world.run("cp", &[&world.at("own.secret"), &world.at("cache-1.secret")]).good();
     world.build(&["web-1"]);
     assert!(world.publish().good().contains("deployments/web-1.json  new, revision 1"));
-    // Only what is to be published is asked for.
+    // Claveld asks only for the paths that are to be published.
     let asked = server.requests().len();
     let said = world.publish().good();
     assert!(!said.contains("web-1"), "{said}");
@@ -108,7 +108,7 @@ fn a_path_that_none_of_its_keys_signed_is_not_ready() {
 }
 
 #[test]
-fn a_cache_that_is_out_of_reach_is_told_and_another_will_do() {
+fn an_unreachable_cache_is_reported_and_another_one_suffices() {
     let world = World::new();
     let key = world.public_key("cache-1");
     let here = format!("file://{}", world.at("cache"));
@@ -130,7 +130,7 @@ fn a_cache_that_is_out_of_reach_is_told_and_another_will_do() {
 }
 
 #[test]
-fn one_bad_answer_of_a_cache_spoils_no_other() {
+fn one_bad_answer_of_a_cache_affects_no_other_deployment() {
     let world = waiting("");
     world.build(&["web-1", "web-2", "router-1"]);
     let bad = world.claveld(&["evaluate", &world.flake(), "--json"]).json()["deployments"][1].clone();
@@ -171,7 +171,7 @@ fn what_could_never_be_ready_is_a_failure() {
 }
 
 #[test]
-fn the_hook_says_what_waits_and_ends() {
+fn the_hook_reports_waiting_deployments_and_ends() {
     let world = waiting("");
     world.install_hook();
     let seen = world.push("Nothing is built yet");
@@ -182,7 +182,7 @@ fn the_hook_says_what_waits_and_ends() {
 }
 
 #[test]
-fn the_daemon_looks_again_without_evaluating_again() {
+fn the_daemon_asks_the_caches_again_without_evaluating_again() {
     let world = waiting("[watch]\npoll = \"200ms\"\n");
     let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
     until("it says what waits", || claveld.said().contains("web-1: waits for "));
@@ -197,12 +197,12 @@ fn the_daemon_looks_again_without_evaluating_again() {
     assert_eq!(claveld.wait(), Some(0));
     let said = claveld.said();
     assert_eq!(said.matches("evaluating git+file://").count(), 1, "{said}");
-    // What waits all the while is not told at every look.
+    // A deployment that goes on waiting is not reported each time.
     assert!(said.matches("web-2: waits for ").count() <= 2, "{said}");
 }
 
 #[test]
-fn without_it_nothing_is_asked() {
+fn without_wait_for_cache_no_cache_is_asked() {
     let world = World::new();
     let server = HttpServer::serve_files(&world.path("cache"));
     world.use_cache(&server.url());

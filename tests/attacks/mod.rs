@@ -82,7 +82,7 @@ impl Siege {
 
 /// SECURITY.md names every attack here, and none that is not here.
 #[test]
-fn the_list_of_attacks_is_true() {
+fn security_md_lists_every_attack() {
     let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));
     let list = std::fs::read_to_string(project.join("SECURITY.md")).unwrap();
     let named: BTreeSet<&str> = list.split('`').filter(|word| word.starts_with("attacks::")).collect();
