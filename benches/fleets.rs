@@ -1,4 +1,4 @@
-//! What the evaluation of a fleet costs beside what Nix alone does, as ratios in one run: `make bench`.
+//! Compares the time that Clavel takes to evaluate a fleet with the time of Nix alone, as ratios within one run: `make bench`.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
 
@@ -18,22 +18,22 @@ mod measure;
 
 use command::{NIX_CONFIG, hermetic_git, program};
 use fleet::{Edit, Fleet, Mix, Options, Weight};
-use measure::{median, shown, timed};
+use measure::{format_time, median, timed};
 
 const HOSTS: u32 = 100;
 const HOST: &str = "host-0001";
-/// How often the short ones are measured, and the long ones.
+/// How often the short measurements are repeated, and how often the long ones.
 const ROUNDS: (usize, usize) = (7, 1);
 const PROCESSES: &str = "2";
 const MEMORY: u64 = 2 << 30;
 
 /// An evaluation, and how long it took.
 struct Evaluated {
-    /// What was evaluated.
+    /// The attributes that were evaluated.
     work: Vec<Value>,
-    /// Until the answer was there: this is when claveld would publish.
+    /// The time until the result was there, at which claveld would publish.
     answered: Duration,
-    /// Until every host was seen from a second place, and claveld ended.
+    /// The time until every host was evaluated from a second place, and claveld ended.
     ended: Duration,
 }
 
@@ -62,7 +62,7 @@ impl Bench {
         String::from_utf8(output.stdout).unwrap()
     }
 
-    /// An evaluation by claveld, which remembers below `records`.
+    /// Evaluates with claveld, which keeps its records in the folder `records`.
     fn claveld(&self, records: &str, more: &[&str]) -> Evaluated {
         let (flake, memory) = (self.fleet.reference(), MEMORY.to_string());
         let records = self.folder.path().join(records);
@@ -84,12 +84,12 @@ impl Bench {
 
     fn nix(&self, attribute: &str, apply: &str) -> String {
         let flake = format!("{}#{attribute}", self.fleet.reference());
-        // Both ask anew where the branch is, and both evaluate.
+        // Both resolve the branch anew, and both evaluate.
         let options = ["--option", "tarball-ttl", "0", "--option", "eval-cache", "false"];
         self.run("nix", &[&["eval", "--json", &flake, "--apply", apply], &options[..]].concat())
     }
 
-    /// Every host, with nothing remembered, beside one `nix eval` of all of them.
+    /// Compares an evaluation of every host without records with one `nix eval` of all hosts.
     fn all(&mut self) {
         let (mut ours, mut ended, mut peer, mut memory) = (Vec::new(), Vec::new(), Vec::new(), 0);
         for round in 0..ROUNDS.1 {
@@ -105,20 +105,25 @@ impl Bench {
         let (ours, peer) = (median(ours), median(peer));
         let times = peer.as_secs_f64() / ours.as_secs_f64();
         let verdict = format!("{times:.2} times as fast (goal: at least 1.7)");
-        row(&format!("{HOSTS} hosts, all / one nix eval of all"), &shown(ours), &shown(peer), &verdict);
-        row("  and until all were seen from a second place", &shown(median(ended)), "", "after the publication");
+        row(&format!("{HOSTS} hosts, all / one nix eval of all"), &format_time(ours), &format_time(peer), &verdict);
+        row("  and until all were seen from a second place", &format_time(median(ended)), "", "after the publication");
         let most = memory * PROCESSES.parse::<u64>().unwrap();
         let verdict = format!("the two largest processes together; the budget is {} MiB", MEMORY >> 20);
         row("  memory", &format!("{} MiB", most >> 20), "", &verdict);
     }
 
-    /// The same beside what a script would do.
+    /// Compares the same with a `nix eval` for each host in turn, as a script would do it.
     fn in_turn(&self) {
         let names: Vec<String> = self.fleet.model().hosts.keys().cloned().collect();
         let ours = self.claveld("in-turn", &[]).answered;
         let peer = timed(|| names.iter().for_each(|name| drop(self.nix_alone(name))));
         let verdict = format!("{:.2} times as fast", peer.as_secs_f64() / ours.as_secs_f64());
-        row(&format!("{HOSTS} hosts, all / nix eval of each in turn"), &shown(ours), &shown(peer), &verdict);
+        row(
+            &format!("{HOSTS} hosts, all / nix eval of each in turn"),
+            &format_time(ours),
+            &format_time(peer),
+            &verdict,
+        );
     }
 
     fn nix_alone(&self, host: &str) -> String {
@@ -128,13 +133,13 @@ impl Bench {
     fn nothing(&self) {
         self.claveld("kept", &[]);
         let ours = median((0..ROUNDS.0).map(|_| self.claveld("kept", &[]).ended).collect());
-        row(&format!("{HOSTS} hosts, nothing changed"), &shown(ours), "", "(goal: under 200 ms)");
+        row(&format!("{HOSTS} hosts, nothing changed"), &format_time(ours), "", "(goal: under 200 ms)");
     }
 
-    /// One host's file edited, beside the evaluation of that host alone.
+    /// Edits the file of one host, and compares the evaluation with a `nix eval` of that host alone.
     fn one(&mut self) {
         let (mut ours, mut ended, mut peer) = (Vec::new(), Vec::new(), Vec::new());
-        // Whoever is first puts the source and what is derived from it into the store: each is so in turn.
+        // The first to run has to put the source and its derivations into the store, so they take turns at being first.
         for round in 0..2 * ROUNDS.0 {
             self.fleet.edit(&Edit::ChangeHost(HOST.to_owned()));
             if round % 2 == 0 {
@@ -152,9 +157,9 @@ impl Bench {
         let beside =
             |ours: Duration| format!("{:.2} times (goal: at most 1.5)", ours.as_secs_f64() / peer.as_secs_f64());
         let what = format!("{HOSTS} hosts, one edited / nix eval of it alone");
-        row(&what, &shown(ours), &shown(peer), &beside(ours));
+        row(&what, &format_time(ours), &format_time(peer), &beside(ours));
         let ended = median(ended);
-        row("  and until it was seen from a second place", &shown(ended), &shown(peer), &beside(ended));
+        row("  and until it was seen from a second place", &format_time(ended), &format_time(peer), &beside(ended));
     }
 }
 

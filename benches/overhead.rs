@@ -1,6 +1,6 @@
-//! What Clavel costs beside what would be done without it, as ratios in one run: `make bench`.
+//! Compares the time that Clavel takes with the time of the same work without it, as ratios within one run: `make bench`.
 //!
-//! Rounds are interleaved, so that whatever else the machine does falls on both sides; the figures are medians.
+//! The rounds are interleaved, so that other load on the machine affects both sides. The figures are medians.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
 
@@ -13,12 +13,12 @@ mod support;
 
 mod measure;
 
-use measure::{median, shown, timed};
+use measure::{format_time, median, timed};
 use support::world::World;
 
 const ROUNDS: usize = 21;
 
-/// A measure: what is compared, the medians, and the goal.
+/// A measurement: its description, the medians, and the comparison with the goal.
 struct Row {
     what: &'static str,
     ours: Duration,
@@ -36,16 +36,16 @@ fn main() {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{:50} {:>9} {:>9}   beside", "", "ours", "peer").unwrap();
     for Row { what, ours, peer, verdict } in rows {
-        writeln!(out, "{what:50} {:>9} {:>9}   {verdict}", shown(ours), shown(peer)).unwrap();
+        writeln!(out, "{what:50} {:>9} {:>9}   {verdict}", format_time(ours), format_time(peer)).unwrap();
     }
 }
 
-/// `claveld once` of three units beside the bare `nix eval` of the same flake.
+/// Compares `claveld once` of three units with a bare `nix eval` of the same flake.
 fn evaluation(world: &World) -> Row {
     beside_nix_eval(world, "claveld once, nothing changed / nix eval", || ())
 }
 
-/// The same, where each run finds a new revision with another web-1: claveld signs and commits it too.
+/// Compares the same where each run finds a new revision with another web-1, which claveld also signs and commits.
 fn publication(world: &World) -> Row {
     beside_nix_eval(world, "claveld once, one unit changed / nix eval", || {
         world.edit("hosts/web-1.nix", "Welcome to web-1", "Welcome to web-1!");
@@ -56,17 +56,17 @@ fn publication(world: &World) -> Row {
 fn beside_nix_eval(world: &World, what: &'static str, before: impl Fn()) -> Row {
     let flake = format!("{}#nixosConfigurations", world.flake());
     let hosts = "builtins.mapAttrs (_: host: host.config.system.build.toplevel.drvPath)";
-    // Both ask anew where the branch is.
+    // Both resolve the branch anew.
     let eval = ["eval", "--json", "--option", "tarball-ttl", "0", &flake, "--apply", hosts];
     let config = world.at("claveld.toml");
     let ours = || world.claveld(&["once", "--config", &config]).good();
     let (ours, peer) = interleaved(before, ours, || world.run("nix", &eval).good());
     let over = ours.saturating_sub(peer);
-    let verdict = format!("{} over (goal: at most 100 ms), {:.2} times", shown(over), ratio(ours, peer));
+    let verdict = format!("{} over (goal: at most 100 ms), {:.2} times", format_time(over), ratio(ours, peer));
     Row { what, ours, peer, verdict }
 }
 
-/// `clavel-agent once` with nothing to do beside `git ls-remote`.
+/// Compares `clavel-agent once` without anything to do with `git ls-remote`.
 fn no_op_pass(world: &World) -> Row {
     let url = format!("file://{}", world.at("fleet.git"));
     let (ours, peer) = interleaved(
@@ -78,13 +78,13 @@ fn no_op_pass(world: &World) -> Row {
     Row { what: "clavel-agent once, nothing to do / git ls-remote", ours, peer, verdict }
 }
 
-/// The medians. What happens `before` each run is not timed.
+/// The medians of both sides. The call of `before` ahead of each run is not timed.
 fn interleaved(before: impl Fn(), ours: impl Fn() -> String, peer: impl Fn() -> String) -> (Duration, Duration) {
     let once = |run: &dyn Fn() -> String| {
         before();
         timed(|| drop(run()))
     };
-    // The first of each warms the caches of the disk.
+    // The first run of each side fills the caches of the disk.
     let _ = (once(&ours), once(&peer));
     let (ours, peer) = (0..ROUNDS).map(|_| (once(&ours), once(&peer))).unzip();
     (median(ours), median(peer))

@@ -1,4 +1,4 @@
-//! What believing a branch costs beside the bare cryptography of it, as ratios in one run: `make bench`.
+//! Compares the time to verify a branch with the time of the bare cryptography, as ratios within one run: `make bench`.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
 
@@ -25,15 +25,15 @@ mod command;
 mod measure;
 
 use command::program;
-use measure::{median, shown, timed};
+use measure::{format_time, median, timed};
 
-/// How many deployments are on the branch, each with its unit and its agent.
+/// The number of deployments on the branch, each with its unit and its agent.
 const DEPLOYMENTS: usize = 10_000;
 const ROUNDS: usize = 7;
-/// Says to this program that it is the one whose memory is measured.
+/// The variable that makes this program the child process whose memory is measured.
 const ONE_PASS: &str = "CLAVEL_BENCH_ONE_PASS";
 
-/// The files of a branch, and what its signatures are over.
+/// The files of a branch, and the bytes that its signatures are over.
 struct Fleet {
     root: TrustedRoot,
     files: BTreeMap<String, Vec<u8>>,
@@ -48,10 +48,10 @@ fn main() {
     }
     let fleet = Fleet::new();
     println(format_args!("{:54} {:>9} {:>9}   beside", "", "ours", "bare"));
-    everything(&fleet);
+    measure_everything(&fleet);
     let folder = tempfile::tempdir().unwrap();
     fleet.commit(folder.path());
-    one_agent(folder.path());
+    measure_one_agent(folder.path());
 }
 
 fn println(line: std::fmt::Arguments<'_>) {
@@ -131,7 +131,7 @@ impl Fleet {
         self.files.insert(path.to_string(), file);
     }
 
-    /// The file of `payload`; what its signature is over is kept for the bare verification.
+    /// The file of `payload`. The bytes that its signature is over are kept for the bare verification.
     fn sign<P: Payload>(&mut self, payload: P) -> Vec<u8> {
         let body = json::compact(&payload);
         let kind = P::PAYLOAD_TYPE;
@@ -145,7 +145,7 @@ impl Fleet {
         file
     }
 
-    /// Puts all of it on a branch of a bare repository in `folder`, and the root beside it.
+    /// Commits all files to a branch of a bare repository in `folder`, and writes the root beside it.
     fn commit(&self, folder: &Path) {
         std::fs::write(folder.join("root.json"), self.root.file()).unwrap();
         let repository = Repository::open_or_create_bare(&folder.join("fleet.git")).unwrap();
@@ -158,7 +158,7 @@ impl Fleet {
         let branch = branch();
         let new = NewCommit { branch: &branch, expected: None, changes: &changes, message: "A fleet", by: &by, at };
         repository.commit(&new).unwrap();
-        // As a fetch leaves it: one pack.
+        // A fetch leaves one pack.
         let repack = program("git").arg("-C").arg(folder.join("fleet.git")).args(["repack", "-adq"]).status();
         assert!(repack.unwrap().success());
     }
@@ -180,8 +180,8 @@ fn deployment(host: &Name, at: usize) -> DeploymentSpecification {
     }
 }
 
-/// The index and all deployments, beside the ed25519 verifications and SHA-256 digests of the same.
-fn everything(fleet: &Fleet) {
+/// Compares the verification of the index and all deployments with the bare ed25519 verifications and SHA-256 digests.
+fn measure_everything(fleet: &Fleet) {
     let key = VerifyingKey::from_bytes(fleet.key.public().bytes()).unwrap();
     let deployments: Vec<usize> = (DEPLOYMENTS..2 * DEPLOYMENTS).chain([3 * DEPLOYMENTS]).collect();
     let hashed: Vec<&Vec<u8>> = fleet
@@ -215,13 +215,13 @@ fn everything(fleet: &Fleet) {
     println(format_args!(
         "{:54} {:>9} {:>9}   {ratio:.2} times (goal: at most 1.2)",
         format!("the index and {DEPLOYMENTS} deployments"),
-        shown(ours),
-        shown(bare)
+        format_time(ours),
+        format_time(bare)
     ));
 }
 
-/// What one agent verifies of a branch with all of them, from the repository that it was fetched into.
-fn one_agent(folder: &Path) {
+/// Measures the verification that one agent does on a branch with all deployments, from a fetched repository.
+fn measure_one_agent(folder: &Path) {
     let mut times: Vec<Duration> = Vec::new();
     let mut memory = 0;
     for _ in 0..ROUNDS {
@@ -233,32 +233,32 @@ fn one_agent(folder: &Path) {
         memory = memory.max(peak.parse::<u64>().unwrap());
     }
     let what = format!("one agent, {DEPLOYMENTS} deployments on the branch");
-    println(format_args!("{what:54} {:>9} {:>9}   (goal: under 50 ms)", shown(median(times)), ""));
+    println(format_args!("{what:54} {:>9} {:>9}   (goal: under 50 ms)", format_time(median(times)), ""));
     println(format_args!(
         "{:54} {:>5} KiB {:>9}   (goal: under 20 MB)",
         "  memory, all that the process ever held", memory, ""
     ));
 }
 
-/// Believes one agent's documents; prints the microseconds that it took, and the most memory in KiB.
+/// Verifies one agent's documents. Prints the time in microseconds, and the peak memory in KiB.
 fn one_pass(folder: &Path) {
     let repository = Repository::open(&folder.join("fleet.git")).unwrap();
     let root = TrustedRoot::given(&std::fs::read(folder.join("root.json")).unwrap()).unwrap();
     let start = Instant::now();
     let branch_name = branch();
     let tip: CommitId = repository.tip(&branch_name).unwrap().unwrap();
-    // The steps of a pass, in its order, each as often as there.
+    // These are the steps of a pass, in the same order and number.
     Layout::Flat.check(&repository, tip).unwrap();
     let snapshot = repository.snapshot(tip).unwrap();
     let newest = RootChain::newest_from(&snapshot, &Anchor::Root(Box::new(root))).unwrap();
-    believe(&snapshot, newest, &branch_name);
+    verify(&snapshot, newest, &branch_name);
     let time = start.elapsed();
     let status = std::fs::read_to_string("/proc/self/status").unwrap();
     let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
     println(format_args!("{} {}", time.as_micros(), peak.trim().trim_end_matches(" kB")));
 }
 
-fn believe<F: Files>(files: &F, root: TrustedRoot, branch_name: &BranchName) {
+fn verify<F: Files>(files: &F, root: TrustedRoot, branch_name: &BranchName) {
     let roots = RootChain::from_anchor(files, &Anchor::Root(Box::new(root))).unwrap();
     let branch = Branch::new(files, &roots.newest, branch_name);
     let index = branch.index().unwrap();

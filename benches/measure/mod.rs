@@ -1,4 +1,4 @@
-//! What the benchmarks measure with.
+//! Measures and formats times, for the benchmarks.
 
 use std::time::{Duration, Instant};
 
@@ -14,7 +14,7 @@ pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
 }
 
 /// A time for the table, in milliseconds; from ten seconds on, in seconds.
-pub(crate) fn shown(time: Duration) -> String {
+pub(crate) fn format_time(time: Duration) -> String {
     if time < Duration::from_secs(10) {
         format!("{:.1} ms", time.as_secs_f64() * 1000.0)
     } else {

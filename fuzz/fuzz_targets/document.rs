@@ -1,5 +1,5 @@
-//! Whatever stands in a document's place: it ends, what is accepted has one rendering, and it is believed by what its bytes
-//! say or not at all.
+//! Feeds random bytes to the parser of documents: parsing ends, an accepted document renders to the same bytes, and both ways to
+//! verify it agree.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Whatever stands in the index's place: it ends, what is accepted has one rendering, and it is believed by what its bytes
-//! say or not at all.
+//! Feeds random bytes to the parser of the index: parsing ends, an accepted index renders to the same bytes, and both ways to
+//! verify it agree.
 
 #![no_main]
 

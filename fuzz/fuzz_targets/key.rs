@@ -1,4 +1,4 @@
-//! Whatever stands in the place of a key, public or secret.
+//! Feeds random bytes to the parsers of public and secret keys.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Whatever stands in a root's place: it ends, and what is believed has one rendering and keys that can reach their
-//! thresholds.
+//! Feeds random bytes to the parser of roots: parsing ends, and a trusted root renders to the same bytes and has enough keys for
+//! each threshold.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Whatever stands in the place of a signature that ssh-keygen made.
+//! Feeds random bytes to the parser of ssh-keygen's signatures.
 
 #![no_main]
 
@@ -9,7 +9,7 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(text) = std::str::from_utf8(bytes) {
         let _ = SshSignature::from_armor(text);
     }
-    // As it stands in a document. JSON has other spellings of one text, and a document that has them is refused as a whole.
+    // The signature inside a document. JSON can spell a text in several ways, and Clavel refuses a document that uses another one.
     let quoted = [b"{\"keyid\":\"a\",\"sig\":\"", bytes, b"\"}"].concat();
     if !bytes.contains(&b'\\')
         && let Ok(signature) = clavel::model::json::parse::<clavel::trust::Signature>(&quoted, 1 << 16)

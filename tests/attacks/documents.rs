@@ -1,4 +1,4 @@
-//! Documents that somebody made, moved, withheld or brought back.
+//! Documents that an attacker forges, moves, withholds or brings back.
 
 use serde_json::json;
 
@@ -14,10 +14,10 @@ fn an_arbitrary_document() {
     let mut branch = siege.branch();
     branch.edit(DEPLOYMENT, &[&mallory], |signed| signed["specification"]["template"]["narId"] = other_path());
     siege.holds(&branch, "deployments/web-1.json is not the file that the index lists");
-    // With an index of the same hand.
+    // The attacker signs the index with the same key.
     branch.reindex(&[&mallory], |index| index["version"] = json!(2));
     siege.holds(&branch, "the index is not to be believed: no valid signature by a trusted key");
-    // With an index that claveld's own key signed, and a document that it did not.
+    // Claveld's own key has signed the index, and not the document.
     branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(2));
     siege.holds(&branch, "deployments/web-1.json is not to be believed: no valid signature by a trusted key");
 }
@@ -85,7 +85,7 @@ fn a_document_of_another_kind() {
     branch.files.insert(DEPLOYMENT.to_owned(), branch.files["units/web-1.json"].clone());
     branch.reindex(&[&claveld], |index| index["version"] = json!(2));
     siege.holds(&branch, "`Unit` is not the kind asked for");
-    // One that says it is a Deployment, under a signature that was made for a Unit.
+    // A document that says it is a Deployment, under a signature that was made for a Unit.
     let mut branch = siege.branch();
     let mut signed = branch.signed(DEPLOYMENT);
     signed["revision"] = json!(2);
@@ -114,7 +114,7 @@ fn mix_and_match() {
     let old = siege.branch();
     siege.change("Welcome", "Hello");
     let new = siege.branch();
-    // The newest documents under the index before them, and the other way round.
+    // The newest documents under the index before them, and old documents under the newest index.
     let mut mixed = new.clone();
     mixed.files.insert("index.json".to_owned(), old.files["index.json"].clone());
     siege.holds(&mixed, "deployments/web-1.json is not the file that the index lists");

@@ -1,4 +1,4 @@
-//! The index: old ones, frozen ones, forks, and those of another branch.
+//! An attacker shows an old index, a frozen one, a fork, or the index of another branch.
 
 use std::collections::BTreeMap;
 
@@ -73,7 +73,7 @@ fn no_index_at_all() {
 
 #[test]
 fn numbers_driven_to_their_end_block_nobody_for_ever() {
-    // What follows, once a root has raised the epoch, is told in the runbook.
+    // The runbook, which `runbook.rs` follows, says how a root with a new epoch ends this.
     let siege = Siege::begin();
     let mut branch = siege.branch();
     branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(LARGEST));
@@ -91,7 +91,7 @@ fn a_bad_tip_that_a_good_one_follows() {
     let bad = siege.world.tip();
     siege.restore();
     siege.change("Welcome", "Hello");
-    // The good one on top of the bad one, as a host that restores a branch would have it.
+    // The good branch on top of the bad one, as after a git host has restored the branch.
     let good = Branch::of(&siege.world);
     siege.show(&bad);
     good.push(Onto::Tip);
@@ -108,7 +108,7 @@ fn rewritten_history_under_a_newer_index_is_believed_and_told() {
     let told = format!("the history of the branch was rewritten: {} is not part of it any more", &before[..10]);
     assert!(ran.stderr.contains(&told), "{}", ran.stderr);
     assert_eq!(ran.good(), "web-1: switched to revision 2\n");
-    // Once; and what goes on from there is no news.
+    // The agent reports the rewrite once. Later commits are not reported.
     siege.world.change_from_memory("Hello", "Good day");
     let ran = siege.world.agent("web-1", &["once"]);
     assert!(!ran.stderr.contains("rewritten"), "{}", ran.stderr);
@@ -121,7 +121,7 @@ fn an_index_with_one_more_signature() {
     let mut branch = siege.branch();
     branch.countersign("index.json", &StolenKey::own("mallory-1", 7));
     branch.push(Onto::Tip);
-    // It says what it said, and is no second one.
+    // The content is the same, so the agent sees no fork.
     assert_eq!(siege.world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
     assert!(!siege.world.path("web-1/state/evidence").exists());
 }

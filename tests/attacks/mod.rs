@@ -1,5 +1,5 @@
-//! Promise: whoever holds the git host, the mirror or a stolen key can keep an agent from what is new, and nothing else;
-//! one test an attack, and SECURITY.md has the list.
+//! Promise: an attacker with the git host, a mirror or a stolen key can keep an agent from newer revisions, and do nothing
+//! else. Each attack has a test, and SECURITY.md has the list.
 
 mod documents;
 mod index;
@@ -14,10 +14,10 @@ use std::collections::BTreeSet;
 use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::world::World;
 
-/// A machine that runs what it should, and somebody who may write to the branch that it looks at.
+/// A machine that runs the right revision, and an attacker who may write to the branch that it follows.
 struct Siege {
     world: World,
-    /// Where the branch was at its best.
+    /// The commit that claveld published last.
     good: RefCell<String>,
 }
 
@@ -32,7 +32,7 @@ impl Siege {
         Self { world, good: RefCell::new(good) }
     }
 
-    /// The branch in the attacker's hands.
+    /// The branch, for the attacker to change.
     fn branch(&self) -> Branch<'_> {
         Branch::of(&self.world)
     }
@@ -42,23 +42,23 @@ impl Siege {
         StolenKey::read(&self.world.path("claveld-1.secret"))
     }
 
-    /// Publishes another greeting of `web-1`; where the branch is then.
+    /// Publishes another greeting of `web-1`. Returns the new commit of the branch.
     fn change(&self, from: &str, to: &str) {
         self.world.change_from_memory(from, to);
         self.good.replace(self.world.tip());
     }
 
-    /// Makes the branch point to what was published last.
+    /// Sets the branch to the commit that was published last.
     fn restore(&self) {
         self.show(&self.good.borrow());
     }
 
-    /// Makes the branch point to a commit that it was at before.
+    /// Sets the branch to an earlier commit of it.
     fn show(&self, commit: &str) {
         self.world.git(&["-C", &self.world.at("fleet.git"), "update-ref", "refs/heads/deployments", commit]);
     }
 
-    /// The agent refuses what the branch shows, in one line that says `why`, and what runs goes on.
+    /// Asserts that the agent refuses the branch, in one line that says `why`, and that the machine keeps what it runs.
     #[track_caller]
     fn refused(&self, why: &str) -> String {
         let before = self.world.motd("web-1");
@@ -70,7 +70,7 @@ impl Siege {
         said
     }
 
-    /// What the attacker made is refused with `why`, and the good branch is believed again at once.
+    /// Asserts that the agent refuses the attacker's branch with `why`, and accepts the good branch again at its next pass.
     #[track_caller]
     fn holds(&self, attack: &Branch<'_>, why: &str) {
         attack.push(Onto::Tip);
@@ -80,7 +80,7 @@ impl Siege {
     }
 }
 
-/// SECURITY.md names every attack here, and none that is not here.
+/// SECURITY.md names exactly the attacks that are tested here.
 #[test]
 fn security_md_lists_every_attack() {
     let project = std::path::Path::new(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! Files that a parser and a reader, or two parsers, could understand in two ways, or that cost more than they may.
+//! Files that two parsers, or a parser and a person, could read differently, and files that are too expensive to parse.
 
 use serde_json::json;
 
@@ -117,7 +117,7 @@ fn names_in_other_alphabets_and_with_steering_characters() {
     for name in ["w\u{435}b-1", "web-1\u{200b}", "we\u{301}b", "web-1\u{202e}", "../web-1", "web-1\\u0000", "WEB 1"] {
         siege.holds(&rewritten(&siege, &key, "\"name\": \"web-1\"", &format!("\"name\": \"{name}\"")), "is not a name");
     }
-    // Another case is another name, and not this one.
+    // A name in another case is another name.
     let mut branch = siege.branch();
     branch.edit(DEPLOYMENT, &[&key], |signed| signed["name"] = json!("WEB-1"));
     branch.reindex(&[&key], |index| index["version"] = json!(2));

@@ -1,4 +1,4 @@
-//! The chain of roots: broken in every way, and with keys that were taken out.
+//! Chains of roots that are broken in any way, and roots with removed keys.
 
 use serde_json::json;
 
@@ -10,7 +10,7 @@ impl Siege {
         StolenKey::read(&self.world.path("root-1.secret"))
     }
 
-    /// A root after the branch's newest, with these changes, signed by the root key and put on the branch.
+    /// Makes the root after the branch's newest, with these changes, signed by the root key, and puts it on the branch.
     fn next_root(&self, changes: &[&str]) {
         let next = self.world.at("next.json");
         let _ = std::fs::remove_file(&next);
@@ -23,7 +23,7 @@ impl Siege {
     }
 }
 
-/// The branch with a root of that version that says otherwise what `change` says, signed by `keys`.
+/// The branch with a root of that version, changed by `change` and signed by `keys`.
 fn with_root(
     branch: &Branch<'_>,
     version: u64,
@@ -161,15 +161,15 @@ fn a_key_that_was_taken_out() {
     siege.world.publish_from_memory(&[]);
     let good = siege.world.tip();
     siege.world.agent("web-1", &["once"]).good();
-    // The thief goes on signing, with a higher version.
+    // The thief signs an index with a higher version.
     let mut branch = siege.branch();
     branch.reindex(&[&thief], |index| index["version"] = json!(100));
     branch.push(Onto::Tip);
     siege.refused("the index is not to be believed: no valid signature by a trusted key, and 1 of claveld-2");
-    // The agent was started again for that, and once more with nothing of its state.
+    // Each run above was a restart. The next run begins without a state.
     std::fs::remove_dir_all(siege.world.path("web-1/state")).unwrap();
     siege.refused("no valid signature by a trusted key, and 1 of claveld-2");
-    // What is shown without the newest root is an old branch to whoever has seen it.
+    // An agent that has seen the newest root refuses a branch without it as an old one.
     siege.show(&good);
     siege.world.agent("web-1", &["once"]).good();
     siege.restore();
@@ -184,13 +184,13 @@ fn a_wiped_state_folder() {
     siege.next_root(&[]);
     siege.world.agent("web-1", &["once"]).good();
     std::fs::remove_dir_all(siege.world.path("web-1/state")).unwrap();
-    // It has only the digest of the first root, and comes to the newest by itself.
+    // The agent has only the digest of the first root, and follows the chain to the newest by itself.
     let config = siege.world.read_file("web-1.toml").replace("root.json", &siege.world.fleet());
     siege.world.write_file("web-1.toml", &config);
     siege.world.agent("web-1", &["once"]).good();
     let status = siege.world.agent("web-1", &["status", "--json"]).json();
     assert_eq!(status["indexVersion"], 2);
-    // And what is older is refused again.
+    // From then on it refuses the older branch again.
     siege.show(&old);
     siege.refused("the root went back from version 2 to 1");
 }

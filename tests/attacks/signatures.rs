@@ -1,4 +1,4 @@
-//! Signatures: too few, twice the same, by another name, and those that only a lax verifier accepts.
+//! Too few signatures, the same one twice, signatures under another name, and signatures that only a lax verifier accepts.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use super::Siege;
 use crate::support::attacker::{Branch, Onto, StolenKey, rendered};
 use crate::support::world::World;
 
-/// A fleet whose root asks for two of two publishers, whose branch both of them signed, and its agent.
+/// A fleet whose root needs the signatures of both its publishers, which both have signed the branch, and its agent.
 fn two_publishers() -> (World, StolenKey, StolenKey) {
     let world = World::new();
     world.publish_from_memory(&["web-1"]);
@@ -34,7 +34,7 @@ fn sign_all(branch: &mut Branch<'_>, keys: &[&StolenKey], version: u64) {
     branch.reindex(keys, |index| index["version"] = json!(version));
 }
 
-/// The index signed otherwise: `change` has the list of its signatures.
+/// Changes the list of the signatures of the index by `change`.
 fn with_signatures(branch: &mut Branch<'_>, path: &str, change: impl FnOnce(&mut Vec<Value>)) {
     let mut file: Value = serde_json::from_slice(&branch.files[path].bytes).unwrap();
     change(file["signatures"].as_array_mut().unwrap());
@@ -43,7 +43,7 @@ fn with_signatures(branch: &mut Branch<'_>, path: &str, change: impl FnOnce(&mut
 
 const ONE_OF_TWO: &str = "1 trusted keys signed it, and 2 of claveld-1, claveld-2 have to have signed it";
 
-/// The agent refuses what was pushed, and what runs goes on.
+/// Asserts that the agent refuses the pushed branch, and that the machine keeps what it runs.
 #[track_caller]
 fn refused(world: &World, branch: &Branch<'_>, why: &str) {
     branch.push(Onto::Tip);
@@ -54,7 +54,7 @@ fn refused(world: &World, branch: &Branch<'_>, why: &str) {
     assert_eq!(profile(), before);
 }
 
-/// What the same two have signed, as the root asks, is believed.
+/// Asserts that the agent accepts what both publishers have signed.
 #[track_caller]
 fn believed_by_both(world: &World, branch: &mut Branch<'_>, keys: [&StolenKey; 2], version: u64) {
     sign_all(branch, &keys, version);
@@ -67,11 +67,11 @@ fn a_threshold_that_is_not_met() {
     let (world, first, second) = two_publishers();
     let mut branch = Branch::of(&world);
     refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
-    // A stranger's beside it, under the name of the second.
+    // The second signature is by a stranger, under the name of the second publisher.
     let stranger = StolenKey::own("claveld-2", 4);
     sign_all(&mut branch, &[&first, &stranger], 2);
     refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
-    // Both have to sign each document as well.
+    // Both publishers have to sign each document as well.
     sign_all(&mut branch, &[&first, &second], 2);
     branch.edit("units/web-1.json", &[&first], |_| ());
     branch.reindex(&[&first, &second], |_| ());
@@ -143,7 +143,7 @@ const ORDER: [u8; 32] = [
     0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
 ];
 
-/// `scalar` and the order: another number that means the same to whoever does not look.
+/// `scalar` plus the order: another number, which a lax verifier takes for the same.
 fn with_the_order_added(scalar: &[u8]) -> [u8; 32] {
     let (mut sum, mut carry) = ([0; 32], 0_u16);
     for (at, byte) in sum.iter_mut().enumerate() {
@@ -154,7 +154,7 @@ fn with_the_order_added(scalar: &[u8]) -> [u8; 32] {
     sum
 }
 
-/// What an attacker makes of a good signature.
+/// The variants that an attacker can make of a good signature.
 type Forgery<'a> = &'a dyn Fn(&[u8]) -> Vec<u8>;
 
 #[test]
@@ -170,7 +170,7 @@ fn signatures_that_only_a_lax_verifier_accepts() {
     let attacks: [Forgery<'_>; 6] = [
         // The same signature with a scalar that is not reduced.
         &|good| [&good[..32], &with_the_order_added(&good[32..])].concat(),
-        // A commitment of low order, and none at all.
+        // A commitment of low order, and one of zeros.
         &|_| [identity, [0; 32]].concat(),
         &|_| [minus_one, [0; 32]].concat(),
         &|_| [beyond_the_field, [0; 32]].concat(),
@@ -188,7 +188,7 @@ fn signatures_that_only_a_lax_verifier_accepts() {
     }
 }
 
-/// A root whose publisher has this key leads nowhere.
+/// Asserts that the agent refuses a root whose publisher has this key.
 fn holds_against(siege: &Siege, key: [u8; 32]) {
     let root = StolenKey::read(&siege.world.path("root-1.secret"));
     let mut branch = siege.branch();

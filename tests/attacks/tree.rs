@@ -1,5 +1,5 @@
-//! What git can hold beside plain files at the layout's places: links, modules, other modes, and names that a work tree would
-//! not survive.
+//! Entries other than plain files that git can hold at the paths of the layout: links, submodules, other modes, and names that
+//! are dangerous in a work tree.
 
 use super::Siege;
 
@@ -16,7 +16,7 @@ impl Siege {
         said.trim().to_owned()
     }
 
-    /// The entries of the branch's `folder`, by name: of its top, where that is empty.
+    /// The entries of the branch's `folder`, by name. An empty `folder` is the top of the branch.
     fn entries(&self, folder: &str) -> Vec<(String, Vec<u8>)> {
         let listed = self.fleet_git(&["ls-tree", &format!("deployments:{folder}")]);
         let parsed = listed.lines().map(|line| {
@@ -27,14 +27,15 @@ impl Siege {
         parsed.collect()
     }
 
-    /// Writes a tree as it is, however wrong it is for git.
+    /// Writes a tree as it is, even one that git itself would not make.
     fn write_tree(&self, entries: &[(String, Vec<u8>)]) -> String {
         let bytes: Vec<u8> = entries.iter().flat_map(|(_, bytes)| bytes.clone()).collect();
         std::fs::write(self.world.path("tree"), bytes).unwrap();
         self.fleet_git(&["hash-object", "-t", "tree", "--literally", "-w", &self.world.at("tree")])
     }
 
-    /// The branch with `wrong` in its `folder`, in place of what is called like it or beside that, is refused with that path.
+    /// Asserts that the agent refuses, with its path, the entry `wrong` in `folder`, in place of the entry of that name or beside
+    /// it.
     #[track_caller]
     fn holds_in(&self, folder: &str, wrong: &[(&str, Vec<u8>)], why: &str) {
         let mut entries = self.entries(folder);
@@ -56,7 +57,7 @@ impl Siege {
         assert_eq!(self.world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
     }
 
-    /// The id of something that the branch has.
+    /// The id of an object on the branch.
     fn id(&self, path: &str) -> String {
         self.fleet_git(&["rev-parse", &format!("deployments:{path}")])
     }

@@ -1,7 +1,7 @@
-//! A thief's workshop: somebody who has a secret key, or may write to a repository, and not a line of Clavel's code.
+//! Forges branches as an attacker can who has a secret key, or may write to a repository. It uses none of Clavel's code.
 //!
-//! What is signed here is signed by the documents' description alone (DSSE over RFC 8785, in ARCHITECTURE.md), so that an
-//! error of Clavel's own signing does not hide behind itself.
+//! It signs by the description of the format alone (DSSE over RFC 8785, in docs/format.md). So an error in Clavel's own signing
+//! cannot make a test pass.
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -20,7 +20,7 @@ use super::world::{Ran, World};
 /// The largest number that a counter of the branch can have.
 pub(crate) const LARGEST: u64 = (1 << 53) - 1;
 
-/// A secret key in the wrong hands, under whatever name these give it.
+/// A secret key that the attacker has, under any name that they give it.
 #[derive(Clone)]
 pub(crate) struct StolenKey {
     pub(crate) name: String,
@@ -28,7 +28,7 @@ pub(crate) struct StolenKey {
 }
 
 impl StolenKey {
-    /// The key in a file that Clavel or Nix made.
+    /// Reads the key from a file that Clavel or Nix made.
     pub(crate) fn read(path: &Path) -> Self {
         let text = std::fs::read_to_string(path).unwrap();
         let (name, encoded) = text.trim().split_once(':').unwrap();
@@ -36,7 +36,7 @@ impl StolenKey {
         Self { name: name.to_owned(), key: SigningKey::from_keypair_bytes(&pair).unwrap() }
     }
 
-    /// A key of the thief's own: the same seed gives the same key.
+    /// Makes a key of the attacker's own: the same seed gives the same key.
     pub(crate) fn own(name: &str, seed: u8) -> Self {
         Self { name: name.to_owned(), key: SigningKey::from_bytes(&[seed; 32]) }
     }
@@ -46,7 +46,7 @@ impl StolenKey {
         format!("{}:{}", self.name, STANDARD.encode(self.key.verifying_key().as_bytes()))
     }
 
-    /// One entry of `signatures` over `signed`, as a document of `kind`.
+    /// Signs `signed` as a document of `kind`. Returns the entry for `signatures`.
     pub(crate) fn sign(&self, kind: &str, signed: &Value) -> Value {
         let payload_type = format!("application/vnd.clavel.{}.v1+json", kind.to_lowercase());
         let body = serde_json_canonicalizer::to_vec(signed).unwrap();
@@ -56,13 +56,13 @@ impl StolenKey {
     }
 }
 
-/// The file that says `signed`, signed as a document of `kind` by each of `keys`.
+/// A file with the content `signed`, signed as a document of `kind` by each of `keys`.
 pub(crate) fn signed_file(kind: &str, signed: &Value, keys: &[&StolenKey]) -> Vec<u8> {
     let signatures: Vec<Value> = keys.iter().map(|key| key.sign(kind, signed)).collect();
     rendered(&json!({ "signatures": signatures, "signed": signed }))
 }
 
-/// `value` in the branch's one rendering: sorted keys, two spaces, a final newline.
+/// Renders `value` as the branch has it: sorted keys, two spaces, a final newline.
 pub(crate) fn rendered(value: &Value) -> Vec<u8> {
     let sorted: Value = serde_json::from_slice(&serde_json_canonicalizer::to_vec(value).unwrap()).unwrap();
     let mut bytes = serde_json::to_vec_pretty(&sorted).unwrap();
@@ -86,16 +86,16 @@ pub(crate) struct File {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// Where a commit goes.
+/// How a commit is pushed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Onto {
-    /// On top of what the branch has there.
+    /// On top of the branch.
     Tip,
-    /// In place of it: a first commit, pushed by force.
+    /// In place of the branch: a first commit, pushed by force.
     Nothing,
 }
 
-/// The bytes of each of `blobs`, asked of one git.
+/// Reads the bytes of each of `blobs`, with one git process.
 fn contents(world: &World, repository: &str, blobs: &[&str]) -> Vec<Vec<u8>> {
     let mut git = world.command("git", &["-C", repository, "cat-file", "--batch"]);
     let mut git = git.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
@@ -105,7 +105,7 @@ fn contents(world: &World, repository: &str, blobs: &[&str]) -> Vec<Vec<u8>> {
         let mut head = String::new();
         said.read_line(&mut head).unwrap();
         let size: Option<usize> = head.trim_end().rsplit(' ').next().and_then(|size| size.parse().ok());
-        // A line end follows.
+        // Git prints a line end after each blob.
         let mut bytes = vec![0; size.unwrap_or_else(|| panic!("{head}")) + 1];
         said.read_exact(&mut bytes).unwrap();
         bytes.pop();
@@ -117,7 +117,7 @@ fn contents(world: &World, repository: &str, blobs: &[&str]) -> Vec<Vec<u8>> {
     contents
 }
 
-/// The files of a branch in the thief's hands, to be changed at will and pushed to wherever they may write.
+/// The files of a branch, which the attacker changes and pushes to a repository that they may write to.
 #[derive(Clone)]
 pub(crate) struct Branch<'a> {
     world: &'a World,
@@ -145,24 +145,24 @@ impl<'a> Branch<'a> {
         Self { world, name: name.to_owned(), files }
     }
 
-    /// A file with these bytes.
+    /// Writes a file with these bytes.
     pub(crate) fn write(&mut self, path: &str, bytes: impl Into<Vec<u8>>) {
         self.files.insert(path.to_owned(), File { mode: "100644", bytes: bytes.into() });
     }
 
-    /// What a file says: what is signed of it.
+    /// The signed content of a file.
     pub(crate) fn signed(&self, path: &str) -> Value {
         let file = self.files.get(path).unwrap_or_else(|| panic!("the branch has no {path}"));
         serde_json::from_slice::<Value>(&file.bytes).unwrap()["signed"].clone()
     }
 
-    /// A file that says `signed`, signed as the kind that it says it is.
+    /// Writes a file with the content `signed`, signed as a document of its own kind.
     pub(crate) fn sign(&mut self, path: &str, signed: &Value, keys: &[&StolenKey]) {
         let kind = signed["kind"].as_str().unwrap().to_owned();
         self.write(path, signed_file(&kind, signed, keys));
     }
 
-    /// Adds a signature to what others signed: it takes no key that anybody trusts.
+    /// Adds a signature to a file that others signed. Any key will do for that.
     pub(crate) fn countersign(&mut self, path: &str, key: &StolenKey) {
         let signed = self.signed(path);
         let mut file: Value = serde_json::from_slice(&self.files[path].bytes).unwrap();
@@ -171,15 +171,15 @@ impl<'a> Branch<'a> {
         self.write(path, rendered(&file));
     }
 
-    /// Changes what a document says, and signs it anew.
+    /// Changes the content of a document, and signs it anew.
     pub(crate) fn edit(&mut self, path: &str, keys: &[&StolenKey], change: impl FnOnce(&mut Value)) {
         let mut signed = self.signed(path);
         change(&mut signed);
         self.sign(path, &signed, keys);
     }
 
-    /// Makes the index fit all documents that are there, as far as they can be read: those that are gone leave it. Then
-    /// `change` has its say, and it is signed anew.
+    /// Makes the index list all documents that are there and can be read, and no others. Then it applies `change`, and signs the
+    /// index anew.
     pub(crate) fn reindex(&mut self, keys: &[&StolenKey], change: impl FnOnce(&mut Value)) {
         let mut index = self.signed("index.json");
         let before = std::mem::replace(&mut index["documents"], json!({}));

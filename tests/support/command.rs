@@ -1,25 +1,25 @@
-//! Programs as the tests run them: on the PATH, without this machine's settings.
+//! Runs programs from the PATH, without this machine's settings.
 
 use std::ffi::OsStr;
 use std::path::Path;
 use std::process::{Command, Output};
 
-/// No public cache, no build users, no sandbox: none of them is there on a fresh machine.
+/// The settings of Nix: no public cache, no build users and no sandbox, because a fresh machine has none of them.
 pub(crate) const NIX_CONFIG: &str =
     "extra-experimental-features = nix-command flakes\nsubstituters =\nsandbox = false\nbuild-users-group =";
 
-/// A program that is looked for on the PATH.
+/// A command that runs a program from the PATH.
 #[expect(clippy::disallowed_methods, reason = "the tests run programs beside Clavel, not through it")]
 pub(crate) fn program(name: impl AsRef<OsStr>) -> Command {
     Command::new(name)
 }
 
-/// Runs `command` to its end and gives what it wrote to its standard output. Panics with its standard error when it fails.
+/// Runs `command` to its end and returns its standard output. Panics with its standard error when it fails.
 pub(crate) fn run(command: &mut Command) -> String {
     String::from_utf8(output(command).stdout).expect("the output is UTF-8")
 }
 
-/// Like [`run`], with all that the program wrote.
+/// Like [`run`], and returns both outputs.
 pub(crate) fn output(command: &mut Command) -> Output {
     let output = command.output().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
     let said = String::from_utf8_lossy(&output.stderr);

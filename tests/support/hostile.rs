@@ -1,4 +1,4 @@
-//! A git server over HTTP that means ill. It speaks as much of git's protocol, version 2, as it takes to be listened to.
+//! A hostile git server over HTTP. It speaks just enough of git's protocol, version 2, that a client goes on reading.
 
 use std::io::{BufRead as _, BufReader, Read as _, Write};
 use std::net::{Ipv4Addr, TcpListener, TcpStream};
@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-/// What it does to whoever fetches.
+/// The attack on the client that fetches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Malice {
     /// Its capabilities never end.
@@ -22,9 +22,9 @@ pub(crate) enum Malice {
     Unfolding,
     /// Its pack comes a byte a second.
     Dripping,
-    /// It begins a pack and says no more.
+    /// It begins a pack and sends nothing more.
     Stopping,
-    /// What it sends is good, but it says of ever so many commits that its history ends there.
+    /// Its pack is good, but it announces the end of the history (a shallow commit) for very many commits.
     ManyEnds,
 }
 
@@ -32,7 +32,7 @@ pub(crate) enum Malice {
 #[derive(Debug, Clone)]
 pub(crate) struct Good {
     pub(crate) tip: String,
-    /// All of it, in one pack.
+    /// All objects of the branch, in one pack.
     pub(crate) pack: Vec<u8>,
 }
 
@@ -59,7 +59,7 @@ impl HostileServer {
                     return;
                 }
                 let (over, good) = (Arc::clone(&over), good.clone());
-                // Whoever hangs up has had enough.
+                // A client that hangs up causes an error here, which is expected.
                 std::thread::spawn(move || serve(connection.unwrap(), malice, &good, &over).ok());
             }
         });
@@ -74,12 +74,12 @@ impl HostileServer {
 impl Drop for HostileServer {
     fn drop(&mut self) {
         self.ended.store(true, Ordering::SeqCst);
-        // Wakes it up.
+        // A connection wakes the server up.
         let _ = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port));
     }
 }
 
-/// The commit that it claims to have, where it has none.
+/// The commit that the server announces where it has no branch.
 const TIP: &str = "0123456789abcdef0123456789abcdef01234567";
 
 fn serve(connection: TcpStream, malice: Malice, good: &Good, over: &AtomicBool) -> std::io::Result<()> {
@@ -113,7 +113,7 @@ fn serve(connection: TcpStream, malice: Malice, good: &Good, over: &AtomicBool) 
         Malice::ManyEnds => out.write_all(&[packed(&good.pack), b"0000".to_vec()].concat()),
         Malice::EndlessPack => {
             out.write_all(&packed(&header(MANY)))?;
-            // Each is another blob by its first bytes. To make every one of them anew would take longer than to receive it.
+            // The first bytes make each blob a different one. Making all its bytes anew would take longer than receiving them.
             let rest = Summed::new(&noise(0, 60_000 - size_of::<u64>()));
             endlessly(&mut out, |n| {
                 let blob = Summed::new(&n.to_le_bytes()).followed_by(&rest);
@@ -141,7 +141,7 @@ fn serve(connection: TcpStream, malice: Malice, good: &Good, over: &AtomicBool) 
         }
         Malice::Stopping | Malice::EndlessCapabilities | Malice::EndlessRefs => {
             out.write_all(&packed(&header(MANY)))?;
-            // Until the other side hangs up.
+            // This waits until the client hangs up.
             out.read_to_end(&mut Vec::new()).map(drop)
         }
     }
@@ -158,7 +158,7 @@ fn request(connection: TcpStream, out: &mut TcpStream) -> std::io::Result<String
     }
     let mut body = String::new();
     if has("transfer-encoding: chunked") {
-        // Read as lines, sizes and all: enough to find a command in it.
+        // Reading lines, with the sizes of the chunks among them, is enough to find a command.
         while !body.ends_with("0\r\n\r\n") && input.read_line(&mut body)? > 0 {}
     } else if let Some(length) =
         head.lines().find_map(|l| l.to_ascii_lowercase().strip_prefix("content-length: ")?.parse().ok())
@@ -177,13 +177,13 @@ fn line(text: &str) -> Vec<u8> {
     format!("{:04x}{text}", text.len() + 4).into_bytes()
 }
 
-/// Bytes of a pack, on the band for them.
+/// Bytes of a pack, on the side band for packs.
 fn packed(bytes: &[u8]) -> Vec<u8> {
     let piece = |bytes: &[u8]| [format!("{:04x}\x01", bytes.len() + 5).as_bytes(), bytes].concat();
     bytes.chunks(65_000).flat_map(piece).collect()
 }
 
-/// So many objects that nobody receives them all, and few enough that room for them can be made beforehand.
+/// So many objects that no client receives them all, and few enough that a client can allocate room for them beforehand.
 const MANY: u32 = 1_000_000;
 const BLOB: u8 = 3;
 const OFFSET_DELTA: u8 = 6;
@@ -235,10 +235,10 @@ impl Summed {
         Self { bytes: bytes.to_vec(), sums: (a, b) }
     }
 
-    /// Both, without summing up either again.
+    /// The checksum of both parts, computed from the two checksums.
     fn followed_by(&self, next: &Self) -> Self {
         let ((a, b), (next_a, next_b)) = (self.sums, next.sums);
-        // All of `next` was summed up from 1, and is now from `a`.
+        // The sums of `next` begin at 1, and have to begin at `a`.
         let more = a + Self::MODULUS - 1;
         let length = u32::try_from(next.bytes.len()).unwrap() % Self::MODULUS;
         let carried = u64::from(more % Self::MODULUS) * u64::from(length) % u64::from(Self::MODULUS);

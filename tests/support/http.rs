@@ -1,4 +1,4 @@
-//! nginx, for plain files and for git's smart HTTP.
+//! Runs nginx, for plain files and for git's smart HTTP.
 
 use std::fs;
 use std::io::{Read as _, Write as _};
@@ -32,7 +32,7 @@ pub(crate) struct HttpServer {
 }
 
 impl HttpServer {
-    /// Serves the files below `directory`, as a binary cache's host does.
+    /// Serves the files below `directory`, as the host of a binary cache does.
     pub(crate) fn serve_files(directory: &Path) -> Self {
         let files = TempDir::new().unwrap();
         let location = format!("location / {{ root \"{}\"; }}", directory.display());
@@ -54,7 +54,7 @@ impl HttpServer {
         let socket = files.path().join("fcgi");
         let mut fcgiwrap = program(find_program("fcgiwrap"));
         fcgiwrap.arg("-s").arg(format!("unix:{}", socket.display()));
-        // How many requests are answered at a time.
+        // The number of requests that are answered at the same time.
         fcgiwrap.args(["-c", "4"]);
         hermetic_git(&mut fcgiwrap, files.path());
         let answers = || UnixStream::connect(&socket).is_ok();
@@ -99,7 +99,7 @@ impl HttpServer {
         Self { port, scheme, _nginx: server, _fcgiwrap: fcgiwrap, files }
     }
 
-    /// Where the directory is: `http://127.0.0.1:PORT`, or with https, without a slash at the end.
+    /// The URL of the directory: `http://127.0.0.1:PORT`, or `https://…`, without a slash at the end.
     pub(crate) fn url(&self) -> String {
         let scheme = match self.scheme {
             Scheme::Http => "http",
@@ -113,10 +113,10 @@ impl HttpServer {
         self.files.path().join(CERTIFICATE)
     }
 
-    /// What was asked so far, oldest first, as `METHOD /path?query STATUS`.
+    /// The requests so far, oldest first, as `METHOD /path?query STATUS`.
     pub(crate) fn requests(&self) -> Vec<String> {
-        // nginx logs a request after it has answered, so the last one may not be there yet. It does one thing at a
-        // time: once it answers us, whatever was answered before is logged.
+        // nginx logs a request after its answer, so the last one may not be logged yet. It handles one request at a time: once
+        // it answers a request from here, it has logged all earlier ones.
         let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
         connection.write_all(b"GET /.all-logged HTTP/1.0\r\n\r\n").unwrap();
         connection.read_to_end(&mut Vec::new()).unwrap();

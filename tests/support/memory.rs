@@ -29,7 +29,7 @@ const HOSTS: [(&str, &str, UnitType); 3] = [
     ("router-1", "clavel.deployments.router-1", UnitType::Command),
 ];
 
-/// A system as its builder would make it: the files of a store path, as a NAR.
+/// A system with the files that its builder would make: a store path, as a NAR.
 struct BuiltSystem {
     path: String,
     nar: Vec<u8>,

@@ -1,8 +1,7 @@
-//! What the promises are tested with: a small world, servers of our own, git without this machine's settings, and
-//! patience with an end.
+//! What the tests share: a small world, servers, git without this machine's settings, and waiting with a deadline.
 //!
-//! Only `world` knows Clavel. Every server is a real one, on a free port of the loopback interface, with all its files
-//! in a directory of its own, and ends with the value that stands for it.
+//! Every server except the hostile one is a real one. It uses a free port of the loopback interface and a directory of its own,
+//! and ends when its value is dropped.
 
 pub(crate) mod attacker;
 pub(crate) mod command;
@@ -24,7 +23,7 @@ use std::time::{Duration, Instant};
 
 pub(crate) use command::{hermetic_git, program, run};
 
-/// How long anything may take that is expected to happen at once. Generous, for machines that do much else.
+/// The deadline for anything that is expected to happen at once. It is long, because a machine may be busy.
 pub(crate) const SOON: Duration = Duration::from_secs(30);
 
 /// Waits until `condition` holds, and panics when it still does not after `deadline`.
@@ -36,7 +35,7 @@ pub(crate) fn wait_until(what: &str, deadline: Duration, mut condition: impl FnM
     }
 }
 
-/// A port of 127.0.0.1 that nobody listens on, and that no other test of this process was given.
+/// A port of 127.0.0.1 on which nothing listens, and which no other test of this process got.
 pub(crate) fn free_port() -> u16 {
     static GIVEN: Mutex<Option<HashSet<u16>>> = Mutex::new(None);
     loop {
@@ -49,7 +48,7 @@ pub(crate) fn free_port() -> u16 {
     }
 }
 
-/// Where a server's program is: on the PATH, or where distributions keep what only root runs.
+/// Finds the program of a server: on the PATH, or in the folders that distributions use for the superuser's programs.
 fn find_program(name: &str) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let system = ["/usr/local/sbin", "/usr/sbin", "/sbin"].map(PathBuf::from);

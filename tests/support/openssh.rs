@@ -1,4 +1,4 @@
-//! OpenSSH's own programs for keys: ssh-keygen, and an ssh-agent.
+//! Runs OpenSSH's own programs for keys: ssh-keygen, ssh-agent and ssh-add.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
@@ -7,7 +7,7 @@ use super::program;
 use super::server::Server;
 use super::world::{Ran, World};
 
-/// A key that ssh-keygen makes, of that type, without a passphrase; its comment is its file's name.
+/// Makes a key of that type with ssh-keygen, without a passphrase. Its comment is the name of its file.
 pub(crate) fn new_key(world: &World, kind: &str, name: &str) -> String {
     let file = world.at(name);
     world.run("ssh-keygen", &["-q", "-t", kind, "-N", "", "-C", name, "-f", &file]).good();
@@ -21,11 +21,11 @@ pub(crate) struct Agent {
 }
 
 impl Agent {
-    /// Starts one that has no key yet.
+    /// Starts an agent without keys.
     pub(crate) fn start(world: &World) -> Self {
         let socket = world.path("agent.sock");
         let mut agent = program("ssh-agent");
-        // In the foreground, and on that socket.
+        // The flags keep it in the foreground, on that socket.
         agent.args(["-D", "-a"]).arg(&socket);
         let ready = || std::os::unix::net::UnixStream::connect(&socket).is_ok();
         let server = Server::start(&mut agent, &world.path("agent.log"), ready).unwrap();

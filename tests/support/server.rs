@@ -1,4 +1,4 @@
-//! A server's process: started in the foreground, believed in once it can be connected to, ended with its value.
+//! Runs the process of a server in the foreground, waits until it accepts connections, and ends it when its value is dropped.
 
 use std::fs::File;
 use std::net::{Ipv4Addr, TcpStream};
@@ -18,17 +18,17 @@ pub(crate) struct Server {
 }
 
 impl Server {
-    /// Starts `command`, whose output goes to the file `log`, and waits until `ready`. Gives the log when the process
-    /// ends before that. Panics when it does neither.
+    /// Starts `command`, whose output goes to the file `log`, and waits until `ready`. Returns the log as an error when the process
+    /// ends before that. Panics when neither happens in time.
     pub(crate) fn start(command: &mut Command, log: &Path, ready: impl Fn() -> bool) -> Result<Self, String> {
         let file = File::options().create(true).append(true).open(log).unwrap();
         command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
-        // A group of its own, so that what it forks can be ended with it.
+        // It gets a process group of its own, so that its children end with it.
         let child = command.process_group(0).spawn().unwrap_or_else(|error| panic!("cannot run {command:?}: {error}"));
         let mut server = Self { child };
         let start = Instant::now();
         loop {
-            // The order matters: an answer counts only while the process lives, since another one may have the port.
+            // The order matters: an answer counts only while the process lives, because another process may have the port.
             let answered = ready();
             if let Some(status) = server.child.try_wait().unwrap() {
                 let log = std::fs::read_to_string(log).unwrap();
@@ -42,8 +42,8 @@ impl Server {
         }
     }
 
-    /// Starts what `command` makes for a port, once it has one: between being chosen and being taken, a port can be
-    /// lost to another process.
+    /// Starts the command that `command` gives for a free port. It tries again with another port, because another process can take
+    /// a port after it was chosen.
     pub(crate) fn on_free_port(mut command: impl FnMut(u16) -> Command, log: &Path) -> (Self, u16) {
         let mut refusal = String::new();
         for _ in 0..3 {
@@ -59,7 +59,7 @@ impl Server {
 
 impl Drop for Server {
     fn drop(&mut self) {
-        // Until it is waited for, the pid is still its own, even if it has ended.
+        // Until this process has waited for it, the kernel gives its id to no other process.
         let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).unwrap();
         let _ = kill_process_group(group, Signal::KILL);
         let _ = self.child.wait();

@@ -1,4 +1,4 @@
-//! sshd, for git over SSH.
+//! Runs sshd, for git over SSH.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,7 +8,7 @@ use tempfile::TempDir;
 use super::server::Server;
 use super::{find_program, program, run};
 
-/// sshd, which lets in whoever has the one key that it made, as the user who runs the test.
+/// An sshd that accepts one key, which it made, as the user who runs the test.
 #[derive(Debug)]
 pub(crate) struct SshServer {
     port: u16,
@@ -18,7 +18,7 @@ pub(crate) struct SshServer {
 }
 
 impl SshServer {
-    /// Starts it with keys of its own.
+    /// Starts sshd with new keys.
     pub(crate) fn start() -> Self {
         let files = TempDir::new().unwrap();
         for key in ["host", "client"] {
@@ -27,7 +27,7 @@ impl SshServer {
         }
         let user = run(program("id").arg("-un")).trim_end().to_owned();
         if user == "root" {
-            // Root's sshd wants an empty directory to lock its unprivileged half into; the init system makes it as a rule.
+            // The superuser's sshd needs an empty directory for its unprivileged part. Usually the init system makes it.
             fs::create_dir_all("/run/sshd").unwrap();
         }
         let sshd = find_program("sshd");
@@ -48,7 +48,7 @@ impl SshServer {
         Self { port, user, _sshd: server, files }
     }
 
-    /// What runs `ssh` with the key that is let in, and trusts this server alone: for `GIT_SSH_COMMAND`.
+    /// The command, for `GIT_SSH_COMMAND`, that runs `ssh` with the accepted key and trusts this server alone.
     pub(crate) fn command(&self) -> String {
         let known_hosts = self.files.path().join("known_hosts");
         format!(
@@ -60,12 +60,12 @@ impl SshServer {
         )
     }
 
-    /// The secret key that is let in.
+    /// The secret key that the server accepts.
     fn client_key(&self) -> PathBuf {
         self.files.path().join("client")
     }
 
-    /// Where the absolute `path` of this machine is: `ssh://user@127.0.0.1:PORT/path`.
+    /// The URL of an absolute path of this machine: `ssh://user@127.0.0.1:PORT/path`.
     pub(crate) fn url(&self, path: &Path) -> String {
         assert!(path.is_absolute(), "{} is not absolute", path.display());
         format!("ssh://{}@127.0.0.1:{}{}", self.user, self.port, path.display())
@@ -75,8 +75,8 @@ impl SshServer {
 fn sshd_config(files: &Path, port: u16) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     let files = files.display();
-    // StrictModes asks for a home that nobody else can write to, and PAM for an account set up on this machine. The
-    // environment keeps the user's own shell and git settings out, and lets the tests' git be found.
+    // StrictModes needs a home that nobody else can write to, and PAM an account on this machine, so both are off. The environment
+    // replaces the user's own shell and git settings, and has the PATH to the tests' git.
     format!(
         "ListenAddress 127.0.0.1
         Port {port}

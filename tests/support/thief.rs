@@ -1,18 +1,18 @@
-//! A thief of a binary cache's key: puts other content under a path of a cache, and signs it as well as its owner would.
+//! Changes a binary cache as a thief of its key can: puts other content under a path, and signs it with the stolen key.
 
 use base64::Engine as _;
 use sha2::{Digest as _, Sha256};
 
 use super::world::World;
 
-/// The narinfo of `path` in the cache `folder` of the world.
+/// The file of the narinfo of `path` in the cache `folder` of the world.
 pub(crate) fn narinfo(folder: &str, path: &str) -> String {
     let hash = path["/nix/store/".len()..].split('-').next().unwrap();
     format!("{folder}/{hash}.narinfo")
 }
 
-/// Puts `to` in the place of `from`, which is as long, in what the cache `folder` has under `path`, and signs that with the
-/// stolen `key`.
+/// Replaces `from` by `to`, which has the same length, in the content that the cache `folder` has under `path`, and signs it
+/// with the stolen `key`.
 pub(crate) fn forge(world: &World, folder: &str, path: &str, (from, to): (&str, &str), key: &str) {
     assert_eq!(from.len(), to.len(), "an archive says how long its files are");
     let store = format!("file://{}", world.at(folder));
@@ -47,7 +47,7 @@ pub(crate) fn forge(world: &World, folder: &str, path: &str, (from, to): (&str, 
     assert!(world.read_file(&entry).contains("Sig: "), "the thief's signature is there");
 }
 
-/// All paths that `path` needs, and itself, as this machine's Nix has them: their path, hash and size.
+/// The closure of `path`, as this machine's Nix has it: each path with its hash and size.
 pub(crate) fn closure(world: &World, path: &str) -> Vec<(String, String, String)> {
     let query = |what: &str, path: &str| world.run("nix-store", &["--query", what, path]).good().trim().to_owned();
     let entry = |path: &str| {

@@ -22,14 +22,14 @@ impl Ran {
         Self { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// The program did what it was asked; its standard output.
+    /// Asserts that the program succeeded. Returns its standard output.
     #[track_caller]
     pub(crate) fn good(self) -> String {
         assert_eq!(self.code, Some(0), "{}\n{}", self.stdout, self.stderr);
         self.stdout
     }
 
-    /// The program ended with `code`, and said `text` on standard error.
+    /// Asserts that the program ended with `code`, and printed `text` on standard error.
     #[track_caller]
     pub(crate) fn refused(self, code: i32, text: &str) -> String {
         assert_eq!(self.code, Some(code), "{}\n{}", self.stdout, self.stderr);
@@ -37,7 +37,7 @@ impl Ran {
         self.stderr
     }
 
-    /// Like [`Ran::refused`], and the program did not say `secret` anywhere.
+    /// Like [`Ran::refused`], and asserts that the program printed `secret` nowhere.
     #[track_caller]
     pub(crate) fn refused_without(self, code: i32, text: &str, secret: &str) {
         assert!(!self.stdout.contains(secret) && !self.stderr.contains(secret), "a secret was shown");
@@ -55,7 +55,7 @@ pub(crate) struct World {
 }
 
 impl World {
-    /// The fleet is pushed; nothing is evaluated yet.
+    /// Makes a world whose fleet is pushed and not evaluated yet.
     pub(crate) fn new() -> Self {
         let world = Self { dir: tempfile::tempdir().unwrap() };
         let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fleet");
@@ -64,7 +64,7 @@ impl World {
         world.write_file("cache/nix-cache-info", "StoreDir: /nix/store\n");
         let system = format!("\"{}\"\n", clavel::model::System::this().unwrap());
         world.write("system.nix", &system);
-        // It makes root-1.secret and claveld-1.secret, and root.json.
+        // `clavel init` makes root-1.secret, claveld-1.secret and root.json.
         world.clavel(&["init", &world.at("")]).good();
         world.clavel(&["key", "generate", "cache-1", "--output", &world.at("cache-1.secret")]).good();
         world.use_cache(&format!("file://{}", world.at("cache")));
@@ -81,7 +81,7 @@ impl World {
         self.dir.path().join(name)
     }
 
-    /// The same as text.
+    /// The same path as text.
     pub(crate) fn at(&self, name: &str) -> String {
         self.path(name).to_str().unwrap().to_owned()
     }
@@ -137,7 +137,7 @@ impl World {
         self.clavel(&["verify", "--repository", &self.at("fleet.git"), "--root", &self.root()])
     }
 
-    /// Commits the flake and pushes it; what the pusher saw.
+    /// Commits the flake and pushes it. Returns the output that the pusher sees.
     pub(crate) fn push(&self, message: &str) -> String {
         self.try_push(message).also_good().stderr
     }
@@ -186,12 +186,12 @@ impl World {
         paths.filter(|path| path.extension().is_some_and(|extension| extension == "git")).collect()
     }
 
-    /// What `unit` runs, as its activation left it.
+    /// The message of the day that the activation of `unit` installed.
     pub(crate) fn motd(&self, unit: &str) -> Option<String> {
         std::fs::read_to_string(self.path(&format!("{unit}/profile/motd"))).ok().map(|text| text.trim().to_owned())
     }
 
-    /// The stand-in for CI: builds these attributes of the flake and copies them, signed, to the cache.
+    /// Does the work of CI: builds these hosts of the flake and copies them, signed, to the cache.
     pub(crate) fn build(&self, hosts: &[&str]) {
         let attribute = |host: &&str| match *host {
             "router-1" => "clavel.deployments.router-1.template.narId".to_owned(),
@@ -200,7 +200,7 @@ impl World {
         self.build_attributes(&hosts.iter().map(attribute).collect::<Vec<_>>());
     }
 
-    /// The same for any attributes.
+    /// Does the same for any attributes.
     pub(crate) fn build_attributes(&self, attributes: &[String]) {
         let to = format!("file://{}?secret-key={}", self.at("cache"), self.at("cache-1.secret"));
         let flake = self.flake();
@@ -247,13 +247,13 @@ impl World {
         (shown.code == Some(0)).then_some(shown.stdout)
     }
 
-    /// A document of the branch: what is signed.
+    /// The signed content of a document of the branch.
     pub(crate) fn document(&self, path: &str) -> serde_json::Value {
         let text = self.on_branch(path).unwrap_or_else(|| panic!("the branch has no {path}"));
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["signed"].clone()
     }
 
-    /// What somebody with write access and no key does: commits these files on top of the branch (none removes one).
+    /// Changes the branch as somebody with write access and no key can: commits these files on top of it. `None` removes a file.
     pub(crate) fn tamper(&self, changes: &BTreeMap<&str, Option<String>>) {
         let clone = self.at("attacker");
         let _ = std::fs::remove_dir_all(&clone);
@@ -274,7 +274,7 @@ impl World {
         self.install("post-receive");
     }
 
-    /// Installs the hook that judges, as docs/publishing.md says.
+    /// Installs the gate, as docs/publishing.md says.
     pub(crate) fn install_gate(&self) {
         self.install("pre-receive");
     }
@@ -289,12 +289,12 @@ impl World {
         Ran::from(self.command(program, arguments).output().unwrap())
     }
 
-    /// Runs a program with more in its environment.
+    /// Runs a program with more variables in its environment.
     pub(crate) fn run_with(&self, environment: &[(&str, &str)], program: &str, arguments: &[&str]) -> Ran {
         Ran::from(self.command(program, arguments).envs(environment.iter().copied()).output().unwrap())
     }
 
-    /// Runs a program at a terminal, where somebody types `typed`. Both of its outputs come there.
+    /// Runs a program at a terminal, where somebody types `typed`. The terminal gets both of its outputs.
     pub(crate) fn run_at_a_terminal(&self, program: &str, arguments: &[&str], typed: &str) -> Ran {
         let quoted: Vec<String> = [&[program], arguments].concat().iter().map(|word| format!("'{word}'")).collect();
         let mut script = self.command("script", &["-qec", &quoted.join(" "), "/dev/null"]);
@@ -303,7 +303,7 @@ impl World {
         Ran::from(child.wait_with_output().unwrap())
     }
 
-    /// A program in the background.
+    /// Starts a program in the background.
     pub(crate) fn start(&self, program: &str, arguments: &[&str]) -> Running {
         let log = std::fs::File::create(self.path("running.log")).unwrap();
         let mut command = self.command(program, arguments);
@@ -311,11 +311,11 @@ impl World {
         Running { child, log: self.path("running.log") }
     }
 
-    /// A program in an environment that owes nothing to this machine's configuration.
+    /// A command whose environment does not depend on this machine's configuration.
     pub(crate) fn command(&self, program: &str, arguments: &[&str]) -> Command {
         let mut command = super::program(program);
         hermetic_git(&mut command, self.dir.path());
-        // Which certificates count is the test's to say; a service has none of these either.
+        // The test says which certificates are trusted. A service has none of these variables either.
         for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"] {
             command.env_remove(variable);
         }
@@ -333,7 +333,7 @@ impl World {
 
 impl Drop for World {
     fn drop(&mut self) {
-        // What Nix put into a store of the world is read-only.
+        // Nix made the files in a store of the world read-only.
         let _ = self.run("chmod", &["-R", "u+w", self.dir.path().to_str().unwrap()]);
     }
 }
@@ -346,7 +346,7 @@ impl Ran {
     }
 }
 
-/// A program in the background, ended when this goes.
+/// A program in the background, which ends when this is dropped.
 pub(crate) struct Running {
     child: Child,
     log: PathBuf,
@@ -363,7 +363,7 @@ impl Running {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
-    /// Waits for its end; its exit code.
+    /// Waits for its end. Returns its exit code.
     pub(crate) fn wait(&mut self) -> Option<i32> {
         self.child.wait().unwrap().code()
     }
@@ -386,7 +386,7 @@ impl Drop for Running {
     }
 }
 
-/// Waits until `condition` holds, as long as a slow machine may need to evaluate, fetch and switch.
+/// Waits until `condition` holds. The deadline is long enough for a slow machine to evaluate, fetch and switch.
 #[track_caller]
 pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     wait_until(what, 2 * SOON, condition);
