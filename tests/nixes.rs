@@ -49,7 +49,7 @@ fn a_promise_that_runs_nix_by_itself_is_run_on_both() {
 }
 
 #[test]
-fn leaving_a_promise_out_leaves_no_other_out() {
+fn leaving_out_a_promise_leaves_out_no_other() {
     // The test harness skips every test whose path contains the words, at any place.
     for module in newest_alone().keys() {
         let left_out = promises().into_iter().filter(|other| format!("{other}::").contains(&format!("{module}::")));
@@ -60,7 +60,7 @@ fn leaving_a_promise_out_leaves_no_other_out() {
 }
 
 #[test]
-fn what_is_run_on_the_oldest_nix_is_what_this_file_says() {
+fn ci_reads_the_list_of_promises_for_the_newest_nix_alone() {
     let ci = read(&tests().with_file_name(".ci/run"));
     assert!(ci.contains("make test NIX=newest") && ci.contains("tests/any-nix"), "{ci}");
 }

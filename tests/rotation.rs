@@ -1,5 +1,5 @@
-//! Promise: keys are replaced while the machines keep running, and signatures of a stolen key stop to count once the key is
-//! removed.
+//! Promise: keys are replaced while the machines keep running, and signatures of a stolen key do not count any
+//! more once the key is removed.
 
 use serde_json::json;
 
@@ -60,7 +60,7 @@ fn a_planned_rotation_goes_on_from_the_old_numbers_and_switches_nothing() {
 }
 
 #[test]
-fn a_claveld_that_does_not_know_what_it_published_takes_the_numbers_alone() {
+fn a_claveld_without_its_record_takes_only_the_numbers_from_the_branch() {
     let world = running();
     world.clavel(&["hold", "web-1", "--config", &world.at("claveld.toml")]).good();
     rotate(&world);

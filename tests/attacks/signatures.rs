@@ -56,7 +56,7 @@ fn refused(world: &World, branch: &Branch<'_>, why: &str) {
 
 /// Asserts that the agent accepts what both publishers have signed.
 #[track_caller]
-fn believed_by_both(world: &World, branch: &mut Branch<'_>, keys: [&StolenKey; 2], version: u64) {
+fn assert_accepted_from_both(world: &World, branch: &mut Branch<'_>, keys: [&StolenKey; 2], version: u64) {
     sign_all(branch, &keys, version);
     branch.push(Onto::Tip);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
@@ -76,7 +76,7 @@ fn a_threshold_that_is_not_met() {
     branch.edit("units/web-1.json", &[&first], |_| ());
     branch.reindex(&[&first, &second], |_| ());
     refused(&world, &branch, &format!("units/web-1.json is not to be believed: {ONE_OF_TWO}"));
-    believed_by_both(&world, &mut branch, [&first, &second], 3);
+    assert_accepted_from_both(&world, &mut branch, [&first, &second], 3);
 }
 
 #[test]
@@ -85,7 +85,7 @@ fn the_same_key_counted_twice() {
     let mut branch = Branch::of(&world);
     sign_all(&mut branch, &[&first, &first], 2);
     refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
-    believed_by_both(&world, &mut branch, [&first, &second], 3);
+    assert_accepted_from_both(&world, &mut branch, [&first, &second], 3);
 }
 
 #[test]
@@ -95,7 +95,7 @@ fn one_key_under_two_names() {
     sign_all(&mut branch, &[&first, &first], 2);
     with_signatures(&mut branch, "index.json", |signatures| signatures[1]["keyid"] = json!("claveld-2"));
     refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
-    believed_by_both(&world, &mut branch, [&first, &second], 3);
+    assert_accepted_from_both(&world, &mut branch, [&first, &second], 3);
 }
 
 #[test]

@@ -49,8 +49,8 @@ pub(super) struct RemovalArguments {
     /// A pattern for which the root asks for no approvals any more; may be given more than once.
     #[arg(long = "no-approvals", value_name = "PATTERN")]
     drop_approvals: Vec<Pattern>,
-    /// Begin a new epoch after a key was stolen: everything that was signed before stops to count, and all versions and
-    /// revisions begin at 1 again.
+    /// Begin a new epoch after a key was stolen: nothing that was signed before counts any more, and all versions
+    /// and revisions begin at 1 again.
     #[arg(long)]
     raise_epoch: bool,
 }

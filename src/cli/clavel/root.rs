@@ -164,12 +164,12 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
         let on = writer.open()?;
         let read = |error| Exit::new(Code::Repository, error);
         let files = on.files().map_err(read)?;
-        let shown = files
+        let newest = files
             .map(|files| files.read(Layout::Flat.newest_root(), Root::LARGEST))
             .transpose()
             .map_err(read)?
             .flatten();
-        check_follows(shown.as_deref(), &root)?;
+        check_follows(newest.as_deref(), &root)?;
         let put = |path: String| Change::Put { path, bytes: root.file().to_vec() };
         let proposal = Proposal {
             on,
@@ -187,11 +187,11 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
 }
 
 /// Refuses a root that no agent could follow from the newest root on the branch.
-fn check_follows(shown: Option<&[u8]>, root: &TrustedRoot) -> Result<(), Exit> {
+fn check_follows(newest: Option<&[u8]>, root: &TrustedRoot) -> Result<(), Exit> {
     let refused = |why: String| {
         Err(Exit::new(Code::Refused, format!("this root does not follow the roots on the branch: {why}")))
     };
-    let Some(shown) = shown else {
+    let Some(newest) = newest else {
         return match root.root().version {
             RootVersion::FIRST => Ok(()),
             version => refused(format!(
@@ -199,7 +199,7 @@ fn check_follows(shown: Option<&[u8]>, root: &TrustedRoot) -> Result<(), Exit> {
             )),
         };
     };
-    let before = TrustedRoot::given(shown).map_err(|error| Exit::new(Code::Refused, error))?;
+    let before = TrustedRoot::given(newest).map_err(|error| Exit::new(Code::Refused, error))?;
     if before.file() == root.file() {
         return Ok(());
     }

@@ -107,7 +107,7 @@ impl View {
     /// The branch, verified by its newest root; without --root `None`, with a warning that nothing is verified.
     pub(super) fn verified_or_warn(&self) -> Option<Branch<'_, Snapshot>> {
         if self.roots.is_none() {
-            output::remark("not verified: nothing here was compared with a root; give --root FILE, or --root DIGEST");
+            output::remark("not verified, so this may be forged; --root FILE or --root DIGEST verifies it");
         }
         let roots = self.roots.as_ref()?;
         Some(Branch::new(&self.snapshot, &roots.newest, &self.name))
