@@ -27,7 +27,7 @@ use crate::config::AgentConfig;
                   nothing was switched, or the agent went back."
 )]
 pub struct Arguments {
-    /// Log to standard error which programs are run; twice, log more.
+    /// Log to standard error which programs are run; given twice, log more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]

@@ -14,28 +14,28 @@ pub(super) struct RoleArguments {
     // A text, which is parsed after clap: an error of clap would show the argument, which may be a secret key.
     #[arg(long = "root-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     root_keys: Vec<String>,
-    /// How many root keys have to sign a root.
+    /// The number of root keys that have to sign a root.
     #[arg(long, value_name = "NUMBER")]
     root_threshold: Option<Threshold>,
     /// A key that signs the index and the documents: claveld's.
     #[arg(long = "publisher-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     publisher_keys: Vec<String>,
-    /// How many publisher keys have to sign a document.
+    /// The number of publisher keys that have to sign a document.
     #[arg(long, value_name = "NUMBER")]
     publisher_threshold: Option<Threshold>,
     /// A key that approves deployments.
     #[arg(long = "approver-key", value_name = "[NAME=]KEY|FILE", allow_hyphen_values = true)]
     approver_keys: Vec<String>,
-    /// How many approvers have to approve at least, wherever approvals are asked for.
+    /// The number of approvals that are needed at least, wherever the root asks for any.
     #[arg(long, value_name = "NUMBER")]
     approver_threshold: Option<Threshold>,
-    /// Which deployments have to be approved, and by how many: `db-*=1`; may be given more than once.
+    /// The deployments that have to be approved, and the number of approvals: `db-*=1`; may be given more than once.
     ///
     /// The pattern is compared with the names of the deployment, of its unit, and of each agent that takes it, without regard
     /// to case.
     #[arg(long = "approvals", value_name = "PATTERN=NUMBER", value_parser = policy)]
     approvals: Vec<ApprovalPolicy>,
-    /// After which time the root expires.
+    /// The time after which the root expires.
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = humantime::parse_duration)]
     expires_after: std::time::Duration,
 }

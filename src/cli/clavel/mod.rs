@@ -31,7 +31,7 @@ use clap::{Parser, Subcommand};
                   system, its state folder."
 )]
 pub struct Arguments {
-    /// Log to standard error which programs are run; twice, log more.
+    /// Log to standard error which programs are run; given twice, log more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]

@@ -30,7 +30,7 @@ use super::{Exit, wait_for_stop_signal};
                   before the work was done."
 )]
 pub struct Arguments {
-    /// Log the programs that claveld runs to standard error; given twice, log more.
+    /// Log to standard error which programs are run; given twice, log more.
     #[arg(short, long, action = clap::ArgAction::Count, global = true)]
     verbose: u8,
     #[command(subcommand)]
