@@ -24,26 +24,26 @@ function __fish_clavel_agent_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -s h -l help -d 'Print help'
 complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -s V -l version -d 'Print version'
-complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -f -a "run" -d 'Run one pass after another until told to stop'
+complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -f -a "run" -d 'Run one pass after another until SIGTERM or SIGINT'
 complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -f -a "once" -d 'Run one pass'
-complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -f -a "status" -d 'Show what runs, and how the last pass ended'
+complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -f -a "status" -d 'Show what runs, and the result of the last pass'
 complete -c clavel-agent -n "__fish_clavel_agent_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand run" -l config -d 'The configuration' -r -F
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand run" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand run" -l config -d 'The configuration file' -r -F
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand run" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand run" -s h -l help -d 'Print help'
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -l config -d 'The configuration' -r -F
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -l retry -d 'Try again what failed to activate before'
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -l json -d 'Print one JSON document: what became of each deployment'
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -l config -d 'The configuration file' -r -F
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -l retry -d 'Try again the revisions whose activation failed before'
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -l json -d 'Print the result for each deployment as one JSON document'
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -s h -l help -d 'Print help'
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -l config -d 'The configuration' -r -F
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -l config -d 'The configuration file' -r -F
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -l json -d 'Print one JSON document'
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -s h -l help -d 'Print help'
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand help; and not __fish_seen_subcommand_from run once status help" -f -a "run" -d 'Run one pass after another until told to stop'
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand help; and not __fish_seen_subcommand_from run once status help" -f -a "run" -d 'Run one pass after another until SIGTERM or SIGINT'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand help; and not __fish_seen_subcommand_from run once status help" -f -a "once" -d 'Run one pass'
-complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand help; and not __fish_seen_subcommand_from run once status help" -f -a "status" -d 'Show what runs, and how the last pass ended'
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand help; and not __fish_seen_subcommand_from run once status help" -f -a "status" -d 'Show what runs, and the result of the last pass'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand help; and not __fish_seen_subcommand_from run once status help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'

@@ -24,158 +24,158 @@ function __fish_clavel_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c clavel -n "__fish_clavel_needs_command" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_needs_command" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_needs_command" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_needs_command" -s V -l version -d 'Print version'
-complete -c clavel -n "__fish_clavel_needs_command" -f -a "init" -d 'Make a fleet: its first root, and the keys that nobody named'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "init" -d 'Make a fleet: its first root, and the keys that no argument names'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "root" -d 'Make, sign, show and publish roots'
-complete -c clavel -n "__fish_clavel_needs_command" -f -a "key" -d 'Make keys, and show their public half'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "key" -d 'Make keys, show their public halves, and convert them for OpenSSH'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "list" -d 'List the deployments on a branch'
-complete -c clavel -n "__fish_clavel_needs_command" -f -a "diff" -d 'Tell what differs between two revisions of a deployment, down to packages and files'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "diff" -d 'Show the differences between two revisions of a deployment, down to packages and files'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "show" -d 'Show one document of a branch'
-complete -c clavel -n "__fish_clavel_needs_command" -f -a "rollback" -d 'Publish again what an earlier revision of a deployment said, and hold it there'
-complete -c clavel -n "__fish_clavel_needs_command" -f -a "hold" -d 'Freeze a deployment at its revision, whatever its source gives, until `clavel release`'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "rollback" -d 'Publish the content of an earlier revision of a deployment again, as a new revision, and hold the deployment there'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "hold" -d 'Hold a deployment at its revision, whatever its source gives, until `clavel release`'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
-complete -c clavel -n "__fish_clavel_needs_command" -f -a "approve" -d 'Approve the newest revision of a deployment, after a look at what it changes'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "approve" -d 'Show what the newest revision of a deployment changes, and approve it'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l root-key -d 'A key that signs roots: its public half, Nix\'s or OpenSSH\'s, or a file with it; may be given more than once' -r
-complete -c clavel -n "__fish_clavel_using_subcommand init" -l root-threshold -d 'How many root keys have to sign a root' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l root-threshold -d 'The number of root keys that have to sign a root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l publisher-key -d 'A key that signs the index and the documents: claveld\'s' -r
-complete -c clavel -n "__fish_clavel_using_subcommand init" -l publisher-threshold -d 'How many publisher keys have to sign a document' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l publisher-threshold -d 'The number of publisher keys that have to sign a document' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l approver-key -d 'A key that approves deployments' -r
-complete -c clavel -n "__fish_clavel_using_subcommand init" -l approver-threshold -d 'How many approvers it takes at least, wherever any are asked for' -r
-complete -c clavel -n "__fish_clavel_using_subcommand init" -l approvals -d 'Which deployments have to be approved, and by how many: `db-*=1`; may be given more than once' -r
-complete -c clavel -n "__fish_clavel_using_subcommand init" -l expires-after -d 'How long the root is to be believed' -r
-complete -c clavel -n "__fish_clavel_using_subcommand init" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l approver-threshold -d 'The number of approvals that are needed at least, wherever the root asks for any' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l approvals -d 'The deployments that have to be approved, and the number of approvals: `db-*=1`; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l expires-after -d 'The time after which the root expires' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "show" -d 'Show a root: whose signatures count for what'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "show" -d 'Show a root: its keys, their roles, and which deployments have to be approved'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "sign" -d 'Add a signature to a root that another made'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "sign" -d 'Add a signature to a root that was made before'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next pass'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document: what is signed'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from show" -l json -d 'Print one JSON document: the root without its signatures'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from show" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from show" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -s o -l output -d 'The file to write it to. One that is there already is left as it is' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -s o -l output -d 'The new file to write it to. A file that exists already stays as it is' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l root-key -d 'A key that signs roots: its public half, Nix\'s or OpenSSH\'s, or a file with it; may be given more than once' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l root-threshold -d 'How many root keys have to sign a root' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l root-threshold -d 'The number of root keys that have to sign a root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l publisher-key -d 'A key that signs the index and the documents: claveld\'s' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l publisher-threshold -d 'How many publisher keys have to sign a document' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l publisher-threshold -d 'The number of publisher keys that have to sign a document' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l approver-key -d 'A key that approves deployments' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l approver-threshold -d 'How many approvers it takes at least, wherever any are asked for' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l approvals -d 'Which deployments have to be approved, and by how many: `db-*=1`; may be given more than once' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l expires-after -d 'How long the root is to be believed' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l approver-threshold -d 'The number of approvals that are needed at least, wherever the root asks for any' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l approvals -d 'The deployments that have to be approved, and the number of approvals: `db-*=1`; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l expires-after -d 'The time after which the root expires' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l remove-key -d 'A key that loses every role it has; may be given more than once' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l no-approvals -d 'A pattern for which no approvals are asked any more' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l no-approvals -d 'A pattern for which the root asks for no approvals any more; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l key -d 'A secret key that signs, in Nix\'s format; may be given more than once' -r -F
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l ssh-key -d 'An OpenSSH key that signs, by way of ssh-keygen: a secret key, a hardware key, or the public half of one that an ssh-agent has; may be given more than once' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l raise-epoch -d 'End everything that was signed before, and begin to count anew: after a key was stolen'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l ssh-key -d 'An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l raise-epoch -d 'Begin a new epoch after a key was stolen: nothing that was signed before counts any more, and all versions and revisions begin at 1 again'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -l key -d 'A secret key that signs, in Nix\'s format; may be given more than once' -r -F
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -l ssh-key -d 'An OpenSSH key that signs, by way of ssh-keygen: a secret key, a hardware key, or the public half of one that an ssh-agent has; may be given more than once' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -l ssh-key -d 'An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l branch -d 'The branch' -r
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show a root: whose signatures count for what'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show a root: its keys, their roles, and which deployments have to be approved'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "sign" -d 'Add a signature to a root that another made'
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "sign" -d 'Add a signature to a root that was made before'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next pass'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -f -a "generate" -d 'Make a secret key in Nix\'s format. Its file is readable by its owner alone; its public half is printed'
+complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -f -a "generate" -d 'Make a secret key in Nix\'s format, in a file that only its owner can read, and print its public half'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -f -a "public" -d 'Print the public half of a secret key'
-complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -f -a "to-ssh" -d 'Write a secret key as OpenSSH writes it, for `ssh-add` to load into an agent'
+complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -f -a "to-ssh" -d 'Write a secret key in OpenSSH\'s format, so that `ssh-add` can load it into an ssh-agent'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and not __fish_seen_subcommand_from generate public to-ssh help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from generate" -s o -l output -d 'The file to write it to. One that is there already is left as it is' -r -F
-complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from generate" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from generate" -s o -l output -d 'The new file to write it to. A file that exists already stays as it is' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from generate" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from generate" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from public" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from public" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from public" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from to-ssh" -s o -l output -d 'The file to write it to. One that is there already is left as it is' -r -F
-complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from to-ssh" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from to-ssh" -s o -l output -d 'The new file to write it to. A file that exists already stays as it is' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from to-ssh" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from to-ssh" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Make a secret key in Nix\'s format. Its file is readable by its owner alone; its public half is printed'
+complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "generate" -d 'Make a secret key in Nix\'s format, in a file that only its owner can read, and print its public half'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "public" -d 'Print the public half of a secret key'
-complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "to-ssh" -d 'Write a secret key as OpenSSH writes it, for `ssh-add` to load into an agent'
+complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "to-ssh" -d 'Write a secret key in OpenSSH\'s format, so that `ssh-add` can load it into an ssh-agent'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l branch -d 'The branch' -r
-complete -c clavel -n "__fish_clavel_using_subcommand list" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
+complete -c clavel -n "__fish_clavel_using_subcommand list" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l json -d 'Print one JSON document: a list of the deployments, as they are signed'
-complete -c clavel -n "__fish_clavel_using_subcommand list" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand list" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand list" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand diff" -l from -d 'The revision to compare with; the one before the other, where none is named' -r
-complete -c clavel -n "__fish_clavel_using_subcommand diff" -l to -d 'The revision to look at; the newest, where none is named' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l from -d 'The older revision [default: the one before the newer revision]' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l to -d 'The newer revision [default: the newest on the branch]' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l branch -d 'The branch' -r
-complete -c clavel -n "__fish_clavel_using_subcommand diff" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l json -d 'Print one JSON document'
-complete -c clavel -n "__fish_clavel_using_subcommand diff" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand show" -l kind -d 'Which kind of document' -r -f -a "deployment\t''
+complete -c clavel -n "__fish_clavel_using_subcommand show" -l kind -d 'The kind of the document' -r -f -a "deployment\t''
 unit\t''
 agent\t''"
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l branch -d 'The branch' -r
-complete -c clavel -n "__fish_clavel_using_subcommand show" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
+complete -c clavel -n "__fish_clavel_using_subcommand show" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l json -d 'Print the document as JSON, without its signatures'
-complete -c clavel -n "__fish_clavel_using_subcommand show" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand show" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand show" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l to -d 'The revision to go back to' -r
-complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l why -d 'Why, for the branch\'s log and for whoever asks later: one line of at most 1024 bytes' -r
-complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l config -d 'The configuration' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l why -d 'The reason, which the commit and `clavel show` show: one line of at most 1024 bytes' -r
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l config -d 'The configuration file' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l json -d 'Print one JSON document'
-complete -c clavel -n "__fish_clavel_using_subcommand rollback" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand hold" -l why -d 'Why, for the branch\'s log and for whoever asks later: one line of at most 1024 bytes' -r
-complete -c clavel -n "__fish_clavel_using_subcommand hold" -l config -d 'The configuration' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -l why -d 'The reason, which the commit and `clavel show` show: one line of at most 1024 bytes' -r
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -l config -d 'The configuration file' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand hold" -l json -d 'Print one JSON document'
-complete -c clavel -n "__fish_clavel_using_subcommand hold" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand hold" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand release" -l why -d 'Why, for the branch\'s log and for whoever asks later: one line of at most 1024 bytes' -r
-complete -c clavel -n "__fish_clavel_using_subcommand release" -l config -d 'The configuration' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand release" -l why -d 'The reason, which the commit and `clavel show` show: one line of at most 1024 bytes' -r
+complete -c clavel -n "__fish_clavel_using_subcommand release" -l config -d 'The configuration file' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand release" -l json -d 'Print one JSON document'
-complete -c clavel -n "__fish_clavel_using_subcommand release" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand release" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand release" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l branch -d 'The branch' -r
-complete -c clavel -n "__fish_clavel_using_subcommand approve" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l key -d 'A secret key that signs, in Nix\'s format; may be given more than once' -r -F
-complete -c clavel -n "__fish_clavel_using_subcommand approve" -l ssh-key -d 'An OpenSSH key that signs, by way of ssh-keygen: a secret key, a hardware key, or the public half of one that an ssh-agent has; may be given more than once' -r
-complete -c clavel -n "__fish_clavel_using_subcommand approve" -s o -l output -d 'Write the approval to a file, for a pull request, in place of the branch. One that is there already is left as it is' -r -F
-complete -c clavel -n "__fish_clavel_using_subcommand approve" -s y -l yes -d 'Do not ask'
-complete -c clavel -n "__fish_clavel_using_subcommand approve" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -l ssh-key -d 'An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -s o -l output -d 'Write the approval to this new file, for a pull request, and not to the branch. A file that exists already stays as it is' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -s y -l yes -d 'Approve without asking'
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l branch -d 'The branch' -r
-complete -c clavel -n "__fish_clavel_using_subcommand verify" -l root -d 'Whom to believe: a file with a root, or the digest of the fleet\'s first one' -r
+complete -c clavel -n "__fish_clavel_using_subcommand verify" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l json -d 'Print one JSON document'
-complete -c clavel -n "__fish_clavel_using_subcommand verify" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c clavel -n "__fish_clavel_using_subcommand verify" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "init" -d 'Make a fleet: its first root, and the keys that nobody named'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "init" -d 'Make a fleet: its first root, and the keys that no argument names'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "root" -d 'Make, sign, show and publish roots'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "key" -d 'Make keys, and show their public half'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "key" -d 'Make keys, show their public halves, and convert them for OpenSSH'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "list" -d 'List the deployments on a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "diff" -d 'Tell what differs between two revisions of a deployment, down to packages and files'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "diff" -d 'Show the differences between two revisions of a deployment, down to packages and files'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "show" -d 'Show one document of a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "rollback" -d 'Publish again what an earlier revision of a deployment said, and hold it there'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "hold" -d 'Freeze a deployment at its revision, whatever its source gives, until `clavel release`'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "rollback" -d 'Publish the content of an earlier revision of a deployment again, as a new revision, and hold the deployment there'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "hold" -d 'Hold a deployment at its revision, whatever its source gives, until `clavel release`'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "approve" -d 'Approve the newest revision of a deployment, after a look at what it changes'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "approve" -d 'Show what the newest revision of a deployment changes, and approve it'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff show rollback hold release approve verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "show" -d 'Show a root: whose signatures count for what'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "show" -d 'Show a root: its keys, their roles, and which deployments have to be approved'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "sign" -d 'Add a signature to a root that another made'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "sign" -d 'Add a signature to a root that was made before'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "publish" -d 'Put a root on the branch, where every agent finds it at its next pass'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "generate" -d 'Make a secret key in Nix\'s format. Its file is readable by its owner alone; its public half is printed'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "generate" -d 'Make a secret key in Nix\'s format, in a file that only its owner can read, and print its public half'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "public" -d 'Print the public half of a secret key'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "to-ssh" -d 'Write a secret key as OpenSSH writes it, for `ssh-add` to load into an agent'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "to-ssh" -d 'Write a secret key in OpenSSH\'s format, so that `ssh-add` can load it into an ssh-agent'

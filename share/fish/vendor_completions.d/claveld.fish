@@ -24,38 +24,37 @@ function __fish_claveld_using_subcommand
     contains -- $cmd[1] $argv
 end
 
-complete -c claveld -n "__fish_claveld_needs_command" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_needs_command" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_needs_command" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_needs_command" -s V -l version -d 'Print version'
-complete -c claveld -n "__fish_claveld_needs_command" -f -a "run" -d 'Evaluate all sources and publish, whenever one changes, until told to stop'
-complete -c claveld -n "__fish_claveld_needs_command" -f -a "once" -d 'Evaluate all sources once and publish what changed'
-complete -c claveld -n "__fish_claveld_needs_command" -f -a "evaluate" -d 'Show what a flake gives, and publish nothing'
-complete -c claveld -n "__fish_claveld_needs_command" -f -a "hook" -d 'Be a git hook: judge a push before it comes in, or evaluate and publish it afterwards, and tell the pusher'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "run" -d 'Evaluate and publish all sources, again whenever one changes, until stopped'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "once" -d 'Evaluate all sources once, and publish the changes'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "evaluate" -d 'Show the deployments of a flake, and publish nothing'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "hook" -d 'Run as a git hook: check a push before git accepts it, or evaluate and publish it afterwards'
 complete -c claveld -n "__fish_claveld_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c claveld -n "__fish_claveld_using_subcommand run" -l config -d 'The configuration' -r -F
-complete -c claveld -n "__fish_claveld_using_subcommand run" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_using_subcommand run" -l config -d 'The configuration file' -r -F
+complete -c claveld -n "__fish_claveld_using_subcommand run" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_using_subcommand run" -s h -l help -d 'Print help'
-complete -c claveld -n "__fish_claveld_using_subcommand once" -l config -d 'The configuration' -r -F
-complete -c claveld -n "__fish_claveld_using_subcommand once" -l json -d 'Print one JSON document: the report, what is broken, and the sources that are broken as a whole'
-complete -c claveld -n "__fish_claveld_using_subcommand once" -l full -d 'Evaluate everything, and compare it with what is remembered'
-complete -c claveld -n "__fish_claveld_using_subcommand once" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_using_subcommand once" -l config -d 'The configuration file' -r -F
+complete -c claveld -n "__fish_claveld_using_subcommand once" -l json -d 'Print one JSON document: the report, the broken attributes, and the sources that are broken as a whole'
+complete -c claveld -n "__fish_claveld_using_subcommand once" -l full -d 'Evaluate everything, and compare the results with the records'
+complete -c claveld -n "__fish_claveld_using_subcommand once" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_using_subcommand once" -s h -l help -d 'Print help'
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l timeout -d 'How long one run of Nix may take' -r
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l processes -d 'How many hosts are evaluated at once [default: the machine\'s processors]' -r
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l memory -d 'How much memory all evaluations may take together, such as 4GiB [default: three quarters of the machine\'s]' -r
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l include -d 'Take the deployments alone whose name is like this: `web-*`, `homeConfigurations.*`. May stand more than once' -r
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l exclude -d 'Leave out the deployments whose name is like this. May stand more than once' -r
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l records -d 'Remember in this folder what was read, and evaluate only what changed since the last time' -r -F
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l json -d 'Print one JSON document in the branch\'s own shapes, unsigned'
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l full -d 'Evaluate everything, and compare it with what is remembered'
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l nix-eval-jobs -d 'Let the program nix-eval-jobs evaluate'
-complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l timeout -d 'The longest time that one run of Nix may take' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l processes -d 'The number of hosts to evaluate at the same time [default: the machine\'s processors]' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l memory -d 'The most memory for all evaluations together, such as 4GiB [default: three quarters of the machine\'s]' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l include -d 'Take only deployments whose name matches: `web-*`, `homeConfigurations.*`. May be given more than once' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l exclude -d 'Leave out deployments whose name matches. May be given more than once' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l records -d 'Keep records in this folder, and evaluate only what changed since the last time' -r -F
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l json -d 'Print one JSON document, with the documents as they would be on the branch, unsigned'
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l full -d 'Evaluate everything, and compare the results with the records'
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s h -l help -d 'Print help'
-complete -c claveld -n "__fish_claveld_using_subcommand hook" -l config -d 'The configuration' -r -F
-complete -c claveld -n "__fish_claveld_using_subcommand hook" -s v -l verbose -d 'Say on standard error which programs are run; twice, say more'
+complete -c claveld -n "__fish_claveld_using_subcommand hook" -l config -d 'The configuration file' -r -F
+complete -c claveld -n "__fish_claveld_using_subcommand hook" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_using_subcommand hook" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "run" -d 'Evaluate all sources and publish, whenever one changes, until told to stop'
-complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "once" -d 'Evaluate all sources once and publish what changed'
-complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "evaluate" -d 'Show what a flake gives, and publish nothing'
-complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "hook" -d 'Be a git hook: judge a push before it comes in, or evaluate and publish it afterwards, and tell the pusher'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "run" -d 'Evaluate and publish all sources, again whenever one changes, until stopped'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "once" -d 'Evaluate all sources once, and publish the changes'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "evaluate" -d 'Show the deployments of a flake, and publish nothing'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "hook" -d 'Run as a git hook: check a push before git accepts it, or evaluate and publish it afterwards'
 complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate hook help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
