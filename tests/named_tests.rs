@@ -97,7 +97,8 @@ fn every_file_that_the_architecture_names_is_there() {
     let (mut count, mut lost) = (0, Vec::new());
     for line in text.lines() {
         for (at, word) in line.split('`').enumerate().filter(|(at, _)| at % 2 == 1) {
-            let is_file = word.contains('/') && Path::new(word).extension().is_some_and(|e| e != "git") && !word.contains(' ');
+            let is_file =
+                word.contains('/') && Path::new(word).extension().is_some_and(|e| e != "git") && !word.contains(' ');
             let rest = line.split('`').nth(at + 1).unwrap_or_default();
             if !is_file || word == "store/ENGINE.rs" || rest.starts_with(" (new)") {
                 continue;
