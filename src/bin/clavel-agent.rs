@@ -1,4 +1,4 @@
-//! `clavel-agent`: brings its unit to what the branch says.
+//! `clavel-agent`: fetches and verifies the branch, and activates what it says for this machine.
 
 use std::process::ExitCode;
 

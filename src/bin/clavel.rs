@@ -1,4 +1,4 @@
-//! `clavel`: the operator's tool.
+//! `clavel`: the operator's command line.
 
 use std::process::ExitCode;
 

@@ -1,4 +1,4 @@
-//! `claveld`: evaluates sources and publishes what they give.
+//! `claveld`: evaluates sources, and publishes the result as signed documents.
 
 use std::process::ExitCode;
 

@@ -120,7 +120,7 @@ impl From<GateError> for Exit {
         let code = match &error {
             GateError::Hook(_) | GateError::NoSource => Code::Configuration,
             GateError::Preview(PreviewError::Open(_) | PreviewError::LineBreak { .. }) => Code::Repository,
-            GateError::Preview(PreviewError::NotMade { .. }) | GateError::TemporaryFolder(_) => Code::Machine,
+            GateError::Preview(PreviewError::NotCreated { .. }) | GateError::TemporaryFolder(_) => Code::Machine,
         };
         Self::new(code, error)
     }

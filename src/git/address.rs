@@ -60,7 +60,7 @@ impl fmt::Display for RefName {
     }
 }
 
-/// A commit's object id. It is an address, never a reason to trust what is found there.
+/// The object id of a commit. It is an address, and no reason to trust the commit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct CommitId(gix::ObjectId);

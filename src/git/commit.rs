@@ -1,7 +1,7 @@
 //! Makes one atomic commit on a branch.
 //!
-//! The objects are written first, then synced to the disk; the branch moves last, and only if it is still where the caller
-//! saw it.
+//! The objects are written first, and then synced to the disk. The branch moves last, and only if it is still at the commit
+//! where the caller read it.
 
 use std::fs::{self, File};
 use std::io;
@@ -29,7 +29,7 @@ pub enum Change {
         /// The whole file.
         bytes: Vec<u8>,
     },
-    /// Nothing is at `path`, if anything ever was; a folder that becomes empty vanishes.
+    /// The file at `path` is removed if it exists, and so is a folder that becomes empty.
     Remove {
         /// Like `a.json` or `folder/a.json`.
         path: String,
@@ -44,49 +44,49 @@ impl Change {
     }
 }
 
-/// The author of a commit, as git records it. It proves nothing.
+/// The author of a commit, as git records it. It is no proof of who made the commit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Identity {
     /// The name, without `<`, `>` and line ends.
     pub name: String,
-    /// The mail address, likewise.
+    /// The mail address, without `<`, `>` and line ends.
     pub email: String,
 }
 
-/// A commit about to be made.
+/// A commit that is to be made.
 #[derive(Debug)]
 pub struct NewCommit<'a> {
     /// The branch it is made on.
     pub branch: &'a BranchName,
-    /// Where the branch was seen, and the commit's parent; `None` is a branch that does not exist yet.
+    /// The commit where the caller read the branch. It becomes the parent. `None` is a branch that does not exist yet.
     pub expected: Option<CommitId>,
-    /// What changes. When they change nothing, no commit is made.
+    /// The changes. If they change nothing, no commit is made.
     pub changes: &'a [Change],
-    /// Why; a final newline is added.
+    /// The message; a final newline is added.
     pub message: &'a str,
-    /// Author and committer.
+    /// The author, who is also the committer.
     pub by: &'a Identity,
-    /// When, for author and committer.
+    /// The time of the commit.
     pub at: SystemTime,
 }
 
 /// The reason why no commit was made.
 #[derive(Debug, thiserror::Error)]
 pub enum CommitError {
-    /// Somebody else moved the branch: read it again, and decide again.
+    /// Another writer moved the branch. The caller has to read it again, and decide again.
     #[error(
-        "cannot commit to branch `{branch}`: it was {}, and has moved to {}; read it again and decide again",
+        "cannot commit to branch `{branch}`: it was {}, and another program moved it, so that it is {}; try again",
         describe_tip(*expected), describe_tip(*found)
     )]
     TipMoved {
         /// The branch.
         branch: BranchName,
-        /// Where it was seen.
+        /// The commit where the caller read it.
         expected: Option<CommitId>,
-        /// Where it is.
+        /// The commit where it is now.
         found: Option<CommitId>,
     },
-    /// Another writer holds a lock, and held it for longer than was waited: try again.
+    /// Another writer holds a lock, and still held it when the wait ended.
     #[error("cannot commit to branch `{branch}`: another program holds the lock {}; try again", lock.display())]
     Locked {
         /// The branch.
@@ -105,10 +105,10 @@ pub enum CommitError {
         branch: BranchName,
         /// The lock file.
         lock: PathBuf,
-        /// How long it has been there.
+        /// The age of the lock file.
         age: Duration,
     },
-    /// A path cannot stand in a git tree, or is no place for a file.
+    /// The path is not one that a file of a git tree can have.
     #[error("cannot commit `{path}`: {why}")]
     BadPath {
         /// The path.
@@ -116,26 +116,26 @@ pub enum CommitError {
         /// The rule that it breaks.
         why: &'static str,
     },
-    /// What was written could not be brought to the disk, so the branch was left alone.
-    #[error("cannot bring the objects of {} to the disk: {source}; the branch was not moved", path.display())]
+    /// The objects could not be synced to the disk, so the branch was not moved.
+    #[error("cannot sync the objects of {} to the disk: {source}; the branch was not moved", path.display())]
     NotDurable {
         /// The repository.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Git could not do it.
+    /// Git failed.
     #[error(transparent)]
     Git(#[from] GitError),
 }
 
 fn describe_tip(tip: Option<CommitId>) -> String {
-    tip.map_or_else(|| "not there".to_owned(), |tip| format!("at {tip}"))
+    tip.map_or_else(|| "absent".to_owned(), |tip| format!("at {tip}"))
 }
 
 impl Repository {
-    /// Makes one commit and moves the branch to it, if the branch still is where `new.expected` says; its id, or the
-    /// tip as it was when the changes change nothing.
+    /// Makes one commit and moves the branch to it, if the branch is still at `new.expected`. Returns the id of the commit,
+    /// or that of the tip if the changes change nothing.
     pub fn commit(&self, new: &NewCommit<'_>) -> Result<CommitId, CommitError> {
         for change in new.changes {
             let path = change.path();
@@ -152,8 +152,8 @@ impl Repository {
             return Ok(tip);
         }
         let commit = self.write_commit(&local, new, after)?;
-        // gix writes objects without fsync. A branch that points to objects which a power cut took away is broken for
-        // good, so everything reaches the disk before the branch moves. One call for all of them: a first publication
+        // gix writes objects without fsync. If a power cut removed objects that the branch points to, the branch would stay
+        // broken, so all objects are synced before the branch moves. One call syncs all of them, because a first publication
         // writes thousands of files.
         sync_file_system(&self.git_dir())
             .map_err(|source| CommitError::NotDurable { path: self.path().to_owned(), source })?;
@@ -168,7 +168,7 @@ impl Repository {
         Ok(commit.tree_id().map_err(|error| GitError::new(act(), &error))?.detach())
     }
 
-    /// Writes the blobs and trees; the new root.
+    /// Writes the blobs and trees. Returns the id of the new root tree.
     fn write_tree(&self, local: &gix::Repository, root: ObjectId, changes: &[Change]) -> Result<ObjectId, GitError> {
         let failed =
             |what: &str, error: &gix::Error| GitError::new(format!("write {what} to {}", self.path().display()), error);
@@ -225,7 +225,7 @@ impl Repository {
         }
     }
 
-    /// Moves the ref `name` from `expected` to `commit`, or fails when it is anywhere else.
+    /// Moves the ref `name` from `expected` to `commit`. It fails if the ref is at another commit.
     pub(super) fn move_ref(
         &self,
         local: &gix::Repository,
@@ -244,16 +244,17 @@ impl Repository {
         local.edit_reference(edit).map_err(|error| GitError::new(act(), &error))?;
         let file = local.common_dir().join(name.as_str());
         if let Err(error) = sync_file(&file) {
-            // The ref has moved, for every process of this machine; only a power cut in the next seconds could take it
-            // back, to a state that was right too.
-            tracing::warn!(file = %file.display(), %error, "cannot bring a ref to the disk");
+            // Every process of this machine sees that the ref has moved. A power cut in the next seconds could undo that,
+            // and the commit before it is valid too.
+            tracing::warn!(file = %file.display(), %error, "cannot sync a ref to the disk");
         }
         Ok(())
     }
 }
 
+/// The message of a commit as git accepts it.
 fn message(text: &str) -> String {
-    // Git ends a commit's message at the first NUL, and fsck complains of it.
+    // Git ends a commit's message at the first NUL, and fsck reports it as an error.
     let text = text.replace('\0', "\u{fffd}");
     if text.ends_with('\n') { text } else { format!("{text}\n") }
 }
@@ -262,7 +263,7 @@ fn seconds(at: SystemTime) -> i64 {
     at.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
 }
 
-/// The first of these files in `git_dir` that is locked, with how old its lock is.
+/// The lock file of the first of these files in `git_dir` that is locked, and its age.
 pub(super) fn held_lock(git_dir: &Path, names: &[&str]) -> Option<(PathBuf, Duration)> {
     names.iter().find_map(|name| {
         let lock = git_dir.join(format!("{name}.lock"));
@@ -271,7 +272,7 @@ pub(super) fn held_lock(git_dir: &Path, names: &[&str]) -> Option<(PathBuf, Dura
     })
 }
 
-/// How old the file is; `None` where there is none.
+/// The age of the file; `None` if it does not exist.
 fn age(file: &Path) -> Option<Duration> {
     let modified = fs::metadata(file).and_then(|metadata| metadata.modified()).ok()?;
     let age = SystemTime::now().duration_since(modified).unwrap_or_default();
@@ -281,11 +282,11 @@ fn age(file: &Path) -> Option<Duration> {
 fn check_path(path: &str) -> Result<(), &'static str> {
     for part in path.split('/') {
         match part {
-            "" => return Err("a path has no empty parts, and neither begins nor ends with `/`"),
-            "." | ".." => return Err("a path has no `.` or `..`"),
-            _ if part.eq_ignore_ascii_case(".git") => return Err("`.git` cannot stand in a git tree"),
+            "" => return Err("a path may not have empty parts, or begin or end with `/`"),
+            "." | ".." => return Err("a path may not have the parts `.` and `..`"),
+            _ if part.eq_ignore_ascii_case(".git") => return Err("a git tree may not have an entry `.git`"),
             _ if part.contains(|c: char| c.is_control() || c == '\\') => {
-                return Err("a path has no control characters and no backslash");
+                return Err("a path may not have control characters or backslashes");
             }
             _ => {}
         }
@@ -293,13 +294,13 @@ fn check_path(path: &str) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// Brings all that was written to `folder`'s file system to the disk.
+/// Syncs the file system of `folder` to the disk.
 #[cfg(target_os = "linux")]
 fn sync_file_system(folder: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(folder)?)?)
 }
 
-/// Brings all that was written to the disk; other systems than Linux have no call for a single file system.
+/// Syncs all file systems to the disk; other systems than Linux have no call for a single one.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unnecessary_wraps, reason = "one signature for all systems")]
 fn sync_file_system(_: &Path) -> io::Result<()> {
@@ -307,7 +308,7 @@ fn sync_file_system(_: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Brings one file, and its name in its folder, to the disk.
+/// Syncs one file and its folder, which has the file's name, to the disk.
 pub(super) fn sync_file(file: &Path) -> io::Result<()> {
     File::open(file)?.sync_all()?;
     match file.parent() {

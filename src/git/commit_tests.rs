@@ -24,7 +24,7 @@ fn the_first_commit_is_an_orphan_and_clean() {
 }
 
 #[test]
-fn a_commit_keeps_what_it_does_not_change() {
+fn a_commit_keeps_the_files_that_it_does_not_change() {
     let bench = Bench::new();
     let repository = bench.repository("r.git");
     let path = bench.path().join("r.git");
@@ -41,7 +41,7 @@ fn a_commit_keeps_what_it_does_not_change() {
 }
 
 #[test]
-fn changes_that_change_nothing_make_no_commit() {
+fn no_commit_is_made_if_the_files_are_the_same() {
     let bench = Bench::new();
     let repository = bench.repository("r.git");
     let first = fixture::put(&repository, None, &[("a.json", "1")]);
@@ -50,7 +50,7 @@ fn changes_that_change_nothing_make_no_commit() {
 }
 
 #[test]
-fn a_branch_that_moved_is_left_alone() {
+fn a_branch_that_another_writer_moved_is_an_error() {
     let bench = Bench::new();
     let repository = bench.repository("r.git");
     let first = fixture::put(&repository, None, &[("a.json", "1")]);
@@ -63,7 +63,7 @@ fn a_branch_that_moved_is_left_alone() {
 }
 
 #[test]
-fn of_racing_writers_each_commit_counts_once() {
+fn no_commit_of_concurrent_writers_is_lost() {
     const WRITERS: usize = 4;
     const COMMITS: usize = 8;
     let bench = Bench::new();
@@ -71,7 +71,7 @@ fn of_racing_writers_each_commit_counts_once() {
     fixture::put(&repository, None, &[("base", "1")]);
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
-            // Each opens the repository for itself, as another process would.
+            // Each writer opens the repository for itself, as another process would.
             let repository = Repository::open(&bench.path().join("r.git")).unwrap();
             scope.spawn(move || {
                 for number in 0..COMMITS {
@@ -114,7 +114,7 @@ fn a_lock_is_named_and_never_removed() {
 }
 
 #[test]
-fn paths_that_git_would_not_hold_are_refused() {
+fn paths_that_git_does_not_accept_are_refused() {
     let bench = Bench::new();
     let repository = bench.repository("r.git");
     for bad in ["", "/a", "a/", "a//b", ".", "../a", "a/..", ".git/config", "a/.GIT", "a\nb", "a\\b", "a\0"] {

@@ -1,8 +1,8 @@
 //! Checks that a fetched commit is complete: every tree and file can be read.
 //!
-//! A fetch can succeed without that. A pack may lack objects that its commits name, or hold one that inflates into more
-//! memory than there is, and git notices only when the object is read. So the process that fetched reads everything once,
-//! within its own limits.
+//! A fetch can succeed although its commit is incomplete. A pack may lack objects that its commits name, or contain an
+//! object that inflates into more memory than the machine has, and git notices only when it reads the object. So the process
+//! that fetched reads everything once, within its own limits.
 
 use std::collections::HashSet;
 
@@ -17,54 +17,55 @@ use super::repository::Repository;
 const LARGEST_FILE: u64 = 64 << 20;
 /// The most commits that are searched for an earlier tip of the branch: one an hour for a year. A hostile branch may have
 /// millions, and the search costs the caller's time and memory.
-const MOST_LOOKED_AT: usize = 8760;
+const MOST_SEARCHED: usize = 8760;
 
-/// How much of the history has to be there.
+/// How much of the history is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum History {
-    /// The commit alone.
-    None,
-    /// Every commit back to the first, or to where a shallow repository says that it ends.
-    Commits,
+pub(super) enum CheckedHistory {
+    /// The newest commit alone.
+    TipOnly,
+    /// Every commit back to the first, or to the commits where a shallow repository ends.
+    AllCommits,
 }
 
-/// Checks that every tree and blob of `tip` is there and can be read, and as much of its history as is asked for. What `known`, an
-/// earlier tip that was checked already, holds too is not looked at again.
+/// Checks that every tree and blob of `tip` exists and can be read, and as much of its history as `history` says. `known` is
+/// an earlier tip that was checked already; the objects that it shares with `tip` are not read again.
 pub(super) fn check(
     repository: &gix::Repository,
     tip: CommitId,
     known: Option<CommitId>,
-    history: History,
+    history: CheckedHistory,
 ) -> Result<(), ReadError> {
     let mut seen = HashSet::new();
     if let Some(known) = known {
         let reader = ObjectReader { repository, commit: known };
         if let Err(error) = walk(&reader, &mut seen, Visit::TreesOnly) {
-            // What was checked once is broken now: nothing of it is taken for granted.
+            // The earlier tip was complete once and is broken now, so every object of the new one is read.
             tracing::warn!(%error, "the last fetched commit cannot be read any more");
             seen.clear();
         }
     }
     walk(&ObjectReader { repository, commit: tip }, &mut seen, Visit::Everything)?;
     match history {
-        History::None => Ok(()),
-        History::Commits => leads_to(repository, tip, known, usize::MAX).map(drop),
+        CheckedHistory::TipOnly => Ok(()),
+        CheckedHistory::AllCommits => search_history(repository, tip, known, usize::MAX).map(drop),
     }
 }
 
-/// What a walk looks at.
+/// The objects that a walk reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Visit {
-    /// Trees are read; what they name is taken as seen.
+    /// Trees. The files that they name count as seen.
     TreesOnly,
-    /// Trees and files are read.
+    /// Trees and files.
     Everything,
 }
 
+/// Reads the objects of the reader's commit that are not in `seen`, and adds them to it.
 fn walk(reader: &ObjectReader<'_>, seen: &mut HashSet<ObjectId>, visit: Visit) -> Result<(), ReadError> {
     let mut folders = vec![(String::new(), reader.root()?)];
     while let Some((path, tree)) = folders.pop() {
-        // Each tree once, so that no nest of a few trees unfolds into endless paths.
+        // Each tree is read once, so that a few trees that contain each other many times do not make endless paths.
         if !seen.insert(tree) {
             continue;
         }
@@ -72,7 +73,7 @@ fn walk(reader: &ObjectReader<'_>, seen: &mut HashSet<ObjectId>, visit: Visit) -
             let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
             match mode {
                 Mode::Folder => folders.push((below, id)),
-                // The commit of another repository is never here.
+                // It names a commit of another repository, which is never here.
                 Mode::Submodule => {}
                 Mode::File | Mode::Executable | Mode::Symlink | Mode::Other(_) => {
                     if seen.insert(id) && visit == Visit::Everything {
@@ -86,21 +87,21 @@ fn walk(reader: &ObjectReader<'_>, seen: &mut HashSet<ObjectId>, visit: Visit) -
 }
 
 impl Repository {
-    /// Whether `tip` was made without `before`, which was at the branch's tip once: its history was rewritten. Where that
-    /// cannot be told, since `before` is not here or there are more commits than are looked at, it is not called so.
-    pub fn is_without(&self, tip: CommitId, before: CommitId) -> bool {
-        let Ok(local) = self.apart() else { return false };
+    /// Whether the history of the branch was rewritten: `before` was its tip once, and is not in the history of `tip`. The
+    /// answer is no where it is unknown, because `before` is not here or the history is too long to search.
+    pub fn was_rewritten(&self, tip: CommitId, before: CommitId) -> bool {
+        let Ok(local) = self.separate_handle() else { return false };
         let is_here = |commit: CommitId| ObjectReader { repository: &local, commit }.parents().is_ok();
         if !is_here(before) {
             return false;
         }
-        matches!(leads_to(&local, tip, Some(before), MOST_LOOKED_AT), Ok(Some(false)))
+        matches!(search_history(&local, tip, Some(before), MOST_SEARCHED), Ok(Some(false)))
     }
 }
 
-/// Checks that the commits before `tip` are here, back to `known`, to the first, or to where a shallow repository says that
-/// it ends. Whether `known` is among them; `None` where there are more than `most`.
-fn leads_to(
+/// Checks that the commits before `tip` are here, back to `known`, to the first, or to the commits where a shallow repository
+/// ends. Returns whether `known` is among them; `None` if there are more than `most`.
+fn search_history(
     repository: &gix::Repository,
     tip: CommitId,
     known: Option<CommitId>,
@@ -109,11 +110,11 @@ fn leads_to(
     let boundary = repository.shallow_commits().ok().flatten();
     let ends: HashSet<ObjectId> = boundary.iter().flat_map(|commits| commits.iter().copied()).collect();
     let known = known.map(CommitId::object);
-    let (mut seen, mut meets_known) = (HashSet::new(), false);
+    let (mut seen, mut found_known) = (HashSet::new(), false);
     let mut commits = vec![tip.object()];
     while let Some(id) = commits.pop() {
         if Some(id) == known {
-            meets_known = true;
+            found_known = true;
             continue;
         }
         if !seen.insert(id) {
@@ -127,7 +128,7 @@ fn leads_to(
             commits.extend(parents);
         }
     }
-    Ok(Some(meets_known))
+    Ok(Some(found_known))
 }
 
 #[cfg(test)]
@@ -136,21 +137,21 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_branch_that_was_made_anew_is_without_what_was_before() {
+    fn a_rewritten_branch_is_recognised() {
         let bench = Bench::new();
         let repository = bench.repository("r.git");
         let first = fixture::put(&repository, None, &[("a.json", "1")]);
         let second = fixture::put(&repository, Some(first), &[("a.json", "2")]);
         let third = fixture::put(&repository, Some(second), &[("a.json", "3")]);
-        assert!(!repository.is_without(third, first) && !repository.is_without(first, first));
+        assert!(!repository.was_rewritten(third, first) && !repository.was_rewritten(first, first));
         fixture::git(&bench.path().join("r.git"), &["update-ref", "-d", "refs/heads/deployments"]);
         let anew = fixture::put(&repository, None, &[("a.json", "3")]);
-        assert!(repository.is_without(anew, third) && repository.is_without(first, second));
-        // Nobody knows what was before a commit that is not here.
+        assert!(repository.was_rewritten(anew, third) && repository.was_rewritten(first, second));
+        // The history before a commit that is not here is unknown.
         let gone: CommitId = "0123456789012345678901234567890123456789".parse().unwrap();
-        assert!(!repository.is_without(anew, gone));
-        let local = repository.apart().unwrap();
-        assert_eq!(leads_to(&local, third, Some(first), 2).unwrap(), Some(true));
-        assert_eq!(leads_to(&local, third, Some(first), 1).unwrap(), None);
+        assert!(!repository.was_rewritten(anew, gone));
+        let local = repository.separate_handle().unwrap();
+        assert_eq!(search_history(&local, third, Some(first), 2).unwrap(), Some(true));
+        assert_eq!(search_history(&local, third, Some(first), 1).unwrap(), None);
     }
 }

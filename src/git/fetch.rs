@@ -1,8 +1,8 @@
 //! Fetching one branch of a remote into one ref of a local repository, through gix.
 //!
-//! The ref moves last, and only to a commit whose objects are all there. Whether the commit can be trusted is decided in
-//! `agent`, not here. A fetch blocks its thread and has no limit on time, memory or disk, so an agent, which does not
-//! trust its mirrors with those, runs it in a process of its own (`agent/fetch`).
+//! The ref moves last, and only to a commit whose objects are all there. `agent` decides whether the commit can be trusted.
+//! A fetch blocks its thread and has no limit on time, memory or disk. An agent does not trust its mirrors with those, so
+//! it runs the fetch in a process of its own (`agent/fetch`).
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -16,7 +16,7 @@ use gix::remote::fetch::{Shallow, Status, Tags};
 
 use super::address::{CommitId, RefName};
 use super::commit::{held_lock, sync_file};
-use super::complete::{self, History};
+use super::complete::{self, CheckedHistory};
 use super::fetch_error::{FetchError, LARGEST_SHALLOW};
 use super::remote::{Remote, RemoteUrl};
 use super::repository::{GitError, Repository, in_one_line};
@@ -40,13 +40,13 @@ pub enum Depth {
 pub struct FetchRequest<'a> {
     /// The remote.
     pub remote: &'a Remote,
-    /// Its branch. Rewritten history is accepted.
+    /// The branch of the remote. Rewritten history is accepted.
     pub branch: &'a BranchName,
-    /// The local ref that follows it.
+    /// The local ref that follows the branch.
     pub into: &'a RefName,
-    /// How much of it.
+    /// How much of the branch is fetched.
     pub depth: Depth,
-    /// The command in place of plain `ssh`. It has to understand OpenSSH's options.
+    /// The command that replaces plain `ssh`. It has to understand OpenSSH's options.
     pub ssh_command: Option<&'a str>,
     /// The fetch ends early when this becomes true.
     pub interrupt: &'a AtomicBool,
@@ -58,13 +58,13 @@ pub struct FetchRequest<'a> {
 pub enum Fetched {
     /// The local ref was at the branch's tip already.
     Unchanged(CommitId),
-    /// The branch had moved, and the local ref has followed it.
+    /// The branch had moved, and the local ref now follows it.
     Moved(CommitId),
     /// The remote answered, and has no such branch. The local ref stays where it was.
     BranchMissing,
 }
 
-/// The files that a fetch wrote, so that they can be deleted again.
+/// The files that a fetch wrote, and how to undo them.
 struct Received {
     pack: Option<gix::odb::pack::bundle::write::Outcome>,
     /// The `shallow` file as it was before the fetch.
@@ -72,7 +72,7 @@ struct Received {
 }
 
 impl Repository {
-    /// Brings the local ref to the tip of the remote's branch. Where the branch has not moved, only its tip is asked for.
+    /// Moves the local ref to the tip of the remote's branch. If the branch has not moved, the remote sends only its refs.
     pub fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchError> {
         match request.remote {
             Remote::Url(url) => self.fetch_url(request, url),
@@ -81,10 +81,10 @@ impl Repository {
 
     fn fetch_url(&self, request: &FetchRequest<'_>, url: &RemoteUrl) -> Result<Fetched, FetchError> {
         if let Some(path) = url.local_path().filter(|path| !path.exists()) {
-            return Err(request.not_found(format!("there is nothing at {}", path.display())));
+            return Err(request.not_found(format!("{} does not exist", path.display())));
         }
         let known = self.tip_of_ref(request.into)?;
-        let local = self.for_remote(request)?;
+        let local = self.configured_for(request)?;
         let remote = request.gix_remote(url, &local)?;
         let failed = |stage| move |error: gix::Error| request.failed(url, stage, &error);
         let connection = remote.connect(Direction::Fetch).map_err(failed(Stage::Connect))?;
@@ -108,7 +108,7 @@ impl Repository {
         self.accept(request, &local, received, (known, tip))
     }
 
-    /// Moves the ref to the received commit if that is complete; otherwise deletes what was received.
+    /// Moves the ref to the received commit if the commit is complete; otherwise deletes the received files.
     fn accept(
         &self,
         request: &FetchRequest<'_>,
@@ -118,23 +118,23 @@ impl Repository {
     ) -> Result<Fetched, FetchError> {
         if shallow_size(local)? > LARGEST_SHALLOW {
             received.discard()?;
-            return Err(FetchError::TooManyEnds { remote: request.remote.to_string(), branch: request.branch.clone() });
+            return Err(FetchError::TooShallow { remote: request.remote.to_string(), branch: request.branch.clone() });
         }
         let history = match request.depth {
-            Depth::Tip => History::None,
-            Depth::Full => History::Commits,
+            Depth::Tip => CheckedHistory::TipOnly,
+            Depth::Full => CheckedHistory::AllCommits,
         };
         if let Err(source) = complete::check(local, tip, known, history).map_err(Box::new) {
             let (remote, branch) = (request.remote.to_string(), request.branch.clone());
             if received.pack.is_none() {
                 return Err(FetchError::Broken { remote, branch, source });
             }
-            // While the commit is here, git believes that everything it needs is here too. Without it, the next fetch
-            // asks for everything again.
+            // While the commit is here, git assumes that all of its objects are here too. Without the commit, the next fetch
+            // asks for all of them again.
             received.discard()?;
             return Err(FetchError::Incomplete { remote, branch, source });
         }
-        let act = || format!("bring what was fetched into {} to the disk", self.path().display());
+        let act = || format!("sync the pack that was fetched into {}", self.path().display());
         received.sync().map_err(|error| GitError::io(act(), &error))?;
         let moved = self.move_ref(local, request.into, known, tip);
         moved.map_err(|error| self.locked(request).unwrap_or(FetchError::Local(error)))?;
@@ -142,15 +142,15 @@ impl Repository {
         Ok(Fetched::Moved(tip))
     }
 
-    /// The error for a lock that stands in the way, if there is one.
+    /// The error for a lock file that blocks the fetch, if there is one.
     fn locked(&self, request: &FetchRequest<'_>) -> Option<FetchError> {
         let (lock, age) = held_lock(&self.git_dir(), &["shallow", request.into.as_str(), "packed-refs"])?;
         Some(FetchError::Locked { remote: request.remote.to_string(), branch: request.branch.clone(), lock, age })
     }
 
-    /// A handle whose in-memory configuration is the request's.
-    fn for_remote(&self, request: &FetchRequest<'_>) -> Result<gix::Repository, GitError> {
-        let mut local = self.apart()?;
+    /// A handle on the repository with the settings of the request, which are kept in memory only.
+    fn configured_for(&self, request: &FetchRequest<'_>) -> Result<gix::Repository, GitError> {
+        let mut local = self.separate_handle()?;
         let command = request.ssh_command.unwrap_or(SSH);
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
@@ -163,6 +163,7 @@ impl Repository {
         Ok(local)
     }
 
+    /// How much history to ask the remote for.
     fn shallow(&self, local: &gix::Repository, depth: Depth) -> Result<Shallow, GitError> {
         let act = || format!("look for refs in {}", self.path().display());
         let is_shallow = local.is_shallow().map_err(|error| GitError::new(act(), &error))?;
@@ -170,14 +171,15 @@ impl Repository {
         Ok(match depth {
             Depth::Full if is_shallow => Shallow::undo(),
             Depth::Full => Shallow::NoChange,
-            // A second fetch with a depth would move the end of the history; the commits in between are few and small.
+            // A second fetch with a depth would cut the history off at another commit; the commits in between are few and
+            // small.
             Depth::Tip if is_shallow || any_ref().map_err(|error| GitError::new(act(), &error))? => Shallow::NoChange,
             Depth::Tip => Shallow::DepthAtRemote(NonZeroU32::MIN),
         })
     }
 }
 
-/// How far a fetch had come when it failed.
+/// The stage that a fetch had reached when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
     /// The remote had not listed its refs yet.
@@ -207,7 +209,7 @@ impl FetchRequest<'_> {
         FetchError::RepositoryNotFound { remote: self.remote.to_string(), branch: self.branch.clone(), why }
     }
 
-    /// Turns gix's error into ours, without the secrets of the URL that its text may quote.
+    /// Converts an error of gix. Its text may quote the URL, so the secrets of the URL are taken out.
     fn failed(&self, url: &RemoteUrl, stage: Stage, error: &gix::Error) -> FetchError {
         let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         if self.interrupt.load(Ordering::Relaxed) {
@@ -219,7 +221,7 @@ impl FetchRequest<'_> {
             return FetchError::Refused { remote, branch, why };
         }
         if error.is_unauthenticated() {
-            // gix's text speaks of a credential helper, and no helper is used here.
+            // The text of gix is about a credential helper, and no helper is used here.
             let why = "it asks for credentials, and the URL has none that it accepts".to_owned();
             return FetchError::Refused { remote, branch, why };
         }
@@ -239,30 +241,32 @@ impl FetchRequest<'_> {
 /// Whether gix's error says that the remote has no such repository.
 ///
 /// gix classifies an HTTP status of 401 and 403, but not 404, and it passes on the refusal of git's own daemon as text.
-/// So both are read from the text here, and nowhere else; `a_missing_repository_is_recognised_by_the_servers_own_words`
-/// asks real servers.
+/// So this function reads both from the text, and no other code does. The test
+/// `a_missing_repository_is_recognised_by_the_text_of_the_server` asks real servers.
 fn says_not_found(error: &gix::Error) -> bool {
     error.iter_errors().map(ToString::to_string).any(|text| {
-        // gix-transport's curl backend; `git daemon` for a repository that is not there or that it may not serve.
+        // The first text is of gix-transport's curl backend. The second is of `git daemon`, for a repository that does not
+        // exist or that it may not serve.
         text == "Received HTTP status 404" || text.contains("access denied or repository not exported")
     })
 }
 
-/// Says why git does not serve the repository at `path` if it belongs to another user; gix discards git's own message.
+/// Explains why git does not serve the repository at `path`, if the repository belongs to another user. gix discards git's
+/// own message.
 fn owned_by_another_user(path: &Path) -> Option<String> {
     let owner = fs::metadata(path).ok()?.uid();
     let ours = rustix::process::geteuid().as_raw();
     (owner != ours).then(|| {
         let path = path.display();
         format!(
-            "the folder belongs to user {owner}, this is user {ours}, and git serves no other user's repository; \
+            "the folder belongs to user {owner}, and git does not serve it to user {ours}, who runs this program; \
              allow it with `git config --system --add safe.directory {path}`"
         )
     })
 }
 
-/// The credentials of a URL that has a user and no password: hosts accept a token as the user, and gix by itself sends
-/// only a user with a password. No credential helper and no person is asked.
+/// The credentials of a URL that has a user and no password. Hosts accept a token as the user, but gix by itself sends a
+/// user only together with a password. This asks no credential helper and no person.
 fn credentials(
     url: &RemoteUrl,
     action: gix::credentials::helper::Action,
@@ -274,13 +278,13 @@ fn credentials(
     Some(gix::credentials::protocol::Outcome { identity, next: context.into() })
 }
 
-/// The size of the file `shallow` after a fetch, in bytes. Every reader of the history reads all of that file.
+/// The size of the file `shallow` in bytes. Every reader of the history reads all of that file.
 fn shallow_size(local: &gix::Repository) -> Result<u64, GitError> {
     let path = shallow_path(local)?;
     match fs::metadata(&path) {
         Ok(about) => Ok(about.len()),
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(GitError::io(format!("look at {}", path.display()), &error)),
+        Err(error) => Err(GitError::io(format!("read the size of {}", path.display()), &error)),
     }
 }
 
@@ -288,6 +292,7 @@ fn shallow_path(local: &gix::Repository) -> Result<PathBuf, GitError> {
     local.shallow_file().map_err(|error| GitError::new("find the file `shallow`", &error))
 }
 
+/// The path of the file `shallow`, and its content if it exists.
 fn shallow_file(local: &gix::Repository) -> Result<(PathBuf, Option<Vec<u8>>), GitError> {
     let path = shallow_path(local)?;
     match fs::read(&path) {
@@ -298,13 +303,13 @@ fn shallow_file(local: &gix::Repository) -> Result<(PathBuf, Option<Vec<u8>>), G
 }
 
 impl Received {
-    /// Writes the pack to the disk. gix does not, and after a power cut the ref could point into a pack that is gone.
+    /// Syncs the pack to the disk. gix does not do so, and after a power cut the ref could point into a pack that is gone.
     fn sync(&self) -> std::io::Result<()> {
         let Some(pack) = &self.pack else { return Ok(()) };
         [&pack.data_path, &pack.index_path].into_iter().flatten().try_for_each(|file| sync_file(file))
     }
 
-    /// Deletes the `.keep` file, which protects a pack from git's garbage collection until a ref needs it.
+    /// Deletes the `.keep` file, which protects a pack from git's garbage collection until a ref points into the pack.
     fn release(&self) {
         if let Some(keep) = self.pack.as_ref().and_then(|pack| pack.keep_path.as_ref())
             && let Err(error) = fs::remove_file(keep)
@@ -317,7 +322,7 @@ impl Received {
     /// Deletes everything that the fetch wrote.
     fn discard(self) -> Result<(), GitError> {
         let failed = |path: &PathBuf, error: std::io::Error| {
-            GitError::io(format!("delete {}, which is incomplete", path.display()), &error)
+            GitError::io(format!("remove what an incomplete fetch wrote to {}", path.display()), &error)
         };
         if let Some(pack) = self.pack {
             // The index goes first, because git ignores a pack without one.

@@ -1,4 +1,4 @@
-//! Why a fetch failed, and what helps.
+//! The reasons why a fetch fails, and the remedy for each.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -10,33 +10,33 @@ use super::objects::ReadError;
 use super::repository::GitError;
 use crate::model::BranchName;
 
-/// The largest file `shallow`, in bytes: 64 KiB. An honest one has a line for each branch, of 41 bytes.
+/// The largest file `shallow` that is accepted, in bytes: 64 KiB. A good remote sends one line of 41 bytes for each branch.
 pub(super) const LARGEST_SHALLOW: u64 = 64 << 10;
 
-/// What helps after a fetch failed.
+/// The remedy for a fetch that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Remedy {
-    /// To try again later: the network, or the remote.
+    /// Try again later: the network or the remote failed.
     TryAgain,
-    /// To throw the repository away ([`Repository::start_afresh`]) and fetch again where it is a cache; an operator where
-    /// it is more.
+    /// Discard the repository ([`Repository::start_afresh`]) and fetch again, if it is a cache. Otherwise an operator has to
+    /// repair it.
     StartAfresh,
-    /// An operator: the address, the credentials, or this machine's disk.
+    /// An operator has to correct the address, the credentials, or this machine's disk.
     Operator,
 }
 
-/// Why nothing was fetched. The local ref is where it was.
+/// The reason why nothing was fetched. The local ref stays where it was.
 #[derive(Debug, thiserror::Error)]
 pub enum FetchError {
-    /// The remote could not be reached, or broke off.
-    #[error("cannot fetch branch `{branch}` from {remote}: {why}; is it reachable from here?")]
+    /// The remote could not be reached, or the connection broke off.
+    #[error("cannot fetch branch `{branch}` from {remote}: {why}; check that this machine can reach it")]
     Unreachable {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// What happened, without secrets.
+        /// The error, without secrets.
         why: String,
     },
     /// The remote answered that it has no such repository.
@@ -46,10 +46,10 @@ pub enum FetchError {
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// What was answered.
+        /// The answer of the remote, without secrets.
         why: String,
     },
-    /// The remote did not let us in.
+    /// The remote refused access.
     #[error(
         "cannot fetch branch `{branch}` from {remote}: access was refused: {why}; check the credentials or the key"
     )]
@@ -58,52 +58,52 @@ pub enum FetchError {
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// What was answered.
+        /// The answer of the remote, without secrets.
         why: String,
     },
-    /// What was received cannot be read to its last file, and was thrown away.
-    #[error("cannot use what {remote} sent for branch `{branch}`: {source}")]
+    /// The received commit cannot be read to its last file, and was deleted.
+    #[error("cannot use the commit that {remote} sent for branch `{branch}`: {source}")]
     Incomplete {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// What is missing or damaged.
+        /// The object that is missing or damaged.
         source: Box<ReadError>,
     },
-    /// The repository itself lacks what it should hold of a commit that it has, and a fetch does not ask for it again.
+    /// The local repository has the commit and lacks some of its objects. A fetch does not ask for them again.
     #[error("cannot fetch branch `{branch}` from {remote}: the local repository is broken: {source}")]
     Broken {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// What is missing or damaged.
+        /// The object that is missing or damaged.
         source: Box<ReadError>,
     },
-    /// It takes more memory to receive than this process may have, or one object is larger than any may be.
-    #[error("cannot fetch branch `{branch}` from {remote}: what it sent takes too much memory to receive: {why}")]
+    /// Receiving it takes more memory than this process may use, or one object is larger than the limit.
+    #[error("cannot fetch branch `{branch}` from {remote}: receiving what it sent takes too much memory: {why}")]
     TooMuchMemory {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// What was too much, without secrets.
+        /// The error, without secrets.
         why: String,
     },
-    /// It names more commits as the ends of its history than any branch has.
+    /// The remote names more commits as the ends of its history than any branch has.
     #[error(
         "cannot fetch branch `{branch}` from {remote}: it names so many commits as the ends of its history that the file \
-         `shallow` would be larger than {}, so nothing of it was kept",
+         `shallow` would be larger than {}, so the fetch was discarded",
         bytesize::ByteSize(LARGEST_SHALLOW)
     )]
-    TooManyEnds {
+    TooShallow {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
     },
-    /// It was interrupted from outside.
+    /// The caller interrupted it.
     #[error("the fetch of branch `{branch}` from {remote} was interrupted")]
     Interrupted {
         /// The remote, without secrets.
@@ -111,9 +111,9 @@ pub enum FetchError {
         /// The branch.
         branch: BranchName,
     },
-    /// A file of the local repository is locked, by another program or by one that died.
+    /// A file of the local repository is locked, by a program that runs or by one that died.
     #[error(
-        "cannot fetch branch `{branch}` from {remote}: the lock {} is there since {}; \
+        "cannot fetch branch `{branch}` from {remote}: the lock {} is {} old; \
          if no git program is at work in this repository, delete that file",
         lock.display(), humantime::format_duration(*age)
     )]
@@ -124,7 +124,7 @@ pub enum FetchError {
         branch: BranchName,
         /// The lock file.
         lock: PathBuf,
-        /// How long it has been there.
+        /// The age of the lock file.
         age: Duration,
     },
     /// The local repository could not be written.
@@ -133,16 +133,17 @@ pub enum FetchError {
 }
 
 impl FetchError {
-    /// What helps.
+    /// The remedy for this error.
     pub fn remedy(&self) -> Remedy {
         match self {
             Self::Unreachable { .. }
             | Self::TooMuchMemory { .. }
-            | Self::TooManyEnds { .. }
+            | Self::TooShallow { .. }
             | Self::Interrupted { .. } => Remedy::TryAgain,
             Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
-            // Where what came is incomplete, what is here already may have misled the remote: an earlier fetch can have
-            // brought a commit whose parents' files are nowhere, and the remote was told that they are known.
+            // If the received commit is incomplete, an older commit in the local repository may be the cause: an earlier
+            // fetch can have brought a commit without the files of its parents, and this fetch then told the remote that
+            // the parents are here.
             Self::Incomplete { .. } | Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
             Self::RepositoryNotFound { .. } | Self::Refused { .. } | Self::Local(_) => Remedy::Operator,
         }

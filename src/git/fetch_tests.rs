@@ -31,7 +31,7 @@ fn file(repository: &Repository, commit: CommitId, path: &str) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// A bench with a remote and a cache, and the remote's URL.
+/// A remote and a cache, and the URL of the remote.
 fn remote_and_cache(bench: &Bench) -> (Repository, Repository, String) {
     let url = format!("file://{}", bench.path().join("remote.git").display());
     (bench.repository("remote.git"), bench.repository("cache.git"), url)
@@ -53,7 +53,7 @@ fn a_branch_is_followed() {
         assert_eq!(file(&cache, tip, "d/b.json"), number.to_string());
     }
     let path = bench.path().join("cache.git");
-    // The first fetch brought one commit, not the history before it; nothing was left behind.
+    // The first fetch brought one commit without the history before it, and no fetch left files behind.
     assert_eq!(fixture::git(&path, &["rev-list", "--count", "refs/clavel/fetched"]), "5");
     assert_eq!(fixture::git(&path, &["for-each-ref", "--format=%(refname)"]), "refs/clavel/fetched");
     assert_eq!(cache.pack_count().unwrap(), 5);
@@ -79,7 +79,7 @@ fn rewritten_history_is_accepted() {
     let other = fixture::put(&remote, None, &[("a.json", "other")]);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(other));
     assert_eq!(file(&cache, other, "a.json"), "other");
-    // Back to a commit that the cache still has: nothing to receive, and the ref moves all the same.
+    // The branch returns to a commit that the cache still has: the remote sends no objects, and the ref moves all the same.
     let back = ["update-ref", "refs/heads/deployments", &second.to_string()];
     fixture::git(&bench.path().join("remote.git"), &back);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
@@ -151,7 +151,7 @@ fn an_unreachable_remote_is_named_without_its_secret() {
 }
 
 #[test]
-fn an_interrupted_fetch_says_so() {
+fn an_interrupted_fetch_is_reported() {
     let bench = Bench::new();
     let (remote, cache, url) = remote_and_cache(&bench);
     fixture::put(&remote, None, &[("a.json", "1")]);
@@ -168,8 +168,9 @@ fn an_interrupted_fetch_says_so() {
     assert!(matches!(fetch(&cache, &url), Ok(Fetched::Moved(_))));
 }
 
-/// An ssh in whose place a script serves `repository`, packing what `packs` prints the names of.
-fn server(bench: &Bench, repository: &Path, packs: &str) -> String {
+/// The path of a script that takes the place of `ssh` and serves `repository`. It packs the objects whose names the shell
+/// command `packs` prints.
+fn fake_ssh(bench: &Bench, repository: &Path, packs: &str) -> String {
     let script = |name: &str, text: String| {
         let path = bench.path().join(name);
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
@@ -182,14 +183,14 @@ fn server(bench: &Bench, repository: &Path, packs: &str) -> String {
 }
 
 #[test]
-fn an_incomplete_pack_is_refused_and_healed_by_the_next_fetch() {
+fn an_incomplete_pack_is_refused_and_the_next_fetch_succeeds() {
     let bench = Bench::new();
     let (remote, cache, url) = remote_and_cache(&bench);
     let path = bench.path().join("remote.git");
     let ssh = "ssh://host/x.git";
     let first = fixture::put(&remote, None, &[("a.json", "1"), ("d/b.json", "1")]);
-    let commit_only = server(&bench, &path, "git rev-parse deployments");
-    // At first, and on top of what was fetched: neither the ref nor anything else is left of it.
+    let commit_only = fake_ssh(&bench, &path, "git rev-parse deployments");
+    // Refused as the first fetch and as a later one, it leaves neither a ref nor a pack behind.
     let refused = |lacking: &str, script: &str| {
         let before = (cache.tip_of_ref(&fetched_ref()).unwrap(), cache.pack_count().unwrap());
         let error = fetch_with(&cache, ssh, Depth::Tip, Some(script)).unwrap_err();
@@ -207,7 +208,7 @@ fn an_incomplete_pack_is_refused_and_healed_by_the_next_fetch() {
     let second = fixture::put(&remote, Some(first), &[("d/b.json", "2")]);
     refused("`/`", &commit_only);
     let trees_only = "git rev-parse deployments deployments^{tree} deployments:d";
-    refused("`d/b.json`", &server(&bench, &path, trees_only));
+    refused("`d/b.json`", &fake_ssh(&bench, &path, trees_only));
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
     assert_eq!(file(&cache, second, "d/b.json"), "2");
     fixture::git(&bench.path().join("cache.git"), &["fsck", "--strict"]);
@@ -219,7 +220,7 @@ fn a_planted_commit_misleads_a_good_remote_until_the_cache_is_started_afresh() {
     let (remote, cache, url) = remote_and_cache(&bench);
     let [at_remote, at_cache] = ["remote.git", "cache.git"].map(|name| bench.path().join(name));
     let known = fixture::put(&remote, None, &[("a.json", "1"), ("d/b.json", "1")]);
-    // A commit on top of the remote's own, of which the cache has nothing but the commit itself.
+    // A commit on top of the remote's own commit, of which the cache has the commit object and no tree.
     let planted = format!("{}\n", fixture::git(&at_remote, &["cat-file", "commit", "deployments"]));
     fixture::git_with_input(&at_cache, &["hash-object", "-t", "commit", "-w", "--stdin"], &planted);
     let tree = fixture::git_with_input(&at_cache, &["mktree"], "");
@@ -290,7 +291,7 @@ fn a_cache_of_many_packs_is_started_afresh() {
 }
 
 #[test]
-fn what_was_fetched_whole_can_be_pushed_on() {
+fn a_full_fetch_can_be_committed_to_and_pushed() {
     let bench = Bench::new();
     let (remote, cache, url) = remote_and_cache(&bench);
     let first = fixture::put(&remote, None, &[("a.json", "1")]);
@@ -302,13 +303,13 @@ fn what_was_fetched_whole_can_be_pushed_on() {
     assert_eq!(remote.tip(&fixture::branch()).unwrap(), Some(second));
 }
 
-/// A `git daemon` that serves the folder of a bench, and ends with the test.
+/// A `git daemon` that serves a folder, and ends with the test.
 struct Daemon(std::process::Child, u16);
 
 impl Daemon {
     fn serve(folder: &Path) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-        // Not by way of `git daemon`, which would end alone and leave the server behind.
+        // Not `git daemon`, which starts this program: the kill would end `git` alone and leave the server running.
         let program = Path::new(&fixture::git(folder, &["--exec-path"])).join("git-daemon");
         #[expect(clippy::disallowed_methods, reason = "a server that runs beside the test")]
         let child = std::process::Command::new(program)
@@ -337,7 +338,7 @@ impl Drop for Daemon {
 }
 
 /// The URL of an HTTP server that answers its first request with this status line.
-fn answering(status: &'static str) -> String {
+fn http_server(status: &'static str) -> String {
     use std::io::{Read as _, Write as _};
     let server = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
     let url = format!("http://{}/fleet.git", server.local_addr().unwrap());
@@ -350,19 +351,19 @@ fn answering(status: &'static str) -> String {
 }
 
 #[test]
-fn a_missing_repository_is_recognised_by_the_servers_own_words() {
+fn a_missing_repository_is_recognised_by_the_text_of_the_server() {
     let bench = Bench::new();
     let (remote, cache, _) = remote_and_cache(&bench);
     fixture::put(&remote, None, &[("a.json", "1")]);
     let daemon = Daemon::serve(bench.path());
     let at = |name: &str| format!("git://127.0.0.1:{}/{name}", daemon.1);
     assert!(matches!(fetch(&cache, &at("remote.git")), Ok(Fetched::Moved(_))));
-    for url in [at("none.git"), answering("404 Not Found")] {
+    for url in [at("none.git"), http_server("404 Not Found")] {
         let error = fetch(&cache, &url).unwrap_err();
         assert!(matches!(error, FetchError::RepositoryNotFound { .. }), "{error}");
     }
-    let error = fetch(&cache, &answering("403 Forbidden")).unwrap_err();
+    let error = fetch(&cache, &http_server("403 Forbidden")).unwrap_err();
     assert!(matches!(error, FetchError::Refused { .. }), "{error}");
-    let error = fetch(&cache, &answering("503 Service Unavailable")).unwrap_err();
+    let error = fetch(&cache, &http_server("503 Service Unavailable")).unwrap_err();
     assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
 }

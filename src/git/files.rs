@@ -7,7 +7,7 @@ use super::snapshot::Snapshot;
 
 /// A source of files by their paths: a commit, or memory.
 pub trait Files {
-    /// The regular file at `path`, of at most `limit` bytes; `None` where there is none.
+    /// The regular file at `path`, of at most `limit` bytes; `None` if it does not exist.
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError>;
 }
 

@@ -1,4 +1,4 @@
-//! Repositories for tests: made in a temporary folder, by git itself where git's own view is what is tested against.
+//! Repositories for tests, in a temporary folder. The `git` program makes those that a test compares with git itself.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -10,7 +10,7 @@ use super::commit::{Change, CommitError, Identity, NewCommit};
 use super::repository::Repository;
 use crate::model::BranchName;
 
-/// A temporary folder, with repositories in it.
+/// A temporary folder with repositories.
 pub(crate) struct Bench(tempfile::TempDir);
 
 impl Bench {
@@ -43,24 +43,24 @@ pub(crate) fn commit(
     repository.commit(&NewCommit { branch: &branch(), expected, changes, message: "a test", by: &by, at })
 }
 
-/// Commits these files, which must work.
+/// Commits these files, and panics if that fails.
 pub(crate) fn put(repository: &Repository, expected: Option<CommitId>, files: &[(&str, &str)]) -> CommitId {
     let change =
         |(path, text): &(&str, &str)| Change::Put { path: (*path).to_owned(), bytes: text.as_bytes().to_vec() };
     commit(repository, expected, &files.iter().map(change).collect::<Vec<_>>()).unwrap()
 }
 
-/// A commit of the tree `tree`, without a parent and on no branch.
+/// Makes a commit of the tree `tree`, without a parent and on no branch.
 pub(crate) fn commit_tree(repository: &Path, tree: &str) -> CommitId {
     git(repository, &["commit-tree", "-m", "a test", tree]).parse().unwrap()
 }
 
-/// Runs git in `folder`, which must work; what it printed, without the last newline.
+/// Runs git in `folder`, and panics if that fails. Returns its standard output without the last newline.
 pub(crate) fn git(folder: &Path, arguments: &[&str]) -> String {
     git_with_input(folder, arguments, "")
 }
 
-/// Runs git in `folder` with `input`.
+/// Runs git in `folder` with `input` as its standard input.
 #[expect(clippy::disallowed_methods, reason = "a test asks git itself, and needs no deadline")]
 pub(crate) fn git_with_input(folder: &Path, arguments: &[&str], input: &str) -> String {
     let mut child = std::process::Command::new("git")

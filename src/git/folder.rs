@@ -1,6 +1,6 @@
-//! One folder of a commit: the bytes that git has for it, and where in them each name is. Pure.
+//! One folder of a commit: the bytes of its tree object, and the position of each entry in them. No I/O.
 //!
-//! A branch of ten thousand units has folders of as many entries, of which an agent wants one. So no entry is copied out.
+//! A branch of ten thousand units has folders of as many entries, and an agent reads one of them. So no entry is copied.
 
 use gix::bstr::{BStr, ByteSlice as _};
 use gix::hash::Kind;
@@ -12,31 +12,31 @@ use gix::objs::tree::EntryRef;
 pub(super) struct Folder {
     tree: Vec<u8>,
     hash: Kind,
-    /// Where each entry begins, in the order of the names.
+    /// The position at which each entry begins, in the order of the names.
     starts: Vec<usize>,
 }
 
-/// Why a tree has no entries by name.
+/// The reason why a tree cannot be read as a folder.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-pub(super) enum NoFolder {
+pub(super) enum FolderError {
     /// Git cannot read an entry.
     #[error("{0}")]
     Entry(String),
-    /// Git forbids it; of two entries with one name, two readers could see different ones.
+    /// Two entries have one name, which git forbids: two readers could see different entries.
     #[error("it holds `{0}` twice")]
     Twice(String),
 }
 
 impl Folder {
-    /// The entries of `tree`, whose object ids are of the kind `hash`.
-    pub(super) fn of(tree: Vec<u8>, hash: Kind) -> Result<Self, NoFolder> {
+    /// Parses `tree`, whose object ids are of the kind `hash`.
+    pub(super) fn of(tree: Vec<u8>, hash: Kind) -> Result<Self, FolderError> {
         let mut starts = Vec::new();
         let (mut entries, mut is_in_order) = (TreeRefIter::from_bytes(&tree, hash), true);
         let mut before: Option<&BStr> = None;
         loop {
             let start = entries.offset_to_next_entry(&tree);
             let Some(entry) = entries.next() else { break };
-            let name = entry.map_err(|error| NoFolder::Entry(error.to_string()))?.filename;
+            let name = entry.map_err(|error| FolderError::Entry(error.to_string()))?.filename;
             is_in_order &= before.replace(name).is_none_or(|before| before < name);
             starts.push(start);
         }
@@ -47,22 +47,22 @@ impl Folder {
         Ok(folder)
     }
 
-    /// Git has a folder where its name would be with a `/` behind it.
-    fn sort(&mut self) -> Result<(), NoFolder> {
+    /// Sorts the positions by name. Git sorts folders differently, as if their names ended in `/`.
+    fn sort(&mut self) -> Result<(), FolderError> {
         let mut starts = std::mem::take(&mut self.starts);
         starts.sort_by_key(|start| self.at(*start).map(|entry| entry.filename));
         self.starts = starts;
         let mut names = self.entries().map(|entry| entry.filename);
         let mut before = names.next();
         let twice = names.find(|name| before.replace(name) == Some(*name));
-        twice.map_or(Ok(()), |name| Err(NoFolder::Twice(name.to_string())))
+        twice.map_or(Ok(()), |name| Err(FolderError::Twice(name.to_string())))
     }
 
     fn at(&self, start: usize) -> Option<EntryRef<'_>> {
         TreeRefIter::from_bytes(&self.tree[start..], self.hash).next()?.ok()
     }
 
-    /// What is there under `name`.
+    /// The entry of this name.
     pub(super) fn get(&self, name: &str) -> Option<EntryRef<'_>> {
         let name = name.as_bytes().as_bstr();
         let place = self.starts.binary_search_by_key(&Some(name), |start| self.at(*start).map(|entry| entry.filename));
@@ -74,7 +74,7 @@ impl Folder {
         self.starts.iter().filter_map(|start| self.at(*start))
     }
 
-    /// How many entries there are.
+    /// The number of entries.
     pub(super) fn len(&self) -> usize {
         self.starts.len()
     }
@@ -93,8 +93,8 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_is_found_by_its_name_wherever_git_has_it() {
-        // As git sorts them: `a` is a folder, and so comes where `a/` would.
+    fn every_entry_is_found_by_its_name_whatever_its_position() {
+        // The order of git: `a` is a folder, so it is sorted as `a/`.
         let names = [("100644", "a.json"), ("40000", "a"), ("100755", "b"), ("120000", "c")];
         let folder = Folder::of(tree(&names), Kind::Sha1).unwrap();
         for (at, (_, name)) in names.iter().enumerate() {
@@ -111,13 +111,13 @@ mod tests {
     }
 
     #[test]
-    fn what_breaks_off_or_has_a_name_twice_is_no_folder() {
+    fn a_tree_that_breaks_off_or_has_a_name_twice_is_refused() {
         let whole = tree(&[("100644", "a"), ("100644", "b")]);
-        assert!(matches!(Folder::of(whole[..whole.len() - 1].to_vec(), Kind::Sha1), Err(NoFolder::Entry(_))));
+        assert!(matches!(Folder::of(whole[..whole.len() - 1].to_vec(), Kind::Sha1), Err(FolderError::Entry(_))));
         for names in
             [[("100644", "a"), ("100644", "a"), ("100644", "b")], [("100644", "a"), ("100644", "b"), ("40000", "a")]]
         {
-            assert_eq!(Folder::of(tree(&names), Kind::Sha1).unwrap_err(), NoFolder::Twice("a".to_owned()));
+            assert_eq!(Folder::of(tree(&names), Kind::Sha1).unwrap_err(), FolderError::Twice("a".to_owned()));
         }
         assert_eq!(Folder::of(Vec::new(), Kind::Sha1).unwrap().len(), 0);
     }

@@ -11,21 +11,21 @@ use std::path::{Path, PathBuf};
 use super::address::RefName;
 use super::repository::{GitError, Repository};
 
-/// The state of a cache after the removal.
+/// The state of a cache after its leftovers were removed.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Leftovers {
-    /// No leftovers are there.
+    /// The cache has no leftovers.
     Cleared,
-    /// A pack was received, and it is unknown whether the ref moved to it. The cache has to be started afresh.
-    Unsettled,
+    /// A pack is complete, and it is unknown whether the ref moved to its commit. The cache has to be started afresh.
+    PackInDoubt,
 }
 
 impl Repository {
-    /// Takes away what a fetch into the ref `into` left that ended before its time: pieces of packs, and locks. Nobody may
-    /// be at work in this repository.
+    /// Removes the parts of packs and the locks that an interrupted fetch into the ref `into` left. No other program may work in
+    /// this repository.
     pub fn clear_leftovers(&self, into: &RefName) -> Result<Leftovers, GitError> {
-        let act = || format!("clear what a fetch left in {}", self.path().display());
+        let act = || format!("remove the files that an interrupted fetch left in {}", self.path().display());
         let failed = |error: io::Error| GitError::io(act(), &error);
         let git_dir = self.git_dir();
         for locked in ["shallow", "packed-refs", "config", "HEAD", into.as_str()] {
@@ -33,24 +33,24 @@ impl Repository {
         }
         let files = files_in(&git_dir.join("objects/pack")).map_err(failed)?;
         if files.iter().any(|file| has_extension(file, "keep")) {
-            return Ok(Leftovers::Unsettled);
+            return Ok(Leftovers::PackInDoubt);
         }
         let there: HashSet<&PathBuf> = files.iter().collect();
-        let is_whole = |file: &Path| {
+        let is_complete = |file: &Path| {
             let is_pack = has_extension(file, "pack") || has_extension(file, "idx");
             is_pack && ["pack", "idx"].iter().all(|half| there.contains(&file.with_extension(half)))
         };
-        files.iter().filter(|file| !is_whole(file)).try_for_each(|file| remove_file(file)).map_err(failed)?;
+        files.iter().filter(|file| !is_complete(file)).try_for_each(|file| remove_file(file)).map_err(failed)?;
         Ok(Leftovers::Cleared)
     }
 
-    /// How many bytes fetches have brought here, and are writing just now.
+    /// The size of everything that fetches have written here, in bytes, including the one that runs now.
     pub fn fetched_bytes(&self) -> Result<u64, GitError> {
         let git_dir = self.git_dir();
-        let act = || format!("see how large {} is", git_dir.display());
+        let act = || format!("read the size of {}", git_dir.display());
         let mut files = files_in(&git_dir.join("objects/pack")).map_err(|error| GitError::io(act(), &error))?;
         files.extend(["shallow", "shallow.lock"].map(|name| git_dir.join(name)));
-        // One that is gone meanwhile has no size.
+        // A file that was deleted meanwhile has no size.
         Ok(files.iter().filter_map(|file| fs::symlink_metadata(file).ok()).map(|metadata| metadata.len()).sum())
     }
 }
@@ -59,7 +59,7 @@ fn has_extension(file: &Path, extension: &str) -> bool {
     file.extension() == Some(OsStr::new(extension))
 }
 
-/// The files in `folder`; none where it is not there.
+/// The files in `folder`; none if the folder does not exist.
 fn files_in(folder: &Path) -> io::Result<Vec<PathBuf>> {
     match fs::read_dir(folder) {
         Ok(entries) => entries.map(|entry| entry.map(|entry| entry.path())).collect(),
@@ -104,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_pack_and_locks_go_and_what_is_whole_stays() {
+    fn incomplete_packs_and_locks_are_removed_and_complete_packs_stay() {
         let bench = Bench::new();
         let (cache, packs) = fetched(&bench);
         let (tip, size) = (cache.tip_of_ref(&into()).unwrap(), cache.fetched_bytes().unwrap());
@@ -128,10 +128,10 @@ mod tests {
     }
 
     #[test]
-    fn a_pack_that_is_kept_back_is_not_judged_here() {
+    fn a_pack_with_a_keep_file_is_in_doubt() {
         let bench = Bench::new();
         let (cache, packs) = fetched(&bench);
         fs::write(packs.join("pack-0123456789012345678901234567890123456789.keep"), "").unwrap();
-        assert_eq!(cache.clear_leftovers(&into()).unwrap(), Leftovers::Unsettled);
+        assert_eq!(cache.clear_leftovers(&into()).unwrap(), Leftovers::PackInDoubt);
     }
 }

@@ -1,7 +1,7 @@
-//! Bare git repositories as such: addresses, objects, refs, one atomic commit, fetch and push.
+//! Bare git repositories: addresses, objects, refs, one atomic commit, fetch and push.
 //!
-//! Everything that touches a git object, a ref or a remote stands here, and nothing here knows a document or a signature.
-//! What the files of a branch mean belongs to `branch`; when to fetch or publish belongs to `agent` and `claveld`.
+//! All code that reads or writes a git object, a ref or a remote belongs here. Documents and signatures do not: `branch` reads
+//! the meaning of the files, and `agent` and `claveld` decide when to fetch and publish.
 
 mod address;
 mod commit;
@@ -33,4 +33,4 @@ pub use push::{Push, PushError};
 pub use remote::Remote;
 pub use repository::{GitError, OpenError, Repository};
 pub use snapshot::{Entry, Snapshot};
-pub use unchecked::Unchecked;
+pub use unchecked::UncheckedFiles;

@@ -1,4 +1,4 @@
-//! Reading the objects of one commit, each within a limit, with errors that name the path.
+//! Reads the objects of one commit, each within a limit, with errors that name the path.
 
 use std::fmt;
 
@@ -13,10 +13,10 @@ use super::repository::{Repository, in_one_line};
 /// The largest tree object that is read: 16 MiB, some 200,000 names in one folder.
 const LARGEST_TREE: u64 = 16 << 20;
 
-/// The largest commit object that is read: 1 MiB of message is more than anyone writes.
+/// The largest commit object that is read: 1 MiB, more than any message that people write.
 const LARGEST_COMMIT: u64 = 1 << 20;
 
-/// What an entry of a folder is.
+/// The kind of an entry of a folder, as its mode says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mode {
     /// A regular file, mode 100644.
@@ -27,9 +27,9 @@ pub enum Mode {
     Symlink,
     /// A folder.
     Folder,
-    /// A commit of another repository.
+    /// A submodule, which is a commit of another repository.
     Submodule,
-    /// A mode that git itself no longer writes.
+    /// A mode that git no longer writes.
     Other(u16),
 }
 
@@ -59,70 +59,70 @@ impl fmt::Display for Mode {
     }
 }
 
-/// Why a commit's files cannot be read.
+/// The reason why a file or folder of a commit cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// Something else than a file or folder is where one belongs.
+    /// The entry at the path is of another kind than expected.
     #[error("cannot read `{path}` of commit {commit}: it is {found}, where only {wanted} is accepted")]
     Unexpected {
-        /// Where.
+        /// The path.
         path: String,
-        /// In which commit.
+        /// The commit.
         commit: CommitId,
-        /// What is there.
+        /// The kind of the entry.
         found: Mode,
-        /// What should be there.
+        /// The kind that was expected.
         wanted: &'static str,
     },
-    /// It is larger than it may be; it was not read.
+    /// The object is larger than the limit, and was not read.
     #[error("cannot read `{path}` of commit {commit}: it has {size} bytes, and {limit} are allowed")]
     TooLarge {
-        /// Where.
+        /// The path.
         path: String,
-        /// In which commit.
+        /// The commit.
         commit: CommitId,
-        /// Its size.
+        /// Its size in bytes.
         size: u64,
-        /// The limit.
+        /// The limit in bytes.
         limit: u64,
     },
-    /// The folder holds more than it may.
+    /// The folder has more entries than the limit.
     #[error("cannot list `{path}` of commit {commit}: it has {count} entries, and {limit} are allowed")]
     TooMany {
-        /// Which folder; `/` is the root.
+        /// The folder; `/` is the root.
         path: String,
-        /// In which commit.
+        /// The commit.
         commit: CommitId,
-        /// How many there are.
+        /// The number of entries.
         count: usize,
         /// The limit.
         limit: usize,
     },
-    /// The repository does not hold an object that it should: a broken pack, or a power cut.
+    /// The repository lacks an object, because a pack is broken or after a power cut.
     #[error("cannot read `{path}` of commit {commit}: the repository lacks object {object}; fetch the branch afresh")]
     Missing {
-        /// What was being read.
+        /// The path that was read.
         path: String,
-        /// In which commit.
+        /// The commit.
         commit: CommitId,
-        /// The object that is not there.
+        /// The object that is missing.
         object: String,
     },
-    /// The repository holds the object, and git cannot make sense of it.
+    /// The repository has the object, and git cannot read it.
     #[error("cannot read `{path}` of commit {commit}: object {object} is damaged: {why}; fetch the branch afresh")]
     Damaged {
-        /// What was being read.
+        /// The path that was read.
         path: String,
-        /// In which commit.
+        /// The commit.
         commit: CommitId,
         /// The object.
         object: String,
-        /// What is wrong with it.
+        /// The error of git.
         why: String,
     },
 }
 
-/// Reads objects, and says in terms of paths what is wrong with them.
+/// Reads the objects of one commit. Its errors name the path of the object.
 pub(super) struct ObjectReader<'a> {
     pub(super) repository: &'a gix::Repository,
     pub(super) commit: CommitId,
@@ -147,13 +147,13 @@ impl ObjectReader<'_> {
         commit.map_err(|error| self.damaged("/", id, in_one_line(&error)))
     }
 
-    /// The entries of the tree `id`, which stands at `path`.
+    /// The folder of the tree `id`, which is at `path`.
     pub(super) fn folder(&self, path: &str, id: ObjectId) -> Result<Folder, ReadError> {
         let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
         Folder::of(bytes, id.kind()).map_err(|why| self.damaged(path, id, why.to_string()))
     }
 
-    /// The entries of the tree `id` as they stand there.
+    /// The entries of the tree `id`, in the order of its bytes.
     pub(super) fn entries(&self, path: &str, id: ObjectId) -> Result<Vec<(BString, Mode, ObjectId)>, ReadError> {
         let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
         let entries = TreeRefIter::from_bytes(&bytes, id.kind());
@@ -163,7 +163,7 @@ impl ObjectReader<'_> {
             .map_err(|error| self.damaged(path, id, error.to_string()))
     }
 
-    /// The object's size, if it is there and is what it should be; it is not inflated for that.
+    /// The size of the object, if the repository has it and it is of this kind. The object is not inflated for that.
     pub(super) fn size(&self, path: &str, id: ObjectId, kind: Kind) -> Result<u64, ReadError> {
         let header =
             self.repository.try_find_header(id).map_err(|error| self.damaged(path, id, in_one_line(&error)))?;
@@ -176,7 +176,7 @@ impl ObjectReader<'_> {
         Ok(header.size())
     }
 
-    /// The object's bytes, of which there may be `limit`.
+    /// The bytes of the object, at most `limit`.
     pub(super) fn object(&self, path: &str, id: ObjectId, kind: Kind, limit: u64) -> Result<Vec<u8>, ReadError> {
         let size = self.size(path, id, kind)?;
         if size > limit {
@@ -211,8 +211,8 @@ impl Trees {
         self.reader().root()
     }
 
-    /// The bytes of the tree `id`, which stands at `path`. A tree of more than `limit` bytes is
-    /// [`ReadError::TooLarge`], and is not inflated.
+    /// The bytes of the tree `id`, which is at `path`. A tree of more than `limit` bytes gives [`ReadError::TooLarge`], and is
+    /// not inflated.
     pub fn bytes(&self, path: &str, id: ObjectId, limit: u64) -> Result<Vec<u8>, ReadError> {
         self.reader().object(path, id, Kind::Tree, limit)
     }

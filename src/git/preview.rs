@@ -1,8 +1,8 @@
-//! A look at the commits of a push before git accepts them.
+//! A temporary repository with the commits of a push that git has not accepted yet.
 //!
-//! While a `pre-receive` hook runs, git keeps the new objects in a quarantine that other programs do not look into. A
-//! preview is a repository of its own, in a temporary folder, that has no object itself and borrows those of the
-//! quarantine and of the repository. Its readers see exactly the pushed commits, and nothing has to be checked out.
+//! While a `pre-receive` hook runs, git keeps the new objects in a quarantine that other programs do not read. A preview is a
+//! repository of its own, in a temporary folder. It has no objects itself, and borrows those of the quarantine and of the
+//! repository. Its readers see exactly the pushed commits, and nothing has to be checked out.
 
 use std::fs;
 use std::io;
@@ -11,67 +11,69 @@ use std::path::{Path, PathBuf};
 use super::repository::{OpenError, Repository};
 use crate::model::SourceRevision;
 
-/// Why what a push brings cannot be looked at.
+/// The reason why the commits of a push cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum PreviewError {
-    /// The repository that is pushed to cannot be opened.
+    /// The repository that receives the push cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Git's list of borrowed objects has one path a line.
+    /// A path has a line break. Git's list of the folders with borrowed objects has one path on each line.
     #[error(
-        "cannot look at what is pushed: the path {path:?} has a line break, and git cannot borrow objects from there"
+        "cannot read the pushed commits: the path {path:?} has a line break, and git cannot borrow objects from there; \
+         move the repository to another path"
     )]
     LineBreak {
         /// The path.
         path: PathBuf,
     },
-    /// The temporary repository cannot be made.
-    #[error("cannot look at what is pushed: cannot make a temporary repository: {source}")]
-    NotMade {
-        /// What the system said.
+    /// The temporary repository cannot be created.
+    #[error("cannot read the pushed commits: cannot create a temporary repository: {source}")]
+    NotCreated {
+        /// The error of the system.
         #[from]
         source: io::Error,
     },
 }
 
-/// A temporary repository with the objects of another one, those in quarantine among them. It goes when this is dropped.
+/// A temporary repository with the objects of another one, including those in quarantine. It is deleted when this value is
+/// dropped.
 #[derive(Debug)]
 pub struct Preview {
     folder: tempfile::TempDir,
 }
 
 impl Preview {
-    /// Previews the repository at `git_dir` with the objects in `quarantine`, as far as `revisions` lead.
+    /// Creates a preview of the repository at `git_dir` with the objects in `quarantine`, and one branch for each revision.
     pub fn new(git_dir: &Path, quarantine: Option<&Path>, revisions: &[&SourceRevision]) -> Result<Self, PreviewError> {
         let shared = Repository::open(git_dir)?.git_dir().canonicalize()?;
         let quarantine = quarantine.map(Path::canonicalize).transpose()?;
         let alternates = alternates(quarantine.into_iter().chain([shared.join("objects")]))?;
         let preview = Self { folder: tempfile::Builder::new().prefix("clavel-preview-").tempdir()? };
-        // Not a bare one: Nix would first copy all of that into its own cache, under the name of this folder.
+        // It is not a bare repository, because Nix would first copy that into its own cache, by the path of this folder.
         let git_dir = preview.path().join(".git");
         fs::create_dir_all(git_dir.join("objects/info"))?;
         fs::create_dir_all(git_dir.join("refs/heads"))?;
         fs::write(git_dir.join("objects/info/alternates"), alternates)?;
         fs::write(git_dir.join("config"), "[core]\n\trepositoryformatversion = 0\n\tbare = false\n")?;
         fs::write(git_dir.join("HEAD"), "ref: refs/heads/preview-0\n")?;
-        // Whoever clones it, as older versions of Nix do for submodules, gets what refs lead to.
+        // Older versions of Nix clone it for submodules, and a clone has only the commits that refs lead to.
         for (at, revision) in revisions.iter().enumerate() {
             fs::write(git_dir.join(format!("refs/heads/preview-{at}")), format!("{revision}\n"))?;
         }
-        // Where the repository's history ends early, so does this one's.
+        // If the repository is shallow, the preview has to be shallow too.
         match fs::copy(shared.join("shallow"), git_dir.join("shallow")) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error.into()),
             _ => Ok(preview),
         }
     }
 
-    /// Where it is.
+    /// The path of its work tree, which has no files.
     pub fn path(&self) -> &Path {
         self.folder.path()
     }
 }
 
-/// The file that says where objects are borrowed from (gitrepository-layout(5), "objects/info/alternates").
+/// The file that lists the folders from which objects are borrowed (gitrepository-layout(5), "objects/info/alternates").
 fn alternates(folders: impl Iterator<Item = PathBuf>) -> Result<Vec<u8>, PreviewError> {
     use std::os::unix::ffi::OsStrExt as _;
     let mut file = Vec::new();
@@ -91,11 +93,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_is_in_quarantine_is_read_beside_what_was_there() {
+    fn pushed_and_older_commits_are_read() {
         let bench = Bench::new();
         let repository = bench.repository("there.git");
         let before = fixture::put(&repository, None, &[("a.json", "1")]);
-        // What a push adds, where git puts it while the hook runs: in a folder that no repository knows of.
+        // The objects of a push, in the folder where git keeps them while the hook runs. No repository has that folder.
         fixture::git(bench.path(), &["clone", "-q", "--shared", "-b", "deployments", "there.git", "pusher"]);
         let pusher = bench.path().join("pusher");
         fs::write(pusher.join("b.json"), "2").unwrap();
@@ -122,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_that_git_cannot_write_down_is_refused() {
+    fn a_path_with_a_line_break_is_refused() {
         let bench = Bench::new();
         let odd = bench.path().join("odd\nfolder.git");
         Repository::open_or_create_bare(&odd).unwrap();

@@ -1,8 +1,8 @@
-//! Pushing one commit to one branch of a remote. gix cannot push, so the `git` program does; nothing outside this file
-//! knows that.
+//! Pushes one commit to one branch of a remote. gix cannot push, so this runs the `git` program; no other file depends on
+//! that.
 //!
-//! Unlike a fetch, a push follows the machine's git configuration: its credential helpers are how an operator gives
-//! `claveld` the right to write.
+//! Unlike a fetch, a push follows the machine's git configuration: an operator gives `claveld` the right to write through
+//! the credential helpers there.
 
 use std::time::Duration;
 
@@ -14,76 +14,76 @@ use crate::process::{Invocation, ProcessError};
 
 /// The variable through which the password reaches git.
 const PASSWORD: &str = "CLAVEL_GIT_PASSWORD";
-/// A credential helper for [`PASSWORD`]: git runs it with the shell and the verb `get`.
+/// A credential helper that answers with [`PASSWORD`]. Git runs it in the shell with the argument `get`.
 const HELPER: &str = r#"!f() { test "$1" = get && printf 'password=%s\n' "$CLAVEL_GIT_PASSWORD"; }; f"#;
-/// How many lines of git's own words are shown.
-const SHOWN_LINES: usize = 12;
+/// The number of lines of git's output that an error has.
+const MOST_LINES: usize = 12;
 
-/// A push about to be made. It is never forced: the remote's branch only moves forward.
+/// A push that is to be made. It is never forced: the branch of the remote only moves forward.
 #[derive(Debug)]
 pub struct Push<'a> {
     /// The remote.
     pub remote: &'a Remote,
-    /// Its branch, which comes into being if it is not there.
+    /// The branch of the remote. It is created if it does not exist.
     pub branch: &'a BranchName,
-    /// The commit that the branch is to be at.
+    /// The commit that the branch moves to.
     pub commit: CommitId,
-    /// The command in place of plain `ssh`. It has to understand OpenSSH's options.
+    /// The command that replaces plain `ssh`. It has to understand OpenSSH's options.
     pub ssh_command: Option<&'a str>,
-    /// How long it may take.
+    /// The longest time that the push may take.
     pub within: Duration,
 }
 
-/// Why the remote's branch was not moved.
+/// The reason why the branch of the remote was not moved.
 #[derive(Debug, thiserror::Error)]
 pub enum PushError {
-    /// Somebody else moved it: fetch it, and commit on top of it.
-    #[error("cannot push to branch `{branch}` of {remote}: it has moved meanwhile; fetch it and decide again")]
+    /// Another writer moved it. The caller has to fetch it, and to commit on top of it.
+    #[error("cannot push to branch `{branch}` of {remote}: another program moved it meanwhile; try again")]
     Moved {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
     },
-    /// The remote was reached, and a rule of its own (a hook, a protected branch) declined.
-    #[error("cannot push to branch `{branch}` of {remote}: the remote declined it:\n{said}")]
+    /// The remote declined the push by a rule of its own, such as a hook or a protected branch.
+    #[error("cannot push to branch `{branch}` of {remote}: the remote declined it:\n{output}")]
     Declined {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// The end of what git said, without secrets.
-        said: String,
+        /// The end of git's output, without secrets.
+        output: String,
     },
-    /// Git failed: the network, the credentials, the URL.
-    #[error("cannot push to branch `{branch}` of {remote}: {said}\ncheck the URL, the network and the credentials")]
+    /// Git failed because of the network, the credentials or the URL.
+    #[error("cannot push to branch `{branch}` of {remote}: {output}\ncheck the URL, the network and the credentials")]
     Failed {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// The end of what git said, without secrets.
-        said: String,
+        /// The end of git's output, without secrets.
+        output: String,
     },
-    /// Git could not be run, or took too long.
+    /// Git could not be run, or did not finish in time.
     #[error("cannot push to branch `{branch}` of {remote}: {source}")]
     NotRun {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// What happened.
+        /// The error of the run.
         source: ProcessError,
     },
 }
 
 impl Push<'_> {
-    /// Pushes from `repository`. A remote whose branch is at the commit already is content.
+    /// Pushes from `repository`. If the branch of the remote is at the commit already, nothing happens, and that is no error.
     pub async fn run(&self, repository: &Repository) -> Result<(), PushError> {
         match self.remote {
             Remote::Url(url) => {
                 let outcome = self.invocation(repository, url).run().await;
-                outcome.map(drop).map_err(|error| self.explained(url, error))
+                outcome.map(drop).map_err(|error| self.failed(url, error))
             }
         }
     }
@@ -91,46 +91,47 @@ impl Push<'_> {
     fn invocation(&self, repository: &Repository, url: &RemoteUrl) -> Invocation {
         let target = format!("{}:{}", self.commit, RefName::of(self.branch));
         let git = Invocation::new("git")
-            // We may run inside a hook, whose variables name another repository.
+            // Clavel may run inside a hook, whose variables name another repository.
             .outside_any_repository()
             .current_dir(repository.git_dir())
             .within(self.within)
-            // There is nobody to ask; without this git waits for an answer.
+            // No person is there to answer. Without this, git would wait for an answer at the terminal.
             .env("GIT_TERMINAL_PROMPT", "0")
-            // What git says is read below.
+            // `rejection` reads git's output, so it has to be in one language.
             .env("LC_ALL", "C")
             .env_remove("LANGUAGE")
             .arg("push")
-            // No pre-push hook of the machine's template or configuration has a say in a publication.
+            // A pre-push hook of the machine's template or configuration must not stop a publication.
             .arg("--no-verify")
-            // One branch: not the tags that push.followTags would add.
+            // Push the branch alone, without the tags that push.followTags would add.
             .arg("--no-follow-tags")
-            // No progress bars in the error.
+            // Keep progress bars out of the error.
             .arg("--quiet");
         let git = match self.ssh_command {
             Some(command) => git.env("GIT_SSH_COMMAND", command),
-            // BatchMode: nobody is there to type a password.
+            // BatchMode, because no person is there to type a password.
             None if std::env::var_os("GIT_SSH_COMMAND").is_none() => git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
             None => git,
         };
         with_remote(git, url).args(["--", "clavel", &target])
     }
 
-    fn explained(&self, url: &RemoteUrl, error: ProcessError) -> PushError {
+    /// The error for a run of git that failed.
+    fn failed(&self, url: &RemoteUrl, error: ProcessError) -> PushError {
         let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         let ProcessError::Failed { stderr, .. } = &error else {
             return PushError::NotRun { remote, branch, source: error };
         };
-        let said = url.redact(&last_lines(stderr));
-        match refusal(stderr) {
-            Some(Refusal::Moved) => PushError::Moved { remote, branch },
-            Some(Refusal::Declined) => PushError::Declined { remote, branch, said },
-            None => PushError::Failed { remote, branch, said },
+        let output = url.redact(&last_lines(stderr));
+        match rejection(stderr) {
+            Some(Rejection::Moved) => PushError::Moved { remote, branch },
+            Some(Rejection::Declined) => PushError::Declined { remote, branch, output },
+            None => PushError::Failed { remote, branch, output },
         }
     }
 }
 
-/// Names the remote through the environment: arguments can be read by every user of the machine, and are logged.
+/// Passes the URL through the environment, because every user of the machine can read arguments, and they are logged.
 fn with_remote(git: Invocation, url: &RemoteUrl) -> Invocation {
     let mut settings = Vec::new();
     match url.parsed().password() {
@@ -138,7 +139,7 @@ fn with_remote(git: Invocation, url: &RemoteUrl) -> Invocation {
             let mut bare = url.parsed().clone();
             bare.set_password(None);
             settings.push(("remote.clavel.url", bare.to_bstring().to_string()));
-            // The empty value forgets the machine's helpers, which would be asked first, and told the password.
+            // The empty value removes the machine's helpers. Git would ask them first, and hand them the password to store.
             settings.push(("credential.helper", String::new()));
             settings.push(("credential.helper", HELPER.to_owned()));
         }
@@ -154,32 +155,34 @@ fn with_remote(git: Invocation, url: &RemoteUrl) -> Invocation {
     }
 }
 
-/// Why the remote's branch stayed where it was.
+/// The reason that git gives for a rejected branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Refusal {
+enum Rejection {
+    /// The branch of the remote is at another commit than expected.
     Moved,
+    /// A rule of the remote forbids the push.
     Declined,
 }
 
 /// Reads git's line about the branch, like ` ! [rejected]  0123 -> deployments (fetch first)`.
-fn refusal(stderr: &str) -> Option<Refusal> {
+fn rejection(stderr: &str) -> Option<Rejection> {
     let line = stderr.lines().map(str::trim).find(|line| line.starts_with("! ["))?;
     let moved = [
-        // The remote's commit is not here; the remote's commit is here, and is not an ancestor.
+        // In the first case the remote's commit is not here; in the second it is here, and is not an ancestor.
         "(fetch first)",
         "(non-fast-forward)",
-        // Somebody was faster by a moment, after the two sides had compared.
+        // Another writer moved the branch after the two sides had compared their commits.
         "cannot lock ref",
         "incorrect old value provided",
         "(failed to update ref)",
         "reference already exists",
     ];
-    Some(if moved.iter().any(|reason| line.contains(reason)) { Refusal::Moved } else { Refusal::Declined })
+    Some(if moved.iter().any(|reason| line.contains(reason)) { Rejection::Moved } else { Rejection::Declined })
 }
 
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.trim().lines().collect();
-    lines[lines.len().saturating_sub(SHOWN_LINES)..].join("\n")
+    lines[lines.len().saturating_sub(MOST_LINES)..].join("\n")
 }
 
 #[cfg(test)]
@@ -195,7 +198,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn a_branch_is_made_and_moved_forward() {
+    async fn a_branch_is_created_and_moved_forward() {
         let bench = Bench::new();
         let (from, to) = (bench.repository("from.git"), bench.repository("to.git"));
         let url = bench.path().join("to.git").display().to_string();
@@ -210,7 +213,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn a_branch_that_moved_is_told_apart() {
+    async fn a_branch_that_another_writer_moved_is_recognised() {
         let bench = Bench::new();
         let (from, to) = (bench.repository("from.git"), bench.repository("to.git"));
         let url = bench.path().join("to.git").display().to_string();
@@ -224,7 +227,7 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn what_a_hook_says_is_shown() {
+    async fn an_error_has_the_output_of_a_hook() {
         use std::os::unix::fs::PermissionsExt as _;
         let bench = Bench::new();
         let (from, _to) = (bench.repository("from.git"), bench.repository("to.git"));
@@ -234,28 +237,31 @@ mod tests {
         std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
         let commit = fixture::put(&from, None, &[("a.json", "1")]);
         let error = push(&from, &bench.path().join("to.git").display().to_string(), commit).await.unwrap_err();
-        assert!(matches!(&error, PushError::Declined { said, .. } if said.contains("not on a Friday")), "{error}");
+        assert!(matches!(&error, PushError::Declined { output, .. } if output.contains("not on a Friday")), "{error}");
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn other_failures_show_what_git_said_without_the_secret() {
+    async fn other_errors_have_the_output_of_git_without_the_secret() {
         let bench = Bench::new();
         let from = bench.repository("from.git");
         let commit = fixture::put(&from, None, &[("a.json", "1")]);
         let error = push(&from, "/nowhere/at-all.git", commit).await.unwrap_err();
-        assert!(matches!(&error, PushError::Failed { said, .. } if said.contains("/nowhere/at-all.git")), "{error}");
+        assert!(
+            matches!(&error, PushError::Failed { output, .. } if output.contains("/nowhere/at-all.git")),
+            "{error}"
+        );
         let error = push(&from, "https://me:secret@127.0.0.1:1/x.git", commit).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }
 
     #[test]
-    fn gits_words_are_understood() {
+    fn the_output_of_git_is_classified() {
         let line = |reason: &str| format!("To /x\n ! [rejected]  abc -> deployments ({reason})\nerror: failed\n");
-        assert_eq!(refusal(&line("fetch first")), Some(Refusal::Moved));
-        assert_eq!(refusal(&line("non-fast-forward")), Some(Refusal::Moved));
-        assert_eq!(refusal(" ! [remote rejected] a -> b (cannot lock ref 'refs/heads/b')"), Some(Refusal::Moved));
-        assert_eq!(refusal(" ! [remote rejected] a -> b (pre-receive hook declined)"), Some(Refusal::Declined));
-        assert_eq!(refusal("fatal: could not read Username"), None);
+        assert_eq!(rejection(&line("fetch first")), Some(Rejection::Moved));
+        assert_eq!(rejection(&line("non-fast-forward")), Some(Rejection::Moved));
+        assert_eq!(rejection(" ! [remote rejected] a -> b (cannot lock ref 'refs/heads/b')"), Some(Rejection::Moved));
+        assert_eq!(rejection(" ! [remote rejected] a -> b (pre-receive hook declined)"), Some(Rejection::Declined));
+        assert_eq!(rejection("fatal: could not read Username"), None);
     }
 }

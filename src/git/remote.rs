@@ -1,7 +1,7 @@
 //! The repository that a branch is fetched from and pushed to.
 //!
-//! A remote is a URL today. A git bundle becomes one more variant of [`Remote`], with an arm in each `match` on it: here,
-//! in `fetch` and in `push`. Nothing outside this room matches on the variants.
+//! A remote is a URL today. A git bundle would be one more variant of [`Remote`], with an arm in each `match` on it: here, in
+//! `fetch` and in `push`. No other room matches on the variants.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ pub enum Remote {
 }
 
 impl Remote {
-    /// The text that was parsed, with its secrets: only for the program that connects.
+    /// The text that was parsed, with its secrets. It is only for the program that connects.
     pub fn reveal(&self) -> &str {
         match self {
             Self::Url(url) => url.reveal(),
@@ -82,12 +82,12 @@ pub struct RemoteUrl {
 }
 
 impl RemoteUrl {
-    /// The URL as it was written, with its secrets: only for the program that connects.
+    /// The URL as it was written, with its secrets. It is only for the program that connects.
     pub fn reveal(&self) -> &str {
         &self.text
     }
 
-    /// The path of a repository on this machine; `None` for one elsewhere.
+    /// The path of a repository on this machine; `None` for one on another machine.
     pub fn local_path(&self) -> Option<PathBuf> {
         (self.url.scheme == Scheme::File).then(|| self.url.path.to_path_lossy().into_owned())
     }
@@ -97,7 +97,7 @@ impl RemoteUrl {
         &self.url
     }
 
-    /// Removes the secrets of this URL from `text`, which another program wrote about it.
+    /// Replaces the secrets of this URL in `text`, which another program wrote.
     pub(super) fn redact(&self, text: &str) -> String {
         let mut text = text.replace(&self.text, &self.to_string());
         let canonical = self.url.to_bstring().to_string();
@@ -127,13 +127,13 @@ fn check_form(text: &str) -> Result<(), &'static str> {
         return Err("it is empty");
     }
     if text.starts_with('-') {
-        return Err("it may not begin with `-`, which programs take for an option");
+        return Err("it may not begin with `-`, because programs would read it as an option");
     }
     if text.chars().any(char::is_control) {
         return Err("it holds a control character");
     }
     if text.split_once("::").is_some_and(|(helper, _)| helper.chars().all(|c| c.is_ascii_alphanumeric())) {
-        return Err("remote helpers (`ext::` and the like) run programs and are not supported");
+        return Err("remote helpers such as `ext::` run programs and are not supported");
     }
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
     match scheme {
@@ -145,20 +145,20 @@ fn check_form(text: &str) -> Result<(), &'static str> {
     }
 }
 
-/// Checks the parts of a URL: none of them may reach `ssh` or `git` as an option.
+/// Checks the parts of a URL, so that none of them reaches `ssh` or `git` as an option.
 fn check_parts(url: &gix::Url) -> Result<(), &'static str> {
     if matches!(url.host_as_argument(), ArgumentSafety::Dangerous(_)) {
-        return Err("its host begins with `-`, which ssh takes for an option");
+        return Err("its host begins with `-`, which ssh would read as an option");
     }
     if matches!(url.user_as_argument(), ArgumentSafety::Dangerous(_)) {
-        return Err("its user begins with `-`, which ssh takes for an option");
+        return Err("its user begins with `-`, which ssh would read as an option");
     }
     if url.path.starts_with(b"-") {
-        return Err("its path begins with `-`, which git takes for an option");
+        return Err("its path begins with `-`, which git would read as an option");
     }
     match url.scheme {
         Scheme::Ssh if url.password().is_some() => Err("ssh takes no password from a URL; use a key"),
-        Scheme::Git if url.user().is_some() => Err("git:// knows no users"),
+        Scheme::Git if url.user().is_some() => Err("git:// has no users; leave the user out"),
         Scheme::Http if url.user().is_some() => Err("http:// would send its user or password in clear text; use https"),
         Scheme::File if url.host().is_some() => Err("a file URL has three slashes: file:///path"),
         Scheme::File | Scheme::Git | Scheme::Ssh | Scheme::Http | Scheme::Https => match url.host() {
@@ -197,7 +197,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn urls_that_git_knows_pass() {
+    fn urls_that_git_accepts_are_accepted() {
         for good in [
             "https://example.org/fleet.git",
             "http://example.org:8080/fleet.git",
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn urls_that_could_run_something_are_refused() {
+    fn urls_that_could_run_a_program_are_refused() {
         for (bad, why) in [
             ("", "empty"),
             ("-oProxyCommand=x", "option"),
@@ -243,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_shown() {
+    fn secrets_are_hidden() {
         let url: RemoteUrl = "https://me:s%40crt@example.org/fleet.git".parse().unwrap();
         assert_eq!(url.to_string(), "https://***@example.org/fleet.git");
         assert_eq!(url.reveal(), "https://me:s%40crt@example.org/fleet.git");

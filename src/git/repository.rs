@@ -1,4 +1,4 @@
-//! One repository on disk: opening or creating it, and reading where its refs stand.
+//! One repository on disk: opening or creating it, and reading its refs.
 
 use std::fs;
 use std::io;
@@ -9,19 +9,19 @@ use gix::create::Kind;
 use super::address::{CommitId, RefName};
 use crate::model::BranchName;
 
-/// How many packs a cache may gather: every fetch adds one, and a lookup asks them all.
+/// The number of packs after which a cache is better discarded: every fetch adds one, and a lookup searches all of them.
 const MANY_PACKS: usize = 24;
-/// The largest object that is ever inflated: 64 MiB, a hundred times the largest document. A hostile pack of less than a
-/// megabyte can otherwise unfold into any amount of memory.
+/// The largest object that is ever inflated: 64 MiB, a hundred times the largest document. Without a limit, a hostile pack of
+/// less than a megabyte can inflate into any amount of memory.
 const LARGEST_OBJECT: u64 = 64 << 20;
 
-/// Git's own trouble with a repository, in one line.
+/// An operation of git on a repository that failed, in one line.
 #[derive(Debug, thiserror::Error)]
 #[error("cannot {act}: {why}")]
 pub struct GitError {
-    /// What was being done, to what.
+    /// The operation and its object, such as `read the ref refs/heads/x of /srv/x.git`.
     pub act: String,
-    /// What stood in the way.
+    /// The error of git or of the system.
     pub why: String,
 }
 
@@ -35,7 +35,7 @@ impl GitError {
     }
 }
 
-/// An error of gix with all of its causes: gix itself displays the outermost, which seldom says what happened.
+/// An error of gix with all of its causes. gix itself displays only the outermost, which seldom names the reason.
 pub(super) fn in_one_line(error: &gix::Error) -> String {
     let mut parts: Vec<String> = Vec::new();
     for cause in error.iter_errors() {
@@ -47,46 +47,46 @@ pub(super) fn in_one_line(error: &gix::Error) -> String {
     parts.join(": ")
 }
 
-/// Why a repository cannot be opened or created.
+/// The reason why a repository cannot be opened or created.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
-    /// Nothing that git knows is there.
+    /// The path has no git repository.
     #[error("cannot open the git repository {}: {why}; create it with `git init --bare`, or correct the path", path.display())]
     NotARepository {
-        /// Where it was looked for.
+        /// The path.
         path: PathBuf,
-        /// What was found instead.
+        /// The error of git.
         why: String,
     },
-    /// Its refs are stored in a way that Clavel cannot read.
+    /// Its refs are stored in a format that Clavel cannot read.
     #[error(
         "cannot use the git repository {}: it uses reftable, which is not supported; \
          convert it with `git refs migrate --ref-format=files`",
         path.display()
     )]
     Reftable {
-        /// Where it is.
+        /// The path of the repository.
         path: PathBuf,
     },
     /// It could not be created.
     #[error("cannot create a bare git repository at {}: {why}", path.display())]
     NotCreated {
-        /// Where it should be.
+        /// The path of the repository.
         path: PathBuf,
-        /// What stood in the way.
+        /// The error of git or of the system.
         why: String,
     },
-    /// A cache could not be thrown away.
-    #[error("cannot start the cache {} afresh: {why}; delete the folder by hand", path.display())]
+    /// A cache could not be discarded.
+    #[error("cannot discard the cache {} to fetch it anew: {why}; move that folder away", path.display())]
     NotRemoved {
-        /// Where it is.
+        /// The path of the cache.
         path: PathBuf,
-        /// What stood in the way.
+        /// The error of the system.
         why: String,
     },
 }
 
-/// A git repository on this machine. Nothing of it is ever checked out, and the machine's git configuration has no say.
+/// A git repository on this machine. Clavel checks nothing out of it, and reads no git configuration of the machine.
 #[derive(Debug, Clone)]
 pub struct Repository {
     inner: gix::ThreadSafeRepository,
@@ -94,12 +94,12 @@ pub struct Repository {
 }
 
 impl Repository {
-    /// The repository at `path`: a bare one, a work tree, or a work tree's `.git`.
+    /// Opens the repository at `path`: a bare one, a work tree, or the `.git` of a work tree.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
         let inner = gix::ThreadSafeRepository::open_opts(path, options())
             .map_err(|error| OpenError::NotARepository { path: path.to_owned(), why: in_one_line(&error) })?;
         let repository = Self { inner, path: path.to_owned() };
-        // gix would say of every ref that there is none.
+        // gix would report every ref as missing.
         let local = repository.local();
         let format = local.config_snapshot().string("extensions.refStorage");
         if format.is_some_and(|format| format != "files") || local.common_dir().join("reftable").exists() {
@@ -108,7 +108,7 @@ impl Repository {
         Ok(repository)
     }
 
-    /// The repository at `path`, which becomes a new bare one where nothing or an empty folder is.
+    /// Opens the repository at `path`. If the path does not exist or is an empty folder, a bare repository is created first.
     pub fn open_or_create_bare(path: &Path) -> Result<Self, OpenError> {
         let not_created = |why: String| OpenError::NotCreated { path: path.to_owned(), why };
         let empty = match fs::read_dir(path) {
@@ -129,12 +129,12 @@ impl Repository {
         self.local().common_dir().to_owned()
     }
 
-    /// The commit that `branch` is at; `None` where there is no such branch.
+    /// The commit that `branch` points to; `None` if the branch does not exist.
     pub fn tip(&self, branch: &BranchName) -> Result<Option<CommitId>, GitError> {
         self.tip_of_ref(&RefName::of(branch))
     }
 
-    /// The commit that the ref `name` is at; `None` where there is no such ref.
+    /// The commit that the ref `name` points to; `None` if the ref does not exist.
     pub fn tip_of_ref(&self, name: &RefName) -> Result<Option<CommitId>, GitError> {
         let act = || format!("read the ref `{name}` of {}", self.path.display());
         let local = self.local();
@@ -142,12 +142,12 @@ impl Repository {
         let Some(reference) = found else { return Ok(None) };
         match reference.target().try_id() {
             Some(id) => Ok(Some(id.to_owned().into())),
-            // Whoever moves a symbolic ref moves another branch than the one that was named.
+            // A commit to a symbolic ref would move another branch than the one that was named.
             None => Err(GitError { act: act(), why: "it is a symbolic ref; name the branch it points to".to_owned() }),
         }
     }
 
-    /// How many packs have gathered.
+    /// The number of packs.
     pub fn pack_count(&self) -> Result<usize, GitError> {
         let packs = self.git_dir().join("objects/pack");
         let act = || format!("count the packs in {}", packs.display());
@@ -155,37 +155,37 @@ impl Repository {
         Ok(entries.filter_map(Result::ok).filter(|e| e.path().extension().is_some_and(|e| e == "pack")).count())
     }
 
-    /// Whether so many packs have gathered that a cache is better thrown away, with [`Repository::start_afresh`].
+    /// Whether a cache has so many packs that it is better discarded, with [`Repository::start_afresh`].
     pub fn has_many_packs(&self) -> Result<bool, GitError> {
         Ok(self.pack_count()? > MANY_PACKS)
     }
 
-    /// Deletes the bare repository at `path`, however damaged it is, and creates an empty one in its place. Only for a
-    /// cache, from which nothing is lost that the next fetch does not bring back: the agent's, never the one that
-    /// `claveld` publishes from.
+    /// Deletes the bare repository at `path`, however damaged it is, and creates an empty one in its place. This is only for a
+    /// cache, because the next fetch brings everything back: for that of an agent, and never for the repository that `claveld`
+    /// publishes from.
     pub fn start_afresh(path: &Path) -> Result<Self, OpenError> {
         let not_removed = |why: String| OpenError::NotRemoved { path: path.to_owned(), why };
         if path.join(".git").exists() {
-            return Err(not_removed("it is not a bare repository, so it is somebody's work".to_owned()));
+            return Err(not_removed("it is a work tree, and a cache is a bare repository".to_owned()));
         }
         let mut aside = path.to_owned().into_os_string();
         aside.push(".discarded");
         let aside = PathBuf::from(aside);
-        // Renamed first, so that a power cut never leaves half a repository under the name that will be opened.
-        remove_if_there(&aside).map_err(|error| not_removed(error.to_string()))?;
+        // It is renamed first, so that a power cut never leaves half a repository at the path that will be opened.
+        remove_if_present(&aside).map_err(|error| not_removed(error.to_string()))?;
         fs::rename(path, &aside).map_err(|error| not_removed(error.to_string()))?;
         let fresh = Self::open_or_create_bare(path)?;
-        remove_if_there(&aside).map_err(|error| not_removed(error.to_string()))?;
+        remove_if_present(&aside).map_err(|error| not_removed(error.to_string()))?;
         Ok(fresh)
     }
 
-    /// The path it was opened at, for errors.
+    /// The path at which it was opened, for errors.
     pub(super) fn path(&self) -> &Path {
         &self.path
     }
 
-    /// A handle that shares nothing with any other: what it saw of a pack that is thrown away is forgotten with it.
-    pub(super) fn apart(&self) -> Result<gix::Repository, GitError> {
+    /// A handle that shares no cached object with any other handle, for a fetch whose packs may be deleted again.
+    pub(super) fn separate_handle(&self) -> Result<gix::Repository, GitError> {
         let opened = gix::ThreadSafeRepository::open_opts(&self.path, options());
         let act = || format!("open the git repository {}", self.path.display());
         Ok(opened.map_err(|error| GitError::new(act(), &error))?.to_thread_local())
@@ -197,7 +197,7 @@ impl Repository {
     }
 }
 
-fn remove_if_there(path: &Path) -> io::Result<()> {
+fn remove_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_dir_all(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -207,26 +207,26 @@ fn remove_if_there(path: &Path) -> io::Result<()> {
 /// How every repository is opened.
 fn options() -> gix::open::Options {
     let mut permissions = gix::open::Permissions::isolated();
-    // A machine behind a proxy says so in its environment; this opens http_proxy and its kin, and nothing else.
+    // The environment of a machine behind a proxy names the proxy. This allows `http_proxy` and the variables like it alone.
     permissions.env.http_transport = gix::sec::Permission::Allow;
     let mut overrides = vec![
-        // A reflog of a published branch helps nobody, and failing to write one must not fail a publication.
+        // A published branch needs no reflog, and an error while writing one must not fail a publication.
         "core.logAllRefUpdates=false".to_owned(),
-        // Objects are what their ids say: no refs/replace.
+        // An object is the one that its id names, whatever refs/replace has.
         "core.useReplaceRefs=false".to_owned(),
-        // Two writers wait for each other a moment; the compare-and-swap then tells who was first.
+        // Two writers wait for each other for two seconds. The compare-and-swap of the ref then decides which was first.
         "core.filesRefLockTimeout=2000".to_owned(),
         "core.packedRefsTimeout=2000".to_owned(),
         format!("gitoxide.objects.allocLimit={LARGEST_OBJECT}"),
         // Only version 2 lists one branch without listing all of them.
         "protocol.version=2".to_owned(),
-        // A server that no longer answers, or drips, is given up.
+        // The connection to a server that does not answer, or sends too slowly, is ended.
         "gitoxide.http.connectTimeout=30000".to_owned(),
         "http.lowSpeedLimit=100".to_owned(),
         "http.lowSpeedTime=60".to_owned(),
     ];
     if let Ok(certificates) = std::env::var("SSL_CERT_FILE") {
-        // What every other program of the machine trusts (Nix sets it); gix does not look at it by itself.
+        // The certificates that other programs of the machine trust (Nix sets this variable). gix does not read it by itself.
         overrides.push(format!("http.sslCAInfo={certificates}"));
     }
     gix::open::Options::isolated().permissions(permissions).config_overrides(overrides)
@@ -238,7 +238,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_was_created_is_opened_again() {
+    fn a_created_repository_is_opened_again() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("a/b.git");
         let first = Repository::open_or_create_bare(&path).unwrap();
@@ -250,7 +250,7 @@ mod tests {
     }
 
     #[test]
-    fn a_work_tree_leads_to_its_repository() {
+    fn a_work_tree_is_opened_and_never_discarded() {
         let bench = Bench::new();
         fixture::git(bench.path(), &["init", "-q", "tree"]);
         let tree = bench.path().join("tree");
@@ -260,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn reftable_is_refused_by_name() {
+    fn reftable_is_refused() {
         let bench = Bench::new();
         fixture::git(bench.path(), &["init", "-q", "--bare", "--ref-format=reftable", "r.git"]);
         let error = Repository::open(&bench.path().join("r.git")).unwrap_err();

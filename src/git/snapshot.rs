@@ -1,5 +1,5 @@
-//! A commit's files, read from the object database: nothing is checked out, so no link is followed, no filter is run and
-//! no path of the branch ever becomes a path of this machine.
+//! Reads the files of a commit from the object database. Nothing is checked out, so git follows no link and runs no filter,
+//! and no path of the branch becomes a path of this machine.
 
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -16,9 +16,9 @@ use super::repository::Repository;
 /// One entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {
-    /// Its name; what is not UTF-8 in it is replaced by U+FFFD, so that it equals no name that Clavel gives.
+    /// Its name. Bytes that are not UTF-8 are replaced by U+FFFD, so that the name equals no name that Clavel gives.
     pub name: String,
-    /// What it is.
+    /// Its kind.
     pub mode: Mode,
 }
 
@@ -28,7 +28,7 @@ pub struct Snapshot {
     repository: gix::Repository,
     commit: CommitId,
     root: Rc<Folder>,
-    /// Folders already parsed: a branch of many documents reads each of its few folders once.
+    /// The folders that were parsed already. A branch has many documents in few folders, and each folder is parsed once.
     folders: RefCell<HashMap<ObjectId, Rc<Folder>>>,
 }
 
@@ -48,13 +48,13 @@ impl Snapshot {
         self.commit
     }
 
-    /// The commits it was made on: one, or none for the first of a branch that nobody merged into.
+    /// The parents of the commit: none for the first commit of a branch, otherwise one, or several for a merge.
     pub fn parents(&self) -> Result<Vec<CommitId>, ReadError> {
         Ok(self.reader().parents()?.into_iter().map(CommitId::from).collect())
     }
 
-    /// The bytes of the regular file at `path`, `None` where nothing is there. Anything but a regular file at the path
-    /// is an error, and so is a file of more than `limit` bytes, which is not inflated.
+    /// The bytes of the regular file at `path`; `None` if the path does not exist. An entry of another kind at the path is an
+    /// error, and so is a file of more than `limit` bytes, which is not inflated.
     pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some(folder) = self.folder(folder)? else { return Ok(None) };
@@ -65,8 +65,8 @@ impl Snapshot {
         }
     }
 
-    /// The entries of the folder `path` (the root is the empty string), none where nothing is there: git knows no
-    /// empty folders.
+    /// The entries of the folder `path`, of which there may be `most`. The root is the empty string. A folder that does not
+    /// exist has no entries, because git has no empty folders.
     pub fn list(&self, path: &str, most: usize) -> Result<Vec<Entry>, ReadError> {
         let Some(folder) = self.folder(path)? else { return Ok(Vec::new()) };
         if folder.len() > most {
@@ -113,7 +113,7 @@ impl Snapshot {
     }
 }
 
-/// The parts of a path, each with where it ends.
+/// The parts of a path, each with the position of its end.
 fn components(path: &str) -> impl Iterator<Item = (usize, &str)> {
     path.split('/').scan(0, |start, name| {
         let end = *start + name.len();

@@ -1,5 +1,5 @@
-//! Reads single files of a commit whose layout was not checked. It is for roots, which are verified by their own
-//! signatures wherever they are.
+//! Reads single files of a commit whose layout was not checked. It is for roots: their own signatures verify them, whatever
+//! else the commit has.
 
 use gix::ObjectId;
 use gix::objs::{Kind, TreeRefIter};
@@ -9,25 +9,25 @@ use super::files::Files;
 use super::objects::{Mode, ObjectReader, ReadError};
 use super::repository::Repository;
 
-/// The largest tree object that is looked through: 1 MiB, some 20,000 names. Whoever hides a file among more could as well
-/// leave it out.
+/// The largest tree object that is searched: 1 MiB, some 20,000 names. A server that hides a file among more entries could
+/// as well leave the file out.
 const LARGEST_TREE: u64 = 1 << 20;
 
-/// The files of a commit whose layout nobody has looked at. It belongs to one thread.
+/// The files of a commit whose layout was not checked. It belongs to one thread.
 #[derive(Debug)]
-pub struct Unchecked {
+pub struct UncheckedFiles {
     repository: gix::Repository,
     commit: CommitId,
 }
 
 impl Repository {
-    /// Single files of `commit`, whatever else it holds.
-    pub fn unchecked(&self, commit: CommitId) -> Unchecked {
-        Unchecked { repository: self.local(), commit }
+    /// The files of `commit`, whatever its layout.
+    pub fn unchecked_files(&self, commit: CommitId) -> UncheckedFiles {
+        UncheckedFiles { repository: self.local(), commit }
     }
 }
 
-impl Files for Unchecked {
+impl Files for UncheckedFiles {
     fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
         let reader = ObjectReader { repository: &self.repository, commit: self.commit };
         let unexpected =
@@ -66,7 +66,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_is_found_beside_whatever_else_there_is_and_nothing_but_a_regular_one() {
+    fn a_regular_file_is_found_beside_foreign_entries() {
         let bench = Bench::new();
         let repository = bench.repository("r.git");
         let path = bench.path().join("r.git");
@@ -77,7 +77,7 @@ mod tests {
              100644 blob {blob}\tfile\n"
         );
         let commit = fixture::commit_tree(&path, &fixture::git_with_input(&path, &["mktree"], &root));
-        let files = repository.unchecked(commit);
+        let files = repository.unchecked_files(commit);
         for found in ["roots/2.json", "file"] {
             assert_eq!(files.read(found, 5).unwrap().as_deref(), Some(&b"hello"[..]), "{found}");
         }

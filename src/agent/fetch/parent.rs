@@ -71,7 +71,7 @@ fn prepare(mirror: &Remote, path: &Path, rescue: &dyn Fn(&Path)) -> Result<(), B
     let into = fetched_ref()?;
     let leftovers = repository.clear_leftovers(&into)?;
     // Every fetch adds a pack.
-    if leftovers == Leftovers::Unsettled || repository.has_many_packs()? || repository.fetched_bytes()? > MOST_KEPT {
+    if leftovers == Leftovers::PackInDoubt || repository.has_many_packs()? || repository.fetched_bytes()? > MOST_KEPT {
         rescue(path);
         Repository::start_afresh(path)?;
     }

@@ -69,7 +69,7 @@ impl Pass<'_> {
         let Ok(MirrorCommit { repository, tip, files: Some(files) }) = &branch.commit else { return Ok(()) };
         let newest = match files {
             Ok(files) => RootChain::newest_from(files, &self.anchor),
-            Err(_) => RootChain::newest_from(&repository.unchecked(*tip), &self.anchor),
+            Err(_) => RootChain::newest_from(&repository.unchecked_files(*tip), &self.anchor),
         };
         match newest {
             Some(newest) => self.keep_root(newest),
@@ -131,7 +131,7 @@ impl Pass<'_> {
         let verdict = verify(&files, &requester, &self.state.trusted, self.time())?;
         let index = verdict.trusted.index.as_ref();
         let (version, index) = (index.map(|index| index.version), index.map(|index| index.content));
-        let rewrote = self.state.believed_at.filter(|before| repository.is_without(tip, *before));
+        let rewrote = self.state.believed_at.filter(|before| repository.was_rewritten(tip, *before));
         Ok(Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict), rewrote })
     }
 
