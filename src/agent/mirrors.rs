@@ -296,7 +296,7 @@ mod tests {
     }
 
     fn forged() -> Finding {
-        Finding::Refused(Refusal::Branch(crate::branch::BranchError::NotClavels))
+        Finding::Refused(Refusal::Branch(crate::branch::BranchError::NoIndex))
     }
 
     fn choose_of(findings: Vec<Finding>) -> Result<MirrorChoice, NoneBelieved> {

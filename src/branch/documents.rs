@@ -8,38 +8,37 @@ use crate::model::{
 };
 use crate::trust::{DocumentError, Signed, SignedError, TrustedRoot, Verified, verify_document};
 
-/// The reason why a branch cannot be read or is not trusted.
+/// The reason why a branch cannot be read or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum BranchError {
     /// It has no index, so Clavel did not make it.
     #[error("this is not a branch of Clavel: it has no {}", Layout::Flat.index())]
-    NotClavels,
-    /// The index is not to be believed.
+    NoIndex,
+    /// The index cannot be verified.
     #[error("the index is not to be believed: {0}")]
     Index(SignedError),
     /// The index is of another branch.
-    #[error("the index is of the branch `{found}`, and this is `{branch}`: somebody passes one branch off as another")]
+    #[error("the index is of the branch `{found}`, and this is `{branch}`: the repository shows one branch as another")]
     OtherBranch {
-        /// The branch that was asked for.
+        /// The branch that was read.
         branch: BranchName,
-        /// The branch that it is of.
+        /// The branch that the index names.
         found: BranchName,
     },
-    /// The index was signed under another epoch than the root's.
+    /// The index was signed in another epoch than that of the root.
     #[error(
-        "the index was signed in epoch {found}, and the root is at epoch {epoch}: what was signed in another epoch counts \
-         no more"
+        "the index was signed in epoch {found}, and the root is at epoch {epoch}: documents of another epoch do not count"
     )]
     OtherEpoch {
-        /// The root's.
+        /// The epoch of the root.
         epoch: Epoch,
-        /// The index's.
+        /// The epoch of the index.
         found: Epoch,
     },
-    /// A document is not to be believed.
+    /// A document cannot be verified.
     #[error(transparent)]
     Document(#[from] DocumentError),
-    /// It holds something that does not belong there.
+    /// The commit does not have the layout of a branch of Clavel.
     #[error(transparent)]
     Layout(LayoutError),
     /// Git could not read it.
@@ -56,16 +55,17 @@ impl From<LayoutError> for BranchError {
     }
 }
 
-/// An index that was verified, with the digest of what it says.
+/// An index that was verified, with the digest of its content.
 #[derive(Debug, Clone)]
 pub struct VerifiedIndex {
-    /// What it says.
+    /// The index.
     pub index: Verified<Index>,
-    /// The digest of what it says, whoever signed it: a signature more, which takes no key, makes no other index.
+    /// The digest of the content without the signatures. Anybody can add a signature that does not count, and the index stays
+    /// the same.
     pub content: Sha256Digest,
 }
 
-/// The branch at one commit, read by somebody who believes one root.
+/// The branch at one commit, verified against one root.
 #[derive(Debug)]
 pub struct Branch<'a, F> {
     files: &'a F,
@@ -74,13 +74,13 @@ pub struct Branch<'a, F> {
 }
 
 impl VerifiedIndex {
-    /// The names of all documents in one folder.
+    /// The names of all documents that it lists in one folder.
     pub fn names(&self, folder: Folder) -> Vec<Name> {
         let listed = self.index.documents.iter().map(|(path, _)| path);
         listed.filter(|path| path.folder() == folder).map(|path| path.name().clone()).collect()
     }
 
-    /// The revision that is listed for a document.
+    /// The revision that it lists for a document.
     pub fn revision(&self, path: &DocumentPath) -> Option<Revision> {
         self.index.documents.get(path).map(|entry| entry.revision)
     }
@@ -100,9 +100,9 @@ impl<'a, F: Files> Branch<'a, F> {
         self.root
     }
 
-    /// Its index.
+    /// Reads and verifies the index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
-        let bytes = self.files.read(Layout::Flat.index(), Index::LARGEST)?.ok_or(BranchError::NotClavels)?;
+        let bytes = self.files.read(Layout::Flat.index(), Index::LARGEST)?.ok_or(BranchError::NoIndex)?;
         let index = Signed::<Index>::believe_with_content(bytes, self.root.fleet(), self.root.publisher());
         let (index, content) = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
@@ -115,7 +115,7 @@ impl<'a, F: Files> Branch<'a, F> {
         Ok(VerifiedIndex { index, content })
     }
 
-    /// One of its documents, as `index` lists it.
+    /// Reads and verifies one document, which has to be as `index` lists it.
     pub fn document<S: Specification>(
         &self,
         index: &VerifiedIndex,

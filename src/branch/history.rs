@@ -1,4 +1,4 @@
-//! An earlier revision of a deployment, from the history of the branch.
+//! Finds an earlier revision of a deployment in the history of the branch.
 
 use super::documents::{Branch, BranchError};
 use super::writer::OpenBranch;
@@ -9,42 +9,42 @@ use crate::model::{
 };
 use crate::trust::{Signed, TrustedRoot, Verified};
 
-/// How far back a revision is looked for: a commit a minute for two months.
+/// The most commits that are searched for a revision: one a minute for two months.
 const MOST_COMMITS: usize = 100_000;
 
-/// A deployment as the branch had it once.
+/// A deployment as an earlier commit of the branch has it.
 #[derive(Debug, Clone)]
-pub struct Past {
+pub struct PastDeployment {
     /// The deployment.
     pub deployment: Verified<Deployment>,
-    /// Its unit at that time, where it is to be believed.
+    /// Its unit in the same commit, if it can be verified.
     pub unit: Option<Verified<Unit>>,
 }
 
 /// The result of a search for a revision.
 #[derive(Debug, Clone)]
-pub enum Found {
-    /// It was published, by one who still publishes.
-    Past(Box<Past>),
-    /// Something is there under that revision, and it is not to be believed.
-    NotBelieved(String),
-    /// Nothing.
-    Nowhere,
+pub enum RevisionLookup {
+    /// The revision, signed by keys that still are publishers.
+    Found(Box<PastDeployment>),
+    /// A document has that revision and cannot be verified, for this reason.
+    Untrusted(String),
+    /// No commit has that revision.
+    NotFound,
 }
 
-/// The history to search, and the root that decides who is trusted.
+/// The history to search, and the root whose publishers are trusted.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
     /// The branch.
     pub on: &'a OpenBranch,
-    /// Whose publishers are believed: the newest root.
+    /// The newest root. Its publishers are trusted.
     pub root: &'a TrustedRoot,
-    /// The branch's name, which its indexes have to say.
+    /// The name of the branch, which the indexes have to name.
     pub branch: &'a BranchName,
 }
 
 impl OpenBranch {
-    /// The branch as it was, commit by commit: from `tip` back, by the first of each commit's parents.
+    /// The commits of the branch from `tip` back, by the first parent of each.
     pub fn back_from(&self, tip: CommitId) -> impl Iterator<Item = Result<Snapshot, ReadError>> + use<'_> {
         let mut next = Some(tip);
         std::iter::from_fn(move || {
@@ -58,24 +58,23 @@ impl OpenBranch {
 }
 
 impl History<'_> {
-    /// Looks for a revision of `name`, from the tip back. A document says nothing of its epoch, and so it counts only
-    /// where an index of this epoch lists it.
-    pub fn find(&self, name: &Name, revision: Revision) -> Result<Found, ReadError> {
+    /// Searches for a revision of `name`, from the tip back. A document does not name its epoch, so it counts only if an index
+    /// of the present epoch lists it.
+    pub fn find(&self, name: &Name, revision: Revision) -> Result<RevisionLookup, ReadError> {
         let path = DocumentPath::new(Folder::Deployments, name.clone());
-        let mut found = Found::Nowhere;
+        let mut found = RevisionLookup::NotFound;
         let commits = self.on.tip().into_iter().flat_map(|tip| self.on.back_from(tip));
         for snapshot in commits.take(MOST_COMMITS) {
             let snapshot = snapshot?;
             let file = snapshot.read(&path.to_string(), Deployment::LARGEST)?;
-            let claims = file.is_some_and(|file| claims(&file, revision));
-            if claims {
+            if file.is_some_and(|file| claims_revision(&file, revision)) {
                 match self.read(&snapshot, name) {
-                    Ok(past) => return Ok(Found::Past(Box::new(past))),
+                    Ok(past) => return Ok(RevisionLookup::Found(Box::new(past))),
                     Err(BranchError::Read(error)) => return Err(error),
                     Err(error) => {
-                        // What is nearest to the tip is what people would look at.
-                        if matches!(found, Found::Nowhere) {
-                            found = Found::NotBelieved(error.to_string());
+                        // The error of the newest commit is the most useful one.
+                        if matches!(found, RevisionLookup::NotFound) {
+                            found = RevisionLookup::Untrusted(error.to_string());
                         }
                     }
                 }
@@ -84,16 +83,16 @@ impl History<'_> {
         Ok(found)
     }
 
-    fn read(&self, snapshot: &Snapshot, name: &Name) -> Result<Past, BranchError> {
+    fn read(&self, snapshot: &Snapshot, name: &Name) -> Result<PastDeployment, BranchError> {
         let branch = Branch::new(snapshot, self.root, self.branch);
         let index = branch.index()?;
         let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
         let unit = branch.document::<UnitSpecification>(&index, &deployment.specification.unit);
-        Ok(Past { deployment, unit: unit.ok() })
+        Ok(PastDeployment { deployment, unit: unit.ok() })
     }
 }
 
-/// Whether a file says that it is this revision, whoever signed it.
-fn claims(file: &[u8], revision: Revision) -> bool {
+/// Whether a file says that it has this revision. The signatures are not verified.
+fn claims_revision(file: &[u8], revision: Revision) -> bool {
     Signed::<Deployment>::parse(file).is_ok_and(|signed| signed.unverified().revision == revision)
 }

@@ -1,12 +1,12 @@
-//! The layout of a branch as a value: its files and folders, their paths, their limits and their rules.
+//! The layout of a branch: its files and folders, their paths, their limits and their rules.
 //!
 //!     README.md  index.json  root.json         files
 //!     agents/  deployments/  units/            NAME.json
 //!     roots/                                   N.json, with N from 1 to 2^53 - 1
 //!     approvals/                               NAME/KEY.json
 //!
-//! Every path on the branch is made here, by a [`Layout`]. `layout_check` holds a commit to it; the contents of the files
-//! belong to `documents`, `root_chain` and `approvals`.
+//! A [`Layout`] makes every path on the branch, and `layout_check` checks a commit against it. The contents of the files belong
+//! to `documents`, `root_chain` and `approvals`.
 
 use crate::model::{DocumentPath, KeyId, Name, RootVersion};
 
@@ -16,9 +16,9 @@ pub(super) const MOST_OF_A_FOLDER: usize = 100_000;
 const MOST_ROOTS: usize = 4096;
 /// The most people who approve of one deployment.
 pub(super) const MOST_APPROVALS: usize = 64;
-/// The most entries of all folders together: three documents for each of 10,000 units are 30,000.
+/// The most entries of all folders together. Three documents for each of 10,000 units are 30,000.
 pub(super) const MOST_IN_TOTAL: usize = 250_000;
-/// The bytes of a tree's entry beside its name: mode, space, zero and object id.
+/// The bytes of an entry of a tree beside its name: the mode, a space, a zero and the object id.
 const BESIDE_NAME: usize = 6 + 1 + 1 + 20;
 /// The bytes of the longest name of an entry: a [`Name`] and `.json`.
 const LONGEST_NAME: usize = 128 + 5;
@@ -75,13 +75,13 @@ impl Layout {
 
     /// The path of the approval that the approver with this key gives to the deployment `name`.
     ///
-    /// The names of approvers can be file names, because a root with any other name is not trusted.
+    /// The names of approvers are valid file names, because a root with any other name is not trusted.
     pub fn approval(self, name: &Name, approver: &KeyId) -> String {
         format!("{}/{approver}.json", self.approvals(name))
     }
 }
 
-/// A kind of folder on the branch. Each has its limits and its rule, which the methods below list.
+/// A kind of folder on the branch. Each kind has its limits and its rule, which the methods below list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FolderKind {
     /// The root of the tree.
@@ -98,7 +98,7 @@ pub(super) enum FolderKind {
 
 impl FolderKind {
     /// The most entries of such a folder, and the length of the longest name that an entry can have, in bytes.
-    pub(super) fn most(self) -> (usize, usize) {
+    pub(super) fn limits(self) -> (usize, usize) {
         match self {
             Self::Root => (8, "deployments".len()),
             Self::Documents | Self::Approvals => (MOST_OF_A_FOLDER, LONGEST_NAME),
@@ -109,7 +109,7 @@ impl FolderKind {
 
     /// The most bytes that the tree of such a folder can have.
     pub(super) fn most_bytes(self) -> u64 {
-        let (entries, name) = self.most();
+        let (entries, name) = self.limits();
         (entries * (name + BESIDE_NAME)) as u64
     }
 
@@ -127,7 +127,7 @@ impl FolderKind {
         }
     }
 
-    /// Says what an entry of such a folder is, or that it does not belong there.
+    /// The entry of this name and mode, if it belongs in such a folder.
     pub(super) fn accept(self, name: &[u8], mode: &[u8]) -> Option<Accepted> {
         let name = std::str::from_utf8(name).ok()?;
         let is_file = mode == b"100644";
@@ -145,7 +145,7 @@ impl FolderKind {
             }
             Self::Roots if is_file => {
                 let digits = name.strip_suffix(".json")?;
-                // The one way to write a number: no sign, no zero before it.
+                // A number has one spelling: without a sign, and without a zero before it.
                 let number = digits.parse::<u64>().ok().filter(|number| number.to_string() == digits)?;
                 RootVersion::try_from(number).ok().map(|_| Accepted::File)
             }
@@ -157,7 +157,7 @@ impl FolderKind {
     }
 }
 
-/// An entry that belongs where it is.
+/// An entry that belongs in its folder.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Accepted {
     /// A file.

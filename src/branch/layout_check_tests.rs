@@ -9,14 +9,14 @@ use crate::model::Name;
 
 const ID: &str = "0123456789012345678901234567890123456789";
 
-/// A repository with one blob, and the commit of a tree that git itself makes of `mktree` lines. `BLOB` stands for the
-/// blob, and `DIR` for a folder with `a.json` in it.
-struct Zoo {
+/// A repository in which git itself makes trees of the lines of `mktree`. In the lines, `BLOB` is a blob, `DIR` a folder with
+/// `a.json` in it, and `COMMIT` a commit of another repository.
+struct TreeMaker {
     bench: Bench,
     repository: Repository,
 }
 
-impl Zoo {
+impl TreeMaker {
     fn new() -> Self {
         let bench = Bench::new();
         let repository = bench.repository("r.git");
@@ -35,7 +35,7 @@ impl Zoo {
         fixture::git_with_input(&path, &["mktree", "--missing"], &lines)
     }
 
-    /// Checks a commit of the tree of these lines.
+    /// Checks a commit whose root has these lines.
     fn check(&self, lines: &str) -> Result<(), LayoutError> {
         self.check_tree(&self.tree(lines))
     }
@@ -44,13 +44,13 @@ impl Zoo {
         Layout::Flat.check(&self.repository, fixture::commit_tree(&self.path(), tree))
     }
 
-    /// Checks a commit of a root with one folder, whose tree has these lines.
+    /// Checks a commit whose root has one folder with these lines.
     fn check_in(&self, folder: &str, lines: &str) -> Result<(), LayoutError> {
         let tree = self.tree(lines);
         self.check(&format!("040000 tree {tree}\t{folder}\n"))
     }
 
-    /// Writes any bytes as a tree, as no git would.
+    /// Writes any bytes as a tree object.
     fn raw_tree(&self, bytes: &[u8]) -> String {
         let file = self.bench.path().join("tree");
         std::fs::write(&file, bytes).unwrap();
@@ -68,25 +68,25 @@ fn refused(result: Result<(), LayoutError>, what: &str) {
 
 #[test]
 fn exactly_the_layout_is_accepted() {
-    let zoo = Zoo::new();
-    let approvals = zoo.tree("040000 tree DIR\tweb-1\n");
-    let roots = zoo.tree("100644 blob BLOB\t1.json\n100644 blob BLOB\t9007199254740991.json\n");
+    let trees = TreeMaker::new();
+    let approvals = trees.tree("040000 tree DIR\tweb-1\n");
+    let roots = trees.tree("100644 blob BLOB\t1.json\n100644 blob BLOB\t9007199254740991.json\n");
     let root = format!(
         "100644 blob BLOB\tREADME.md\n100644 blob BLOB\tindex.json\n100644 blob BLOB\troot.json\n\
          040000 tree DIR\tagents\n040000 tree DIR\tdeployments\n040000 tree DIR\tunits\n\
          040000 tree {roots}\troots\n040000 tree {approvals}\tapprovals\n"
     );
-    zoo.check(&root).unwrap();
-    zoo.check("100644 blob BLOB\tindex.json\n").unwrap();
-    zoo.check("").unwrap();
-    // As git sorts folders: `a.b/` before `a/`.
-    zoo.check_in("approvals", "040000 tree DIR\ta\n040000 tree DIR\ta.b\n040000 tree DIR\ta-b\n").unwrap();
-    zoo.check_in("units", "100644 blob BLOB\t@home.json\n100644 blob BLOB\talice@x.json.json\n").unwrap();
+    trees.check(&root).unwrap();
+    trees.check("100644 blob BLOB\tindex.json\n").unwrap();
+    trees.check("").unwrap();
+    // Git sorts folders with a `/` after the name: `a.b/` comes before `a/`.
+    trees.check_in("approvals", "040000 tree DIR\ta\n040000 tree DIR\ta.b\n040000 tree DIR\ta-b\n").unwrap();
+    trees.check_in("units", "100644 blob BLOB\t@home.json\n100644 blob BLOB\talice@x.json.json\n").unwrap();
 }
 
 #[test]
-fn what_does_not_belong_at_the_root_is_named() {
-    let zoo = Zoo::new();
+fn a_foreign_entry_at_the_root_is_refused_by_name() {
+    let trees = TreeMaker::new();
     for (line, what) in [
         ("100644 blob BLOB\tindex.JSON", "`index.JSON` of commit"),
         ("100644 blob BLOB\tevil.sh", "it is a file, and only the files README.md"),
@@ -100,13 +100,13 @@ fn what_does_not_belong_at_the_root_is_named() {
         ("040000 tree DIR\tother", "`other`"),
         ("100664 blob BLOB\tindex.json", "it is an entry of mode `100664`"),
     ] {
-        refused(zoo.check(&format!("{line}\n")), what);
+        refused(trees.check(&format!("{line}\n")), what);
     }
 }
 
 #[test]
-fn what_does_not_belong_in_a_folder_is_named() {
-    let zoo = Zoo::new();
+fn a_foreign_entry_in_a_folder_is_refused_by_name() {
+    let trees = TreeMaker::new();
     let long = "x".repeat(129);
     for folder in ["agents", "deployments", "units"] {
         for (mode, name, what) in [
@@ -129,102 +129,102 @@ fn what_does_not_belong_in_a_folder_is_named() {
             ("100644 blob BLOB", "a\\b.json", "/a\\\\b.json`"),
             ("100644 blob BLOB", &format!("{long}.json"), "xxx.json` of commit"),
         ] {
-            refused(zoo.check_in(folder, &format!("{mode}\t{name}\n")), what);
+            refused(trees.check_in(folder, &format!("{mode}\t{name}\n")), what);
         }
     }
     for name in ["0.json", "01.json", "+1.json", "-1.json", "1.0.json", "9007199254740992.json", "x.json", "1", ".json"]
     {
-        refused(zoo.check_in("roots", &format!("100644 blob BLOB\t{name}\n")), &format!("`roots/{name}`"));
+        refused(trees.check_in("roots", &format!("100644 blob BLOB\t{name}\n")), &format!("`roots/{name}`"));
     }
-    refused(zoo.check_in("roots", "100755 blob BLOB\t1.json\n"), "an executable file");
-    refused(zoo.check_in("approvals", "100644 blob BLOB\ta.json\n"), "it is a file, and only folders");
-    refused(zoo.check_in("approvals", "040000 tree DIR\ta b\n"), "`approvals/a b`");
-    let deep = zoo.tree("040000 tree DIR\tb\n");
-    refused(zoo.check_in("approvals", &format!("040000 tree {deep}\ta\n")), "`approvals/a/b` of commit");
-    let odd = zoo.tree("100644 blob BLOB\tb.txt\n");
-    refused(zoo.check_in("approvals", &format!("040000 tree {odd}\ta\n")), "`approvals/a/b.txt` of commit");
+    refused(trees.check_in("roots", "100755 blob BLOB\t1.json\n"), "an executable file");
+    refused(trees.check_in("approvals", "100644 blob BLOB\ta.json\n"), "it is a file, and only folders");
+    refused(trees.check_in("approvals", "040000 tree DIR\ta b\n"), "`approvals/a b`");
+    let deep = trees.tree("040000 tree DIR\tb\n");
+    refused(trees.check_in("approvals", &format!("040000 tree {deep}\ta\n")), "`approvals/a/b` of commit");
+    let odd = trees.tree("100644 blob BLOB\tb.txt\n");
+    refused(trees.check_in("approvals", &format!("040000 tree {odd}\ta\n")), "`approvals/a/b.txt` of commit");
 }
 
 #[test]
 fn names_that_git_itself_does_not_write_are_refused() {
-    let zoo = Zoo::new();
+    let trees = TreeMaker::new();
     let folder = |name: &str| [format!("40000 {name}\0").as_bytes(), &[7; 20]].concat();
     let file = |name: &str| [format!("100644 {name}\0").as_bytes(), &[7; 20]].concat();
     for name in [".git", ".GIT", ".", "..", "", "a/b", "git~1"] {
-        refused(zoo.check_tree(&zoo.raw_tree(&folder(name))), "does not belong on a branch of Clavel");
-        refused(zoo.check_tree(&zoo.raw_tree(&file(name))), "does not belong on a branch of Clavel");
+        refused(trees.check_tree(&trees.raw_tree(&folder(name))), "does not belong on a branch of Clavel");
+        refused(trees.check_tree(&trees.raw_tree(&file(name))), "does not belong on a branch of Clavel");
     }
-    // A zero before the mode, as some programs wrote it: git reads it, and so another reader may see it otherwise.
+    // Some programs wrote a zero before the mode. Git reads it, and another reader may read the entry differently.
     let padded = [b"0100644 index.json\0".as_slice(), &[7; 20]].concat();
-    refused(zoo.check_tree(&zoo.raw_tree(&padded)), "it is an entry of mode `0100644`");
+    refused(trees.check_tree(&trees.raw_tree(&padded)), "it is an entry of mode `0100644`");
     let twice = [file("index.json"), file("index.json")].concat();
-    refused(zoo.check_tree(&zoo.raw_tree(&twice)), "`index.json` of commit");
+    refused(trees.check_tree(&trees.raw_tree(&twice)), "`index.json` of commit");
     let unsorted = [file("root.json"), file("index.json")].concat();
-    refused(zoo.check_tree(&zoo.raw_tree(&unsorted)), "the folder `/` of commit");
-    refused(zoo.check_tree(&zoo.raw_tree(b"100644 index.json\0short")), "an entry breaks off");
-    refused(zoo.check_tree(&zoo.raw_tree(b"100644")), "an entry breaks off");
+    refused(trees.check_tree(&trees.raw_tree(&unsorted)), "the folder `/` of commit");
+    refused(trees.check_tree(&trees.raw_tree(b"100644 index.json\0short")), "an entry breaks off");
+    refused(trees.check_tree(&trees.raw_tree(b"100644")), "an entry breaks off");
 }
 
 #[test]
 fn twins_are_refused_in_every_folder() {
-    let zoo = Zoo::new();
+    let trees = TreeMaker::new();
     for folder in ["agents", "deployments", "units"] {
         refused(
-            zoo.check_in(folder, "100644 blob BLOB\tWeb.json\n100644 blob BLOB\tweb.json\n"),
+            trees.check_in(folder, "100644 blob BLOB\tWeb.json\n100644 blob BLOB\tweb.json\n"),
             "/web.json` of commit",
         );
     }
-    refused(zoo.check_in("approvals", "040000 tree DIR\tWeb\n040000 tree DIR\tweb\n"), "has a twin");
-    zoo.check_in("agents", "100644 blob BLOB\tWeb-1.json\n100644 blob BLOB\tweb-2.json\n").unwrap();
+    refused(trees.check_in("approvals", "040000 tree DIR\tWeb\n040000 tree DIR\tweb\n"), "has a twin");
+    trees.check_in("agents", "100644 blob BLOB\tWeb-1.json\n100644 blob BLOB\tweb-2.json\n").unwrap();
 }
 
 #[test]
-fn too_many_are_refused_before_they_are_read() {
-    let zoo = Zoo::new();
+fn too_many_entries_are_refused_before_they_are_read() {
+    let trees = TreeMaker::new();
     let file = |name: &str| [format!("100644 {name}\0").as_bytes(), &[7; 20]].concat();
-    // More bytes than eight entries can have.
+    // The tree has more bytes than eight entries can have.
     let large = [b"100644 ".as_slice(), &b"x".repeat(10_000), b"\0", &[7; 20]].concat();
-    refused(zoo.check_tree(&zoo.raw_tree(&large)), "`/` of commit");
+    refused(trees.check_tree(&trees.raw_tree(&large)), "`/` of commit");
     let most: Vec<u8> = (0..MOST_APPROVALS).flat_map(|n| file(&format!("k{n:04}.json"))).collect();
     let in_approvals = |tree: &str| {
-        let folder = zoo.tree(&format!("040000 tree {tree}\tweb-1\n"));
-        zoo.check(&format!("040000 tree {folder}\tapprovals\n"))
+        let folder = trees.tree(&format!("040000 tree {tree}\tweb-1\n"));
+        trees.check(&format!("040000 tree {folder}\tapprovals\n"))
     };
-    in_approvals(&zoo.raw_tree(&most)).unwrap();
+    in_approvals(&trees.raw_tree(&most)).unwrap();
     let more = [most, file("l.json")].concat();
-    refused(in_approvals(&zoo.raw_tree(&more)), "`approvals/web-1` of commit");
-    assert_eq!(check_folder(FolderKind::ApprovalsOfOne, &more), Err(Wrong::TooMany));
+    refused(in_approvals(&trees.raw_tree(&more)), "`approvals/web-1` of commit");
+    assert_eq!(check_folder(FolderKind::ApprovalsOfOne, &more), Err(FolderFault::TooMany));
     let full: Vec<u8> = (0..MOST_OF_A_FOLDER).flat_map(|n| file(&format!("u{n:06}.json"))).collect();
-    let full = zoo.raw_tree(&full);
+    let full = trees.raw_tree(&full);
     let root =
         |folders: &[&str]| folders.iter().map(|f| format!("040000 tree {full}\t{f}\n")).collect::<Vec<_>>().concat();
-    zoo.check(&root(&["agents", "units"])).unwrap();
-    refused(zoo.check(&root(&["agents", "deployments", "units"])), "holds more than the 250000 entries");
+    trees.check(&root(&["agents", "units"])).unwrap();
+    refused(trees.check(&root(&["agents", "deployments", "units"])), "holds more than the 250000 entries");
 }
 
 #[test]
-fn a_fleet_of_ten_thousand_is_checked_at_once() {
-    let zoo = Zoo::new();
+fn a_fleet_of_ten_thousand_units_is_checked_quickly() {
+    let trees = TreeMaker::new();
     let lines: Vec<String> = (0..10_000).map(|n| format!("100644 blob {ID}\tUnit-{n:05}.json\n")).collect();
-    let tree = zoo.tree(&lines.concat());
+    let tree = trees.tree(&lines.concat());
     let root: String =
         ["agents", "deployments", "units"].map(|folder| format!("040000 tree {tree}\t{folder}\n")).concat();
-    let commit = fixture::commit_tree(&zoo.path(), &zoo.tree(&root));
+    let commit = fixture::commit_tree(&trees.path(), &trees.tree(&root));
     let start = std::time::Instant::now();
-    Layout::Flat.check(&zoo.repository, commit).unwrap();
-    // Generous, for a build without optimisation beside other tests.
+    Layout::Flat.check(&trees.repository, commit).unwrap();
+    // The limit is generous, because the build is not optimised and other tests run meanwhile.
     assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
 }
 
 #[test]
-fn a_commit_that_is_not_there_is_told() {
-    let zoo = Zoo::new();
-    refused(Layout::Flat.check(&zoo.repository, ID.parse().unwrap()), "the repository lacks object");
-    refused(zoo.check(&format!("040000 tree {ID}\tunits\n")), "the repository lacks object");
-    assert!(Path::new(&zoo.path()).is_dir());
+fn a_missing_commit_or_tree_is_refused() {
+    let trees = TreeMaker::new();
+    refused(Layout::Flat.check(&trees.repository, ID.parse().unwrap()), "the repository lacks object");
+    refused(trees.check(&format!("040000 tree {ID}\tunits\n")), "the repository lacks object");
+    assert!(Path::new(&trees.path()).is_dir());
 }
 
-/// A tree of these entries, as they come.
+/// A tree of these entries, in this order.
 fn tree(entries: &[(String, Vec<u8>)]) -> Vec<u8> {
     entries.iter().flat_map(|(mode, name)| [mode.as_bytes(), b" ", name, b"\0", &[7; 20]].concat()).collect()
 }
@@ -235,7 +235,7 @@ fn files(names: &[String]) -> Vec<u8> {
     tree(&names.into_iter().map(|name| ("100644".to_owned(), name.into_bytes())).collect::<Vec<_>>())
 }
 
-const PLACES: [FolderKind; 5] =
+const KINDS: [FolderKind; 5] =
     [FolderKind::Root, FolderKind::Documents, FolderKind::Roots, FolderKind::Approvals, FolderKind::ApprovalsOfOne];
 
 proptest! {
@@ -256,12 +256,12 @@ proptest! {
         let twin = names[which.index(names.len())].to_ascii_uppercase();
         names.push(twin);
         let tree = files(&names);
-        let is_twin = matches!(check_folder(FolderKind::Documents, &tree), Err(Wrong::Twin { .. }));
+        let is_twin = matches!(check_folder(FolderKind::Documents, &tree), Err(FolderFault::Twin { .. }));
         prop_assert!(is_twin);
     }
 
     #[test]
-    fn a_name_is_accepted_where_the_model_has_it(name in any::<Vec<u8>>(), json in any::<bool>()) {
+    fn a_name_is_accepted_if_the_model_accepts_it(name in any::<Vec<u8>>(), json in any::<bool>()) {
         prop_assume!(!name.contains(&0));
         let stem = std::str::from_utf8(&name).ok().filter(|name| name.parse::<Name>().is_ok());
         let file = if json { [&name[..], b".json"].concat() } else { name.clone() };
@@ -273,19 +273,19 @@ proptest! {
     }
 
     #[test]
-    fn any_bytes_are_survived(bytes in any::<Vec<u8>>(), cut in any::<prop::sample::Index>()) {
+    fn no_bytes_make_the_check_panic(bytes in any::<Vec<u8>>(), cut in any::<prop::sample::Index>()) {
         let good = files(&["a".to_owned(), "b-2".to_owned()]);
         let cut = cut.index(good.len());
-        for place in PLACES {
-            let _ = check_folder(place, &bytes);
-            let _ = check_folder(place, &[&good[..cut], &bytes[..]].concat());
+        for kind in KINDS {
+            let _ = check_folder(kind, &bytes);
+            let _ = check_folder(kind, &[&good[..cut], &bytes[..]].concat());
         }
         let whole = check_folder(FolderKind::Documents, &good[..cut]);
         prop_assert_eq!(whole.is_ok(), cut == 0 || cut == good.len() / 2 - 1);
     }
 
     #[test]
-    fn a_mode_is_accepted_in_one_spelling(mode in "[0-7]{1,7}") {
+    fn each_mode_is_accepted_in_one_spelling_only(mode in "[0-7]{1,7}") {
         let is_file = check_folder(FolderKind::Documents, &tree(&[(mode.clone(), b"a.json".to_vec())])).is_ok();
         prop_assert_eq!(is_file, mode == "100644");
         let is_folder = check_folder(FolderKind::Approvals, &tree(&[(mode.clone(), b"a".to_vec())])).is_ok();

@@ -1,8 +1,8 @@
-//! The branch that carries a fleet: which files it has, and how they are read and written.
+//! The branch that carries a fleet: its files, and how they are read and written.
 //!
-//! The layout, the chain of roots, the index and the documents it lists, the approvals, and the history. Everything that is
-//! read here comes out verified or as an error. The objects and refs behind it belong to `git`; what to write belongs to
-//! `publish`, and what to believe of it on a machine belongs to `agent`.
+//! This room has the layout, the chain of roots, the index and the documents that it lists, the approvals, and the history.
+//! Everything that it reads is verified, or an error. The objects and refs belong to `git`; `publish` decides what to write,
+//! and `agent` decides what a machine accepts.
 
 mod approvals;
 mod documents;
@@ -12,12 +12,14 @@ mod layout_check;
 mod root_chain;
 mod writer;
 
-pub use approvals::Takers;
+pub use approvals::AgentsByDeployment;
 pub use documents::{Branch, BranchError, VerifiedIndex};
-pub use history::{Found, History, Past};
+pub use history::{History, PastDeployment, RevisionLookup};
 pub use layout::Layout;
 pub use layout_check::LayoutError;
 pub use root_chain::{RootChain, RootsError};
 pub use writer::{BranchWriter, OpenBranch, Proposal, WriteError};
 
+/// The types of `git` that a caller has to name to use this room: `Remote` for [`BranchWriter`], `Snapshot` and `CommitId` for
+/// [`OpenBranch`], and `Change` and `Identity` for [`Proposal`]. `publish` takes them from here, because it may not use `git`.
 pub use crate::git::{Change, CommitId, Identity, ReadError, Remote, Snapshot};

@@ -5,81 +5,87 @@ use crate::git::{Files, ReadError};
 use crate::model::{FleetId, Payload as _, Root, RootVersion, Sha256Digest};
 use crate::trust::{Anchor, RootError, Signed, SignedError, TrustedRoot, fleet_of};
 
-/// The most roots that are walked at once. A fleet that rotates every day comes to as many in three years.
+/// The most roots that are followed at once. A fleet with a new root every day has as many in three years.
 const MOST: usize = 1024;
 
-/// The roots from one that was believed to the newest.
+/// The roots from one that was trusted before to the newest.
 #[derive(Debug, Clone)]
 pub struct RootChain {
-    /// The newest.
+    /// The newest root.
     pub newest: TrustedRoot,
-    /// Those before it, from the one that was believed on; none where that is the newest.
+    /// The roots before it, beginning with the one that was trusted before; none if that one is the newest.
     pub before: Vec<TrustedRoot>,
 }
 
 /// The reason why a branch leads to no trusted root.
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
-    /// The branch has no root at all.
+    /// The branch has no newest root.
     #[error("this is not a branch of Clavel: it has no {}", Layout::Flat.newest_root())]
-    NotClavels,
-    /// It does not have the first root, whose digest alone is known.
-    #[error("the branch has no {}, and of the fleet {fleet} only the digest is known", Layout::Flat.root(RootVersion::FIRST))]
+    NoNewest,
+    /// The branch lacks the first root, of which only the digest is known.
+    #[error(
+        "the branch has no {}, and only the digest of the first root of the fleet {fleet} is known; give the file of a root \
+         in place of the digest",
+        Layout::Flat.root(RootVersion::FIRST)
+    )]
     NoFirst {
         /// The fleet.
         fleet: FleetId,
     },
-    /// A root is not to be believed.
+    /// A root cannot be verified.
     #[error("{path} is not to be believed: {source}")]
     Root {
-        /// Where it is.
+        /// The path of the root on the branch.
         path: String,
-        /// Why.
+        /// The reason.
         source: RootError,
     },
-    /// The newest root cannot be understood.
+    /// The newest root cannot be parsed.
     #[error("{} is not to be believed: {why}", Layout::Flat.newest_root(), why = .0)]
     Newest(SignedError),
-    /// It is the branch of another fleet.
-    #[error("the branch is of the fleet {found}, and {expected} was asked for")]
+    /// The branch is of another fleet.
+    #[error("the branch is of the fleet {found}, not of {expected}; correct the URL or the root")]
     OtherFleet {
-        /// The fleet that was asked for.
+        /// The fleet that is expected.
         expected: FleetId,
-        /// The fleet that it says it is of.
+        /// The fleet that the newest root names.
         found: FleetId,
     },
-    /// The branch is at an older root than one that was believed before.
-    #[error("the root went back from version {held} to {found}: somebody shows an old branch")]
+    /// The newest root is older than one that was trusted before.
+    #[error(
+        "the root went back from version {held} to {found}: the repository shows an old branch; bring it up to date"
+    )]
     Rollback {
-        /// The newest that was believed.
+        /// The newest version that was trusted.
         held: RootVersion,
-        /// What the branch has.
+        /// The version of the newest root on the branch.
         found: RootVersion,
     },
-    /// A version between the one that was believed and the newest is not there.
+    /// A version between the one that was trusted and the newest is missing.
     #[error("the branch has {} of version {newest}, and lacks {}, which leads to it", Layout::Flat.newest_root(), Layout::Flat.root(*missing))]
     Gap {
-        /// The first that is missing.
+        /// The first version that is missing.
         missing: RootVersion,
-        /// The version of the newest.
+        /// The newest version.
         newest: RootVersion,
     },
     /// There are two roots of one version.
-    #[error("there are two roots of version {version}: {one} says another thing than {other}")]
+    #[error("there are two roots of version {version}: {one} differs from {other}; both are signed")]
     Fork {
         /// The version.
         version: RootVersion,
-        /// Where one is.
+        /// The path of one.
         one: String,
-        /// Where the other is.
+        /// The path of the other, or its description.
         other: String,
-        /// The digest of what the one says.
+        /// The digest of the content of the one.
         found: Sha256Digest,
     },
-    /// There are more than are walked at once.
-    #[error("the branch has more than {MOST} roots after version {held}; give a newer root by hand")]
+    /// The chain is longer than is followed at once.
+    #[error("the branch has more than {MOST} roots after version {held}; give the file of a newer root")]
     TooMany {
-        /// The version that was believed.
+        /// The version that was trusted.
         held: RootVersion,
     },
     /// Git could not read it.
@@ -88,7 +94,7 @@ pub enum RootsError {
 }
 
 impl RootChain {
-    /// Walks from `anchor` to the newest root on the branch.
+    /// Follows the chain from `anchor` to the newest root on the branch.
     pub fn from_anchor<F: Files>(files: &F, anchor: &Anchor) -> Result<Self, RootsError> {
         match anchor {
             Anchor::Root(root) => Self::walk(files, root),
@@ -101,8 +107,8 @@ impl RootChain {
         }
     }
 
-    /// The newest root that `anchor` leads to, whatever else the branch shows: each proves itself. None where the first is
-    /// not there.
+    /// The newest root that `anchor` leads to, whatever else the branch has: the signatures of each root prove it. `None` if the
+    /// first root is missing.
     pub fn newest_from<F: Files>(files: &F, anchor: &Anchor) -> Option<TrustedRoot> {
         let held = match anchor {
             Anchor::Root(root) => TrustedRoot::clone(root),
@@ -111,39 +117,42 @@ impl RootChain {
                 TrustedRoot::first(&file, *fleet).ok()?
             }
         };
-        Some(climb(files, &held).roots.newest)
+        Some(follow(files, &held).roots.newest)
     }
 
-    /// Walks from `held` to the newest root on the branch, one version after the other. Whether the newest has expired
-    /// is another question; one before it may have.
+    /// Follows the chain from `held` to the newest root on the branch, one version after the other. It does not check whether
+    /// the newest has expired; a root before it may have.
     pub fn walk<F: Files>(files: &F, held: &TrustedRoot) -> Result<Self, RootsError> {
-        let newest_file = files.read(Layout::Flat.newest_root(), Root::LARGEST)?.ok_or(RootsError::NotClavels)?;
-        let shown = Signed::<Root>::parse(&newest_file).map_err(RootsError::Newest)?;
-        let (expected, found) = (held.fleet(), fleet_of(shown.unverified()));
+        let newest_file = files.read(Layout::Flat.newest_root(), Root::LARGEST)?.ok_or(RootsError::NoNewest)?;
+        let last = Signed::<Root>::parse(&newest_file).map_err(RootsError::Newest)?;
+        let (expected, found) = (held.fleet(), fleet_of(last.unverified()));
         if found != expected {
             return Err(RootsError::OtherFleet { expected, found });
         }
-        let Climbed { roots: Self { newest, before }, stopped } = climb(files, held);
-        if let Some(error) = stopped {
+        let FollowedChain { roots: Self { newest, before }, error } = follow(files, held);
+        if let Some(error) = error {
             return Err(error);
         }
-        let (reached, found) = (newest.root().version, shown.unverified().version);
+        let (reached, found) = (newest.root().version, last.unverified().version);
         if found < reached {
             return Err(RootsError::Rollback { held: reached, found });
         }
         if found > reached {
-            // There is a next one: `found` is larger.
+            // A next version exists, because `found` is larger.
             let missing = reached.next().unwrap_or(found);
             return Err(RootsError::Gap { missing, newest: found });
         }
-        if shown.unverified() != newest.root() {
-            // What nobody signed is no second root: anybody can write it.
-            let signed = before.last().map_or_else(|| newest.again(&newest_file), |last| last.next(&newest_file));
+        if last.unverified() != newest.root() {
+            // A file that is not signed is no second root, because anybody can write it.
+            let signed = before.last().map_or_else(|| newest.again(&newest_file), |root| root.next(&newest_file));
             let found = signed
                 .map_err(|source| RootsError::Root { path: Layout::Flat.newest_root().to_owned(), source })?
                 .content();
-            let known =
-                if before.is_empty() { "the one that is believed".to_owned() } else { Layout::Flat.root(reached) };
+            let known = if before.is_empty() {
+                "the one that was trusted before".to_owned()
+            } else {
+                Layout::Flat.root(reached)
+            };
             return Err(RootsError::Fork {
                 version: reached,
                 one: Layout::Flat.newest_root().to_owned(),
@@ -155,32 +164,32 @@ impl RootChain {
     }
 }
 
-/// How far it goes up, and why no further where the next one is there and not believed.
-struct Climbed {
+/// The chain as far as it can be verified, and the error at which it ends, if the next root exists.
+struct FollowedChain {
     roots: RootChain,
-    stopped: Option<RootsError>,
+    error: Option<RootsError>,
 }
 
-/// From `held` to the next root and on, as far as each is signed as it has to be.
-fn climb<F: Files>(files: &F, held: &TrustedRoot) -> Climbed {
+/// Follows the chain from `held`, as far as each root has the signatures that it needs.
+fn follow<F: Files>(files: &F, held: &TrustedRoot) -> FollowedChain {
     let (mut newest, mut before) = (held.clone(), Vec::new());
-    let step = |newest: &TrustedRoot, walked: usize| -> Result<Option<TrustedRoot>, RootsError> {
+    let next_root = |newest: &TrustedRoot, followed: usize| -> Result<Option<TrustedRoot>, RootsError> {
         let Some(version) = newest.root().version.next() else { return Ok(None) };
         let path = Layout::Flat.root(version);
         let Some(file) = files.read(&path, Root::LARGEST)? else { return Ok(None) };
-        if walked == MOST {
+        if followed == MOST {
             return Err(RootsError::TooMany { held: held.root().version });
         }
         newest.next(&file).map(Some).map_err(|source| RootsError::Root { path, source })
     };
-    let stopped = loop {
-        match step(&newest, before.len()) {
+    let error = loop {
+        match next_root(&newest, before.len()) {
             Ok(Some(next)) => before.push(std::mem::replace(&mut newest, next)),
             Ok(None) => break None,
             Err(error) => break Some(error),
         }
     };
-    Climbed { roots: RootChain { newest, before }, stopped }
+    FollowedChain { roots: RootChain { newest, before }, error }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::trust::fixture::{Fleet, first_root, key, root_after, signed};
 
 type Branch = BTreeMap<String, Vec<u8>>;
 
-/// A chain of `length` roots by one key, the last of them the newest.
+/// A chain of `length` roots by one key, and the files of a branch with all of them.
 fn chain(length: usize) -> (Fleet, Vec<TrustedRoot>, Branch) {
     let fleet = Fleet::new();
     let mut roots = vec![fleet.root.clone()];
@@ -39,7 +39,7 @@ fn the_chain_leads_from_any_root_and_from_the_digest_of_the_first() {
 }
 
 #[test]
-fn a_key_that_was_taken_out_signs_no_root_any_more() {
+fn a_key_that_was_removed_signs_no_further_root() {
     let (fleet, roots, mut files) = chain(1);
     let new = key("new");
     let second = roots[0].next(&signed(root_after(&roots[0], &[&new]), &[&fleet.key, &new])).unwrap();
@@ -55,7 +55,7 @@ fn a_key_that_was_taken_out_signs_no_root_any_more() {
 }
 
 #[test]
-fn a_gap_a_step_back_and_a_fork_are_told() {
+fn a_gap_a_rollback_and_a_fork_are_refused() {
     let (fleet, roots, files) = chain(3);
     let mut gap = files.clone();
     gap.remove("roots/2.json");
@@ -68,7 +68,7 @@ fn a_gap_a_step_back_and_a_fork_are_told() {
     fork.insert(Layout::Flat.newest_root().to_owned(), signed(other.clone(), &[&fleet.key]));
     assert!(refusal(&fork, &roots[2]).contains("two roots of version 3"));
     assert!(refusal(&fork, &roots[0]).contains("two roots of version 3"));
-    // What nobody signed is no second one.
+    // A file that a stranger signed is no second root.
     fork.insert(Layout::Flat.newest_root().to_owned(), signed(other, &[&key("stranger")]));
     let by = |whom: &str| format!("root.json is not to be believed: by the keys of the root {whom}");
     assert!(
@@ -99,7 +99,7 @@ fn a_root_before_the_newest_may_have_expired() {
 }
 
 #[test]
-fn a_first_root_that_another_key_made_is_another_fleet() {
+fn a_first_root_of_another_key_is_of_another_fleet() {
     let (_, roots, mut files) = chain(1);
     let thief = key("claveld-1");
     let file = signed(first_root(&[&thief], 1), &[&thief]);
@@ -108,7 +108,7 @@ fn a_first_root_that_another_key_made_is_another_fleet() {
 }
 
 #[test]
-fn the_newest_root_is_found_whatever_stands_beside_it() {
+fn the_newest_root_is_found_on_a_damaged_branch() {
     let (fleet, roots, mut files) = chain(3);
     files.remove(Layout::Flat.newest_root());
     files.insert("roots/4.json".to_owned(), b"{}".to_vec());

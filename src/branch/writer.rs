@@ -1,4 +1,4 @@
-//! Writes one commit to a branch, on this machine or elsewhere.
+//! Writes one commit to a branch, of a repository on this machine or on another.
 //!
 //! If another writer moves the branch meanwhile, the caller decides again from the new tip.
 
@@ -12,21 +12,21 @@ use crate::git::{
 };
 use crate::model::BranchName;
 
-/// How long one push may take.
+/// The longest time that one push may take.
 const PUSH_DEADLINE: Duration = Duration::from_mins(5);
-/// How often a lost race is run again before giving up.
-const TRIES: usize = 5;
+/// The most attempts to write while other writers move the branch.
+const ATTEMPTS: usize = 5;
 
-/// A branch to write to. One of another machine is fetched into a copy, committed to there, and pushed.
+/// A branch to write to. If it is on another machine, it is fetched into a copy, and the commit is made there and pushed.
 #[derive(Debug, Clone, Copy)]
 pub struct BranchWriter<'a> {
     /// The repository.
     pub remote: &'a Remote,
     /// The branch.
     pub branch: &'a BranchName,
-    /// The command in place of plain `ssh`.
+    /// The command that replaces plain `ssh`.
     pub ssh_command: Option<&'a str>,
-    /// Where the copy of a repository elsewhere is kept.
+    /// The folder for the copy of a repository on another machine.
     pub copy: &'a Path,
 }
 
@@ -38,57 +38,60 @@ pub struct OpenBranch {
 }
 
 impl OpenBranch {
-    /// The commit that it was at; `None` where it does not exist yet.
+    /// The commit at its tip; `None` if the branch does not exist yet.
     pub fn tip(&self) -> Option<CommitId> {
         self.tip
     }
 
-    /// The files that it had; `None` where it does not exist yet.
+    /// The files of that commit; `None` if the branch does not exist yet.
     pub fn files(&self) -> Result<Option<Snapshot>, ReadError> {
         self.tip.map(|tip| self.repository.snapshot(tip)).transpose()
     }
 
-    /// The repository that has it.
+    /// The repository on this machine that has the branch.
     pub fn repository(&self) -> &Repository {
         &self.repository
     }
 }
 
-/// What an attempt is to write, decided from the branch as it was opened.
+/// The commit that an attempt wants to make on a branch as it was opened.
 #[derive(Debug)]
 pub struct Proposal {
-    /// The branch that it was decided from.
+    /// The branch from which the attempt decided.
     pub on: OpenBranch,
-    /// What changes.
+    /// The changes.
     pub changes: Vec<Change>,
-    /// Why.
+    /// The message.
     pub message: String,
-    /// Author and committer.
+    /// The author, who is also the committer.
     pub by: Identity,
-    /// When, for author and committer.
+    /// The time of the commit.
     pub at: SystemTime,
 }
 
-/// Why nothing was written.
+/// The reason why nothing was written.
 #[derive(Debug, thiserror::Error)]
 pub enum WriteError {
     /// The repository cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
-    /// Git failed on it.
+    /// Git failed.
     #[error(transparent)]
     Git(#[from] GitError),
     /// The commit could not be made.
     #[error(transparent)]
     Commit(#[from] CommitError),
-    /// The branch could not be fetched from where it is.
+    /// The branch could not be fetched from its repository.
     #[error(transparent)]
     Fetch(#[from] FetchError),
-    /// The commit could not be pushed to where it belongs.
+    /// The commit could not be pushed to the repository.
     #[error(transparent)]
     Push(#[from] PushError),
-    /// Others wrote all the time.
-    #[error("others moved the branch `{branch}` of {repository} {TRIES} times in a row; try again")]
+    /// Other writers moved the branch during every attempt.
+    #[error(
+        "cannot write to the branch `{branch}` of {repository}: other programs moved it during each of {ATTEMPTS} attempts; \
+         try again"
+    )]
     Raced {
         /// The repository, without secrets.
         repository: String,
@@ -97,24 +100,26 @@ pub enum WriteError {
     },
 }
 
-/// How one attempt to write ended.
-enum Written {
+/// The result of one attempt to write.
+enum WriteResult {
+    /// The commit was made.
     Done(CommitId),
+    /// Another writer moved the branch.
     Raced,
 }
 
 impl BranchWriter<'_> {
-    /// Opens the branch where it is, or fetches it into the copy.
+    /// Opens the branch in its repository on this machine, or fetches it into the copy.
     pub fn open(&self) -> Result<OpenBranch, WriteError> {
         let repository = match self.remote.local_path() {
             Some(path) => Repository::open(&path)?,
-            None => self.fetched()?,
+            None => self.fetch()?,
         };
         let tip = repository.tip(self.branch)?;
         Ok(OpenBranch { repository, tip })
     }
 
-    fn fetched(&self) -> Result<Repository, WriteError> {
+    fn fetch(&self) -> Result<Repository, WriteError> {
         let repository = Repository::open_or_create_bare(self.copy)?;
         let request = FetchRequest {
             remote: self.remote,
@@ -124,42 +129,43 @@ impl BranchWriter<'_> {
             ssh_command: self.ssh_command,
             interrupt: &AtomicBool::new(false),
         };
-        let _wherever_it_is = repository.fetch(&request)?;
+        // `open` reads the tip, whether the fetch moved it or not.
+        let _ = repository.fetch(&request)?;
         Ok(repository)
     }
 
-    /// Makes one commit of what `attempt` proposes, and pushes it where the repository is elsewhere. `attempt` opens the
-    /// branch and decides; where it proposes nothing, nothing is written. When somebody else moved the branch meanwhile, it
-    /// is asked again, at most five times in all. Gives what the last attempt had to say, and the commit that was made.
+    /// Makes the commit that `attempt` proposes, and pushes it if the repository is on another machine. `attempt` opens the
+    /// branch and decides; if it proposes nothing, nothing is written. If another writer moved the branch meanwhile, `attempt`
+    /// is called again, at most five times in all. Returns the value of the last attempt, and the commit that was made.
     pub async fn commit_with_retry<T, E: From<WriteError>>(
         &self,
         mut attempt: impl AsyncFnMut(&Self) -> Result<(T, Option<Proposal>), E>,
     ) -> Result<(T, Option<CommitId>), E> {
-        for _ in 0..TRIES {
+        for _ in 0..ATTEMPTS {
             let (outcome, proposal) = attempt(self).await?;
             let Some(proposal) = proposal else { return Ok((outcome, None)) };
-            if let Written::Done(commit) = self.write(&proposal).await? {
+            if let WriteResult::Done(commit) = self.write(&proposal).await? {
                 return Ok((outcome, Some(commit)));
             }
         }
         Err(WriteError::Raced { repository: self.remote.to_string(), branch: self.branch.clone() }.into())
     }
 
-    async fn write(&self, proposal: &Proposal) -> Result<Written, WriteError> {
+    async fn write(&self, proposal: &Proposal) -> Result<WriteResult, WriteError> {
         let Proposal { on: OpenBranch { repository, tip }, changes, message, by, at } = proposal;
         let new = NewCommit { branch: self.branch, expected: *tip, changes, message, by, at: *at };
         let commit = match repository.commit(&new) {
             Ok(commit) => commit,
-            Err(CommitError::TipMoved { .. }) => return Ok(Written::Raced),
+            Err(CommitError::TipMoved { .. }) => return Ok(WriteResult::Raced),
             Err(error) => return Err(error.into()),
         };
         if self.remote.local_path().is_some() {
-            return Ok(Written::Done(commit));
+            return Ok(WriteResult::Done(commit));
         }
         let (remote, branch, ssh_command) = (self.remote, self.branch, self.ssh_command);
         match (Push { remote, branch, commit, ssh_command, within: PUSH_DEADLINE }).run(repository).await {
-            Ok(()) => Ok(Written::Done(commit)),
-            Err(PushError::Moved { .. }) => Ok(Written::Raced),
+            Ok(()) => Ok(WriteResult::Done(commit)),
+            Err(PushError::Moved { .. }) => Ok(WriteResult::Raced),
             Err(error) => Err(error.into()),
         }
     }

@@ -135,7 +135,7 @@ impl From<OpenError> for Exit {
 impl From<BranchError> for Exit {
     fn from(error: BranchError) -> Self {
         let code = match &error {
-            BranchError::NotClavels
+            BranchError::NoIndex
             | BranchError::Index(_)
             | BranchError::OtherBranch { .. }
             | BranchError::OtherEpoch { .. }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use super::base::{PublishBase, PublishBaseError};
 use super::error::PublishError;
 use super::note::{PublishNote, PublishedIndex};
-use crate::branch::{BranchWriter, Found, History, OpenBranch, Remote};
+use crate::branch::{BranchError, BranchWriter, History, OpenBranch, Remote, RevisionLookup};
 use crate::model::{BranchName, Name, PublishPolicy, Revision};
 use crate::signers::Signers;
 use crate::trust::{Anchor, TrustedRoot};
@@ -70,14 +70,14 @@ impl PublishContext {
         attempt: &PublishAttempt,
         name: &Name,
         revision: Revision,
-    ) -> Result<Found, PublishError> {
+    ) -> Result<RevisionLookup, PublishError> {
         let PublishAttempt { on, base, .. } = attempt;
         let history = History { on, root: &base.root, branch: &self.settings.branch };
-        history.find(name, revision).map_err(|error| self.branch_error(error.into()))
+        history.find(name, revision).map_err(|error| self.branch_error(BranchError::from(error).into()))
     }
 
     fn base(&self, on: &OpenBranch, last: Option<&PublishedIndex>) -> Result<PublishBase, PublishBaseError> {
-        match on.files()? {
+        match on.files().map_err(BranchError::from)? {
             None => PublishBase::new_branch(&self.anchor),
             Some(files) => PublishBase::read(on, &files, &self.anchor, &self.settings.branch, last),
         }

@@ -18,7 +18,9 @@ use super::report::{PublishReport, commit_message, describe_changes};
 use super::sign::{BranchSigner, SignedFiles};
 use super::survey::{CacheAnswers, CacheScope, CacheSurvey};
 use super::withhold::{deployments_to_look_up, kept_back, lost_deployments, withhold};
-use crate::branch::{BranchWriter, Change as FileChange, CommitId, Found, Identity, Layout, OpenBranch, Proposal};
+use crate::branch::{
+    BranchWriter, Change as FileChange, CommitId, Identity, Layout, OpenBranch, Proposal, RevisionLookup,
+};
 use crate::model::{Epoch, FleetId, Folder, IndexVersion, PublishPolicy, Sha256Digest, SourceRevision, Timestamp};
 use crate::signers::Signers;
 use crate::store::Store;
@@ -119,7 +121,7 @@ impl Publisher {
             (Operation::RollBack(to), Some(present)) if to < present.revision() => {
                 self.context.find_in_history(&attempt, &request.name, to)?
             }
-            _ => Found::Nowhere,
+            _ => RevisionLookup::NotFound,
         };
         let mut plan = operate(branch, request, &past, self.context.settings.policy, attempt.now.into())?;
         let (IndexPlan::Write(version) | IndexPlan::Keep(version)) = plan.index;

@@ -11,7 +11,7 @@ use super::left_out::{LostDeployment, Protection, describe_hold};
 use super::pin::is_pinned;
 use super::plan::{IndexPlan, Plan, PlanError, next_revision};
 use super::state::{BranchState, ExistingDocument};
-use crate::branch::{Found, Past};
+use crate::branch::{PastDeployment, RevisionLookup};
 use crate::model::PublishPolicy;
 use crate::model::{
     Deployment, DocumentPath, Folder, Hold, IndexVersion, MetadataValue, Name, Revision, Timestamp, Tombstone,
@@ -175,7 +175,7 @@ pub enum OperateError {
 pub(super) fn operate(
     branch: &BranchState,
     request: &OperatorRequest,
-    past: &Found,
+    past: &RevisionLookup,
     policy: PublishPolicy,
     now: Timestamp,
 ) -> Result<Plan, OperateError> {
@@ -273,18 +273,18 @@ fn revision_to_go_back_to<'a>(
     branch: &BranchState,
     present: &Deployment,
     revision: Revision,
-    past: &'a Found,
+    past: &'a RevisionLookup,
 ) -> Result<&'a Deployment, OperateError> {
     let name = || present.name.clone();
     if revision == present.revision {
         return Err(OperateError::AtIt { name: name(), revision });
     }
-    let Past { deployment: old, unit: then } = match past {
-        Found::Past(past) => &**past,
-        Found::NotBelieved(why) => {
+    let PastDeployment { deployment: old, unit: then } = match past {
+        RevisionLookup::Found(past) => &**past,
+        RevisionLookup::Untrusted(why) => {
             return Err(OperateError::NotVouchedFor { name: name(), revision, why: why.clone() });
         }
-        Found::Nowhere => {
+        RevisionLookup::NotFound => {
             return Err(OperateError::NoSuchRevision { name: name(), revision, present: present.revision });
         }
     };

@@ -45,7 +45,9 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     let index = branch.index()?;
     check_fresh(root, index.index.expires)?;
     let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
-    let asked = branch.approvals(&deployment, branch.takers(&index).of(name)).ok_or_else(|| unasked(&deployment))?;
+    let asked = branch
+        .approvals(&deployment, branch.agents_by_deployment(&index).of(name))
+        .ok_or_else(|| unasked(&deployment))?;
     let [key] = keys;
     let approver = find_approver(root, &key)?;
     if asked.has(&approver) {

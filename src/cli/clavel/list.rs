@@ -22,7 +22,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         return print(arguments, &deployments, &index, &[]);
     };
     let index = branch.index()?;
-    let takers = branch.takers(&index);
+    let takers = branch.agents_by_deployment(&index);
     let (mut deployments, mut waiting) = (Vec::new(), Vec::new());
     for name in index.names(Folder::Deployments) {
         let deployment = branch.document::<DeploymentSpecification>(&index, &name)?;

@@ -74,7 +74,7 @@ fn approvals(arguments: &Arguments, view: &View) -> Result<Option<Approvals>, Ex
     let (branch, _) = view.verified()?;
     let index = branch.index()?;
     let deployment = branch.document::<DeploymentSpecification>(&index, &arguments.name)?;
-    Ok(branch.approvals(&deployment, branch.takers(&index).of(&arguments.name)))
+    Ok(branch.approvals(&deployment, branch.agents_by_deployment(&index).of(&arguments.name)))
 }
 
 fn print<S: Specification>(

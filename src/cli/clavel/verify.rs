@@ -77,7 +77,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 
 /// Finds the deployments that lack approvals, and describes what they lack.
 fn find_unapproved<F: Files>(branch: &Branch<'_, F>, index: &VerifiedIndex) -> BTreeMap<Name, String> {
-    let takers = branch.takers(index);
+    let takers = branch.agents_by_deployment(index);
     let deployments = index.names(Folder::Deployments).into_iter();
     let verified = deployments.filter_map(|name| branch.document::<DeploymentSpecification>(index, &name).ok());
     let approvals = verified.filter_map(|deployment| {

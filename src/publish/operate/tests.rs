@@ -40,15 +40,18 @@ fn held(at: u64) -> BranchState {
     BranchState { holds: [(name("web-1"), hold)].into(), ..branch() }
 }
 
-fn past(unit_name: &str, runs: &str, arch: &str) -> Found {
-    Found::Past(Box::new(Past { deployment: deployment(6, unit_name, runs), unit: Some(unit(arch)) }))
+fn past(unit_name: &str, runs: &str, arch: &str) -> RevisionLookup {
+    RevisionLookup::Found(Box::new(PastDeployment {
+        deployment: deployment(6, unit_name, runs),
+        unit: Some(unit(arch)),
+    }))
 }
 
 fn request(of: &str, operation: Operation) -> OperatorRequest {
     OperatorRequest { name: name(of), operation, why: "a test".parse().unwrap() }
 }
 
-fn refused(branch: &BranchState, request: &OperatorRequest, past: &Found) -> String {
+fn refused(branch: &BranchState, request: &OperatorRequest, past: &RevisionLookup) -> String {
     operate(branch, request, past, PublishPolicy::WhenEvaluated, now()).unwrap_err().to_string()
 }
 
@@ -71,12 +74,12 @@ fn going_back_is_the_next_revision_and_a_hold() {
 #[test]
 fn a_hold_and_a_release_change_the_index_alone() {
     let hold = request("web-1", Operation::Hold);
-    let plan = operate(&branch(), &hold, &Found::Nowhere, PublishPolicy::WhenEvaluated, now()).unwrap();
+    let plan = operate(&branch(), &hold, &RevisionLookup::NotFound, PublishPolicy::WhenEvaluated, now()).unwrap();
     assert!(plan.changes.is_empty() && plan.deployments.is_empty());
     assert_eq!(plan.holds[&name("web-1")], Hold { revision: revision(7), since: now(), why: hold.why.clone() });
     assert_eq!(hold.subject(&plan, &branch()), "hold: web-1 at revision 7");
     let release = request("web-1", Operation::Release);
-    let plan = operate(&held(7), &release, &Found::Nowhere, PublishPolicy::WhenEvaluated, now()).unwrap();
+    let plan = operate(&held(7), &release, &RevisionLookup::NotFound, PublishPolicy::WhenEvaluated, now()).unwrap();
     assert!(plan.changes.is_empty() && plan.holds.is_empty());
     assert_eq!(
         release.subject(&plan, &held(7)),
@@ -89,17 +92,26 @@ fn impossible_requests_are_refused() {
     let back = |number| request("web-1", Operation::RollBack(revision(number)));
     let old = |unit: &str, runs: &str, arch: &str| refused(&branch(), &back(6), &past(unit, runs, arch));
     for (said, expected) in [
-        (refused(&branch(), &request("x", Operation::Hold), &Found::Nowhere), "the branch has no deployment `x`"),
-        (refused(&branch(), &request("old-1", Operation::Hold), &Found::Nowhere), "was withdrawn after its revision 3"),
-        (refused(&branch(), &request("web-1", Operation::Release), &Found::Nowhere), "`web-1` is not held"),
         (
-            refused(&held(7), &request("web-1", Operation::Hold), &Found::Nowhere),
+            refused(&branch(), &request("x", Operation::Hold), &RevisionLookup::NotFound),
+            "the branch has no deployment `x`",
+        ),
+        (
+            refused(&branch(), &request("old-1", Operation::Hold), &RevisionLookup::NotFound),
+            "was withdrawn after its revision 3",
+        ),
+        (refused(&branch(), &request("web-1", Operation::Release), &RevisionLookup::NotFound), "`web-1` is not held"),
+        (
+            refused(&held(7), &request("web-1", Operation::Hold), &RevisionLookup::NotFound),
             "since 2026-01-01T00:00:00Z (no reason) already",
         ),
-        (refused(&branch(), &back(7), &Found::Nowhere), "`web-1` is at revision 7 now"),
-        (refused(&branch(), &back(9), &Found::Nowhere), "no revision 9 of `web-1` in its history; it is at revision 7"),
+        (refused(&branch(), &back(7), &RevisionLookup::NotFound), "`web-1` is at revision 7 now"),
         (
-            refused(&branch(), &back(6), &Found::NotBelieved("so".to_owned())),
+            refused(&branch(), &back(9), &RevisionLookup::NotFound),
+            "no revision 9 of `web-1` in its history; it is at revision 7",
+        ),
+        (
+            refused(&branch(), &back(6), &RevisionLookup::Untrusted("so".to_owned())),
             "but no publisher of the newest root vouches for it: so",
         ),
         (old("web-1", "new", "x86_64-linux"), "is at revision 7 now, which has the same specification as revision 6"),
@@ -117,12 +129,15 @@ fn impossible_requests_are_refused() {
 fn operations_on_documents_that_are_not_trusted_are_refused() {
     let hold = request("web-1", Operation::Hold);
     let empty = BranchState::empty(fixture::fleet().id());
-    assert!(refused(&empty, &hold, &Found::Nowhere).contains("the branch has no deployment `web-1`"));
+    assert!(refused(&empty, &hold, &RevisionLookup::NotFound).contains("the branch has no deployment `web-1`"));
     let older = BranchState { is_of_an_older_root: true, ..branch() };
-    assert!(refused(&older, &hold, &Found::Nowhere).contains("claveld has not signed the branch again yet"));
+    assert!(refused(&older, &hold, &RevisionLookup::NotFound).contains("claveld has not signed the branch again yet"));
     let mut altered = branch();
     altered.deployments.insert(name("web-1"), ExistingDocument::Altered(revision(7)));
-    assert!(refused(&altered, &hold, &Found::Nowhere).contains("the document of `web-1` on the branch is altered"));
+    assert!(
+        refused(&altered, &hold, &RevisionLookup::NotFound)
+            .contains("the document of `web-1` on the branch is altered")
+    );
 }
 
 #[test]
@@ -130,7 +145,7 @@ fn a_lost_document_stays_held_until_a_release_withdraws_it() {
     for mut lost in [branch(), held(7)] {
         lost.deployments.insert(name("web-1"), ExistingDocument::Altered(revision(7)));
         let release = request("web-1", Operation::Release);
-        let plan = operate(&lost, &release, &Found::Nowhere, PublishPolicy::WhenPinned, now()).unwrap();
+        let plan = operate(&lost, &release, &RevisionLookup::NotFound, PublishPolicy::WhenPinned, now()).unwrap();
         assert!(plan.holds.is_empty() && plan.deployments.is_empty());
         assert_eq!(plan.changes[0].to_string(), "withdrawn after revision 7");
     }
