@@ -22,4 +22,4 @@ pub use writer::{BranchWriter, OpenBranch, Proposal, WriteError};
 
 /// The types of `git` that a caller has to name to use this room: `Remote` for [`BranchWriter`], `Snapshot` and `CommitId` for
 /// [`OpenBranch`], and `Change` and `Identity` for [`Proposal`]. `publish` takes them from here, because it may not use `git`.
-pub use crate::git::{Change, CommitId, Identity, ReadError, Remote, Snapshot};
+pub use crate::git::{Change, CommitId, Identity, Remote, Snapshot};

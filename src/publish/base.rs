@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 use super::documents::{DocumentLoader, DocumentPlaces};
 use super::note::{BranchIndex, PublishedIndex};
 use super::state::{BranchState, Existing, ExistingDocument};
-use crate::branch::{
-    Branch, BranchError, Layout, OpenBranch, ReadError, RootChain, RootsError, Snapshot, VerifiedIndex,
-};
+use crate::branch::{Branch, BranchError, Layout, OpenBranch, RootChain, RootsError, Snapshot, VerifiedIndex};
 use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Sha256Digest, Specification};
 use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest};
 
@@ -46,12 +44,6 @@ pub enum PublishBaseError {
     Branch(#[from] BranchError),
 }
 
-impl From<ReadError> for PublishBaseError {
-    fn from(error: ReadError) -> Self {
-        Self::Branch(error.into())
-    }
-}
-
 impl PublishBase {
     /// The base on a branch that is not there yet.
     pub(super) fn new_branch(anchor: &Anchor) -> Result<Self, PublishBaseError> {
@@ -73,7 +65,7 @@ impl PublishBase {
     ) -> Result<Self, PublishBaseError> {
         let roots = RootChain::from_anchor(snapshot, anchor)?;
         let root = &roots.newest;
-        let Some(file) = snapshot.read(Layout::Flat.index(), Index::LARGEST)? else {
+        let Some(file) = snapshot.read(Layout::Flat.index(), Index::LARGEST).map_err(BranchError::from)? else {
             return Ok(Self::on(root, BranchState::empty(root.fleet())));
         };
         let epoch = root.root().epoch;
@@ -157,7 +149,7 @@ fn revisions_only(index: VerifiedIndex, found: Sha256Digest) -> BranchState {
 }
 
 /// The documents that are left from an epoch that is over.
-fn stale_files(snapshot: &Snapshot) -> Result<Vec<String>, ReadError> {
+fn stale_files(snapshot: &Snapshot) -> Result<Vec<String>, BranchError> {
     let mut paths = Vec::new();
     for folder in Folder::ALL {
         let entries = snapshot.list(folder.as_str(), MOST_ENTRIES)?;
