@@ -95,7 +95,7 @@ impl Nix {
         let log = folder.path().join("calls");
         let started = Instant::now();
         let run = match request.watch {
-            Watch::Files => strace(&log).arg("nix-instantiate").on_behalf_of("nix-instantiate"),
+            Watch::Files => strace(&log).arg("nix-instantiate").reported_as("nix-instantiate"),
             Watch::Nothing => Invocation::new("nix-instantiate"),
         };
         let run = run
@@ -114,7 +114,7 @@ impl Nix {
             // The expression comes by the standard input, since it may be longer than an argument may be.
             .arg("-")
             .stdin(request.expression)
-            .sifting(format!("trace: {}", request.mark))
+            .collecting_marked_lines(format!("trace: {}", request.mark))
             .within_memory(request.memory)
             .at_most(request.largest);
         let run = match request.watch {
@@ -128,7 +128,7 @@ impl Nix {
             Watch::Nothing => SystemCalls::NotWatched,
         };
         let time = started.elapsed();
-        Ok(EvalOutput { json: output.stdout, traces: output.sifted, calls, time, memory: output.peak_memory })
+        Ok(EvalOutput { json: output.stdout, traces: output.marked_lines, calls, time, memory: output.peak_memory })
     }
 }
 

@@ -1,22 +1,22 @@
-//! Why a program did not do what it was asked.
+//! The reasons why a run of a program fails.
 
 use std::time::Duration;
 
 use rustix::process::Signal;
 
-/// Why a program did not do what it was asked.
+/// The reason why a run of a program failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
-    /// The program could not be started at all.
+    /// The program could not be started.
     #[error("cannot run `{program}`: {source}; is it installed and on the PATH?")]
     NotStarted {
         /// The program's name or path.
         program: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
     /// The program ended with a non-zero exit code.
-    #[error("`{command}` failed with exit code {code}{}", said(stderr))]
+    #[error("`{command}` failed with exit code {code}{}", stderr_suffix(stderr))]
     Failed {
         /// The program and its first argument.
         command: String,
@@ -26,7 +26,7 @@ pub enum ProcessError {
         stderr: String,
     },
     /// The program was ended by a signal that Clavel did not send.
-    #[error("`{command}` was killed by signal {signal}{}{}", memory_hint(*signal), said(stderr))]
+    #[error("`{command}` was killed by signal {signal}{}{}", memory_hint(*signal), stderr_suffix(stderr))]
     Killed {
         /// The program and its first argument.
         command: String,
@@ -36,16 +36,16 @@ pub enum ProcessError {
         stderr: String,
     },
     /// The program ran past its deadline and was ended.
-    #[error("`{command}` did not finish within {} and was ended{}", humantime::format_duration(*deadline), said(stderr))]
+    #[error("`{command}` did not finish within {} and was ended{}", humantime::format_duration(*deadline), stderr_suffix(stderr))]
     TimedOut {
         /// The program and its first argument.
         command: String,
-        /// The time it was given.
+        /// The time that it had.
         deadline: Duration,
         /// The end of its standard error.
         stderr: String,
     },
-    /// The program wrote more than it may.
+    /// The program wrote more than the limit, and was ended.
     #[error("`{command}` wrote more than {limit} bytes and was ended")]
     TooMuchOutput {
         /// The program and its first argument.
@@ -53,7 +53,7 @@ pub enum ProcessError {
         /// The limit in bytes.
         limit: usize,
     },
-    /// The program took more memory than it may.
+    /// The program took more memory than the limit, and was ended.
     #[error("`{command}` needed more than {} of memory and was ended", bytesize::ByteSize(*limit))]
     TooMuchMemory {
         /// The program and its first argument.
@@ -61,18 +61,18 @@ pub enum ProcessError {
         /// The limit in bytes.
         limit: u64,
     },
-    /// Talking to the program failed.
-    #[error("lost contact with `{command}`: {source}")]
+    /// Its input could not be written, or its output could not be read.
+    #[error("cannot exchange data with `{command}`: {source}")]
     Io {
         /// The program and its first argument.
         command: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
 }
 
 impl ProcessError {
-    /// The end of what the program wrote to standard error; empty where it did not get that far.
+    /// The end of the program's standard error; empty for errors that do not have it.
     pub fn stderr(&self) -> &str {
         match self {
             Self::Failed { stderr, .. } | Self::Killed { stderr, .. } | Self::TimedOut { stderr, .. } => stderr,
@@ -81,7 +81,8 @@ impl ProcessError {
     }
 }
 
-fn said(stderr: &str) -> String {
+/// The end of standard error, as an error message appends it.
+fn stderr_suffix(stderr: &str) -> String {
     let stderr = stderr.trim();
     if stderr.is_empty() { String::new() } else { format!(":\n{stderr}") }
 }

@@ -1,4 +1,4 @@
-//! A running program and the process group it leads: feeding it, collecting what it says, ending it.
+//! A running program and the process group that it leads: writes its input, collects its output, and ends it.
 
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -11,41 +11,41 @@ use super::error::ProcessError;
 use super::invocation::{Invocation, Streams};
 use super::processor::Processor;
 
-/// How many bytes of the end of standard error are kept.
+/// The number of bytes at the end of standard error that are kept.
 const STDERR_TAIL: usize = 16 << 10;
-/// How many bytes of sifted lines are kept.
-const MOST_SIFTED: usize = 64 << 20;
-/// How long a process group has between SIGTERM and SIGKILL.
+/// The most bytes of marked lines.
+const MOST_MARKED: usize = 64 << 20;
+/// The time that a process group has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
-/// What a program said and how it ended.
-pub(super) struct Exited {
+/// The standard output of a program that ended, and its exit status.
+pub(super) struct ExitedProgram {
     pub(super) stdout: Vec<u8>,
     pub(super) status: ExitStatus,
 }
 
-/// What a program wrote to standard error.
+/// The standard error of a program.
 #[derive(Debug, Default)]
 pub(super) struct StderrText {
-    /// The end of it.
+    /// Its end, without the marked lines.
     pub(super) tail: Vec<u8>,
-    /// What was sifted out.
-    pub(super) sifted: Vec<String>,
+    /// The marked lines, without the mark.
+    pub(super) marked_lines: Vec<String>,
 }
 
-/// Why a program was not attended to its end.
-pub(super) enum Interrupted {
+/// The reason why the output of a program was not collected to its end.
+pub(super) enum CollectError {
     Io(std::io::Error),
     TooMuchOutput,
 }
 
-impl From<std::io::Error> for Interrupted {
+impl From<std::io::Error> for CollectError {
     fn from(error: std::io::Error) -> Self {
         Self::Io(error)
     }
 }
 
-/// A child and the process group it leads; the group is ended when this is dropped early.
+/// A child process and the process group that it leads. If this is dropped before the child has ended, the group is killed.
 pub(super) struct ProcessGroup {
     child: Child,
     leader: Option<Pid>,
@@ -55,7 +55,7 @@ pub(super) struct ProcessGroup {
 
 impl ProcessGroup {
     pub(super) fn spawn(invocation: &Invocation) -> Result<Self, ProcessError> {
-        #[expect(clippy::disallowed_methods, reason = "this is the one place")]
+        #[expect(clippy::disallowed_methods, reason = "this is the one place that starts programs")]
         let mut command = Command::new(&invocation.program);
         command.args(&invocation.arguments);
         for (key, value) in &invocation.environment {
@@ -67,18 +67,19 @@ impl ProcessGroup {
         if let Some(directory) = &invocation.directory {
             command.current_dir(directory);
         }
-        // A program asked for nothing gets an end of file at once, never the terminal.
+        // A program without input reads an end of file at once, and never the terminal.
         command.stdin(if invocation.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
         command.stdout(Stdio::piped()).stderr(Stdio::piped());
         command.kill_on_drop(true);
         if !invocation.at_the_terminal {
-            // Its own group, so that a deadline ends what it started too (nix forks git, git forks ssh).
+            // It gets a group of its own, so that a deadline also ends the programs that it started (nix forks git, git forks
+            // ssh).
             command.process_group(0);
         }
         let processor = invocation.one_processor.then(Processor::take).flatten();
         let mut spawn = || command.spawn();
         let child = match &processor {
-            Some(processor) => processor.keep(spawn),
+            Some(processor) => processor.spawn_on(spawn),
             None => spawn(),
         };
         let child = child.map_err(|source| ProcessError::NotStarted {
@@ -89,40 +90,40 @@ impl ProcessGroup {
         Ok(Self { child, leader, ended: false, _processor: processor })
     }
 
-    /// Feeds the child and collects what it says until it ends.
-    pub(super) async fn attend(
+    /// Writes the input of the child and collects its output until it ends.
+    pub(super) async fn collect_output(
         &mut self,
         invocation: &Invocation,
-        said: &mut StderrText,
-    ) -> Result<Exited, Interrupted> {
+        errors: &mut StderrText,
+    ) -> Result<ExitedProgram, CollectError> {
         let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
         let streams = invocation.streams;
         let ((), stdout, ()) = tokio::try_join!(
-            feed(stdin, &invocation.stdin),
-            collect(stdout, invocation.output_limit, streams),
-            listen(stderr, invocation, said),
+            write_input(stdin, &invocation.stdin),
+            read_stdout(stdout, invocation.output_limit, streams),
+            read_stderr(stderr, invocation, errors),
         )?;
         let status = self.child.wait().await?;
         self.ended = true;
-        Ok(Exited { stdout, status })
+        Ok(ExitedProgram { stdout, status })
     }
 
-    /// The process that leads the group; none where it is gone already.
+    /// The process that leads the group; `None` if it has ended already.
     pub(super) fn leader(&self) -> Option<Pid> {
         self.leader
     }
 
-    /// SIGTERM to the group, then SIGKILL to whatever of it is left.
+    /// Sends SIGTERM to the group, and after a moment SIGKILL to the processes that are left.
     pub(super) async fn end(&mut self) {
         self.signal(Signal::TERM);
         let _ = tokio::time::timeout(GRACE, self.child.wait()).await;
         self.kill().await;
     }
 
-    /// The same at once, without asking.
+    /// Sends SIGKILL to the group at once.
     pub(super) async fn kill(&mut self) {
         self.signal(Signal::KILL);
-        // One that leads no group is not reached by that.
+        // A program that stays at the terminal leads no group, so the signal does not reach it.
         let _ = self.child.start_kill();
         let _ = self.child.wait().await;
         self.ended = true;
@@ -130,7 +131,7 @@ impl ProcessGroup {
 
     fn signal(&self, signal: Signal) {
         if let Some(leader) = self.leader {
-            // The group may be gone already, and that is what was wanted.
+            // An error means that the group has ended already, which is the purpose.
             let _ = kill_process_group(leader, signal);
         }
     }
@@ -144,21 +145,22 @@ impl Drop for ProcessGroup {
     }
 }
 
-async fn feed(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) -> Result<(), Interrupted> {
+/// Writes `bytes` to the program's standard input, and closes it.
+async fn write_input(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) -> Result<(), CollectError> {
     let Some(mut stdin) = stdin else { return Ok(()) };
     match stdin.write_all(bytes).await {
-        // A program that does not read all of its input says so with its exit code.
+        // A program may end without reading all of its input. If that is an error, its exit code says so.
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         other => Ok(other?),
     }
 }
 
-/// Reads all of `stream`, of at most `limit` bytes.
-async fn collect(
+/// Reads all of standard output, of at most `limit` bytes.
+async fn read_stdout(
     stream: Option<impl AsyncRead + Unpin>,
     limit: usize,
     streams: Streams,
-) -> Result<Vec<u8>, Interrupted> {
+) -> Result<Vec<u8>, CollectError> {
     let mut all = Vec::new();
     let Some(mut stream) = stream else { return Ok(all) };
     let mut buffer = vec![0; 16 << 10];
@@ -169,21 +171,21 @@ async fn collect(
         }
         match streams {
             Streams::PassedOn => pass_on(&buffer[..count]),
-            Streams::Collected if all.len() + count > limit => return Err(Interrupted::TooMuchOutput),
+            Streams::Collected if all.len() + count > limit => return Err(CollectError::TooMuchOutput),
             Streams::Collected => all.extend_from_slice(&buffer[..count]),
         }
     }
 }
 
-/// Reads all of `stream`, keeps its end, and sifts out the lines that are marked.
-async fn listen(
+/// Reads all of standard error, keeps its end, and collects the marked lines apart.
+async fn read_stderr(
     stream: Option<impl AsyncRead + Unpin>,
     invocation: &Invocation,
-    said: &mut StderrText,
-) -> Result<(), Interrupted> {
+    errors: &mut StderrText,
+) -> Result<(), CollectError> {
     let Some(stream) = stream else { return Ok(()) };
     let mut stream = BufReader::with_capacity(16 << 10, stream);
-    let (mut line, mut sifted) = (Vec::new(), 0);
+    let (mut line, mut marked) = (Vec::new(), 0);
     loop {
         line.clear();
         // A line without an end is read in pieces.
@@ -192,25 +194,26 @@ async fn listen(
             return Ok(());
         }
         if let Some(rest) = invocation.mark.as_ref().and_then(|mark| line.strip_prefix(mark.as_bytes())) {
-            sifted += count;
-            if sifted > MOST_SIFTED {
-                return Err(Interrupted::TooMuchOutput);
+            marked += count;
+            if marked > MOST_MARKED {
+                return Err(CollectError::TooMuchOutput);
             }
-            said.sifted.push(String::from_utf8_lossy(rest).trim_end_matches('\n').to_owned());
+            errors.marked_lines.push(String::from_utf8_lossy(rest).trim_end_matches('\n').to_owned());
             continue;
         }
         if invocation.streams == Streams::PassedOn {
             pass_on(&line);
         }
-        said.tail.extend_from_slice(&line);
-        if said.tail.len() > STDERR_TAIL {
-            said.tail.drain(..said.tail.len() - STDERR_TAIL);
+        errors.tail.extend_from_slice(&line);
+        if errors.tail.len() > STDERR_TAIL {
+            errors.tail.drain(..errors.tail.len() - STDERR_TAIL);
         }
     }
 }
 
+/// Writes output of the program to the standard error of this process.
 fn pass_on(bytes: &[u8]) {
     use std::io::Write as _;
-    // A closed terminal must not end the work whose output it would have shown.
+    // If the terminal was closed, the program has to go on all the same.
     let _ = std::io::stderr().write_all(bytes);
 }

@@ -1,16 +1,16 @@
-//! A program about to be run: its arguments, its environment, and its limits.
+//! A program that is to be run: its arguments, its environment, and its limits.
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// A deadline for programs that nobody gave one: one hour.
+/// The deadline of a program for which the caller sets none: one hour.
 const DEFAULT_DEADLINE: Duration = Duration::from_hours(1);
-/// How many bytes of standard output are kept when nobody says otherwise: 64 MiB.
+/// The most bytes of standard output where the caller sets no limit: 64 MiB.
 const DEFAULT_OUTPUT_LIMIT: usize = 64 << 20;
 
-/// What `git rev-parse --local-env-vars` lists, and what a quarantine adds.
+/// The variables that `git rev-parse --local-env-vars` lists, and those that a quarantine adds.
 const GIT_LOCAL_VARIABLES: [&str; 16] = [
     "GIT_ALTERNATE_OBJECT_DIRECTORIES",
     "GIT_COMMON_DIR",
@@ -30,17 +30,17 @@ const GIT_LOCAL_VARIABLES: [&str; 16] = [
     "GIT_WORK_TREE",
 ];
 
-/// Where a program's standard output and error go.
+/// The destination of a program's standard output and standard error.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Streams {
-    /// Collected, bounded, and handed back.
+    /// Both are collected within their limits, and returned.
     Collected,
-    /// Standard output to our standard error as it comes (data goes to stdout, and this is not ours); standard error
-    /// is passed on too, and its end is kept for the error.
+    /// Both go to the standard error of this process at once. (Its standard output is for its own data alone.) The end of
+    /// standard error is also kept for the error.
     PassedOn,
 }
 
-/// A program about to be run.
+/// A program that is to be run.
 #[derive(Debug)]
 pub struct Invocation {
     pub(super) program: OsString,
@@ -55,7 +55,7 @@ pub struct Invocation {
     pub(super) mark: Option<String>,
     pub(super) streams: Streams,
     pub(super) at_the_terminal: bool,
-    pub(super) watched: Option<String>,
+    pub(super) reported_as: Option<String>,
 }
 
 impl Invocation {
@@ -74,7 +74,7 @@ impl Invocation {
             mark: None,
             streams: Streams::Collected,
             at_the_terminal: false,
-            watched: None,
+            reported_as: None,
         }
     }
 
@@ -92,22 +92,22 @@ impl Invocation {
         self
     }
 
-    /// Sets a variable of the environment, which is otherwise inherited.
+    /// Sets a variable of the environment. The others are inherited.
     #[must_use]
     pub fn env(mut self, key: impl Into<OsString>, value: impl Into<OsString>) -> Self {
         self.environment.push((key.into(), Some(value.into())));
         self
     }
 
-    /// Takes a variable out of the inherited environment.
+    /// Removes a variable from the inherited environment.
     #[must_use]
     pub fn env_remove(mut self, key: impl Into<OsString>) -> Self {
         self.environment.push((key.into(), None));
         self
     }
 
-    /// Forgets the git repository that this process was started in: git sets these for its hooks, and whoever inherits
-    /// them works on the wrong repository.
+    /// Removes the variables that name the git repository of this process. Git sets them for its hooks, and a program that
+    /// inherits them would work on the wrong repository.
     #[must_use]
     pub fn outside_any_repository(self) -> Self {
         GIT_LOCAL_VARIABLES.iter().fold(self, Self::env_remove)
@@ -141,53 +141,53 @@ impl Invocation {
         self
     }
 
-    /// Ends the program when it and what it started hold more than `bytes` of memory.
+    /// Ends the program when it and the programs that it started hold more than `bytes` of memory.
     #[must_use]
     pub fn within_memory(mut self, bytes: u64) -> Self {
         self.memory_limit = Some(bytes);
         self
     }
 
-    /// Keeps the program and all that it starts on one processor, one that few others were put on.
+    /// Keeps the program and all programs that it starts on one processor, on which few others were put.
     #[must_use]
     pub fn on_one_processor(mut self) -> Self {
         self.one_processor = true;
         self
     }
 
-    /// Collects all lines of standard error that begin with `mark`, apart from the rest; of at most 64 MiB.
+    /// Collects the lines of standard error that begin with `mark` apart from the others, at most 64 MiB of them.
     #[must_use]
-    pub fn sifting(mut self, mark: impl Into<String>) -> Self {
+    pub fn collecting_marked_lines(mut self, mark: impl Into<String>) -> Self {
         self.mark = Some(mark.into());
         self
     }
 
-    /// Lets the person see what the program says while it runs.
+    /// Shows the output of the program on standard error while it runs.
     #[must_use]
     pub fn passing_output_on(mut self) -> Self {
         self.streams = Streams::PassedOn;
         self
     }
 
-    /// Lets the program ask at the terminal, as for a passphrase: it stays in this process's own group, so that a deadline
-    /// ends the program alone, and not what it started.
+    /// Lets the program ask at the terminal, for example for a passphrase. For that it stays in the group of this process, so a
+    /// deadline ends the program alone, and not the programs that it started.
     #[must_use]
     pub fn at_the_terminal(mut self) -> Self {
         self.at_the_terminal = true;
         self
     }
 
-    /// Says that this runs `program`, which is among its arguments, and is what errors are about.
+    /// Makes errors name `program`, which this one runs in turn.
     #[must_use]
-    pub fn on_behalf_of(mut self, program: &str) -> Self {
-        self.watched = Some(program.to_owned());
+    pub fn reported_as(mut self, program: &str) -> Self {
+        self.reported_as = Some(program.to_owned());
         self
     }
 
-    /// The program and its verb: enough to recognise it in an error.
-    pub(super) fn short(&self) -> String {
-        if let Some(watched) = &self.watched {
-            return watched.clone();
+    /// The program and its verb, by which a reader recognises it in an error.
+    pub(super) fn short_name(&self) -> String {
+        if let Some(program) = &self.reported_as {
+            return program.clone();
         }
         let program = PathBuf::from(&self.program);
         let name = program.file_name().unwrap_or(&self.program).to_string_lossy().into_owned();
@@ -208,6 +208,7 @@ impl fmt::Display for Invocation {
     }
 }
 
+/// An argument as the log shows it: in quotes if it has unusual characters.
 fn quoted(argument: &OsStr) -> String {
     let text = argument.to_string_lossy();
     let plain = |c: char| c.is_ascii_alphanumeric() || "-_./:=@+,%?&#".contains(c);

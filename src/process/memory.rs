@@ -1,5 +1,5 @@
-//! How much memory a process group may hold: a control group of its own where that is allowed, else a watch on what its
-//! processes hold.
+//! Limits the memory of a process group: by a control group of its own where that is allowed, and by a watch on the memory of
+//! its processes.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,13 +8,13 @@ use std::time::Duration;
 use rustix::process::{Pid, Resource, Rlimit, prlimit};
 
 /// The time between two measurements of a group's memory.
-const LOOK_EVERY: Duration = Duration::from_millis(50);
-/// What a process may map beyond its limit before the system refuses it: mapped is not yet held.
+const MEASURE_EVERY: Duration = Duration::from_millis(50);
+/// The memory that a process may map beyond its limit, in bytes. A process does not use all memory that it maps.
 const MAPPED_BEYOND: u64 = 1 << 30;
-/// Where Linux shows its control groups (cgroups(7), version 2).
+/// The folder of Linux's control groups (cgroups(7), version 2).
 const CONTROL_GROUPS: &str = "/sys/fs/cgroup";
 
-/// All of this machine's memory in bytes; none where the system does not say.
+/// All of this machine's memory in bytes; `None` if the system does not report it.
 pub fn machine_memory() -> Option<u64> {
     system::machine_memory()
 }
@@ -22,17 +22,17 @@ pub fn machine_memory() -> Option<u64> {
 /// The memory limit of a process group, and the watch that enforces it.
 #[derive(Debug)]
 pub(super) struct MemoryLimit {
-    /// Who leads the group, where it has a limit.
+    /// The leader of the group, if the group has a limit.
     leader: Option<Pid>,
-    /// Where the kernel ends what takes too much.
+    /// The control group, in which the kernel ends processes that take too much.
     control_group: Option<ControlGroup>,
     limit: u64,
     peak: u64,
 }
 
 impl MemoryLimit {
-    /// Watches the group that `leader` leads, from now on.
-    pub(super) fn over(leader: Option<Pid>, limit: Option<u64>) -> Self {
+    /// Sets the limit of the group that `leader` leads.
+    pub(super) fn set(leader: Option<Pid>, limit: Option<u64>) -> Self {
         let (Some(leader), Some(limit)) = (leader, limit) else {
             return Self { leader: None, control_group: None, limit: u64::MAX, peak: 0 };
         };
@@ -41,20 +41,20 @@ impl MemoryLimit {
             .and_then(|parent| ControlGroup::create(&Path::new(CONTROL_GROUPS).join(parent), leader, limit));
         if control_group.is_none() {
             let mapped = Some(limit.saturating_add(MAPPED_BEYOND));
-            // Only a second line of defence: the watch is the first.
+            // This is only a second line of defence; the watch is the first.
             let _ = prlimit(Some(leader), Resource::Data, Rlimit { current: mapped, maximum: mapped });
         }
         Self { leader: Some(leader), control_group, limit, peak: 0 }
     }
 
-    /// Returns when the group holds more than it may. Beside a control group too: what the leader started before it was
-    /// moved there is not in it.
+    /// Returns when the group holds more than its limit. It also watches a group that has a control group, because processes
+    /// that the leader started before it was moved there are not in it.
     pub(super) async fn watch(&mut self) {
         let Some(leader) = self.leader else { return std::future::pending().await };
         loop {
-            // A look at all processes of a machine is dear beside one that is done in a few milliseconds; until the first,
-            // the kernel's own limit holds.
-            tokio::time::sleep(LOOK_EVERY).await;
+            // The wait comes first: measuring all processes of a machine costs much beside a program that ends in a few
+            // milliseconds, and until then the limit of the kernel holds.
+            tokio::time::sleep(MEASURE_EVERY).await;
             self.peak = self.peak.max(system::held_by_group(leader));
             if self.peak > self.limit {
                 return;
@@ -62,19 +62,19 @@ impl MemoryLimit {
         }
     }
 
-    /// The limit, where it was passed.
+    /// The limit, if the group exceeded it.
     pub(super) fn exceeded(&self) -> Option<u64> {
-        let by_kernel = self.control_group.as_ref().is_some_and(ControlGroup::was_ended_by_the_kernel);
+        let by_kernel = self.control_group.as_ref().is_some_and(ControlGroup::has_kills);
         (by_kernel || self.peak > self.limit).then_some(self.limit)
     }
 
-    /// The most that the group was seen to hold at once, in bytes; zero where it ended before anybody looked.
+    /// The most memory that was measured, in bytes; zero if the group ended before the first measurement.
     pub(super) fn peak(&self) -> u64 {
         self.control_group.as_ref().map_or(0, ControlGroup::peak).max(self.peak)
     }
 }
 
-/// What Linux says of itself and of its processes in `/proc`.
+/// The memory of the machine and its processes, as Linux reports it in `/proc`.
 #[cfg(target_os = "linux")]
 mod system {
     use procfs::Current as _;
@@ -100,7 +100,7 @@ mod system {
     }
 }
 
-/// Other systems have no `/proc`, and no limit on memory is kept there.
+/// Other systems have no `/proc`, so there is no limit on memory there.
 #[cfg(not(target_os = "linux"))]
 mod system {
     use rustix::process::Pid;
@@ -118,20 +118,20 @@ mod system {
     }
 }
 
-/// The control group above `own`, as a path below [`CONTROL_GROUPS`]; none where that is the topmost. A group with
-/// processes in it cannot share its memory out to groups below it, so the new ones are made beside our own (systemd's
+/// The parent of the control group `own`, as a path below [`CONTROL_GROUPS`]; `None` if that is the root. A group that has
+/// processes cannot limit the memory of groups below it, so new groups are created beside the one of this process (systemd's
 /// `DelegateSubgroup=`).
 fn parent_of(own: &str) -> Option<PathBuf> {
     let own = own.strip_prefix('/')?;
     Path::new(own).parent().filter(|parent| !parent.as_os_str().is_empty()).map(Path::to_owned)
 }
 
-/// A control group of one process group; taken away when this goes.
+/// A control group for one process group. It is removed when this value is dropped.
 #[derive(Debug)]
 struct ControlGroup(PathBuf);
 
 impl ControlGroup {
-    /// Makes one below `parent` and moves `leader` there; none where that is not allowed.
+    /// Creates a control group below `parent` and moves `leader` there; `None` if that is not allowed.
     fn create(parent: &Path, leader: Pid, limit: u64) -> Option<Self> {
         let controllers = fs::read_to_string(parent.join("cgroup.controllers")).ok()?;
         if !controllers.split_whitespace().any(|controller| controller == "memory") {
@@ -140,7 +140,7 @@ impl ControlGroup {
         fs::write(parent.join("cgroup.subtree_control"), "+memory").ok()?;
         let group = Self(parent.join(format!("limited-{leader}")));
         fs::create_dir(&group.0).ok()?;
-        // Once it is made, leaving early takes it away again.
+        // From here on, an early return drops `group`, which removes it again.
         fs::write(group.0.join("memory.max"), limit.to_string()).ok()?;
         fs::write(group.0.join("memory.swap.max"), "0").ok()?;
         fs::write(group.0.join("memory.oom.group"), "1").ok()?;
@@ -148,7 +148,8 @@ impl ControlGroup {
         Some(group)
     }
 
-    fn was_ended_by_the_kernel(&self) -> bool {
+    /// Whether the kernel ended a process of the group because of the limit.
+    fn has_kills(&self) -> bool {
         let events = fs::read_to_string(self.0.join("memory.events")).unwrap_or_default();
         let kills = events.lines().find_map(|line| line.strip_prefix("oom_kill "));
         kills.is_some_and(|count| count.trim() != "0")
@@ -162,7 +163,7 @@ impl ControlGroup {
 
 impl Drop for ControlGroup {
     fn drop(&mut self) {
-        // It is empty by now; one that is not stays behind and holds nothing.
+        // The group is empty by now. If it is not, it stays behind, and uses no memory itself.
         let _ = fs::remove_dir(&self.0);
     }
 }
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_group_is_made_beside_our_own_and_never_at_the_top() {
+    fn a_group_is_created_beside_our_own_and_never_at_the_root() {
         assert_eq!(parent_of("/system.slice/claveld.service/claveld"), Some("system.slice/claveld.service".into()));
         assert_eq!(parent_of("/"), None);
         assert_eq!(parent_of("/init.scope"), None);
@@ -190,8 +191,8 @@ mod tests {
     }
 
     #[test]
-    fn a_control_group_is_made_with_its_limit_only_where_memory_may_be_shared_out() {
-        // The files as the kernel shows them, in a plain folder.
+    fn a_control_group_is_created_only_if_its_memory_can_be_limited() {
+        // A plain folder with the files that the kernel shows.
         let dir = tempfile::tempdir().unwrap();
         let leader = Pid::from_raw(77).unwrap();
         assert!(ControlGroup::create(dir.path(), leader, 1).is_none());
@@ -199,12 +200,12 @@ mod tests {
         assert!(ControlGroup::create(dir.path(), leader, 1).is_none());
         fs::write(dir.path().join("cgroup.controllers"), "cpu io memory\n").unwrap();
         let group = ControlGroup::create(dir.path(), leader, 4096).unwrap();
-        let said = |name: &str| fs::read_to_string(group.0.join(name)).unwrap();
-        assert_eq!((said("memory.max").as_str(), said("cgroup.procs").as_str()), ("4096", "77"));
-        assert!(!group.was_ended_by_the_kernel());
+        let read = |name: &str| fs::read_to_string(group.0.join(name)).unwrap();
+        assert_eq!((read("memory.max").as_str(), read("cgroup.procs").as_str()), ("4096", "77"));
+        assert!(!group.has_kills());
         fs::write(group.0.join("memory.events"), "low 0\noom 1\noom_kill 1\n").unwrap();
         fs::write(group.0.join("memory.peak"), "4095\n").unwrap();
-        assert!(group.was_ended_by_the_kernel());
+        assert!(group.has_kills());
         assert_eq!(group.peak(), 4095);
     }
 }

@@ -1,8 +1,8 @@
 //! The one place that runs programs.
 //!
-//! Every program runs in a process group of its own, under a deadline, without the terminal's standard input, with
-//! bounded output, and its argv is logged once. What a program is asked to do, and why each flag is there, belongs to
-//! the room that asks (`nix`, `store`, `git`, `agent`).
+//! Every program runs in a process group of its own, under a deadline, without the terminal's standard input, and with
+//! bounded output. Its argv is logged once. The arguments, and the reason for each flag, belong to the room that runs the
+//! program (`nix`, `store`, `git`, `agent`).
 
 mod error;
 mod group;
@@ -15,4 +15,4 @@ mod run;
 pub use error::ProcessError;
 pub use invocation::Invocation;
 pub use memory::machine_memory;
-pub use run::Output;
+pub use run::ProcessOutput;

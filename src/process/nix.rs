@@ -1,4 +1,4 @@
-//! The options of every run of a program of Nix, and the messages of its errors. `nix` uses them to evaluate, `store` to
+//! The options of every run of a program of Nix, and the messages of its errors. `nix` uses them to evaluate, and `store` to
 //! fetch.
 
 use std::time::Duration;
@@ -12,11 +12,11 @@ impl Invocation {
     pub fn of_nix(self, deadline: Duration) -> Self {
         self.outside_any_repository()
             .within(deadline)
-            // On a machine without the build users' group Nix warns at every start; nothing is ever built here.
+            // On a machine without the group of the build users, Nix prints a warning at every start. Clavel never builds.
             .args(["--option", "build-users-group", ""])
     }
 
-    /// A run of `nix VERB…`, whose command line is still called experimental.
+    /// A run of `nix VERB…`, whose command line is an experimental feature.
     pub fn nix(verb: &[&str], deadline: Duration) -> Self {
         Self::new("nix")
             .args(verb.iter().copied())
@@ -26,7 +26,7 @@ impl Invocation {
 }
 
 impl ProcessError {
-    /// Nix's own message, where Nix said something; else how its program ended.
+    /// The message of Nix, if it printed one; otherwise the reason why its program ended.
     pub fn nix_message(&self) -> String {
         match self {
             Self::Failed { stderr, .. } => {
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn the_trace_of_newer_versions_comes_after_what_is_wrong() {
+    fn the_trace_of_newer_versions_comes_after_the_error() {
         let stderr = "error:\n       … while evaluating attribute 'nar'\n         at «string»:22:11:\n           22|  nar\n\n       \
                       … while evaluating the option `networking.hostName'\n\n       (stack trace truncated; use \
                       '--show-trace' to show the full, detailed trace)\n\n       error: inner\n         at flake.nix:1:2\n";
@@ -111,7 +111,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_of_our_own_expression_is_shown() {
+    fn clavels_own_expression_is_left_out() {
         // Of Nix 2.8, which prints no trace.
         let stderr = "error: attribute 'toplevel' missing\n\n       at «stdin»:157:46:\n\n          156| }\n          \
                       157| ) { nixosConfigurations\n             |        ^\n          158| # ours\n";

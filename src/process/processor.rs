@@ -1,21 +1,21 @@
-//! One processor for a program and all that it starts.
+//! Keeps a program, and all programs that it starts, on one processor.
 //!
-//! A tracer and what it traces wake each other at every stop, and never run at the same time. On two processors each of
-//! these wake-ups goes through an idle one: measured, the watching of a host took longer than its evaluation; on one
-//! processor it is a tenth of it.
+//! A tracer and the program that it traces wake each other at every stop, and never run at the same time. On two processors,
+//! each stop has to wake an idle processor. Measured on a host, watching took longer than the evaluation itself; on one
+//! processor it takes a tenth of it.
 
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
-/// How many programs stay on each processor, of those that do.
+/// The number of programs that were put on each processor.
 static TAKEN: Mutex<BTreeMap<usize, usize>> = Mutex::new(BTreeMap::new());
 
-/// A processor that a program stays on. It is given back when this goes.
+/// A processor for one program. It is free again when this value is dropped.
 #[derive(Debug)]
 pub(super) struct Processor(usize);
 
 impl Processor {
-    /// One of those that this process may use and that the fewest stay on; none where this system does not tell.
+    /// The processor that this process may use and that has the fewest programs; `None` if the system does not report any.
     pub(super) fn take() -> Option<Self> {
         let mut taken = TAKEN.lock().unwrap_or_else(PoisonError::into_inner);
         let number = allowed().into_iter().min_by_key(|number| taken.get(number).copied().unwrap_or_default())?;
@@ -23,8 +23,9 @@ impl Processor {
         Some(Self(number))
     }
 
-    /// Runs `spawn`, which has to start the program from this thread: whoever is started inherits the processor.
-    pub(super) fn keep<T>(&self, spawn: impl FnOnce() -> T) -> T {
+    /// Runs `spawn` on this processor. `spawn` has to start the program from this thread, because a program inherits the
+    /// processor of the thread that starts it.
+    pub(super) fn spawn_on<T>(&self, spawn: impl FnOnce() -> T) -> T {
         let Some(before) = confine(self.0) else { return spawn() };
         let spawned = spawn();
         before.restore();
@@ -50,24 +51,25 @@ use other::{allowed, confine};
 mod linux {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
 
-    /// The processors that a thread might use before.
-    pub(super) struct Before(CpuSet);
+    /// The processors that a thread could use before it was confined.
+    pub(super) struct Unconfined(CpuSet);
 
+    /// The processors that this thread may use.
     pub(super) fn allowed() -> Vec<usize> {
         let Ok(set) = sched_getaffinity(None) else { return Vec::new() };
         (0..CpuSet::MAX_CPU).filter(|number| set.is_set(*number)).collect()
     }
 
     /// Confines this thread to one processor.
-    pub(super) fn confine(number: usize) -> Option<Before> {
+    pub(super) fn confine(number: usize) -> Option<Unconfined> {
         let before = sched_getaffinity(None).ok()?;
         let mut one = CpuSet::new();
         one.set(number);
         sched_setaffinity(None, &one).ok()?;
-        Some(Before(before))
+        Some(Unconfined(before))
     }
 
-    impl Before {
+    impl Unconfined {
         pub(super) fn restore(self) {
             if let Err(error) = sched_setaffinity(None, &self.0) {
                 tracing::warn!(%error, "this thread stays on one processor");
@@ -78,18 +80,18 @@ mod linux {
 
 #[cfg(not(target_os = "linux"))]
 mod other {
-    /// Nothing: here no thread is confined.
-    pub(super) enum Before {}
+    /// It has no value, because no thread is confined here.
+    pub(super) enum Unconfined {}
 
     pub(super) fn allowed() -> Vec<usize> {
         Vec::new()
     }
 
-    pub(super) fn confine(_: usize) -> Option<Before> {
+    pub(super) fn confine(_: usize) -> Option<Unconfined> {
         None
     }
 
-    impl Before {
+    impl Unconfined {
         pub(super) fn restore(self) {
             match self {}
         }
@@ -102,10 +104,10 @@ mod tests {
 
     #[test]
     #[cfg(target_os = "linux")]
-    fn what_is_started_stays_there_and_this_thread_does_not() {
+    fn a_started_program_stays_on_the_processor_and_this_thread_does_not() {
         let before = allowed();
         let processor = Processor::take().unwrap();
-        let inside = processor.keep(allowed);
+        let inside = processor.spawn_on(allowed);
         assert_eq!(inside, [processor.0]);
         assert_eq!(allowed(), before);
     }
