@@ -1,12 +1,12 @@
 //! The one place that replaces a file on disk.
 //!
-//! A reader finds the old bytes or the new ones, never a mixture, and after a power cut too where the caller asks for it.
-//! It is a room of its own because `agent`, `publish`, `evaluate` and `cli` all write files, and share no other room that
-//! may touch the disk. The bytes and their meaning belong to the room that calls.
+//! A reader finds the old bytes or the new ones, and never a mixture. If the caller asks for it, that holds after a power cut
+//! too. This is a room of its own because `agent`, `publish`, `evaluate` and `cli` all write files, and share no other room
+//! that may use the disk. The bytes and their meaning belong to the room that calls.
 //!
-//! `tempfile` makes the new file in the same folder and renames it; it does not write either to the disk by itself, so the
-//! two `sync_all` stand here. (The crate atomic-write-file does all of it, but always syncs, and gives a new file the
-//! permissions that the umask leaves, where the state of an agent is for its owner alone.)
+//! `tempfile` creates the new file in the same folder and renames it. It syncs neither the file nor the folder, so `replace`
+//! does. (The crate atomic-write-file does all of it, but it always syncs, and it gives a new file the permissions that the
+//! umask leaves, while the state of an agent is for its owner alone.)
 
 use std::fs::{self, File, Permissions};
 use std::io::{self, Write as _};
@@ -20,7 +20,7 @@ pub enum Access {
     Owner,
     /// Every user of the machine, mode 0644.
     Everyone,
-    /// The same as of the file that is replaced, which has to exist.
+    /// The same users as for the file that is replaced, which has to exist.
     Unchanged,
 }
 
@@ -29,11 +29,11 @@ pub enum Access {
 pub enum Durability {
     /// The file and its folder are on the disk when the call returns.
     Synced,
-    /// The system writes them when it likes. After a power cut the file may be gone, or empty.
+    /// The system writes them to the disk later. After a power cut the file may be missing or empty.
     Unsynced,
 }
 
-/// Replaces the file at `path`, or creates it, by one that holds `bytes`.
+/// Replaces or creates the file at `path`, so that it has the content `bytes`.
 pub fn replace(path: &Path, bytes: &[u8], access: Access, durability: Durability) -> io::Result<()> {
     let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let permissions = match access {
@@ -49,7 +49,7 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access, durability: Durability
     }
     file.persist(path).map_err(|error| error.error)?;
     match durability {
-        // The new name is on the disk only when the folder is.
+        // The new name is on the disk only after the folder was synced.
         Durability::Synced => File::open(folder)?.sync_all(),
         Durability::Unsynced => Ok(()),
     }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_created_and_replaced_with_the_access_that_is_asked_for() {
+    fn a_file_is_created_and_replaced_with_the_requested_access() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("file");
         assert!(replace(&path, b"0", Access::Unchanged, Durability::Synced).is_err());

@@ -101,13 +101,13 @@ impl Nix {
         let run = run
             .of_nix(self.deadline)
             .args(["--extra-experimental-features", "nix-command flakes"])
-            // Evaluating a host's drvPath writes its .drv file, so the store must be writable.
+            // The evaluation of a host's drvPath writes its .drv file, so the store must be writable.
             .args(["--eval", "--strict", "--json", "--read-write-mode"])
             // A host must depend on the flake alone, not on this machine.
             .args(["--option", "pure-eval", "true"])
             // Importing from a derivation would build it.
             .args(["--option", "allow-import-from-derivation", "false"])
-            // Should anything else request a build, there is no builder.
+            // If anything else requests a build, there is no builder.
             .args(["--option", "max-jobs", "0", "--option", "builders", ""])
             // The nixConfig of a flake must not change how it is evaluated.
             .args(["--option", "accept-flake-config", "false"])

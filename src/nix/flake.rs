@@ -57,7 +57,7 @@ impl Nix {
             .nix(&["flake", "metadata", "--json"])
             // The flake.lock of the owner decides: a stale one is an error and is never replaced.
             .arg("--no-update-lock-file")
-            // Query the branch each time: Nix would use an answer of the last hour.
+            // Query the branch each time, because Nix would otherwise use an answer of the last hour.
             .args(["--option", "tarball-ttl", "0"])
             .args(["--option", "accept-flake-config", "false"])
             .arg(asked.as_str())

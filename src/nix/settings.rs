@@ -5,10 +5,10 @@ use std::env;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The most files that are read, so that files that include each other come to an end.
+/// The most files that are read, so that the reading ends if files include each other.
 const MOST: usize = 64;
 
-/// The content of each file that the environment of this process names; none for a file that is missing.
+/// The content of each file that the environment of this process names; `None` for a file that is missing.
 pub(super) fn files() -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let system = env::var_os("NIX_CONF_DIR").map_or_else(|| PathBuf::from("/etc/nix"), PathBuf::from);
     let mut roots = vec![system.join("nix.conf")];
@@ -19,6 +19,7 @@ pub(super) fn files() -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     with_included(roots)
 }
 
+/// The folders with the settings of the user, as the XDG variables name them.
 fn user_folders() -> Vec<PathBuf> {
     let home = || env::var_os("HOME").map(|home| Path::new(&home).join(".config"));
     let own = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(home);

@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::survey::{CacheAnswer, CacheAnswers, CacheScope, CacheSurvey};
 use crate::model::{Deployment, StorePath, Substituter};
-use crate::store::{Entries, Store, StoreError};
+use crate::store::{CacheEntries, Store, StoreError};
 
 /// The number of paths that one process asks for. It asks for one after the other.
 const PATHS_A_PROCESS: usize = 50;
@@ -155,7 +155,7 @@ fn halves((cache, paths): Batch) -> Vec<Batch> {
         .collect()
 }
 
-async fn look_up(store: Arc<dyn Store>, batch: Batch) -> (Batch, Result<Entries, StoreError>) {
+async fn look_up(store: Arc<dyn Store>, batch: Batch) -> (Batch, Result<CacheEntries, StoreError>) {
     let found = store.look_up(&batch.0, &batch.1).await;
     (batch, found)
 }

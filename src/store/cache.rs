@@ -1,4 +1,4 @@
-//! The entry of a store path in a binary cache or a store, and its signatures.
+//! The entry that a binary cache or a store has for a path, and the signatures of the entry.
 
 use std::collections::BTreeMap;
 
@@ -8,7 +8,7 @@ use serde::Deserialize;
 
 use crate::model::{Content, NarHash, PublicKey, StorePath};
 
-/// What a cache says of a path it has.
+/// The entry of a path in a binary cache or a store: the hash and size of its content, its references and its signatures.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct CacheEntry {
@@ -19,37 +19,38 @@ pub struct CacheEntry {
     signatures: Vec<String>,
 }
 
-/// Paths, and what is said of each.
-pub type Entries = BTreeMap<StorePath, CacheEntry>;
+/// Paths, with the entry of each.
+pub type CacheEntries = BTreeMap<StorePath, CacheEntry>;
 
 impl CacheEntry {
-    /// Whether one of `keys` signed this entry for `path` (Nix's manual, "Signing paths": the fingerprint).
+    /// Whether one of `keys` signed this entry for `path`.
     pub fn is_signed_by(&self, path: &StorePath, keys: &[PublicKey]) -> bool {
         let fingerprint = self.fingerprint(path);
         let keys: Vec<TrustedPublicKey> =
             keys.iter().filter_map(|key| TrustedPublicKey::parse(&key.to_string()).ok()).collect();
         let mut signatures = self.signatures.iter().filter_map(|text| NarInfoSignature::parse(text).ok());
-        // A malformed signature is no signature; another one may be good.
+        // A malformed signature does not count; another one may be valid.
         signatures.any(|signature| signature.verify(fingerprint.as_bytes(), &keys).unwrap_or(false))
     }
 
+    /// The text that a signature is made of (Nix's manual, "Signing paths").
     fn fingerprint(&self, path: &StorePath) -> String {
         let references: Vec<String> = self.references.iter().map(ToString::to_string).collect();
         let hash = nixbase32::encode(self.nar_hash.bytes());
         format!("1;{path};sha256:{hash};{};{}", self.nar_size, references.join(","))
     }
 
-    /// What is in the path.
+    /// The hash and the size of the path's content.
     pub fn content(&self) -> Content {
         Content { nar_hash: self.nar_hash, nar_size: self.nar_size }
     }
 
-    /// The paths that this one needs, itself among them where it names itself.
+    /// The paths that this one needs. It is one of them itself if it refers to itself.
     pub fn references(&self) -> &[StorePath] {
         &self.references
     }
 
-    /// The names of the keys that are said to have signed it.
+    /// The names of the keys in its signatures, which are not verified here.
     pub fn signers(&self) -> Vec<&str> {
         self.signatures.iter().filter_map(|text| text.split_once(':')).map(|(name, _)| name).collect()
     }
@@ -59,7 +60,7 @@ impl CacheEntry {
 mod tests {
     use super::*;
 
-    /// Printed by Nix 2.8 of a path in a cache that was signed with the key below.
+    /// The output of Nix 2.8 for a path in a cache that was signed with the key below.
     const LISTED: &str = r#"{"path":"/nix/store/pxzcmw8rvay770ashv53bv5765sv0hfb-t",
         "narHash":"sha256-77dlDcqTnlOIvhVcgRCg77MIUBXSOhzwYrzh+budw6g=","narSize":456,"references":[],
         "signatures":["SIGNATURE"],"url":"nar/x.nar"}"#;
@@ -68,7 +69,7 @@ mod tests {
         "c-1:CFBcSNfkQy9R8cvBewykipAUJ6FlNCVL3kuoC8Amn8eiNJ5kR8JPRP6WveaCYTkA7BlnA1DzMdwP/ao7Nf/EAQ==";
 
     #[test]
-    fn a_cache_is_believed_by_its_signature_alone() {
+    fn an_entry_is_verified_by_its_signature_alone() {
         let path: StorePath = "/nix/store/pxzcmw8rvay770ashv53bv5765sv0hfb-t".parse().unwrap();
         let entry: CacheEntry = serde_json::from_str(&LISTED.replace("SIGNATURE", SIGNATURE)).unwrap();
         let key: PublicKey = KEY.parse().unwrap();

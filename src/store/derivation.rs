@@ -1,19 +1,19 @@
-//! The file of a derivation, as it lies in the store. What it says is for others to read.
+//! Reads the file of a derivation from the store. Parsing it does not belong here.
 
 use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
-/// The most bytes that the file of a derivation may have: a hundred times what a large NixOS needs to gather its files.
+/// The most bytes that the file of a derivation may have: a hundred times the largest derivation of a large NixOS system.
 const LARGEST: u64 = 16 << 20;
 
-/// Why the file of a derivation cannot be had.
+/// The reason why the file of a derivation cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub enum DerivationError {
-    /// It is not in the store: it was collected as garbage, or evaluated elsewhere.
+    /// It is not in the store: it was collected as garbage, or evaluated on another machine.
     #[error("it is not on this machine, or not any more")]
     Missing,
-    /// It was not read.
+    /// It is larger than the limit, and was not read to its end.
     #[error("it has more than {LARGEST} bytes")]
     TooLarge,
     /// The system could not read it.
@@ -21,7 +21,7 @@ pub enum DerivationError {
     Io(io::Error),
 }
 
-/// The derivation's file at `path`.
+/// Reads the file of the derivation at `path`.
 pub(super) fn read(path: &Path) -> Result<Vec<u8>, DerivationError> {
     let file = File::open(path).map_err(|error| match error.kind() {
         io::ErrorKind::NotFound => DerivationError::Missing,

@@ -1,7 +1,7 @@
-//! The interface to a Nix store: look up, contents, fetch, keep, delete, set a profile.
+//! The interface to a Nix store: look up paths and their content, fetch, keep, delete, set a profile.
 //!
-//! An engine implements it: today the machine's own Nix (`nix.rs`). `agent` and `publish` decide what to fetch, and check
-//! the result.
+//! An engine implements it; today that is the machine's own Nix (`nix.rs`). `agent` and `publish` decide what to fetch, and
+//! check the result.
 
 mod cache;
 mod derivation;
@@ -14,57 +14,57 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-pub use cache::{CacheEntry, Entries};
+pub use cache::{CacheEntries, CacheEntry};
 pub use derivation::DerivationError;
 
 use crate::model::{NarTemplateSpecification, StorePath, Substituter};
 use crate::process::ProcessError;
 
-/// What a store answers, once it is done.
-pub type Answer<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
+/// The result of a store operation, once it has ended.
+pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
 
 /// A Nix store on this machine, and the caches that it can ask.
 pub trait Store: fmt::Debug + Send + Sync {
-    /// Where the files of `path` are on this machine, whether they are there or not.
+    /// The path of this machine at which the files of `path` are, if the store has them.
     fn files_of(&self, path: &StorePath) -> PathBuf;
 
-    /// Fetches the path of `template` and all it needs from the template's caches alone, believing the template's keys
-    /// alone, and keeps it from the garbage collector by a link at `root`. Nothing is built.
-    fn fetch<'a>(&'a self, template: &'a NarTemplateSpecification, root: &'a Path) -> Answer<'a, ()>;
+    /// Fetches the path of `template` and all that it needs, and makes a GC root at `root`. Only the caches of the template are
+    /// asked, only its keys are trusted, and nothing is built.
+    fn fetch<'a>(&'a self, template: &'a NarTemplateSpecification, root: &'a Path) -> StoreFuture<'a, ()>;
 
-    /// Keeps `path`, which has to be in the store, from the garbage collector by a link at `root`. Nothing is fetched.
-    fn keep<'a>(&'a self, path: &'a StorePath, root: &'a Path) -> Answer<'a, ()>;
+    /// Makes a GC root at `root` for `path`, which has to be in the store. Nothing is fetched.
+    fn keep<'a>(&'a self, path: &'a StorePath, root: &'a Path) -> StoreFuture<'a, ()>;
 
-    /// What `cache` says of those of `paths` that it has.
-    fn look_up<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> Answer<'a, Entries>;
+    /// The entries of those of `paths` that `cache` has.
+    fn look_up<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries>;
 
-    /// What `cache` says of `paths` and of all that they need; an error where it does not have all of it.
-    fn look_up_closure<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> Answer<'a, Entries>;
+    /// The entries that `cache` has for `paths` and all that they need; an error if it lacks one of them.
+    fn look_up_closure<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries>;
 
-    /// What the store has of `paths`, and of all that those of them need which are there.
-    fn closures_here<'a>(&'a self, paths: &'a [StorePath]) -> Answer<'a, Entries>;
+    /// The entries of those of `paths` that are in the store, and of all that these need.
+    fn closures_here<'a>(&'a self, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries>;
 
-    /// Deletes `paths`, and whatever else in the store needs one of them. A path that something on this machine holds stays,
-    /// and is an error.
-    fn delete<'a>(&'a self, paths: &'a [StorePath]) -> Answer<'a, ()>;
+    /// Deletes `paths` and all paths of the store that need one of them. A path that a GC root or a process of this machine
+    /// uses stays, and is an error.
+    fn delete<'a>(&'a self, paths: &'a [StorePath]) -> StoreFuture<'a, ()>;
 
     /// Makes `path` the newest generation of `profile`. Nothing is fetched.
-    fn set_profile<'a>(&'a self, profile: &'a Path, path: &'a StorePath) -> Answer<'a, ()>;
+    fn set_profile<'a>(&'a self, profile: &'a Path, path: &'a StorePath) -> StoreFuture<'a, ()>;
 
     /// The file of the derivation at `path`.
     fn derivation(&self, path: &StorePath) -> Result<Vec<u8>, DerivationError>;
 }
 
-/// What is shown of what an engine says while it fetches.
+/// The destination of an engine's output while it fetches.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// Only errors show it.
+    /// It is collected, and only errors have it.
     Capture,
-    /// It is passed on to standard error, where a person watches.
+    /// It goes to standard error at once, for a person who watches.
     Inherit,
 }
 
-/// The store of this machine, where no command may take longer than `deadline`. `root` is a store other than the machine's
+/// Opens the store of this machine. No command may take longer than `deadline`. `root` selects a store other than the machine's
 /// own: the folder that has a `nix/store` below it.
 pub fn open(root: Option<PathBuf>, deadline: Duration, output: Output) -> Arc<dyn Store> {
     Arc::new(nix::MachineNix { root, deadline, output })
@@ -73,44 +73,44 @@ pub fn open(root: Option<PathBuf>, deadline: Duration, output: Output) -> Arc<dy
 /// The reason why a store operation failed.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
-    /// Its program failed.
+    /// The program of the engine failed.
     #[error("cannot {act}: {source}")]
     Failed {
-        /// What was being done, to what.
+        /// The operation and its object, such as `fetch /nix/store/…`.
         act: String,
-        /// How it failed.
+        /// How the program failed.
         source: ProcessError,
     },
-    /// This machine's disk failed.
+    /// A file of this machine could not be read.
     #[error("cannot {act}: {source}")]
     Files {
-        /// What was being done, to what.
+        /// The operation and its object, such as `fetch /nix/store/…`.
         act: String,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// What it answered is not what is known of it.
-    #[error("cannot {act}: nix printed what Clavel does not understand ({why}); Clavel knows Nix 2.8 to 2.34")]
+    /// The program printed something of an unknown form.
+    #[error("cannot {act}: nix printed something that Clavel does not understand ({why}); use a Nix from 2.8 to 2.34")]
     Unexpected {
-        /// What was being done, to what.
+        /// The operation and its object, such as `fetch /nix/store/…`.
         act: String,
-        /// What is wrong with it.
+        /// The first thing that is wrong with it.
         why: String,
     },
 }
 
 impl StoreError {
-    /// Whether it was ended because it took too long.
+    /// Whether the program was ended at its deadline.
     pub fn is_timeout(&self) -> bool {
         matches!(self, Self::Failed { source: ProcessError::TimedOut { .. }, .. })
     }
 
-    /// Whether the store itself said no, and was not ended from outside.
+    /// Whether the program itself exited with an error, and was not ended by Clavel or a signal.
     pub fn is_refusal(&self) -> bool {
         matches!(self, Self::Failed { source: ProcessError::Failed { .. }, .. })
     }
 
-    /// The engine's own message, where it said something.
+    /// The message of the engine, or Clavel's own if the engine printed none.
     pub fn message(&self) -> String {
         match self {
             Self::Failed { source, .. } => source.nix_message(),

@@ -1,6 +1,6 @@
 //! The machine's own Nix as a store: its programs, with typed results.
 //!
-//! Each option's why stands beside it.
+//! A comment beside each option says why it is set.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -8,18 +8,18 @@ use std::{fs, io};
 
 use serde::Deserialize;
 
-use super::{Answer, DerivationError, Entries, Output, Store, StoreError, derivation};
+use super::{CacheEntries, DerivationError, Output, Store, StoreError, StoreFuture, derivation};
 use crate::model::{Invalid, NarTemplateSpecification, StorePath, Substituter};
 use crate::process::Invocation;
 
-/// The longest that one question to a cache may take.
-const LONGEST_QUESTION: Duration = Duration::from_mins(2);
-/// The most memory for one question to a cache: ten thousand paths take some 100 MiB.
-const MOST_MEMORY_TO_ASK: u64 = 512 << 20;
-/// The most memory to fetch a path and all that it needs: Nix 2.34 took 330 MB for a thousand paths, and has up to 64 MiB
-/// under way for each of sixteen.
+/// The longest time that one query of a cache may take.
+const LONGEST_QUERY: Duration = Duration::from_mins(2);
+/// The most memory for one query of a cache: ten thousand paths take some 100 MiB.
+const MOST_MEMORY_TO_QUERY: u64 = 512 << 20;
+/// The most memory to fetch a path and all that it needs. Nix 2.34 took 330 MB for a thousand paths, and it buffers up to
+/// 64 MiB for each of sixteen parallel downloads.
 const MOST_MEMORY_TO_FETCH: u64 = 2 << 30;
-/// Options under which nothing comes from elsewhere.
+/// Options with which Nix fetches and builds nothing.
 const FETCH_NOTHING: [&str; 6] = ["--option", "substituters", "", "--option", "max-jobs", "0"];
 
 /// The Nix of this machine: its programs on the PATH.
@@ -27,9 +27,9 @@ const FETCH_NOTHING: [&str; 6] = ["--option", "substituters", "", "--option", "m
 pub(super) struct MachineNix {
     /// A store other than the machine's own: the folder that has a `nix/store` below it.
     pub(super) root: Option<PathBuf>,
-    /// How long one command may take.
+    /// The longest time that one command may take.
     pub(super) deadline: Duration,
-    /// What is shown of what Nix says while it fetches.
+    /// The destination of Nix's output while it fetches.
     pub(super) output: Output,
 }
 
@@ -41,32 +41,32 @@ impl Store for MachineNix {
         }
     }
 
-    fn fetch<'a>(&'a self, template: &'a NarTemplateSpecification, root: &'a Path) -> Answer<'a, ()> {
+    fn fetch<'a>(&'a self, template: &'a NarTemplateSpecification, root: &'a Path) -> StoreFuture<'a, ()> {
         Box::pin(self.realise(template, root))
     }
 
-    fn keep<'a>(&'a self, path: &'a StorePath, root: &'a Path) -> Answer<'a, ()> {
-        Box::pin(self.link(path, root))
+    fn keep<'a>(&'a self, path: &'a StorePath, root: &'a Path) -> StoreFuture<'a, ()> {
+        Box::pin(self.add_gc_root(path, root))
     }
 
-    fn look_up<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> Answer<'a, Entries> {
-        Box::pin(self.ask(cache, paths))
+    fn look_up<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries> {
+        Box::pin(self.query_cache(cache, paths))
     }
 
-    fn look_up_closure<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> Answer<'a, Entries> {
-        Box::pin(self.ask_for_closure(cache, paths))
+    fn look_up_closure<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries> {
+        Box::pin(self.query_cache_closure(cache, paths))
     }
 
-    fn closures_here<'a>(&'a self, paths: &'a [StorePath]) -> Answer<'a, Entries> {
-        Box::pin(self.closures(paths))
+    fn closures_here<'a>(&'a self, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries> {
+        Box::pin(self.query_store_closures(paths))
     }
 
-    fn delete<'a>(&'a self, paths: &'a [StorePath]) -> Answer<'a, ()> {
+    fn delete<'a>(&'a self, paths: &'a [StorePath]) -> StoreFuture<'a, ()> {
         Box::pin(self.delete_with_referrers(paths))
     }
 
-    fn set_profile<'a>(&'a self, profile: &'a Path, path: &'a StorePath) -> Answer<'a, ()> {
-        Box::pin(self.set(profile, path))
+    fn set_profile<'a>(&'a self, profile: &'a Path, path: &'a StorePath) -> StoreFuture<'a, ()> {
+        Box::pin(self.add_generation(profile, path))
     }
 
     fn derivation(&self, path: &StorePath) -> Result<Vec<u8>, DerivationError> {
@@ -75,7 +75,7 @@ impl Store for MachineNix {
 }
 
 impl MachineNix {
-    /// A run of one of Nix's programs on this store.
+    /// Adds the options that make one of Nix's programs work on this store.
     fn on_this_store(&self, invocation: Invocation) -> Invocation {
         let invocation = invocation.of_nix(self.deadline);
         match &self.root {
@@ -84,135 +84,137 @@ impl MachineNix {
         }
     }
 
+    /// A run of the program `name` on this store.
     fn program(&self, name: &str) -> Invocation {
         self.on_this_store(Invocation::new(name))
     }
 
-    /// Fetches `template`'s path and all it needs from the template's caches alone, believing the template's keys alone,
-    /// and keeps it from the garbage collector by a link at `root`. Nothing is built.
+    /// Fetches the path of `template` and all that it needs, and makes a GC root at `root`.
     ///
-    /// What a cache says of a path is followed before it is known who signed it, so this has an end in memory too.
+    /// Nix follows the references that a cache names before it verifies their signatures, so the memory has a limit too.
     async fn realise(&self, template: &NarTemplateSpecification, root: &Path) -> Result<(), StoreError> {
         let run = self
-            .keeping(&template.nar_id, root)
+            .realise_command(&template.nar_id, root)
             .within_memory(MOST_MEMORY_TO_FETCH)
             .args(["--option", "substituters", &joined(&template.substituters, " ")])
             .args(["--option", "trusted-public-keys", &joined(&template.substituters_public_keys, " ")])
-            // Nix trusts the keys that this machine signs with, too; the specification is to be the only word.
+            // Nix also trusts the keys with which this machine signs. Only the keys of the template must count.
             .args(["--option", "secret-key-files", ""])
             .args(["--option", "require-sigs", "true"])
-            // Nix remembers for an hour that a cache had no such path, and by then it mostly has; and for a month what a
-            // cache said of one, though the cache may have been repaired since.
+            // Nix remembers for an hour that a cache lacks a path, although CI may have copied the path there meanwhile. It
+            // remembers the entry of a path for a month, although the cache may have been repaired meanwhile.
             .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"]);
         let run = if self.output == Output::Inherit { run.passing_output_on() } else { run };
         let act = || format!("fetch {}", template.nar_id);
         run.run().await.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
     }
 
-    /// Keeps `path`, which has to be in the store, from the garbage collector by a link at `root`. Nothing is fetched.
-    async fn link(&self, path: &StorePath, root: &Path) -> Result<(), StoreError> {
-        let run = self.keeping(path, root).args(FETCH_NOTHING).run().await;
-        run.map(drop).map_err(|source| StoreError::Failed { act: format!("keep {path} by a link"), source })
+    /// Makes a GC root at `root` for `path`, which has to be in the store.
+    async fn add_gc_root(&self, path: &StorePath, root: &Path) -> Result<(), StoreError> {
+        let run = self.realise_command(path, root).args(FETCH_NOTHING).run().await;
+        let act = || format!("make a GC root for {path} at {}", root.display());
+        run.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
     }
 
-    fn keeping(&self, path: &StorePath, root: &Path) -> Invocation {
+    /// A run that realises `path` and makes a GC root for it at `root`. Nothing is built.
+    fn realise_command(&self, path: &StorePath, root: &Path) -> Invocation {
         self.program("nix-store")
             .args(["--realise", &path.to_string()])
-            // A collection between this and the profile must not take the path away again.
+            // Without a root, a garbage collection could delete the path before the profile has it.
             .arg("--add-root")
             .arg(root.as_os_str())
             .args(["--max-jobs", "0", "--option", "builders", "", "--option", "fallback", "false"])
     }
 
-    /// What `cache` says of those of `paths` that it has.
-    async fn ask(&self, cache: &Substituter, paths: &[StorePath]) -> Result<Entries, StoreError> {
+    /// The entries of those of `paths` that `cache` has.
+    async fn query_cache(&self, cache: &Substituter, paths: &[StorePath]) -> Result<CacheEntries, StoreError> {
         let act = || match paths {
             [path] => format!("ask {cache} for {path}"),
             _ => format!("ask {cache} for {} paths", paths.len()),
         };
-        let run = self.asking(cache).map_err(|source| StoreError::Files { act: act(), source })?;
+        let run = self.query_command(cache).map_err(|source| StoreError::Files { act: act(), source })?;
         entries(run.args(paths.iter().map(ToString::to_string)), act).await
     }
 
-    /// What `cache` says of `paths` and of all that they need; an error where it does not have all of it.
-    async fn ask_for_closure(&self, cache: &Substituter, paths: &[StorePath]) -> Result<Entries, StoreError> {
+    /// The entries that `cache` has for `paths` and all that they need; an error if it lacks one of them.
+    async fn query_cache_closure(&self, cache: &Substituter, paths: &[StorePath]) -> Result<CacheEntries, StoreError> {
         let act = || match paths {
             [path] => format!("ask {cache} for {path} and all that it needs"),
             _ => format!("ask {cache} for {} paths and all that they need", paths.len()),
         };
-        let run = self.asking(cache).map_err(|source| StoreError::Files { act: act(), source })?;
+        let run = self.query_command(cache).map_err(|source| StoreError::Files { act: act(), source })?;
         entries(run.arg("--recursive").args(paths.iter().map(ToString::to_string)), act).await
     }
 
-    fn asking(&self, cache: &Substituter) -> io::Result<Invocation> {
-        // Nix makes a cache of whatever folder it is asked about, and a flake may name any.
+    /// A run that queries `cache`.
+    fn query_command(&self, cache: &Substituter) -> io::Result<Invocation> {
+        // Nix would turn any folder that it is asked about into a cache, and a flake may name any folder.
         if let Some(path) = cache.as_str().strip_prefix("file://") {
             let path = path.split('?').next().unwrap_or_default();
-            // Versions of Nix differ in whether they decode it.
+            // Some versions of Nix decode the path, and some do not.
             let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-            let is_there = |path: &str| fs::metadata(Path::new(path).join("nix-cache-info"));
-            is_there(path)
-                .or_else(|_| is_there(&decoded))
+            let cache_info = |path: &str| fs::metadata(Path::new(path).join("nix-cache-info"));
+            cache_info(path)
+                .or_else(|_| cache_info(&decoded))
                 .map_err(|error| io::Error::new(error.kind(), format!("there is no cache at {path}: {error}")))?;
         }
-        // The question is for the cache; a store of our own must not answer it. Whoever runs a cache can name ever more
-        // paths, and so the question has a deadline of its own.
+        // The cache has to answer, and not the store of this machine. A hostile cache can name ever more paths, so the query
+        // has a deadline of its own.
         let verb = ["path-info", "--json", "--store", cache.as_str()];
-        let run = Invocation::nix(&verb, self.deadline.min(LONGEST_QUESTION))
-            .within_memory(MOST_MEMORY_TO_ASK)
-            // What it said before is not the answer: a path may have come, or have been signed by another key.
+        let run = Invocation::nix(&verb, self.deadline.min(LONGEST_QUERY))
+            .within_memory(MOST_MEMORY_TO_QUERY)
+            // An answer that Nix remembers may be wrong: a path may be there now, or have another signature.
             .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"])
-            // Whoever asks will ask again; nobody waits for a cache that is down.
+            // The caller asks again later, so it does not wait for a cache that is down.
             .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"]);
         Ok(run)
     }
 
-    /// What the store has of `paths`, and of all that those need which are there.
-    async fn closures(&self, paths: &[StorePath]) -> Result<Entries, StoreError> {
+    /// The entries of those of `paths` that are in the store, and of all that these need.
+    async fn query_store_closures(&self, paths: &[StorePath]) -> Result<CacheEntries, StoreError> {
         let act = || match paths {
             [path] => format!("ask the store for {path} and all that it needs"),
             _ => format!("ask the store for {} paths and all that they need", paths.len()),
         };
-        let ask = || {
+        let query = || {
             let run = self.on_this_store(Invocation::new("nix").args(["path-info", "--json"]));
             run.args(["--extra-experimental-features", "nix-command flakes"])
         };
-        let here = entries(ask().args(paths.iter().map(ToString::to_string)), act).await?;
-        // Nix calls it an error to be asked for all that an absent path needs.
+        let here = entries(query().args(paths.iter().map(ToString::to_string)), act).await?;
+        // For Nix it is an error to query all that an absent path needs.
         if here.is_empty() {
             return Ok(here);
         }
-        entries(ask().arg("--recursive").args(here.keys().map(ToString::to_string)), act).await
+        entries(query().arg("--recursive").args(here.keys().map(ToString::to_string)), act).await
     }
 
-    /// Deletes `paths`, and whatever else in the store needs one of them. What something on this machine holds stays,
-    /// and is an error.
+    /// Deletes `paths` and all paths of the store that need one of them.
     async fn delete_with_referrers(&self, paths: &[StorePath]) -> Result<(), StoreError> {
         let failed = |source| StoreError::Failed { act: format!("delete {}", joined(paths, ", ")), source };
         let paths = paths.iter().map(ToString::to_string);
         let query = self.program("nix-store").args(["--query", "--referrers-closure"]).args(paths).run();
         let referrers = query.await.map_err(failed)?;
-        // What needs one of them has to be named as well, or else it counts as what holds them.
+        // A path that needs one of them has to be named as well. Otherwise Nix refuses, because the path uses it.
         let all = String::from_utf8_lossy(&referrers.stdout).lines().map(ToOwned::to_owned).collect::<Vec<_>>();
         self.program("nix-store").arg("--delete").args(all).run().await.map(drop).map_err(failed)
     }
 
     /// Makes `path` the newest generation of `profile`.
-    async fn set(&self, profile: &Path, path: &StorePath) -> Result<(), StoreError> {
+    async fn add_generation(&self, profile: &Path, path: &StorePath) -> Result<(), StoreError> {
         let run = self
             .program("nix-env")
             .arg("--profile")
             .arg(profile.as_os_str())
             .args(["--set", &path.to_string()])
-            // What is gone from the store would come back from the machine's own caches, by whatever keys they have.
+            // Otherwise Nix would fetch a path that is gone from the machine's own caches, and trust their keys.
             .args(FETCH_NOTHING);
         let act = || format!("set the profile {} to {path}", profile.display());
         run.run().await.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
     }
 }
 
-/// What a run of `nix path-info --json` says of each path that is there.
-async fn entries(run: Invocation, act: impl Fn() -> String) -> Result<Entries, StoreError> {
+/// Runs `nix path-info --json`. Returns the entries of the paths that exist.
+async fn entries(run: Invocation, act: impl Fn() -> String) -> Result<CacheEntries, StoreError> {
     let output = run.run().await.map_err(|source| StoreError::Failed { act: act(), source })?;
     let unexpected = |why: String| StoreError::Unexpected { act: act(), why };
     let all: PathInfo = serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
@@ -228,7 +230,7 @@ fn joined<T: ToString>(items: &[T], separator: &str) -> String {
     items.iter().map(ToString::to_string).collect::<Vec<_>>().join(separator)
 }
 
-/// What `nix path-info --json` prints: a list up to Nix 2.18, a map by path (null where it is not there) since 2.19.
+/// The output of `nix path-info --json`: a list up to Nix 2.18; since 2.19 a map by path, where an absent path has null.
 #[derive(Deserialize)]
 #[serde(untagged)]
 enum PathInfo {
@@ -237,7 +239,7 @@ enum PathInfo {
 }
 
 impl PathInfo {
-    /// Each path that is there, and what is said of it.
+    /// The paths that exist, each with its entry.
     fn present(self) -> impl Iterator<Item = (String, serde_json::Value)> {
         let all: Vec<_> = match self {
             Self::List(list) => {
@@ -260,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn every_shape_of_an_absent_path_is_known() {
+    fn an_absent_path_has_no_entry_in_any_version_of_nix() {
         assert_eq!(entry("[]"), None);
         assert_eq!(entry(r#"[{"path":"/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x","valid":false}]"#), None);
         assert_eq!(entry(r#"{"/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x":null}"#), None);

@@ -10,7 +10,7 @@ use std::fmt;
 
 use crate::agent::verify::Order;
 use crate::model::{Closure, ClosureDigest, Deployment, Name, NarHash, Pin, PinError, StorePath, Substituter};
-use crate::store::Entries;
+use crate::store::CacheEntries;
 use crate::trust::pin_of;
 
 /// How many paths an error names.
@@ -119,7 +119,7 @@ impl CacheFinding {
 pub(in crate::agent) fn compare_cache(
     path: &StorePath,
     cache: &Substituter,
-    (there, here): (&Entries, &Entries),
+    (there, here): (&CacheEntries, &CacheEntries),
     pins: &[PinnedBy],
 ) -> CacheFinding {
     let whole = closure_of(there);
@@ -137,12 +137,12 @@ pub(in crate::agent) fn compare_cache(
 }
 
 /// The content of all these paths.
-pub(in crate::agent) fn closure_of(entries: &Entries) -> Closure {
+pub(in crate::agent) fn closure_of(entries: &CacheEntries) -> Closure {
     entries.iter().map(|(path, entry)| (path.clone(), entry.content())).collect()
 }
 
 /// The closure that `path` has once it is fetched: an entry that is `here` is not fetched again.
-fn overlay(path: &StorePath, there: &Entries, here: &Entries) -> Closure {
+fn overlay(path: &StorePath, there: &CacheEntries, here: &CacheEntries) -> Closure {
     let (mut closure, mut open) = (Closure::new(), vec![path]);
     while let Some(path) = open.pop() {
         if let Some(entry) = here.get(path).or_else(|| there.get(path))

@@ -11,7 +11,7 @@ fn hash(content: char) -> NarHash {
 }
 
 /// Entries from lines such as `NAME CONTENT REFERENCE…`.
-fn entries(lines: &[&str]) -> Entries {
+fn entries(lines: &[&str]) -> CacheEntries {
     let entry = |line: &&str| {
         let words: Vec<&str> = line.split(' ').collect();
         let references: Vec<StorePath> = words[2..].iter().map(|name| path(name)).collect();
