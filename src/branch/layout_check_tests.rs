@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::super::layout::{MOST_APPROVALS, MOST_OF_A_FOLDER};
 use super::*;
-use crate::git::fixture::{self, Bench};
+use crate::git::fixture::{self, TestFolder};
 use crate::model::Name;
 
 const ID: &str = "0123456789012345678901234567890123456789";
@@ -12,19 +12,19 @@ const ID: &str = "0123456789012345678901234567890123456789";
 /// A repository in which git itself makes trees of the lines of `mktree`. In the lines, `BLOB` is a blob, `DIR` a folder with
 /// `a.json` in it, and `COMMIT` a commit of another repository.
 struct TreeMaker {
-    bench: Bench,
+    dir: TestFolder,
     repository: Repository,
 }
 
 impl TreeMaker {
     fn new() -> Self {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        Self { bench, repository }
+        let dir = TestFolder::new();
+        let repository = dir.repository("r.git");
+        Self { dir, repository }
     }
 
     fn path(&self) -> std::path::PathBuf {
-        self.bench.path().join("r.git")
+        self.dir.path().join("r.git")
     }
 
     fn tree(&self, lines: &str) -> String {
@@ -52,7 +52,7 @@ impl TreeMaker {
 
     /// Writes any bytes as a tree object.
     fn raw_tree(&self, bytes: &[u8]) -> String {
-        let file = self.bench.path().join("tree");
+        let file = self.dir.path().join("tree");
         std::fs::write(&file, bytes).unwrap();
         let file = file.to_str().unwrap();
         fixture::git(&self.path(), &["hash-object", "-t", "tree", "--literally", "-w", file])

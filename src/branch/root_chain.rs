@@ -54,11 +54,11 @@ pub enum RootsError {
     },
     /// The newest root is older than one that was trusted before.
     #[error(
-        "the root went back from version {held} to {found}: the repository shows an old branch; bring it up to date"
+        "the root went back from version {trusted} to {found}: the repository shows an old branch; bring it up to date"
     )]
     Rollback {
         /// The newest version that was trusted.
-        held: RootVersion,
+        trusted: RootVersion,
         /// The version of the newest root on the branch.
         found: RootVersion,
     },
@@ -83,10 +83,10 @@ pub enum RootsError {
         found: Sha256Digest,
     },
     /// The chain is longer than is followed at once.
-    #[error("the branch has more than {MOST} roots after version {held}; give the file of a newer root")]
+    #[error("the branch has more than {MOST} roots after version {trusted}; give the file of a newer root")]
     TooMany {
         /// The version that was trusted.
-        held: RootVersion,
+        trusted: RootVersion,
     },
     /// Git could not read it.
     #[error(transparent)]
@@ -110,32 +110,32 @@ impl RootChain {
     /// The newest root that `anchor` leads to, whatever else the branch has: the signatures of each root prove it. `None` if the
     /// first root is missing.
     pub fn newest_from<F: Files>(files: &F, anchor: &Anchor) -> Option<TrustedRoot> {
-        let held = match anchor {
+        let trusted = match anchor {
             Anchor::Root(root) => TrustedRoot::clone(root),
             Anchor::Digest(fleet) => {
                 let file = files.read(&Layout::Flat.root(RootVersion::FIRST), Root::LARGEST).ok().flatten()?;
                 TrustedRoot::first(&file, *fleet).ok()?
             }
         };
-        Some(follow(files, &held).roots.newest)
+        Some(follow(files, &trusted).roots.newest)
     }
 
-    /// Follows the chain from `held` to the newest root on the branch, one version after the other. It does not check whether
+    /// Follows the chain from `trusted` to the newest root on the branch, one version after the other. It does not check whether
     /// the newest has expired; a root before it may have.
-    pub fn walk<F: Files>(files: &F, held: &TrustedRoot) -> Result<Self, RootsError> {
+    pub fn walk<F: Files>(files: &F, trusted: &TrustedRoot) -> Result<Self, RootsError> {
         let newest_file = files.read(Layout::Flat.newest_root(), Root::LARGEST)?.ok_or(RootsError::NoNewest)?;
         let last = Signed::<Root>::parse(&newest_file).map_err(RootsError::Newest)?;
-        let (expected, found) = (held.fleet(), fleet_of(last.unverified()));
+        let (expected, found) = (trusted.fleet(), fleet_of(last.unverified()));
         if found != expected {
             return Err(RootsError::OtherFleet { expected, found });
         }
-        let FollowedChain { roots: Self { newest, before }, error } = follow(files, held);
+        let FollowedChain { roots: Self { newest, before }, error } = follow(files, trusted);
         if let Some(error) = error {
             return Err(error);
         }
         let (reached, found) = (newest.root().version, last.unverified().version);
         if found < reached {
-            return Err(RootsError::Rollback { held: reached, found });
+            return Err(RootsError::Rollback { trusted: reached, found });
         }
         if found > reached {
             // A next version exists, because `found` is larger.
@@ -170,15 +170,15 @@ struct FollowedChain {
     error: Option<RootsError>,
 }
 
-/// Follows the chain from `held`, as far as each root has the signatures that it needs.
-fn follow<F: Files>(files: &F, held: &TrustedRoot) -> FollowedChain {
-    let (mut newest, mut before) = (held.clone(), Vec::new());
+/// Follows the chain from `trusted`, as far as each root has the signatures that it needs.
+fn follow<F: Files>(files: &F, trusted: &TrustedRoot) -> FollowedChain {
+    let (mut newest, mut before) = (trusted.clone(), Vec::new());
     let next_root = |newest: &TrustedRoot, followed: usize| -> Result<Option<TrustedRoot>, RootsError> {
         let Some(version) = newest.root().version.next() else { return Ok(None) };
         let path = Layout::Flat.root(version);
         let Some(file) = files.read(&path, Root::LARGEST)? else { return Ok(None) };
         if followed == MOST {
-            return Err(RootsError::TooMany { held: held.root().version });
+            return Err(RootsError::TooMany { trusted: trusted.root().version });
         }
         newest.next(&file).map(Some).map_err(|source| RootsError::Root { path, source })
     };

@@ -20,17 +20,17 @@ fn chain(length: usize) -> (Fleet, Vec<TrustedRoot>, Branch) {
     (fleet, roots, files)
 }
 
-fn refusal(files: &Branch, held: &TrustedRoot) -> String {
-    RootChain::walk(files, held).unwrap_err().to_string()
+fn refusal(files: &Branch, trusted: &TrustedRoot) -> String {
+    RootChain::walk(files, trusted).unwrap_err().to_string()
 }
 
 #[test]
 fn the_chain_leads_from_any_root_and_from_the_digest_of_the_first() {
     let (fleet, roots, files) = chain(4);
-    for held in 0..4 {
-        let walked = RootChain::walk(&files, &roots[held]).unwrap();
+    for trusted in 0..4 {
+        let walked = RootChain::walk(&files, &roots[trusted]).unwrap();
         assert_eq!(walked.newest.root(), roots[3].root());
-        assert_eq!(walked.before.len(), 3 - held);
+        assert_eq!(walked.before.len(), 3 - trusted);
     }
     let walked = RootChain::from_anchor(&files, &Anchor::Digest(fleet.id())).unwrap();
     assert_eq!(walked.newest.root().version.get(), 4);

@@ -1,4 +1,4 @@
-use super::super::fixture::{self, Bench};
+use super::super::fixture::{self, TestFolder};
 use super::*;
 
 fn put(path: &str, text: &str) -> Change {
@@ -11,9 +11,9 @@ fn remove(path: &str) -> Change {
 
 #[test]
 fn the_first_commit_is_an_orphan_and_clean() {
-    let bench = Bench::new();
-    let repository = bench.repository("r.git");
-    let path = bench.path().join("r.git");
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
+    let path = dir.path().join("r.git");
     let commit = fixture::put(&repository, None, &[("a.json", "1\n"), ("deployments/aux.json", "2\n")]);
     assert_eq!(repository.tip(&fixture::branch()).unwrap(), Some(commit));
     assert_eq!(fixture::git(&path, &["rev-list", "--parents", "deployments"]), commit.to_string());
@@ -25,9 +25,9 @@ fn the_first_commit_is_an_orphan_and_clean() {
 
 #[test]
 fn a_commit_keeps_the_files_that_it_does_not_change() {
-    let bench = Bench::new();
-    let repository = bench.repository("r.git");
-    let path = bench.path().join("r.git");
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
+    let path = dir.path().join("r.git");
     let first = fixture::put(&repository, None, &[("a.json", "1"), ("d/b.json", "2"), ("d/c.json", "3")]);
     let changes = [put("d/b.json", "4"), remove("a.json"), remove("none/at/all.json")];
     let second = fixture::commit(&repository, Some(first), &changes).unwrap();
@@ -42,8 +42,8 @@ fn a_commit_keeps_the_files_that_it_does_not_change() {
 
 #[test]
 fn no_commit_is_made_if_the_files_are_the_same() {
-    let bench = Bench::new();
-    let repository = bench.repository("r.git");
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
     let first = fixture::put(&repository, None, &[("a.json", "1")]);
     let again = fixture::commit(&repository, Some(first), &[put("a.json", "1"), remove("b.json")]).unwrap();
     assert_eq!(again, first);
@@ -51,8 +51,8 @@ fn no_commit_is_made_if_the_files_are_the_same() {
 
 #[test]
 fn a_branch_that_another_writer_moved_is_an_error() {
-    let bench = Bench::new();
-    let repository = bench.repository("r.git");
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
     let first = fixture::put(&repository, None, &[("a.json", "1")]);
     let second = fixture::put(&repository, Some(first), &[("a.json", "2")]);
     for expected in [None, Some(first)] {
@@ -66,13 +66,13 @@ fn a_branch_that_another_writer_moved_is_an_error() {
 fn no_commit_of_concurrent_writers_is_lost() {
     const WRITERS: usize = 4;
     const COMMITS: usize = 8;
-    let bench = Bench::new();
-    let repository = bench.repository("r.git");
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
     fixture::put(&repository, None, &[("base", "1")]);
     std::thread::scope(|scope| {
         for writer in 0..WRITERS {
             // Each writer opens the repository for itself, as another process would.
-            let repository = Repository::open(&bench.path().join("r.git")).unwrap();
+            let repository = Repository::open(&dir.path().join("r.git")).unwrap();
             scope.spawn(move || {
                 for number in 0..COMMITS {
                     let change = [put(&format!("{writer}/{number}"), "x")];
@@ -88,7 +88,7 @@ fn no_commit_of_concurrent_writers_is_lost() {
             });
         }
     });
-    let path = bench.path().join("r.git");
+    let path = dir.path().join("r.git");
     let count = (WRITERS * COMMITS + 1).to_string();
     assert_eq!(fixture::git(&path, &["rev-list", "--count", "deployments"]), count);
     assert_eq!(fixture::git(&path, &["ls-tree", "-r", "deployments"]).lines().count().to_string(), count);
@@ -97,10 +97,10 @@ fn no_commit_of_concurrent_writers_is_lost() {
 
 #[test]
 fn a_lock_is_named_and_never_removed() {
-    let bench = Bench::new();
-    let repository = bench.repository("r.git");
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
     let first = fixture::put(&repository, None, &[("a.json", "1")]);
-    let lock = bench.path().join("r.git/refs/heads/deployments.lock");
+    let lock = dir.path().join("r.git/refs/heads/deployments.lock");
     fs::write(&lock, "").unwrap();
     let error = fixture::commit(&repository, Some(first), &[put("a.json", "2")]).unwrap_err();
     assert!(matches!(error, CommitError::Locked { .. }), "{error}");
@@ -115,8 +115,8 @@ fn a_lock_is_named_and_never_removed() {
 
 #[test]
 fn paths_that_git_does_not_accept_are_refused() {
-    let bench = Bench::new();
-    let repository = bench.repository("r.git");
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
     for bad in ["", "/a", "a/", "a//b", ".", "../a", "a/..", ".git/config", "a/.GIT", "a\nb", "a\\b", "a\0"] {
         let error = fixture::commit(&repository, None, &[put(bad, "x")]).unwrap_err();
         assert!(matches!(error, CommitError::BadPath { .. }), "{bad:?}: {error}");
@@ -125,8 +125,8 @@ fn paths_that_git_does_not_accept_are_refused() {
 
 #[test]
 fn an_identity_that_would_break_the_commit_is_refused() {
-    let bench = Bench::new();
-    let repository = bench.repository("r.git");
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
     let by = Identity { name: "a\nparent x".to_owned(), email: "a@b".to_owned() };
     let changes = [put("a", "x")];
     let branch = fixture::branch();

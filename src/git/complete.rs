@@ -133,18 +133,18 @@ fn search_history(
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, Bench};
+    use super::super::fixture::{self, TestFolder};
     use super::*;
 
     #[test]
     fn a_rewritten_branch_is_recognised() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
+        let dir = TestFolder::new();
+        let repository = dir.repository("r.git");
         let first = fixture::put(&repository, None, &[("a.json", "1")]);
         let second = fixture::put(&repository, Some(first), &[("a.json", "2")]);
         let third = fixture::put(&repository, Some(second), &[("a.json", "3")]);
         assert!(!repository.was_rewritten(third, first) && !repository.was_rewritten(first, first));
-        fixture::git(&bench.path().join("r.git"), &["update-ref", "-d", "refs/heads/deployments"]);
+        fixture::git(&dir.path().join("r.git"), &["update-ref", "-d", "refs/heads/deployments"]);
         let anew = fixture::put(&repository, None, &[("a.json", "3")]);
         assert!(repository.was_rewritten(anew, third) && repository.was_rewritten(first, second));
         // The history before a commit that is not here is unknown.

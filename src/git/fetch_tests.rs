@@ -3,7 +3,7 @@ use std::path::Path;
 
 use super::super::Remedy;
 use super::super::commit::STALE_AFTER;
-use super::super::fixture::{self, Bench};
+use super::super::fixture::{self, TestFolder};
 use super::super::objects::ReadError;
 use super::*;
 
@@ -32,15 +32,15 @@ fn file(repository: &Repository, commit: CommitId, path: &str) -> String {
 }
 
 /// A remote and a cache, and the URL of the remote.
-fn remote_and_cache(bench: &Bench) -> (Repository, Repository, String) {
-    let url = format!("file://{}", bench.path().join("remote.git").display());
-    (bench.repository("remote.git"), bench.repository("cache.git"), url)
+fn remote_and_cache(dir: &TestFolder) -> (Repository, Repository, String) {
+    let url = format!("file://{}", dir.path().join("remote.git").display());
+    (dir.repository("remote.git"), dir.repository("cache.git"), url)
 }
 
 #[test]
 fn a_branch_is_followed() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     let mut tip = fixture::put(&remote, None, &[("a.json", "0"), ("d/b.json", "0")]);
     tip = fixture::put(&remote, Some(tip), &[("a.json", "1")]);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
@@ -52,7 +52,7 @@ fn a_branch_is_followed() {
         assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
         assert_eq!(file(&cache, tip, "d/b.json"), number.to_string());
     }
-    let path = bench.path().join("cache.git");
+    let path = dir.path().join("cache.git");
     // The first fetch brought one commit without the history before it, and no fetch left files behind.
     assert_eq!(fixture::git(&path, &["rev-list", "--count", "refs/clavel/fetched"]), "5");
     assert_eq!(fixture::git(&path, &["for-each-ref", "--format=%(refname)"]), "refs/clavel/fetched");
@@ -68,12 +68,12 @@ fn kept_packs(repository: &Path) -> usize {
 
 #[test]
 fn rewritten_history_is_accepted() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     let first = fixture::put(&remote, None, &[("a.json", "1")]);
     let second = fixture::put(&remote, Some(first), &[("a.json", "2")]);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
-    fixture::git(&bench.path().join("remote.git"), &["update-ref", "-d", "refs/heads/deployments"]);
+    fixture::git(&dir.path().join("remote.git"), &["update-ref", "-d", "refs/heads/deployments"]);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::BranchMissing);
     assert_eq!(cache.tip_of_ref(&fetched_ref()).unwrap(), Some(second));
     let other = fixture::put(&remote, None, &[("a.json", "other")]);
@@ -81,18 +81,18 @@ fn rewritten_history_is_accepted() {
     assert_eq!(file(&cache, other, "a.json"), "other");
     // The branch returns to a commit that the cache still has: the remote sends no objects, and the ref moves all the same.
     let back = ["update-ref", "refs/heads/deployments", &second.to_string()];
-    fixture::git(&bench.path().join("remote.git"), &back);
+    fixture::git(&dir.path().join("remote.git"), &back);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
-    fixture::git(&bench.path().join("cache.git"), &["fsck", "--strict", "--no-dangling"]);
+    fixture::git(&dir.path().join("cache.git"), &["fsck", "--strict", "--no-dangling"]);
 }
 
 #[test]
 fn the_whole_history_is_fetched_when_asked_for() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     let first = fixture::put(&remote, None, &[("a.json", "1")]);
     let second = fixture::put(&remote, Some(first), &[("a.json", "2")]);
-    let path = bench.path().join("cache.git");
+    let path = dir.path().join("cache.git");
     let count = || fixture::git(&path, &["rev-list", "--count", "refs/clavel/fetched"]);
     assert_eq!(fetch_with(&cache, &url, Depth::Full, None).unwrap(), Fetched::Moved(second));
     assert_eq!(count(), "2");
@@ -105,39 +105,39 @@ fn the_whole_history_is_fetched_when_asked_for() {
 
 #[test]
 fn a_shallow_cache_grows_to_the_whole_history() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     let first = fixture::put(&remote, None, &[("a.json", "1")]);
     let second = fixture::put(&remote, Some(first), &[("a.json", "2")]);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
     let third = fixture::put(&remote, Some(second), &[("a.json", "3")]);
     assert_eq!(fetch_with(&cache, &url, Depth::Full, None).unwrap(), Fetched::Moved(third));
-    let path = bench.path().join("cache.git");
+    let path = dir.path().join("cache.git");
     assert_eq!(fixture::git(&path, &["rev-list", "--count", "refs/clavel/fetched"]), "3");
 }
 
 #[test]
 fn a_missing_branch_is_no_error_and_a_missing_repository_is() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::BranchMissing);
     let change = [super::super::Change::Put { path: "a".to_owned(), bytes: vec![] }];
     fixture::commit(&remote, None, &change).unwrap();
-    let path = bench.path().join("remote.git");
+    let path = dir.path().join("remote.git");
     fixture::git(&path, &["update-ref", "refs/heads/deployments-2", "deployments"]);
     fixture::git(&path, &["update-ref", "-d", "refs/heads/deployments"]);
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::BranchMissing);
     let error = fetch(&cache, "file:///nowhere/at-all.git").unwrap_err();
     assert!(matches!(error, FetchError::RepositoryNotFound { .. }), "{error}");
-    let error = fetch(&cache, &bench.path().display().to_string()).unwrap_err();
+    let error = fetch(&cache, &dir.path().display().to_string()).unwrap_err();
     assert!(matches!(error, FetchError::RepositoryNotFound { .. }), "{error}");
     assert_eq!(error.remedy(), Remedy::Operator);
 }
 
 #[test]
 fn an_unreachable_remote_is_named_without_its_secret() {
-    let bench = Bench::new();
-    let cache = bench.repository("cache.git");
+    let dir = TestFolder::new();
+    let cache = dir.repository("cache.git");
     for url in ["https://me:secret@127.0.0.1:1/x.git", "git://127.0.0.1:1/x.git"] {
         let error = fetch(&cache, url).unwrap_err();
         assert!(matches!(error, FetchError::Unreachable { .. }), "{error}");
@@ -152,8 +152,8 @@ fn an_unreachable_remote_is_named_without_its_secret() {
 
 #[test]
 fn an_interrupted_fetch_is_reported() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     fixture::put(&remote, None, &[("a.json", "1")]);
     let interrupted = cache.fetch(&FetchRequest {
         remote: &url.parse().unwrap(),
@@ -170,9 +170,9 @@ fn an_interrupted_fetch_is_reported() {
 
 /// The path of a script that takes the place of `ssh` and serves `repository`. It packs the objects whose names the shell
 /// command `packs` prints.
-fn fake_ssh(bench: &Bench, repository: &Path, packs: &str) -> String {
+fn fake_ssh(dir: &TestFolder, repository: &Path, packs: &str) -> String {
     let script = |name: &str, text: String| {
-        let path = bench.path().join(name);
+        let path = dir.path().join(name);
         fs::write(&path, format!("#!/bin/sh\n{text}\n")).unwrap();
         fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
         path.display().to_string()
@@ -184,12 +184,12 @@ fn fake_ssh(bench: &Bench, repository: &Path, packs: &str) -> String {
 
 #[test]
 fn an_incomplete_pack_is_refused_and_the_next_fetch_succeeds() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
-    let path = bench.path().join("remote.git");
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
+    let path = dir.path().join("remote.git");
     let ssh = "ssh://host/x.git";
     let first = fixture::put(&remote, None, &[("a.json", "1"), ("d/b.json", "1")]);
-    let commit_only = fake_ssh(&bench, &path, "git rev-parse deployments");
+    let commit_only = fake_ssh(&dir, &path, "git rev-parse deployments");
     // Refused as the first fetch and as a later one, it leaves neither a ref nor a pack behind.
     let refused = |lacking: &str, script: &str| {
         let before = (cache.tip_of_ref(&fetched_ref()).unwrap(), cache.pack_count().unwrap());
@@ -200,25 +200,25 @@ fn an_incomplete_pack_is_refused_and_the_next_fetch_succeeds() {
         );
         assert!(error.to_string().contains(lacking), "{error}");
         assert_eq!(before, (cache.tip_of_ref(&fetched_ref()).unwrap(), cache.pack_count().unwrap()));
-        assert_eq!(kept_packs(&bench.path().join("cache.git")), 0);
+        assert_eq!(kept_packs(&dir.path().join("cache.git")), 0);
     };
     refused("`/`", &commit_only);
-    assert!(!bench.path().join("cache.git/shallow").exists());
+    assert!(!dir.path().join("cache.git/shallow").exists());
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(first));
     let second = fixture::put(&remote, Some(first), &[("d/b.json", "2")]);
     refused("`/`", &commit_only);
     let trees_only = "git rev-parse deployments deployments^{tree} deployments:d";
-    refused("`d/b.json`", &fake_ssh(&bench, &path, trees_only));
+    refused("`d/b.json`", &fake_ssh(&dir, &path, trees_only));
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(second));
     assert_eq!(file(&cache, second, "d/b.json"), "2");
-    fixture::git(&bench.path().join("cache.git"), &["fsck", "--strict"]);
+    fixture::git(&dir.path().join("cache.git"), &["fsck", "--strict"]);
 }
 
 #[test]
 fn a_planted_commit_misleads_a_good_remote_until_the_cache_is_started_afresh() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
-    let [at_remote, at_cache] = ["remote.git", "cache.git"].map(|name| bench.path().join(name));
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
+    let [at_remote, at_cache] = ["remote.git", "cache.git"].map(|name| dir.path().join(name));
     let known = fixture::put(&remote, None, &[("a.json", "1"), ("d/b.json", "1")]);
     // A commit on top of the remote's own commit, of which the cache has the commit object and no tree.
     let planted = format!("{}\n", fixture::git(&at_remote, &["cat-file", "commit", "deployments"]));
@@ -236,30 +236,30 @@ fn a_planted_commit_misleads_a_good_remote_until_the_cache_is_started_afresh() {
 
 #[test]
 fn a_broken_cache_asks_to_be_started_afresh() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     let tip = fixture::put(&remote, None, &[("a.json", "1")]);
     // The commit without its tree, as a power cut may leave it.
-    let path = bench.path().join("remote.git");
+    let path = dir.path().join("remote.git");
     let (name, bytes) = (tip.to_string(), fixture::git(&path, &["cat-file", "commit", "deployments"]));
     let input = format!("{bytes}\n");
     let copied = ["hash-object", "-t", "commit", "-w", "--stdin"];
-    assert_eq!(fixture::git_with_input(&bench.path().join("cache.git"), &copied, &input), name);
-    fs::write(bench.path().join("cache.git/shallow"), format!("{name}\n")).unwrap();
+    assert_eq!(fixture::git_with_input(&dir.path().join("cache.git"), &copied, &input), name);
+    fs::write(dir.path().join("cache.git/shallow"), format!("{name}\n")).unwrap();
     let error = fetch(&cache, &url).unwrap_err();
     assert!(matches!(error, FetchError::Broken { .. }), "{error}");
     assert_eq!(error.remedy(), Remedy::StartAfresh);
-    let cache = Repository::start_afresh(&bench.path().join("cache.git")).unwrap();
+    let cache = Repository::start_afresh(&dir.path().join("cache.git")).unwrap();
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip));
 }
 
 #[test]
 fn a_lock_is_named_and_never_removed() {
     for name in ["shallow.lock", "refs/clavel/fetched.lock"] {
-        let bench = Bench::new();
-        let (remote, cache, url) = remote_and_cache(&bench);
+        let dir = TestFolder::new();
+        let (remote, cache, url) = remote_and_cache(&dir);
         let tip = fixture::put(&remote, None, &[("a.json", "1")]);
-        let lock = bench.path().join("cache.git").join(name);
+        let lock = dir.path().join("cache.git").join(name);
         fs::create_dir_all(lock.parent().unwrap()).unwrap();
         fs::write(&lock, "").unwrap();
         let error = fetch(&cache, &url).unwrap_err();
@@ -276,8 +276,8 @@ fn a_lock_is_named_and_never_removed() {
 
 #[test]
 fn a_cache_of_many_packs_is_started_afresh() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     let mut tip = None;
     for number in 0..=24 {
         assert!(!cache.has_many_packs().unwrap());
@@ -285,18 +285,18 @@ fn a_cache_of_many_packs_is_started_afresh() {
         assert!(matches!(fetch(&cache, &url), Ok(Fetched::Moved(_))));
     }
     assert!(cache.has_many_packs().unwrap());
-    let cache = Repository::start_afresh(&bench.path().join("cache.git")).unwrap();
+    let cache = Repository::start_afresh(&dir.path().join("cache.git")).unwrap();
     assert_eq!(fetch(&cache, &url).unwrap(), Fetched::Moved(tip.unwrap()));
     assert_eq!(cache.pack_count().unwrap(), 1);
 }
 
 #[test]
 fn a_full_fetch_can_be_committed_to_and_pushed() {
-    let bench = Bench::new();
-    let (remote, cache, url) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, url) = remote_and_cache(&dir);
     let first = fixture::put(&remote, None, &[("a.json", "1")]);
     assert_eq!(fetch_with(&cache, &url, Depth::Full, None).unwrap(), Fetched::Moved(first));
-    let path = bench.path().join("cache.git");
+    let path = dir.path().join("cache.git");
     fixture::git(&path, &["update-ref", "refs/heads/deployments", &first.to_string()]);
     let second = fixture::put(&cache, Some(first), &[("a.json", "2")]);
     fixture::git(&path, &["push", "-q", &url, "deployments"]);
@@ -352,10 +352,10 @@ fn http_server(status: &'static str) -> String {
 
 #[test]
 fn a_missing_repository_is_recognised_by_the_text_of_the_server() {
-    let bench = Bench::new();
-    let (remote, cache, _) = remote_and_cache(&bench);
+    let dir = TestFolder::new();
+    let (remote, cache, _) = remote_and_cache(&dir);
     fixture::put(&remote, None, &[("a.json", "1")]);
-    let daemon = Daemon::serve(bench.path());
+    let daemon = Daemon::serve(dir.path());
     let at = |name: &str| format!("git://127.0.0.1:{}/{name}", daemon.1);
     assert!(matches!(fetch(&cache, &at("remote.git")), Ok(Fetched::Moved(_))));
     for url in [at("none.git"), http_server("404 Not Found")] {

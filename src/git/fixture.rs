@@ -11,9 +11,9 @@ use super::repository::Repository;
 use crate::model::BranchName;
 
 /// A temporary folder with repositories.
-pub(crate) struct Bench(tempfile::TempDir);
+pub(crate) struct TestFolder(tempfile::TempDir);
 
-impl Bench {
+impl TestFolder {
     pub(crate) fn new() -> Self {
         Self(tempfile::tempdir().unwrap())
     }

@@ -79,7 +79,7 @@ fn remove_file(file: &Path) -> io::Result<()> {
 mod tests {
     use std::sync::atomic::AtomicBool;
 
-    use super::super::fixture::{self, Bench};
+    use super::super::fixture::{self, TestFolder};
     use super::super::{Depth, FetchRequest, Fetched};
     use super::*;
 
@@ -88,11 +88,11 @@ mod tests {
     }
 
     /// A cache that holds one fetched pack, and its folder of packs.
-    fn fetched(bench: &Bench) -> (Repository, PathBuf) {
-        let (remote, cache) = (bench.repository("remote.git"), bench.repository("cache.git"));
+    fn fetched(dir: &TestFolder) -> (Repository, PathBuf) {
+        let (remote, cache) = (dir.repository("remote.git"), dir.repository("cache.git"));
         fixture::put(&remote, None, &[("a.json", "1")]);
         let request = FetchRequest {
-            remote: &bench.path().join("remote.git").display().to_string().parse().unwrap(),
+            remote: &dir.path().join("remote.git").display().to_string().parse().unwrap(),
             branch: &fixture::branch(),
             into: &into(),
             depth: Depth::Tip,
@@ -100,16 +100,16 @@ mod tests {
             interrupt: &AtomicBool::new(false),
         };
         assert!(matches!(cache.fetch(&request), Ok(Fetched::Moved(_))));
-        (cache, bench.path().join("cache.git/objects/pack"))
+        (cache, dir.path().join("cache.git/objects/pack"))
     }
 
     #[test]
     fn incomplete_packs_and_locks_are_removed_and_complete_packs_stay() {
-        let bench = Bench::new();
-        let (cache, packs) = fetched(&bench);
+        let dir = TestFolder::new();
+        let (cache, packs) = fetched(&dir);
         let (tip, size) = (cache.tip_of_ref(&into()).unwrap(), cache.fetched_bytes().unwrap());
         let name = "pack-0123456789012345678901234567890123456789";
-        let git_dir = bench.path().join("cache.git");
+        let git_dir = dir.path().join("cache.git");
         let left = [
             packs.join(".tmpAbC"),
             packs.join(format!("{name}.pack")),
@@ -129,8 +129,8 @@ mod tests {
 
     #[test]
     fn a_pack_with_a_keep_file_is_in_doubt() {
-        let bench = Bench::new();
-        let (cache, packs) = fetched(&bench);
+        let dir = TestFolder::new();
+        let (cache, packs) = fetched(&dir);
         fs::write(packs.join("pack-0123456789012345678901234567890123456789.keep"), "").unwrap();
         assert_eq!(cache.clear_leftovers(&into()).unwrap(), Leftovers::PackInDoubt);
     }

@@ -89,27 +89,27 @@ fn alternates(folders: impl Iterator<Item = PathBuf>) -> Result<Vec<u8>, Preview
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, Bench};
+    use super::super::fixture::{self, TestFolder};
     use super::*;
 
     #[test]
     fn pushed_and_older_commits_are_read() {
-        let bench = Bench::new();
-        let repository = bench.repository("there.git");
+        let dir = TestFolder::new();
+        let repository = dir.repository("there.git");
         let before = fixture::put(&repository, None, &[("a.json", "1")]);
         // The objects of a push, in the folder where git keeps them while the hook runs. No repository has that folder.
-        fixture::git(bench.path(), &["clone", "-q", "--shared", "-b", "deployments", "there.git", "pusher"]);
-        let pusher = bench.path().join("pusher");
+        fixture::git(dir.path(), &["clone", "-q", "--shared", "-b", "deployments", "there.git", "pusher"]);
+        let pusher = dir.path().join("pusher");
         fs::write(pusher.join("b.json"), "2").unwrap();
         fixture::git(&pusher, &["add", "-A"]);
         fixture::git(&pusher, &["commit", "-qm", "more"]);
         let after: SourceRevision = fixture::git(&pusher, &["rev-parse", "HEAD"]).parse().unwrap();
         let before: SourceRevision = before.to_string().parse().unwrap();
-        let quarantine = bench.path().join("quarantine");
+        let quarantine = dir.path().join("quarantine");
         fs::rename(pusher.join(".git/objects"), &quarantine).unwrap();
         fs::remove_file(quarantine.join("info/alternates")).unwrap();
 
-        let there = bench.path().join("there.git");
+        let there = dir.path().join("there.git");
         let preview = Preview::new(&there, Some(&quarantine), &[&after, &before]).unwrap();
         let files = |revision: &SourceRevision| {
             fixture::git(preview.path(), &["ls-tree", "--name-only", "-r", revision.as_str()])
@@ -125,8 +125,8 @@ mod tests {
 
     #[test]
     fn a_path_with_a_line_break_is_refused() {
-        let bench = Bench::new();
-        let odd = bench.path().join("odd\nfolder.git");
+        let dir = TestFolder::new();
+        let odd = dir.path().join("odd\nfolder.git");
         Repository::open_or_create_bare(&odd).unwrap();
         let error = Preview::new(&odd, None, &[]).unwrap_err();
         assert!(matches!(error, PreviewError::LineBreak { .. }), "{error}");

@@ -187,7 +187,7 @@ fn last_lines(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, Bench};
+    use super::super::fixture::{self, TestFolder};
     use super::*;
 
     async fn push(from: &Repository, url: &str, commit: CommitId) -> Result<(), PushError> {
@@ -199,9 +199,9 @@ mod tests {
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_branch_is_created_and_moved_forward() {
-        let bench = Bench::new();
-        let (from, to) = (bench.repository("from.git"), bench.repository("to.git"));
-        let url = bench.path().join("to.git").display().to_string();
+        let dir = TestFolder::new();
+        let (from, to) = (dir.repository("from.git"), dir.repository("to.git"));
+        let url = dir.path().join("to.git").display().to_string();
         let first = fixture::put(&from, None, &[("a.json", "1")]);
         push(&from, &url, first).await.unwrap();
         assert_eq!(to.tip(&fixture::branch()).unwrap(), Some(first));
@@ -209,14 +209,14 @@ mod tests {
         let second = fixture::put(&from, Some(first), &[("a.json", "2")]);
         push(&from, &format!("file://{url}"), second).await.unwrap();
         assert_eq!(to.tip(&fixture::branch()).unwrap(), Some(second));
-        fixture::git(&bench.path().join("to.git"), &["fsck", "--strict"]);
+        fixture::git(&dir.path().join("to.git"), &["fsck", "--strict"]);
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn a_branch_that_another_writer_moved_is_recognised() {
-        let bench = Bench::new();
-        let (from, to) = (bench.repository("from.git"), bench.repository("to.git"));
-        let url = bench.path().join("to.git").display().to_string();
+        let dir = TestFolder::new();
+        let (from, to) = (dir.repository("from.git"), dir.repository("to.git"));
+        let url = dir.path().join("to.git").display().to_string();
         let first = fixture::put(&from, None, &[("a.json", "1")]);
         push(&from, &url, first).await.unwrap();
         let theirs = fixture::put(&to, Some(first), &[("a.json", "theirs")]);
@@ -229,21 +229,21 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn an_error_has_the_output_of_a_hook() {
         use std::os::unix::fs::PermissionsExt as _;
-        let bench = Bench::new();
-        let (from, _to) = (bench.repository("from.git"), bench.repository("to.git"));
-        let hook = bench.path().join("to.git/hooks/update");
+        let dir = TestFolder::new();
+        let (from, _to) = (dir.repository("from.git"), dir.repository("to.git"));
+        let hook = dir.path().join("to.git/hooks/update");
         std::fs::create_dir_all(hook.parent().unwrap()).unwrap();
         std::fs::write(&hook, "#!/bin/sh\necho not on a Friday >&2\nexit 1\n").unwrap();
         std::fs::set_permissions(&hook, std::fs::Permissions::from_mode(0o755)).unwrap();
         let commit = fixture::put(&from, None, &[("a.json", "1")]);
-        let error = push(&from, &bench.path().join("to.git").display().to_string(), commit).await.unwrap_err();
+        let error = push(&from, &dir.path().join("to.git").display().to_string(), commit).await.unwrap_err();
         assert!(matches!(&error, PushError::Declined { output, .. } if output.contains("not on a Friday")), "{error}");
     }
 
     #[tokio::test(flavor = "current_thread")]
     async fn other_errors_have_the_output_of_git_without_the_secret() {
-        let bench = Bench::new();
-        let from = bench.repository("from.git");
+        let dir = TestFolder::new();
+        let from = dir.repository("from.git");
         let commit = fixture::put(&from, None, &[("a.json", "1")]);
         let error = push(&from, "/nowhere/at-all.git", commit).await.unwrap_err();
         assert!(

@@ -234,7 +234,7 @@ fn options() -> gix::open::Options {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, Bench};
+    use super::super::fixture::{self, TestFolder};
     use super::*;
 
     #[test]
@@ -251,9 +251,9 @@ mod tests {
 
     #[test]
     fn a_work_tree_is_opened_and_never_discarded() {
-        let bench = Bench::new();
-        fixture::git(bench.path(), &["init", "-q", "tree"]);
-        let tree = bench.path().join("tree");
+        let dir = TestFolder::new();
+        fixture::git(dir.path(), &["init", "-q", "tree"]);
+        let tree = dir.path().join("tree");
         assert_eq!(Repository::open(&tree).unwrap().git_dir(), tree.join(".git"));
         assert!(matches!(Repository::start_afresh(&tree), Err(OpenError::NotRemoved { .. })));
         assert!(tree.join(".git").is_dir());
@@ -261,31 +261,31 @@ mod tests {
 
     #[test]
     fn reftable_is_refused() {
-        let bench = Bench::new();
-        fixture::git(bench.path(), &["init", "-q", "--bare", "--ref-format=reftable", "r.git"]);
-        let error = Repository::open(&bench.path().join("r.git")).unwrap_err();
+        let dir = TestFolder::new();
+        fixture::git(dir.path(), &["init", "-q", "--bare", "--ref-format=reftable", "r.git"]);
+        let error = Repository::open(&dir.path().join("r.git")).unwrap_err();
         assert!(matches!(error, OpenError::Reftable { .. }), "{error}");
         assert!(error.to_string().contains("uses reftable, which is not supported"));
     }
 
     #[test]
     fn a_symbolic_branch_is_refused() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        fixture::git(&bench.path().join("r.git"), &["symbolic-ref", "refs/heads/deployments", "refs/heads/other"]);
+        let dir = TestFolder::new();
+        let repository = dir.repository("r.git");
+        fixture::git(&dir.path().join("r.git"), &["symbolic-ref", "refs/heads/deployments", "refs/heads/other"]);
         let error = repository.tip(&fixture::branch()).unwrap_err();
         assert!(error.to_string().contains("symbolic"), "{error}");
     }
 
     #[test]
     fn starting_afresh_leaves_an_empty_repository() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
+        let dir = TestFolder::new();
+        let repository = dir.repository("r.git");
         fixture::put(&repository, None, &[("a.json", "1")]);
-        let fresh = Repository::start_afresh(&bench.path().join("r.git")).unwrap();
+        let fresh = Repository::start_afresh(&dir.path().join("r.git")).unwrap();
         assert_eq!(fresh.tip(&fixture::branch()).unwrap(), None);
         assert_eq!(fresh.pack_count().unwrap(), 0);
         assert!(!fresh.has_many_packs().unwrap());
-        assert!(!bench.path().join("r.git.discarded").exists());
+        assert!(!dir.path().join("r.git.discarded").exists());
     }
 }

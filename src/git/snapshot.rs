@@ -124,15 +124,15 @@ fn components(path: &str) -> impl Iterator<Item = (usize, &str)> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, Bench};
+    use super::super::fixture::{self, TestFolder};
     use super::*;
 
     const NO_LIMIT: u64 = 1 << 20;
 
     /// A commit whose root has one entry of each kind, made by git itself.
-    fn zoo(bench: &Bench) -> (Repository, CommitId) {
-        let repository = bench.repository("r.git");
-        let path = bench.path().join("r.git");
+    fn commit_of_every_kind(dir: &TestFolder) -> (Repository, CommitId) {
+        let repository = dir.repository("r.git");
+        let path = dir.path().join("r.git");
         let blob = fixture::git_with_input(&path, &["hash-object", "-w", "--stdin"], "hello");
         let sub = fixture::git_with_input(&path, &["mktree"], &format!("100644 blob {blob}\ta.json\n"));
         let commit = "0123456789012345678901234567890123456789";
@@ -145,8 +145,8 @@ mod tests {
 
     #[test]
     fn only_regular_files_are_read() {
-        let bench = Bench::new();
-        let (repository, commit) = zoo(&bench);
+        let dir = TestFolder::new();
+        let (repository, commit) = commit_of_every_kind(&dir);
         let snapshot = repository.snapshot(commit).unwrap();
         assert_eq!(snapshot.commit(), commit);
         for path in ["file.json", "dir/a.json"] {
@@ -172,8 +172,8 @@ mod tests {
 
     #[test]
     fn a_folder_is_listed_with_modes_and_within_a_limit() {
-        let bench = Bench::new();
-        let (repository, commit) = zoo(&bench);
+        let dir = TestFolder::new();
+        let (repository, commit) = commit_of_every_kind(&dir);
         let snapshot = repository.snapshot(commit).unwrap();
         let entries = snapshot.list("", 6).unwrap();
         assert_eq!(entries.len(), 6);
@@ -186,21 +186,21 @@ mod tests {
 
     #[test]
     fn a_file_over_the_limit_is_not_read() {
-        let bench = Bench::new();
-        let (repository, commit) = zoo(&bench);
+        let dir = TestFolder::new();
+        let (repository, commit) = commit_of_every_kind(&dir);
         let snapshot = repository.snapshot(commit).unwrap();
         assert!(snapshot.read("file.json", 5).is_ok());
         assert!(matches!(snapshot.read("file.json", 4), Err(ReadError::TooLarge { size: 5, limit: 4, .. })));
     }
 
     #[test]
-    fn an_object_that_is_not_there_is_named() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
+    fn an_error_names_the_missing_object() {
+        let dir = TestFolder::new();
+        let repository = dir.repository("r.git");
         let commit = fixture::put(&repository, None, &[("a.json", "x"), ("d/b.json", "y")]);
-        let blob = fixture::git(&bench.path().join("r.git"), &["rev-parse", "deployments:a.json"]);
-        std::fs::remove_file(bench.path().join("r.git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
-        let snapshot = Repository::open(&bench.path().join("r.git")).unwrap().snapshot(commit).unwrap();
+        let blob = fixture::git(&dir.path().join("r.git"), &["rev-parse", "deployments:a.json"]);
+        std::fs::remove_file(dir.path().join("r.git/objects").join(&blob[..2]).join(&blob[2..])).unwrap();
+        let snapshot = Repository::open(&dir.path().join("r.git")).unwrap().snapshot(commit).unwrap();
         let error = snapshot.read("a.json", NO_LIMIT).unwrap_err();
         assert!(matches!(&error, ReadError::Missing { object, .. } if *object == blob), "{error}");
         assert!(snapshot.read("d/b.json", NO_LIMIT).unwrap().is_some());

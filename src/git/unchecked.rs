@@ -62,14 +62,14 @@ impl ObjectReader<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{self, Bench};
+    use super::super::fixture::{self, TestFolder};
     use super::*;
 
     #[test]
     fn a_regular_file_is_found_beside_foreign_entries() {
-        let bench = Bench::new();
-        let repository = bench.repository("r.git");
-        let path = bench.path().join("r.git");
+        let dir = TestFolder::new();
+        let repository = dir.repository("r.git");
+        let path = dir.path().join("r.git");
         let blob = fixture::git_with_input(&path, &["hash-object", "-w", "--stdin"], "hello");
         let roots = fixture::git_with_input(&path, &["mktree"], &format!("100644 blob {blob}\t2.json\n"));
         let root = format!(
