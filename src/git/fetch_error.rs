@@ -104,7 +104,7 @@ pub enum FetchError {
         branch: BranchName,
     },
     /// The caller interrupted it.
-    #[error("the fetch of branch `{branch}` from {remote} was interrupted")]
+    #[error("cannot fetch branch `{branch}` from {remote}: the fetch was interrupted")]
     Interrupted {
         /// The remote, without secrets.
         remote: String,

@@ -99,7 +99,7 @@ pub enum ReadError {
         limit: usize,
     },
     /// The repository lacks an object, because a pack is broken or after a power cut.
-    #[error("cannot read `{path}` of commit {commit}: the repository lacks object {object}; fetch the branch afresh")]
+    #[error("cannot read `{path}` of commit {commit}: the repository lacks object {object}; check it with `git fsck`")]
     Missing {
         /// The path that was read.
         path: String,
@@ -109,7 +109,9 @@ pub enum ReadError {
         object: String,
     },
     /// The repository has the object, and git cannot read it.
-    #[error("cannot read `{path}` of commit {commit}: object {object} is damaged: {why}; fetch the branch afresh")]
+    #[error(
+        "cannot read `{path}` of commit {commit}: object {object} is damaged: {why}; check the repository with `git fsck`"
+    )]
     Damaged {
         /// The path that was read.
         path: String,

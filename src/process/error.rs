@@ -8,7 +8,7 @@ use rustix::process::Signal;
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The program could not be started.
-    #[error("cannot run `{program}`: {source}; is it installed and on the PATH?")]
+    #[error("cannot run `{program}`: {source}; check that it is installed and on the PATH")]
     NotStarted {
         /// The program's name or path.
         program: String,

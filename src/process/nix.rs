@@ -79,10 +79,12 @@ fn is_about_the_flake(frame: &[&str]) -> bool {
     !(frame.iter().any(|line| is_own_position(line)) || is_of_evaluator && rest.is_empty())
 }
 
+/// Whether a line names a position in Clavel's own expression.
 fn is_own_position(line: &str) -> bool {
     OWN_POSITIONS.iter().any(|position| line.trim_start().starts_with(position))
 }
 
+/// A line without the first `indent` spaces.
 fn dedented(line: &str, indent: usize) -> &str {
     let spaces = line.len() - line.trim_start_matches(' ').len();
     &line[spaces.min(indent)..]

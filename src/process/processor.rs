@@ -72,7 +72,7 @@ mod linux {
     impl Unconfined {
         pub(super) fn restore(self) {
             if let Err(error) = sched_setaffinity(None, &self.0) {
-                tracing::warn!(%error, "this thread stays on one processor");
+                tracing::warn!(%error, "cannot let this thread use all processors again");
             }
         }
     }
