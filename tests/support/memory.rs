@@ -71,8 +71,8 @@ impl World {
             source_revision: None,
         };
         fn draft<S: Specification>(name: &str, provenance: &Provenance, specification: S) -> Draft<S> {
-            let metadata = provenance.add_to(Metadata::default()).unwrap();
-            Draft::new(name.parse().unwrap(), metadata, specification)
+            let (name, provenance) = (name.parse().unwrap(), provenance.clone());
+            Draft::with_provenance(name, provenance, Metadata::default(), specification).unwrap()
         }
         let flake = self.read_file("work/flake.nix");
         let is_there = |name: &str| flake.contains(&format!("./hosts/{name}.nix"));
