@@ -384,7 +384,7 @@ fn a_rollback_to_a_revision_without_a_pin_is_refused() {
     say(&world, "pin = true");
     world.publish().good();
     let (tip, back) = (world.tip(), ["rollback", "web-1", "--to", "1", "--config", &world.at("claveld.toml")]);
-    world.clavel(&back).refused(3, "revision 1 of `web-1` has no pin, and `publish.pin` wants one");
+    world.clavel(&back).refused(3, "revision 1 of `web-1` has no pin, and `publish.pin` requires one");
     assert_eq!(world.tip(), tip);
 }
 

@@ -94,7 +94,7 @@ pub enum FetchError {
     /// The remote names more commits as the ends of its history than any branch has.
     #[error(
         "cannot fetch branch `{branch}` from {remote}: it names so many commits as the ends of its history that the file \
-         `shallow` would be larger than {}, so the fetch was discarded",
+         `shallow` would be larger than {}, so nothing was kept",
         bytesize::ByteSize(LARGEST_SHALLOW)
     )]
     TooShallow {

@@ -2,7 +2,8 @@
 //! cache. The rest is real: the library that claveld runs, git, the signatures, and the cache that agents fetch from.
 //!
 //! This is for promises about what happens after an evaluation. Promises about Nix, and the output of `claveld`, use
-//! [`World::publish`] and [`World::build`]. A world uses one way or the other: the store paths differ.
+//! [`World::publish`] and [`World::build`]. A world uses one way or the other: the store paths differ. At least one promise of
+//! each family uses [`World::publish_with_nix`], so that the family also holds for what `claveld once` writes.
 
 use std::path::Path;
 use std::time::SystemTime;
@@ -169,8 +170,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn draft<S: Specification>(name: &str, provenance: &Provenance, specification: S) -> Draft<S> {
-    let metadata = provenance.add_to(Metadata::default()).unwrap();
-    Draft::new(name.parse().unwrap(), metadata, specification)
+    let (name, provenance) = (name.parse().unwrap(), provenance.clone());
+    Draft::with_provenance(name, provenance, Metadata::default(), specification).unwrap()
 }
 
 /// Whether a file of a NAR is a program.
