@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::{Anchor, ConfigError, Span, Written};
 use crate::git::Remote;
 use crate::model::{BranchName, Invalid, List, Name};
-use crate::trust::AnchorPlace;
+use crate::trust::AnchorLocation;
 
 /// What an agent is to do.
 #[derive(Debug)]
@@ -23,7 +23,7 @@ pub struct AgentConfig {
     /// The branch.
     pub branch: BranchName,
     /// Whom to believe from the start: a root, or the digest of the fleet's first.
-    pub root: AnchorPlace,
+    pub root: AnchorLocation,
     /// The Deployments to take of those that the agent may ask for; all of them where none is named.
     pub deployments: Option<List<Name, 1024>>,
     /// What to do with each unit, by its name.
@@ -214,10 +214,10 @@ mod tests {
         let small = "name = \"web-1\"\nrepository = \"/srv/fleet.git\"\nroot = \"root.json\"\n";
         let config = read(small).unwrap();
         assert_eq!(config.interval, Duration::from_mins(1));
-        assert!(matches!(config.root, AnchorPlace::File(path) if path.is_absolute()));
+        assert!(matches!(config.root, AnchorLocation::File(path) if path.is_absolute()));
         let digest = "0123456789abcdef".repeat(4);
         let by_digest = read(&small.replace("root.json", &digest)).unwrap();
-        assert_eq!(by_digest.root, AnchorPlace::Digest(digest.parse().unwrap()));
+        assert_eq!(by_digest.root, AnchorLocation::Digest(digest.parse().unwrap()));
         for (from, to, expected) in [
             ("root = ", "rot = ", "unknown field `rot`"),
             ("root.json", "", "`root`"),

@@ -9,7 +9,7 @@ use serde::Deserialize;
 use super::{Anchor, ConfigError, Size, Span, Written};
 use crate::git::Remote;
 use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, PublishPolicy, Source, Substituter};
-use crate::trust::{AnchorPlace, KeyLocation};
+use crate::trust::{AnchorLocation, KeyLocation};
 
 const MINUTE: Duration = Duration::from_mins(1);
 /// The least memory that evaluations may be given, in bytes.
@@ -50,7 +50,7 @@ pub struct PublishConfig {
     /// The branch.
     pub branch: BranchName,
     /// Whom to believe from the start: a root, or the digest of the fleet's first.
-    pub root: AnchorPlace,
+    pub root: AnchorLocation,
     /// Where the keys are that sign; at least one. Every document is signed with each.
     pub secret_keys: Vec<KeyLocation>,
     /// How long an index is to be believed.

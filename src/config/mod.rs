@@ -19,7 +19,7 @@ pub use agent::{AgentConfig, UnitConfig, UserName};
 pub use claveld::{ClaveldConfig, EvaluateConfig, PublishConfig};
 
 use crate::model::Invalid;
-use crate::trust::AnchorPlace;
+use crate::trust::AnchorLocation;
 
 /// The most bytes that are read of a configuration: 1 MiB.
 const LARGEST: u64 = 1 << 20;
@@ -133,7 +133,7 @@ impl<'de> Deserialize<'de> for Span {
 
 /// Whom to believe from the start, as people write it: a file, or 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Anchor(AnchorPlace);
+struct Anchor(AnchorLocation);
 
 impl<'de> Deserialize<'de> for Anchor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

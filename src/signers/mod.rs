@@ -121,7 +121,7 @@ async fn sign_by<P: Payload>(agent: &AgentKey, signed: &mut Signed<P>) -> Result
     }
     let digested = SshSignature::to_be_signed(&message).map_err(|error| lie(error.into()))?;
     let signature = agent.sign(&digested).await?;
-    let signature = SshSignature::made(&agent.key, signature).map_err(|error| lie(error.into()))?;
+    let signature = SshSignature::wrap(&agent.key, signature).map_err(|error| lie(error.into()))?;
     signed.add_ssh(&agent.key.clone().into(), signature).map_err(lie)
 }
 

@@ -111,7 +111,7 @@ fn one_key_under_two_names_in_a_root() {
     said["roles"]["publisher"] = json!({ "keys": [key, again], "threshold": 2 });
     branch.sign("roots/2.json", &said, &[&root]);
     branch.sign("root.json", &said, &[&root]);
-    siege.holds(&branch, "its role `publisher` cannot be: 2 different keys have to sign, and it has 1");
+    siege.holds(&branch, "its role `publisher` is not valid: 2 different keys have to sign, and it has 1");
 }
 
 #[test]

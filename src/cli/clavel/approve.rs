@@ -126,7 +126,7 @@ fn print_unapproved(
             )?;
         }
     }
-    let Some(running) = asked.that_may_run().map(find).transpose()?.flatten() else { return Ok(()) };
+    let Some(running) = asked.last_sufficient().map(find).transpose()?.flatten() else { return Ok(()) };
     output::line(format_args!(
         "{}: enough have approved revision {}, so it may run; since then:",
         new.name, running.revision
