@@ -1,7 +1,7 @@
 //! The pin of a store path: digests of its content and of the content of its closure.
 //!
 //! An input-addressed store path does not determine its content. The owner of a cache's key can sign any content for it;
-//! a pin makes every content but one invalid. Computing and checking pins needs a store, and is not for this room.
+//! a pin makes every content but one invalid. `trust` computes pins, and `agent::pin` checks them; neither belongs here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -112,8 +112,8 @@ impl Pin {
         }
     }
 
-    /// Adds itself to the metadata that the flake gave the template. It is an error where the flake set one of these keys,
-    /// or too many keys.
+    /// Adds itself to the metadata that the flake gave the template. It is an error if the flake set one of these keys or
+    /// too many keys.
     pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
         Self::refuse_in(&metadata)?;
         metadata.insert(Self::CLOSURE.parse()?, self.closure.to_string().parse()?)?;
@@ -162,7 +162,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_comes_back_from_the_metadata_it_was_added_to() {
+    fn a_pin_is_read_from_the_metadata_that_it_was_added_to() {
         let pinned = pin().add_to(metadata(&[("team", "infra")])).unwrap();
         assert_eq!(pinned.len(), 3);
         assert_eq!(Pin::of(&pinned), Ok(Some(pin())));

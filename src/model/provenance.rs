@@ -24,7 +24,7 @@ pub struct Provenance {
     pub source_revision: Option<SourceRevision>,
 }
 
-/// Why the metadata of a document gives no provenance.
+/// The reason why the metadata of a document has no valid provenance.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProvenanceError {
     /// A required key is missing.
@@ -52,8 +52,7 @@ impl Provenance {
     pub const KEYS: [&'static str; 6] =
         [Self::ATTRIBUTE, Self::DRV_PATH, Self::EVALUATED_AT, Self::SOURCE, Self::SOURCE_HASH, Self::SOURCE_REVISION];
 
-    /// Adds itself to the metadata that the flake gave. It is an error where the flake set one of these keys, or too many
-    /// keys.
+    /// Adds itself to the metadata that the flake gave. It is an error if the flake set one of these keys or too many keys.
     pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
         let entries = [
             (Self::ATTRIBUTE, Some(self.attribute.to_string())),
@@ -131,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn provenance_comes_back_from_the_metadata_it_was_added_to() {
+    fn provenance_is_read_from_the_metadata_that_it_was_added_to() {
         let mut own = Metadata::default();
         own.insert("team".parse().unwrap(), "infra".parse().unwrap()).unwrap();
         let metadata = provenance().add_to(own).unwrap();
@@ -147,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_named() {
+    fn an_error_names_the_missing_key() {
         assert_eq!(Provenance::try_from(&Metadata::default()), Err(ProvenanceError::Missing("attribute")));
     }
 }
