@@ -38,7 +38,7 @@ pub struct FlakeReference {
     parameters: Vec<Parameter>,
 }
 
-/// One parameter of a reference, such as `ref=main`.
+/// A parameter of a reference, such as `ref=main`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Parameter {
     key: String,

@@ -40,11 +40,11 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<T, JsonErr
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err(JsonError::ByteOrderMark);
     }
-    serde_json::from_slice(bytes).map_err(|error| located::<T>(bytes, &error))
+    serde_json::from_slice(bytes).map_err(|error| locate_error::<T>(bytes, &error))
 }
 
 /// Parses the bytes again to find the path of the error. Tracking the path is slow, and only an error needs it.
-fn located<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> JsonError {
+fn locate_error<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> JsonError {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let place = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
         Err(error) => error.path().to_string(),

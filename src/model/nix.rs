@@ -115,8 +115,8 @@ validated_text! {
 }
 
 impl Substituter {
-    /// Whether it serves plain files, from this machine or over HTTP, without a login.
-    pub fn is_of_files(&self) -> bool {
+    /// Whether the cache serves plain files, from this machine or over HTTP, without a login.
+    pub fn serves_files(&self) -> bool {
         ["https://", "http://", "file://"].iter().any(|scheme| self.as_str().starts_with(scheme))
     }
 }

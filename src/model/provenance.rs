@@ -31,8 +31,8 @@ pub enum ProvenanceError {
     #[error("the metadata has no `{0}`")]
     Missing(&'static str),
     /// A key has an invalid value.
-    #[error("the metadata's `{key}`: {source}")]
-    Bad {
+    #[error("the metadata has an invalid `{key}`: {source}")]
+    InvalidValue {
         /// The key.
         key: &'static str,
         /// The rule that its value breaks.
@@ -107,7 +107,7 @@ fn optional<T: std::str::FromStr<Err = Invalid>>(
     key: &'static str,
 ) -> Result<Option<T>, ProvenanceError> {
     let value = metadata.get(key).map(|value| value.as_str().parse());
-    value.transpose().map_err(|source| ProvenanceError::Bad { key, source })
+    value.transpose().map_err(|source| ProvenanceError::InvalidValue { key, source })
 }
 
 fn required<T: std::str::FromStr<Err = Invalid>>(metadata: &Metadata, key: &'static str) -> Result<T, ProvenanceError> {

@@ -27,7 +27,7 @@ impl Source {
     }
 
     /// Whether every deployment of the flake is selected.
-    pub fn takes_all(&self) -> bool {
+    pub fn selects_all(&self) -> bool {
         self.include.is_empty() && self.exclude.is_empty()
     }
 }
