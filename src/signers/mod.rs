@@ -20,7 +20,7 @@ const AGENT_DEADLINE: Duration = Duration::from_secs(30);
 /// 256 KiB. For a longer message, such as the index of a large fleet, an agent signs the digest, in the format of `ssh-keygen`.
 const MOST_WHOLE: usize = 128 << 10;
 
-/// One or more keys with different names.
+/// The keys to sign with: at least one, with different names.
 #[derive(Debug)]
 pub struct Signers {
     first: Signer,

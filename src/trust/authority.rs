@@ -19,7 +19,8 @@ pub enum AuthorityError {
     NoKeys,
     /// The key is not a valid point of the curve, or anybody can sign under it.
     #[error(
-        "the public key `{0}` is not a usable ed25519 key (it is not the one encoding of a point of the curve, or the point has a part of low order)"
+        "the public key `{0}` is not a usable ed25519 key (it is not the one encoding of a point of the curve, or the point \
+         has a part of low order)"
     )]
     Unusable(KeyId),
     /// The threshold is higher than the number of different keys.

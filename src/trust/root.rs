@@ -79,7 +79,7 @@ pub enum RootError {
         found: Epoch,
     },
     /// It belongs to another fleet.
-    #[error("it is of the fleet {found}, not of {expected}")]
+    #[error("it belongs to the fleet {found}, not to {expected}")]
     OtherFleet {
         /// The expected fleet.
         expected: FleetId,
@@ -127,7 +127,7 @@ impl TrustedRoot {
             return Err(RootError::NotNext { expected: RootVersion::FIRST, found: version });
         }
         let root = Self::build(file, &signed)?;
-        root.of(fleet)
+        root.check_fleet(fleet)
     }
 
     /// Trusts the root after this one, if it is the very next version, and enough keys of this root and of its own signed it.
@@ -143,7 +143,7 @@ impl TrustedRoot {
         if next.epoch != self.root.epoch && Some(next.epoch) != self.root.epoch.next() {
             return Err(RootError::Epoch { before: self.root.epoch, found: next.epoch });
         }
-        Self::build(file, &signed)?.of(self.fleet)
+        Self::build(file, &signed)?.check_fleet(self.fleet)
     }
 
     /// Trusts another root of the same version, if enough keys of this root and of its own signed it.
@@ -154,7 +154,7 @@ impl TrustedRoot {
             return Err(RootError::NotNext { expected, found });
         }
         signed.check(&self.signers).map_err(|source| RootError::Signed { by: RequiredSigners::TrustedRoot, source })?;
-        Self::build(file, &signed)?.of(self.fleet)
+        Self::build(file, &signed)?.check_fleet(self.fleet)
     }
 
     fn build(file: &[u8], signed: &Signed<Root>) -> Result<Self, RootError> {
@@ -179,7 +179,7 @@ impl TrustedRoot {
         Ok(Self { fleet, root, file: file.to_vec(), signers, publisher, approver })
     }
 
-    fn of(self, fleet: FleetId) -> Result<Self, RootError> {
+    fn check_fleet(self, fleet: FleetId) -> Result<Self, RootError> {
         if self.fleet == fleet { Ok(self) } else { Err(RootError::OtherFleet { expected: fleet, found: self.fleet }) }
     }
 

@@ -56,16 +56,16 @@ fn a_root_whose_roles_could_never_sign_is_refused() {
 #[test]
 fn the_next_root_is_signed_by_the_one_before_and_by_itself() {
     let (old, new, stranger) = (key("old"), key("new"), key("stranger"));
-    let held = TrustedRoot::given(&signed(first_root(&[&old], 1), &[&old])).unwrap();
-    let next = root_after(&held, &[&new]);
-    let second = held.next(&signed(next.clone(), &[&old, &new])).unwrap();
-    assert_eq!((second.fleet(), second.root().version.get()), (held.fleet(), 2));
+    let first = TrustedRoot::given(&signed(first_root(&[&old], 1), &[&old])).unwrap();
+    let next = root_after(&first, &[&new]);
+    let second = first.next(&signed(next.clone(), &[&old, &new])).unwrap();
+    assert_eq!((second.fleet(), second.root().version.get()), (first.fleet(), 2));
     for (keys, by) in [
         (vec![&old], RequiredSigners::Itself),
         (vec![&new], RequiredSigners::PreviousRoot),
         (vec![&new, &stranger], RequiredSigners::PreviousRoot),
     ] {
-        let error = held.next(&signed(next.clone(), &keys)).unwrap_err();
+        let error = first.next(&signed(next.clone(), &keys)).unwrap_err();
         assert!(matches!(error, RootError::Signed { by: found, .. } if found == by), "{error}");
     }
 }
@@ -73,11 +73,11 @@ fn the_next_root_is_signed_by_the_one_before_and_by_itself() {
 #[test]
 fn the_chain_has_no_gap_no_repeat_and_no_other_fleet() {
     let a = key("a");
-    let held = TrustedRoot::given(&signed(first_root(&[&a], 1), &[&a])).unwrap();
+    let first = TrustedRoot::given(&signed(first_root(&[&a], 1), &[&a])).unwrap();
     let next = |change: fn(&mut Root)| {
-        let mut next = root_after(&held, &[&a]);
+        let mut next = root_after(&first, &[&a]);
         change(&mut next);
-        held.next(&signed(next.clone(), &[&a])).map(drop)
+        first.next(&signed(next.clone(), &[&a])).map(drop)
     };
     assert_eq!(next(|_| {}), Ok(()));
     assert_eq!(next(|root| root.epoch = 2.try_into().unwrap()), Ok(()));

@@ -60,7 +60,8 @@ pub enum SecretKeyError {
     },
     /// Other users can read the file.
     #[error(
-        "the secret key {} can be read by others (mode {mode:04o}); run `chmod 600 {}`, and make a new key if somebody may have read this one",
+        "the secret key {} can be read by others (mode {mode:04o}); run `chmod 600 {}`, and make \
+         a new key if somebody may have read this one",
         path.display(), path.display()
     )]
     ReadableByOthers {

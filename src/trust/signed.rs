@@ -34,11 +34,11 @@ pub struct Signed<P: Payload> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignedError {
     /// It does not parse as its kind.
-    #[error("it is no {kind}: {source}")]
+    #[error("it is not a valid {kind}: {source}")]
     Malformed {
         /// The kind that it should be.
         kind: &'static str,
-        /// What is wrong with it, and where.
+        /// The reason, and the place of the error.
         source: JsonError,
     },
     /// It is not in the one rendering that its content has.
@@ -50,7 +50,7 @@ pub enum SignedError {
         kind: &'static str,
     },
     /// It belongs to another fleet.
-    #[error("it is of the fleet {}, and this fleet is {}: a {kind} is valid in its own fleet alone",
+    #[error("it belongs to the fleet {}, and this fleet is {}: a {kind} is valid in its own fleet alone",
         found.map_or_else(|| "that it does not name".to_owned(), |found| found.short() + "…"), expected.short() + "…")]
     OtherFleet {
         /// Its kind.

@@ -101,7 +101,7 @@ impl SshSignature {
             return Err(malformed("it is not in the one encoding that ssh-keygen writes"));
         }
         if parsed.version() != SshSig::VERSION || !parsed.reserved().is_empty() {
-            return Err(malformed("it is of another version of the format"));
+            return Err(malformed("it has another version of the format"));
         }
         if parsed.namespace() != NAMESPACE {
             let printable = parsed.namespace().chars().take(40).filter(|c| !c.is_control()).collect();
@@ -179,7 +179,7 @@ fn signer_and_signature(parsed: &SshSig) -> Result<(Signer, [u8; 64]), SshSignat
             Ok((Signer::Hardware { bytes, application, flags, counter }, *signature))
         }
         (KeyData::Ed25519(_) | KeyData::SkEd25519(_), _) => {
-            Err(SshSignatureError::Malformed("its key and its signature are of two algorithms".to_owned()))
+            Err(SshSignatureError::Malformed("its key and its signature have two algorithms".to_owned()))
         }
         (other, _) => Err(SshSignatureError::OtherAlgorithm(other.algorithm().to_string())),
     }

@@ -133,7 +133,7 @@ fn base64_that_is_written_in_another_way() {
         with_signatures(&mut branch, "index.json", |signatures| {
             signatures[0]["sig"] = json!(other(signatures[0]["sig"].as_str().unwrap()));
         });
-        siege.holds(&branch, "the index is not to be believed: it is no Index: at `signatures[0].sig`");
+        siege.holds(&branch, "the index is not to be believed: it is not a valid Index: at `signatures[0].sig`");
     }
 }
 
