@@ -75,7 +75,7 @@ fn read<F: ConfigFile>(path: &Path) -> Result<F::Settings, ConfigError> {
     let path = &std::path::absolute(path).map_err(unreadable)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
     let bad_setting =
-        |(key, why): (_, String)| ConfigError::BadSetting { path: path.to_owned(), key, why: without_keys(&why) };
+        |(key, why): (_, String)| ConfigError::BadSetting { path: path.to_owned(), key, why: mask_keys(&why) };
     file.into_settings(directory).map_err(bad_setting)
 }
 
@@ -83,12 +83,12 @@ fn read<F: ConfigFile>(path: &Path) -> Result<F::Settings, ConfigError> {
 fn describe_toml_error(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map_or_else(String::new, |before| format!("line {}: ", before.matches('\n').count() + 1));
-    format!("{line}{}", without_keys(error.message()))
+    format!("{line}{}", mask_keys(error.message()))
 }
 
 /// Replaces every part of `text` that may be a key, or most of one, by `…`: 40 or more base64 characters in a row, with
 /// lower-case and upper-case letters among them. Digests, revisions and store paths have no upper-case letters.
-fn without_keys(text: &str) -> String {
+fn mask_keys(text: &str) -> String {
     const FEWEST: usize = 40;
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     let is_key = |run: &str| {
@@ -167,7 +167,7 @@ mod tests {
     #[test]
     fn keys_are_masked_and_other_long_words_are_not() {
         let key = "6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
-        assert_eq!(without_keys(&format!("`cache-1:{key}` and {}", &key[..40])), "`cache-1:…` and …");
+        assert_eq!(mask_keys(&format!("`cache-1:{key}` and {}", &key[..40])), "`cache-1:…` and …");
         for plain in [
             "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-nixos-system-web-1-26.05.drv",
             "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
@@ -175,7 +175,7 @@ mod tests {
             "`ä` is not a name",
             "",
         ] {
-            assert_eq!(without_keys(plain), plain);
+            assert_eq!(mask_keys(plain), plain);
         }
     }
 }

@@ -43,7 +43,7 @@ impl EarlierApproval {
     }
 
     /// The deployment in `file`, if it has the content that was approved. The signatures of the file do not matter.
-    pub fn found_in(self, file: &[u8]) -> Option<Deployment> {
+    pub fn deployment_in(self, file: &[u8]) -> Option<Deployment> {
         let signed = Signed::<Deployment>::parse(file).ok()?;
         let found = signed.unverified();
         (content(found) == self.content).then(|| found.clone())
@@ -118,12 +118,12 @@ impl Approvals {
     }
 
     /// Whether `approver` approved it.
-    pub fn has(&self, approver: &KeyId) -> bool {
+    pub fn is_approved_by(&self, approver: &KeyId) -> bool {
         self.approved.contains(approver)
     }
 
     /// The last approval by `approver`, where that is of an earlier revision.
-    pub fn last_of(&self, approver: &KeyId) -> Option<EarlierApproval> {
+    pub fn last_approval_of(&self, approver: &KeyId) -> Option<EarlierApproval> {
         self.earlier.iter().find(|(by, _)| by == approver).map(|(_, earlier)| *earlier)
     }
 
@@ -149,7 +149,7 @@ impl fmt::Display for Approvals {
         if !self.suffice() {
             write!(f, "; {} may give one: `clavel approve {name}`", names(missing))?;
         }
-        invalid.iter().try_for_each(|(by, why)| write!(f, "; that of {by} does not count: {why}"))
+        invalid.iter().try_for_each(|(by, why)| write!(f, "; the approval of {by} does not count: {why}"))
     }
 }
 

@@ -82,7 +82,7 @@ fn the_root_says_how_many_different_approvers_are_needed() {
     let [alice, bob, _] = &fleet.approvers;
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     let one = fleet.count(&deployment, &[("alice", by(alice))]);
-    assert!(!one.suffice() && one.has(alice.id()));
+    assert!(!one.suffice() && one.is_approved_by(alice.id()));
     assert_eq!(
         one.to_string(),
         "revision 7 has 1 of 2 approvals (by alice); bob, carol may give one: `clavel approve db-1`"
@@ -93,7 +93,7 @@ fn the_root_says_how_many_different_approvers_are_needed() {
     // An approval does not count in another approver's file, and the file of a stranger does not count at all.
     let moved = fleet.count(&deployment, &[("alice", by(alice)), ("bob", by(alice)), ("mallory", by(&key("mallory")))]);
     assert!(!moved.suffice());
-    assert!(moved.to_string().contains("that of bob does not count: the key `bob` did not sign it"), "{moved}");
+    assert!(moved.to_string().contains("the approval of bob does not count: the key `bob` did not sign it"), "{moved}");
 }
 
 #[test]
@@ -123,12 +123,12 @@ fn an_approval_of_anything_else_does_not_count() {
         let mut approval = fleet.approval(&deployment);
         change(&mut approval);
         let approvals = fleet.count(&deployment, &[("alice", signed(approval, &[alice])), good.clone()]);
-        assert!(!approvals.suffice() && !approvals.has(alice.id()));
+        assert!(!approvals.suffice() && !approvals.is_approved_by(alice.id()));
         approvals
     };
-    assert!(count_changed(&|a| a.revision = 6.try_into().unwrap()).last_of(alice.id()).is_some());
+    assert!(count_changed(&|a| a.revision = 6.try_into().unwrap()).last_approval_of(alice.id()).is_some());
     let of_another_epoch = count_changed(&|a| (a.epoch, a.revision) = (2.try_into().unwrap(), 6.try_into().unwrap()));
-    assert!(of_another_epoch.invalid().is_empty() && of_another_epoch.last_of(alice.id()).is_none());
+    assert!(of_another_epoch.invalid().is_empty() && of_another_epoch.last_approval_of(alice.id()).is_none());
     let invalid = |change: &dyn Fn(&mut Approval)| count_changed(change).invalid()[0].1.clone();
     assert!(invalid(&|a| a.revision = 8.try_into().unwrap()).contains("for revision 8"));
     assert!(invalid(&|a| a.content = digest(b"another")).contains("another content of revision 7"));
@@ -143,11 +143,11 @@ fn each_approver_has_a_last_approval_of_their_own() {
     let at = |revision| fleet.deployment("db-1", "db-1", revision);
     let by = |key: &SecretKey, revision| signed(fleet.approval(&at(revision)), &[key]);
     let approvals = fleet.count(&at(7), &[("alice", by(alice, 3)), ("bob", by(bob, 6)), ("carol", by(carol, 7))]);
-    let last = |key: &SecretKey| approvals.last_of(key.id()).map(|last| last.revision().to_string());
+    let last = |key: &SecretKey| approvals.last_approval_of(key.id()).map(|last| last.revision().to_string());
     assert_eq!((last(alice).as_deref(), last(bob).as_deref(), last(carol)), (Some("3"), Some("6"), None));
     // A file that another approver signed is no earlier approval, and neither is one of a later revision.
     let of_others = fleet.count(&at(7), &[("alice", by(bob, 3)), ("bob", by(bob, 8))]);
-    assert_eq!((of_others.last_of(alice.id()), of_others.last_of(bob.id())), (None, None));
+    assert_eq!((of_others.last_approval_of(alice.id()), of_others.last_approval_of(bob.id())), (None, None));
 }
 
 #[test]
@@ -172,14 +172,14 @@ fn an_approved_deployment_is_found_by_its_content() {
     let [alice, ..] = &fleet.approvers;
     let (first, other) = (fleet.deployment("db-1", "db-1", 3), fleet.deployment("db-1", "db-2", 3));
     let left = [("alice", signed(fleet.approval(&first), &[alice]))];
-    let last = fleet.count(&fleet.deployment("db-1", "db-1", 7), &left).last_of(alice.id()).unwrap();
+    let last = fleet.count(&fleet.deployment("db-1", "db-1", 7), &left).last_approval_of(alice.id()).unwrap();
     let file = |deployment: &Verified<Deployment>, by: &SecretKey| Signed::sign((**deployment).clone(), by).render();
-    assert_eq!(last.found_in(&file(&first, &fleet.root_key)).as_ref(), Some(&*first));
+    assert_eq!(last.deployment_in(&file(&first, &fleet.root_key)).as_ref(), Some(&*first));
     // Another signer does not matter, since alice signed the digest of the content.
-    assert_eq!(last.found_in(&file(&first, &key("another"))).as_ref(), Some(&*first));
+    assert_eq!(last.deployment_in(&file(&first, &key("another"))).as_ref(), Some(&*first));
     // Alice never saw the other content of the same revision.
-    assert_eq!(last.found_in(&file(&other, &fleet.root_key)), None);
-    assert_eq!(last.found_in(b"junk"), None);
+    assert_eq!(last.deployment_in(&file(&other, &fleet.root_key)), None);
+    assert_eq!(last.deployment_in(b"junk"), None);
 }
 
 #[test]
@@ -200,7 +200,10 @@ fn junk_does_not_hide_valid_approvals() {
     let mut left: BTreeMap<KeyId, ApprovalFile> = BTreeMap::new();
     left.insert(carol.id().clone(), Err("it is no regular file".to_owned()));
     let approvals = Approvals::count(&fleet.root, &deployment, &[], &left).unwrap();
-    assert!(approvals.to_string().contains("that of carol does not count: it is no regular file"), "{approvals}");
+    assert!(
+        approvals.to_string().contains("the approval of carol does not count: it is no regular file"),
+        "{approvals}"
+    );
 }
 
 #[test]

@@ -5,7 +5,7 @@ use crate::model::{Payload, json};
 /// The bytes to sign for `payload`: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body` (DSSE 1.0, "Signature
 /// Definition"), where the body is the payload's canonical form.
 pub(super) fn signing_bytes<P: Payload>(payload: &P) -> Vec<u8> {
-    encoded::<P>(canonical(payload))
+    dsse_encode::<P>(canonical(payload))
 }
 
 /// The same bytes, from the file of a payload that is in the one rendering; `None` for any other file.
@@ -20,7 +20,7 @@ pub(super) fn signing_bytes_of_file<P: Payload>(mut rendering: Vec<u8>) -> Optio
     rendering.truncate(rendering.strip_suffix(AFTER)?.len());
     rendering.drain(..start);
     json::make_compact(&mut rendering);
-    Some(encoded::<P>(rendering))
+    Some(dsse_encode::<P>(rendering))
 }
 
 /// The canonical form in the bytes to sign: the part after the fourth space.
@@ -28,7 +28,7 @@ pub(super) fn body(signing_bytes: &[u8]) -> &[u8] {
     signing_bytes.splitn(5, |byte| *byte == b' ').nth(4).unwrap_or_default()
 }
 
-fn encoded<P: Payload>(mut body: Vec<u8>) -> Vec<u8> {
+fn dsse_encode<P: Payload>(mut body: Vec<u8>) -> Vec<u8> {
     let kind = P::PAYLOAD_TYPE;
     let head = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len());
     body.splice(..0, head.into_bytes());

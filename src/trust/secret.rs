@@ -35,7 +35,7 @@ impl fmt::Debug for SecretKey {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretKeyError {
     /// The file cannot be read or written.
-    #[error("cannot {act} the secret key {}: {source}", without_key(path))]
+    #[error("cannot {act} the secret key {}: {source}", mask_key(path))]
     Io {
         /// `read` or `write`.
         act: &'static str,
@@ -192,7 +192,7 @@ impl SecretKey {
 
 /// The text of `path`, with `…` in place of a key. A user may pass a key where its file belongs, with its name or without, and
 /// the error then must not show the key.
-fn without_key(path: &Path) -> String {
+fn mask_key(path: &Path) -> String {
     let text = path.display().to_string();
     if let Some((name, _)) = text.split_once(':') {
         return format!("{name}:…");
@@ -349,7 +349,7 @@ mod tests {
             (format!("/etc/{seed}"), "/etc/…".to_owned()),
             ("/etc/clavel/claveld-1.secret".to_owned(), "/etc/clavel/claveld-1.secret".to_owned()),
         ] {
-            assert_eq!(without_key(Path::new(&given)), expected);
+            assert_eq!(mask_key(Path::new(&given)), expected);
         }
     }
 

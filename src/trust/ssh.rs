@@ -71,7 +71,7 @@ impl SshSignature {
         let signature = ssh_key::Signature::new(Algorithm::Ed25519, bytes).map_err(malformed)?;
         let public = KeyData::Ed25519(Ed25519PublicKey(*key.bytes()));
         let wrapped = SshSig::new(public, NAMESPACE, HASH, signature).map_err(malformed)?;
-        Self::parse(&encoded(&wrapped)?)
+        Self::parse(&encode(&wrapped)?)
     }
 
     /// Parses the armoured text that `ssh-keygen` writes.
@@ -84,7 +84,7 @@ impl SshSignature {
         if signature.to_pem(LineEnding::LF).ok().as_deref() != Some(text) {
             return Err(malformed("its armour is not in the one encoding that ssh-keygen writes".to_owned()));
         }
-        Self::parse(&encoded(&signature)?)
+        Self::parse(&encode(&signature)?)
     }
 
     /// Parses the bytes inside the armour.
@@ -145,7 +145,7 @@ impl SshSignature {
     }
 }
 
-fn encoded(signature: &SshSig) -> Result<Vec<u8>, SshSignatureError> {
+fn encode(signature: &SshSig) -> Result<Vec<u8>, SshSignatureError> {
     let mut blob = Vec::new();
     signature.encode(&mut blob).map_err(|error| SshSignatureError::Malformed(error.to_string()))?;
     Ok(blob)
