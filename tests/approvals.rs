@@ -127,8 +127,8 @@ fn what_is_no_approval_of_it_counts_nothing_and_is_in_nobodys_way() {
     ]));
     let said = pass(&world);
     assert!(said.contains("revision 2 has 0 of 2 approvals"), "{said}");
-    assert!(said.contains("that of alice does not count: the key `alice` did not sign it"), "{said}");
-    assert!(said.contains("that of carol does not count"), "{said}");
+    assert!(said.contains("the approval of alice does not count: the key `alice` did not sign it"), "{said}");
+    assert!(said.contains("the approval of carol does not count"), "{said}");
     // Junk files beside enough good approvals.
     world.tamper(&BTreeMap::from([("approvals/web-1/carol.json", Some("junk".to_owned()))]));
     approve(&world, &["--key", &world.at("alice.secret")]).good();

@@ -228,7 +228,9 @@ fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     branch.sign("root.json", &root, &[&theirs, &accomplice]);
     branch.sign("roots/3.json", &root, &[&theirs, &accomplice]);
     branch.push(Onto::Tip);
-    world.agent("web-1", &["once"]).refused(5, "roots/3.json is not to be believed: by the keys of the root before it");
+    world
+        .agent("web-1", &["once"])
+        .refused(5, "roots/3.json is not to be believed: checked with the keys of the root before it");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }
 

@@ -101,7 +101,7 @@ fn what_ssh_keygen_signs_makes_a_root_and_comes_back_as_it_was() {
     let mut flipped = blob.clone();
     *flipped.last_mut().unwrap() ^= 1;
     with(&STANDARD.encode(flipped)).refused(3, "no valid signature by a trusted key");
-    with(&STANDARD.encode([blob, vec![0]].concat())).refused(3, "one way there is");
+    with(&STANDARD.encode([blob, vec![0]].concat())).refused(3, "not in the one encoding that ssh-keygen writes");
     with(body.trim_end_matches('=').split_at(8).1).refused(3, "not the base64");
 }
 
@@ -180,7 +180,7 @@ fn an_agent_that_is_locked_absent_or_without_the_key_signs_nothing() {
     world.publish().refused(3, "does not sign with `claveld-1`: it is locked");
     agent.lock(&world, "-X");
     agent.add(&world, &["-q", "-D"]).good();
-    world.publish().refused(3, "has no such key");
+    world.publish().refused(3, "it does not have that key");
     drop(agent);
     world.publish().refused(3, "cannot talk to the ssh-agent at");
     assert_eq!(world.tip(), "");
@@ -197,8 +197,8 @@ fn an_agent_that_lies_signs_nothing() {
     for (number, (answer, why)) in [
         (signature(b"ssh-ed25519", &[0; 64]), "not a valid signature of this by the key `claveld-1`"),
         (signature(b"ssh-ed25519", &[7; 65]), "another length"),
-        (signature(b"ssh-rsa", &[7; 64]), "it is of `ssh-rsa`"),
-        (string([6]), "it is the message 6"),
+        (signature(b"ssh-rsa", &[7; 64]), "it has the algorithm `ssh-rsa`"),
+        (string([6]), "it is message number 6"),
         (vec![0xff; 4], "bytes long"),
         (vec![0, 0, 0, 9, 14], "cannot talk to the ssh-agent"),
         (Vec::new(), "cannot talk to the ssh-agent"),

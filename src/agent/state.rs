@@ -19,7 +19,7 @@ use crate::disk::{self, Access, Durability};
 use crate::git::CommitId;
 use crate::model::json::{self, JsonError};
 use crate::model::{Name, Sha256Digest, Timestamp};
-use crate::trust::{Anchor, AnchorError, AnchorPlace, TrustedRoot};
+use crate::trust::{Anchor, AnchorError, AnchorLocation, TrustedRoot};
 
 /// The most bytes that are read of the state: 16 MiB.
 const LARGEST: u64 = 16 << 20;
@@ -156,7 +156,7 @@ impl StateDirectory {
         if !path.exists() {
             return Ok(None);
         }
-        match Anchor::read(&AnchorPlace::File(path))? {
+        match Anchor::read(&AnchorLocation::File(path))? {
             Anchor::Root(root) => Ok(Some(*root)),
             Anchor::Digest(_) => Ok(None),
         }

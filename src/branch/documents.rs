@@ -103,7 +103,7 @@ impl<'a, F: Files> Branch<'a, F> {
     /// Reads and verifies the index.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
         let bytes = self.files.read(Layout::Flat.index(), Index::LARGEST)?.ok_or(BranchError::NoIndex)?;
-        let index = Signed::<Index>::believe_with_content(bytes, self.root.fleet(), self.root.publisher());
+        let index = Signed::<Index>::verify_file_with_content(bytes, self.root.fleet(), self.root.publisher());
         let (index, content) = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
             return Err(BranchError::OtherBranch { branch: self.name.clone(), found: index.branch.clone() });

@@ -144,7 +144,8 @@ impl RootChain {
         }
         if last.unverified() != newest.root() {
             // A file that is not signed is no second root, because anybody can write it.
-            let signed = before.last().map_or_else(|| newest.again(&newest_file), |root| root.next(&newest_file));
+            let signed =
+                before.last().map_or_else(|| newest.same_version(&newest_file), |root| root.next(&newest_file));
             let found = signed
                 .map_err(|source| RootsError::Root { path: Layout::Flat.newest_root().to_owned(), source })?
                 .content();

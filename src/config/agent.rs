@@ -1,4 +1,4 @@
-//! `clavel-agent.toml`.
+//! The settings of an agent, from `clavel-agent.toml`.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Anchor, ConfigError, Span, Written};
+use super::{Anchor, ConfigError, ConfigFile, Span};
 use crate::git::Remote;
 use crate::model::{BranchName, Invalid, List, Name};
-use crate::trust::AnchorPlace;
+use crate::trust::AnchorLocation;
 
-/// What an agent is to do.
+/// The settings of an agent.
 #[derive(Debug)]
 pub struct AgentConfig {
     /// The agent's name on the branch.
@@ -22,40 +22,40 @@ pub struct AgentConfig {
     pub mirrors: Vec<Remote>,
     /// The branch.
     pub branch: BranchName,
-    /// Whom to believe from the start: a root, or the digest of the fleet's first.
-    pub root: AnchorPlace,
-    /// The Deployments to take of those that the agent may ask for; all of them where none is named.
+    /// The trust anchor: a file with a root, or the digest of the fleet's first root.
+    pub root: AnchorLocation,
+    /// The Deployments to take, of those that the agent may ask for. The default is all of them.
     pub deployments: Option<List<Name, 1024>>,
-    /// What to do with each unit, by its name.
+    /// The settings of each unit, by its name.
     pub units: BTreeMap<Name, UnitConfig>,
-    /// Where the agent keeps its state.
+    /// The folder of the agent's state.
     pub state_directory: PathBuf,
     /// How long to wait between two passes.
     pub interval: Duration,
-    /// How long fetching the branch from one mirror may take.
+    /// How long the fetch of the branch from one mirror may take.
     pub fetch_deadline: Duration,
-    /// How long fetching a closure may take.
+    /// How long the fetch of a closure may take.
     pub realise_deadline: Duration,
     /// How long an activation may take.
     pub activation_deadline: Duration,
-    /// A Nix store other than the machine's own: the folder that has `nix/store` below it.
+    /// A Nix store other than the machine's own: the folder that contains `nix/store`.
     pub store: Option<PathBuf>,
-    /// What is run in place of `ssh`.
+    /// The command that runs in place of `ssh`.
     pub ssh_command: Option<String>,
 }
 
-/// What to do with one unit.
+/// The settings of one unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitConfig {
-    /// The profile that holds what the unit runs; by its type where none is named.
+    /// The profile of the unit. The default depends on its type.
     pub profile: Option<PathBuf>,
-    /// The argv that activates a unit of type command.
+    /// The command that activates a unit of the type `command`, with its arguments.
     pub command: Option<Vec<String>>,
-    /// The user of this machine whose home it is.
+    /// The user whose home a unit of the type `home-manager` is.
     pub user: Option<UserName>,
 }
 
-/// The name of a user of this machine, as far as it can be told without looking.
+/// The name of a user. It is well-formed; whether the user exists on this machine is not checked.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(try_from = "String")]
 pub struct UserName(String);
@@ -75,7 +75,7 @@ impl FromStr for UserName {
             return bad("it has to be 1 to 256 bytes long, and may not begin with `-`");
         }
         if text.contains(|c: char| c.is_control() || c.is_whitespace() || c == ':' || c == '/') {
-            return bad("white space, `:` and `/` may not stand there");
+            return bad("it may not contain white space, control characters, `:` or `/`");
         }
         Ok(Self(text.to_owned()))
     }
@@ -145,7 +145,7 @@ struct UnitTable {
 }
 
 impl AgentConfig {
-    /// Where it is when nobody says otherwise.
+    /// The default path of the file.
     pub const DEFAULT_PATH: &'static str = "/etc/clavel/clavel-agent.toml";
 
     /// Reads the file at `path`.
@@ -154,7 +154,7 @@ impl AgentConfig {
     }
 }
 
-impl Written for File {
+impl ConfigFile for File {
     type Settings = AgentConfig;
 
     fn into_settings(self, directory: &Path) -> Result<AgentConfig, (&'static str, String)> {
@@ -185,11 +185,11 @@ impl Written for File {
     }
 }
 
-/// The repository and the mirrors beside it, each once.
+/// The repository and its mirrors. None may be named twice.
 fn all_mirrors(repository: Remote, mirrors: &[Remote]) -> Result<Vec<Remote>, (&'static str, String)> {
     let mut all = vec![repository];
     for mirror in mirrors {
-        // As they are shown, without secrets: by that the agent tells their copies apart.
+        // Compare the texts without secrets: the agent names its copies of the mirrors by them.
         if all.iter().any(|other| other.to_string() == mirror.to_string()) {
             return Err(("mirrors", format!("{mirror} is named twice")));
         }
@@ -210,43 +210,43 @@ mod tests {
     }
 
     #[test]
-    fn a_small_file_is_enough() {
-        let small = "name = \"web-1\"\nrepository = \"/srv/fleet.git\"\nroot = \"root.json\"\n";
-        let config = read(small).unwrap();
+    fn a_minimal_file_is_valid() {
+        let minimal = "name = \"web-1\"\nrepository = \"/srv/fleet.git\"\nroot = \"root.json\"\n";
+        let config = read(minimal).unwrap();
         assert_eq!(config.interval, Duration::from_mins(1));
-        assert!(matches!(config.root, AnchorPlace::File(path) if path.is_absolute()));
+        assert!(matches!(config.root, AnchorLocation::File(path) if path.is_absolute()));
         let digest = "0123456789abcdef".repeat(4);
-        let by_digest = read(&small.replace("root.json", &digest)).unwrap();
-        assert_eq!(by_digest.root, AnchorPlace::Digest(digest.parse().unwrap()));
+        let by_digest = read(&minimal.replace("root.json", &digest)).unwrap();
+        assert_eq!(by_digest.root, AnchorLocation::Digest(digest.parse().unwrap()));
         for (from, to, expected) in [
             ("root = ", "rot = ", "unknown field `rot`"),
             ("root.json", "", "`root`"),
             ("name", "nmae", "unknown field `nmae`"),
             ("\"web-1\"", "\"../x\"", "is not a name"),
-            ("name", "interval = \"0s\"\nname", "longer than nothing"),
+            ("name", "interval = \"0s\"\nname", "longer than zero"),
             ("name", "[units.web-1]\ncommand = []\n[x]\nname", "unknown field"),
         ] {
-            let error = read(&small.replacen(from, to, 1)).unwrap_err().to_string();
+            let error = read(&minimal.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         }
-        let mirrors = |list: &str| read(&format!("{small}mirrors = [{list}]\n"));
-        let shown = |config: AgentConfig| config.mirrors.iter().map(ToString::to_string).collect::<Vec<_>>();
-        assert_eq!(shown(read(small).unwrap()), ["/srv/fleet.git"]);
+        let mirrors = |list: &str| read(&format!("{minimal}mirrors = [{list}]\n"));
+        let mirrors_of = |config: AgentConfig| config.mirrors.iter().map(ToString::to_string).collect::<Vec<_>>();
+        assert_eq!(mirrors_of(read(minimal).unwrap()), ["/srv/fleet.git"]);
         let both = mirrors("\"https://me:pw@b.example/fleet.git\"").unwrap();
-        assert_eq!(shown(both), ["/srv/fleet.git", "https://***@b.example/fleet.git"]);
+        assert_eq!(mirrors_of(both), ["/srv/fleet.git", "https://***@b.example/fleet.git"]);
         let error = mirrors("\"/srv/fleet.git\"").unwrap_err().to_string();
         assert!(error.contains("`mirrors`: /srv/fleet.git is named twice"), "{error}");
         let sixteen = (0..16).map(|n| format!("\"/srv/{n}.git\",")).collect::<Vec<_>>().concat();
         assert!(mirrors(&sixteen).unwrap_err().to_string().contains("at most 15"));
-        assert_eq!(read(&format!("{small}[fetch]\ntimeout = \"3s\"\n")).unwrap().fetch_deadline.as_secs(), 3);
-        let error = read(&format!("{small}[units.r]\ncommand = []\n")).unwrap_err().to_string();
+        assert_eq!(read(&format!("{minimal}[fetch]\ntimeout = \"3s\"\n")).unwrap().fetch_deadline.as_secs(), 3);
+        let error = read(&format!("{minimal}[units.r]\ncommand = []\n")).unwrap_err().to_string();
         assert!(error.contains("the command of the unit `r` is empty"), "{error}");
-        let error = read(&format!("{small}[units.r]\nuser = \"-x\"\n")).unwrap_err().to_string();
+        let error = read(&format!("{minimal}[units.r]\nuser = \"-x\"\n")).unwrap_err().to_string();
         assert!(error.contains("is not the name of a user"), "{error}");
     }
 
     #[test]
-    fn the_example_is_complete_and_right() {
+    fn the_example_is_valid_and_has_every_setting() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/clavel-agent.toml");
         AgentConfig::read(&path).unwrap();
         let text = std::fs::read_to_string(path).unwrap();

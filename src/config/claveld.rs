@@ -1,4 +1,4 @@
-//! `claveld.toml`.
+//! The settings of claveld, from `claveld.toml`.
 
 use std::num::NonZeroUsize;
 use std::path::{Path, PathBuf};
@@ -6,60 +6,60 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Anchor, ConfigError, Size, Span, Written};
+use super::{Anchor, ConfigError, ConfigFile, Size, Span};
 use crate::git::Remote;
 use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, PublishPolicy, Source, Substituter};
-use crate::trust::{AnchorPlace, KeyLocation};
+use crate::trust::{AnchorLocation, KeyLocation};
 
 const MINUTE: Duration = Duration::from_mins(1);
-/// The least memory that evaluations may be given, in bytes.
+/// The smallest memory limit of evaluations, in bytes.
 const LEAST_MEMORY: u64 = 64 << 20;
 const DAY: Duration = Duration::from_hours(24);
 
-/// What `claveld` is to do.
+/// The settings of claveld.
 #[derive(Debug)]
 pub struct ClaveldConfig {
-    /// The flakes to watch; at least one.
+    /// The sources to watch; at least one.
     pub sources: Vec<Source>,
-    /// Where and how to publish.
+    /// The settings of publishing.
     pub publish: PublishConfig,
-    /// How to evaluate.
+    /// The settings of evaluations.
     pub evaluate: EvaluateConfig,
-    /// How often sources that nobody announces are looked at.
+    /// How often claveld polls the sources that it cannot watch.
     pub poll_interval: Duration,
 }
 
-/// How to evaluate.
+/// The settings of evaluations.
 #[derive(Debug)]
 pub struct EvaluateConfig {
     /// How long one run of Nix may take.
     pub deadline: Duration,
-    /// How many run at once; what the machine has processors where it is not said.
+    /// How many processes run at once. The default is the number of processors.
     pub processes: Option<NonZeroUsize>,
-    /// How much memory all of them may take, in bytes; most of the machine's where it is not said.
+    /// How much memory all of them may use together, in bytes. The default is most of the machine's memory.
     pub memory: Option<u64>,
-    /// Where it is written down what was evaluated.
+    /// The folder of the evaluation records.
     pub records: PathBuf,
 }
 
-/// Where and how to publish.
+/// The settings of publishing.
 #[derive(Debug)]
 pub struct PublishConfig {
     /// The repository that carries the branch.
     pub repository: Remote,
     /// The branch.
     pub branch: BranchName,
-    /// Whom to believe from the start: a root, or the digest of the fleet's first.
-    pub root: AnchorPlace,
-    /// Where the keys are that sign; at least one. Every document is signed with each.
+    /// The trust anchor: a file with a root, or the digest of the fleet's first root.
+    pub root: AnchorLocation,
+    /// The locations of the secret keys; at least one. Claveld signs every document with each of them.
     pub secret_keys: Vec<KeyLocation>,
-    /// How long an index is to be believed.
+    /// How long an index is valid.
     pub validity: Duration,
-    /// Where the working copy of a repository elsewhere is kept.
+    /// The folder of claveld's state, with its copy of a repository that is elsewhere.
     pub state_directory: PathBuf,
-    /// What git runs in place of `ssh`.
+    /// The command that git runs in place of `ssh`.
     pub ssh_command: Option<String>,
-    /// When a deployment is published.
+    /// When claveld publishes a deployment.
     pub policy: PublishPolicy,
 }
 
@@ -101,28 +101,28 @@ struct AgentTable {
 }
 
 impl PublishTable {
-    /// Where the keys are; relative paths count from `directory`.
+    /// The locations of the secret keys. Relative paths are relative to `directory`.
     fn secret_keys(&mut self, directory: &Path) -> Result<Vec<KeyLocation>, (&'static str, String)> {
-        let mut places = Vec::new();
-        places.extend(self.secret_key_file.take().map(|path| KeyLocation::File(directory.join(path))));
+        let mut locations = Vec::new();
+        locations.extend(self.secret_key_file.take().map(|path| KeyLocation::File(directory.join(path))));
         if let Some(name) = self.secret_key_credential.take() {
             let allowed = |c: char| c.is_ascii_graphic() && !"/:".contains(c);
             if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
-                // Somebody may have put the key itself there, so it is not shown.
-                let why = "it is not the name of a credential, which is that of a file";
+                // The error does not show the value, which may be the key itself.
+                let why = "it is not the name of a credential, which has to be a file name";
                 return Err(("publish.secret-key-credential", why.to_owned()));
             }
-            places.push(KeyLocation::Credential(name));
+            locations.push(KeyLocation::Credential(name));
         }
         let agent = self.secret_key_agent.take();
         let agent =
             agent.map(|table| KeyLocation::Agent { socket: directory.join(table.socket), key: table.public_key });
-        places.extend(agent);
-        if places.is_empty() {
+        locations.extend(agent);
+        if locations.is_empty() {
             let why = "there is no key to sign with; name one here, or with secret-key-credential or secret-key-agent";
             return Err(("publish.secret-key-file", why.to_owned()));
         }
-        Ok(places)
+        Ok(locations)
     }
 }
 
@@ -155,7 +155,7 @@ struct SourceTable {
 }
 
 impl ClaveldConfig {
-    /// Where it is when nobody says otherwise.
+    /// The default path of the file.
     pub const DEFAULT_PATH: &'static str = "/etc/clavel/claveld.toml";
 
     /// Reads the file at `path`.
@@ -164,7 +164,7 @@ impl ClaveldConfig {
     }
 }
 
-impl Written for File {
+impl ConfigFile for File {
     type Settings = ClaveldConfig;
 
     fn into_settings(mut self, directory: &Path) -> Result<ClaveldConfig, (&'static str, String)> {
@@ -172,10 +172,10 @@ impl Written for File {
         if sources.is_empty() {
             return Err(("source", "there is none, so nothing would ever be published; add a [[source]]".to_owned()));
         }
-        let twice =
+        let duplicate =
             sources.iter().enumerate().find(|(at, s)| sources[..*at].iter().any(|other| other.flake == s.flake));
-        if let Some((_, source)) = twice {
-            return Err(("source", format!("{} is there twice", source.flake)));
+        if let Some((_, source)) = duplicate {
+            return Err(("source", format!("{} is listed twice", source.flake)));
         }
         let validity = self.publish.expires_after.map_or(7 * DAY, |span| span.0);
         if validity < MINUTE {
@@ -229,7 +229,7 @@ pub(super) fn default_branch() -> Result<BranchName, (&'static str, String)> {
 mod tests {
     use super::*;
 
-    const SMALL: &str = r#"
+    const MINIMAL: &str = r#"
         [publish]
         repository = "/srv/git/fleet.git"
         root = "root.json"
@@ -246,15 +246,15 @@ mod tests {
     }
 
     #[test]
-    fn a_small_file_is_enough() {
-        let config = read(SMALL).unwrap();
+    fn a_minimal_file_is_valid() {
+        let config = read(MINIMAL).unwrap();
         assert_eq!(config.evaluate.deadline, Duration::from_mins(10));
         assert_eq!(config.publish.validity, 7 * DAY);
         assert!(matches!(&config.publish.secret_keys[..], [KeyLocation::File(path)] if path.is_absolute()));
     }
 
     #[test]
-    fn what_is_wrong_is_named_with_its_line() {
+    fn an_error_names_the_file_and_the_line() {
         for (from, to, expected) in [
             ("[publish]", "[publish]\nbranhc = \"x\"", "line 3"),
             ("[publish]", "[publish]\nbranhc = \"x\"", "unknown field `branhc`"),
@@ -267,11 +267,11 @@ mod tests {
             ("[[source]]", "[evaluate]\nmemory = \"lots\"\n[[source]]", "write it like 512 MiB or 4 GiB"),
             ("[[source]]", "[evaluate]\nprocesses = 0\n[[source]]", "nonzero"),
             ("[publish]", "state-directory = 7\n[publish]", "line 2"),
-            ("[[source]]\n", "[[source]]\nflake = \"x\"\n[[source]]\nflake = \"x\"\n[[source]]\n", "there twice"),
+            ("[[source]]\n", "[[source]]\nflake = \"x\"\n[[source]]\nflake = \"x\"\n[[source]]\n", "is listed twice"),
             ("[[source]]", "[[source]]\ninclude = [\"web-*\", \"\"]", "is not a pattern"),
             ("[publish]", "[publish", "line 2"),
         ] {
-            let error = read(&SMALL.replacen(from, to, 1)).unwrap_err().to_string();
+            let error = read(&MINIMAL.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("claveld.toml"), "{error}");
         }
         let error = ClaveldConfig::read(Path::new("/does/not/exist.toml")).unwrap_err().to_string();
@@ -279,8 +279,8 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_in_a_wrong_place_is_not_shown() {
-        // One with `+` and `/` in it, and one with neither, which TOML takes for a key of its own.
+    fn no_error_shows_a_secret_in_a_wrong_place() {
+        // The first has `+` and `/`. The second has neither, so TOML accepts it as a bare key.
         for base64 in [
             "0gWypbMrAURkbJ16ZPMQFGspc+ShjY6NCHdD59X431o0gWypbMrAURkbJ16Z/MQFGspcDShjYabcdefghijklm==",
             "0gWypbMrAURkbJ16ZPMQFGspcDShjY6NCHdD59X431o0gWypbMrAURkbJ16Z",
@@ -307,15 +307,15 @@ mod tests {
                 ("\"root.json\"", format!("\"root.json\" # {secret}\nroot = 7")),
                 ("git+file", format!("--{secret}")),
             ] {
-                let error = read(&SMALL.replacen(from, &to, 1)).unwrap_err().to_string();
-                let shown = |piece: &[u8]| error.contains(std::str::from_utf8(piece).unwrap());
-                assert!(!base64.as_bytes().windows(12).any(shown), "{to}: {error}");
+                let error = read(&MINIMAL.replacen(from, &to, 1)).unwrap_err().to_string();
+                let is_shown = |piece: &[u8]| error.contains(std::str::from_utf8(piece).unwrap());
+                assert!(!base64.as_bytes().windows(12).any(is_shown), "{to}: {error}");
             }
         }
     }
 
     #[test]
-    fn the_example_is_complete_and_right() {
+    fn the_example_is_valid_and_has_every_setting() {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/claveld.toml");
         ClaveldConfig::read(&path).unwrap();
         let text = std::fs::read_to_string(path).unwrap();

@@ -1,7 +1,7 @@
 //! Reads configuration files, and turns them into settings.
 //!
-//! Reading is strict: an unknown key is an error with its line. No file but the configuration is read here, and no host is
-//! contacted.
+//! Parsing is strict: an unknown key is an error with its line. The only file that this module reads is the configuration, and
+//! it contacts no host.
 
 mod agent;
 mod claveld;
@@ -19,7 +19,7 @@ pub use agent::{AgentConfig, UnitConfig, UserName};
 pub use claveld::{ClaveldConfig, EvaluateConfig, PublishConfig};
 
 use crate::model::Invalid;
-use crate::trust::AnchorPlace;
+use crate::trust::AnchorLocation;
 
 /// The most bytes that are read of a configuration: 1 MiB.
 const LARGEST: u64 = 1 << 20;
@@ -32,37 +32,37 @@ pub enum ConfigError {
     Unreadable {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// What it says is not a configuration; the message has its line, and not a key of it.
-    #[error("the configuration {} is not right: {why}", path.display())]
+    /// The file does not parse. The message has the line, and never a secret.
+    #[error("the configuration {} is not valid: {why}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, with its line.
+        /// The reason, with the line.
         why: String,
     },
-    /// Every key is right by itself, and something does not fit.
-    #[error("the configuration {} is not right: `{key}`: {why}", path.display())]
-    Unfit {
+    /// The file parses, and a setting is not allowed or is missing.
+    #[error("the configuration {} is not valid: `{key}`: {why}", path.display())]
+    BadSetting {
         /// The file.
         path: PathBuf,
         /// The key to change.
         key: &'static str,
-        /// What does not fit.
+        /// The reason.
         why: String,
     },
 }
 
-/// A file as it is written, that becomes settings.
-trait Written: DeserializeOwned {
+/// The parsed text of a configuration file, which becomes settings.
+trait ConfigFile: DeserializeOwned {
     type Settings;
-    /// The settings; relative paths count from `directory`. An error names the key and what does not fit.
+    /// Turns it into settings. Relative paths are relative to `directory`. An error has the key and the reason.
     fn into_settings(self, directory: &Path) -> Result<Self::Settings, (&'static str, String)>;
 }
 
-fn read<W: Written>(path: &Path) -> Result<W::Settings, ConfigError> {
+fn read<F: ConfigFile>(path: &Path) -> Result<F::Settings, ConfigError> {
     use std::io::Read as _;
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut text = String::new();
@@ -71,41 +71,42 @@ fn read<W: Written>(path: &Path) -> Result<W::Settings, ConfigError> {
         path: path.to_owned(),
         why: describe_toml_error(&text, &error),
     };
-    let written: W = toml::from_str(&text).map_err(malformed)?;
+    let file: F = toml::from_str(&text).map_err(malformed)?;
     let path = &std::path::absolute(path).map_err(unreadable)?;
     let directory = path.parent().unwrap_or(Path::new("/"));
-    let unfit = |(key, why): (_, String)| ConfigError::Unfit { path: path.to_owned(), key, why: without_keys(&why) };
-    written.into_settings(directory).map_err(unfit)
+    let bad_setting =
+        |(key, why): (_, String)| ConfigError::BadSetting { path: path.to_owned(), key, why: mask_keys(&why) };
+    file.into_settings(directory).map_err(bad_setting)
 }
 
-/// What is wrong with `text`, and in which line. The line itself is not shown: a secret may stand in it.
+/// Describes a parse error with the number of its line. It does not show the line, which may contain a secret.
 fn describe_toml_error(text: &str, error: &toml::de::Error) -> String {
     let before = error.span().and_then(|span| text.get(..span.start));
     let line = before.map_or_else(String::new, |before| format!("line {}: ", before.matches('\n').count() + 1));
-    format!("{line}{}", without_keys(error.message()))
+    format!("{line}{}", mask_keys(error.message()))
 }
 
-/// `text` without what may be a key or most of one: 40 or more characters of base64 on end, with small and large letters
-/// among them. Digests, revisions and store paths have small ones alone.
-fn without_keys(text: &str) -> String {
+/// Replaces every part of `text` that may be a key, or most of one, by `…`: 40 or more base64 characters in a row, with
+/// lower-case and upper-case letters among them. Digests, revisions and store paths have no upper-case letters.
+fn mask_keys(text: &str) -> String {
     const FEWEST: usize = 40;
     let is_base64 = |c: char| c.is_ascii_alphanumeric() || "+/=".contains(c);
     let is_key = |run: &str| {
         let has = |kind: fn(&char) -> bool| run.chars().any(|c| kind(&c));
         run.len() >= FEWEST && has(char::is_ascii_lowercase) && has(char::is_ascii_uppercase)
     };
-    let mut shown = String::with_capacity(text.len());
+    let mut masked = String::with_capacity(text.len());
     let mut rest = text;
     while !rest.is_empty() {
-        let (run, behind) = rest.split_at(rest.find(|c| !is_base64(c)).unwrap_or(rest.len()));
-        let (between, behind) = behind.split_at(behind.find(is_base64).unwrap_or(behind.len()));
-        shown.extend([if is_key(run) { "…" } else { run }, between]);
-        rest = behind;
+        let (run, after) = rest.split_at(rest.find(|c| !is_base64(c)).unwrap_or(rest.len()));
+        let (between, after) = after.split_at(after.find(is_base64).unwrap_or(after.len()));
+        masked.extend([if is_key(run) { "…" } else { run }, between]);
+        rest = after;
     }
-    shown
+    masked
 }
 
-/// A length of time as people write it: `90s`, `10m`, `7d`.
+/// A duration as people write it: `90s`, `10m`, `7d`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Span(Duration);
 
@@ -115,7 +116,7 @@ impl FromStr for Span {
         let bad = |why: String| Invalid::new("a length of time", text, why);
         let duration =
             humantime::parse_duration(text).map_err(|e| bad(format!("{e}; write it like 90s, 10m or 7d")))?;
-        if duration.is_zero() { Err(bad("it has to be longer than nothing".to_owned())) } else { Ok(Self(duration)) }
+        if duration.is_zero() { Err(bad("it has to be longer than zero".to_owned())) } else { Ok(Self(duration)) }
     }
 }
 
@@ -131,9 +132,9 @@ impl<'de> Deserialize<'de> for Span {
     }
 }
 
-/// Whom to believe from the start, as people write it: a file, or 64 hexadecimal digits.
+/// The location of the trust anchor, as people write it: a file, or 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Anchor(AnchorPlace);
+struct Anchor(AnchorLocation);
 
 impl<'de> Deserialize<'de> for Anchor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -142,12 +143,12 @@ impl<'de> Deserialize<'de> for Anchor {
             let why = "`root` has to be a file with a root, or the digest of the fleet's first one";
             return Err(serde::de::Error::custom(why));
         }
-        let Ok(place) = text.parse();
-        Ok(Self(place))
+        let Ok(location) = text.parse();
+        Ok(Self(location))
     }
 }
 
-/// A size as people write it: `512 MiB`, `4 GiB`; in bytes.
+/// A number of bytes, which people write as `512 MiB` or `4 GiB`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Size(u64);
 
@@ -164,17 +165,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_hidden_and_what_only_looks_like_them_is_not() {
+    fn keys_are_masked_and_other_long_words_are_not() {
         let key = "6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
-        assert_eq!(without_keys(&format!("`cache-1:{key}` and {}", &key[..40])), "`cache-1:…` and …");
-        for shown in [
+        assert_eq!(mask_keys(&format!("`cache-1:{key}` and {}", &key[..40])), "`cache-1:…` and …");
+        for plain in [
             "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-nixos-system-web-1-26.05.drv",
             "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef",
             "git+https://git.example.org/Fleets/Europe/machines.git?ref=main&rev=0123456789abcdef0123456789abcdef01234567",
             "`ä` is not a name",
             "",
         ] {
-            assert_eq!(without_keys(shown), shown);
+            assert_eq!(mask_keys(plain), plain);
         }
     }
 }

@@ -213,7 +213,7 @@ impl Assembly<'_> {
         let mut units = BTreeMap::new();
         let used = deployments.values().map(|planned| planned.draft.specification.unit.clone());
         // A unit without a deployment belongs to the part of the flake that this source leaves out.
-        let declared = outputs.units.keys().filter(|_| self.source.takes_all()).cloned();
+        let declared = outputs.units.keys().filter(|_| self.source.selects_all()).cloned();
         let names: BTreeSet<Name> = used.chain(declared).collect();
         for name in names {
             let deployed: Vec<&DraftedDeployment> =
@@ -261,7 +261,7 @@ impl Assembly<'_> {
             let item = FlakeOutput::Agents.item(name.as_str());
             let taken: Vec<Name> =
                 declared.deployments.iter().filter(|d| !self.excluded.contains(d.as_str())).cloned().collect();
-            if taken.is_empty() && !self.source.takes_all() {
+            if taken.is_empty() && !self.source.selects_all() {
                 continue;
             }
             let unknown = |d: &&Name| !deployments.contains_key(*d) && !self.broken.contains(d.as_str());

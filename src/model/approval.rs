@@ -5,17 +5,17 @@ use serde::{Deserialize, Serialize};
 
 use super::{Deployment, Epoch, FleetId, Kind, Name, Payload, Revision, Schema, Sha256Digest};
 
-/// That one revision of a deployment may be applied. Whoever signs it has seen that very content.
+/// The approval of one revision of a deployment, with its content. The approver signs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Approval {
-    /// The digest of what the deployment says: the SHA-256 of its canonical form.
+    /// The digest of the deployment's content: the SHA-256 of its canonical form.
     pub content: Sha256Digest,
-    /// The epoch of the root that it was signed under: revisions are counted anew in each.
+    /// The epoch of the root under which it was signed. Revisions start again in each epoch.
     pub epoch: Epoch,
-    /// Which fleet the deployment is of.
+    /// The fleet that the deployment belongs to.
     pub fleet: FleetId,
-    /// What it is: an Approval.
+    /// The kind: Approval.
     pub kind: Kind<Self>,
     /// The deployment's name.
     pub name: Name,
@@ -26,7 +26,7 @@ pub struct Approval {
 }
 
 impl Approval {
-    /// The approval of `deployment`, whose content has that digest, in `epoch`.
+    /// The approval of `deployment`, whose content has the digest `content`, in `epoch`.
     pub fn of(deployment: &Deployment, content: Sha256Digest, epoch: Epoch) -> Self {
         let Deployment { fleet, name, revision, .. } = deployment.clone();
         Self { content, epoch, fleet, kind: Kind::THIS, name, revision, schema: Schema::V1 }

@@ -5,9 +5,9 @@ use super::text::validated_text;
 const LONGEST: usize = 200;
 
 validated_text! {
-    /// The short name of a branch, like `deployments`: what git takes for one, in `A-Z a-z 0-9 . _ / + @ -` alone.
+    /// The short name of a branch, like `deployments`: a name that git accepts, of `A-Z a-z 0-9 . _ / + @ -` alone.
     ///
-    /// It is signed with the index: what has more than one way to be written has no place in it.
+    /// The index, which is signed, contains it. The rules therefore exclude names that can be written in more than one way.
     BranchName, what: "a branch name", check: check, pattern: "^[A-Za-z0-9_+@][A-Za-z0-9._/+@-]{0,199}$"
 }
 
@@ -18,19 +18,19 @@ fn check(text: &str) -> Result<(), String> {
         return Err(format!("it has to be 1 to {LONGEST} characters long"));
     }
     if let Some(c) = text.chars().find(|&c| !(c.is_ascii_alphanumeric() || "._/+@-".contains(c))) {
-        return Err(format!("it holds {c:?}, and only A-Z a-z 0-9 . _ / + @ - may stand there"));
+        return Err(format!("it contains {c:?}, and only A-Z a-z 0-9 . _ / + @ - are allowed"));
     }
     if text.starts_with('-') {
-        return bad("it may not begin with `-`, which programs take for an option");
+        return bad("it may not begin with `-`, since programs would take it for an option");
     }
     if text.starts_with("refs/") {
         return bad("write the short name, without `refs/heads/`");
     }
     if text == "@" || text == "HEAD" {
-        return bad("git means something else by it");
+        return bad("git uses this name for something else");
     }
     if text.contains("..") || text.ends_with('.') {
-        return bad("it may not hold `..` nor end with `.`");
+        return bad("it may not contain `..` or end with `.`");
     }
     match text.split('/').find(|part| part.is_empty() || part.starts_with('.') || part.strip_suffix(".lock").is_some())
     {
@@ -44,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_git_takes_for_a_branch_and_nothing_that_could_be_taken_for_another_thing() {
+    fn only_names_that_git_reads_as_a_branch_are_accepted() {
         for good in ["deployments", "a/b", "release-1.2", "_x", "a@b"] {
             assert!(good.parse::<BranchName>().is_ok(), "{good}");
         }

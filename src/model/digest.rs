@@ -1,4 +1,4 @@
-//! Digests: of files on the branch, and of Nix's archives.
+//! Digests of files on the branch, and of Nix archives.
 
 use std::fmt;
 use std::str::FromStr;
@@ -14,7 +14,7 @@ use super::text::as_text;
 pub struct Sha256Digest([u8; 32]);
 
 impl Sha256Digest {
-    /// A digest that was computed.
+    /// Wraps the bytes of a digest.
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
         Self(bytes)
     }
@@ -37,7 +37,7 @@ impl FromStr for Sha256Digest {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let bad = || Invalid::new("a SHA-256 digest", text, "it has to be 64 lower-case hexadecimal digits");
         let mut bytes = [0; 32];
-        // A longer text would be decoded in part, and capitals for what they are.
+        // The decoder would ignore the end of a longer text, and it accepts upper-case digits.
         if text.len() != 2 * bytes.len() || text.bytes().any(|c| c.is_ascii_uppercase()) {
             return Err(bad());
         }
@@ -48,9 +48,9 @@ impl FromStr for Sha256Digest {
 
 as_text!(Sha256Digest, pattern: "^[0-9a-f]{64}$", about: "The SHA-256 of a file's bytes");
 
-/// Which fleet a document is of: the SHA-256 of the canonical form of what the fleet's first root says.
+/// The identity of a fleet: the SHA-256 of the canonical form of its first root.
 ///
-/// Its signatures are no part of it, so that a fleet has its identity before all of its keys have signed.
+/// It does not cover the root's signatures, so a fleet has its identity before all of its keys have signed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FleetId(Sha256Digest);
 
@@ -80,14 +80,14 @@ impl FromStr for FleetId {
     }
 }
 
-as_text!(FleetId, pattern: "^[0-9a-f]{64}$", about: "Which fleet it is of: the digest of its first root");
+as_text!(FleetId, pattern: "^[0-9a-f]{64}$", about: "The fleet that it belongs to: the digest of its first root");
 
 /// The hash of a Nix archive in the SRI form that Nix prints: `sha256-` and the base64 of 32 bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct NarHash([u8; 32]);
 
 impl NarHash {
-    /// The hash itself.
+    /// The bytes of the hash.
     pub fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
@@ -130,7 +130,7 @@ mod tests {
         assert!("A".repeat(64).parse::<Sha256Digest>().is_err());
         assert!("0".repeat(63).parse::<Sha256Digest>().is_err());
         assert!("é".repeat(32).parse::<Sha256Digest>().is_err());
-        // The last character carries two bits that must be zero, and here are not.
+        // The last character has two bits that must be zero, and are not zero here.
         assert!("sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAB=".parse::<NarHash>().is_err());
         assert!("sha512-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse::<NarHash>().is_err());
     }

@@ -1,7 +1,7 @@
-//! The documents of the branch: Deployment, Agent and Unit, as they are signed.
+//! The documents of the branch: Deployment, Agent and Unit, in the form that is signed.
 //!
-//! Fields stand in the order of their names in JSON, so that serialising a document gives the canonical form
-//! (RFC 8785) without sorting: `trust::canonical` holds the test for it.
+//! The fields stand in the order of their names in JSON, so a serialised document is in the canonical form (RFC 8785) without
+//! sorting. `trust::canonical` has the test for it.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -14,35 +14,35 @@ use super::{
     FleetId, Folder, Invalid, List, Metadata, Name, Provenance, PublicKey, Revision, StorePath, Substituter, System,
 };
 
-/// Something that is signed: a document, or the index.
+/// The content of a signed file: a document, the index, a root or an approval.
 pub trait Payload: Serialize + DeserializeOwned {
-    /// The word in its `kind` field.
+    /// The value of its `kind` field.
     const KIND: &'static str;
     /// The payload type that its signature binds (DSSE, "Protocol").
     const PAYLOAD_TYPE: &'static str;
-    /// The most bytes its file on the branch may have.
+    /// The most bytes that its file may have.
     const LARGEST: u64;
 
-    /// The fleet that it is of; none in a fleet's first root, which makes one.
+    /// The fleet that it names; none in the first root of a fleet.
     fn fleet(&self) -> Option<FleetId>;
 }
 
-/// What a document specifies, by kind.
+/// The specification of one kind of document.
 pub trait Specification: Clone + PartialEq + fmt::Debug + Serialize + DeserializeOwned + JsonSchema {
-    /// The word in the document's `kind` field.
+    /// The value of the document's `kind` field.
     const KIND: &'static str;
     /// The payload type that its signature binds.
     const PAYLOAD_TYPE: &'static str;
-    /// The folder of the branch that its documents are in.
+    /// The folder of its documents on the branch.
     const FOLDER: Folder;
 }
 
-/// The `kind` field of a `P`: the one word, and no other.
+/// The `kind` field of a `P`. It has one possible value.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Kind<P>(PhantomData<P>);
 
 impl<P> Kind<P> {
-    /// The word.
+    /// The value.
     pub const THIS: Self = Self(PhantomData);
 }
 
@@ -90,29 +90,29 @@ pub enum Schema {
     V1,
 }
 
-/// A document of the branch: a specification under a name, at a revision.
+/// A document of the branch: a specification with a name and a revision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(bound = "S: Specification", deny_unknown_fields)]
 #[schemars(bound = "S: Specification")]
 pub struct Document<S: Specification> {
-    /// Which fleet it is of.
+    /// The fleet that it belongs to.
     pub fleet: FleetId,
-    /// What kind of document it is.
+    /// The kind of the document.
     pub kind: Kind<Self>,
-    /// Where it came from, and what its flake says about it.
+    /// Its provenance, and the metadata that its flake gives it.
     pub metadata: Metadata,
-    /// Its name, unique among its kind without regard to case.
+    /// Its name. No other document of the kind has it, in any case.
     pub name: Name,
     /// How often its specification has changed, counted from 1.
     pub revision: Revision,
     /// The version of this schema.
     pub schema: Schema,
-    /// What it is about.
+    /// The specification.
     pub specification: S,
 }
 
 impl<S: Specification> Document<S> {
-    /// The folder of the branch that it is in.
+    /// Its folder on the branch.
     pub const FOLDER: Folder = S::FOLDER;
 }
 
@@ -131,9 +131,9 @@ impl<S: Specification> Payload for Document<S> {
 #[serde(bound = "S: Specification")]
 #[schemars(bound = "S: Specification")]
 pub struct Draft<S: Specification> {
-    /// What kind of document it will be.
+    /// The kind of the document.
     pub kind: Kind<Document<S>>,
-    /// Where it came from, and what its flake says about it.
+    /// Its provenance, and the metadata that its flake gives it.
     pub metadata: Metadata,
     /// Its name.
     pub name: Name,
@@ -142,17 +142,17 @@ pub struct Draft<S: Specification> {
     pub provenance: Option<Provenance>,
     /// The version of this schema.
     pub schema: Schema,
-    /// What it is about.
+    /// The specification.
     pub specification: S,
 }
 
 impl<S: Specification> Draft<S> {
-    /// A draft of this content, without provenance.
+    /// Makes a draft of this content, without provenance.
     pub fn new(name: Name, metadata: Metadata, specification: S) -> Self {
         Self { kind: Kind::THIS, metadata, name, provenance: None, schema: Schema::V1, specification }
     }
 
-    /// A draft whose metadata also states its provenance. It is an error where the flake's own metadata does so already, or
+    /// Makes a draft whose metadata also states its provenance. It is an error where the flake's own metadata does so already, or
     /// has too many keys.
     pub fn with_provenance(
         name: Name,
@@ -164,42 +164,42 @@ impl<S: Specification> Draft<S> {
         Ok(Self { provenance: Some(provenance), ..Self::new(name, metadata, specification) })
     }
 
-    /// The document it becomes at `revision` in `fleet`.
+    /// The document with this content at `revision` in `fleet`.
     pub fn at(self, revision: Revision, fleet: FleetId) -> Document<S> {
         let Self { kind, metadata, name, provenance: _, schema, specification } = self;
         Document { fleet, kind, metadata, name, revision, schema, specification }
     }
 }
 
-/// A named, immutable unit of configuration evaluated from a Source.
+/// The content that a unit has to run, evaluated from a source, in numbered revisions.
 pub type Deployment = Document<DeploymentSpecification>;
-/// The daemon on a Unit.
+/// The daemon on a machine, and the Deployments that it may ask for.
 pub type Agent = Document<AgentSpecification>;
 /// A machine or an environment.
 pub type Unit = Document<UnitSpecification>;
 
-/// What a Deployment puts where.
+/// The specification of a Deployment: the content, and the Unit that it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct DeploymentSpecification {
-    /// What the unit shall run.
+    /// The content that the Unit has to run.
     pub template: NarTemplateSpecification,
-    /// The name of the Unit it is for.
+    /// The name of the Unit.
     pub unit: Name,
 }
 
-/// A store path and where to fetch it.
+/// A store path, and the caches to fetch it from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct NarTemplateSpecification {
-    /// What is said about the content.
+    /// Metadata of the content, such as its pin.
     pub metadata: Metadata,
     /// The store path.
     #[serde(rename = "narId")]
     pub nar_id: StorePath,
-    /// The binary caches to fetch it from, in the order to try them.
+    /// The binary caches to fetch it from, in the order in which they are tried.
     pub substituters: List<Substituter, 32>,
-    /// The keys, one of which has to have signed what comes from a cache.
+    /// The keys of the caches. One of them has to have signed every path that a cache serves.
     #[serde(rename = "substituters-public-keys")]
     pub substituters_public_keys: List<PublicKey, 32>,
 }
@@ -210,11 +210,11 @@ impl Specification for DeploymentSpecification {
     const FOLDER: Folder = Folder::Deployments;
 }
 
-/// What an Agent may ask for.
+/// The specification of an Agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct AgentSpecification {
-    /// The names of the Deployments it may request.
+    /// The names of the Deployments that it may ask for.
     pub deployments: List<Name, 1024>,
 }
 
@@ -224,11 +224,11 @@ impl Specification for AgentSpecification {
     const FOLDER: Folder = Folder::Agents;
 }
 
-/// What a Unit is.
+/// The specification of a Unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct UnitSpecification {
-    /// The system that its store paths are for.
+    /// The system of its store paths.
     pub arch: System,
     /// How a Deployment is activated there.
     #[serde(rename = "type")]
@@ -255,12 +255,12 @@ pub enum UnitType {
     SystemManager,
     /// The profile of a NixOS container, which is reloaded or restarted.
     Container,
-    /// A profile of its own and a command of the agent's configuration.
+    /// A profile of its own, and a command from the agent's configuration.
     Command,
 }
 
 impl UnitType {
-    /// Whether a machine of this system can be such a unit.
+    /// Whether a machine of this system can be a unit of this type.
     pub fn is_for(self, system: &System) -> bool {
         match self {
             Self::Nixos | Self::SystemManager | Self::Container => system.as_str().ends_with("-linux"),

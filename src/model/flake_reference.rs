@@ -1,10 +1,10 @@
-//! References to flakes: parsed once, so that no other file takes one apart.
+//! References to flakes. This file parses them, so no other file has to.
 //!
 //! A reference keeps every character that its owner wrote. It is the identity of a source in documents and records, so it
-//! is never normalised. Whether Nix can fetch it is for Nix to say.
+//! is never normalised. Only Nix can say whether it can fetch a reference.
 
-// Why not the crate `nix-uri` (0.2.0, maintained): it writes references in another form than it read them (`/x` becomes
-// `path:/x`, `nixpkgs` becomes `flake:nixpkgs`, parameters are sorted), refuses some that Nix takes (`shallow=true`), and
+// The crate `nix-uri` (0.2.0, maintained) does not fit: it writes references in another form than it read them (`/x` becomes
+// `path:/x`, `nixpkgs` becomes `flake:nixpkgs`, parameters are sorted), refuses some that Nix accepts (`shallow=true`), and
 // brings `url` with the tables of `idna` for domain names.
 
 use std::ffi::OsString;
@@ -25,7 +25,7 @@ const LOCAL_GIT: &str = "git+file";
 /// The characters that need no encoding in a path or in the value of a parameter (RFC 3986, sections 3.3 and 3.4).
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
-/// A reference to a flake as Nix writes them, without a fragment: `git+https://git.example.org/fleet`, `path:/etc/fleet`.
+/// A reference to a flake in Nix's form, without a fragment: `git+https://git.example.org/fleet`, `path:/etc/fleet`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct FlakeReference {
     /// The whole reference, exactly as it was written.
@@ -38,7 +38,7 @@ pub struct FlakeReference {
     parameters: Vec<Parameter>,
 }
 
-/// One parameter of a reference, such as `ref=main`.
+/// A parameter of a reference, such as `ref=main`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 struct Parameter {
     key: String,
@@ -58,17 +58,17 @@ impl FlakeReference {
         Some(OsString::from_vec(percent_decode_str(path).collect()).into())
     }
 
-    /// Its path as it is written, still encoded: what stands between the scheme and the parameters.
+    /// Its path, still encoded: the part between the scheme and the parameters.
     pub fn path(&self) -> &str {
         self.location.strip_prefix("//").unwrap_or(&self.location)
     }
 
-    /// The branch that it names, or the full name of another ref.
+    /// The branch or the full name of another ref in its `ref` parameter.
     pub fn branch(&self) -> Option<String> {
         self.parameter("ref")
     }
 
-    /// Whether it names a revision, so that its content never changes.
+    /// Whether it names a revision. The content of such a reference never changes.
     pub fn has_revision(&self) -> bool {
         self.parameter("rev").is_some()
     }
@@ -84,7 +84,7 @@ impl FlakeReference {
         format!("{self}{separator}{key}={}", percent_encode(value.as_bytes(), PLAIN)).parse()
     }
 
-    /// The reference to the same flake in the git repository at `path` on this machine: every parameter stays.
+    /// The reference to the same flake in the git repository at `path` on this machine, with the same parameters.
     pub fn at_path(&self, path: &Path) -> Result<Self, Invalid> {
         let path = percent_encode(path.as_os_str().as_bytes(), PLAIN);
         let query = self.text.split_once('?').map(|(_, query)| format!("?{query}")).unwrap_or_default();
@@ -123,7 +123,7 @@ impl FromStr for FlakeReference {
     }
 }
 
-as_text!(FlakeReference, pattern: "^[!-~]{1,1024}$", about: "Text that is a flake reference");
+as_text!(FlakeReference, pattern: "^[!-~]{1,1024}$", about: "A reference to a flake");
 
 fn check(text: &str) -> Result<(), String> {
     printable(text, LONGEST)?;
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn an_option_or_a_fragment_is_no_reference() {
+    fn an_option_or_a_fragment_is_refused() {
         for bad in ["--impure", "a#b", "", "a b", "a\nb", &"x".repeat(1025)] {
             assert!(bad.parse::<FlakeReference>().is_err(), "{bad}");
         }
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_parameter_is_added_after_those_that_are_there() {
+    fn a_parameter_is_added_at_the_end() {
         let with = |text: &str| parsed(text).with_parameter("dir", "a b").unwrap().to_string();
         assert_eq!(with("git+file:///x"), "git+file:///x?dir=a%20b");
         assert_eq!(with("git+file:///x?ref=main"), "git+file:///x?ref=main&dir=a%20b");
@@ -198,7 +198,7 @@ mod tests {
         }
 
         #[test]
-        fn its_parts_are_all_of_it(
+        fn a_reference_is_split_into_all_its_parts(
             scheme in "[a-z]{1,4}(\\+[a-z]{1,4})?",
             location in "[a-z/%0-9:.]{0,20}",
             parameters in prop::collection::vec(("[a-z]{1,5}", "[a-z0-9%/=]{0,8}"), 0..4),
@@ -213,7 +213,7 @@ mod tests {
         }
 
         #[test]
-        fn a_path_comes_back_from_the_reference_it_went_into(path in "/[^\0]{0,40}", value in "\\PC{0,20}") {
+        fn a_path_is_encoded_and_decoded_without_loss(path in "/[^\0]{0,40}", value in "\\PC{0,20}") {
             let reference = parsed("git+file:///x?ref=main").at_path(Path::new(&path)).unwrap();
             prop_assert_eq!(reference.local_repository(), Some(PathBuf::from(path)));
             let reference = reference.with_parameter("dir", &value).unwrap();

@@ -8,44 +8,45 @@ use super::{
     Sha256Digest, Timestamp,
 };
 
-/// The most documents one branch holds: three for each of ten thousand units, and room.
+/// The most documents on one branch: three for each of ten thousand units, and room to grow.
 const MOST: usize = 100_000;
 
-/// Which documents make up the branch, at one version.
+/// The list of the branch's documents at one version.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Index {
-    /// The branch that it is of.
+    /// The branch that it belongs to.
     pub branch: BranchName,
     /// Every document of the branch.
     pub documents: Map<DocumentPath, IndexEntry, MOST>,
-    /// The epoch of the root that it was signed under.
+    /// The epoch of the root under which it was signed.
     pub epoch: Epoch,
-    /// From when on it must not be believed to be the newest.
+    /// The time from which on it must not be taken for the newest index.
     pub expires: Timestamp,
-    /// Which fleet it is of.
+    /// The fleet that it belongs to.
     pub fleet: FleetId,
-    /// Deployments that stay at their revision until somebody releases them.
+    /// The holds: deployments that stay at their revision until an operator releases them.
     pub held: Map<Name, Hold, MOST>,
-    /// When it was signed.
+    /// The time at which it was signed.
     pub issued: Timestamp,
-    /// What it is: an Index.
+    /// The kind: Index.
     pub kind: Kind<Self>,
-    /// The SHA-256 of the index file before it; absent in the first.
+    /// The SHA-256 of the previous index file; absent in the first index.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous: Option<Sha256Digest>,
     /// The version of this schema.
     pub schema: Schema,
-    /// Documents that were here once and are withdrawn. What is neither here nor above was never on the branch.
+    /// The documents that were withdrawn. A document that is neither here nor in `documents` was never on the branch.
     pub tombstones: Map<DocumentPath, Tombstone, MOST>,
-    /// Counts up by one with every publication of an epoch.
+    /// The version, which goes up by one with every publication of an epoch.
     pub version: IndexVersion,
 }
 
 impl Payload for Index {
     const KIND: &'static str = "Index";
     const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.index.v1+json";
-    /// Three entries for each of ten thousand units are 6 MiB. Somebody without a key can make an agent read and hash this much.
+    // Three entries for each of ten thousand units are 6 MiB. An attacker without a key can make an agent read and hash this
+    // much.
     const LARGEST: u64 = 16 << 20;
 
     fn fleet(&self) -> Option<FleetId> {
@@ -53,11 +54,11 @@ impl Payload for Index {
     }
 }
 
-/// What the index says about a document.
+/// The entry of a document in the index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct IndexEntry {
-    /// The bytes of its file.
+    /// The length of its file, in bytes.
     pub length: u64,
     /// Its revision.
     pub revision: Revision,
@@ -65,22 +66,22 @@ pub struct IndexEntry {
     pub sha256: Sha256Digest,
 }
 
-/// What the index says about a deployment that somebody froze.
+/// The hold of a deployment in the index.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Hold {
-    /// The revision it stays at.
+    /// The revision at which the deployment stays.
     pub revision: Revision,
-    /// Since when.
+    /// The time at which the hold began.
     pub since: Timestamp,
-    /// Why, in the words of whoever did it.
+    /// The reason, in the words of the operator.
     pub why: MetadataValue,
 }
 
-/// What the index says about a document that was withdrawn.
+/// The entry of a document that was withdrawn.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Tombstone {
-    /// The last revision there was; if the document comes back, it goes on from here.
+    /// The last revision of the document. If it comes back, its revisions continue from here.
     pub revision: Revision,
 }

@@ -1,37 +1,37 @@
-//! JSON as Clavel reads and writes it.
+//! Parses and writes JSON.
 //!
-//! Reading is strict: an unknown field, a duplicate key at any level, a number that is no integer, a byte-order mark,
-//! trailing data and too many bytes are errors that name the place. The types see to most of it (`deny_unknown_fields`,
-//! [`super::Map`], integer fields), since a document has no part without a type.
+//! Parsing is strict: an unknown field, a duplicate key at any level, a number that is not an integer, a byte-order mark,
+//! trailing data and too many bytes are errors that name the place. The types check most of this themselves
+//! (`deny_unknown_fields`, [`super::Map`], integer fields), since every part of a document has a type.
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-/// Why bytes are not the JSON they should be.
+/// The reason why bytes do not parse.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum JsonError {
-    /// Too many bytes to be looked at.
-    #[error("it is {length} bytes long, and at most {limit} are read")]
+    /// There are too many bytes.
+    #[error("it is {length} bytes long, and at most {limit} are allowed")]
     TooLong {
         /// How many there are.
         length: u64,
         /// How many there may be.
         limit: u64,
     },
-    /// A byte-order mark stands first.
-    #[error("it begins with a byte-order mark, which JSON may not (RFC 8259, section 8.1)")]
+    /// The first bytes are a byte-order mark.
+    #[error("it begins with a byte-order mark, which JSON must not have (RFC 8259, section 8.1)")]
     ByteOrderMark,
-    /// Something in it is wrong.
+    /// The content is not valid.
     #[error("{}{why}", if place.is_empty() { String::new() } else { format!("at `{place}`: ") })]
     Content {
-        /// The path of fields; empty where it is the whole.
+        /// The path of fields to the error; empty for the whole text.
         place: String,
-        /// What is wrong, with line and column.
+        /// The reason, with line and column.
         why: String,
     },
 }
 
-/// Reads one `T` of at most `limit` bytes, strictly.
+/// Parses one `T` of at most `limit` bytes, strictly.
 pub fn parse<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<T, JsonError> {
     let length = bytes.len() as u64;
     if length > limit {
@@ -40,11 +40,11 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<T, JsonErr
     if bytes.starts_with(b"\xef\xbb\xbf") {
         return Err(JsonError::ByteOrderMark);
     }
-    serde_json::from_slice(bytes).map_err(|error| located::<T>(bytes, &error))
+    serde_json::from_slice(bytes).map_err(|error| locate_error::<T>(bytes, &error))
 }
 
-/// Reads once more with an eye on the path, which is dear and only needed for an error.
-fn located<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> JsonError {
+/// Parses the bytes again to find the path of the error. Tracking the path is slow, and only an error needs it.
+fn locate_error<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> JsonError {
     let mut deserializer = serde_json::Deserializer::from_slice(bytes);
     let place = match serde_path_to_error::deserialize::<_, T>(&mut deserializer) {
         Err(error) => error.path().to_string(),
@@ -54,7 +54,8 @@ fn located<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) -> Json
     JsonError::Content { place, why: error.to_string() }
 }
 
-/// The form of a file on the branch: indented by two spaces, one fact a line, keys in order, and a final newline.
+/// Serialises `value` in the form of a file on the branch: an indent of two spaces, one value a line, sorted keys, and a final
+/// newline.
 pub fn render<T: Serialize>(value: &T) -> Vec<u8> {
     let mut text = Vec::with_capacity(1024);
     write(value, &mut serde_json::Serializer::pretty(&mut text));
@@ -62,21 +63,21 @@ pub fn render<T: Serialize>(value: &T) -> Vec<u8> {
     text
 }
 
-/// The form without white space.
+/// Serialises `value` without white space.
 pub fn compact<T: Serialize>(value: &T) -> Vec<u8> {
     let mut text = Vec::with_capacity(1024);
     write(value, &mut serde_json::Serializer::new(&mut text));
     text
 }
 
-/// Whether `bytes` are what [`render`] makes of `value`. Nothing is kept of what is made.
+/// Whether [`render`] would make `bytes` of `value`. It compares while it serialises, and keeps no copy.
 pub fn is_rendering<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
     let mut rest = Expected(bytes);
     let written = value.serialize(&mut serde_json::Serializer::pretty(&mut rest));
     written.is_ok() && rest.0 == b"\n"
 }
 
-/// What is still to be written, so that it is what was expected.
+/// A writer that fails at the first byte that differs from the expected ones. It holds those that are still expected.
 struct Expected<'a>(&'a [u8]);
 
 impl std::io::Write for Expected<'_> {
@@ -94,34 +95,34 @@ impl std::io::Write for Expected<'_> {
     }
 }
 
-/// Takes the white space out of a rendering: what is left is what [`compact`] makes of the same.
+/// Removes the white space from a rendering. The result is the form of [`compact`].
 pub fn make_compact(rendering: &mut Vec<u8>) {
     let (mut read, mut written) = (0, 0);
     while read < rendering.len() {
-        // Outside of texts there is white space; in them none is touched.
-        let text = memchr::memchr(b'"', &rendering[read..]).map_or(rendering.len(), |at| read + at);
-        for at in read..text {
+        // Remove white space outside of strings alone.
+        let string = memchr::memchr(b'"', &rendering[read..]).map_or(rendering.len(), |at| read + at);
+        for at in read..string {
             if !matches!(rendering[at], b' ' | b'\n') {
                 rendering[written] = rendering[at];
                 written += 1;
             }
         }
-        let end = text + end_of_text(&rendering[text..]);
-        rendering.copy_within(text..end, written);
-        (read, written) = (end, written + end - text);
+        let end = string + end_of_string(&rendering[string..]);
+        rendering.copy_within(string..end, written);
+        (read, written) = (end, written + end - string);
     }
     rendering.truncate(written);
 }
 
-/// Where the text that `bytes` begin with ends, behind its closing quotation mark or where nothing closes it.
-fn end_of_text(bytes: &[u8]) -> usize {
+/// The end of the string with which `bytes` begin: after its closing quotation mark, or the end of `bytes` without one.
+fn end_of_string(bytes: &[u8]) -> usize {
     let mut at = 1;
     while let Some(found) = memchr::memchr2(b'"', b'\\', &bytes[at.min(bytes.len())..]) {
         at += found;
         if bytes[at] == b'"' {
             return at + 1;
         }
-        // The backslash, and what it escapes.
+        // Skip the backslash and the character that it escapes.
         at += 2;
     }
     bytes.len()
@@ -132,7 +133,7 @@ fn write<T: Serialize, F: serde_json::ser::Formatter>(
     serializer: &mut serde_json::Serializer<&mut Vec<u8>, F>,
 ) {
     let written = value.serialize(serializer);
-    debug_assert!(written.is_ok(), "the documents' types have text keys and no fallible serialisation: {written:?}");
+    debug_assert!(written.is_ok(), "the types of documents always serialise: {written:?}");
 }
 
 #[cfg(test)]
@@ -149,7 +150,7 @@ mod tests {
     }
 
     #[test]
-    fn every_bad_input_names_its_place() {
+    fn an_error_names_its_place() {
         assert_eq!(parse::<Deployment>(GOOD.as_bytes(), 10_000).unwrap().name.as_str(), "web-1");
         for (from, to, expected) in [
             ("\"revision\":1", "\"revision\":1,\"revision\":1", "duplicate field `revision`"),
@@ -189,7 +190,7 @@ mod tests {
         }
 
         #[test]
-        fn whatever_is_made_compact_ends(mut bytes: Vec<u8>) {
+        fn any_bytes_can_be_made_compact(mut bytes: Vec<u8>) {
             let before = bytes.len();
             make_compact(&mut bytes);
             proptest::prop_assert!(bytes.len() <= before);
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_text_cannot_steer_a_terminal() {
+    fn an_invalid_text_cannot_control_a_terminal() {
         assert_eq!(Invalid::new("x", "a\u{1b}[2J", "").text, "a\u{fffd}[2J");
     }
 }

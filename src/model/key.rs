@@ -1,4 +1,4 @@
-//! Public keys as text, in Nix's own format. What they verify belongs to `trust`.
+//! Public keys and their text, in Nix's own format. Verifying signatures belongs to `trust`.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,13 +12,13 @@ use super::text::{as_text, printable, validated_text};
 validated_text! {
     /// The name of a key, the part before the colon: 1 to 128 printable ASCII characters without white space or `:`.
     ///
-    /// In a signature it is a hint for whoever looks for the key, never a reason to trust.
+    /// In a signature it is a hint which key to try first, and never a reason to trust.
     KeyId, what: "a key's name", check: check_id, pattern: "^[!-9;-~]{1,128}$"
 }
 
 fn check_id(text: &str) -> Result<(), String> {
     printable(text, 128)?;
-    if text.contains(':') { Err("it may not hold a colon".to_owned()) } else { Ok(()) }
+    if text.contains(':') { Err("it may not contain a colon".to_owned()) } else { Ok(()) }
 }
 
 /// An ed25519 public key in Nix's format: `NAME:BASE64`, where the base64 is of 32 bytes.
@@ -54,12 +54,12 @@ impl fmt::Display for PublicKey {
 impl FromStr for PublicKey {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        // What is no public key may be a secret one, or a part of it: its name alone is shown.
+        // An invalid text may be a secret key, or a part of one, so errors show its name alone.
         let split = text.split_once(':');
         let shown = split.map_or_else(|| "…".to_owned(), |(id, _)| format!("{id}:…"));
         let bad = |why: &str| Invalid::new("a public key", &shown, why);
         let (id, encoded) = split.ok_or_else(|| bad("it has to be NAME:BASE64"))?;
-        let bytes = STANDARD.decode(encoded).map_err(|_| bad("what follows the colon is not base64"))?;
+        let bytes = STANDARD.decode(encoded).map_err(|_| bad("the part after the colon is not base64"))?;
         if bytes.len() == 64 {
             return Err(bad("it is as long as a secret key"));
         }
@@ -75,7 +75,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_key_of_the_public_cache_is_read_and_written_back() {
+    fn a_public_key_is_read_and_written_back() {
         let text = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
         let key: PublicKey = text.parse().unwrap();
         assert_eq!(key.id().as_str(), "cache.nixos.org-1");
@@ -83,15 +83,15 @@ mod tests {
     }
 
     #[test]
-    fn a_secret_key_in_its_place_is_refused_and_not_echoed() {
+    fn a_secret_key_is_refused_and_not_shown() {
         let secret = format!("k:{}", STANDARD.encode([7; 64]));
         let error = secret.parse::<PublicKey>().unwrap_err().to_string();
         assert_eq!(error, "`k:…` is not a public key: it is as long as a secret key");
     }
 
     #[test]
-    fn nothing_but_the_name_of_what_is_no_key_is_echoed() {
-        // Every byte is another one, so that each piece of the text stands in it once.
+    fn an_error_shows_nothing_but_the_name_of_an_invalid_key() {
+        // All bytes differ, so each piece of the text occurs once in it.
         let bytes: Vec<u8> = (0..64).map(|byte| byte * 3 + 1).collect();
         let secret = format!("k:{}", STANDARD.encode(bytes));
         let (_, whole) = secret.split_once(':').unwrap();

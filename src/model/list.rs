@@ -1,4 +1,4 @@
-//! Lists with a largest length.
+//! Lists with a maximum length.
 
 use std::ops::Deref;
 
@@ -7,7 +7,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Invalid;
 
-/// At most `MOST` items, in their order; the bound is checked before the item past it is parsed.
+/// At most `MOST` items. A longer list is refused while it is parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(transparent)]
 pub struct List<T, const MOST: usize>(Vec<T>);
@@ -19,7 +19,7 @@ impl<T, const MOST: usize> Default for List<T, MOST> {
 }
 
 impl<T, const MOST: usize> List<T, MOST> {
-    /// The list of one item.
+    /// A list with one item.
     pub fn one(item: T) -> Self {
         const { assert!(MOST >= 1) };
         Self(vec![item])
@@ -91,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_too_many_is_an_error() {
+    fn one_item_too_many_is_an_error() {
         assert_eq!(serde_json::from_str::<List<u8, 2>>("[1,2]").unwrap().len(), 2);
         let error = serde_json::from_str::<List<u8, 2>>("[1,2,3]").unwrap_err().to_string();
         assert!(error.contains("at most 2"), "{error}");

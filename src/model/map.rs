@@ -1,4 +1,4 @@
-//! Maps with a largest length, in the order of their keys, and with no key twice.
+//! Maps with a maximum length, sorted by their keys, and without duplicate keys.
 
 use std::borrow::Borrow;
 use std::fmt::Display;
@@ -9,9 +9,10 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Invalid;
 
-/// At most `MOST` entries in the order of their keys; a key twice is an error, not the last one's value.
+/// At most `MOST` entries, sorted by their keys. A duplicate key is an error; the last value does not win.
 ///
-/// It is a sorted list: half the size of a tree, which an agent feels whose branch lists thirty thousand documents.
+/// It is a sorted list, which needs half the memory of a tree. That matters to an agent whose branch has thirty thousand
+/// documents.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Map<K: Ord, V, const MOST: usize>(Vec<(K, V)>);
 
@@ -22,7 +23,7 @@ impl<K: Ord, V, const MOST: usize> Default for Map<K, V, MOST> {
 }
 
 impl<K: Ord + Display, V, const MOST: usize> Map<K, V, MOST> {
-    /// What stands under `key`.
+    /// The value of `key`.
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
     where
         K: Borrow<Q>,
@@ -41,18 +42,18 @@ impl<K: Ord + Display, V, const MOST: usize> Map<K, V, MOST> {
         self.0.len()
     }
 
-    /// Whether there is none.
+    /// Whether there are no entries.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Adds an entry; one that is there already, or one too many, is an error. Many are added at once by `TryFrom`.
+    /// Adds an entry. A duplicate key or one entry too many is an error. Use `TryFrom` to add many entries at once.
     pub fn insert(&mut self, key: K, value: V) -> Result<(), Invalid> {
         if self.0.len() == MOST {
             return Err(too_many::<MOST>(&key));
         }
         match self.0.binary_search_by(|(there, _)| there.cmp(&key)) {
-            Ok(_) => Err(there_already(&key)),
+            Ok(_) => Err(duplicate(&key)),
             Err(place) => {
                 self.0.insert(place, (key, value));
                 Ok(())
@@ -64,16 +65,16 @@ impl<K: Ord + Display, V, const MOST: usize> Map<K, V, MOST> {
 impl<K: Ord + Display, V, const MOST: usize> TryFrom<Vec<(K, V)>> for Map<K, V, MOST> {
     type Error = Invalid;
 
-    /// Sorts them; a key that is there twice, or one too many, is an error.
+    /// Sorts the entries. A duplicate key or one entry too many is an error.
     fn try_from(mut entries: Vec<(K, V)>) -> Result<Self, Invalid> {
         if let Some((key, _)) = entries.get(MOST) {
             return Err(too_many::<MOST>(key));
         }
-        // What is in order already, as it is on a branch, costs one look at each.
+        // The entries on a branch are sorted already, and then one comparison for each is enough.
         if !entries.is_sorted_by(|(before, _), (after, _)| before < after) {
             entries.sort_by(|(a, _), (b, _)| a.cmp(b));
             if let Some(pair) = entries.windows(2).find(|pair| pair[0].0 == pair[1].0) {
-                return Err(there_already(&pair[0].0));
+                return Err(duplicate(&pair[0].0));
             }
         }
         Ok(Self(entries))
@@ -84,7 +85,7 @@ fn too_many<const MOST: usize>(key: &impl Display) -> Invalid {
     Invalid::new("a key that can be added", &key.to_string(), format!("at most {MOST} entries are allowed"))
 }
 
-fn there_already(key: &impl Display) -> Invalid {
+fn duplicate(key: &impl Display) -> Invalid {
     Invalid::new("a key that can be added", &key.to_string(), "it is there already")
 }
 

@@ -20,7 +20,7 @@ fn check_key(text: &str) -> Result<(), String> {
         return Err("it has to be 1 to 64 characters long".to_owned());
     }
     match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '/' | '-'))) {
-        Some(c) => Err(format!("it holds {c:?}, and only A-Z a-z 0-9 . _ / - may stand there")),
+        Some(c) => Err(format!("it contains {c:?}, and only A-Z a-z 0-9 . _ / - are allowed")),
         None => Ok(()),
     }
 }
@@ -30,7 +30,7 @@ fn check_value(text: &str) -> Result<(), String> {
         return Err("it may be at most 1024 bytes long".to_owned());
     }
     match text.chars().find(|c| c.is_control()) {
-        Some(c) => Err(format!("it holds the control character {c:?}")),
+        Some(c) => Err(format!("it contains the control character {c:?}")),
         None => Ok(()),
     }
 }
@@ -38,7 +38,7 @@ fn check_value(text: &str) -> Result<(), String> {
 /// The most keys of one document.
 pub(super) const MOST: usize = 64;
 
-/// At most 64 keys, each with a text.
+/// At most 64 keys, each with a value.
 pub type Metadata = Map<MetadataKey, MetadataValue, MOST>;
 
 #[cfg(test)]
@@ -48,7 +48,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_key_twice_is_an_error() {
+    fn a_duplicate_key_is_an_error() {
         let error = serde_json::from_str::<Metadata>(r#"{"a":"1","a":"2"}"#).unwrap_err().to_string();
         assert!(error.contains("there already"), "{error}");
     }

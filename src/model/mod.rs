@@ -1,7 +1,10 @@
-//! The documents of Clavel as types: what they say, and the names, revisions, store paths, digests and keys they are
-//! made of. Each of those is a type of its own that cannot hold a bad value.
+//! The types of Clavel's documents, and of their parts: names, revisions, store paths, digests, keys and the like.
 //!
-//! No I/O, no cryptography, and nothing of Clavel's other rooms belongs here.
+//! Each part is a type of its own that cannot hold an invalid value: it validates in `FromStr` and in `Deserialize` alike. The
+//! other modules share these types and add the work.
+//!
+//! I/O and cryptography do not belong here: `trust` verifies documents, and `branch` reads them. Nothing here may depend on
+//! another module of Clavel.
 
 mod approval;
 mod branch;

@@ -7,8 +7,8 @@ const LONGEST: usize = 128;
 validated_text! {
     /// The name of a Deployment, an Agent or a Unit: 1 to 128 of `A-Z a-z 0-9 . _ - @`, not beginning with `.` or `-`.
     ///
-    /// Names are unique without regard to case, since they become file names on the branch and some file systems fold
-    /// case: compare [`Name::folded`] to find twins.
+    /// Names are unique without regard to case, since they are file names on the branch, and some file systems ignore case.
+    /// Compare [`Name::folded`] to find equal names.
     Name, what: "a name", check: check, pattern: "^[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}$"
 }
 
@@ -27,7 +27,7 @@ fn check(text: &str) -> Result<(), String> {
         return Err("it may not begin with `.` or `-`".to_owned());
     }
     match text.chars().find(|&c| !(c.is_ascii_alphanumeric() || matches!(c, '.' | '_' | '-' | '@'))) {
-        Some(c) => Err(format!("it holds {c:?}, and only A-Z a-z 0-9 . _ - @ may stand there")),
+        Some(c) => Err(format!("it contains {c:?}, and only A-Z a-z 0-9 . _ - @ are allowed")),
         None => Ok(()),
     }
 }
@@ -38,14 +38,14 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn good_names_pass() {
+    fn valid_names_are_accepted() {
         for good in ["web-1", "a", "A.b_c@d-9", "@home", "_", &"x".repeat(128)] {
             assert!(good.parse::<Name>().is_ok(), "{good}");
         }
     }
 
     #[test]
-    fn bad_names_say_why() {
+    fn an_invalid_name_is_refused_with_the_reason() {
         for (bad, why) in [
             ("", "1 to 128"),
             (".hidden", "begin"),
@@ -63,7 +63,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn json_keeps_the_rule_of_from_str(text in any::<String>()) {
+        fn json_has_the_same_rule_as_from_str(text in any::<String>()) {
             let json = serde_json::to_string(&text).unwrap();
             prop_assert_eq!(serde_json::from_str::<Name>(&json).ok(), text.parse().ok());
         }

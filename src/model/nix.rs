@@ -1,6 +1,6 @@
 //! The terms of Nix as types: store paths, systems, substituters, attributes and source revisions.
 //!
-//! Flake references are in `flake_reference`, hashes in `digest`. Asking Nix about any of them is not for this room.
+//! Flake references are in `flake_reference`, and hashes in `digest`. Running Nix does not belong here.
 
 use std::fmt;
 use std::str::FromStr;
@@ -43,7 +43,7 @@ impl StorePath {
         &self.0
     }
 
-    /// Whether it ends in `.drv`.
+    /// Whether its name ends in `.drv`.
     pub fn is_derivation(&self) -> bool {
         self.0.is_derivation()
     }
@@ -66,8 +66,12 @@ impl FromStr for StorePath {
     fn from_str(text: &str) -> Result<Self, Invalid> {
         let bad = |why: String| Invalid::new("a store path", text, why);
         let path = store_path::StorePath::from_absolute_path(text.as_bytes()).map_err(|e| bad(e.to_string()))?;
-        // A path has one spelling. The parser accepts others too.
-        if path.to_absolute_path() == text { Ok(Self(path)) } else { Err(bad("it is spelt unusually".to_owned())) }
+        // The parser accepts other spellings too. Clavel accepts one.
+        if path.to_absolute_path() == text {
+            Ok(Self(path))
+        } else {
+            Err(bad("it is not written in the one form of a store path".to_owned()))
+        }
     }
 }
 
@@ -111,8 +115,8 @@ validated_text! {
 }
 
 impl Substituter {
-    /// Whether it serves plain files, from this machine or over HTTP, without a login.
-    pub fn is_of_files(&self) -> bool {
+    /// Whether the cache serves plain files, from this machine or over HTTP, without a login.
+    pub fn serves_files(&self) -> bool {
         ["https://", "http://", "file://"].iter().any(|scheme| self.as_str().starts_with(scheme))
     }
 }
@@ -132,9 +136,9 @@ fn check_substituter(text: &str) -> Result<(), String> {
         match parameter {
             "trusted" => return Err("`trusted` would turn off the check of signatures".to_owned()),
             "secret-key" | "secret-keys" => {
-                return Err(format!("`{parameter}` is for writing to a cache, and Clavel only reads"));
+                return Err(format!("`{parameter}` serves to write to a cache, and Clavel only reads from it"));
             }
-            // Nix decodes the name, and it could become one of those above.
+            // Nix decodes the name, which could then be one of those above.
             _ if parameter.contains('%') => return Err("the name of a parameter may not be percent-encoded".to_owned()),
             _ => {}
         }
@@ -164,7 +168,7 @@ fn check_revision(text: &str) -> Result<(), String> {
 }
 
 validated_text! {
-    /// The path of an attribute in a flake's outputs, as Nix reads it on its command line:
+    /// The path of an attribute in a flake's outputs, in the form of Nix's command line:
     /// `nixosConfigurations.web-1`, `nixosConfigurations."a.b"`.
     Attribute, what: "an attribute", check: check_attribute, pattern: r"^[^\u0000-\u001f\u007f-\u009f]{1,1024}$"
 }
@@ -177,13 +181,13 @@ fn check_attribute(text: &str) -> Result<(), String> {
 }
 
 impl Attribute {
-    /// The attribute at `path`. A part that is no identifier is quoted.
+    /// The attribute at `path`. It quotes every part that is not an identifier.
     pub fn at(path: &[&str]) -> Result<Self, Invalid> {
         path.iter().map(|part| quoted_part(part)).collect::<Vec<_>>().join(".").parse()
     }
 }
 
-/// One part in Nix's expression language: an identifier, or a quoted string.
+/// One part of an attribute path in Nix's language: an identifier, or a quoted string.
 fn quoted_part(part: &str) -> String {
     let identifier = part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-'".contains(c));
@@ -227,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn a_part_that_is_no_identifier_is_quoted() {
+    fn a_part_that_is_not_an_identifier_is_quoted() {
         let at = |name| Attribute::at(&["nixosConfigurations", name]).unwrap().to_string();
         assert_eq!(at("web-1"), "nixosConfigurations.web-1");
         assert_eq!(at("a.b"), "nixosConfigurations.\"a.b\"");
@@ -237,7 +241,7 @@ mod tests {
     }
 
     #[test]
-    fn a_cache_can_neither_pass_for_an_option_nor_switch_checks_off() {
+    fn a_substituter_is_never_an_option_and_never_disables_checks() {
         for bad in [
             "--help",
             "daemon",

@@ -8,7 +8,7 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Invalid;
 
-/// The largest integer that every JSON reader agrees on (RFC 8259, section 6): 2^53 - 1.
+/// The largest integer that every JSON reader reads alike (RFC 8259, section 6): 2^53 - 1.
 const LARGEST: u64 = (1 << 53) - 1;
 
 macro_rules! counter {
@@ -19,7 +19,7 @@ macro_rules! counter {
         pub struct $type(NonZeroU64);
 
         impl $type {
-            /// Where counting starts.
+            /// The first number.
             pub const FIRST: Self = Self(NonZeroU64::MIN);
 
             /// The number itself, from 1 to 2^53 - 1.
@@ -27,7 +27,7 @@ macro_rules! counter {
                 self.0.get()
             }
 
-            /// One more; `None` at 2^53 - 1.
+            /// The next number; `None` after 2^53 - 1.
             pub fn next(self) -> Option<Self> {
                 Self::try_from(self.get() + 1).ok()
             }
@@ -44,7 +44,7 @@ macro_rules! counter {
         impl FromStr for $type {
             type Err = Invalid;
             fn from_str(text: &str) -> Result<Self, Invalid> {
-                let number: u64 = text.parse().map_err(|_| Invalid::new($what, text, "it is no whole number"))?;
+                let number: u64 = text.parse().map_err(|_| Invalid::new($what, text, "it is not a whole number"))?;
                 number.try_into()
             }
         }
@@ -74,13 +74,13 @@ macro_rules! counter {
 }
 
 counter! {
-    /// The revision of a document: 1 for its first, one more for every later one. A (name, revision) has exactly one
-    /// content, for ever.
+    /// The revision of a document. It starts at 1 and goes up by one with each change. The content of a name and a revision
+    /// never changes.
     Revision, "a revision"
 }
 
 counter! {
-    /// The version of the index: one more with every publication.
+    /// The version of the index, which goes up by one with every publication.
     IndexVersion, "an index version"
 }
 
@@ -90,7 +90,7 @@ counter! {
 }
 
 counter! {
-    /// How often a root has ended everything that was signed before, counted from 1.
+    /// The epoch of the root, counted from 1. A new epoch makes everything that was signed before invalid.
     Epoch, "an epoch"
 }
 
@@ -99,7 +99,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_whole_numbers_that_every_reader_agrees_on() {
+    fn only_whole_numbers_that_every_json_reader_accepts_are_valid() {
         for bad in ["0", "-1", "1.0", "1e3", "9007199254740992", "18446744073709551616", "\"1\"", "null"] {
             assert!(serde_json::from_str::<Revision>(bad).is_err(), "{bad}");
         }

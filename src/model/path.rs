@@ -31,9 +31,9 @@ impl Folder {
     }
 }
 
-/// Where a document is on the branch: `deployments/NAME.json` and the like.
+/// The path of a document on the branch, such as `deployments/NAME.json`.
 ///
-/// Ordered as its text is, which is the order of the index.
+/// Paths are ordered by their text, which is the order of the index.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct DocumentPath {
     folder: Folder,
@@ -41,7 +41,7 @@ pub struct DocumentPath {
 }
 
 impl DocumentPath {
-    /// The place of the document `name` in `folder`.
+    /// The path of the document `name` in `folder`.
     pub fn new(folder: Folder, name: Name) -> Self {
         Self { folder, name }
     }
@@ -60,11 +60,11 @@ impl DocumentPath {
 impl Ord for DocumentPath {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         let (name, others) = (self.name.as_str().as_bytes(), other.name.as_str().as_bytes());
-        let both = name.len().min(others.len());
-        let same_so_far = || name[..both].cmp(&others[..both]);
-        // The ending has a say: `a-b.json` stands before `a.json`.
-        let ending = || name[both..].iter().chain(b".json").cmp(others[both..].iter().chain(b".json"));
-        self.folder.cmp(&other.folder).then_with(same_so_far).then_with(ending)
+        let common = name.len().min(others.len());
+        let beginning = || name[..common].cmp(&others[..common]);
+        // The ending `.json` counts too: `a-b.json` stands before `a.json`.
+        let rest = || name[common..].iter().chain(b".json").cmp(others[common..].iter().chain(b".json"));
+        self.folder.cmp(&other.folder).then_with(beginning).then_with(rest)
     }
 }
 
@@ -96,7 +96,7 @@ impl FromStr for DocumentPath {
 as_text!(
     DocumentPath,
     pattern: r"^(agents|deployments|units)/[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}\.json$",
-    about: "Where a document is on the branch"
+    about: "The path of a document on the branch"
 );
 
 #[cfg(test)]
@@ -104,7 +104,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn paths_are_those_of_the_layout_and_no_others() {
+    fn only_paths_of_the_layout_are_accepted() {
         let path: DocumentPath = "deployments/a.b.json".parse().unwrap();
         assert_eq!((path.folder(), path.name().as_str()), (Folder::Deployments, "a.b"));
         for bad in ["deployments/../x.json", "other/x.json", "deployments/x", "x.json", "deployments/a/b.json", ""] {
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn paths_are_ordered_as_their_text_is() {
+    fn paths_are_ordered_by_their_text() {
         let mut paths: Vec<DocumentPath> = ["units/a.json", "agents/a.json", "agents/a.b.json", "agents/a-1.json"]
             .map(|path| path.parse().unwrap())
             .into();

@@ -1,4 +1,4 @@
-//! Patterns over names.
+//! Patterns that match names.
 
 use wildmatch::WildMatch;
 
@@ -8,17 +8,17 @@ use super::text::validated_text;
 const LONGEST: usize = 256;
 
 validated_text! {
-    /// A pattern over names, in which `*` stands for any characters, or none, and `?` for one.
+    /// A pattern that matches names. `*` stands for any characters or none, and `?` for one.
     Pattern, what: "a pattern", check: check, pattern: r"^[^\u0000-\u001f\u007f-\u009f]{1,256}$"
 }
 
 impl Pattern {
-    /// Whether all of `text` is as the pattern says.
+    /// Whether the pattern matches the whole `text`.
     pub fn matches(&self, text: &str) -> bool {
         WildMatch::new(self.as_str()).matches(text)
     }
 
-    /// Whether all of `name` is as the pattern says, where case does not count: two names that differ in case alone are one.
+    /// Whether the pattern matches the whole `name`, without regard to case: two names that differ in case alone are equal.
     pub fn matches_folded(&self, name: &Name) -> bool {
         WildMatch::new_case_insensitive(self.as_str()).matches(name.as_str())
     }
@@ -29,7 +29,7 @@ fn check(text: &str) -> Result<(), String> {
         return Err(format!("it has to be 1 to {LONGEST} bytes long"));
     }
     match text.chars().find(|c| c.is_control()) {
-        Some(c) => Err(format!("it holds {c:?}, and no control characters may stand there")),
+        Some(c) => Err(format!("it contains the control character {c:?}")),
         None => Ok(()),
     }
 }
@@ -39,7 +39,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn all_of_the_text_has_to_match() {
+    fn a_pattern_matches_the_whole_text() {
         let matches = |pattern: &str, text| pattern.parse::<Pattern>().unwrap().matches(text);
         for (pattern, text) in [("web-*", "web-1"), ("web-*", "web-"), ("web-?", "web-1"), ("*", ""), ("a.b", "a.b")] {
             assert!(matches(pattern, text), "{pattern} {text}");
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn case_can_be_left_aside() {
+    fn matches_folded_ignores_case() {
         let matches = |pattern: &str, name: &str| {
             pattern.parse::<Pattern>().unwrap().matches_folded(&name.parse::<Name>().unwrap())
         };

@@ -1,7 +1,7 @@
 //! The pin of a store path: digests of its content and of the content of its closure.
 //!
 //! An input-addressed store path does not determine its content. The owner of a cache's key can sign any content for it;
-//! a pin makes every content but one invalid. Computing and checking pins needs a store, and is not for this room.
+//! a pin makes every content but one invalid. `trust` computes pins, and `agent::pin` checks them; neither belongs here.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -76,7 +76,7 @@ pub struct Pin {
 pub enum PinError {
     /// One of its two keys is missing.
     #[error("the template's metadata has `{there}` and no `{missing}`; a pin needs both")]
-    Half {
+    Incomplete {
         /// The key that is present.
         there: &'static str,
         /// The key that is missing.
@@ -84,7 +84,7 @@ pub enum PinError {
     },
     /// A key has an invalid value.
     #[error("the template's metadata has an invalid `{key}`: {source}")]
-    Bad {
+    InvalidValue {
         /// The key.
         key: &'static str,
         /// The rule that its value breaks.
@@ -103,17 +103,23 @@ impl Pin {
     pub fn of(metadata: &Metadata) -> Result<Option<Self>, PinError> {
         match (metadata.get(Self::CLOSURE), metadata.get(Self::NAR_HASH)) {
             (None, None) => Ok(None),
-            (Some(_), None) => Err(PinError::Half { there: Self::CLOSURE, missing: Self::NAR_HASH }),
-            (None, Some(_)) => Err(PinError::Half { there: Self::NAR_HASH, missing: Self::CLOSURE }),
+            (Some(_), None) => Err(PinError::Incomplete { there: Self::CLOSURE, missing: Self::NAR_HASH }),
+            (None, Some(_)) => Err(PinError::Incomplete { there: Self::NAR_HASH, missing: Self::CLOSURE }),
             (Some(closure), Some(nar_hash)) => Ok(Some(Self {
-                closure: closure.as_str().parse().map_err(|source| PinError::Bad { key: Self::CLOSURE, source })?,
-                nar_hash: nar_hash.as_str().parse().map_err(|source| PinError::Bad { key: Self::NAR_HASH, source })?,
+                closure: closure
+                    .as_str()
+                    .parse()
+                    .map_err(|source| PinError::InvalidValue { key: Self::CLOSURE, source })?,
+                nar_hash: nar_hash
+                    .as_str()
+                    .parse()
+                    .map_err(|source| PinError::InvalidValue { key: Self::NAR_HASH, source })?,
             })),
         }
     }
 
-    /// Adds itself to the metadata that the flake gave the template. It is an error where the flake set one of these keys,
-    /// or too many keys.
+    /// Adds itself to the metadata that the flake gave the template. It is an error if the flake set one of these keys or
+    /// too many keys.
     pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
         Self::refuse_in(&metadata)?;
         metadata.insert(Self::CLOSURE.parse()?, self.closure.to_string().parse()?)?;
@@ -162,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pin_comes_back_from_the_metadata_it_was_added_to() {
+    fn a_pin_is_read_from_the_metadata_that_it_was_added_to() {
         let pinned = pin().add_to(metadata(&[("team", "infra")])).unwrap();
         assert_eq!(pinned.len(), 3);
         assert_eq!(Pin::of(&pinned), Ok(Some(pin())));
@@ -173,11 +179,11 @@ mod tests {
     fn an_incomplete_or_invalid_pin_is_an_error_and_not_a_missing_one() {
         let digest = "0".repeat(64);
         for entries in [&[("closure", digest.as_str())][..], &[("narHash", HASH)]] {
-            assert!(matches!(Pin::of(&metadata(entries)), Err(PinError::Half { .. })), "{entries:?}");
+            assert!(matches!(Pin::of(&metadata(entries)), Err(PinError::Incomplete { .. })), "{entries:?}");
         }
         for (closure, hash) in [("x", HASH), (digest.as_str(), "sha256-x")] {
             let both = metadata(&[("closure", closure), ("narHash", hash)]);
-            assert!(matches!(Pin::of(&both), Err(PinError::Bad { .. })), "{closure} {hash}");
+            assert!(matches!(Pin::of(&both), Err(PinError::InvalidValue { .. })), "{closure} {hash}");
         }
     }
 

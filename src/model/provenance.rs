@@ -24,15 +24,15 @@ pub struct Provenance {
     pub source_revision: Option<SourceRevision>,
 }
 
-/// Why the metadata of a document gives no provenance.
+/// The reason why the metadata of a document has no valid provenance.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ProvenanceError {
     /// A required key is missing.
     #[error("the metadata has no `{0}`")]
     Missing(&'static str),
     /// A key has an invalid value.
-    #[error("the metadata's `{key}`: {source}")]
-    Bad {
+    #[error("the metadata has an invalid `{key}`: {source}")]
+    InvalidValue {
         /// The key.
         key: &'static str,
         /// The rule that its value breaks.
@@ -52,8 +52,7 @@ impl Provenance {
     pub const KEYS: [&'static str; 6] =
         [Self::ATTRIBUTE, Self::DRV_PATH, Self::EVALUATED_AT, Self::SOURCE, Self::SOURCE_HASH, Self::SOURCE_REVISION];
 
-    /// Adds itself to the metadata that the flake gave. It is an error where the flake set one of these keys, or too many
-    /// keys.
+    /// Adds itself to the metadata that the flake gave. It is an error if the flake set one of these keys or too many keys.
     pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
         let entries = [
             (Self::ATTRIBUTE, Some(self.attribute.to_string())),
@@ -101,7 +100,7 @@ fn optional<T: std::str::FromStr<Err = Invalid>>(
     key: &'static str,
 ) -> Result<Option<T>, ProvenanceError> {
     let value = metadata.get(key).map(|value| value.as_str().parse());
-    value.transpose().map_err(|source| ProvenanceError::Bad { key, source })
+    value.transpose().map_err(|source| ProvenanceError::InvalidValue { key, source })
 }
 
 fn required<T: std::str::FromStr<Err = Invalid>>(metadata: &Metadata, key: &'static str) -> Result<T, ProvenanceError> {
@@ -124,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn provenance_comes_back_from_the_metadata_it_was_added_to() {
+    fn provenance_is_read_from_the_metadata_that_it_was_added_to() {
         let mut own = Metadata::default();
         own.insert("team".parse().unwrap(), "infra".parse().unwrap()).unwrap();
         let metadata = provenance().add_to(own).unwrap();
@@ -140,7 +139,7 @@ mod tests {
     }
 
     #[test]
-    fn a_missing_key_is_named() {
+    fn an_error_names_the_missing_key() {
         assert_eq!(Provenance::try_from(&Metadata::default()), Err(ProvenanceError::Missing("attribute")));
     }
 }

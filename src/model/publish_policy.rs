@@ -1,12 +1,12 @@
-//! When a deployment is published.
+//! The policy that says when claveld publishes a deployment.
 
-/// When a deployment is published.
+/// The policy that says when claveld publishes a deployment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PublishPolicy {
-    /// As soon as it is evaluated. The agents wait for their caches.
+    /// Claveld publishes it as soon as it is evaluated. The agents wait for the caches.
     WhenEvaluated,
-    /// When one of its caches has it, signed by one of its keys.
+    /// Claveld waits until one of its caches has its store path, signed by one of its keys.
     WhenCached,
-    /// When its caches have all that it needs as well, signed by its keys: with the pin of that content.
+    /// Claveld waits until its caches have its whole closure, signed by its keys, and adds the pin of that content.
     WhenPinned,
 }

@@ -1,4 +1,4 @@
-//! The keys of a root's roles: plain ones, and those that never leave a piece of hardware.
+//! The keys of a root's roles: plain keys, and keys in hardware.
 
 use std::fmt;
 use std::str::FromStr;
@@ -12,15 +12,15 @@ use super::{Invalid, KeyId, PublicKey};
 
 /// The algorithm of a plain key.
 const PLAIN: &str = "ssh-ed25519";
-/// The algorithm of a hardware key, which begins its text (OpenSSH's PROTOCOL.u2f).
+/// The algorithm of a hardware key, with which its text begins (OpenSSH's PROTOCOL.u2f).
 const HARDWARE: &str = "sk-ssh-ed25519@openssh.com";
-/// The longest application that a hardware key is bound to; `ssh-keygen` says `ssh:` where nobody names one.
+/// The most characters of the application that a hardware key is bound to. `ssh-keygen` uses `ssh:` by default.
 const LONGEST_APPLICATION: usize = 128;
 
-/// A key of a role. Each has one text: `NAME:BASE64`, or `sk-ssh-ed25519@openssh.com BASE64 NAME`.
+/// A key of a role. Its text is `NAME:BASE64`, or `sk-ssh-ed25519@openssh.com BASE64 NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum RoleKey {
-    /// An ed25519 key: in a file, in an ssh-agent.
+    /// An ed25519 key in a file or in an ssh-agent.
     Plain(PublicKey),
     /// An ed25519 key in a FIDO authenticator, which signs when somebody touches it.
     Hardware(HardwareKey),
@@ -60,55 +60,56 @@ impl RoleKey {
         }
     }
 
-    /// Whether `text` is a line of an OpenSSH public key file, of whatever algorithm.
+    /// Whether `text` looks like a line of an OpenSSH public key file, of any algorithm.
     pub fn is_openssh(text: &str) -> bool {
-        // A key of Nix's may be called so as well; it has a colon.
+        // The name of a Nix key may begin in the same way, but a Nix key has a colon.
         let algorithm = text.trim_start().split_once(' ').map(|(word, _)| word).filter(|word| !word.contains(':'));
         algorithm.is_some_and(|word| ["ssh-", "ecdsa-", "sk-"].iter().any(|kind| word.starts_with(kind)))
     }
 
-    /// Reads the line of an OpenSSH public key file, `ALGORITHM BASE64 COMMENT`. The key is called `name`, or, where
-    /// none is given, what the comment says.
+    /// Parses a line of an OpenSSH public key file, `ALGORITHM BASE64 COMMENT`. The key's name is `name`, or else the comment.
     pub fn from_openssh(line: &str, name: Option<KeyId>) -> Result<Self, Invalid> {
         let line = line.trim();
         let bad = |why: String| Invalid::new("an OpenSSH public key", line, why);
         let algorithm = line.split(' ').next().unwrap_or_default();
         if ![PLAIN, HARDWARE].contains(&algorithm) {
             return Err(bad(format!(
-                "it is of the algorithm {algorithm}; only {PLAIN} and {HARDWARE} are understood: `ssh-keygen -t ed25519` \
-                 makes one"
+                "its algorithm is {algorithm}, and only {PLAIN} and {HARDWARE} are supported; `ssh-keygen -t ed25519` makes \
+                 such a key"
             )));
         }
         let key = ssh_key::PublicKey::from_openssh(line).map_err(|error| bad(error.to_string()))?;
-        let named = || match (name, key.comment()) {
+        let key_name = || {
+            match (name, key.comment()) {
             (Some(name), _) => Ok(name),
             (None, comment) => comment.parse().map_err(|_| {
-                bad(format!("its comment, `{comment}`, is no key's name; write NAME=KEY or NAME=FILE in its place"))
+                bad(format!("its comment, `{comment}`, is not a valid name of a key; write NAME=KEY or NAME=FILE to name the key"))
             }),
+        }
         };
         match key.key_data() {
-            KeyData::Ed25519(bytes) => Ok(Self::Plain(PublicKey::new(named()?, bytes.0))),
+            KeyData::Ed25519(bytes) => Ok(Self::Plain(PublicKey::new(key_name()?, bytes.0))),
             KeyData::SkEd25519(hardware) => {
-                let application = checked(hardware.application()).map_err(bad)?;
-                Ok(Self::Hardware(HardwareKey { id: named()?, bytes: hardware.public_key().0, application }))
+                let application = check_application(hardware.application()).map_err(bad)?;
+                Ok(Self::Hardware(HardwareKey { id: key_name()?, bytes: hardware.public_key().0, application }))
             }
-            // What stands before the base64 is what the base64 says, or it is not read.
-            _ => Err(bad("its base64 is of another algorithm".to_owned())),
+            // The algorithm inside the base64 has to be the one before it.
+            _ => Err(bad("its base64 has another algorithm".to_owned())),
         }
     }
 }
 
 impl HardwareKey {
-    /// What it is bound to, such as `ssh:`.
+    /// The application that it is bound to, such as `ssh:`.
     pub fn application(&self) -> &str {
         &self.application
     }
 
-    /// The key as SSH writes it: its algorithm, its bytes, its application, each after its length.
+    /// The key in SSH's encoding: its algorithm, its bytes and its application, each after its length.
     fn blob(&self) -> Vec<u8> {
         let mut blob = Vec::new();
         for part in [HARDWARE.as_bytes(), &self.bytes, self.application.as_bytes()] {
-            // The parts are bounded: each length fits.
+            // The parts are short, so each length fits into 32 bits.
             blob.extend_from_slice(&u32::try_from(part.len()).unwrap_or(u32::MAX).to_be_bytes());
             blob.extend_from_slice(part);
         }
@@ -116,12 +117,12 @@ impl HardwareKey {
     }
 }
 
-fn checked(application: &str) -> Result<String, String> {
+fn check_application(application: &str) -> Result<String, String> {
     let printable = application.chars().all(|c| c.is_ascii_graphic());
     if application.starts_with("ssh:") && printable && application.len() <= LONGEST_APPLICATION {
         return Ok(application.to_owned());
     }
-    Err(format!("it is bound to something else than `ssh:…`, of at most {LONGEST_APPLICATION} printable characters"))
+    Err(format!("its application has to begin with `ssh:` and have at most {LONGEST_APPLICATION} printable characters"))
 }
 
 impl From<PublicKey> for RoleKey {
@@ -148,7 +149,7 @@ impl FromStr for RoleKey {
         let bad = |why: &str| Invalid::new("a hardware key", text, why);
         let (_, id) = rest.split_once(' ').ok_or_else(|| bad("it has to be ALGORITHM BASE64 NAME"))?;
         let key = Self::from_openssh(text, Some(id.parse()?))?;
-        if key.to_string() == text { Ok(key) } else { Err(bad("it is not written in the one form a key has")) }
+        if key.to_string() == text { Ok(key) } else { Err(bad("it is not written in the one form of a key")) }
     }
 }
 
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn there_is_one_way_to_write_a_key() {
+    fn a_hardware_key_has_one_text() {
         let text = hardware("ssh:").to_string();
         for bad in [
             format!(" {text}"),
@@ -202,7 +203,7 @@ mod tests {
     }
 
     #[test]
-    fn openssh_keys_are_named_by_their_comment_or_by_whoever_names_them() {
+    fn an_openssh_key_has_the_given_name_or_its_comment_as_name() {
         let line = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH";
         let plain = |name: &str| RoleKey::Plain(PublicKey::new(name.parse().unwrap(), [7; 32]));
         assert_eq!(RoleKey::from_openssh(&format!("{line} alice@laptop\n"), None).unwrap(), plain("alice@laptop"));
@@ -211,7 +212,7 @@ mod tests {
             plain("bob")
         );
         let error = RoleKey::from_openssh(&format!("{line} my laptop"), None).unwrap_err().to_string();
-        assert!(error.contains("`my laptop`, is no key's name"), "{error}");
+        assert!(error.contains("`my laptop`, is not a valid name of a key"), "{error}");
         assert!(RoleKey::from_openssh(line, None).is_err());
         let other = "ecdsa-sha2-nistp256 AAAAE2VjZHNhLXNoYTItbmlzdHAyNTYAAAAIbmlzdHAyNTYAAABBBEmKSENjQEezOmxkZMy7opKgwFB9n\
                      kt5YRrYMjNuG5N87uRgg6CLrbo5wAdT/y6v0mKV0U2w0WZ2YB/++Tpockg= x";
@@ -221,7 +222,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_read_is_written_the_same(text in any::<String>(), blob: Vec<u8>, name in "[!-9;-~]{1,9}") {
+        fn a_parsed_key_is_written_as_it_was_read(text in any::<String>(), blob: Vec<u8>, name in "[!-9;-~]{1,9}") {
             let composed = format!("{HARDWARE} {} {name}", STANDARD.encode(blob));
             for text in [text, composed] {
                 if let Ok(key) = text.parse::<RoleKey>() {
@@ -231,7 +232,7 @@ mod tests {
         }
 
         #[test]
-        fn every_hardware_key_comes_back(bytes: [u8; 32], application in "ssh:[!-~]{0,124}", name in "[!-9;-~]{1,128}") {
+        fn every_hardware_key_is_read_as_it_was_written(bytes: [u8; 32], application in "ssh:[!-~]{0,124}", name in "[!-9;-~]{1,128}") {
             let key = RoleKey::Hardware(HardwareKey { id: name.parse().unwrap(), bytes, application });
             prop_assert_eq!(key.to_string().parse::<RoleKey>().unwrap(), key);
         }

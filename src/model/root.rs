@@ -9,29 +9,29 @@ use super::{
     Deployment, Epoch, FleetId, Invalid, Kind, List, Name, Pattern, Payload, RoleKey, RootVersion, Schema, Timestamp,
 };
 
-/// The most keys that one role has.
+/// The most keys that one role may have.
 pub const MOST_KEYS: usize = 64;
 
-/// Who may sign what, at one version (The Update Framework, section 4.3).
+/// The keys of each role and the approval policies, at one version (The Update Framework, section 4.3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Root {
-    /// Which deployments are applied only when approvers have signed them too.
+    /// The deployments that need approvals.
     pub approvals: List<ApprovalPolicy, 256>,
-    /// Raised to end everything that was signed before, and to begin to count anew.
+    /// The epoch. A higher one makes everything that was signed before invalid, and counters start again.
     pub epoch: Epoch,
-    /// From when on it must not be believed.
+    /// The time from which on it is not valid.
     pub expires: Timestamp,
-    /// Which fleet it is of. Absent in the first, whose digest it is.
+    /// The fleet that it belongs to. It is absent in the first root, whose digest it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<FleetId>,
-    /// What it is: a Root.
+    /// The kind: Root.
     pub kind: Kind<Self>,
-    /// Who signs.
+    /// The roles.
     pub roles: Roles,
     /// The version of this schema.
     pub schema: Schema,
-    /// Counts up by one.
+    /// The version, which goes up by one.
     pub version: RootVersion,
 }
 
@@ -46,12 +46,11 @@ impl Payload for Root {
 }
 
 impl Root {
-    /// How many approvers have to have signed a revision of `deployment` before `agents` take it; none where no policy asks
-    /// for any.
+    /// How many approvers have to sign a revision of `deployment` before `agents` may take it; none where no policy matches.
     ///
-    /// It is the most that any policy asks for which matches the deployment's name, its unit's or that of one of `agents`,
-    /// and never fewer than the role's threshold. Who writes the flake chooses the first two names, and not what a machine's
-    /// own configuration calls its agent.
+    /// A policy matches by the name of the deployment, of its unit or of one of `agents`. The highest number counts, and it is
+    /// never lower than the role's threshold. The author of the flake chooses the first two names, but not the name of an
+    /// agent, which its machine's own configuration has.
     pub fn approvals_of(&self, deployment: &Deployment, agents: &[Name]) -> Option<Threshold> {
         let names = || [&deployment.name, &deployment.specification.unit].into_iter().chain(agents);
         let matching = self.approvals.iter().filter(|policy| names().any(|name| policy.pattern.matches_folded(name)));
@@ -59,46 +58,46 @@ impl Root {
     }
 }
 
-/// The roles that a root gives.
+/// The roles of a root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Roles {
-    /// Who approves deployments.
+    /// The role that approves deployments.
     pub approver: Role,
-    /// Who signs the index and the documents.
+    /// The role that signs the index and the documents.
     pub publisher: Role,
-    /// Who signs the next root.
+    /// The role that signs the next root.
     pub root: Role,
 }
 
-/// Keys, and how many of them it takes.
+/// Keys, and how many of them have to sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Role {
     /// The keys.
     pub keys: List<RoleKey, MOST_KEYS>,
-    /// How many different ones have to have signed.
+    /// How many different keys have to sign.
     pub threshold: Threshold,
 }
 
-/// For which deployments approvals are asked.
+/// A policy that some deployments need approvals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct ApprovalPolicy {
-    /// How many approvers have to have signed.
+    /// How many approvers have to sign.
     pub approvals: Threshold,
-    /// The names that it is about: of deployments, of their units, and of the agents that take them.
+    /// The names that it matches: those of deployments, of their units, and of the agents that take them.
     #[serde(rename = "match")]
     pub pattern: Pattern,
 }
 
-/// How many different keys have to have signed: 1 to 64.
+/// How many different keys have to sign: 1 to 64.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Threshold(NonZeroU8);
 
 impl Threshold {
-    /// One is enough.
+    /// One key.
     pub const ONE: Self = Self(NonZeroU8::MIN);
 
     /// The number.
@@ -119,7 +118,7 @@ impl TryFrom<u64> for Threshold {
 impl std::str::FromStr for Threshold {
     type Err = Invalid;
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let number: u64 = text.parse().map_err(|_| Invalid::new("a threshold", text, "it is no whole number"))?;
+        let number: u64 = text.parse().map_err(|_| Invalid::new("a threshold", text, "it is not a whole number"))?;
         number.try_into()
     }
 }
@@ -150,8 +149,8 @@ impl JsonSchema for Threshold {
 mod tests {
     use super::*;
 
-    /// One for which policies of `db-*` ask 1 and of `*-prod` 3, with that threshold of the approvers.
-    fn asking(threshold: u64) -> Root {
+    /// A root whose policies ask for 1 approval of `db-*` and 3 of `*-prod`, with that threshold of the approver's role.
+    fn root_with_policies(threshold: u64) -> Root {
         let policy = |pattern: &str, approvals: u64| ApprovalPolicy {
             approvals: approvals.try_into().unwrap(),
             pattern: pattern.parse().unwrap(),
@@ -178,14 +177,14 @@ mod tests {
         serde_json::from_value(json).unwrap()
     }
 
-    /// How many `asking` needs of `name` for `unit`, where `agent` takes it.
+    /// How many approvals the deployment `name` for `unit` needs, where `agent` takes it.
     fn needed(threshold: u64, name: &str, unit: &str, agent: &str) -> Option<usize> {
         let agents = [agent.parse().unwrap()];
-        asking(threshold).approvals_of(&deployment(name, unit), &agents).map(Threshold::get)
+        root_with_policies(threshold).approvals_of(&deployment(name, unit), &agents).map(Threshold::get)
     }
 
     #[test]
-    fn a_deployment_needs_the_most_that_any_policy_asks_for() {
+    fn the_policy_with_the_highest_number_counts() {
         let of = |threshold, name| needed(threshold, name, name, name);
         assert_eq!(of(1, "web-1"), None);
         assert_eq!(of(1, "db-1"), Some(1));
@@ -194,18 +193,18 @@ mod tests {
     }
 
     #[test]
-    fn no_other_name_of_a_deployment_a_unit_or_an_agent_takes_the_demand_away() {
+    fn each_name_of_deployment_unit_and_agent_can_need_approval() {
         assert_eq!(needed(1, "x", "y", "z"), None);
         assert_eq!(needed(1, "db-1", "y", "z"), Some(1));
         assert_eq!(needed(1, "x", "db-1", "z"), Some(1));
         assert_eq!(needed(1, "x", "y", "db-1"), Some(1));
-        // The most of all that match.
+        // The highest number of all policies that match counts.
         assert_eq!(needed(1, "db-1", "x-prod", "z"), Some(3));
         assert_eq!(needed(1, "x-prod", "y", "db-1"), Some(3));
-        assert_eq!(asking(1).approvals_of(&deployment("x", "y"), &[]), None);
+        assert_eq!(root_with_policies(1).approvals_of(&deployment("x", "y"), &[]), None);
         let agents = ["z", "db-1", "a-prod"].map(|agent| agent.parse().unwrap());
-        assert_eq!(asking(1).approvals_of(&deployment("x", "y"), &agents).map(Threshold::get), Some(3));
-        // Nor does another case.
+        assert_eq!(root_with_policies(1).approvals_of(&deployment("x", "y"), &agents).map(Threshold::get), Some(3));
+        // Case does not matter.
         assert_eq!(needed(1, "x", "DB-1", "z"), Some(1));
     }
 

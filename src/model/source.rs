@@ -1,6 +1,6 @@
-//! The sources that Deployments come from.
+//! The sources of Deployments.
 //!
-//! Reading the configuration that names them belongs to `config`; fetching them belongs to `nix`.
+//! Reading the configuration that names them belongs to `config`, and fetching them to `nix`.
 
 use super::{FlakeReference, List, NarHash, Pattern, PublicKey, SourceRevision, Substituter};
 
@@ -9,30 +9,30 @@ use super::{FlakeReference, List, NarHash, Pattern, PublicKey, SourceRevision, S
 pub struct Source {
     /// The flake, as its owner wrote it. It is the identity of the source.
     pub flake: FlakeReference,
-    /// The caches of Deployments that name none themselves.
+    /// The caches of the Deployments that name none themselves.
     pub substituters: List<Substituter, 32>,
-    /// The keys of Deployments that name none themselves.
+    /// The keys of the Deployments that name none themselves.
     pub substituters_public_keys: List<PublicKey, 32>,
-    /// The deployments that are selected, by their names; all of them where this is empty.
+    /// Patterns of the names of the selected deployments. An empty list selects all.
     pub include: Vec<Pattern>,
-    /// The deployments that are left out of those.
+    /// Patterns of the names that are excluded from the selection.
     pub exclude: Vec<Pattern>,
 }
 
 impl Source {
-    /// A source without any defaults or patterns.
+    /// A source without defaults or patterns.
     pub fn bare(flake: FlakeReference) -> Self {
         let (substituters, substituters_public_keys) = (List::default(), List::default());
         Self { flake, substituters, substituters_public_keys, include: Vec::new(), exclude: Vec::new() }
     }
 
     /// Whether every deployment of the flake is selected.
-    pub fn takes_all(&self) -> bool {
+    pub fn selects_all(&self) -> bool {
         self.include.is_empty() && self.exclude.is_empty()
     }
 }
 
-/// A source at one content.
+/// A source whose content is fixed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LockedSource {
     /// The flake, as its owner wrote it.

@@ -1,4 +1,4 @@
-//! Validated text: the one way in which a string becomes a type with a rule, in code and in documents alike.
+//! Validated text: makes a string a type with a rule, which `FromStr` and `Deserialize` check alike.
 
 use std::marker::PhantomData;
 use std::str::FromStr;
@@ -9,29 +9,29 @@ use serde::de::{Deserializer, Visitor};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("`{text}` is not {what}: {why}")]
 pub struct Invalid {
-    /// What it should have been, with its article: "a name", "a store path".
+    /// The expected thing, with its article: "a name", "a store path".
     pub what: &'static str,
-    /// What it was, cut short where it is long.
+    /// The text, cut short where it is long.
     pub text: String,
     /// The rule that it breaks.
     pub why: String,
 }
 
 impl Invalid {
-    /// `text` is not `what`, because of `why`.
+    /// The error that `text` is not `what`, because of `why`.
     pub fn new(what: &'static str, text: &str, why: impl Into<String>) -> Self {
-        const SHOWN: usize = 160;
-        let text = match text.char_indices().nth(SHOWN) {
+        const MOST_CHARACTERS: usize = 160;
+        let text = match text.char_indices().nth(MOST_CHARACTERS) {
             Some((end, _)) => format!("{}…", &text[..end]),
             None => text.to_owned(),
         };
-        // Whoever reads this is at a terminal: nothing of the text may steer it.
+        // The error is read at a terminal, which no character of the text may control.
         let text = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
         Self { what, text, why: why.into() }
     }
 }
 
-/// Gives a type that has `FromStr` and `Display` the same rule in documents: it serialises as its text, and
+/// Gives a type that has `FromStr` and `Display` the same text and the same rule in documents: it serialises as its text, and
 /// deserialises through `FromStr`.
 macro_rules! as_text {
     ($type:ty, pattern: $pattern:expr, about: $about:expr) => {
@@ -45,7 +45,7 @@ macro_rules! as_text {
     };
 }
 
-/// The half of [`as_text`] that reads.
+/// The part of [`as_text`] that deserialises.
 macro_rules! from_text {
     ($type:ty, pattern: $pattern:expr, about: $about:expr) => {
         impl TryFrom<String> for $type {
@@ -73,7 +73,7 @@ macro_rules! from_text {
     };
 }
 
-/// Parses a text where it stands, without a copy of it.
+/// Deserialises a text through `FromStr`, without a copy of the text.
 pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err = Invalid>>(
     deserializer: D,
     expected: &'static str,
@@ -93,8 +93,8 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err = Invalid>>(
     deserializer.deserialize_str(Text(expected, PhantomData))
 }
 
-/// A type that is a string which keeps a rule: `validated_text!(Name, "a name", check, pattern, about)`, where `check`
-/// is `fn(&str) -> Result<(), String>`.
+/// Defines a type that holds a string which `check`, a `fn(&str) -> Result<(), String>`, accepts. `what` names the type in
+/// errors, with its article, and `pattern` is for the JSON schema.
 macro_rules! validated_text {
     ($(#[$doc:meta])* $type:ident, what: $what:literal, check: $check:expr, pattern: $pattern:expr) => {
         $(#[$doc])*
@@ -153,7 +153,7 @@ pub(crate) fn printable(text: &str, most: usize) -> Result<(), String> {
         return Err(format!("it has to be 1 to {most} characters long"));
     }
     match text.chars().find(|c| !c.is_ascii_graphic()) {
-        Some(c) => Err(format!("it holds {c:?}, and only printable ASCII without white space may stand there")),
+        Some(c) => Err(format!("it contains {c:?}, and only printable ASCII without white space is allowed")),
         None => Ok(()),
     }
 }

@@ -1,4 +1,4 @@
-//! Points in time, to the second, as documents write them.
+//! Points in time, to the second, in the form of documents.
 
 use std::fmt;
 use std::str::FromStr;
@@ -24,7 +24,7 @@ impl Timestamp {
         Self { seconds_since_epoch: seconds.min(Self::LAST) }
     }
 
-    /// How long after `earlier` this is; zero where it is before.
+    /// The time from `earlier` to this one; zero where `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.seconds_since_epoch.saturating_sub(earlier.seconds_since_epoch))
     }
@@ -40,7 +40,7 @@ impl Timestamp {
 }
 
 impl From<SystemTime> for Timestamp {
-    /// Clocks before 1970 read as 1970, and past 9999 as its end.
+    /// A time before 1970 becomes 1970, and a time after 9999 the end of that year.
     fn from(time: SystemTime) -> Self {
         let seconds = time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |since| since.as_secs());
         Self { seconds_since_epoch: seconds.min(Self::LAST) }

@@ -80,7 +80,7 @@ impl<'a> CacheTrust<'a> {
     }
 
     fn look_for(&self, path: &StorePath, answers: &'a CacheAnswers) -> Lookup<'a> {
-        for cache in self.caches.iter().filter(|cache| cache.is_of_files()) {
+        for cache in self.caches.iter().filter(|cache| cache.serves_files()) {
             match answers.get(&(cache.clone(), path.clone())) {
                 None => return Lookup::Ask(cache),
                 Some(CacheAnswer::Has(entry)) if entry.is_signed_by(path, self.keys) => return Lookup::Found(entry),

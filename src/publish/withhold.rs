@@ -56,7 +56,7 @@ fn readiness(template: &NarTemplateSpecification, survey: &CacheSurvey<'_>) -> R
         return Readiness::Never(MissingSetting::Key);
     }
     // Claveld does not ask a cache that it would have to log in to.
-    if !template.substituters.iter().any(Substituter::is_of_files) {
+    if !template.substituters.iter().any(Substituter::serves_files) {
         return Readiness::Never(MissingSetting::CacheToAsk);
     }
     match survey.availability(template) {

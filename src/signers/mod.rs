@@ -1,7 +1,6 @@
-//! The keys that claveld signs with: in files, in systemd credentials, or in an ssh-agent.
+//! Signs documents with claveld's keys: keys in files, in systemd credentials, or in an ssh-agent.
 //!
-//! Every document is signed with each of them. Verifying a signature belongs to `trust`, and so does the reading of a key
-//! file.
+//! Claveld signs every document with each of its keys. The key files and the verification of signatures belong to `trust`.
 
 mod ssh_agent;
 
@@ -14,14 +13,14 @@ use ssh_agent::AgentKey;
 use crate::model::{KeyId, Payload, PublicKey};
 use crate::trust::{AddError, KeyLocation, SecretKey, SecretKeyError, Signed, SshSignature};
 
-/// How long an agent may take for one signature: it may have to ask somebody (`ssh-add -c`).
-const PATIENCE: Duration = Duration::from_secs(30);
+/// How long an agent may take for one signature. It may have to ask its user (`ssh-add -c`).
+const AGENT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The most bytes that an agent is given as they are: OpenSSH's breaks off at a request of more than 256 KiB. Of what is
-/// longer, such as the index of a large fleet, it signs the digest, in the form of `ssh-keygen`.
-const MOST_AS_IT_IS: usize = 128 << 10;
+/// The most bytes of a message that an agent signs as a whole. OpenSSH's agent closes the connection at a request of more than
+/// 256 KiB. For a longer message, such as the index of a large fleet, an agent signs the digest, in the format of `ssh-keygen`.
+const MOST_WHOLE: usize = 128 << 10;
 
-/// One or more keys, each with a name of its own.
+/// The keys to sign with: at least one, with different names.
 #[derive(Debug)]
 pub struct Signers {
     first: Signer,
@@ -40,42 +39,42 @@ pub enum SignerError {
     /// A key cannot be read.
     #[error(transparent)]
     SecretKey(#[from] SecretKeyError),
-    /// There are no credentials.
+    /// A credential is configured, and the service manager passed none.
     #[error(
         "there is no credential `{0}`, since CREDENTIALS_DIRECTORY is not set; a systemd service gets it with \
          LoadCredential={0}:FILE or LoadCredentialEncrypted={0}:FILE"
     )]
     NoCredentials(String),
-    /// No key is named.
+    /// No key is configured.
     #[error("there is no key to sign with")]
     NoKey,
-    /// Two of the keys have one name.
-    #[error("two of the keys to sign with are called `{0}`; name one, or give one another name")]
-    Twice(KeyId),
+    /// Two of the keys have the same name.
+    #[error("two of the keys to sign with are called `{0}`; configure one of them alone, or rename one")]
+    DuplicateName(KeyId),
     /// An ssh-agent did not sign.
     #[error(transparent)]
     Agent(#[from] AgentError),
-    /// An ssh-agent gave something else than a signature by the key.
-    #[error("what the ssh-agent at {} gave is not to be used: {source}", socket.display())]
-    Lie {
+    /// The signature of an ssh-agent is not valid.
+    #[error("the ssh-agent at {} gave an invalid signature: {source}", socket.display())]
+    InvalidSignature {
         /// Its socket.
         socket: PathBuf,
-        /// What is wrong.
+        /// The reason.
         source: AddError,
     },
-    /// More signatures than a document holds.
+    /// There are more signatures than a document holds.
     #[error(transparent)]
     TooMany(#[from] crate::model::Invalid),
 }
 
 impl Signers {
-    /// Reads the keys in files and credentials. An ssh-agent is first asked when something is signed.
-    pub fn read(places: &[KeyLocation]) -> Result<Self, SignerError> {
-        let mut signers = places.iter().map(Signer::read).collect::<Result<Vec<_>, _>>()?;
+    /// Reads the keys in files and credentials. It does not contact an ssh-agent; `sign` does.
+    pub fn read(locations: &[KeyLocation]) -> Result<Self, SignerError> {
+        let mut signers = locations.iter().map(Signer::read).collect::<Result<Vec<_>, _>>()?;
         for (at, signer) in signers.iter().enumerate() {
             let public = signer.public();
             if signers[..at].iter().any(|other| other.public().id() == public.id()) {
-                return Err(SignerError::Twice(public.id().clone()));
+                return Err(SignerError::DuplicateName(public.id().clone()));
             }
         }
         if signers.is_empty() {
@@ -88,46 +87,46 @@ impl Signers {
         std::iter::once(&self.first).chain(&self.more)
     }
 
-    /// The name of the first.
+    /// The name of the first key.
     pub fn first(&self) -> KeyId {
         self.first.public().id().clone()
     }
 
-    /// Their public halves.
+    /// The public halves of the keys.
     pub fn public(&self) -> Vec<PublicKey> {
         self.all().map(Signer::public).collect()
     }
 
-    /// Signs `payload` with each.
+    /// Signs `payload` with each key.
     pub async fn sign<P: Payload>(&self, payload: P) -> Result<Signed<P>, SignerError> {
         let mut signed = Signed::unsigned(payload);
         for signer in self.all() {
             match signer {
                 Signer::Secret(key) => signed.add(key)?,
-                Signer::Agent(agent) => sign_by(agent, &mut signed).await?,
+                Signer::Agent(agent) => sign_with_agent(agent, &mut signed).await?,
             }
         }
         Ok(signed)
     }
 }
 
-/// Adds the signature of the key that `agent` has.
-async fn sign_by<P: Payload>(agent: &AgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
+/// Adds the signature of a key in an ssh-agent.
+async fn sign_with_agent<P: Payload>(agent: &AgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
     let message = signed.to_be_signed();
-    let lie = |source| SignerError::Lie { socket: agent.socket.clone(), source };
-    if message.len() <= MOST_AS_IT_IS {
+    let invalid = |source| SignerError::InvalidSignature { socket: agent.socket.clone(), source };
+    if message.len() <= MOST_WHOLE {
         let signature = agent.sign(&message).await?;
-        return signed.add_plain(&agent.key, signature).map_err(lie);
+        return signed.add_plain(&agent.key, signature).map_err(invalid);
     }
-    let digested = SshSignature::to_be_signed(&message).map_err(|error| lie(error.into()))?;
-    let signature = agent.sign(&digested).await?;
-    let signature = SshSignature::made(&agent.key, signature).map_err(|error| lie(error.into()))?;
-    signed.add_ssh(&agent.key.clone().into(), signature).map_err(lie)
+    let message_with_digest = SshSignature::to_be_signed(&message).map_err(|error| invalid(error.into()))?;
+    let signature = agent.sign(&message_with_digest).await?;
+    let signature = SshSignature::wrap(&agent.key, signature).map_err(|error| invalid(error.into()))?;
+    signed.add_ssh(&agent.key.clone().into(), signature).map_err(invalid)
 }
 
 impl Signer {
-    fn read(place: &KeyLocation) -> Result<Self, SignerError> {
-        Ok(match place {
+    fn read(location: &KeyLocation) -> Result<Self, SignerError> {
+        Ok(match location {
             KeyLocation::File(path) => Self::Secret(Box::new(SecretKey::read(path)?)),
             KeyLocation::Credential(name) => {
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
@@ -135,7 +134,7 @@ impl Signer {
                 Self::Secret(Box::new(SecretKey::read_credential(&Path::new(&folder).join(name))?))
             }
             KeyLocation::Agent { socket, key } => {
-                Self::Agent(AgentKey { socket: socket.clone(), key: key.clone(), patience: PATIENCE })
+                Self::Agent(AgentKey { socket: socket.clone(), key: key.clone(), deadline: AGENT_DEADLINE })
             }
         })
     }

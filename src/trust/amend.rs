@@ -1,4 +1,4 @@
-//! The content of a new root: of the first one, or of the one after another.
+//! Makes the content of a new root: of the first root of a fleet, or of the next one.
 
 use crate::model::{
     ApprovalPolicy, Epoch, Invalid, KeyId, Kind, List, Pattern, Role, RoleKey, Roles, Root, RootVersion, Schema,
@@ -23,15 +23,15 @@ pub enum RoleName {
 pub struct Amendment {
     /// Keys that get a role.
     pub add: Vec<(RoleName, RoleKey)>,
-    /// Keys that lose every role they have.
+    /// Keys that lose all their roles.
     pub remove: Vec<KeyId>,
-    /// How many keys a role takes.
+    /// New thresholds of roles.
     pub thresholds: Vec<(RoleName, Threshold)>,
-    /// Policies of approval, each in place of one with the same pattern.
+    /// Approval policies to add. Each replaces one with the same pattern.
     pub approvals: Vec<ApprovalPolicy>,
-    /// Patterns whose policies go.
+    /// Patterns of the approval policies to remove.
     pub drop_approvals: Vec<Pattern>,
-    /// Whether the new root raises the epoch, so that everything signed before no longer counts.
+    /// Whether the new root raises the epoch, which makes everything that was signed before invalid.
     pub raise_epoch: bool,
 }
 
@@ -41,16 +41,16 @@ pub enum AmendError {
     /// No role has a key of that name.
     #[error("no role has a key `{0}`")]
     NoSuchKey(KeyId),
-    /// Two keys of one role have one name, and people could not tell them apart.
-    #[error("the role has another key `{0}` already; give every key another name, as in `{0}-2`")]
+    /// The role has another key of that name, and people could not tell the two apart.
+    #[error("the role has another key `{0}` already; give the new key another name, such as `{0}-2`")]
     NameTaken(KeyId),
     /// No policy has that pattern.
-    #[error("no approvals are asked for `{0}`")]
+    #[error("no approval policy has the pattern `{0}`")]
     NoSuchPolicy(Pattern),
-    /// A counter is at its end.
-    #[error("the {0} is at the largest number there is")]
-    AtItsEnd(&'static str),
-    /// More of something than a root holds.
+    /// A counter cannot be raised.
+    #[error("cannot raise the {0}: it is at the largest number there is")]
+    CounterExhausted(&'static str),
+    /// A list has more items than a root holds.
     #[error(transparent)]
     TooMany(#[from] Invalid),
 }
@@ -58,29 +58,30 @@ pub enum AmendError {
 impl Amendment {
     /// Makes the first root of a fleet from these keys and policies alone.
     pub fn first(&self, expires: Timestamp) -> Result<Root, AmendError> {
-        let nobody = || Role { keys: List::default(), threshold: Threshold::ONE };
-        let nothing = Root {
+        let empty_role = || Role { keys: List::default(), threshold: Threshold::ONE };
+        let empty = Root {
             approvals: List::default(),
             epoch: Epoch::FIRST,
             expires,
             fleet: None,
             kind: Kind::THIS,
-            roles: Roles { approver: nobody(), publisher: nobody(), root: nobody() },
+            roles: Roles { approver: empty_role(), publisher: empty_role(), root: empty_role() },
             schema: Schema::V1,
             version: RootVersion::FIRST,
         };
-        self.applied(nothing)
+        self.apply(empty)
     }
 
     /// Makes the root after `before`, with these differences.
     pub fn next(&self, before: &TrustedRoot, expires: Timestamp) -> Result<Root, AmendError> {
-        let said = before.root();
-        let version = said.version.next().ok_or(AmendError::AtItsEnd("root's version"))?;
-        let epoch = if self.raise_epoch { said.epoch.next().ok_or(AmendError::AtItsEnd("epoch"))? } else { said.epoch };
-        self.applied(Root { epoch, expires, fleet: Some(before.fleet()), version, ..said.clone() })
+        let root = before.root();
+        let version = root.version.next().ok_or(AmendError::CounterExhausted("root's version"))?;
+        let epoch =
+            if self.raise_epoch { root.epoch.next().ok_or(AmendError::CounterExhausted("epoch"))? } else { root.epoch };
+        self.apply(Root { epoch, expires, fleet: Some(before.fleet()), version, ..root.clone() })
     }
 
-    fn applied(&self, mut root: Root) -> Result<Root, AmendError> {
+    fn apply(&self, mut root: Root) -> Result<Root, AmendError> {
         for id in &self.remove {
             let roles = [&mut root.roles.approver, &mut root.roles.publisher, &mut root.roles.root];
             let mut found = false;
@@ -144,46 +145,46 @@ mod tests {
     }
 
     #[test]
-    fn a_first_root_says_what_it_was_told() {
+    fn a_first_root_has_the_roles_of_its_amendment() {
         let (root, publisher) = (key("root-1"), key("claveld-1"));
-        let told = Amendment {
+        let amendment = Amendment {
             add: vec![(RoleName::Root, root.public().into()), (RoleName::Publisher, publisher.public().into())],
             ..Amendment::default()
         };
-        let file = signed(told.first(expires()).unwrap(), &[&root]);
-        let believed = TrustedRoot::given(&file).unwrap();
-        assert!(believed.publisher().suffices(&[publisher.public()]));
-        assert!(!believed.publisher().suffices(&[root.public()]));
+        let file = signed(amendment.first(expires()).unwrap(), &[&root]);
+        let trusted = TrustedRoot::given(&file).unwrap();
+        assert!(trusted.publisher().suffices(&[publisher.public()]));
+        assert!(!trusted.publisher().suffices(&[root.public()]));
     }
 
     #[test]
-    fn the_next_root_says_the_same_but_for_what_changes() {
+    fn the_next_root_keeps_everything_but_the_changes() {
         let fleet = Fleet::new();
         let new = key("claveld-2");
         let policy = ApprovalPolicy { approvals: Threshold::ONE, pattern: "db-*".parse().unwrap() };
-        let told = Amendment {
+        let amendment = Amendment {
             add: vec![(RoleName::Publisher, new.public().into()), (RoleName::Approver, key("alice").public().into())],
             approvals: vec![policy.clone()],
             raise_epoch: true,
             ..Amendment::default()
         };
-        let next = told.next(&fleet.root, expires()).unwrap();
+        let next = amendment.next(&fleet.root, expires()).unwrap();
         assert_eq!((next.version.get(), next.epoch.get(), next.fleet), (2, 2, Some(fleet.id())));
         assert_eq!(next.roles.publisher.keys.len(), 2);
         assert_eq!(next.roles.root, fleet.root.root().roles.root);
         let second = fleet.root.next(&signed(next, &[&fleet.key])).unwrap();
-        let back = Amendment {
+        let undo = Amendment {
             remove: vec![new.public().id().clone()],
             drop_approvals: vec![policy.pattern],
             ..Amendment::default()
         };
-        let third = back.next(&second, expires()).unwrap();
+        let third = undo.next(&second, expires()).unwrap();
         assert_eq!(third.roles.publisher, fleet.root.root().roles.publisher);
         assert!(third.approvals.is_empty());
     }
 
     #[test]
-    fn what_makes_no_sense_is_told() {
+    fn an_impossible_amendment_is_refused() {
         let fleet = Fleet::new();
         let next = |amendment: Amendment| amendment.next(&fleet.root, expires()).unwrap_err().to_string();
         let none = Amendment { remove: vec!["nobody".parse().unwrap()], ..Amendment::default() };
@@ -192,6 +193,6 @@ mod tests {
             Amendment { add: vec![(RoleName::Publisher, key("claveld-1").public().into())], ..Amendment::default() };
         assert!(next(taken).contains("another key `claveld-1` already"));
         let policy = Amendment { drop_approvals: vec!["db-*".parse().unwrap()], ..Amendment::default() };
-        assert_eq!(next(policy), "no approvals are asked for `db-*`");
+        assert_eq!(next(policy), "no approval policy has the pattern `db-*`");
     }
 }

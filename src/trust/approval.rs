@@ -1,4 +1,4 @@
-//! Counts the approvals of a deployment. It is pure: the caller passes the files of the approvers.
+//! Counts the approvals of a deployment. No I/O: the caller passes the files of the approvers.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -8,28 +8,28 @@ use super::usable_key::UsableKey;
 use super::{Signed, TrustedRoot, Verified};
 use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest};
 
-/// The most characters of the reason why a file does not count.
+/// The most characters that an error shows of the reason why a file does not count.
 const LONGEST_REASON: usize = 240;
 
 /// The file of an approver, or the reason why it could not be read.
 pub type ApprovalFile = Result<Vec<u8>, String>;
 
-/// The approvals of one revision of a deployment that has to be approved.
+/// The approvals of one revision of a deployment that needs approval.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Approvals {
     name: Name,
     revision: Revision,
     needed: usize,
-    different: usize,
-    given: Vec<KeyId>,
-    open: Vec<KeyId>,
+    /// How many different keys approved it.
+    count: usize,
+    approved: Vec<KeyId>,
+    missing: Vec<KeyId>,
     earlier: Vec<(KeyId, EarlierApproval)>,
-    before: Option<EarlierApproval>,
-    bad: Vec<(KeyId, String)>,
+    last_sufficient: Option<EarlierApproval>,
+    invalid: Vec<(KeyId, String)>,
 }
 
-/// What an approver signed in this epoch before the revision that is asked about: another revision, and the digest of what
-/// it said.
+/// An earlier revision that an approver signed in this epoch, and the digest of its content.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EarlierApproval {
     revision: Revision,
@@ -37,13 +37,13 @@ pub struct EarlierApproval {
 }
 
 impl EarlierApproval {
-    /// Which revision it was.
+    /// The revision.
     pub fn revision(self) -> Revision {
         self.revision
     }
 
-    /// The deployment in `file`, where it is the very one that was approved, whoever signed the file.
-    pub fn found_in(self, file: &[u8]) -> Option<Deployment> {
+    /// The deployment in `file`, if it has the content that was approved. The signatures of the file do not matter.
+    pub fn deployment_in(self, file: &[u8]) -> Option<Deployment> {
         let signed = Signed::<Deployment>::parse(file).ok()?;
         let found = signed.unverified();
         (content(found) == self.content).then(|| found.clone())
@@ -51,139 +51,142 @@ impl EarlierApproval {
 }
 
 /// The meaning of one approver's file.
-enum Reading {
-    /// This very revision is approved.
-    Yes,
-    /// An earlier revision was approved.
+enum Statement {
+    /// It approves this very revision.
+    Current,
+    /// It approves an earlier revision.
     Earlier(EarlierApproval),
-    /// Something was approved in another epoch, which says nothing in this one.
+    /// It approves a revision of another epoch, which does not count in this one.
     OtherEpoch,
     /// It does not count, for this reason.
-    Nothing(String),
+    Invalid(String),
 }
 
 impl Approvals {
-    /// Counts what the approvers of `root` left beside `deployment`; none where `root` asks for no approvals of it, by its
-    /// name, its unit's, or those of the `agents` that take it.
+    /// Counts the approvals of `deployment` in `files`, which are by the approvers' names. It is `None` where `root` asks for no
+    /// approvals: neither for the deployment's name, nor for that of its unit or of one of the `agents` that take it.
     ///
-    /// In the file of each approver the key of that name has to have signed, and a key counts once whatever its names are.
+    /// The key of the approver has to have signed the approver's file. A key counts once, whatever its names are.
     pub fn count(
         root: &TrustedRoot,
         deployment: &Verified<Deployment>,
         agents: &[Name],
-        left: &BTreeMap<KeyId, ApprovalFile>,
+        files: &BTreeMap<KeyId, ApprovalFile>,
     ) -> Option<Self> {
         let needed = root.root().approvals_of(deployment, agents)?.get();
         let expected = Approval::of(deployment, deployment.content(), root.root().epoch);
-        let (mut points, mut given, mut open) = (Vec::new(), Vec::new(), Vec::new());
-        let (mut earlier, mut bad) = (Vec::new(), Vec::new());
+        let (mut points, mut approved, mut missing) = (Vec::new(), Vec::new(), Vec::new());
+        let (mut earlier, mut invalid) = (Vec::new(), Vec::new());
         let mut points_of = BTreeMap::<EarlierApproval, Vec<_>>::new();
-        // They are usable, or there would be no such root.
+        // All of them are usable: a trusted root has no other keys.
         for by in root.root().roles.approver.keys.iter().filter_map(UsableKey::of) {
             let id = by.key.id().clone();
-            let reading = match left.get(&id) {
+            let statement = match files.get(&id) {
                 None => None,
-                Some(Err(why)) => Some(Reading::Nothing(why.clone())),
+                Some(Err(why)) => Some(Statement::Invalid(why.clone())),
                 Some(Ok(file)) => Some(read_approval(file, &expected, &by)),
             };
-            match reading {
-                Some(Reading::Yes) => {
+            match statement {
+                Some(Statement::Current) => {
                     if !points.contains(&by.point) {
                         points.push(by.point);
                     }
-                    given.push(id);
+                    approved.push(id);
                     continue;
                 }
-                Some(Reading::Earlier(what)) => {
-                    earlier.push((id.clone(), what));
-                    let points = points_of.entry(what).or_default();
+                Some(Statement::Earlier(approval)) => {
+                    earlier.push((id.clone(), approval));
+                    let points = points_of.entry(approval).or_default();
                     if !points.contains(&by.point) {
                         points.push(by.point);
                     }
                 }
-                Some(Reading::Nothing(why)) => bad.push((id.clone(), in_one_line(&why))),
-                Some(Reading::OtherEpoch) | None => {}
+                Some(Statement::Invalid(why)) => invalid.push((id.clone(), in_one_line(&why))),
+                Some(Statement::OtherEpoch) | None => {}
             }
-            open.push(id);
+            missing.push(id);
         }
-        let (name, revision, different) = (deployment.name.clone(), deployment.revision, points.len());
-        let before = points_of.into_iter().rfind(|(_, points)| points.len() >= needed).map(|(what, _)| what);
-        Some(Self { name, revision, needed, different, given, open, earlier, before, bad })
+        let (name, revision, count) = (deployment.name.clone(), deployment.revision, points.len());
+        let last_sufficient =
+            points_of.into_iter().rfind(|(_, points)| points.len() >= needed).map(|(approval, _)| approval);
+        Some(Self { name, revision, needed, count, approved, missing, earlier, last_sufficient, invalid })
     }
 
-    /// Whether there are enough.
+    /// Whether enough approvers approved it.
     pub fn suffice(&self) -> bool {
-        self.different >= self.needed
+        self.count >= self.needed
     }
 
-    /// Whether the approver of that name has approved it.
-    pub fn has(&self, approver: &KeyId) -> bool {
-        self.given.contains(approver)
+    /// Whether `approver` approved it.
+    pub fn is_approved_by(&self, approver: &KeyId) -> bool {
+        self.approved.contains(approver)
     }
 
-    /// What the approver of that name approved last, where that is an earlier revision.
-    pub fn last_of(&self, approver: &KeyId) -> Option<EarlierApproval> {
+    /// The last approval by `approver`, where that is of an earlier revision.
+    pub fn last_approval_of(&self, approver: &KeyId) -> Option<EarlierApproval> {
         self.earlier.iter().find(|(by, _)| by == approver).map(|(_, earlier)| *earlier)
     }
 
-    /// The newest earlier revision that as many as are needed approved last: what machines may run.
-    pub fn that_may_run(&self) -> Option<EarlierApproval> {
-        self.before
+    /// The newest earlier revision that enough approvers approved last. Machines may run it meanwhile.
+    pub fn last_sufficient(&self) -> Option<EarlierApproval> {
+        self.last_sufficient
     }
 
-    /// The approvers whose file counts nothing, and why.
-    pub fn bad(&self) -> &[(KeyId, String)] {
-        &self.bad
+    /// The approvers whose file does not count, each with the reason.
+    pub fn invalid(&self) -> &[(KeyId, String)] {
+        &self.invalid
     }
 }
 
 impl fmt::Display for Approvals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let names = |ids: &[KeyId]| ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-        let Self { name, revision, needed, different, given, open, bad, .. } = self;
-        write!(f, "revision {revision} has {different} of {needed} approvals")?;
-        if !given.is_empty() {
-            write!(f, " (by {})", names(given))?;
+        let Self { name, revision, needed, count, approved, missing, invalid, .. } = self;
+        write!(f, "revision {revision} has {count} of {needed} approvals")?;
+        if !approved.is_empty() {
+            write!(f, " (by {})", names(approved))?;
         }
         if !self.suffice() {
-            write!(f, "; {} may give one: `clavel approve {name}`", names(open))?;
+            write!(f, "; {} may give one: `clavel approve {name}`", names(missing))?;
         }
-        bad.iter().try_for_each(|(by, why)| write!(f, "; that of {by} does not count: {why}"))
+        invalid.iter().try_for_each(|(by, why)| write!(f, "; the approval of {by} does not count: {why}"))
     }
 }
 
-/// A reason in one line: parts of it may come from whoever can write to the branch, and it is read at a terminal.
+/// Puts a reason on one line. Anybody who can write to the branch chooses parts of it, and those must not control a terminal.
 fn in_one_line(why: &str) -> String {
     why.chars().take(LONGEST_REASON).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
-/// What `file` says, which the approver `by` left, where `expected` is asked for.
-fn read_approval(file: &[u8], expected: &Approval, by: &UsableKey) -> Reading {
+/// Reads the file of the approver `by`, and compares it with the `expected` approval.
+fn read_approval(file: &[u8], expected: &Approval, by: &UsableKey) -> Statement {
     let signed = match Signed::<Approval>::parse(file) {
         Ok(signed) => signed,
-        Err(error) => return Reading::Nothing(error.to_string()),
+        Err(error) => return Statement::Invalid(error.to_string()),
     };
     let found = signed.unverified();
     if found.fleet != expected.fleet || found.name != expected.name {
-        return Reading::Nothing(format!("it is of `{}` in the fleet {}…", found.name, found.fleet.short()));
+        return Statement::Invalid(format!("it is for `{}` in the fleet {}…", found.name, found.fleet.short()));
     }
-    let [signature] = signed.signatures() else { return Reading::Nothing("it has to have one signature".to_owned()) };
+    let [signature] = signed.signatures() else {
+        return Statement::Invalid("it has to have exactly one signature".to_owned());
+    };
     if !signature.is_by(by, &signed.to_be_signed()) {
-        return Reading::Nothing(format!("the key `{}` did not sign it", by.key.id()));
+        return Statement::Invalid(format!("the key `{}` did not sign it", by.key.id()));
     }
     if found.epoch != expected.epoch {
-        return Reading::OtherEpoch;
+        return Statement::OtherEpoch;
     }
     if found.revision < expected.revision {
-        return Reading::Earlier(EarlierApproval { revision: found.revision, content: found.content });
+        return Statement::Earlier(EarlierApproval { revision: found.revision, content: found.content });
     }
     if found.revision != expected.revision {
-        return Reading::Nothing(format!("it is of revision {}", found.revision));
+        return Statement::Invalid(format!("it is for revision {}", found.revision));
     }
     if found.content != expected.content {
-        return Reading::Nothing(format!("it is of another content of revision {}", found.revision));
+        return Statement::Invalid(format!("it is for another content of revision {}", found.revision));
     }
-    Reading::Yes
+    Statement::Current
 }
 
 #[cfg(test)]

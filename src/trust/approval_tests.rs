@@ -55,14 +55,14 @@ impl Fleet {
 }
 
 #[test]
-fn where_nobody_asks_nothing_is_counted() {
+fn a_deployment_that_no_policy_matches_needs_no_approval() {
     let fleet = Fleet::new();
     let web = fleet.deployment("web-1", "web-1", 1);
     assert_eq!(Approvals::count(&fleet.root, &web, &["web-1".parse().unwrap()], &BTreeMap::new()), None);
 }
 
 #[test]
-fn a_unit_or_an_agent_of_the_name_asks_as_the_deployment_would() {
+fn the_names_of_unit_and_agent_need_approval_too() {
     let fleet = Fleet::new();
     let count = |name: &str, unit: &str, agent: &str| {
         let deployment = fleet.deployment(name, unit, 7);
@@ -76,13 +76,13 @@ fn a_unit_or_an_agent_of_the_name_asks_as_the_deployment_would() {
 }
 
 #[test]
-fn it_takes_as_many_different_approvers_as_the_root_says() {
+fn the_root_says_how_many_different_approvers_are_needed() {
     let fleet = Fleet::new();
     let deployment = fleet.deployment("db-1", "db-1", 7);
     let [alice, bob, _] = &fleet.approvers;
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     let one = fleet.count(&deployment, &[("alice", by(alice))]);
-    assert!(!one.suffice() && one.has(alice.id()));
+    assert!(!one.suffice() && one.is_approved_by(alice.id()));
     assert_eq!(
         one.to_string(),
         "revision 7 has 1 of 2 approvals (by alice); bob, carol may give one: `clavel approve db-1`"
@@ -90,10 +90,10 @@ fn it_takes_as_many_different_approvers_as_the_root_says() {
     let both = fleet.count(&deployment, &[("alice", by(alice)), ("bob", by(bob))]);
     assert!(both.suffice());
     assert_eq!(both.to_string(), "revision 7 has 2 of 2 approvals (by alice, bob)");
-    // What one approver signed is another's nowhere, and whoever is no approver is nobody.
+    // An approval does not count in another approver's file, and the file of a stranger does not count at all.
     let moved = fleet.count(&deployment, &[("alice", by(alice)), ("bob", by(alice)), ("mallory", by(&key("mallory")))]);
     assert!(!moved.suffice());
-    assert!(moved.to_string().contains("that of bob does not count: the key `bob` did not sign it"), "{moved}");
+    assert!(moved.to_string().contains("the approval of bob does not count: the key `bob` did not sign it"), "{moved}");
 }
 
 #[test]
@@ -114,26 +114,26 @@ fn one_key_under_two_names_counts_once() {
 }
 
 #[test]
-fn what_was_said_of_something_else_counts_nothing() {
+fn an_approval_of_anything_else_does_not_count() {
     let fleet = Fleet::new();
     let deployment = fleet.deployment("db-1", "db-1", 7);
     let [alice, bob, _] = &fleet.approvers;
     let good = ("bob", signed(fleet.approval(&deployment), &[bob]));
-    let said = |change: &dyn Fn(&mut Approval)| {
+    let count_changed = |change: &dyn Fn(&mut Approval)| {
         let mut approval = fleet.approval(&deployment);
         change(&mut approval);
         let approvals = fleet.count(&deployment, &[("alice", signed(approval, &[alice])), good.clone()]);
-        assert!(!approvals.suffice() && !approvals.has(alice.id()));
+        assert!(!approvals.suffice() && !approvals.is_approved_by(alice.id()));
         approvals
     };
-    assert!(said(&|a| a.revision = 6.try_into().unwrap()).last_of(alice.id()).is_some());
-    let of_another_epoch = said(&|a| (a.epoch, a.revision) = (2.try_into().unwrap(), 6.try_into().unwrap()));
-    assert!(of_another_epoch.bad().is_empty() && of_another_epoch.last_of(alice.id()).is_none());
-    let bad = |change: &dyn Fn(&mut Approval)| said(change).bad()[0].1.clone();
-    assert!(bad(&|a| a.revision = 8.try_into().unwrap()).contains("of revision 8"));
-    assert!(bad(&|a| a.content = digest(b"another")).contains("another content of revision 7"));
-    assert!(bad(&|a| a.name = "db-2".parse().unwrap()).contains("`db-2`"));
-    assert!(bad(&|a| a.fleet = crate::model::FleetId::of(digest(b"x"))).contains("fleet"));
+    assert!(count_changed(&|a| a.revision = 6.try_into().unwrap()).last_approval_of(alice.id()).is_some());
+    let of_another_epoch = count_changed(&|a| (a.epoch, a.revision) = (2.try_into().unwrap(), 6.try_into().unwrap()));
+    assert!(of_another_epoch.invalid().is_empty() && of_another_epoch.last_approval_of(alice.id()).is_none());
+    let invalid = |change: &dyn Fn(&mut Approval)| count_changed(change).invalid()[0].1.clone();
+    assert!(invalid(&|a| a.revision = 8.try_into().unwrap()).contains("for revision 8"));
+    assert!(invalid(&|a| a.content = digest(b"another")).contains("another content of revision 7"));
+    assert!(invalid(&|a| a.name = "db-2".parse().unwrap()).contains("`db-2`"));
+    assert!(invalid(&|a| a.fleet = crate::model::FleetId::of(digest(b"x"))).contains("fleet"));
 }
 
 #[test]
@@ -143,22 +143,22 @@ fn each_approver_has_a_last_approval_of_their_own() {
     let at = |revision| fleet.deployment("db-1", "db-1", revision);
     let by = |key: &SecretKey, revision| signed(fleet.approval(&at(revision)), &[key]);
     let approvals = fleet.count(&at(7), &[("alice", by(alice, 3)), ("bob", by(bob, 6)), ("carol", by(carol, 7))]);
-    let last = |key: &SecretKey| approvals.last_of(key.id()).map(|last| last.revision().to_string());
+    let last = |key: &SecretKey| approvals.last_approval_of(key.id()).map(|last| last.revision().to_string());
     assert_eq!((last(alice).as_deref(), last(bob).as_deref(), last(carol)), (Some("3"), Some("6"), None));
-    // What another signed in one's name is none of one's own, nor is a later one.
+    // A file that another approver signed is no earlier approval, and neither is one of a later revision.
     let of_others = fleet.count(&at(7), &[("alice", by(bob, 3)), ("bob", by(bob, 8))]);
-    assert_eq!((of_others.last_of(alice.id()), of_others.last_of(bob.id())), (None, None));
+    assert_eq!((of_others.last_approval_of(alice.id()), of_others.last_approval_of(bob.id())), (None, None));
 }
 
 #[test]
-fn what_may_run_is_what_enough_approved_of_one_content() {
+fn the_last_sufficient_revision_has_enough_approvals_of_one_content() {
     let fleet = Fleet::new();
     let [alice, bob, carol] = &fleet.approvers;
     let by =
         |key: &SecretKey, revision, unit| signed(fleet.approval(&fleet.deployment("db-1", unit, revision)), &[key]);
     let running = |left: &[(&str, Vec<u8>)]| {
         let approvals = fleet.count(&fleet.deployment("db-1", "db-1", 7), left);
-        approvals.that_may_run().map(|what| what.revision().to_string())
+        approvals.last_sufficient().map(|what| what.revision().to_string())
     };
     let (three, four) = (|key| by(key, 3, "db-1"), |key| by(key, 4, "db-1"));
     assert_eq!(running(&[("alice", three(alice)), ("bob", three(bob)), ("carol", four(carol))]).as_deref(), Some("3"));
@@ -167,23 +167,23 @@ fn what_may_run_is_what_enough_approved_of_one_content() {
 }
 
 #[test]
-fn what_was_approved_is_known_by_its_content() {
+fn an_approved_deployment_is_found_by_its_content() {
     let fleet = Fleet::new();
     let [alice, ..] = &fleet.approvers;
     let (first, other) = (fleet.deployment("db-1", "db-1", 3), fleet.deployment("db-1", "db-2", 3));
     let left = [("alice", signed(fleet.approval(&first), &[alice]))];
-    let last = fleet.count(&fleet.deployment("db-1", "db-1", 7), &left).last_of(alice.id()).unwrap();
+    let last = fleet.count(&fleet.deployment("db-1", "db-1", 7), &left).last_approval_of(alice.id()).unwrap();
     let file = |deployment: &Verified<Deployment>, by: &SecretKey| Signed::sign((**deployment).clone(), by).render();
-    assert_eq!(last.found_in(&file(&first, &fleet.root_key)).as_ref(), Some(&*first));
-    // Whoever signed it, since it is what alice signed the digest of.
-    assert_eq!(last.found_in(&file(&first, &key("another"))).as_ref(), Some(&*first));
-    // The same revision with another content is something that alice never saw.
-    assert_eq!(last.found_in(&file(&other, &fleet.root_key)), None);
-    assert_eq!(last.found_in(b"junk"), None);
+    assert_eq!(last.deployment_in(&file(&first, &fleet.root_key)).as_ref(), Some(&*first));
+    // Another signer does not matter, since alice signed the digest of the content.
+    assert_eq!(last.deployment_in(&file(&first, &key("another"))).as_ref(), Some(&*first));
+    // Alice never saw the other content of the same revision.
+    assert_eq!(last.deployment_in(&file(&other, &fleet.root_key)), None);
+    assert_eq!(last.deployment_in(b"junk"), None);
 }
 
 #[test]
-fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
+fn junk_does_not_hide_valid_approvals() {
     let fleet = Fleet::new();
     let deployment = fleet.deployment("db-1", "db-1", 1);
     let [alice, bob, carol] = &fleet.approvers;
@@ -192,19 +192,22 @@ fn junk_next_to_enough_good_ones_is_in_nobodys_way() {
     for junk in [b"junk".to_vec(), Vec::new(), deployments_own, signed(fleet.approval(&deployment), &[bob, carol])] {
         let approvals = fleet.count(&deployment, &[("alice", by(alice)), ("bob", by(bob)), ("carol", junk)]);
         assert!(approvals.suffice());
-        assert_eq!(approvals.bad().len(), 1, "{approvals}");
+        assert_eq!(approvals.invalid().len(), 1, "{approvals}");
     }
-    // What cannot be read is told, and steers no terminal.
+    // The reason is shown, and has no characters that control a terminal.
     let steering = fleet.count(&deployment, &[("carol", b"{\n  \"\\u001b[2J\\n\": 1\n}\n".to_vec())]).to_string();
     assert!(steering.contains("carol does not count") && !steering.contains(char::is_control), "{steering}");
     let mut left: BTreeMap<KeyId, ApprovalFile> = BTreeMap::new();
     left.insert(carol.id().clone(), Err("it is no regular file".to_owned()));
     let approvals = Approvals::count(&fleet.root, &deployment, &[], &left).unwrap();
-    assert!(approvals.to_string().contains("that of carol does not count: it is no regular file"), "{approvals}");
+    assert!(
+        approvals.to_string().contains("the approval of carol does not count: it is no regular file"),
+        "{approvals}"
+    );
 }
 
 #[test]
-fn approvers_are_called_as_files_can_be() {
+fn the_names_of_approvers_are_valid_file_names() {
     let root_key = key("root-1");
     let given = |names: &[&str]| {
         let keys: Vec<SecretKey> = names.iter().map(|name| key(name)).collect();
@@ -214,13 +217,13 @@ fn approvers_are_called_as_files_can_be() {
     given(&["alice@laptop", "bob"]).unwrap();
     for bad in [["../alice", "bob"], [".alice", "bob"], ["alice/1", "bob"], ["alice", "Alice"]] {
         let error = given(&bad).unwrap_err().to_string();
-        assert!(error.contains("cannot be called so"), "{error}");
+        assert!(error.contains("cannot be used, since an approval"), "{error}");
     }
 }
 
 proptest! {
     #[test]
-    fn no_change_of_an_approval_still_counts(at: prop::sample::Index, bit in 0..8_u8) {
+    fn a_changed_approval_does_not_count(at: prop::sample::Index, bit in 0..8_u8) {
         let fleet = Fleet::new();
         let deployment = fleet.deployment("db-1", "db-1", 7);
         let [alice, bob, _] = &fleet.approvers;

@@ -4,7 +4,7 @@ use super::signature::Signature;
 use super::usable_key::UsableKey;
 use crate::model::{KeyId, MOST_KEYS, PublicKey, Role, RoleKey};
 
-/// Keys, and the number of different ones that have to sign.
+/// Keys, and how many different ones of them have to sign.
 #[derive(Debug, Clone)]
 pub struct Authority {
     keys: Vec<UsableKey>,
@@ -14,20 +14,21 @@ pub struct Authority {
 /// The reason why a role's keys cannot verify anything.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AuthorityError {
-    /// There is no key.
+    /// The role has no key.
     #[error("it has no key, so nothing could ever be verified; give it at least one")]
     NoKeys,
-    /// These bytes are no key, or a key under which anybody can sign.
+    /// The key is not a valid point of the curve, or anybody can sign under it.
     #[error(
-        "the public key `{0}` is not a usable ed25519 key (it is no point of the curve in its one encoding, or it has a part of low order)"
+        "the public key `{0}` is not a usable ed25519 key (it is not the one encoding of a point of the curve, or the point \
+         has a part of low order)"
     )]
     Unusable(KeyId),
-    /// More signatures are asked for than there are keys.
+    /// The threshold is higher than the number of different keys.
     #[error("{threshold} different keys have to sign, and it has {keys}")]
-    OutOfReach {
-        /// How many have to sign.
+    UnreachableThreshold {
+        /// How many different keys have to sign.
         threshold: usize,
-        /// How many different ones there are.
+        /// How many different keys there are.
         keys: usize,
     },
 }
@@ -35,7 +36,7 @@ pub enum AuthorityError {
 const _: () = assert!(MOST_KEYS <= 64, "every signature is tried with every key");
 
 impl Authority {
-    /// The keys of `role`, and as many of them as it says.
+    /// The authority of `role`: its keys and its threshold.
     pub fn of(role: &Role) -> Result<Self, AuthorityError> {
         Self::new(&role.keys, role.threshold.get())
     }
@@ -47,13 +48,13 @@ impl Authority {
         let mut different: Vec<UsableKey> = Vec::new();
         for key in keys {
             let key = UsableKey::of(key).ok_or_else(|| AuthorityError::Unusable(key.id().clone()))?;
-            // One key under two names is one key, in hardware or out of it.
+            // A key counts once, whatever its names are, and whether it is plain or in hardware.
             if !different.iter().any(|known| known.point == key.point) {
                 different.push(key);
             }
         }
         if threshold > different.len() {
-            return Err(AuthorityError::OutOfReach { threshold, keys: different.len() });
+            return Err(AuthorityError::UnreachableThreshold { threshold, keys: different.len() });
         }
         Ok(Self { keys: different, threshold })
     }
@@ -65,11 +66,11 @@ impl Authority {
 
     /// Whether signatures by all of `keys` would reach the threshold.
     pub fn suffices(&self, keys: &[PublicKey]) -> bool {
-        let have = |known: &&UsableKey| match &known.key {
+        let has_signed = |known: &&UsableKey| match &known.key {
             RoleKey::Plain(known) => keys.iter().any(|key| key.bytes() == known.bytes()),
             RoleKey::Hardware(_) => false,
         };
-        self.keys.iter().filter(have).count() >= self.threshold
+        self.keys.iter().filter(has_signed).count() >= self.threshold
     }
 
     /// The names of the keys, for people.
@@ -77,16 +78,16 @@ impl Authority {
         self.keys.iter().map(|known| known.key.id())
     }
 
-    /// How many different keys signed `message`. The names in `signatures` only say which key to try first.
+    /// Counts the different keys that signed `message`. The names in `signatures` only say which key to try first.
     pub(super) fn count<'a>(&self, message: &[u8], signatures: impl IntoIterator<Item = &'a Signature>) -> usize {
-        let mut left: Vec<&UsableKey> = self.keys.iter().collect();
+        let mut remaining: Vec<&UsableKey> = self.keys.iter().collect();
         for signature in signatures {
-            left.sort_by_key(|known| known.key.id() != signature.keyid());
-            if let Some(at) = left.iter().position(|known| signature.is_by(known, message)) {
-                left.swap_remove(at);
+            remaining.sort_by_key(|known| known.key.id() != signature.keyid());
+            if let Some(at) = remaining.iter().position(|known| signature.is_by(known, message)) {
+                remaining.swap_remove(at);
             }
         }
-        self.keys.len() - left.len()
+        self.keys.len() - remaining.len()
     }
 }
 
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_of_low_order_are_no_keys() {
+    fn keys_of_low_order_are_refused() {
         let mut identity = [0; 32];
         identity[0] = 1;
         for bytes in [[0; 32], identity] {

@@ -1,34 +1,34 @@
-//! The bytes that are signed: the DSSE pre-authentication encoding of the payload type and the canonical form.
+//! The bytes to sign: the DSSE pre-authentication encoding of the payload type and the canonical form.
 
 use crate::model::{Payload, json};
 
 /// The bytes to sign for `payload`: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body` (DSSE 1.0, "Signature
 /// Definition"), where the body is the payload's canonical form.
 pub(super) fn signing_bytes<P: Payload>(payload: &P) -> Vec<u8> {
-    encoded::<P>(canonical(payload))
+    dsse_encode::<P>(canonical(payload))
 }
 
-/// The same, of a payload whose file was found to be the one rendering of it. `None` where it is no such file.
+/// The same bytes, from the file of a payload that is in the one rendering; `None` for any other file.
 ///
-/// It saves writing a large payload once more, and room for it: the canonical form is the rendering of what is signed
-/// without its white space, and what is signed stands last in the file.
+/// It saves the time and the memory to serialise a large payload again. The payload is the last field of the file, and its
+/// canonical form is the same text without white space.
 pub(super) fn signing_bytes_of_file<P: Payload>(mut rendering: Vec<u8>) -> Option<Vec<u8>> {
     const BEFORE: &[u8] = b"\n  \"signed\": ";
-    const BEHIND: &[u8] = b"\n}\n";
-    // No text of a rendering holds a line break.
+    const AFTER: &[u8] = b"\n}\n";
+    // No string in a rendering contains a line break, so this finds the field and nothing else.
     let start = memchr::memmem::find(&rendering, BEFORE)? + BEFORE.len();
-    rendering.truncate(rendering.strip_suffix(BEHIND)?.len());
+    rendering.truncate(rendering.strip_suffix(AFTER)?.len());
     rendering.drain(..start);
     json::make_compact(&mut rendering);
-    Some(encoded::<P>(rendering))
+    Some(dsse_encode::<P>(rendering))
 }
 
-/// The canonical form in the bytes that a signature is over: it stands behind the fourth space.
+/// The canonical form in the bytes to sign: the part after the fourth space.
 pub(super) fn body(signing_bytes: &[u8]) -> &[u8] {
     signing_bytes.splitn(5, |byte| *byte == b' ').nth(4).unwrap_or_default()
 }
 
-fn encoded<P: Payload>(mut body: Vec<u8>) -> Vec<u8> {
+fn dsse_encode<P: Payload>(mut body: Vec<u8>) -> Vec<u8> {
     let kind = P::PAYLOAD_TYPE;
     let head = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len());
     body.splice(..0, head.into_bytes());
@@ -37,9 +37,9 @@ fn encoded<P: Payload>(mut body: Vec<u8>) -> Vec<u8> {
 
 /// The canonical form by RFC 8785.
 ///
-/// A payload has integers up to 2^53 - 1 alone, its fields are declared in the order of their names, and the keys of its
-/// maps are ASCII and ordered: then what `serde_json` writes without white space is the canonical form. The tests
-/// below hold every payload to it, against an implementation that knows nothing of Clavel.
+/// A payload has no numbers but integers up to 2^53 - 1, its fields are declared in the order of their names, and the keys of
+/// its maps are ASCII and sorted. Therefore the text that `serde_json` writes without white space is the canonical form. The
+/// tests below compare every payload with an independent implementation.
 pub(super) fn canonical<P: Payload>(payload: &P) -> Vec<u8> {
     json::compact(payload)
 }
@@ -106,7 +106,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_document_has_its_canonical_form(
+        fn every_document_is_serialised_canonically(
             deployment in document(deployment()),
             agent in document(proptest::collection::vec(names(), 0..5).prop_map(|names| AgentSpecification {
                 deployments: List::try_from(names).unwrap(),
@@ -123,7 +123,7 @@ mod tests {
         }
 
         #[test]
-        fn the_index_has_its_canonical_form(
+        fn the_index_is_serialised_canonically(
             names in proptest::collection::btree_set(names(), 0..8),
             length: u32, version in 1..(1_u64 << 53),
         ) {
@@ -131,8 +131,8 @@ mod tests {
             let (mut documents, mut tombstones, mut held) = (Map::default(), Map::default(), Map::default());
             let now = "2026-01-01T00:00:00Z".parse().unwrap();
             for name in names {
-                let frozen = Hold { revision: Revision::FIRST, since: now, why: "a \"quoted\" é".parse().unwrap() };
-                held.insert(name.clone(), frozen).unwrap();
+                let hold = Hold { revision: Revision::FIRST, since: now, why: "a \"quoted\" é".parse().unwrap() };
+                held.insert(name.clone(), hold).unwrap();
                 let entry = IndexEntry { length: length.into(), revision, sha256: super::super::digest(b"x") };
                 documents.insert(DocumentPath::new(Folder::Units, name.clone()), entry).unwrap();
                 tombstones.insert(DocumentPath::new(Folder::Agents, name), Tombstone { revision }).unwrap();
@@ -145,7 +145,7 @@ mod tests {
         }
 
         #[test]
-        fn the_root_has_its_canonical_form(
+        fn the_root_is_serialised_canonically(
             patterns in proptest::collection::vec(any::<String>(), 0..4), threshold in 1..=64_u64, version in 1..(1_u64 << 53),
         ) {
             let policies: Vec<ApprovalPolicy> = patterns

@@ -1,4 +1,4 @@
-//! Verifies a document against the index, which lists its exact bytes.
+//! Verifies a document against the index, which lists the digest of its bytes.
 
 use super::signed::digest;
 use super::{Signed, SignedError, TrustedRoot, Verified};
@@ -21,7 +21,7 @@ pub enum DocumentError {
         /// Its last revision.
         revision: Revision,
     },
-    /// The index lists it, and the tree does not have it.
+    /// The index lists it, and the branch does not have it.
     #[error("{path} is in the index and not on the branch")]
     Absent {
         /// The document.
@@ -32,9 +32,9 @@ pub enum DocumentError {
     Altered {
         /// The document.
         path: DocumentPath,
-        /// What the index lists.
+        /// The digest that the index lists.
         listed: Sha256Digest,
-        /// What the file is.
+        /// The digest of the file.
         found: Sha256Digest,
     },
     /// It does not parse, or too few trusted keys signed it.
@@ -42,7 +42,7 @@ pub enum DocumentError {
     Signed {
         /// The document.
         path: DocumentPath,
-        /// Why.
+        /// The reason.
         source: SignedError,
     },
     /// Its content names another document.
@@ -50,13 +50,13 @@ pub enum DocumentError {
     OtherDocument {
         /// The document.
         path: DocumentPath,
-        /// What it says: a name and a revision.
+        /// The name and the revision that it names.
         found: String,
     },
 }
 
-/// Believes `bytes` to be the document at `path` when `index` lists just them, and enough publishers of `root` signed
-/// what they say, under that name and revision.
+/// Verifies that `bytes` are the document at `path`: that `index` lists them, that enough publishers of `root` signed the
+/// document, and that it has the name and the revision that `index` lists.
 pub fn verify_document<S: Specification>(
     path: &DocumentPath,
     bytes: Option<Vec<u8>>,
@@ -78,7 +78,7 @@ pub fn verify_document<S: Specification>(
         return Err(DocumentError::Altered { path: path(), listed: entry.sha256, found });
     }
     let signed = |source| DocumentError::Signed { path: path(), source };
-    let document = Signed::<Document<S>>::believe(bytes, root.fleet(), root.publisher()).map_err(signed)?;
+    let document = Signed::<Document<S>>::verify_file(bytes, root.fleet(), root.publisher()).map_err(signed)?;
     if folder != S::FOLDER || document.name != *name || document.revision != entry.revision {
         let found = format!("`{}` at revision {}, not revision {}", document.name, document.revision, entry.revision);
         return Err(DocumentError::OtherDocument { path: path(), found });

@@ -1,4 +1,4 @@
-//! A fleet for tests: one key, and a first root that gives it every role but the approver's.
+//! A fleet for tests. Its first root gives one key every role but the approver's.
 
 use super::{Authority, SecretKey, Signed, TrustedRoot, Verified};
 use crate::model::{
@@ -22,12 +22,12 @@ pub(crate) fn role(keys: &[&SecretKey], threshold: u64) -> Role {
     Role { keys: keys.try_into().unwrap(), threshold: threshold.try_into().unwrap() }
 }
 
-/// Whoever is in that role.
+/// The authority of that role.
 pub(crate) fn authority(keys: &[&SecretKey], threshold: u64) -> Authority {
     Authority::of(&role(keys, threshold)).unwrap()
 }
 
-/// A first root of these root keys, the first of which publishes.
+/// A first root with these root keys. The first of them is the publisher's key too.
 pub(crate) fn first_root(keys: &[&SecretKey], threshold: u64) -> Root {
     Root {
         approvals: List::<ApprovalPolicy, 256>::default(),
@@ -71,7 +71,7 @@ impl Fleet {
         self.root.fleet()
     }
 
-    /// `payload`, believed.
+    /// `payload`, signed and verified.
     pub(crate) fn verified<P: Payload>(&self, payload: P) -> Verified<P> {
         Signed::sign(payload, &self.key).verify(self.id(), self.root.publisher()).unwrap()
     }

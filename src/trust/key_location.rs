@@ -1,10 +1,10 @@
-//! The location of a key that signs.
+//! The location of a secret key.
 
 use std::path::PathBuf;
 
 use crate::model::PublicKey;
 
-/// The location of a key that signs.
+/// The location of a secret key.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum KeyLocation {
     /// In a file.
@@ -15,7 +15,7 @@ pub enum KeyLocation {
     Agent {
         /// The agent's socket.
         socket: PathBuf,
-        /// The public half of the key that is to sign.
+        /// The public half of the key.
         key: PublicKey,
     },
 }

@@ -1,15 +1,12 @@
-//! Keys, the canonical form of documents, signatures, and the roles that may sign.
+//! Verifies documents: keys, the canonical form, signatures, roots and their roles, and approvals.
 //!
-//! The only I/O here reads and writes key files and root files. `agent` decides what to do with a trusted document, and
-//! `branch` knows where documents are.
+//! Trust starts at an [`Anchor`], which an operator gives to each machine. Each [`TrustedRoot`] verifies the next one, and
+//! the [`Authority`] of each of its roles verifies everything else.
 //!
-//! Threats met here: a document that nobody with authority signed, one that was altered, one that is passed off as
-//! another kind (the signature binds the payload type), one key counted twice, a second way to write the same thing,
-//! malleable or low-order signatures (strict verification), one that was made for another purpose (its namespace), a secret
-//! that others can read or that is another user's.
-//!
-//! Trust starts at an [`Anchor`], which an operator gives to each machine. From there each [`TrustedRoot`] leads to the
-//! next, and the [`Authority`] of each of its roles verifies everything else.
+//! The code here meets these threats: too few trusted keys, an altered document, a document of another kind or fleet, a key
+//! that counts twice, a second rendering of one content, malleable signatures and keys of low order, a signature made for
+//! another purpose, and a secret key that others can read. The only I/O here is that of key files and root files.
+//! Finding documents (`branch`) and deciding what to do with a trusted one (`agent`, `publish`) do not belong here.
 
 mod amend;
 mod approval;
@@ -33,7 +30,7 @@ pub use authority::{Authority, AuthorityError};
 pub use document::{DocumentError, verify_document};
 pub use key_location::KeyLocation;
 pub use pin::pin_of;
-pub use root::{Anchor, AnchorError, AnchorPlace, RequiredSigners, RootError, TrustedRoot, fleet_of};
+pub use root::{Anchor, AnchorError, AnchorLocation, RequiredSigners, RootError, TrustedRoot, fleet_of};
 pub use secret::{SecretKey, SecretKeyError};
 pub use signature::Signature;
 pub use signed::{AddError, Signed, SignedError, Verified, digest};

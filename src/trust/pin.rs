@@ -3,7 +3,7 @@
 use super::digest;
 use crate::model::{Closure, ClosureDigest, Pin, StorePath, closure_lines};
 
-/// The pin of `path` with this closure; none where the path itself is not in it.
+/// Computes the pin of `path` with this closure; none where the closure does not contain the path itself.
 pub fn pin_of(path: &StorePath, closure: &Closure) -> Option<Pin> {
     let nar_hash = closure.get(path)?.nar_hash;
     Some(Pin { closure: ClosureDigest::of(digest(&closure_lines(closure))), nar_hash })
@@ -15,7 +15,7 @@ mod tests {
     use crate::model::Content;
 
     #[test]
-    fn every_word_of_a_closure_counts() {
+    fn every_field_of_a_closure_changes_its_digest() {
         let hash = |first: &str| format!("sha256-{first}AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=").parse().unwrap();
         let path = |name: &str| format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{name}").parse().unwrap();
         let content = Content { nar_hash: hash("A"), nar_size: 120 };
@@ -34,7 +34,7 @@ mod tests {
             assert_ne!(other.closure, whole.closure, "{name} {changed:?}");
         }
         assert_eq!(pin_of(&path("gone"), &closure), None);
-        // As `printf 'PATH HASH 120\n' | sha256sum` has it.
+        // `printf 'PATH HASH 120\n' | sha256sum` prints this digest.
         let alone = pin_of(&path("dep"), &[(path("dep"), content)].into()).unwrap();
         assert_eq!(alone.closure.to_string(), ALONE);
     }

@@ -1,4 +1,4 @@
-//! A root that is believed, and the one that may follow it (The Update Framework, section 5.3).
+//! Trusted roots: the first one, and each one that may follow (The Update Framework, section 5.3).
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -9,7 +9,7 @@ use crate::model::{
     Epoch, FleetId, Invalid, KeyId, Name, Payload as _, Role, RoleKey, Root, RootVersion, Sha256Digest, Timestamp,
 };
 
-/// A root that is trusted, because an operator gave it, or because the root before it signed it.
+/// A root that is trusted, because an operator gave it or because the trusted root before it signed it.
 #[derive(Debug, Clone)]
 pub struct TrustedRoot {
     fleet: FleetId,
@@ -23,71 +23,71 @@ pub struct TrustedRoot {
 /// The reason why a root is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RootError {
-    /// It is no root, or too few of the keys that have a say signed it.
+    /// It does not parse as a root, or too few of the required keys signed it.
     #[error("{by}: {source}")]
     Signed {
-        /// By whom it should have been signed.
+        /// The keys that have to sign it.
         by: RequiredSigners,
-        /// What is wrong.
+        /// The reason.
         source: SignedError,
     },
-    /// A role could never sign anything.
-    #[error("its role `{role}` cannot be: {source}")]
+    /// The keys of a role could never reach its threshold, or one of them is unusable.
+    #[error("its role `{role}` is not valid: {source}")]
     Role {
         /// The role.
         role: &'static str,
-        /// Why.
+        /// The reason.
         source: AuthorityError,
     },
-    /// Approvals are asked for, and there are not as many approvers.
+    /// A policy asks for more approvals than there are approvers.
     #[error("it asks for {asked} approvals of `{pattern}`, and has {approvers} approvers")]
     TooFewApprovers {
         /// The policy's pattern.
         pattern: String,
-        /// What it asks for.
+        /// The number of approvals that it asks for.
         asked: usize,
-        /// How many there are.
+        /// The number of approvers with different keys.
         approvers: usize,
     },
-    /// An approver's key has a name that no file can have, or that another's has too.
+    /// The name of an approver's key is not a valid file name, or another approver has the same name.
     #[error(
-        "the approver `{name}` cannot be called so, since the approvals are in files of the approvers' names: {why}"
+        "the name of the approver `{name}` cannot be used, since an approval is in a file of the approver's name: {why}"
     )]
     ApproverName {
         /// The key's name.
         name: KeyId,
-        /// What is wrong with it.
+        /// The rule that the name breaks.
         why: String,
     },
-    /// It is not the version that follows.
+    /// It is not the expected version.
     #[error("it is version {found}, where version {expected} has to follow")]
     NotNext {
         /// The version that has to follow.
         expected: RootVersion,
-        /// What it is.
+        /// Its version.
         found: RootVersion,
     },
-    /// There is none after it.
+    /// No version can follow this one.
     #[error("version {0} is the largest that a root can have")]
     Last(RootVersion),
     /// Its epoch is neither that of the root before it nor the next.
-    #[error("its epoch is {found} after {before}; it stays, or is raised by one")]
+    #[error("its epoch is {found}, and the epoch before it is {before}; an epoch stays the same or goes up by one")]
     Epoch {
         /// The epoch of the root before it.
         before: Epoch,
         /// Its own.
         found: Epoch,
     },
-    /// It is of another fleet.
-    #[error("it is of the fleet {found}, not of {expected}")]
+    /// It belongs to another fleet.
+    #[error("it belongs to the fleet {found}, not to {expected}")]
     OtherFleet {
-        /// The fleet asked for.
+        /// The expected fleet.
         expected: FleetId,
-        /// The fleet that it is of.
+        /// The fleet that it belongs to.
         found: FleetId,
     },
-    /// A first root that names a fleet, or a later one that names none.
-    #[error("it is version {0}, and the first root alone, which makes the fleet, names none")]
+    /// It is a first root that names a fleet, or a later root that names none.
+    #[error("it is version {0}: the first root must not name a fleet, and every later root has to")]
     Fleet(RootVersion),
 }
 
@@ -96,30 +96,30 @@ pub enum RootError {
 pub enum RequiredSigners {
     /// Its own root keys.
     Itself,
-    /// Those of the root before it.
-    TheOneBefore,
-    /// Those of the root of its version that is believed.
-    TheBelieved,
+    /// The keys of the root before it.
+    PreviousRoot,
+    /// The keys of the trusted root of the same version.
+    TrustedRoot,
 }
 
 impl std::fmt::Display for RequiredSigners {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
-            Self::Itself => "by its own root keys",
-            Self::TheOneBefore => "by the keys of the root before it",
-            Self::TheBelieved => "by the keys of the root of that version that is believed",
+            Self::Itself => "checked with its own root keys",
+            Self::PreviousRoot => "checked with the keys of the root before it",
+            Self::TrustedRoot => "checked with the keys of the root of that version that is trusted",
         })
     }
 }
 
 impl TrustedRoot {
-    /// Believes the root that somebody gave by hand, of any version, when enough of its own keys signed it.
+    /// Trusts a root that an operator gave, of any version, if enough of its own keys signed it.
     pub fn given(file: &[u8]) -> Result<Self, RootError> {
         let signed = parse(file)?;
         Self::build(file, &signed)
     }
 
-    /// Believes a first root by its digest.
+    /// Trusts a first root that has the digest `fleet`.
     pub fn first(file: &[u8], fleet: FleetId) -> Result<Self, RootError> {
         let signed = parse(file)?;
         let version = signed.unverified().version;
@@ -127,10 +127,10 @@ impl TrustedRoot {
             return Err(RootError::NotNext { expected: RootVersion::FIRST, found: version });
         }
         let root = Self::build(file, &signed)?;
-        root.of(fleet)
+        root.check_fleet(fleet)
     }
 
-    /// Believes the root after this one: signed by enough keys of this one and of itself, and the very next.
+    /// Trusts the root after this one, if it is the very next version, and enough keys of this root and of its own signed it.
     pub fn next(&self, file: &[u8]) -> Result<Self, RootError> {
         let signed = parse(file)?;
         let next = signed.unverified();
@@ -138,23 +138,23 @@ impl TrustedRoot {
         if next.version != expected {
             return Err(RootError::NotNext { expected, found: next.version });
         }
-        let by_this = signed.check(&self.signers);
-        by_this.map_err(|source| RootError::Signed { by: RequiredSigners::TheOneBefore, source })?;
+        let check = signed.check(&self.signers);
+        check.map_err(|source| RootError::Signed { by: RequiredSigners::PreviousRoot, source })?;
         if next.epoch != self.root.epoch && Some(next.epoch) != self.root.epoch.next() {
             return Err(RootError::Epoch { before: self.root.epoch, found: next.epoch });
         }
-        Self::build(file, &signed)?.of(self.fleet)
+        Self::build(file, &signed)?.check_fleet(self.fleet)
     }
 
-    /// Another root of this one's version, signed by enough keys of this one and of itself.
-    pub fn again(&self, file: &[u8]) -> Result<Self, RootError> {
+    /// Trusts another root of the same version, if enough keys of this root and of its own signed it.
+    pub fn same_version(&self, file: &[u8]) -> Result<Self, RootError> {
         let signed = parse(file)?;
         let (expected, found) = (self.root.version, signed.unverified().version);
         if found != expected {
             return Err(RootError::NotNext { expected, found });
         }
-        signed.check(&self.signers).map_err(|source| RootError::Signed { by: RequiredSigners::TheBelieved, source })?;
-        Self::build(file, &signed)?.of(self.fleet)
+        signed.check(&self.signers).map_err(|source| RootError::Signed { by: RequiredSigners::TrustedRoot, source })?;
+        Self::build(file, &signed)?.check_fleet(self.fleet)
     }
 
     fn build(file: &[u8], signed: &Signed<Root>) -> Result<Self, RootError> {
@@ -163,8 +163,8 @@ impl TrustedRoot {
         let signers = Authority::of(&root.roles.root).map_err(role("root"))?;
         let publisher = Authority::of(&root.roles.publisher).map_err(role("publisher"))?;
         let approver = &root.roles.approver;
-        let nobody = approver.keys.is_empty() && root.approvals.is_empty();
-        let approver = if nobody { None } else { Some(Authority::of(approver).map_err(role("approver"))?) };
+        let no_approvals = approver.keys.is_empty() && root.approvals.is_empty();
+        let approver = if no_approvals { None } else { Some(Authority::of(approver).map_err(role("approver"))?) };
         let approvers = approver.as_ref().map_or(0, |approver| approver.key_ids().count());
         if let Some(policy) = root.approvals.iter().find(|policy| policy.approvals.get() > approvers) {
             let (pattern, asked) = (policy.pattern.to_string(), policy.approvals.get());
@@ -179,60 +179,61 @@ impl TrustedRoot {
         Ok(Self { fleet, root, file: file.to_vec(), signers, publisher, approver })
     }
 
-    fn of(self, fleet: FleetId) -> Result<Self, RootError> {
+    fn check_fleet(self, fleet: FleetId) -> Result<Self, RootError> {
         if self.fleet == fleet { Ok(self) } else { Err(RootError::OtherFleet { expected: fleet, found: self.fleet }) }
     }
 
-    /// The fleet that it is of.
+    /// The fleet that it belongs to.
     pub fn fleet(&self) -> FleetId {
         self.fleet
     }
 
-    /// What it says.
+    /// Its content.
     pub fn root(&self) -> &Root {
         &self.root
     }
 
-    /// Its file.
+    /// The bytes of its file.
     pub fn file(&self) -> &[u8] {
         &self.file
     }
 
-    /// The digest of what it says, whoever signed it.
+    /// The digest of its content, which its signatures are no part of.
     pub fn content(&self) -> Sha256Digest {
         content(&self.root)
     }
 
-    /// Who signs the index and the documents.
+    /// The keys that sign the index and the documents.
     pub fn publisher(&self) -> &Authority {
         &self.publisher
     }
 
-    /// Who approves deployments; nobody where there are no approvers.
+    /// The keys that approve deployments, where there are any.
     pub fn approver(&self) -> Option<&Authority> {
         self.approver.as_ref()
     }
 
-    /// Whether it may not be believed any more.
+    /// Whether it is expired at `now`.
     pub fn is_expired(&self, now: Timestamp) -> bool {
         now >= self.root.expires
     }
 }
 
-/// The names of approvers become those of files, which some file systems compare without regard to case.
+/// Checks that the names of approvers can be file names. Some file systems ignore case, so two names must differ in more
+/// than case.
 fn check_names(approver: &Role) -> Result<(), RootError> {
     let mut taken = BTreeSet::new();
     for id in approver.keys.iter().map(RoleKey::id) {
         let bad = |why: String| RootError::ApproverName { name: id.clone(), why };
         let name: Name = id.as_str().parse().map_err(|error: Invalid| bad(error.why))?;
         if !taken.insert(name.folded()) {
-            return Err(bad("another one is, without regard to case".to_owned()));
+            return Err(bad("another approver has the same name, without regard to case".to_owned()));
         }
     }
     Ok(())
 }
 
-/// The fleet that a root says it is of, or that it makes.
+/// The fleet of `root`: the one that it names, or for a first root the digest of its content.
 pub fn fleet_of(root: &Root) -> FleetId {
     root.fleet.unwrap_or_else(|| FleetId::of(content(root)))
 }
@@ -241,18 +242,18 @@ fn parse(file: &[u8]) -> Result<Signed<Root>, RootError> {
     Signed::parse(file).map_err(|source| RootError::Signed { by: RequiredSigners::Itself, source })
 }
 
-/// The trust that a machine starts with, before anything was fetched.
+/// The trust that a machine starts with, before it has fetched anything.
 #[derive(Debug, Clone)]
 pub enum Anchor {
     /// A root.
     Root(Box<TrustedRoot>),
-    /// The digest of the first root, which the branch then has to show.
+    /// The digest of the first root. The branch has to contain that root.
     Digest(FleetId),
 }
 
-/// Where an [`Anchor`] is: a file with a root, or the digest of the first one.
+/// The location of an [`Anchor`]: a file with a root, or the digest of the first root itself.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AnchorPlace {
+pub enum AnchorLocation {
     /// A file.
     File(PathBuf),
     /// The digest itself.
@@ -267,29 +268,29 @@ pub enum AnchorError {
     Io {
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: std::io::Error,
     },
-    /// The file holds no root that can be believed.
+    /// The file holds no valid root.
     #[error("the root {} is not to be believed: {source}", path.display())]
     Root {
         /// The file.
         path: PathBuf,
-        /// Why.
+        /// The reason.
         source: RootError,
     },
 }
 
-impl std::str::FromStr for AnchorPlace {
+impl std::str::FromStr for AnchorLocation {
     type Err = std::convert::Infallible;
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        // No file is called by 64 hexadecimal digits by accident.
+        // 64 hexadecimal digits are always a digest: nobody gives a root file such a name by accident.
         Ok(text.parse().map_or_else(|_| Self::File(text.into()), Self::Digest))
     }
 }
 
-impl AnchorPlace {
-    /// The same, where a relative path counts from `directory`.
+impl AnchorLocation {
+    /// The same location, with a relative path resolved against `directory`.
     #[must_use]
     pub fn below(self, directory: &Path) -> Self {
         match self {
@@ -300,11 +301,11 @@ impl AnchorPlace {
 }
 
 impl Anchor {
-    /// Reads it.
-    pub fn read(place: &AnchorPlace) -> Result<Self, AnchorError> {
-        match place {
-            AnchorPlace::Digest(fleet) => Ok(Self::Digest(*fleet)),
-            AnchorPlace::File(path) => {
+    /// Reads the anchor, and verifies a root that is in a file.
+    pub fn read(location: &AnchorLocation) -> Result<Self, AnchorError> {
+        match location {
+            AnchorLocation::Digest(fleet) => Ok(Self::Digest(*fleet)),
+            AnchorLocation::File(path) => {
                 let io = |source| AnchorError::Io { path: path.clone(), source };
                 let file = read_at_most(path, Root::LARGEST + 1).map_err(io)?;
                 let root = TrustedRoot::given(&file);
@@ -314,7 +315,7 @@ impl Anchor {
         }
     }
 
-    /// The fleet.
+    /// The fleet that it stands for.
     pub fn fleet(&self) -> FleetId {
         match self {
             Self::Root(root) => root.fleet(),

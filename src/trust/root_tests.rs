@@ -3,7 +3,7 @@ use crate::model::{ApprovalPolicy, List, Role};
 use crate::trust::fixture::{first_root, key, role, root_after, signed};
 
 #[test]
-fn a_first_root_makes_a_fleet_whoever_signed_it() {
+fn the_fleet_of_a_first_root_does_not_depend_on_its_signatures() {
     let (a, b) = (key("a"), key("b"));
     let root = first_root(&[&a, &b], 1);
     let by_a = TrustedRoot::given(&signed(root.clone(), &[&a])).unwrap();
@@ -35,7 +35,7 @@ fn a_root_needs_its_own_threshold_of_different_keys() {
 }
 
 #[test]
-fn a_root_that_could_never_sign_is_none() {
+fn a_root_whose_roles_could_never_sign_is_refused() {
     let (a, approver) = (key("a"), key("approver"));
     let renamed = crate::model::PublicKey::new("again".parse().unwrap(), *a.public().bytes());
     let one_key_twice =
@@ -56,16 +56,16 @@ fn a_root_that_could_never_sign_is_none() {
 #[test]
 fn the_next_root_is_signed_by_the_one_before_and_by_itself() {
     let (old, new, stranger) = (key("old"), key("new"), key("stranger"));
-    let held = TrustedRoot::given(&signed(first_root(&[&old], 1), &[&old])).unwrap();
-    let next = root_after(&held, &[&new]);
-    let believed = held.next(&signed(next.clone(), &[&old, &new])).unwrap();
-    assert_eq!((believed.fleet(), believed.root().version.get()), (held.fleet(), 2));
+    let first = TrustedRoot::given(&signed(first_root(&[&old], 1), &[&old])).unwrap();
+    let next = root_after(&first, &[&new]);
+    let second = first.next(&signed(next.clone(), &[&old, &new])).unwrap();
+    assert_eq!((second.fleet(), second.root().version.get()), (first.fleet(), 2));
     for (keys, by) in [
         (vec![&old], RequiredSigners::Itself),
-        (vec![&new], RequiredSigners::TheOneBefore),
-        (vec![&new, &stranger], RequiredSigners::TheOneBefore),
+        (vec![&new], RequiredSigners::PreviousRoot),
+        (vec![&new, &stranger], RequiredSigners::PreviousRoot),
     ] {
-        let error = held.next(&signed(next.clone(), &keys)).unwrap_err();
+        let error = first.next(&signed(next.clone(), &keys)).unwrap_err();
         assert!(matches!(error, RootError::Signed { by: found, .. } if found == by), "{error}");
     }
 }
@@ -73,11 +73,11 @@ fn the_next_root_is_signed_by_the_one_before_and_by_itself() {
 #[test]
 fn the_chain_has_no_gap_no_repeat_and_no_other_fleet() {
     let a = key("a");
-    let held = TrustedRoot::given(&signed(first_root(&[&a], 1), &[&a])).unwrap();
+    let first = TrustedRoot::given(&signed(first_root(&[&a], 1), &[&a])).unwrap();
     let next = |change: fn(&mut Root)| {
-        let mut next = root_after(&held, &[&a]);
+        let mut next = root_after(&first, &[&a]);
         change(&mut next);
-        held.next(&signed(next.clone(), &[&a])).map(drop)
+        first.next(&signed(next.clone(), &[&a])).map(drop)
     };
     assert_eq!(next(|_| {}), Ok(()));
     assert_eq!(next(|root| root.epoch = 2.try_into().unwrap()), Ok(()));

@@ -19,7 +19,7 @@ use crate::model::{Invalid, KeyId, PublicKey};
 /// The most bytes of a key file.
 const LARGEST: usize = 1024;
 
-/// A secret ed25519 key. It is wiped from memory when it is dropped, and shows nothing of itself.
+/// A secret ed25519 key. It is wiped from memory when it is dropped, and its `Debug` text has its name alone.
 pub struct SecretKey {
     id: KeyId,
     key: SigningKey,
@@ -31,112 +31,113 @@ impl fmt::Debug for SecretKey {
     }
 }
 
-/// Why there is no secret key.
+/// The reason why a secret key cannot be made, read or written.
 #[derive(Debug, thiserror::Error)]
 pub enum SecretKeyError {
     /// The file cannot be read or written.
-    #[error("cannot {act} the secret key {}: {source}", without_key(path))]
+    #[error("cannot {act} the secret key {}: {source}", mask_key(path))]
     Io {
         /// `read` or `write`.
         act: &'static str,
         /// The file.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The file is somebody else's, who can read it and put another in its place.
+    /// The file belongs to another user, who could read it or replace it.
     #[error(
-        "the secret key {} belongs to the user {owner}, and has to belong to the user {user}, who is reading it, or to root; \
-         run this as its owner, or `chown {user} {}`",
+        "the secret key {} belongs to the user {owner}, and has to belong to the user {user}, who runs this command, or to root; \
+         run this command as the owner, or run `chown {user} {}`",
         path.display(), path.display()
     )]
-    Foreign {
+    WrongOwner {
         /// The file.
         path: PathBuf,
-        /// The number of the user that it belongs to.
+        /// The number of the user who owns it.
         owner: u32,
         /// The number of the user who reads it.
         user: u32,
     },
-    /// Others can read the file.
+    /// Other users can read the file.
     #[error(
-        "the secret key {} can be read by others (mode {mode:04o}); `chmod 600 {}`, and make a new key if somebody may have read it",
+        "the secret key {} can be read by others (mode {mode:04o}); run `chmod 600 {}`, and make \
+         a new key if somebody may have read this one",
         path.display(), path.display()
     )]
-    Exposed {
+    ReadableByOthers {
         /// The file.
         path: PathBuf,
         /// Its permission bits.
         mode: u32,
     },
-    /// What it holds is no secret key.
+    /// The file holds no valid secret key.
     #[error("{} holds no secret key: {why}", path.display())]
     Malformed {
         /// The file.
         path: PathBuf,
-        /// What is wrong, without a byte of it.
+        /// The rule that the content breaks; it never quotes the content.
         why: &'static str,
     },
-    /// It cannot be written in OpenSSH's format.
-    #[error("cannot write the key as OpenSSH does: {0}")]
-    Unwritable(String),
-    /// The system gave no randomness.
-    #[error("the system gave no randomness for a new key: {0}")]
-    NoRandomness(String),
+    /// The key cannot be encoded in OpenSSH's format.
+    #[error("cannot encode the key in OpenSSH's format: {0}")]
+    Unencodable(String),
+    /// The system gave no random bytes.
+    #[error("cannot make a new key, since the system gave no random bytes: {0}")]
+    NoRandomBytes(String),
 }
 
 impl SecretKey {
     /// Makes a new key under the name `id`.
     pub fn generate(id: KeyId) -> Result<Self, SecretKeyError> {
         let mut seed = Zeroizing::new([0; 32]);
-        getrandom::fill(seed.as_mut()).map_err(|error| SecretKeyError::NoRandomness(error.to_string()))?;
+        getrandom::fill(seed.as_mut()).map_err(|error| SecretKeyError::NoRandomBytes(error.to_string()))?;
         Ok(Self { id, key: SigningKey::from_bytes(&seed) })
     }
 
-    /// Reads a key that Nix or Clavel made. A file of another user's than this one and root is refused, and so is one that
-    /// the group or others can read.
+    /// Reads a key that Nix or Clavel made. It refuses a file that belongs to neither this user nor root, and a file that the
+    /// group or others can read.
     pub fn read(path: &Path) -> Result<Self, SecretKeyError> {
-        Self::read_kept_from(path, 0o077)
+        Self::read_protected(path, 0o077)
     }
 
-    /// Reads a key that is a systemd credential. What lets the service alone read that is an access control list, which
-    /// shows as the group's right to read; the folder that it is in keeps everybody else out.
+    /// Reads a key that is a systemd credential. An access control list lets the service alone read the file. The list shows
+    /// as the group's right to read, so that right is allowed here; the credential's folder keeps every other user out.
     pub fn read_credential(path: &Path) -> Result<Self, SecretKeyError> {
-        Self::read_kept_from(path, 0o037)
+        Self::read_protected(path, 0o037)
     }
 
-    /// Reads a key from a file with none of the permission bits `exposing`.
-    fn read_kept_from(path: &Path, exposing: u32) -> Result<Self, SecretKeyError> {
+    /// Reads a key from a file that has none of the permission bits `forbidden`.
+    fn read_protected(path: &Path, forbidden: u32) -> Result<Self, SecretKeyError> {
         let io = |source| SecretKeyError::Io { act: "read", path: path.to_owned(), source };
-        // A pipe that nobody writes to would never be opened otherwise.
-        let at_once = OFlags::NONBLOCK.bits().cast_signed();
-        let file = std::fs::OpenOptions::new().read(true).custom_flags(at_once).open(path).map_err(io)?;
-        // Owner and mode are asked of what was opened, so that nobody can swap the file between the question and the reading.
+        // Without this flag, opening a pipe that has no writer never returns.
+        let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+        let file = std::fs::OpenOptions::new().read(true).custom_flags(nonblocking).open(path).map_err(io)?;
+        // Take owner and mode from the open file, so that nobody can replace the file between the check and the read.
         let metadata = file.metadata().map_err(io)?;
         let malformed = |why| SecretKeyError::Malformed { path: path.to_owned(), why };
         if !metadata.is_file() && !metadata.file_type().is_fifo() {
             return Err(malformed("it is neither a file nor a pipe"));
         }
-        check_guarded(path, &metadata, rustix::process::geteuid().as_raw(), exposing)?;
-        // Whoever does write to it may take their time.
+        check_permissions(path, &metadata, rustix::process::geteuid().as_raw(), forbidden)?;
+        // The reads below block again: the writer of a pipe may be slow.
         rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|error| io(error.into()))?;
         let mut buffer = Zeroizing::new([0; LARGEST + 1]);
         let bytes = read_whole(file, buffer.as_mut()).map_err(io)?;
         if bytes.len() > LARGEST {
-            return Err(malformed("it is too long for one"));
+            return Err(malformed("it is too long"));
         }
-        let text = std::str::from_utf8(bytes).map_err(|_| malformed("it is no text"))?;
+        let text = std::str::from_utf8(bytes).map_err(|_| malformed("it is not UTF-8 text"))?;
         Self::parse(text.trim_end()).map_err(malformed)
     }
 
-    /// Reads a key from its text.
+    /// Parses a key from its text.
     fn parse(text: &str) -> Result<Self, &'static str> {
         let (id, encoded) = text.split_once(':').ok_or("it has to be NAME:BASE64")?;
-        let id = id.parse().map_err(|_: Invalid| "the name before the colon is none")?;
+        let id = id.parse().map_err(|_: Invalid| "the part before the colon is not a valid name")?;
         let mut bytes = Zeroizing::new([0; 96]);
         let length = STANDARD
             .decode_slice(encoded, bytes.as_mut())
-            .map_err(|_| "what follows the colon is not the base64 of a key")?;
+            .map_err(|_| "the part after the colon is not the base64 of a key")?;
         if length == 32 {
             return Err("it is a public key; the secret one is 64 bytes long");
         }
@@ -150,7 +151,7 @@ impl SecretKey {
         &self.id
     }
 
-    /// The key that verifies what this one signs.
+    /// The public key, which verifies the signatures of this key.
     pub fn public(&self) -> PublicKey {
         PublicKey::new(self.id.clone(), self.key.verifying_key().to_bytes())
     }
@@ -165,23 +166,23 @@ impl SecretKey {
         text
     }
 
-    /// The key as OpenSSH writes one that has no passphrase, with its name for a comment.
+    /// The key in OpenSSH's format, without a passphrase, and with its name as the comment.
     fn to_openssh(&self) -> Result<Zeroizing<String>, ssh_key::Error> {
         let pair = Zeroizing::new(self.key.to_keypair_bytes());
         let pair = KeypairData::Ed25519(Ed25519Keypair::from_bytes(&pair)?);
         ssh_key::PrivateKey::new(pair, self.id.as_str())?.to_openssh(LineEnding::LF)
     }
 
-    /// Writes the key to a new file that its owner alone can read. A file that is there already is left as it is.
+    /// Writes the key to a new file that its owner alone can read. It never replaces an existing file.
     pub fn write_new(&self, path: &Path) -> Result<(), SecretKeyError> {
         write_new(path, self.to_text().as_bytes())
     }
 
-    /// The same in OpenSSH's format, without a passphrase.
+    /// Does the same in OpenSSH's format, without a passphrase.
     pub fn write_new_for_openssh(&self, path: &Path) -> Result<(), SecretKeyError> {
-        // No byte of the key is in that error.
-        let failed = |error: ssh_key::Error| SecretKeyError::Unwritable(error.to_string());
-        write_new(path, self.to_openssh().map_err(failed)?.as_bytes())
+        // This error has no byte of the key.
+        let unencodable = |error: ssh_key::Error| SecretKeyError::Unencodable(error.to_string());
+        write_new(path, self.to_openssh().map_err(unencodable)?.as_bytes())
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Signature {
@@ -189,34 +190,39 @@ impl SecretKey {
     }
 }
 
-/// A path without what may be a key: whoever takes the key itself for its file, with its name or without, does not get to see
-/// it.
-fn without_key(path: &Path) -> String {
+/// The text of `path`, with `…` in place of a key. A user may pass a key where its file belongs, with its name or without, and
+/// the error then must not show the key.
+fn mask_key(path: &Path) -> String {
     let text = path.display().to_string();
     if let Some((name, _)) = text.split_once(':') {
         return format!("{name}:…");
     }
-    // The base64 of a key, of its seed, and of the public half; a path that was made absolute stands before it.
+    // 88 characters are the base64 of a key; 44 are that of its seed, or of its public half. A folder may stand before them.
     let is_key = |at: &usize| text[*at..].ends_with('=') && STANDARD.decode(&text[*at..]).is_ok();
     let ends = [88, 44].into_iter().filter_map(|length| text.len().checked_sub(length));
     let key = ends.filter(|at| text.is_char_boundary(*at)).find(is_key);
     key.map_or(text.clone(), |at| format!("{}…", &text[..at]))
 }
 
-/// Refuses a file that is neither `user`'s nor root's, or that has one of the permission bits `exposing`.
-fn check_guarded(path: &Path, metadata: &std::fs::Metadata, user: u32, exposing: u32) -> Result<(), SecretKeyError> {
+/// Refuses a file that belongs to neither `user` nor root, or that has one of the permission bits `forbidden`.
+fn check_permissions(
+    path: &Path,
+    metadata: &std::fs::Metadata,
+    user: u32,
+    forbidden: u32,
+) -> Result<(), SecretKeyError> {
     let (owner, mode) = (metadata.uid(), metadata.mode() & 0o7777);
     if owner != user && owner != 0 {
-        return Err(SecretKeyError::Foreign { path: path.to_owned(), owner, user });
+        return Err(SecretKeyError::WrongOwner { path: path.to_owned(), owner, user });
     }
-    if mode & exposing != 0 {
-        return Err(SecretKeyError::Exposed { path: path.to_owned(), mode });
+    if mode & forbidden != 0 {
+        return Err(SecretKeyError::ReadableByOthers { path: path.to_owned(), mode });
     }
     Ok(())
 }
 
-/// Reads what there is, as far as `buffer` goes. No other memory holds a byte of it: a text that grew would leave copies
-/// behind that nobody wipes.
+/// Reads to the end of the file or of `buffer`. The buffer never grows, since a buffer that grows leaves copies of the key in
+/// memory that nobody wipes.
 fn read_whole(mut from: impl Read, buffer: &mut [u8]) -> io::Result<&[u8]> {
     let mut length = 0;
     while length < buffer.len() {
@@ -247,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn a_key_comes_back_from_its_file() {
+    fn a_key_is_read_as_it_was_written() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let written = key();
@@ -265,7 +271,7 @@ mod tests {
         for mode in [0o640, 0o604, 0o644, 0o620] {
             std::fs::set_permissions(&path, PermissionsExt::from_mode(mode)).unwrap();
             let error = SecretKey::read(&path).unwrap_err();
-            assert!(matches!(error, SecretKeyError::Exposed { .. }), "{error}");
+            assert!(matches!(error, SecretKeyError::ReadableByOthers { .. }), "{error}");
         }
     }
 
@@ -276,28 +282,28 @@ mod tests {
         key().write_new(&path).unwrap();
         let metadata = std::fs::metadata(&path).unwrap();
         let owner = metadata.uid();
-        assert!(check_guarded(&path, &metadata, owner, 0o077).is_ok());
-        // Root's key is everybody's who can read it, and nobody else's is root's.
-        assert_eq!(check_guarded(&path, &metadata, owner + 1, 0o077).is_ok(), owner == 0);
+        assert!(check_permissions(&path, &metadata, owner, 0o077).is_ok());
+        // Every user may use a key that belongs to root; a key of another user is refused, to root as well.
+        assert_eq!(check_permissions(&path, &metadata, owner + 1, 0o077).is_ok(), owner == 0);
         if owner != 0 {
             return;
         }
         std::os::unix::fs::chown(&path, Some(7), None).unwrap();
         for error in [SecretKey::read(&path).unwrap_err(), SecretKey::read_credential(&path).unwrap_err()] {
-            assert!(matches!(error, SecretKeyError::Foreign { owner: 7, user: 0, .. }), "{error}");
+            assert!(matches!(error, SecretKeyError::WrongOwner { owner: 7, user: 0, .. }), "{error}");
         }
         let metadata = std::fs::metadata(&path).unwrap();
-        assert!(check_guarded(&path, &metadata, 7, 0o077).is_ok());
-        assert!(check_guarded(&path, &metadata, 8, 0o077).is_err());
+        assert!(check_permissions(&path, &metadata, 7, 0o077).is_ok());
+        assert!(check_permissions(&path, &metadata, 8, 0o077).is_err());
     }
 
-    /// A byte at a time, and an interruption before each.
-    struct Dripping<'a> {
+    /// A reader that returns one byte at a time, and an interruption before each.
+    struct SlowReader<'a> {
         rest: &'a [u8],
         interrupted: bool,
     }
 
-    impl Read for Dripping<'_> {
+    impl Read for SlowReader<'_> {
         fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
             self.interrupted = !self.interrupted;
             if self.interrupted {
@@ -312,7 +318,7 @@ mod tests {
     fn a_key_is_read_to_its_end_and_no_further_than_its_buffer() {
         let mut buffer = [0; 8];
         for (text, read) in [("", ""), ("k:abc", "k:abc"), ("12345678", "12345678"), ("123456789", "12345678")] {
-            let from = Dripping { rest: text.as_bytes(), interrupted: false };
+            let from = SlowReader { rest: text.as_bytes(), interrupted: false };
             assert_eq!(read_whole(from, &mut buffer).unwrap(), read.as_bytes());
         }
         let dir = tempfile::tempdir().unwrap();
@@ -324,33 +330,31 @@ mod tests {
         file.write_all(&vec![b'\n'; padding]).unwrap();
         assert_eq!(SecretKey::read(&path).unwrap().public(), written.public());
         file.write_all(b"\n").unwrap();
-        assert!(
-            SecretKey::read(&path).unwrap_err().to_string().ends_with("holds no secret key: it is too long for one")
-        );
+        assert!(SecretKey::read(&path).unwrap_err().to_string().ends_with("holds no secret key: it is too long"));
         std::fs::write(&path, b"k:\xff").unwrap();
-        assert!(SecretKey::read(&path).unwrap_err().to_string().ends_with("holds no secret key: it is no text"));
+        assert!(SecretKey::read(&path).unwrap_err().to_string().ends_with("holds no secret key: it is not UTF-8 text"));
     }
 
     #[test]
-    fn a_key_in_the_place_of_its_file_is_not_shown() {
+    fn no_error_shows_a_key_that_was_passed_as_a_path() {
         let text = key().to_text();
         let error = SecretKey::read(Path::new(text.as_str())).unwrap_err().to_string();
         assert!(error.starts_with("cannot read the secret key test-1:…: "), "{error}");
-        // Nor is one without its name, as a path or as the end of one, and nor is its seed.
+        // The same holds for a key without its name, as the path or as its end, and for the seed.
         let pair = &text["test-1:".len()..];
         let seed = STANDARD.encode(&STANDARD.decode(pair).unwrap()[..32]);
-        for (given, told) in [
+        for (given, expected) in [
             (pair.to_owned(), "…".to_owned()),
             (format!("/run/credentials/claveld/{pair}"), "/run/credentials/claveld/…".to_owned()),
             (format!("/etc/{seed}"), "/etc/…".to_owned()),
             ("/etc/clavel/claveld-1.secret".to_owned(), "/etc/clavel/claveld-1.secret".to_owned()),
         ] {
-            assert_eq!(without_key(Path::new(&given)), told);
+            assert_eq!(mask_key(Path::new(&given)), expected);
         }
     }
 
     #[test]
-    fn what_is_no_key_is_refused_without_showing_it() {
+    fn an_invalid_key_is_refused_and_not_shown() {
         let text = key().to_text();
         let other = key().to_text();
         // The seed of one key and the public half of another.

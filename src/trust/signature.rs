@@ -1,4 +1,4 @@
-//! A signature in a document: a plain ed25519 one, or one of ssh-keygen.
+//! A signature in a document: a plain ed25519 signature, or one in the format of ssh-keygen.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
@@ -9,7 +9,7 @@ use super::ssh::SshSignature;
 use super::usable_key::UsableKey;
 use crate::model::{KeyId, RoleKey};
 
-/// A signature, and the name of the key that is said to have made it.
+/// A signature, and the name of the key that made it, by its own claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Signature {
@@ -26,23 +26,23 @@ impl Signature {
         Self { keyid, sig: SignatureBytes::Ssh(Box::new(signature)) }
     }
 
-    /// The name of the key that is said to have made it. A hint, never a reason to trust.
+    /// The name of the key that made it, by its own claim: a hint, and never a reason to trust.
     pub fn keyid(&self) -> &KeyId {
         &self.keyid
     }
 
-    /// Whether `by` made it, over `message`.
+    /// Whether the key `by` made it over `message`.
     pub(super) fn is_by(&self, by: &UsableKey, message: &[u8]) -> bool {
         match (&self.sig, &by.key) {
             (SignatureBytes::Ssh(signature), _) => signature.is_by(by, message),
             (SignatureBytes::Plain(bytes), RoleKey::Plain(_)) => by.verifies(message, bytes),
-            // An authenticator never signs a message as it is.
+            // An authenticator never signs the bare message.
             (SignatureBytes::Plain(_), RoleKey::Hardware(_)) => false,
         }
     }
 }
 
-/// What was signed, as base64 with padding: the 64 bytes of an ed25519 signature, or a signature of `ssh-keygen`.
+/// The bytes of a signature: 64 of a plain ed25519 one, or the blob of `ssh-keygen`. In JSON they are base64 with padding.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum SignatureBytes {
     Plain([u8; 64]),
@@ -63,7 +63,11 @@ impl<'de> Deserialize<'de> for SignatureBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         use serde::de::Error as _;
         let text = String::deserialize(deserializer)?;
-        let bad = || D::Error::custom("not the base64 of a 64-byte ed25519 signature, or of one of ssh-keygen");
+        let bad = || {
+            D::Error::custom(
+                "it is neither the base64 of a 64-byte ed25519 signature nor that of a signature of ssh-keygen",
+            )
+        };
         let bytes = STANDARD.decode(&text).map_err(|_| bad())?;
         if let Ok(bytes) = bytes.as_slice().try_into() {
             return Ok(Self::Plain(bytes));
@@ -85,7 +89,7 @@ impl JsonSchema for SignatureBytes {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        // "U1NIU0lH" is "SSHSIG".
+        // "U1NIU0lH" is the base64 of "SSHSIG".
         schemars::json_schema!({
             "type": "string",
             "pattern": "^([A-Za-z0-9+/]{86}==|U1NIU0lH[A-Za-z0-9+/]{80,1356}={0,2})$",

@@ -1,4 +1,4 @@
-//! A document with its signatures, and one that was verified.
+//! Documents with their signatures, before and after they are verified.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,13 +15,13 @@ pub fn digest(bytes: &[u8]) -> Sha256Digest {
     Sha256Digest::from_bytes(Sha256::digest(bytes).into())
 }
 
-/// The digest of what `payload` says, whoever signed it: the SHA-256 of its canonical form.
+/// The digest of the content of `payload`: the SHA-256 of its canonical form, without signatures.
 pub(super) fn content<P: Payload>(payload: &P) -> Sha256Digest {
     digest(&canonical(payload))
 }
 
-/// A document and its signatures, as the branch holds them. Nothing in it is to be believed before
-/// [`Signed::verify`] has made a [`Verified`] of it.
+/// A document and its signatures, as the branch holds them. It is not trusted: [`Signed::verify`] checks it and
+/// returns a [`Verified`].
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(bound = "P: Payload", deny_unknown_fields)]
 #[schemars(bound = "P: Payload + JsonSchema")]
@@ -34,30 +34,30 @@ pub struct Signed<P: Payload> {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignedError {
     /// It does not parse as its kind.
-    #[error("it is no {kind}: {source}")]
+    #[error("it is not a valid {kind}: {source}")]
     Malformed {
-        /// The kind it should be.
+        /// The kind that it should be.
         kind: &'static str,
-        /// What is wrong with it, and where.
+        /// The reason, and the place of the error.
         source: JsonError,
     },
-    /// It says what it says in another way than the one there is.
+    /// It is not in the one rendering that its content has.
     #[error(
-        "it is not written in the one form a {kind} has (sorted keys, two spaces, a final newline): somebody edited it"
+        "it is not written in the one form a {kind} has (sorted keys, an indent of two spaces, a final newline): somebody edited it"
     )]
     OtherRendering {
-        /// The kind it should be.
+        /// The kind that it should be.
         kind: &'static str,
     },
-    /// It is of another fleet.
-    #[error("it is of the fleet {}, and here is the fleet {}: {kind}s of one are worthless in another",
+    /// It belongs to another fleet.
+    #[error("it belongs to the fleet {}, and this fleet is {}: a {kind} is valid in its own fleet alone",
         found.map_or_else(|| "that it does not name".to_owned(), |found| found.short() + "…"), expected.short() + "…")]
     OtherFleet {
-        /// The kind it is.
+        /// Its kind.
         kind: &'static str,
-        /// The fleet asked for.
+        /// The expected fleet.
         expected: FleetId,
-        /// The fleet that it is of.
+        /// The fleet that it names.
         found: Option<FleetId>,
     },
     /// Too few trusted keys signed it.
@@ -70,7 +70,7 @@ pub enum SignedError {
     NotEnoughSignatures {
         /// How many different trusted keys signed it.
         valid: usize,
-        /// How many have to.
+        /// How many have to sign it.
         threshold: usize,
         /// The names of the trusted keys.
         trusted: Vec<String>,
@@ -80,10 +80,10 @@ pub enum SignedError {
 /// The reason why a signature was not added.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum AddError {
-    /// It is not the one that was asked for.
+    /// It is not a valid signature by the expected key.
     #[error(transparent)]
     Signature(#[from] SshSignatureError),
-    /// There are as many as there may be.
+    /// The document has the largest number of signatures already.
     #[error(transparent)]
     TooMany(#[from] Invalid),
 }
@@ -94,31 +94,31 @@ impl<P: Payload> Signed<P> {
         Self { signatures: List::one(key.sign(&signing_bytes(&payload))), signed: payload }
     }
 
-    /// `payload`, signed by nobody yet.
+    /// `payload` without signatures.
     pub fn unsigned(payload: P) -> Self {
         Self { signatures: List::default(), signed: payload }
     }
 
-    /// Adds the signature of `key`, in place of one under the same name.
+    /// Adds the signature of `key`. It replaces one under the same name.
     pub fn add(&mut self, key: &SecretKey) -> Result<(), Invalid> {
         self.put(key.sign(&self.to_be_signed()))
     }
 
-    /// Adds a signature that `ssh-keygen` made with `key`; one that is not by it is refused.
+    /// Adds a signature that `ssh-keygen` made with `key`. It refuses one that another key made.
     pub fn add_ssh(&mut self, key: &RoleKey, signature: SshSignature) -> Result<(), AddError> {
         let signature = Signature::of_ssh(key.id().clone(), signature);
-        self.put_if_by(key, signature)
+        self.put_verified(key, signature)
     }
 
-    /// Adds the signature that somebody else made with `key`; one that is not by it is refused.
+    /// Adds a plain signature that was made elsewhere with `key`. It refuses one that another key made.
     pub fn add_plain(&mut self, key: &PublicKey, bytes: [u8; 64]) -> Result<(), AddError> {
-        self.put_if_by(&RoleKey::Plain(key.clone()), Signature::new(key.id().clone(), bytes))
+        self.put_verified(&RoleKey::Plain(key.clone()), Signature::new(key.id().clone(), bytes))
     }
 
-    fn put_if_by(&mut self, key: &RoleKey, signature: Signature) -> Result<(), AddError> {
-        let is_good = UsableKey::of(key).is_some_and(|key| signature.is_by(&key, &self.to_be_signed()));
-        if !is_good {
-            return Err(SshSignatureError::NotBy(key.id().to_string()).into());
+    fn put_verified(&mut self, key: &RoleKey, signature: Signature) -> Result<(), AddError> {
+        let is_valid = UsableKey::of(key).is_some_and(|key| signature.is_by(&key, &self.to_be_signed()));
+        if !is_valid {
+            return Err(SshSignatureError::OtherKey(key.id().to_string()).into());
         }
         Ok(self.put(signature)?)
     }
@@ -132,40 +132,44 @@ impl<P: Payload> Signed<P> {
         Ok(())
     }
 
-    /// The bytes that a signature is over (DSSE 1.0).
+    /// The bytes to sign (DSSE 1.0).
     pub fn to_be_signed(&self) -> Vec<u8> {
         signing_bytes(&self.signed)
     }
 
-    /// Reads a file of the branch: of bounded size, strictly parsed, and in the one rendering there is.
+    /// Parses a file of the branch strictly: it limits the size, and accepts one rendering alone. It verifies nothing.
     pub fn parse(bytes: &[u8]) -> Result<Self, SignedError> {
         let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
         let signed: Self = json::parse(bytes, P::LARGEST).map_err(malformed)?;
         if json::is_rendering(&signed, bytes) { Ok(signed) } else { Err(SignedError::OtherRendering { kind: P::KIND }) }
     }
 
-    /// The file that says this.
+    /// The bytes of the file.
     pub fn render(&self) -> Vec<u8> {
         json::render(self)
     }
 
-    /// Believes the file of one of `fleet` that enough keys of `authority` signed.
-    pub fn believe(bytes: Vec<u8>, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
-        Self::believed(bytes, fleet, authority).map(|(verified, _)| verified)
+    /// Parses a file, and verifies that it belongs to `fleet` and that enough keys of `authority` signed it.
+    pub fn verify_file(bytes: Vec<u8>, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
+        Self::verify_bytes(bytes, fleet, authority).map(|(verified, _)| verified)
     }
 
-    /// The same, and the digest of what it says, without writing it once more.
-    pub fn believe_with_content(
+    /// Does the same, and returns the digest of the content as well, without another serialisation.
+    pub fn verify_file_with_content(
         bytes: Vec<u8>,
         fleet: FleetId,
         authority: &Authority,
     ) -> Result<(Verified<P>, Sha256Digest), SignedError> {
-        let (verified, message) = Self::believed(bytes, fleet, authority)?;
+        let (verified, message) = Self::verify_bytes(bytes, fleet, authority)?;
         Ok((verified, digest(body(&message))))
     }
 
-    /// A file that is believed, and what its signatures are over.
-    fn believed(bytes: Vec<u8>, fleet: FleetId, authority: &Authority) -> Result<(Verified<P>, Vec<u8>), SignedError> {
+    /// Returns the verified payload and the bytes that were signed.
+    fn verify_bytes(
+        bytes: Vec<u8>,
+        fleet: FleetId,
+        authority: &Authority,
+    ) -> Result<(Verified<P>, Vec<u8>), SignedError> {
         let signed = Self::parse(&bytes)?;
         signed.check_fleet(fleet)?;
         let message = signing_bytes_of_file::<P>(bytes).ok_or(SignedError::OtherRendering { kind: P::KIND })?;
@@ -173,7 +177,7 @@ impl<P: Payload> Signed<P> {
         Ok((Verified { payload: signed.signed }, message))
     }
 
-    /// Believes it when it is of `fleet` and enough keys of `authority` signed it.
+    /// Verifies that it belongs to `fleet` and that enough keys of `authority` signed it.
     pub fn verify(self, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
         self.check_fleet(fleet)?;
         self.check(authority)?;
@@ -189,7 +193,7 @@ impl<P: Payload> Signed<P> {
         }
     }
 
-    /// Whether enough keys of `authority` signed it, whatever fleet it is of.
+    /// Checks that enough keys of `authority` signed it. It does not check the fleet.
     pub(super) fn check(&self, authority: &Authority) -> Result<(), SignedError> {
         self.check_message(&self.to_be_signed(), authority)
     }
@@ -203,32 +207,32 @@ impl<P: Payload> Signed<P> {
         Err(SignedError::NotEnoughSignatures { valid, threshold: authority.threshold(), trusted })
     }
 
-    /// Who is said to have signed it.
+    /// Its signatures. They are not verified.
     pub fn signatures(&self) -> &[Signature] {
         &self.signatures
     }
 
-    /// What it says, for those who only show it.
+    /// The payload before it is verified. Callers may show it, and must not act on it.
     pub fn unverified(&self) -> &P {
         &self.signed
     }
 }
 
-/// A payload that enough trusted keys signed. [`Signed::verify`] alone makes one.
+/// A payload that enough trusted keys signed. Only [`Signed::verify`] and [`Signed::verify_file`] make one.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified<P> {
     payload: P,
 }
 
 impl<P: Payload> Verified<P> {
-    /// The digest of what it says, whoever signed it.
+    /// The digest of its content, which its signatures are no part of.
     pub fn content(&self) -> Sha256Digest {
         content(&self.payload)
     }
 }
 
 impl<P> Verified<P> {
-    /// What it says, for those who only show it from here on.
+    /// The payload without its proof. Callers may show it, and must not act on it.
     pub fn into_inner(self) -> P {
         self.payload
     }
@@ -265,23 +269,24 @@ mod tests {
     }
 
     fn read(bytes: &[u8], authority: &Authority) -> Result<Verified<Unit>, SignedError> {
-        Signed::believe(bytes.to_vec(), fleet(), authority)
+        Signed::verify_file(bytes.to_vec(), fleet(), authority)
     }
 
     #[test]
-    fn what_a_trusted_key_signed_is_believed() {
+    fn a_document_that_a_trusted_key_signed_is_verified() {
         let key = key("claveld-1");
         let authority = authority(&[&key], 1);
         assert_eq!(*read(&Signed::sign(unit(), &key).render(), &authority).unwrap(), unit());
     }
 
     #[test]
-    fn a_signature_more_makes_no_other_content() {
+    fn another_signature_does_not_change_the_content() {
         let (ours, stranger) = (key("claveld-1"), key("mallory-1"));
         let authority = authority(&[&ours], 1);
         let mut signed = Signed::sign(unit(), &ours);
         let content = |signed: &Signed<Unit>| {
-            let (unit, content) = Signed::<Unit>::believe_with_content(signed.render(), fleet(), &authority).unwrap();
+            let (unit, content) =
+                Signed::<Unit>::verify_file_with_content(signed.render(), fleet(), &authority).unwrap();
             assert_eq!(unit.content(), content);
             content
         };
@@ -299,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_no_trusted_key_signed_is_not() {
+    fn a_document_that_no_trusted_key_signed_is_refused() {
         let (ours, theirs) = (key("claveld-1"), key("claveld-1"));
         let authority = authority(&[&ours], 1);
         let error = read(&Signed::sign(unit(), &theirs).render(), &authority).unwrap_err();
@@ -307,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn a_document_of_another_fleet_is_not_believed() {
+    fn a_document_of_another_fleet_is_refused() {
         let key = key("claveld-1");
         let elsewhere = FleetId::of(digest(b"another fleet"));
         let signed = Signed::<Unit>::parse(&Signed::sign(unit(), &key).render()).unwrap();
@@ -324,7 +329,7 @@ mod tests {
     }
 
     #[test]
-    fn another_rendering_of_the_same_is_refused() {
+    fn another_rendering_of_the_same_content_is_refused() {
         let key = key("claveld-1");
         let text = String::from_utf8(Signed::sign(unit(), &key).render()).unwrap();
         for other in [
@@ -341,13 +346,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn one_flipped_bit_is_enough(at: prop::sample::Index, bit in 0..8_u8) {
+        fn one_flipped_bit_makes_a_document_invalid(at: prop::sample::Index, bit in 0..8_u8) {
             let key = key("claveld-1");
             let authority = authority(&[&key], 1);
             let mut bytes = Signed::sign(unit(), &key).render();
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
-            // The key's name is a hint: another name there is the one change that alters nothing.
+            // The key's name is a hint. A change of that name is the only one that keeps the document valid.
             let keyid_changed = Signed::<Unit>::parse(&bytes).is_ok_and(|s| s.signatures[0].keyid() != key.id());
             prop_assert_eq!(read(&bytes, &authority).is_ok(), keyid_changed);
         }

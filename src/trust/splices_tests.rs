@@ -1,5 +1,5 @@
-//! Files that somebody spliced at random: each ends in a refusal or is the one rendering of what it says, and a secret key's
-//! file is never anything but the key that was written.
+//! Randomly spliced files. Each is refused, or it is the one rendering of its content; the file of a secret key is refused, or it
+//! is the text of the key that was read.
 
 use proptest::prelude::*;
 
@@ -48,7 +48,7 @@ fn root() -> Vec<u8> {
     signed(first_root(&[&key], 1), &[&key])
 }
 
-/// `file` with bytes of itself, or any others, in place of some of its own.
+/// `file` after some splices: bytes of itself, or others, replace some of its own.
 fn spliced(file: Vec<u8>) -> impl Strategy<Value = Vec<u8>> {
     let own = file.clone();
     let piece = prop_oneof![
@@ -77,17 +77,17 @@ fn one_rendering<P: Payload>(file: &[u8]) -> bool {
 
 proptest! {
     #[test]
-    fn of_an_index(file in spliced(index())) {
+    fn a_spliced_index_has_one_rendering(file in spliced(index())) {
         prop_assert!(one_rendering::<Index>(&file));
     }
 
     #[test]
-    fn of_a_document(file in spliced(agent())) {
+    fn a_spliced_document_has_one_rendering(file in spliced(agent())) {
         prop_assert!(one_rendering::<Agent>(&file) && one_rendering::<Deployment>(&file));
     }
 
     #[test]
-    fn of_a_root(file in spliced(root())) {
+    fn a_spliced_root_has_one_rendering(file in spliced(root())) {
         prop_assert!(one_rendering::<Root>(&file));
         if let Ok(root) = TrustedRoot::given(&file) {
             prop_assert_eq!(root.file(), &file);
@@ -95,7 +95,7 @@ proptest! {
     }
 
     #[test]
-    fn of_a_secret_key(text in spliced(key("claveld-1").to_text().as_bytes().to_vec())) {
+    fn a_spliced_secret_key_has_one_text(text in spliced(key("claveld-1").to_text().as_bytes().to_vec())) {
         use std::os::unix::fs::OpenOptionsExt as _;
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("key");
@@ -103,7 +103,7 @@ proptest! {
         std::io::Write::write_all(&mut file.unwrap(), &text).unwrap();
         match SecretKey::read(&path) {
             Ok(key) => prop_assert!(key.to_text().as_bytes() == text.trim_ascii_end()),
-            // What is wrong is said without a piece of it.
+            // The error quotes no part of the file.
             Err(error) => prop_assert!(error.to_string().len() < 400),
         }
     }

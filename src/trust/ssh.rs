@@ -1,8 +1,8 @@
-//! Signatures as `ssh-keygen -Y sign -n clavel` makes them, with a key in a file, in an ssh-agent or in hardware.
+//! Signatures in the format of `ssh-keygen -Y sign -n clavel`, with a key in a file, in an ssh-agent or in hardware.
 //!
-//! The format is OpenSSH's PROTOCOL.sshsig, that of a FIDO authenticator's signature its PROTOCOL.u2f. There is one way to
-//! write each signature here, whatever else the formats allow, and one namespace. The key that a signature brings along is
-//! compared with the one that is expected, and never believed.
+//! OpenSSH's PROTOCOL.sshsig describes the format, and its PROTOCOL.u2f the signatures of a FIDO authenticator. This module
+//! accepts one encoding of each signature, whatever else the formats allow, and one namespace. It compares the key inside a
+//! signature with the expected key, and never trusts it.
 
 use ed25519_dalek::VerifyingKey;
 use sha2::{Digest as _, Sha256};
@@ -13,16 +13,16 @@ use ssh_key::{Algorithm, HashAlg, LineEnding, SshSig};
 use super::usable_key::UsableKey;
 use crate::model::{PublicKey, RoleKey};
 
-/// What the signer says that it signs for (`ssh-keygen -n`).
+/// The namespace: the purpose that the signer signs for (`ssh-keygen -n`).
 const NAMESPACE: &str = "clavel";
-/// The digest in the signatures that are made here, which is also what `ssh-keygen` takes.
+/// The digest in the signatures that Clavel makes. It is the default of `ssh-keygen`.
 const HASH: HashAlg = HashAlg::Sha512;
-/// The most bytes of a signature. One of a hardware key has 280.
+/// The most bytes of a signature. A signature of a hardware key has 280.
 const LARGEST: usize = 1024;
-/// The flag of an authenticator that somebody touched it (`PROTOCOL.u2f`, "SSH U2F Signatures").
+/// The flag by which an authenticator says that somebody touched it (`PROTOCOL.u2f`, "SSH U2F Signatures").
 const USER_PRESENT: u8 = 0x01;
 
-/// A signature of OpenSSH, well-formed and in our namespace; whose it is, `is_by` says.
+/// A well-formed signature of OpenSSH in Clavel's namespace. `is_by` says whether a key made it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SshSignature {
     blob: Vec<u8>,
@@ -31,50 +31,50 @@ pub struct SshSignature {
     signature: [u8; 64],
 }
 
-/// Who is said to have signed, and how.
+/// The key that signed, by the signature's own claim, and how it signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Signer {
     Plain([u8; 32]),
     Hardware { bytes: [u8; 32], application: String, flags: u8, counter: u32 },
 }
 
-/// Why bytes are no signature.
+/// The reason why a signature is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SshSignatureError {
-    /// It is not in the format, or not in the one way to write it.
-    #[error("it is no signature of ssh-keygen: {0}")]
+    /// It is not in the format, or not in the accepted encoding.
+    #[error("it is not a signature of ssh-keygen: {0}")]
     Malformed(String),
-    /// It was made for something else.
+    /// It was made for another purpose.
     #[error("it was made for `{0}`; sign with `ssh-keygen -Y sign -n {NAMESPACE}`")]
     OtherNamespace(String),
     /// It was made with another kind of key.
     #[error("it was made by a key of the algorithm {0}; only ed25519 keys count, in files, agents or hardware")]
     OtherAlgorithm(String),
-    /// Nobody touched the hardware key.
-    #[error("it was made by a hardware key that nobody touched; a key made without `no-touch-required` is needed")]
-    NobodyPresent,
-    /// It is not what was asked for: another key made it, or it is of another message.
+    /// The hardware key signed without a touch.
+    #[error("it was made by a hardware key that nobody touched; use a key made without `no-touch-required`")]
+    NotTouched,
+    /// Another key made it, or it is of another message.
     #[error("it is not a valid signature of this by the key `{0}`")]
-    NotBy(String),
+    OtherKey(String),
 }
 
 impl SshSignature {
-    /// What a plain key signs to make such a signature of `message`: few bytes, however many that has, since its digest
-    /// stands for it.
+    /// The bytes that a plain key has to sign for such a signature of `message`. They are few, since they contain the digest of
+    /// the message in its place.
     pub fn to_be_signed(message: &[u8]) -> Result<Vec<u8>, SshSignatureError> {
         SshSig::signed_data(NAMESPACE, HASH, message).map_err(|error| SshSignatureError::Malformed(error.to_string()))
     }
 
-    /// The signature that `key` made with these bytes. Whether it did, `is_by` says.
-    pub fn made(key: &PublicKey, bytes: [u8; 64]) -> Result<Self, SshSignatureError> {
+    /// Wraps `bytes`, a plain signature by `key`. It does not verify them; `is_by` does.
+    pub fn wrap(key: &PublicKey, bytes: [u8; 64]) -> Result<Self, SshSignatureError> {
         let malformed = |error: ssh_key::Error| SshSignatureError::Malformed(error.to_string());
         let signature = ssh_key::Signature::new(Algorithm::Ed25519, bytes).map_err(malformed)?;
         let public = KeyData::Ed25519(Ed25519PublicKey(*key.bytes()));
-        let made = SshSig::new(public, NAMESPACE, HASH, signature).map_err(malformed)?;
-        Self::parse(&encoded(&made)?)
+        let wrapped = SshSig::new(public, NAMESPACE, HASH, signature).map_err(malformed)?;
+        Self::parse(&encode(&wrapped)?)
     }
 
-    /// Reads the armoured text that `ssh-keygen` writes.
+    /// Parses the armoured text that `ssh-keygen` writes.
     pub fn from_armor(text: &str) -> Result<Self, SshSignatureError> {
         let malformed = |error: String| SshSignatureError::Malformed(error);
         if text.len() > 2 * LARGEST {
@@ -82,12 +82,12 @@ impl SshSignature {
         }
         let signature = SshSig::from_pem(text).map_err(|error| malformed(error.to_string()))?;
         if signature.to_pem(LineEnding::LF).ok().as_deref() != Some(text) {
-            return Err(malformed("its armour is not written in the one way there is".to_owned()));
+            return Err(malformed("its armour is not in the one encoding that ssh-keygen writes".to_owned()));
         }
-        Self::parse(&encoded(&signature)?)
+        Self::parse(&encode(&signature)?)
     }
 
-    /// Reads the bytes below the armour.
+    /// Parses the bytes inside the armour.
     pub(super) fn parse(blob: &[u8]) -> Result<Self, SshSignatureError> {
         let malformed = |why: &str| SshSignatureError::Malformed(why.to_owned());
         if blob.len() > LARGEST {
@@ -98,14 +98,14 @@ impl SshSignature {
         let mut again = Vec::with_capacity(blob.len());
         let encoded = parsed.encode(&mut again);
         if !rest.is_empty() || encoded.is_err() || again != blob {
-            return Err(malformed("it is not written in the one way there is"));
+            return Err(malformed("it is not in the one encoding that ssh-keygen writes"));
         }
         if parsed.version() != SshSig::VERSION || !parsed.reserved().is_empty() {
-            return Err(malformed("it is of another version of the format"));
+            return Err(malformed("it has another version of the format"));
         }
         if parsed.namespace() != NAMESPACE {
-            let shown = parsed.namespace().chars().take(40).filter(|c| !c.is_control()).collect();
-            return Err(SshSignatureError::OtherNamespace(shown));
+            let printable = parsed.namespace().chars().take(40).filter(|c| !c.is_control()).collect();
+            return Err(SshSignatureError::OtherNamespace(printable));
         }
         let hash = parsed.hash_alg();
         if !matches!(hash, HashAlg::Sha256 | HashAlg::Sha512) {
@@ -115,44 +115,44 @@ impl SshSignature {
         Ok(Self { blob: again, hash, signer, signature })
     }
 
-    /// Its bytes, as [`SshSignature::parse`] reads them.
+    /// Its bytes, as [`SshSignature::parse`] accepts them.
     pub(super) fn blob(&self) -> &[u8] {
         &self.blob
     }
 
-    /// Whether `by` made it, over `message`.
+    /// Whether the key `by` made it over `message`.
     pub(super) fn is_by(&self, by: &UsableKey, message: &[u8]) -> bool {
-        let same = match (&self.signer, &by.key) {
+        let is_same_key = match (&self.signer, &by.key) {
             (Signer::Plain(bytes), RoleKey::Plain(known)) => bytes == known.bytes(),
             (Signer::Hardware { bytes, application, .. }, RoleKey::Hardware(known)) => {
                 bytes == by.key.bytes() && application == known.application()
             }
             (Signer::Plain(_), RoleKey::Hardware(_)) | (Signer::Hardware { .. }, RoleKey::Plain(_)) => false,
         };
-        same && self.is_over(message, &by.point)
+        is_same_key && self.is_over(message, &by.point)
     }
 
     fn is_over(&self, message: &[u8], point: &VerifyingKey) -> bool {
-        // It fails where there is no namespace, and there is one.
+        // It fails only without a namespace, which is never empty here.
         let Ok(wrapped) = SshSig::signed_data(NAMESPACE, self.hash, message) else { return false };
         let signed = match &self.signer {
             Signer::Plain(_) => wrapped,
             Signer::Hardware { application, flags, counter, .. } => {
-                by_hardware(&wrapped, application, *flags, *counter)
+                hardware_message(&wrapped, application, *flags, *counter)
             }
         };
         point.verify_strict(&signed, &ed25519_dalek::Signature::from_bytes(&self.signature)).is_ok()
     }
 }
 
-fn encoded(signature: &SshSig) -> Result<Vec<u8>, SshSignatureError> {
+fn encode(signature: &SshSig) -> Result<Vec<u8>, SshSignatureError> {
     let mut blob = Vec::new();
     signature.encode(&mut blob).map_err(|error| SshSignatureError::Malformed(error.to_string()))?;
     Ok(blob)
 }
 
-/// What an authenticator signs when it is asked to sign `message`.
-fn by_hardware(message: &[u8], application: &str, flags: u8, counter: u32) -> Vec<u8> {
+/// The bytes that an authenticator signs for `message`.
+fn hardware_message(message: &[u8], application: &str, flags: u8, counter: u32) -> Vec<u8> {
     let mut signed = Sha256::digest(application).to_vec();
     signed.push(flags);
     signed.extend_from_slice(&counter.to_be_bytes());
@@ -162,23 +162,24 @@ fn by_hardware(message: &[u8], application: &str, flags: u8, counter: u32) -> Ve
 
 fn signer_and_signature(parsed: &SshSig) -> Result<(Signer, [u8; 64]), SshSignatureError> {
     let bytes = parsed.signature_bytes();
-    let of_length = || SshSignatureError::Malformed("its signature has another length than ed25519's".to_owned());
+    let bad_length =
+        || SshSignatureError::Malformed("its signature does not have the length of an ed25519 one".to_owned());
     match (parsed.public_key(), parsed.algorithm()) {
         (KeyData::Ed25519(key), Algorithm::Ed25519) => {
-            Ok((Signer::Plain(key.0), bytes.try_into().map_err(|_| of_length())?))
+            Ok((Signer::Plain(key.0), bytes.try_into().map_err(|_| bad_length())?))
         }
         (KeyData::SkEd25519(key), Algorithm::SkEd25519) => {
-            let (signature, rest) = bytes.split_first_chunk::<64>().ok_or_else(of_length)?;
-            let &[flags, a, b, c, d] = rest else { return Err(of_length()) };
+            let (signature, rest) = bytes.split_first_chunk::<64>().ok_or_else(bad_length)?;
+            let &[flags, a, b, c, d] = rest else { return Err(bad_length()) };
             if flags & USER_PRESENT == 0 {
-                return Err(SshSignatureError::NobodyPresent);
+                return Err(SshSignatureError::NotTouched);
             }
             let (bytes, application) = (key.public_key().0, key.application().to_owned());
             let counter = u32::from_be_bytes([a, b, c, d]);
             Ok((Signer::Hardware { bytes, application, flags, counter }, *signature))
         }
         (KeyData::Ed25519(_) | KeyData::SkEd25519(_), _) => {
-            Err(SshSignatureError::Malformed("its key and its signature are of two algorithms".to_owned()))
+            Err(SshSignatureError::Malformed("its key and its signature have two algorithms".to_owned()))
         }
         (other, _) => Err(SshSignatureError::OtherAlgorithm(other.algorithm().to_string())),
     }

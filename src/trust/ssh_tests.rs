@@ -47,101 +47,101 @@ fn blob(signature: &SshSig) -> Vec<u8> {
     blob
 }
 
-/// What `ssh-keygen -Y sign` makes.
-fn made(key: &SigningKey, namespace: &str, hash: HashAlg, message: &[u8]) -> Vec<u8> {
+/// A signature as `ssh-keygen -Y sign` makes it.
+fn plain_signature(key: &SigningKey, namespace: &str, hash: HashAlg, message: &[u8]) -> Vec<u8> {
     let bytes = key.sign(&SshSig::signed_data(namespace, hash, message).unwrap()).to_bytes();
     let signature = Signature::new(Algorithm::Ed25519, bytes).unwrap();
     let public = KeyData::Ed25519(Ed25519PublicKey(key.verifying_key().to_bytes()));
     blob(&SshSig::new(public, namespace, hash, signature).unwrap())
 }
 
-/// What an authenticator makes.
-fn touched(key: &SigningKey, application: &str, flags: u8, counter: u32, message: &[u8]) -> Vec<u8> {
+/// A signature as an authenticator makes it.
+fn hardware_signature(key: &SigningKey, application: &str, flags: u8, counter: u32, message: &[u8]) -> Vec<u8> {
     let wrapped = SshSig::signed_data(NAMESPACE, HashAlg::Sha512, message).unwrap();
-    let mut bytes = key.sign(&by_hardware(&wrapped, application, flags, counter)).to_bytes().to_vec();
+    let mut bytes = key.sign(&hardware_message(&wrapped, application, flags, counter)).to_bytes().to_vec();
     bytes.push(flags);
     bytes.extend_from_slice(&counter.to_be_bytes());
     let signature = Signature::new(Algorithm::SkEd25519, bytes).unwrap();
     blob(&SshSig::new(hardware_key(key, application), NAMESPACE, HashAlg::Sha512, signature).unwrap())
 }
 
-fn is_good(blob: &[u8], key: &RoleKey, message: &[u8]) -> bool {
+fn is_valid(blob: &[u8], key: &RoleKey, message: &[u8]) -> bool {
     SshSignature::parse(blob).is_ok_and(|signature| signature.is_by(&usable(key), message))
 }
 
 #[test]
-fn what_the_key_signed_is_believed_with_either_hash() {
+fn a_signature_is_valid_with_either_hash() {
     let key = secret(1);
     for hash in [HashAlg::Sha256, HashAlg::Sha512] {
-        assert!(is_good(&made(&key, NAMESPACE, hash, b"this"), &plain(&key), b"this"));
+        assert!(is_valid(&plain_signature(&key, NAMESPACE, hash, b"this"), &plain(&key), b"this"));
     }
-    let blob = made(&key, NAMESPACE, HashAlg::Sha512, b"this");
-    assert!(!is_good(&blob, &plain(&key), b"that"));
-    assert!(!is_good(&blob, &plain(&secret(2)), b"this"));
-    assert!(!is_good(&blob, &hardware(&key, "ssh:"), b"this"));
+    let blob = plain_signature(&key, NAMESPACE, HashAlg::Sha512, b"this");
+    assert!(!is_valid(&blob, &plain(&key), b"that"));
+    assert!(!is_valid(&blob, &plain(&secret(2)), b"this"));
+    assert!(!is_valid(&blob, &hardware(&key, "ssh:"), b"this"));
 }
 
 #[test]
-fn what_is_put_together_here_is_what_ssh_keygen_makes() {
+fn a_wrapped_signature_is_the_one_that_ssh_keygen_makes() {
     let key = secret(1);
     let public = PublicKey::new(id(), key.verifying_key().to_bytes());
     let message = vec![b'x'; 300 << 10];
     let asked = SshSignature::to_be_signed(&message).unwrap();
     assert!(asked.len() < 200, "{}", asked.len());
-    let signature = SshSignature::made(&public, key.sign(&asked).to_bytes()).unwrap();
-    assert_eq!(signature.blob(), made(&key, "clavel", HashAlg::Sha512, &message));
+    let signature = SshSignature::wrap(&public, key.sign(&asked).to_bytes()).unwrap();
+    assert_eq!(signature.blob(), plain_signature(&key, "clavel", HashAlg::Sha512, &message));
     assert!(signature.is_by(&usable(&plain(&key)), &message));
-    // A signature of the message as it is, in the envelope of one of its digest.
-    let other = SshSignature::made(&public, key.sign(&message).to_bytes()).unwrap();
+    // A signature of the bare message is not valid in the envelope of a signature of its digest.
+    let other = SshSignature::wrap(&public, key.sign(&message).to_bytes()).unwrap();
     assert!(!other.is_by(&usable(&plain(&key)), &message));
 }
 
 #[test]
 fn another_namespace_does_not_count() {
-    let error = SshSignature::parse(&made(&secret(1), "file", HashAlg::Sha512, b"this")).unwrap_err();
+    let error = SshSignature::parse(&plain_signature(&secret(1), "file", HashAlg::Sha512, b"this")).unwrap_err();
     assert_eq!(error, SshSignatureError::OtherNamespace("file".to_owned()));
 }
 
 #[test]
-fn a_hardware_key_counts_when_somebody_touched_it() {
+fn a_hardware_signature_needs_a_touch() {
     let key = secret(1);
     let expected = hardware(&key, "ssh:");
-    // Touched; touched and verified by a PIN.
+    // The flags say: touched; touched and verified by a PIN.
     for flags in [0x01, 0x05] {
-        assert!(is_good(&touched(&key, "ssh:", flags, 7, b"this"), &expected, b"this"));
+        assert!(is_valid(&hardware_signature(&key, "ssh:", flags, 7, b"this"), &expected, b"this"));
     }
     for flags in [0x00, 0x04] {
-        let error = SshSignature::parse(&touched(&key, "ssh:", flags, 7, b"this")).unwrap_err();
-        assert_eq!(error, SshSignatureError::NobodyPresent);
+        let error = SshSignature::parse(&hardware_signature(&key, "ssh:", flags, 7, b"this")).unwrap_err();
+        assert_eq!(error, SshSignatureError::NotTouched);
     }
-    assert!(!is_good(&touched(&key, "ssh:", 1, 7, b"this"), &expected, b"that"));
-    assert!(!is_good(&touched(&key, "ssh:other", 1, 7, b"this"), &expected, b"this"));
-    assert!(!is_good(&touched(&key, "ssh:", 1, 7, b"this"), &plain(&key), b"this"));
-    assert!(!is_good(&touched(&secret(2), "ssh:", 1, 7, b"this"), &expected, b"this"));
-    // A plain signature by the same secret: the authenticator never makes one.
-    assert!(!is_good(&made(&key, NAMESPACE, HashAlg::Sha512, b"this"), &expected, b"this"));
+    assert!(!is_valid(&hardware_signature(&key, "ssh:", 1, 7, b"this"), &expected, b"that"));
+    assert!(!is_valid(&hardware_signature(&key, "ssh:other", 1, 7, b"this"), &expected, b"this"));
+    assert!(!is_valid(&hardware_signature(&key, "ssh:", 1, 7, b"this"), &plain(&key), b"this"));
+    assert!(!is_valid(&hardware_signature(&secret(2), "ssh:", 1, 7, b"this"), &expected, b"this"));
+    // An authenticator never makes a plain signature, so one by the same secret does not count.
+    assert!(!is_valid(&plain_signature(&key, NAMESPACE, HashAlg::Sha512, b"this"), &expected, b"this"));
 }
 
 #[test]
-fn the_key_that_a_signature_brings_along_is_not_believed() {
-    // The signature is the thief's, the key beside it is the one that is expected.
+fn the_key_inside_a_signature_is_not_trusted() {
+    // The thief made the signature, and put the expected key beside it.
     let (ours, thief) = (secret(1), secret(2));
-    let parsed = SshSig::decode(&mut made(&thief, NAMESPACE, HashAlg::Sha512, b"this").as_slice()).unwrap();
+    let parsed = SshSig::decode(&mut plain_signature(&thief, NAMESPACE, HashAlg::Sha512, b"this").as_slice()).unwrap();
     let public = KeyData::Ed25519(Ed25519PublicKey(ours.verifying_key().to_bytes()));
     let forged = SshSig::new(public, NAMESPACE, HashAlg::Sha512, parsed.signature().clone()).unwrap();
-    assert!(!is_good(&blob(&forged), &plain(&ours), b"this"));
+    assert!(!is_valid(&blob(&forged), &plain(&ours), b"this"));
 }
 
 #[test]
-fn there_is_one_way_to_write_a_signature() {
+fn a_signature_has_one_encoding() {
     let key = secret(1);
-    let good = made(&key, NAMESPACE, HashAlg::Sha512, b"this");
+    let good = plain_signature(&key, NAMESPACE, HashAlg::Sha512, b"this");
     let changed = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut blob = good.clone();
         change(&mut blob);
         SshSignature::parse(&blob).unwrap_err()
     };
-    // Trailing bytes, none at all, a cut, another magic, another version.
+    // Trailing bytes, no bytes at all, a cut, another magic, another version.
     changed(&|blob| blob.push(0));
     changed(&Vec::clear);
     changed(&|blob| blob.truncate(blob.len() - 1));
@@ -149,31 +149,31 @@ fn there_is_one_way_to_write_a_signature() {
     changed(&|blob| blob[9] = 2);
     changed(&|blob| blob[9] = 0);
     changed(&|blob| blob.resize(LARGEST + 1, 0));
-    // The reserved field (after magic, version, key of 51 bytes and namespace) holds something.
+    // The reserved field (after magic, version, key of 51 bytes and namespace) is not empty.
     let reserved = 6 + 4 + (4 + 51) + (4 + NAMESPACE.len());
     changed(&|blob| {
         blob[reserved + 3] = 1;
         blob.insert(reserved + 4, b'x');
     });
-    // Every length said to be one more, and one less.
+    // Every byte, and so every length, is one more or one less.
     for at in 0..good.len() - 4 {
         for to in [1, u8::MAX] {
             let mut blob = good.clone();
             blob[at] = blob[at].wrapping_add(to);
-            assert!(!is_good(&blob, &plain(&key), b"this"), "byte {at}");
+            assert!(!is_valid(&blob, &plain(&key), b"this"), "byte {at}");
         }
     }
 }
 
 #[test]
-fn keys_of_another_algorithm_are_named() {
+fn an_error_names_the_algorithm_of_another_key() {
     let mpint = |bytes: &[u8]| ssh_key::Mpint::from_positive_bytes(bytes).unwrap();
     let rsa = ssh_key::public::RsaPublicKey { e: mpint(&[1, 0, 1]), n: mpint(&[0x7f; 256]) };
     let signature = Signature::new(Algorithm::Rsa { hash: Some(HashAlg::Sha512) }, vec![1; 256]).unwrap();
     let rsa = SshSig::new(KeyData::Rsa(rsa), NAMESPACE, HashAlg::Sha512, signature).unwrap();
     let error = SshSignature::parse(&blob(&rsa)).unwrap_err();
     assert_eq!(error, SshSignatureError::OtherAlgorithm("ssh-rsa".to_owned()));
-    // The key is ed25519, and the signature says that it is a hardware key's.
+    // The key is a plain ed25519 one, and the signature says that a hardware key made it.
     let key = KeyData::Ed25519(Ed25519PublicKey(secret(1).verifying_key().to_bytes()));
     let signature = Signature::new(Algorithm::SkEd25519, vec![1; 69]).unwrap();
     let mixed = SshSig::new(key, NAMESPACE, HashAlg::Sha512, signature).unwrap();
@@ -183,9 +183,9 @@ fn keys_of_another_algorithm_are_named() {
 
 #[test]
 fn a_scalar_beyond_the_order_is_refused() {
-    // s + L signs the same to a lax verifier ("Taming the many EdDSAs", section 3).
+    // A lax verifier accepts s + L as well ("Taming the many EdDSAs", section 3).
     let key = secret(1);
-    let mut blob = made(&key, NAMESPACE, HashAlg::Sha512, b"this");
+    let mut blob = plain_signature(&key, NAMESPACE, HashAlg::Sha512, b"this");
     let at = blob.len() - 32;
     let mut carry = 0_u16;
     for (byte, order) in blob[at..].iter_mut().zip(ORDER) {
@@ -195,7 +195,7 @@ fn a_scalar_beyond_the_order_is_refused() {
     }
     assert_eq!(carry, 0);
     assert!(SshSignature::parse(&blob).is_ok());
-    assert!(!is_good(&blob, &plain(&key), b"this"));
+    assert!(!is_valid(&blob, &plain(&key), b"this"));
 }
 
 /// Every encoding of a point of low order: the eight points, and those of them that have a second encoding.
@@ -231,7 +231,7 @@ fn beyond(low: u8) -> [u8; 32] {
 }
 
 #[test]
-fn points_of_low_order_and_second_encodings_are_no_keys() {
+fn points_of_low_order_and_second_encodings_are_refused_as_keys() {
     let key = |bytes| RoleKey::from(PublicKey::new(id(), bytes));
     for bytes in low_order() {
         assert!(UsableKey::of(&key(bytes)).is_none(), "{bytes:x?}");
@@ -245,20 +245,20 @@ fn points_of_low_order_and_second_encodings_are_no_keys() {
             assert!(UsableKey::of(&key(bytes)).is_none(), "{bytes:x?}");
         }
     }
-    assert!(points > 4, "a lax decoder takes some of them");
+    assert!(points > 4, "a lax decoder accepts some of them");
     let role = Role { keys: List::one(key(low_order()[0])), threshold: Threshold::ONE };
     assert!(Authority::of(&role).is_err());
 }
 
 #[test]
-fn keys_with_a_part_of_low_order_are_no_keys() {
+fn points_with_a_part_of_low_order_are_refused_as_keys() {
     let ours = secret(1).verifying_key().to_edwards();
     let mut different = 0;
     for bytes in low_order() {
         let torsion = VerifyingKey::from_bytes(&bytes).unwrap().to_edwards();
         let mixed = (ours + torsion).compress().to_bytes();
         let key = RoleKey::from(PublicKey::new(id(), mixed));
-        // The identity has the order one: the sum with it is the key itself.
+        // The sum with the identity, which has the order one, is the key itself.
         let is_ours = mixed == secret(1).verifying_key().to_bytes();
         assert!(!VerifyingKey::from_bytes(&mixed).unwrap().is_weak());
         assert_eq!(UsableKey::of(&key).is_some(), is_ours, "{mixed:x?}");
@@ -269,30 +269,30 @@ fn keys_with_a_part_of_low_order_are_no_keys() {
 
 #[test]
 fn a_signature_with_a_point_of_low_order_is_refused() {
-    // R of low order and s = 0 hold for any message under a key of low order, and R of low order is refused under any.
+    // R of low order and s = 0 are valid for any message under a key of low order. R of low order is refused under any key.
     let key = secret(1);
     for point in low_order() {
-        let mut blob = made(&key, NAMESPACE, HashAlg::Sha512, b"this");
+        let mut blob = plain_signature(&key, NAMESPACE, HashAlg::Sha512, b"this");
         let at = blob.len() - 64;
         blob[at..at + 32].copy_from_slice(&point);
-        assert!(!is_good(&blob, &plain(&key), b"this"));
+        assert!(!is_valid(&blob, &plain(&key), b"this"));
         blob[at + 32..].fill(0);
-        assert!(!is_good(&blob, &plain(&key), b"this"));
+        assert!(!is_valid(&blob, &plain(&key), b"this"));
     }
 }
 
 #[test]
-fn one_key_in_hardware_and_out_of_it_counts_once() {
+fn a_key_in_hardware_and_in_a_file_counts_once() {
     let key = secret(1);
     let both =
         Role { keys: vec![plain(&key), hardware(&key, "ssh:")].try_into().unwrap(), threshold: 2.try_into().unwrap() };
-    assert!(matches!(Authority::of(&both), Err(crate::trust::AuthorityError::OutOfReach { keys: 1, .. })));
+    assert!(matches!(Authority::of(&both), Err(crate::trust::AuthorityError::UnreachableThreshold { keys: 1, .. })));
 }
 
 #[test]
-fn the_armour_is_taken_off() {
+fn the_armour_has_one_form() {
     let key = secret(1);
-    let blob = made(&key, NAMESPACE, HashAlg::Sha512, b"this");
+    let blob = plain_signature(&key, NAMESPACE, HashAlg::Sha512, b"this");
     let armored = SshSig::decode(&mut blob.as_slice()).unwrap().to_pem(LineEnding::LF).unwrap();
     assert_eq!(SshSignature::from_armor(&armored).unwrap().blob(), blob);
     for bad in [
@@ -300,7 +300,7 @@ fn the_armour_is_taken_off() {
         armored.replace("SSH SIGNATURE", "SSH SIG"),
         STANDARD.encode(&blob),
         "x".repeat(9999),
-        // The same, written otherwise.
+        // The same signature with other line breaks or other text.
         armored.trim_end().to_owned(),
         format!("{armored}\n"),
         format!("\n{armored}"),
@@ -314,7 +314,7 @@ fn the_armour_is_taken_off() {
 
 proptest! {
     #[test]
-    fn whatever_is_read_is_written_the_same(blob: Vec<u8>, text in any::<String>()) {
+    fn a_parsed_signature_is_written_as_it_was_read(blob: Vec<u8>, text in any::<String>()) {
         let magic = [b"SSHSIG\0\0\0\x01".as_slice(), &blob].concat();
         for blob in [blob, magic] {
             if let Ok(signature) = SshSignature::parse(&blob) {
@@ -325,27 +325,27 @@ proptest! {
     }
 
     #[test]
-    fn one_flipped_bit_is_enough(at: prop::sample::Index, bit in 0..8_u8, by_touch: bool) {
+    fn one_flipped_bit_makes_a_signature_invalid(at: prop::sample::Index, bit in 0..8_u8, by_touch: bool) {
         let key = secret(1);
         let (mut blob, expected) = if by_touch {
-            (touched(&key, "ssh:", 1, 7, b"this"), hardware(&key, "ssh:"))
+            (hardware_signature(&key, "ssh:", 1, 7, b"this"), hardware(&key, "ssh:"))
         } else {
-            (made(&key, NAMESPACE, HashAlg::Sha512, b"this"), plain(&key))
+            (plain_signature(&key, NAMESPACE, HashAlg::Sha512, b"this"), plain(&key))
         };
-        prop_assert!(is_good(&blob, &expected, b"this"));
+        prop_assert!(is_valid(&blob, &expected, b"this"));
         let at = at.index(blob.len());
         blob[at] ^= 1 << bit;
-        prop_assert!(!is_good(&blob, &expected, b"this"));
+        prop_assert!(!is_valid(&blob, &expected, b"this"));
         if let Ok(signature) = SshSignature::parse(&blob) {
             prop_assert_eq!(signature.blob(), blob);
         }
     }
 
     #[test]
-    fn every_signature_comes_back(seed: u8, message: Vec<u8>, counter: u32, application in "ssh:[!-~]{0,64}") {
+    fn every_signature_is_read_and_verified(seed: u8, message: Vec<u8>, counter: u32, application in "ssh:[!-~]{0,64}") {
         let key = secret(seed);
-        prop_assert!(is_good(&made(&key, NAMESPACE, HashAlg::Sha256, &message), &plain(&key), &message));
-        let blob = touched(&key, &application, 1, counter, &message);
-        prop_assert!(is_good(&blob, &hardware(&key, &application), &message));
+        prop_assert!(is_valid(&plain_signature(&key, NAMESPACE, HashAlg::Sha256, &message), &plain(&key), &message));
+        let blob = hardware_signature(&key, &application, 1, counter, &message);
+        prop_assert!(is_valid(&blob, &hardware(&key, &application), &message));
     }
 }

@@ -4,14 +4,14 @@ use ed25519_dalek::{Signature, Verifier as _, VerifyingKey};
 
 use crate::model::RoleKey;
 
-/// The encoding of the neutral point (RFC 8032, section 5.1.2): y is 1, and x is 0.
+/// The encoding of the neutral point (RFC 8032, section 5.1.2), where x is 0 and y is 1.
 const NEUTRAL: [u8; 32] = {
     let mut bytes = [0; 32];
     bytes[0] = 1;
     bytes
 };
 
-/// A key of a role that signatures can be verified with.
+/// A key of a role that is safe to verify signatures with.
 #[derive(Debug, Clone)]
 pub(super) struct UsableKey {
     pub(super) key: RoleKey,
@@ -19,23 +19,23 @@ pub(super) struct UsableKey {
 }
 
 impl UsableKey {
-    /// `key`, where its bytes are a point that a secret key makes, in its one encoding.
+    /// Returns `key` as usable if its bytes are the one encoding of a point of the prime order.
     pub(super) fn of(key: &RoleKey) -> Option<Self> {
         let point = VerifyingKey::from_bytes(key.bytes()).ok()?;
-        // A second encoding of the same point would look like a second key where bytes are compared.
+        // Keys are compared by their bytes, so a second encoding of a point would look like another key.
         let edwards = point.to_edwards();
         let is_canonical = edwards.compress().as_bytes() == key.bytes();
-        // Under a point of low order, everybody can sign. Under a point with a part of low order, verifiers disagree about
-        // some signatures, and the owner of its secret has seven more keys that only look different.
+        // Anybody can sign under a point of low order. Verifiers disagree about some signatures under a point with a part of
+        // low order, and the owner of its secret has seven more keys that only look different.
         let is_of_prime_order = !point.is_weak() && edwards.is_torsion_free();
         (is_canonical && is_of_prime_order).then(|| Self { key: key.clone(), point })
     }
 
-    /// Whether the bytes of `signature` are one by this key over `message`, by the rules of [`VerifyingKey::verify_strict`].
+    /// Whether `signature` is one by this key over `message`, by the rules of [`VerifyingKey::verify_strict`].
     ///
-    /// Beyond those of `verify` they ask that neither the key nor R, the signature's first half, is of low order.
-    /// The key is of the prime order, and so is the point that R has to be the one encoding of; the neutral one alone is of
-    /// low order there. So R is known without being decompressed, which is a tenth of all that a verification costs.
+    /// Those rules add to the rules of `verify` that neither the key nor R, the first half of the signature, is of low order.
+    /// The key is of the prime order, so a valid R is of that order too, and the neutral point is the only one of low order
+    /// there. This function compares R with the neutral point and need not decompress R, which saves a tenth of the time.
     pub(super) fn verifies(&self, message: &[u8], signature: &[u8; 64]) -> bool {
         !signature.starts_with(&NEUTRAL) && self.point.verify(message, &Signature::from_bytes(signature)).is_ok()
     }
@@ -64,7 +64,7 @@ mod tests {
     }
 
     #[test]
-    fn a_signature_with_a_neutral_r_is_none_though_a_lax_verifier_takes_it() {
+    fn a_signature_with_a_neutral_r_is_refused_though_a_lax_verifier_accepts_it() {
         let key = SigningKey::from_bytes(&[7; 32]);
         let bytes = with_neutral_r(&key, b"x");
         let signature = Signature::from_bytes(&bytes);
@@ -75,7 +75,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_verifies_is_what_the_strict_rules_take(
+        fn verification_accepts_what_the_strict_rules_accept(
             seed: [u8; 32], message: Vec<u8>, other: [u8; 32], place in 0..3_usize, at: prop::sample::Index, bit in 0..8_u8,
         ) {
             let key = SigningKey::from_bytes(&seed);

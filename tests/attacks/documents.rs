@@ -105,7 +105,7 @@ fn a_document_of_another_fleet() {
         signed["fleet"] = json!("0".repeat(64));
     });
     branch.reindex(&[&claveld], |index| index["version"] = json!(2));
-    siege.holds(&branch, "it is of the fleet 000000000000…");
+    siege.holds(&branch, "it belongs to the fleet 000000000000…");
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn the_index_of_another_fleet() {
     let siege = Siege::begin();
     let mut branch = siege.branch();
     branch.reindex(&[&siege.claveld()], |index| index["fleet"] = json!("0".repeat(64)));
-    siege.holds(&branch, "the index is not to be believed: it is of the fleet 000000000000…");
+    siege.holds(&branch, "the index is not to be believed: it belongs to the fleet 000000000000…");
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn a_root_that_the_one_before_did_not_sign() {
     });
     branch.write("roots/2.json", root.clone());
     branch.write("root.json", root);
-    siege.holds(&branch, "roots/2.json is not to be believed: by the keys of the root before it");
+    siege.holds(&branch, "roots/2.json is not to be believed: checked with the keys of the root before it");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_root_that_its_own_keys_did_not_sign() {
         with_root(&branch, 2, &[&siege.root_key()], |root| root["roles"]["root"]["keys"] = json!([mallory.public()]));
     branch.write("roots/2.json", root.clone());
     branch.write("root.json", root);
-    siege.holds(&branch, "roots/2.json is not to be believed: by its own root keys");
+    siege.holds(&branch, "roots/2.json is not to be believed: checked with its own root keys");
 }
 
 #[test]

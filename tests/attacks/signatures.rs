@@ -111,7 +111,7 @@ fn one_key_under_two_names_in_a_root() {
     said["roles"]["publisher"] = json!({ "keys": [key, again], "threshold": 2 });
     branch.sign("roots/2.json", &said, &[&root]);
     branch.sign("root.json", &said, &[&root]);
-    siege.holds(&branch, "its role `publisher` cannot be: 2 different keys have to sign, and it has 1");
+    siege.holds(&branch, "its role `publisher` is not valid: 2 different keys have to sign, and it has 1");
 }
 
 #[test]
@@ -133,7 +133,7 @@ fn base64_that_is_written_in_another_way() {
         with_signatures(&mut branch, "index.json", |signatures| {
             signatures[0]["sig"] = json!(other(signatures[0]["sig"].as_str().unwrap()));
         });
-        siege.holds(&branch, "the index is not to be believed: it is no Index: at `signatures[0].sig`");
+        siege.holds(&branch, "the index is not to be believed: it is not a valid Index: at `signatures[0].sig`");
     }
 }
 

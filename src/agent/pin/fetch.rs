@@ -139,7 +139,7 @@ async fn ask_caches(
 ) -> Result<Vec<(Substituter, CacheFinding)>, RealiseError> {
     let mut findings = Vec::new();
     for cache in template.substituters.iter() {
-        let is_asked = cache.is_of_files();
+        let is_asked = cache.serves_files();
         let finding =
             if is_asked { ask_cache(store, cache, &template.nar_id, pins).await? } else { CacheFinding::NotAsked };
         findings.push((cache.clone(), finding));
@@ -177,7 +177,7 @@ async fn compare_with_caches(
 ) -> Vec<DifferingPath> {
     let paths: Vec<StorePath> = here.keys().cloned().collect();
     let mut differing = Vec::new();
-    for cache in template.substituters.iter().filter(|cache| cache.is_of_files()) {
+    for cache in template.substituters.iter().filter(|cache| cache.serves_files()) {
         // A cache that is out of reach tells nothing; the mismatch is known without it.
         if let Ok(entries) = store.look_up(cache, &paths).await {
             differing.extend(differing_paths(here, cache, &closure_of(&entries)));

@@ -141,7 +141,7 @@ fn a_branch_of_another_fleet_is_refused() {
     assert!(world.refusal(&Trusted::default()).contains("no valid signature by a trusted key"));
     let mut world = World::new();
     world.fleet.root = Fleet::new().root;
-    assert!(world.refusal(&Trusted::default()).contains("worthless in another"));
+    assert!(world.refusal(&Trusted::default()).contains("valid in its own fleet alone"));
 }
 
 #[test]

@@ -50,7 +50,7 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
         .ok_or_else(|| unasked(&deployment))?;
     let [key] = keys;
     let approver = find_approver(root, &key)?;
-    if asked.has(&approver) {
+    if asked.is_approved_by(&approver) {
         return output::line(format_args!("{name}: {approver} has approved revision {} already", deployment.revision));
     }
     print_unapproved(&view, &deployment, &asked, &approver, verbosity)?;
@@ -111,8 +111,8 @@ fn print_unapproved(
     approver: &KeyId,
     verbosity: u8,
 ) -> Result<(), Exit> {
-    let find = |approved: EarlierApproval| search(view, &new.name, |_, file| Ok(approved.found_in(file)));
-    let last = asked.last_of(approver);
+    let find = |approved: EarlierApproval| search(view, &new.name, |_, file| Ok(approved.deployment_in(file)));
+    let last = asked.last_approval_of(approver);
     match last {
         None => print_all(new, format_args!("{approver} has approved no revision before it"))?,
         Some(last) => {
@@ -126,7 +126,7 @@ fn print_unapproved(
             )?;
         }
     }
-    let Some(running) = asked.that_may_run().map(find).transpose()?.flatten() else { return Ok(()) };
+    let Some(running) = asked.last_sufficient().map(find).transpose()?.flatten() else { return Ok(()) };
     output::line(format_args!(
         "{}: enough have approved revision {}, so it may run; since then:",
         new.name, running.revision

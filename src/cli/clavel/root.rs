@@ -15,7 +15,7 @@ use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Change, Identity};
 use crate::model::{Payload as _, Role, Root, RootVersion};
-use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
+use crate::trust::{Anchor, AnchorLocation, Signed, TrustedRoot};
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Command {
@@ -97,7 +97,7 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
 
 /// Reads a root that enough of its own keys have signed.
 fn read_trusted(path: &Path) -> Result<TrustedRoot, Exit> {
-    match Anchor::read(&AnchorPlace::File(path.to_owned()))? {
+    match Anchor::read(&AnchorLocation::File(path.to_owned()))? {
         Anchor::Root(root) => Ok(*root),
         Anchor::Digest(_) => Err(Exit::new(Code::Configuration, "a digest is no root; give the file with the root")),
     }

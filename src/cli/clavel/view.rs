@@ -7,7 +7,7 @@ use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, FetchRequest, Fetched, GitError, ReadError, RefName, Remote, Repository, Snapshot};
 use crate::model::{BranchName, Document, Index, Name, Payload, Specification};
-use crate::trust::{Anchor, AnchorPlace, Signed, TrustedRoot};
+use crate::trust::{Anchor, AnchorLocation, Signed, TrustedRoot};
 
 /// The arguments that name a branch.
 #[derive(Debug, clap::Args)]
@@ -39,7 +39,7 @@ pub(super) struct BranchArguments {
     place: RepositoryArguments,
     /// The root that verifies the branch: a file with any root of the fleet, or the digest of its first root.
     #[arg(long, value_name = "FILE|DIGEST")]
-    root: Option<AnchorPlace>,
+    root: Option<AnchorLocation>,
 }
 
 fn repository(text: &str) -> Result<Remote, String> {
