@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use super::setup;
 use crate::config::{ClaveldConfig, EvaluateConfig};
-use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Progress};
+use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Item, Progress};
 use crate::model::{FlakeReference, Source, SourceRevision};
 use crate::nix::Nix;
 use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
@@ -92,8 +92,8 @@ impl RoundOutcome {
 
     /// Every attribute whose new value differs from the recorded one, though nothing that it depends on changed. Each is an
     /// error of Clavel.
-    pub fn differences(&self) -> impl Iterator<Item = &str> {
-        self.evaluations.iter().flat_map(|evaluation| evaluation.work.differences.iter().map(String::as_str))
+    pub fn differences(&self) -> impl Iterator<Item = &Item> {
+        self.evaluations.iter().flat_map(|evaluation| &evaluation.work.differences)
     }
 
     /// Whether the round did all that it was asked. A deployment that waits for a cache is no failure.

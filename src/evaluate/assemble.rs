@@ -35,7 +35,8 @@ pub(super) fn assemble(
     assembly.agents(&deployments, &outputs);
     assembly.drafts.units = units.into_values().collect();
     assembly.drafts.deployments = deployments.into_values().map(|planned| planned.draft).collect();
-    assembly.drafts.failures.sort();
+    let in_order = |Failure { item, error }: &Failure| (item.name.clone(), item.to_string(), error.clone());
+    assembly.drafts.failures.sort_by_cached_key(in_order);
     assembly.drafts
 }
 
@@ -70,8 +71,7 @@ impl Assembly<'_> {
         if matches!(item.output, FlakeOutput::Hosts(_) | FlakeOutput::Deployments) {
             self.broken.insert(item.name.clone());
         }
-        let name = item.name.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        self.drafts.failures.push(Failure { name, attribute: item.to_string(), error: error.into() });
+        self.drafts.failures.push(Failure { item: item.clone(), error: error.into() });
     }
 
     fn parse(&mut self, answers: ItemAnswers) -> ParsedOutputs {

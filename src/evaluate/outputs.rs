@@ -70,10 +70,12 @@ impl TryFrom<String> for FlakeOutput {
     }
 }
 
-/// An attribute of a flake that may become a document. In JSON it is a list: the output, the level if any, the name.
+/// An attribute of a flake that may become a document. Its names need not be valid, and none is ever cut.
+///
+/// In JSON it is a list: the output, the level if any, the name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(into = "Vec<String>", try_from = "Vec<String>")]
-pub(super) struct Item {
+pub struct Item {
     pub(super) output: FlakeOutput,
     /// The system between the output and the name, where there is one.
     pub(super) level: Option<String>,
@@ -86,10 +88,20 @@ impl Item {
         self.level.as_deref().into_iter().chain([self.name.as_str()])
     }
 
-    /// Its attribute path in the flake.
-    pub(super) fn attribute(&self) -> Result<Attribute, Invalid> {
+    /// Its attribute path in the flake. It is an error where the path is too long, or has a control character.
+    pub fn attribute(&self) -> Result<Attribute, Invalid> {
         let path: Vec<&str> = self.output.path().iter().copied().chain(self.below_output()).collect();
         Attribute::at(&path)
+    }
+
+    /// Whether its document would have this name.
+    pub fn has_name(&self, name: &Name) -> bool {
+        self.name == name.as_str()
+    }
+
+    /// The name that its document would have, for people: cut, and without control characters.
+    pub(super) fn short_name(&self) -> String {
+        self.name.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
     }
 }
 

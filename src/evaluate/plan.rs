@@ -64,7 +64,6 @@ impl EvaluationPlan {
         let mut reasons: BTreeMap<Item, EvalReason> = self.stale.into_iter().collect();
         let mut answers: ItemAnswers = self.valid.into_iter().map(|(item, value)| (item, Ok(value))).collect();
         for (item, result) in results {
-            let attribute = item.to_string();
             let expected = self.expected.get(&item);
             let (cost, is_expected) = match &result {
                 ItemResult::Answered { value, cost, .. } => {
@@ -73,12 +72,12 @@ impl EvaluationPlan {
                 ItemResult::Failed(_) => (None, expected.is_none()),
             };
             if !is_expected {
-                work.differences.push(attribute.clone());
+                work.differences.push(item.clone());
             }
             let reason = reasons.remove(&item).unwrap_or(EvalReason::New);
             let seconds = cost.map(|cost| cost.time.as_secs_f64());
             let memory = cost.map(|cost| cost.memory).filter(|memory| *memory > 0);
-            work.evaluated.push(EvaluatedAttribute { attribute, reason, seconds, memory });
+            work.evaluated.push(EvaluatedAttribute { attribute: item.clone(), reason, seconds, memory });
             answers.insert(item, result.into_answer());
         }
         (answers, work)

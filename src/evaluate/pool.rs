@@ -67,7 +67,7 @@ pub(super) async fn run(
             };
             for task in job.tasks.iter().filter(|_| job.purpose == Purpose::Answer) {
                 let before = task.before.map(|cost| cost.time);
-                progress(Progress::Started { attribute: task.item.to_string(), before });
+                progress(Progress::Started { attribute: task.item.clone(), before });
             }
             running.push(evaluate_job(caller, location, budget, job));
         }
@@ -79,7 +79,7 @@ pub(super) async fn run(
         let finished = finish_job(&mut schedule, job, answer);
         for (at, (item, _)) in finished.iter().enumerate() {
             let done = results.items.len() + at + 1;
-            progress(Progress::Done { attribute: item.to_string(), time: started.elapsed(), done, of });
+            progress(Progress::Done { attribute: item.clone(), time: started.elapsed(), done, of });
         }
         results.items.extend(finished);
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::outputs::Item;
 use crate::model::SourceRevision;
 
 /// A step of an evaluation that begins or ends.
@@ -21,14 +22,14 @@ pub enum Progress {
     /// The evaluation of an attribute began.
     Started {
         /// The attribute.
-        attribute: String,
+        attribute: Item,
         /// How long it took the last time.
         before: Option<Duration>,
     },
     /// The evaluation of an attribute ended, successfully or not.
     Done {
         /// The attribute.
-        attribute: String,
+        attribute: Item,
         /// How long its process ran. Several attributes may share one.
         time: Duration,
         /// How many attributes are done.

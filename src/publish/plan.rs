@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::document_change::{DocumentChange, NameConflict};
 use super::state::{BranchState, Existing, ExistingDocument};
-use crate::evaluate::{Evaluation, Failure};
+use crate::evaluate::{Evaluation, Failure, Item};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, Folder, Hold,
     IndexVersion, Name, Provenance, Revision, Specification, Timestamp, UnitSpecification,
@@ -283,7 +283,8 @@ impl<'a> Planner<'a> {
 
 /// Whether the attribute that gave this document is among the failures. Its absence then means nothing.
 fn is_broken(failures: &[Failure], provenance: &Provenance, name: &Name) -> bool {
-    failures.iter().any(|failure| failure.attribute == provenance.attribute.as_str() || failure.name == name.as_str())
+    let gave_it = |item: &Item| item.has_name(name) || item.attribute().is_ok_and(|own| own == provenance.attribute);
+    failures.iter().any(|failure| gave_it(&failure.item))
 }
 
 /// The revision after `last`.

@@ -67,7 +67,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         print_failures(drafts.failures.iter());
         reasons(work).into_iter().for_each(output::remark);
     }
-    print_differences(work.differences.iter().map(String::as_str));
+    print_differences(work.differences.iter());
     evaluate_elsewhere(&evaluator, &source).await;
     exit_of(Completeness::of(&evaluation))
 }

@@ -89,13 +89,13 @@ fn print_verdict(source: &Source, verdict: &PushVerdict) {
     match verdict {
         PushVerdict::Passes { broken_before } => {
             for failure in broken_before {
-                output::remark(format_args!("broken before this push as well: {}", failure.attribute));
+                output::remark(format_args!("broken before this push as well: {}", failure.item));
             }
         }
         PushVerdict::Breaks { broken, broken_before, error_before } => {
             print_failures(broken.iter());
             for failure in broken_before {
-                output::remark(format_args!("broken before this push as well: {}", failure.attribute));
+                output::remark(format_args!("broken before this push as well: {}", failure.item));
             }
             if let Some(why) = error_before {
                 output::remark(format_args!(
@@ -103,7 +103,7 @@ fn print_verdict(source: &Source, verdict: &PushVerdict) {
                     output::indent(why)
                 ));
             }
-            let names: Vec<&str> = broken.iter().map(|failure| failure.attribute.as_str()).collect();
+            let names: Vec<String> = broken.iter().map(|failure| failure.item.to_string()).collect();
             output::error(format_args!("the push is refused: it breaks {} of {}", names.join(", "), source.flake));
         }
         PushVerdict::BreaksAll { error: why } => {

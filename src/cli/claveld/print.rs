@@ -4,7 +4,7 @@ use super::progress::{Board, reasons};
 use crate::claveld::{Completeness, RoundEvent, RoundOutcome};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::evaluate::Failure;
+use crate::evaluate::{Failure, Item};
 use crate::publish::PublishReport;
 
 pub(super) fn print_event(board: &Board, event: &RoundEvent<'_>) {
@@ -73,7 +73,7 @@ pub(super) fn exit_of(completeness: Completeness) -> Result<(), Exit> {
 }
 
 /// Prints the attributes whose recorded value was wrong.
-pub(super) fn print_differences<'a>(differences: impl Iterator<Item = &'a str>) {
+pub(super) fn print_differences<'a>(differences: impl Iterator<Item = &'a Item>) {
     for attribute in differences {
         output::error(format_args!(
             "{attribute} differs from its recorded value, though nothing that it depends on changed. The new value counts. This \
@@ -85,6 +85,6 @@ pub(super) fn print_differences<'a>(differences: impl Iterator<Item = &'a str>) 
 /// Prints the broken attributes, each with Nix's own message.
 pub(super) fn print_failures<'a>(failures: impl Iterator<Item = &'a Failure>) {
     for failure in failures {
-        output::remark(format_args!("\nbroken: {}\n{}", failure.attribute, output::indent(&failure.error)));
+        output::remark(format_args!("\nbroken: {}\n{}", failure.item, output::indent(&failure.error)));
     }
 }

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::cli::output::{self, Spinner};
-use crate::evaluate::{EvaluationWork, Progress};
+use crate::evaluate::{EvaluationWork, Item, Progress};
 use crate::model::Source;
 
 /// Up to this number, each evaluation gets a line. Where there are more, each tenth of them gets one.
@@ -35,7 +35,7 @@ struct State {
     text: String,
     done: usize,
     of: usize,
-    running: BTreeMap<String, (Instant, Option<Duration>)>,
+    running: BTreeMap<Item, (Instant, Option<Duration>)>,
 }
 
 impl Board {
@@ -151,14 +151,14 @@ fn describe_time(time: Duration) -> String {
 pub(super) fn reasons(work: &EvaluationWork) -> Vec<String> {
     /// The number of reasons that get a line.
     const MOST: usize = 10;
-    let mut by_reason: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+    let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for evaluated in &work.evaluated {
-        by_reason.entry(evaluated.reason.to_string()).or_default().push(&evaluated.attribute);
+        by_reason.entry(evaluated.reason.to_string()).or_default().push(evaluated.attribute.to_string());
     }
     if work.unchanged == 0 && by_reason.len() < 2 {
         return Vec::new();
     }
-    let line = |(why, attributes): (&String, &Vec<&str>)| match attributes.get(NAMED..) {
+    let line = |(why, attributes): (&String, &Vec<String>)| match attributes.get(NAMED..) {
         Some(more) if !more.is_empty() => {
             format!("evaluated {} and {} more: {why}", attributes[..NAMED].join(", "), more.len())
         }
@@ -176,25 +176,25 @@ mod tests {
     use super::*;
     use crate::evaluate::{EvalReason, EvaluatedAttribute};
 
+    fn host(name: &str) -> Item {
+        Item::try_from(vec!["nixosConfigurations".to_owned(), name.to_owned()]).unwrap()
+    }
+
     #[test]
     fn the_line_names_what_runs_and_its_last_duration() {
         let board = Board::lines();
         let source = Source::bare("path:/fleet".parse().unwrap());
         board.advance(&source, &Progress::Planned { revision: None, changed: 2, of: 7 });
         let before = Some(Duration::from_secs(75));
-        board.advance(&source, &Progress::Started { attribute: "x.web-1".to_owned(), before });
+        board.advance(&source, &Progress::Started { attribute: host("web-1"), before });
         let line = board.state.lock().unwrap().line();
-        assert_eq!(line, "evaluating path:/fleet: 2 of 7; 0 done: x.web-1 (0.0 s, last time 75 s)");
+        assert_eq!(line, "evaluating path:/fleet: 2 of 7; 0 done: nixosConfigurations.web-1 (0.0 s, last time 75 s)");
     }
 
     #[test]
     fn reasons_are_described_where_there_are_several() {
-        let evaluated = |attribute: &str, reason| EvaluatedAttribute {
-            attribute: attribute.to_owned(),
-            reason,
-            seconds: None,
-            memory: None,
-        };
+        let evaluated =
+            |name: &str, reason| EvaluatedAttribute { attribute: host(name), reason, seconds: None, memory: None };
         let path = || EvalReason::Changed("a.nix".into());
         let all_new = EvaluationWork {
             evaluated: vec![evaluated("a", EvalReason::New), evaluated("b", EvalReason::New)],
@@ -206,6 +206,9 @@ mod tests {
             unchanged: 1,
             ..EvaluationWork::default()
         };
-        assert_eq!(reasons(&some), ["evaluated a, b, c and 1 more: a.nix changed"]);
+        assert_eq!(
+            reasons(&some),
+            ["evaluated nixosConfigurations.a, nixosConfigurations.b, nixosConfigurations.c and 1 more: a.nix changed"]
+        );
     }
 }

@@ -43,8 +43,8 @@ fn host(name: &str) -> serde_json::Value {
     json!({ "nar": nar(name), "substituters": ["https://host.example.org"], "substituters-public-keys": [KEY] })
 }
 
-fn failures(found: &Drafts) -> Vec<(&str, &str)> {
-    found.failures.iter().map(|f| (f.attribute.as_str(), f.error.as_str())).collect()
+fn failures(found: &Drafts) -> Vec<(String, &str)> {
+    found.failures.iter().map(|f| (f.item.to_string(), f.error.as_str())).collect()
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn a_broken_host_is_a_failure_and_the_others_are_drafted() {
     // It names a broken deployment, which is not its fault.
     answers.insert(FlakeOutput::Agents.item("bad"), Ok(json!({ "deployments": ["bad"] })));
     let found = run_all(&source(&[]), answers);
-    assert_eq!(failures(&found), [("nixosConfigurations.bad", "error: no")]);
+    assert_eq!(failures(&found), [("nixosConfigurations.bad".to_owned(), "error: no")]);
     assert_eq!(found.deployments.len(), 1);
     assert_eq!(found.agents.len(), 2);
 }
@@ -168,6 +168,19 @@ fn a_broken_rule_is_a_failure_of_its_attribute() {
 }
 
 #[test]
+fn names_that_are_equal_when_cut_are_two_failures() {
+    let [a, b] = ["a", "b"].map(|end| "x".repeat(299) + end);
+    let found = run(&source(&[]), vec![(NIXOS, &a, host("x")), (NIXOS, &b, host("x"))]);
+    let [first, second] = &found.failures[..] else { panic!("{found:?}") };
+    assert_eq!((&first.item, &second.item), (&NIXOS.item(&a), &NIXOS.item(&b)));
+    let json = serde_json::to_value(&found.failures).unwrap();
+    assert_eq!(json[0]["name"], json!("x".repeat(200)));
+    assert_eq!(json[0]["name"], json[1]["name"]);
+    assert_eq!(json[1]["attribute"], json!(format!("nixosConfigurations.{b}")));
+    assert!(json[1]["error"].as_str().unwrap().contains("is not a name"), "{json}");
+}
+
+#[test]
 fn every_platform_gives_units_of_its_type() {
     let home = json!({ "nar": nar("home"), "substituters": [], "substituters-public-keys": [] });
     let mut air = host("air");
@@ -196,7 +209,7 @@ fn a_name_in_two_outputs_is_a_failure_of_both() {
         &source(&[]),
         vec![(NIXOS, "x", host("x")), (DARWIN, "x", host("x")), (HOME, "X", host("x")), (NIXOS, "y", host("y"))],
     );
-    let attributes: Vec<&str> = found.failures.iter().map(|f| f.attribute.as_str()).collect();
+    let attributes: Vec<String> = found.failures.iter().map(|f| f.item.to_string()).collect();
     assert_eq!(attributes, ["homeConfigurations.X", "darwinConfigurations.x", "nixosConfigurations.x"]);
     assert!(found.failures[1].error.contains("would both be the deployment `x`"), "{found:?}");
     assert_eq!(found.deployments.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["y"]);
@@ -211,7 +224,7 @@ fn a_unit_has_one_type() {
     let on_x = json!({ "unit": "x" });
     let both = vec![(NIXOS, "x", host("x")), (HOME, "alice@x", host("h")), (FlakeOutput::Deployments, "alice@x", on_x)];
     let found = run(&source(&[]), both.clone());
-    let [(_, why)] = failures(&found)[..] else { panic!("{found:?}") };
+    let [(_, why)] = &failures(&found)[..] else { panic!("{found:?}") };
     assert!(why.contains("of type nixos and for one of type home-manager"), "{why}");
     let found = run(&source(&[]), [both, vec![(FlakeOutput::Units, "x", json!({ "type": "container" }))]].concat());
     assert_eq!(failures(&found), []);

@@ -10,8 +10,7 @@ fn unit(source: &str, of: &str, arch: &str) -> Draft<UnitSpecification> {
 /// The evaluation of `source` that gave these units, and failed at others.
 fn units(source: &str, units: Vec<Draft<UnitSpecification>>, failing: &[&str]) -> Evaluation {
     let failure = |name: &&str| Failure {
-        name: (*name).to_owned(),
-        attribute: format!("x.{name}"),
+        item: Item::try_from(vec!["units".to_owned(), (*name).to_owned()]).unwrap(),
         error: "error: no".to_owned(),
     };
     let failures = failing.iter().map(failure).collect();
@@ -52,6 +51,18 @@ fn the_same_again_writes_nothing() {
     let plan = planned(&branch(&[(x.clone(), 3)], &[]), &["a"], &[units("a", vec![x], &[])], OrphanPolicy::Withdraw);
     assert!(plan.changes.is_empty() && plan.units.is_empty());
     assert_eq!(plan.index, IndexPlan::Keep(IndexVersion::FIRST));
+}
+
+#[test]
+fn a_failure_protects_the_document_of_its_own_name_alone() {
+    let before = branch(&[(unit("a", "x", "x86_64-linux"), 3)], &[]);
+    let changes = |failing: &str| {
+        describe(&planned(&before, &["a"], &[units("a", vec![], &[failing])], OrphanPolicy::Keep)).len()
+    };
+    assert_eq!(changes("x"), 0);
+    for other in ["X", "xx", "x\0", &"x".repeat(300), &"x".repeat(2000)] {
+        assert_eq!(changes(other), 1, "{other:?}");
+    }
 }
 
 #[test]
