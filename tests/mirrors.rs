@@ -8,7 +8,7 @@ use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::http::HttpServer;
 use crate::support::world::World;
 
-/// A published fleet whose `web-1` is in the cache.
+/// A fleet that is published from memory, and whose `web-1` is in the cache.
 fn published() -> World {
     let world = World::new();
     world.publish_from_memory(&["web-1"]);
@@ -38,9 +38,10 @@ fn statuses(world: &World) -> serde_json::Value {
 
 #[test]
 fn the_newest_mirror_is_used_wherever_it_is_in_the_order() {
-    let world = published();
+    let world = World::new();
+    world.publish_with_nix(&["web-1"]);
     let old = copy(&world, "old.git");
-    change(&world, "Welcome", "Hello");
+    world.change_with_nix("Welcome", "Hello");
     let fleet = world.at("fleet.git");
     with_mirrors(&world, &[&old, &fleet]);
     let ran = world.agent("web-1", &["once"]);

@@ -110,9 +110,9 @@ fn a_document_of_another_fleet() {
 
 #[test]
 fn mix_and_match() {
-    let siege = Siege::begin();
+    let siege = Siege::begin_with_nix();
     let old = siege.branch();
-    siege.change("Welcome", "Hello");
+    siege.change_with_nix("Welcome", "Hello");
     let new = siege.branch();
     // The newest documents under the index before them, and old documents under the newest index.
     let mut mixed = new.clone();

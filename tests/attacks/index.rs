@@ -9,9 +9,9 @@ use crate::support::attacker::{Branch, LARGEST, Onto, StolenKey};
 
 #[test]
 fn an_index_that_was_rolled_back() {
-    let siege = Siege::begin();
+    let siege = Siege::begin_with_nix();
     let old = siege.world.tip();
-    siege.change("Welcome", "Hello");
+    siege.change_with_nix("Welcome", "Hello");
     siege.world.agent("web-1", &["once"]).good();
     siege.show(&old);
     siege.refused("the index went back from version 2 to 1");

@@ -22,10 +22,21 @@ struct Siege {
 }
 
 impl Siege {
-    /// `web-1` runs its first revision.
+    /// `web-1` runs its first revision, which was published from memory.
     fn begin() -> Self {
         let world = World::new();
         world.publish_from_memory(&["web-1"]);
+        Self::of(world)
+    }
+
+    /// `web-1` runs its first revision, which `claveld once` published.
+    fn begin_with_nix() -> Self {
+        let world = World::new();
+        world.publish_with_nix(&["web-1"]);
+        Self::of(world)
+    }
+
+    fn of(world: World) -> Self {
         world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
         assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
         let good = world.tip();
@@ -45,6 +56,12 @@ impl Siege {
     /// Publishes another greeting of `web-1`. Returns the new commit of the branch.
     fn change(&self, from: &str, to: &str) {
         self.world.change_from_memory(from, to);
+        self.good.replace(self.world.tip());
+    }
+
+    /// The same with `claveld once`.
+    fn change_with_nix(&self, from: &str, to: &str) {
+        self.world.change_with_nix(from, to);
         self.good.replace(self.world.tip());
     }
 

@@ -2,7 +2,8 @@
 //! cache. The rest is real: the library that claveld runs, git, the signatures, and the cache that agents fetch from.
 //!
 //! This is for promises about what happens after an evaluation. Promises about Nix, and the output of `claveld`, use
-//! [`World::publish`] and [`World::build`]. A world uses one way or the other: the store paths differ.
+//! [`World::publish`] and [`World::build`]. A world uses one way or the other: the store paths differ. At least one promise of
+//! each family uses [`World::publish_with_nix`], so that the family also holds for what `claveld once` writes.
 
 use std::path::Path;
 use std::time::SystemTime;

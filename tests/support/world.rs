@@ -219,6 +219,19 @@ impl World {
         self.claveld(&["once", "--config", &self.at("claveld.toml")])
     }
 
+    /// Publishes the fleet with `claveld once`, and builds the systems of `hosts` into the cache.
+    pub(crate) fn publish_with_nix(&self, hosts: &[&str]) {
+        self.publish().good();
+        self.build(hosts);
+    }
+
+    /// Changes the greeting of `web-1`, and publishes it with `claveld once`.
+    pub(crate) fn change_with_nix(&self, from: &str, to: &str) {
+        self.edit("hosts/web-1.nix", from, to);
+        self.push(to);
+        self.publish_with_nix(&["web-1"]);
+    }
+
     pub(crate) fn agent(&self, unit: &str, arguments: &[&str]) -> Ran {
         let config = self.at(&format!("{unit}.toml"));
         self.run(env!("CARGO_BIN_EXE_clavel-agent"), &[arguments, &["--config", &config]].concat())
