@@ -248,3 +248,6 @@ fn sources(input: &PublishInput<'_>) -> Vec<(String, Option<SourceRevision>)> {
     let evaluations = input.evaluations.iter();
     evaluations.map(|e| (e.source.flake.to_string(), e.source.revision.clone())).collect()
 }
+
+#[cfg(test)]
+mod tests;

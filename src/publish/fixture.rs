@@ -5,13 +5,20 @@ use std::fmt;
 use std::sync::LazyLock;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use ed25519_dalek::{Signer as _, SigningKey};
+use nix_derivation::nixbase32;
+
 use super::plan::{OrphanPolicy, Plan, PublishInput, Withheld, plan};
 use super::state::{BranchState, Existing, ExistingDocument};
 use crate::evaluate::{Drafts, Evaluation, EvaluationWork};
 use crate::model::{
-    Document, Draft, Epoch, FlakeReference, Index, IndexVersion, Kind, List, LockedSource, Map, Metadata, Name,
-    Payload, Provenance, Revision, Schema, Specification, Timestamp, Tombstone,
+    DeploymentSpecification, Document, Draft, Epoch, FlakeReference, Index, IndexVersion, Kind, List, LockedSource,
+    Map, Metadata, Name, NarHash, NarTemplateSpecification, Payload, Provenance, Revision, Schema, Specification,
+    Timestamp, Tombstone,
 };
+use crate::store::CacheEntry;
 use crate::trust::Verified;
 use crate::trust::fixture::Fleet;
 
@@ -119,4 +126,43 @@ pub(super) fn planned(
 ) -> Plan {
     let configured: Vec<FlakeReference> = configured.iter().map(|name| flake(name)).collect();
     plan(branch, &PublishInput { configured: &configured, evaluations, orphans }, withheld, now(), 7 * DAY).unwrap()
+}
+
+/// The key of all caches.
+fn cache_key() -> SigningKey {
+    SigningKey::from_bytes(&[7; 32])
+}
+
+/// The store path called `name`.
+pub(super) fn path(name: &str) -> String {
+    format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{name}")
+}
+
+/// The hash of this content.
+pub(super) fn hash(content: u8) -> NarHash {
+    format!("sha256-{}", STANDARD.encode([content; 32])).parse().unwrap()
+}
+
+/// The entry of a cache that has `name` with this content and these references, validly signed.
+pub(super) fn cache_entry(name: &str, content: u8, references: &[&str]) -> CacheEntry {
+    let references: Vec<String> = references.iter().map(|name| path(name)).collect();
+    let fingerprint =
+        format!("1;{};sha256:{};120;{}", path(name), nixbase32::encode(&[content; 32]), references.join(","));
+    let signature = format!("c-1:{}", STANDARD.encode(cache_key().sign(fingerprint.as_bytes()).to_bytes()));
+    let entry = serde_json::json!({
+        "narHash": hash(content), "narSize": 120, "references": references, "signatures": [signature],
+    });
+    serde_json::from_value(entry).unwrap()
+}
+
+/// A deployment of the store path `nar_id` that these caches provide, to the unit `u`.
+pub(super) fn cached_draft(name: &str, nar_id: &str, caches: &[&str]) -> Draft<DeploymentSpecification> {
+    let public = STANDARD.encode(cache_key().verifying_key().to_bytes());
+    let template = NarTemplateSpecification {
+        metadata: Metadata::default(),
+        nar_id: path(nar_id).parse().unwrap(),
+        substituters: list(caches),
+        substituters_public_keys: list(&[&format!("c-1:{public}")]),
+    };
+    draft("fleet", name, DeploymentSpecification { template, unit: "u".parse().unwrap() })
 }

@@ -1,41 +1,16 @@
-use base64::Engine as _;
-use ed25519_dalek::{Signer as _, SigningKey};
-use nix_derivation::nixbase32;
-
-use super::super::fixture::{self, fleet, intact, list};
+use super::super::fixture::{self, cache_entry, cached_draft, fleet, hash, intact, list, path};
 use super::super::plan::{OrphanPolicy, Plan, Withheld};
 use super::super::survey::{CacheAnswer, CacheAnswers, CacheScope};
 use super::*;
 use crate::evaluate::Drafts;
-use crate::model::{List, Metadata, NarHash, NarTemplateSpecification, Revision};
+use crate::model::{List, NarHash, Revision};
 
 const ONE: &str = "https://one.example.org";
 const TWO: &str = "https://two.example.org";
 
-fn key() -> SigningKey {
-    SigningKey::from_bytes(&[7; 32])
-}
-
-fn path(name: &str) -> String {
-    format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{name}")
-}
-
-fn hash(content: u8) -> NarHash {
-    let encoded = base64::engine::general_purpose::STANDARD.encode([content; 32]);
-    format!("sha256-{encoded}").parse().unwrap()
-}
-
 /// The answer of a cache that has `name` with this content and these references, validly signed.
 fn has(name: &str, content: u8, references: &[&str]) -> CacheAnswer {
-    let references: Vec<String> = references.iter().map(|name| path(name)).collect();
-    let fingerprint =
-        format!("1;{};sha256:{};120;{}", path(name), nixbase32::encode(&[content; 32]), references.join(","));
-    let signature = key().sign(fingerprint.as_bytes()).to_bytes();
-    let signature = format!("c-1:{}", base64::engine::general_purpose::STANDARD.encode(signature));
-    let entry = serde_json::json!({
-        "narHash": hash(content), "narSize": 120, "references": references, "signatures": [signature],
-    });
-    CacheAnswer::Has(serde_json::from_value(entry).unwrap())
+    CacheAnswer::Has(cache_entry(name, content, references))
 }
 
 fn answers(said: &[(&str, &str, CacheAnswer)]) -> CacheAnswers {
@@ -45,14 +20,7 @@ fn answers(said: &[(&str, &str, CacheAnswer)]) -> CacheAnswers {
 }
 
 fn draft(name: &str, nar_id: &str) -> Draft<DeploymentSpecification> {
-    let public = base64::engine::general_purpose::STANDARD.encode(key().verifying_key().to_bytes());
-    let template = NarTemplateSpecification {
-        metadata: Metadata::default(),
-        nar_id: path(nar_id).parse().unwrap(),
-        substituters: list(&[ONE, TWO]),
-        substituters_public_keys: list(&[&format!("c-1:{public}")]),
-    };
-    fixture::draft("fleet", name, DeploymentSpecification { template, unit: "u".parse().unwrap() })
+    cached_draft(name, nar_id, &[ONE, TWO])
 }
 
 fn evaluation(deployments: Vec<Draft<DeploymentSpecification>>) -> Evaluation {
