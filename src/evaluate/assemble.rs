@@ -13,7 +13,7 @@ use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, FlakeOutpu
 use super::platforms::PLATFORMS;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Draft, List, LockedSource, Metadata, Name, NarTemplateSpecification,
-    Pin, Provenance, Source, StorePath, System, Timestamp, UnitSpecification, UnitType,
+    Pin, Provenance, Source, Specification, StorePath, System, Timestamp, UnitSpecification, UnitType,
 };
 
 /// The answer about each item: its value, or the message of its failure.
@@ -181,19 +181,28 @@ impl Assembly<'_> {
             },
             unit: unit.unwrap_or_else(|| name.clone()),
         };
-        let metadata = self.provenance(item, drv).and_then(|p| p.add_to(metadata).map_err(|e| e.to_string()))?;
-        Ok(DraftedDeployment { draft: Draft::new(name.clone(), metadata, specification), item: item.clone(), system })
+        let draft = self.draft(item, drv, name, metadata, specification)?;
+        Ok(DraftedDeployment { draft, item: item.clone(), system })
     }
 
-    fn provenance(&self, item: &Item, drv_path: Option<StorePath>) -> Result<Provenance, String> {
-        Ok(Provenance {
+    /// A draft that came from `item`, with the metadata that the flake gives.
+    fn draft<S: Specification>(
+        &self,
+        item: &Item,
+        drv_path: Option<StorePath>,
+        name: &Name,
+        metadata: Metadata,
+        specification: S,
+    ) -> Result<Draft<S>, String> {
+        let provenance = Provenance {
             attribute: item.attribute().map_err(|e| e.to_string())?,
             drv_path,
             evaluated_at: self.now,
             source: self.locked.flake.clone(),
             source_hash: self.locked.hash,
             source_revision: self.locked.revision.clone(),
-        })
+        };
+        Draft::with_provenance(name.clone(), provenance, metadata, specification).map_err(|e| e.to_string())
     }
 
     fn units(
@@ -242,8 +251,7 @@ impl Assembly<'_> {
         if !unit_type.is_for(arch) {
             return Err(format!("the unit `{name}` is of type {unit_type}, which a machine of arch {arch} cannot be"));
         }
-        let metadata = self.provenance(item, None)?.add_to(declared.metadata).map_err(|e| e.to_string())?;
-        Ok(Draft::new(name.clone(), metadata, UnitSpecification { arch: arch.clone(), unit_type }))
+        self.draft(item, None, name, declared.metadata, UnitSpecification { arch: arch.clone(), unit_type })
     }
 
     fn agents(&mut self, deployments: &BTreeMap<Name, DraftedDeployment>, outputs: &ParsedOutputs) {
@@ -296,8 +304,7 @@ impl Assembly<'_> {
         deployments: Vec<Name>,
     ) -> Result<Draft<AgentSpecification>, String> {
         let deployments = List::try_from(deployments).map_err(|e| e.to_string())?;
-        let metadata = self.provenance(item, None)?.add_to(metadata).map_err(|e| e.to_string())?;
-        Ok(Draft::new(name.clone(), metadata, AgentSpecification { deployments }))
+        self.draft(item, None, name, metadata, AgentSpecification { deployments })
     }
 }
 

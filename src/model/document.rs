@@ -10,7 +10,9 @@ use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::{FleetId, Folder, List, Metadata, Name, PublicKey, Revision, StorePath, Substituter, System};
+use super::{
+    FleetId, Folder, Invalid, List, Metadata, Name, Provenance, PublicKey, Revision, StorePath, Substituter, System,
+};
 
 /// Something that is signed: a document, or the index.
 pub trait Payload: Serialize + DeserializeOwned {
@@ -62,7 +64,7 @@ impl<'de, P: Payload> Deserialize<'de> for Kind<P> {
         if found == P::KIND {
             return Ok(Self::THIS);
         }
-        Err(serde::de::Error::custom(super::Invalid::new("the kind asked for", &found, format!("a {} is", P::KIND))))
+        Err(serde::de::Error::custom(Invalid::new("the kind asked for", &found, format!("a {} is", P::KIND))))
     }
 }
 
@@ -135,6 +137,9 @@ pub struct Draft<S: Specification> {
     pub metadata: Metadata,
     /// Its name.
     pub name: Name,
+    /// The provenance that the metadata states; none where it states none. In JSON the metadata has it.
+    #[serde(skip)]
+    pub provenance: Option<Provenance>,
     /// The version of this schema.
     pub schema: Schema,
     /// What it is about.
@@ -142,14 +147,26 @@ pub struct Draft<S: Specification> {
 }
 
 impl<S: Specification> Draft<S> {
-    /// A draft of this content.
+    /// A draft of this content, without provenance.
     pub fn new(name: Name, metadata: Metadata, specification: S) -> Self {
-        Self { kind: Kind::THIS, metadata, name, schema: Schema::V1, specification }
+        Self { kind: Kind::THIS, metadata, name, provenance: None, schema: Schema::V1, specification }
+    }
+
+    /// A draft whose metadata also states its provenance. It is an error where the flake's own metadata does so already, or
+    /// has too many keys.
+    pub fn with_provenance(
+        name: Name,
+        provenance: Provenance,
+        metadata: Metadata,
+        specification: S,
+    ) -> Result<Self, Invalid> {
+        let metadata = provenance.add_to(metadata)?;
+        Ok(Self { provenance: Some(provenance), ..Self::new(name, metadata, specification) })
     }
 
     /// The document it becomes at `revision` in `fleet`.
     pub fn at(self, revision: Revision, fleet: FleetId) -> Document<S> {
-        let Self { kind, metadata, name, schema, specification } = self;
+        let Self { kind, metadata, name, provenance: _, schema, specification } = self;
         Document { fleet, kind, metadata, name, revision, schema, specification }
     }
 }

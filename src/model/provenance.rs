@@ -1,9 +1,9 @@
 //! The provenance of a document: the part of its metadata that claveld writes.
 //!
-//! Parse it once, with [`Document::provenance`] or [`Draft::provenance`], and pass the type on.
+//! A draft carries it. Of a signed document, parse it once with [`Document::provenance`], and pass the type on.
 
 use super::{
-    Attribute, Document, Draft, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, Specification, StorePath,
+    Attribute, Document, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, Specification, StorePath,
     Timestamp,
 };
 
@@ -90,13 +90,6 @@ impl TryFrom<&Metadata> for Provenance {
 }
 
 impl<S: Specification> Document<S> {
-    /// The provenance in its metadata.
-    pub fn provenance(&self) -> Result<Provenance, ProvenanceError> {
-        Provenance::try_from(&self.metadata)
-    }
-}
-
-impl<S: Specification> Draft<S> {
     /// The provenance in its metadata.
     pub fn provenance(&self) -> Result<Provenance, ProvenanceError> {
         Provenance::try_from(&self.metadata)

@@ -67,7 +67,7 @@ pub(super) fn draft<S: Specification>(source: &str, of: &str, specification: S) 
         source_hash: HASH.parse().unwrap(),
         source_revision: None,
     };
-    Draft::new(name(of), provenance.add_to(Metadata::default()).unwrap(), specification)
+    Draft::with_provenance(name(of), provenance, Metadata::default(), specification).unwrap()
 }
 
 /// The evaluation of `source` that found this.

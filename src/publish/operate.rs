@@ -9,8 +9,8 @@ use std::fmt;
 use super::document_change::DocumentChange;
 use super::left_out::{LostDeployment, Protection, describe_hold};
 use super::pin::is_pinned;
-use super::plan::{IndexPlan, Plan, PlanError, next_revision};
-use super::state::{BranchState, ExistingDocument};
+use super::plan::{IndexPlan, Plan, PlanError, PlannedDocument, next_revision};
+use super::state::{BranchState, ExistingDocument, provenance};
 use crate::branch::{PastDeployment, RevisionLookup};
 use crate::model::PublishPolicy;
 use crate::model::{
@@ -221,7 +221,8 @@ pub(super) fn operate(
             }
             let path = DocumentPath::new(Folder::Deployments, name.clone());
             let to = next_revision(&path, present.revision)?;
-            plan.deployments.push(Deployment { revision: to, ..before.clone() });
+            let document = Deployment { revision: to, ..before.clone() };
+            plan.deployments.push(PlannedDocument { provenance: provenance(&document.metadata), document });
             plan.changes.push(DocumentChange {
                 path,
                 from: Some(present.revision),

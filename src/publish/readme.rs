@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::model::{Deployment, Hold, Name, Provenance, SourceRevision, Timestamp};
+use crate::model::{Deployment, Hold, Name, Provenance, SourceRevision};
 
 /// A deployment and its provenance; none where its metadata states none.
-pub(super) type Row<'a> = (&'a Deployment, Option<Provenance>);
+pub(super) type Row<'a> = (&'a Deployment, Option<&'a Provenance>);
 
 /// The README of a branch with these deployments and holds.
 pub(super) fn readme<'a>(deployments: impl Iterator<Item = Row<'a>>, holds: &BTreeMap<Name, Hold>) -> String {
@@ -15,8 +15,8 @@ pub(super) fn readme<'a>(deployments: impl Iterator<Item = Row<'a>>, holds: &BTr
          | deployment | unit | revision | runs | source | since |\n|---|---|---|---|---|---|\n",
     );
     for (deployment, provenance) in deployments {
-        let source = provenance.as_ref().and_then(|p| p.source_revision.as_ref()).map_or("", SourceRevision::short);
-        let since = provenance.as_ref().map(|p| p.evaluated_at).as_ref().map(Timestamp::to_string).unwrap_or_default();
+        let source = provenance.and_then(|p| p.source_revision.as_ref()).map_or("", SourceRevision::short);
+        let since = provenance.map(|p| p.evaluated_at.to_string()).unwrap_or_default();
         let Deployment { name, revision, specification, .. } = deployment;
         let runs = specification.template.nar_id.name();
         // The reason of a hold is not shown: it is free text, which Markdown could interpret.

@@ -7,7 +7,7 @@ use super::base::PublishBase;
 use super::document_change::DocumentChange;
 use super::plan::Plan;
 use super::readme::{Row, readme};
-use super::state::{BranchState, ExistingDocument, provenance};
+use super::state::{BranchState, ExistingDocument};
 use crate::branch::{Change as FileChange, Layout};
 use crate::model::{
     BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Name, Schema,
@@ -142,7 +142,7 @@ fn first_files(base: &PublishBase) -> Vec<FileChange> {
 /// All deployments after the plan, by name.
 fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Vec<Row<'a>> {
     let intact = branch.deployments.iter().filter_map(|(name, document)| match document {
-        ExistingDocument::Intact(document) => Some((name, (&**document, document.provenance().cloned()))),
+        ExistingDocument::Intact(document) => Some((name, (&**document, document.provenance()))),
         ExistingDocument::Outgoing(..)
         | ExistingDocument::Restored(..)
         | ExistingDocument::Altered(_)
@@ -153,6 +153,7 @@ fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Vec<Row<'a>> {
     for change in plan.changes.iter().filter(of_deployments) {
         all.remove(change.path.name());
     }
-    all.extend(plan.deployments.iter().map(|document| (&document.name, (document, provenance(&document.metadata)))));
+    let planned = plan.deployments.iter();
+    all.extend(planned.map(|planned| (&planned.document.name, (&planned.document, planned.provenance.as_ref()))));
     all.into_values().collect()
 }

@@ -170,8 +170,8 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 fn draft<S: Specification>(name: &str, provenance: &Provenance, specification: S) -> Draft<S> {
-    let metadata = provenance.add_to(Metadata::default()).unwrap();
-    Draft::new(name.parse().unwrap(), metadata, specification)
+    let (name, provenance) = (name.parse().unwrap(), provenance.clone());
+    Draft::with_provenance(name, provenance, Metadata::default(), specification).unwrap()
 }
 
 /// Whether a file of a NAR is a program.

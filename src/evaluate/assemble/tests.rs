@@ -54,7 +54,8 @@ fn a_nixos_host_alone_gives_deployment_unit_and_agent() {
     let [deployment] = &found.deployments[..] else { panic!("{found:?}") };
     assert_eq!(deployment.specification.unit.as_str(), "web-1");
     assert_eq!(deployment.specification.template.substituters[0].as_str(), "https://host.example.org");
-    let provenance = Provenance::try_from(&deployment.metadata).unwrap();
+    let provenance = deployment.provenance.clone().unwrap();
+    assert_eq!(Provenance::try_from(&deployment.metadata), Ok(provenance.clone()));
     assert_eq!(provenance.attribute.as_str(), "nixosConfigurations.web-1");
     assert!(provenance.drv_path.is_some());
     let [unit] = &found.units[..] else { panic!("{found:?}") };
@@ -194,9 +195,8 @@ fn every_platform_gives_units_of_its_type() {
     assert_eq!(failures(&found), []);
     let types: Vec<String> = found.units.iter().map(|unit| unit.specification.unit_type.to_string()).collect();
     assert_eq!(types, ["darwin", "home-manager", "system-manager"]);
-    let of =
-        |deployment: &Draft<DeploymentSpecification>| Provenance::try_from(&deployment.metadata).unwrap().attribute;
-    let attributes: Vec<String> = found.deployments.iter().map(|d| of(d).to_string()).collect();
+    let attribute = |draft: &Draft<DeploymentSpecification>| draft.provenance.as_ref().unwrap().attribute.to_string();
+    let attributes: Vec<String> = found.deployments.iter().map(attribute).collect();
     assert_eq!(
         attributes,
         ["darwinConfigurations.air", "homeConfigurations.\"alice@air\"", "systemConfigs.x86_64-linux.box"]

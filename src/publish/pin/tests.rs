@@ -89,8 +89,9 @@ fn a_deployment_without_a_pin_gets_a_revision_with_one() {
     let whole = planned(&branch, &pinning, pinning.unpinned.clone());
     assert_eq!(written(&whole), ["a 2", "b 1"]);
     let said = answers(&[(ONE, "top", has("top", 1, &[]))]);
-    let survey = CacheSurvey::of(&whole.deployments, CacheScope::Closure, &said);
-    pinning.add_pins(&pins(&whole.deployments, &survey)).unwrap();
+    let asked: Vec<Deployment> = whole.deployments.iter().map(|planned| planned.document.clone()).collect();
+    let survey = CacheSurvey::of(&asked, CacheScope::Closure, &said);
+    pinning.add_pins(&pins(&asked, &survey)).unwrap();
     let plan = planned(&branch, &pinning, BTreeSet::new());
     assert_eq!(written(&plan), ["a 2", "b 1"]);
     let pin = Pin::of(&plan.deployments[0].specification.template.metadata).unwrap().unwrap();
