@@ -10,14 +10,14 @@ use super::super::survey::CacheProblem;
 use super::*;
 use crate::evaluate::{Drafts, Evaluation};
 use crate::model::{Deployment, NarTemplateSpecification, StorePath, Substituter};
-use crate::store::{Answer, DerivationError, Entries, StoreError};
+use crate::store::{CacheEntries, DerivationError, StoreError, StoreFuture};
 use crate::trust::{AnchorPlace, KeyLocation, pin_of};
 
 const CACHE: &str = "https://cache.example.org";
 
 /// A store whose one cache has these paths.
 #[derive(Debug, Default)]
-struct FakeStore(Mutex<Entries>);
+struct FakeStore(Mutex<CacheEntries>);
 
 impl FakeStore {
     /// Puts a path into the cache, with this content and these references.
@@ -26,24 +26,24 @@ impl FakeStore {
         self.0.lock().unwrap().insert(path(name).parse().unwrap(), entry);
     }
 
-    fn absent<'a, T>(path: &StorePath) -> Answer<'a, T> {
+    fn absent<'a, T>(path: &StorePath) -> StoreFuture<'a, T> {
         let (act, why) = (format!("look for {path}"), "it is not there".to_owned());
         Box::pin(async { Err(StoreError::Unexpected { act, why }) })
     }
 }
 
 impl Store for FakeStore {
-    fn look_up<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> Answer<'a, Entries> {
+    fn look_up<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries> {
         assert_eq!(cache.as_str(), CACHE);
         let entries = self.0.lock().unwrap();
         let found = paths.iter().filter_map(|path| Some((path.clone(), entries.get(path)?.clone()))).collect();
         Box::pin(async { Ok(found) })
     }
 
-    fn look_up_closure<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> Answer<'a, Entries> {
+    fn look_up_closure<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries> {
         assert_eq!(cache.as_str(), CACHE);
         let entries = self.0.lock().unwrap();
-        let (mut found, mut open) = (Entries::new(), paths.to_vec());
+        let (mut found, mut open) = (CacheEntries::new(), paths.to_vec());
         while let Some(path) = open.pop() {
             let Some(entry) = entries.get(&path) else { return Self::absent(&path) };
             if found.insert(path, entry.clone()).is_none() {
@@ -61,23 +61,23 @@ impl Store for FakeStore {
         unreachable!("a publisher does not look for {path} in the store")
     }
 
-    fn fetch<'a>(&'a self, _: &'a NarTemplateSpecification, _: &'a Path) -> Answer<'a, ()> {
+    fn fetch<'a>(&'a self, _: &'a NarTemplateSpecification, _: &'a Path) -> StoreFuture<'a, ()> {
         unreachable!("a publisher fetches nothing")
     }
 
-    fn keep<'a>(&'a self, _: &'a StorePath, _: &'a Path) -> Answer<'a, ()> {
+    fn keep<'a>(&'a self, _: &'a StorePath, _: &'a Path) -> StoreFuture<'a, ()> {
         unreachable!("a publisher keeps nothing")
     }
 
-    fn closures_here<'a>(&'a self, _: &'a [StorePath]) -> Answer<'a, Entries> {
+    fn closures_here<'a>(&'a self, _: &'a [StorePath]) -> StoreFuture<'a, CacheEntries> {
         unreachable!("a publisher asks caches alone")
     }
 
-    fn delete<'a>(&'a self, _: &'a [StorePath]) -> Answer<'a, ()> {
+    fn delete<'a>(&'a self, _: &'a [StorePath]) -> StoreFuture<'a, ()> {
         unreachable!("a publisher deletes nothing")
     }
 
-    fn set_profile<'a>(&'a self, _: &'a Path, _: &'a StorePath) -> Answer<'a, ()> {
+    fn set_profile<'a>(&'a self, _: &'a Path, _: &'a StorePath) -> StoreFuture<'a, ()> {
         unreachable!("a publisher sets no profile")
     }
 }
