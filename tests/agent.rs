@@ -128,7 +128,7 @@ fn an_altered_branch_is_refused_in_one_line() {
         ("deployments/web-1.json", Some(other), "somebody altered it"),
         ("deployments/web-1.json", None, "is in the index and not on the branch"),
         ("index.json", None, "this is not a branch of Clavel"),
-        ("index.json", Some("{}\n".to_owned()), "the index is not to be believed"),
+        ("index.json", Some("{}\n".to_owned()), "the index cannot be trusted"),
         ("index.json", Some("{\"\\u001b[2J\": 1}\n".to_owned()), "unknown field `\u{fffd}[2J`"),
     ];
     let good = world.tip();

@@ -80,7 +80,7 @@ fn one_that_is_out_of_reach_or_lies_stands_in_nobodys_way() {
     let ran = world.agent("web-1", &["once"]);
     for why in [
         &format!("from {nowhere}: there is no git repository"),
-        &format!("refused what {liar} shows: the index is not to be believed"),
+        &format!("refused what {liar} shows: the index cannot be trusted"),
         "from https://127.0.0.1:9/fleet.git",
         &format!("cannot fetch from {empty}: it has no branch `deployments`"),
     ] {
@@ -145,7 +145,7 @@ fn a_mirror_that_holds_back_the_newest_root_is_judged_by_it_all_the_same() {
     with_mirrors(&world, &[&old, &fleet]);
     let said = world.agent("web-1", &["once"]).refused(5, "none of the 2 mirrors shows a branch that can be believed:");
     assert!(said.contains(&format!("refused what {old} shows: the root went back from version 2 to 1")), "{said}");
-    assert!(said.contains(&format!("refused what {fleet} shows: the index is not to be believed")), "{said}");
+    assert!(said.contains(&format!("refused what {fleet} shows: the index cannot be trusted")), "{said}");
     assert_eq!(world.motd("web-1"), None);
     assert_eq!(statuses(&world), json!(["behind", "refused"]));
 }

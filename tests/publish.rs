@@ -179,7 +179,7 @@ fn a_branch_that_another_key_signed_is_left_alone() {
     let tip = world.tip();
     // Claveld publishes nothing, with its record of what it published and without it.
     for remembers in ["its note", "nothing"] {
-        let said = world.publish().refused(5, "the index is not to be believed");
+        let said = world.publish().refused(5, "the index cannot be trusted");
         assert!(said.contains("will not publish to the branch"), "{remembers}: {said}");
         assert_eq!(world.tip(), tip);
         let _ = std::fs::remove_file(world.path("claveld/published.json"));

@@ -120,7 +120,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
 
     let key = new_publisher(&world);
     next_root(&world, &["--remove-key", "claveld-1", "--publisher-key", &key, "--raise-epoch"]);
-    let unsigned = "the index is not to be believed: no valid signature by a trusted key, and 1 of claveld-2 has to";
+    let unsigned = "the index cannot be trusted: no valid signature by a trusted key, and 1 of claveld-2 has to";
     world.agent("web-1", &["once"]).refused(5, unsigned);
     let said = world.publish().good();
     assert!(said.contains("published as index version 1") && said.contains("web-2: is no longer held"), "{said}");
@@ -166,7 +166,7 @@ fn a_new_root_is_believed_whatever_stands_beside_it() {
         ("a stray file", "`deployments/stray` of commit"),
         ("the old root as the newest", "the root went back from version 2 to 1"),
         ("no newest root", "this is not a branch of Clavel: it has no root.json"),
-        ("a newer root that nobody signed", "roots/3.json is not to be believed"),
+        ("a newer root that nobody signed", "roots/3.json cannot be trusted"),
     ] {
         let world = running();
         let old = world.tip();
@@ -213,7 +213,7 @@ fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     let changes = ["--remove-key", "carol", "--root-key", &dave];
     world.clavel(&[&["root", "next", &world.root(), "-o", &next, "--key", &alice][..], &changes].concat()).good();
     let publish = || world.clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")]);
-    publish().refused(3, "root-2.json is not to be believed");
+    publish().refused(3, "root-2.json cannot be trusted");
     world.clavel(&["root", "sign", &next, "--key", &bob]).good();
     publish().good();
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
@@ -230,7 +230,7 @@ fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     branch.push(Onto::Tip);
     world
         .agent("web-1", &["once"])
-        .refused(5, "roots/3.json is not to be believed: checked with the keys of the root before it");
+        .refused(5, "roots/3.json cannot be trusted: checked with the keys of the root before it");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }
 

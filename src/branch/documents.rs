@@ -15,7 +15,7 @@ pub enum BranchError {
     #[error("this is not a branch of Clavel: it has no {}", Layout::Flat.index())]
     NoIndex,
     /// The index cannot be verified.
-    #[error("the index is not to be believed: {0}")]
+    #[error("the index cannot be trusted: {0}")]
     Index(SignedError),
     /// The index is of another branch.
     #[error("the index is of the branch `{found}`, and this is `{branch}`: the repository shows one branch as another")]

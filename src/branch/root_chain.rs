@@ -34,7 +34,7 @@ pub enum RootsError {
         fleet: FleetId,
     },
     /// A root cannot be verified.
-    #[error("{path} is not to be believed: {source}")]
+    #[error("{path} cannot be trusted: {source}")]
     Root {
         /// The path of the root on the branch.
         path: String,
@@ -42,7 +42,7 @@ pub enum RootsError {
         source: RootError,
     },
     /// The newest root cannot be parsed.
-    #[error("{} is not to be believed: {why}", Layout::Flat.newest_root(), why = .0)]
+    #[error("{} cannot be trusted: {why}", Layout::Flat.newest_root(), why = .0)]
     Newest(SignedError),
     /// The branch is of another fleet.
     #[error("the branch is of the fleet {found}, not of {expected}; correct the URL or the root")]

@@ -51,7 +51,7 @@ fn a_key_that_was_removed_signs_no_further_root() {
         files.insert(Layout::Flat.newest_root().to_owned(), file);
         let refusal = refusal(&files, &roots[0]);
         assert!(
-            refusal.contains("roots/3.json is not to be believed: checked with the keys of the root before it"),
+            refusal.contains("roots/3.json cannot be trusted: checked with the keys of the root before it"),
             "{refusal}"
         );
     }
@@ -73,7 +73,7 @@ fn a_gap_a_rollback_and_a_fork_are_refused() {
     assert!(refusal(&fork, &roots[0]).contains("two roots of version 3"));
     // A file that a stranger signed is no second root.
     fork.insert(Layout::Flat.newest_root().to_owned(), signed(other, &[&key("stranger")]));
-    let by = |whom: &str| format!("root.json is not to be believed: checked with the keys of the root {whom}");
+    let by = |whom: &str| format!("root.json cannot be trusted: checked with the keys of the root {whom}");
     assert!(
         refusal(&fork, &roots[2]).contains(&by("of that version that is trusted")),
         "{}",

@@ -38,7 +38,7 @@ pub enum DocumentError {
         found: Sha256Digest,
     },
     /// It does not parse, or too few trusted keys signed it.
-    #[error("{path} is not to be believed: {source}")]
+    #[error("{path} cannot be trusted: {source}")]
     Signed {
         /// The document.
         path: DocumentPath,

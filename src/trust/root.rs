@@ -272,7 +272,7 @@ pub enum AnchorError {
         source: std::io::Error,
     },
     /// The file holds no valid root.
-    #[error("the root {} is not to be believed: {source}", path.display())]
+    #[error("the root {} cannot be trusted: {source}", path.display())]
     Root {
         /// The file.
         path: PathBuf,

@@ -16,10 +16,10 @@ fn an_arbitrary_document() {
     siege.holds(&branch, "deployments/web-1.json is not the file that the index lists");
     // The attacker signs the index with the same key.
     branch.reindex(&[&mallory], |index| index["version"] = json!(2));
-    siege.holds(&branch, "the index is not to be believed: no valid signature by a trusted key");
+    siege.holds(&branch, "the index cannot be trusted: no valid signature by a trusted key");
     // Claveld's own key has signed the index, and not the document.
     branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(2));
-    siege.holds(&branch, "deployments/web-1.json is not to be believed: no valid signature by a trusted key");
+    siege.holds(&branch, "deployments/web-1.json cannot be trusted: no valid signature by a trusted key");
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_document_of_another_kind() {
     let file = crate::support::attacker::signed_file("Unit", &signed, &[&claveld]);
     branch.write(DEPLOYMENT, file);
     branch.reindex(&[&claveld], |index| index["version"] = json!(2));
-    siege.holds(&branch, "deployments/web-1.json is not to be believed: no valid signature");
+    siege.holds(&branch, "deployments/web-1.json cannot be trusted: no valid signature");
 }
 
 #[test]

@@ -60,7 +60,7 @@ fn the_index_of_another_fleet() {
     let siege = Siege::begin();
     let mut branch = siege.branch();
     branch.reindex(&[&siege.claveld()], |index| index["fleet"] = json!("0".repeat(64)));
-    siege.holds(&branch, "the index is not to be believed: it belongs to the fleet 000000000000…");
+    siege.holds(&branch, "the index cannot be trusted: it belongs to the fleet 000000000000…");
 }
 
 #[test]
@@ -87,7 +87,7 @@ fn numbers_driven_to_their_end_block_nobody_for_ever() {
 fn a_bad_tip_that_a_good_one_follows() {
     let siege = Siege::begin();
     siege.world.tamper(&BTreeMap::from([("index.json", Some("{}\n".to_owned()))]));
-    siege.refused("the index is not to be believed");
+    siege.refused("the index cannot be trusted");
     let bad = siege.world.tip();
     siege.restore();
     siege.change("Welcome", "Hello");

@@ -85,7 +85,7 @@ fn deep_nesting() {
     );
     let mut branch = siege.branch();
     branch.write("index.json", "{\"a\":".repeat(100_000));
-    siege.holds(&branch, "the index is not to be believed: it is not a valid Index");
+    siege.holds(&branch, "the index cannot be trusted: it is not a valid Index");
 }
 
 #[test]

@@ -62,7 +62,7 @@ fn a_root_that_the_one_before_did_not_sign() {
     });
     branch.write("roots/2.json", root.clone());
     branch.write("root.json", root);
-    siege.holds(&branch, "roots/2.json is not to be believed: checked with the keys of the root before it");
+    siege.holds(&branch, "roots/2.json cannot be trusted: checked with the keys of the root before it");
 }
 
 #[test]
@@ -74,7 +74,7 @@ fn a_root_that_its_own_keys_did_not_sign() {
         with_root(&branch, 2, &[&siege.root_key()], |root| root["roles"]["root"]["keys"] = json!([mallory.public()]));
     branch.write("roots/2.json", root.clone());
     branch.write("root.json", root);
-    siege.holds(&branch, "roots/2.json is not to be believed: checked with its own root keys");
+    siege.holds(&branch, "roots/2.json cannot be trusted: checked with its own root keys");
 }
 
 #[test]
@@ -99,12 +99,12 @@ fn a_chain_with_a_repeat_and_one_in_the_wrong_order() {
     branch.files.insert("roots/2.json".to_owned(), third);
     branch.files.insert("roots/3.json".to_owned(), second);
     branch.push(Onto::Tip);
-    siege.refused("roots/2.json is not to be believed: it is version 3, where version 2 has to follow");
+    siege.refused("roots/2.json cannot be trusted: it is version 3, where version 2 has to follow");
     siege.show(&good);
     let mut branch = siege.branch();
     branch.files.insert("roots/3.json".to_owned(), branch.files["roots/2.json"].clone());
     branch.push(Onto::Tip);
-    siege.refused("roots/3.json is not to be believed: it is version 2, where version 3 has to follow");
+    siege.refused("roots/3.json cannot be trusted: it is version 2, where version 3 has to follow");
     siege.show(&good);
     assert_eq!(siege.world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
 }
@@ -165,7 +165,7 @@ fn a_key_that_was_taken_out() {
     let mut branch = siege.branch();
     branch.reindex(&[&thief], |index| index["version"] = json!(100));
     branch.push(Onto::Tip);
-    siege.refused("the index is not to be believed: no valid signature by a trusted key, and 1 of claveld-2");
+    siege.refused("the index cannot be trusted: no valid signature by a trusted key, and 1 of claveld-2");
     // Each run above was a restart. The next run begins without a state.
     std::fs::remove_dir_all(siege.world.path("web-1/state")).unwrap();
     siege.refused("no valid signature by a trusted key, and 1 of claveld-2");

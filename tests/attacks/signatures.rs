@@ -66,16 +66,16 @@ fn assert_accepted_from_both(world: &World, branch: &mut Branch<'_>, keys: [&Sto
 fn a_threshold_that_is_not_met() {
     let (world, first, second) = two_publishers();
     let mut branch = Branch::of(&world);
-    refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
+    refused(&world, &branch, &format!("the index cannot be trusted: {ONE_OF_TWO}"));
     // The second signature is by a stranger, under the name of the second publisher.
     let stranger = StolenKey::own("claveld-2", 4);
     sign_all(&mut branch, &[&first, &stranger], 2);
-    refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
+    refused(&world, &branch, &format!("the index cannot be trusted: {ONE_OF_TWO}"));
     // Both publishers have to sign each document as well.
     sign_all(&mut branch, &[&first, &second], 2);
     branch.edit("units/web-1.json", &[&first], |_| ());
     branch.reindex(&[&first, &second], |_| ());
-    refused(&world, &branch, &format!("units/web-1.json is not to be believed: {ONE_OF_TWO}"));
+    refused(&world, &branch, &format!("units/web-1.json cannot be trusted: {ONE_OF_TWO}"));
     assert_accepted_from_both(&world, &mut branch, [&first, &second], 3);
 }
 
@@ -84,7 +84,7 @@ fn the_same_key_counted_twice() {
     let (world, first, second) = two_publishers();
     let mut branch = Branch::of(&world);
     sign_all(&mut branch, &[&first, &first], 2);
-    refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
+    refused(&world, &branch, &format!("the index cannot be trusted: {ONE_OF_TWO}"));
     assert_accepted_from_both(&world, &mut branch, [&first, &second], 3);
 }
 
@@ -94,7 +94,7 @@ fn one_key_under_two_names() {
     let mut branch = Branch::of(&world);
     sign_all(&mut branch, &[&first, &first], 2);
     with_signatures(&mut branch, "index.json", |signatures| signatures[1]["keyid"] = json!("claveld-2"));
-    refused(&world, &branch, &format!("the index is not to be believed: {ONE_OF_TWO}"));
+    refused(&world, &branch, &format!("the index cannot be trusted: {ONE_OF_TWO}"));
     assert_accepted_from_both(&world, &mut branch, [&first, &second], 3);
 }
 
@@ -133,7 +133,7 @@ fn base64_that_is_written_in_another_way() {
         with_signatures(&mut branch, "index.json", |signatures| {
             signatures[0]["sig"] = json!(other(signatures[0]["sig"].as_str().unwrap()));
         });
-        siege.holds(&branch, "the index is not to be believed: it is not a valid Index: at `signatures[0].sig`");
+        siege.holds(&branch, "the index cannot be trusted: it is not a valid Index: at `signatures[0].sig`");
     }
 }
 
@@ -184,7 +184,7 @@ fn signatures_that_only_a_lax_verifier_accepts() {
             let good = STANDARD.decode(signatures[0]["sig"].as_str().unwrap()).unwrap();
             signatures[0]["sig"] = json!(STANDARD.encode(attack(&good)));
         });
-        siege.holds(&branch, "the index is not to be believed: no valid signature by a trusted key");
+        siege.holds(&branch, "the index cannot be trusted: no valid signature by a trusted key");
     }
 }
 
