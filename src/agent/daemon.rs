@@ -13,7 +13,7 @@ use crate::store::Output;
 
 /// A report of the daemon.
 #[derive(Debug)]
-pub enum DaemonEvent<'a> {
+pub enum AgentEvent<'a> {
     /// Something happened during a pass.
     Pass(&'a Event<'a>),
     /// A pass ended with another result than the one before. A log that repeats itself every minute finds no reader.
@@ -23,7 +23,7 @@ pub enum DaemonEvent<'a> {
 }
 
 /// Runs passes until `stop` is ready. A pass that fails is reported, and the next one tries again.
-pub async fn run<S>(config: &AgentConfig, stop: S, tell: &dyn Fn(&DaemonEvent<'_>)) -> Result<S::Output, PassError>
+pub async fn run<S>(config: &AgentConfig, stop: S, tell: &dyn Fn(&AgentEvent<'_>)) -> Result<S::Output, PassError>
 where
     S: Future,
 {
@@ -38,7 +38,7 @@ where
     };
     is_stopping.set(true);
     if switching.get() {
-        tell(&DaemonEvent::FinishingActivation);
+        tell(&AgentEvent::FinishingActivation);
         passes.await;
     }
     Ok(stopped)
@@ -48,14 +48,14 @@ async fn run_passes(
     config: &AgentConfig,
     pass: &mut Pass<'_>,
     is_stopping: &Cell<bool>,
-    tell: &dyn Fn(&DaemonEvent<'_>),
+    tell: &dyn Fn(&AgentEvent<'_>),
 ) {
     let mut last = String::new();
     while !is_stopping.get() {
-        let report = pass.run(Retry::NewRevisions, &|event| tell(&DaemonEvent::Pass(&event))).await;
+        let report = pass.run(Retry::NewRevisions, &|event| tell(&AgentEvent::Pass(&event))).await;
         let text = report.to_string();
         if text != last {
-            tell(&DaemonEvent::Ended(&report));
+            tell(&AgentEvent::Ended(&report));
             last = text;
         }
         if !is_stopping.get() {

@@ -25,7 +25,7 @@ mod verify;
 
 pub use account::AccountError;
 pub use activate::ActivateError;
-pub use daemon::{DaemonEvent, run};
+pub use daemon::{AgentEvent, run};
 pub use decide::{Decision, Retry, SkipReason};
 pub use fetch::{BranchFetchError, ChildError, FETCH_COMMAND, answer};
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use super::derivation::Node;
+use super::derivation::DerivationNode;
 use super::graph::Graph;
 use super::system::{FileChange, FileChangeKind, PackageChange, SystemChange, VersionChange};
 use super::text::{self, Key};
@@ -144,7 +144,7 @@ fn mentions_other_version(name: &str, before: &Inventory<'_>, after: &Inventory<
 }
 
 /// The changed settings of the system itself.
-fn settings(old: &Node, new: &Node, reported: &HashSet<&str>) -> Vec<String> {
+fn settings(old: &DerivationNode, new: &DerivationNode, reported: &HashSet<&str>) -> Vec<String> {
     let Some((old, new)) = old.inside.as_ref().zip(new.inside.as_ref()) else { return Vec::new() };
     differing(&old.text, &new.text, reported).map(ToOwned::to_owned).collect()
 }
@@ -172,7 +172,7 @@ fn differing<'a>(
 }
 
 /// The change of the system's own version: from its attributes, else from the end of its name.
-fn version(old: &Node, new: &Node) -> Option<VersionChange> {
+fn version(old: &DerivationNode, new: &DerivationNode) -> Option<VersionChange> {
     let (from, to) = match (&old.version, &new.version) {
         (Some(from), Some(to)) => (from.clone(), to.clone()),
         _ => differing_ends(&old.name, &new.name)?,

@@ -55,7 +55,7 @@ pub(super) struct Package {
 
 /// A reduced derivation.
 #[derive(Debug, Clone)]
-pub(super) struct Node {
+pub(super) struct DerivationNode {
     pub(super) name: String,
     /// The package that it is inside a system; none for a piece of the system itself.
     pub(super) package: Option<Package>,
@@ -82,16 +82,16 @@ pub(super) struct Inside {
 
 /// The role of a derivation in a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Role {
+pub(super) enum InputRole {
     /// The system as a whole. It is opened although it has a version.
     Root,
     /// A part of the system. It is opened unless it is a package.
     Part,
 }
 
-impl Node {
+impl DerivationNode {
     /// Parses `bytes`, the file of the derivation at `path`.
-    pub(super) fn parse(path: &StorePath, bytes: &[u8], role: Role) -> Result<Self, nix_derivation::Error> {
+    pub(super) fn parse(path: &StorePath, bytes: &[u8], role: InputRole) -> Result<Self, nix_derivation::Error> {
         let name = path.name().strip_suffix(".drv").unwrap_or(path.name());
         let derivation = Derivation::from_aterm_bytes(bytes, name)?;
         let attributes = attributes(&derivation);
@@ -99,7 +99,7 @@ impl Node {
         let package = package(name, &attributes, fixed);
         let version = own(&attributes, "version");
         let outputs = outputs(path, &derivation)?;
-        let opened = role == Role::Root || package.is_none();
+        let opened = role == InputRole::Root || package.is_none();
         let inside = opened.then(|| if fixed { fetched(&outputs) } else { inside(&derivation, &attributes) });
         Ok(Self { name: name.to_owned(), package, version, outputs, inside })
     }

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::fmt::Display;
 
-use super::derivation::{Node, Role};
+use super::derivation::{DerivationNode, InputRole};
 use super::error::CompareError;
 use super::text::{self, Key};
 use crate::model::StorePath;
@@ -27,7 +27,7 @@ impl Default for Limits {
 /// Derivations by path. Each is read once.
 #[derive(Debug, Default)]
 pub(super) struct Graph {
-    nodes: HashMap<StorePath, Node>,
+    nodes: HashMap<StorePath, DerivationNode>,
     /// The inputs that the text of each opened derivation mentions.
     edges: HashMap<StorePath, Vec<StorePath>>,
     /// The bytes of text that are kept.
@@ -42,7 +42,7 @@ impl Graph {
         root: &StorePath,
         read: &impl Fn(&StorePath) -> Result<Vec<u8>, E>,
     ) -> Result<(), CompareError> {
-        self.read_node(root, Role::Root, read)?;
+        self.read_node(root, InputRole::Root, read)?;
         let (mut open, mut seen) = (vec![root.clone()], HashSet::from([root.clone()]));
         while let Some(path) = open.pop() {
             let is_root = path == *root;
@@ -50,7 +50,7 @@ impl Graph {
             if !self.edges.contains_key(&path) {
                 let inputs = node.inside.as_ref().map_or_else(Vec::new, |inside| inside.inputs.clone());
                 for input in &inputs {
-                    self.read_node(input, Role::Part, read)?;
+                    self.read_node(input, InputRole::Part, read)?;
                 }
                 self.edges.insert(path.clone(), self.mentioned(&path));
             }
@@ -61,12 +61,15 @@ impl Graph {
     }
 
     /// The node at `path`, where it was read.
-    pub(super) fn node(&self, path: &StorePath) -> Option<&Node> {
+    pub(super) fn node(&self, path: &StorePath) -> Option<&DerivationNode> {
         self.nodes.get(path)
     }
 
     /// All derivations of the system at `root`, each once. Packages are not opened.
-    pub(super) fn below<'a>(&'a self, root: &'a StorePath) -> impl Iterator<Item = (&'a StorePath, &'a Node)> {
+    pub(super) fn below<'a>(
+        &'a self,
+        root: &'a StorePath,
+    ) -> impl Iterator<Item = (&'a StorePath, &'a DerivationNode)> {
         let (mut open, mut seen) = (vec![root], HashSet::from([root]));
         std::iter::from_fn(move || {
             let path = open.pop()?;
@@ -83,11 +86,11 @@ impl Graph {
     fn read_node<E: Display>(
         &mut self,
         path: &StorePath,
-        role: Role,
+        role: InputRole,
         read: &impl Fn(&StorePath) -> Result<Vec<u8>, E>,
     ) -> Result<(), CompareError> {
         let known = self.nodes.get(path);
-        if known.is_some_and(|node| role == Role::Part || node.inside.is_some()) {
+        if known.is_some_and(|node| role == InputRole::Part || node.inside.is_some()) {
             return Ok(());
         }
         if self.nodes.len() >= self.limits.derivations || self.text >= self.limits.text {
@@ -95,7 +98,8 @@ impl Graph {
         }
         let unreadable = |why: String| CompareError::Unreadable { path: path.clone(), why };
         let bytes = read(path).map_err(|error| unreadable(error.to_string()))?;
-        let node = Node::parse(path, &bytes, role).map_err(|error| unreadable(text::printable(&error.to_string())))?;
+        let node = DerivationNode::parse(path, &bytes, role)
+            .map_err(|error| unreadable(text::printable(&error.to_string())))?;
         let texts = node.inside.iter().flat_map(|inside| inside.text.values());
         self.text += texts.map(String::len).sum::<usize>();
         self.nodes.insert(path.clone(), node);

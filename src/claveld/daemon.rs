@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::time::{Duration, Instant, SystemTime};
 
 use super::round::{RoundEvent, RoundOutcome, RoundRunner, Target};
-use super::trigger::{Detection, LastRead, Schedule, Trigger};
+use super::trigger::{Detection, LastRead, PollSchedule, Trigger};
 use super::watch::{RepositoryWatcher, WatchError, Watched};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{EvalMode, Evaluation};
@@ -80,7 +80,7 @@ pub struct Daemon<'a> {
     config: &'a ClaveldConfig,
     runner: RoundRunner<'a>,
     on_event: &'a dyn Fn(DaemonEvent<'_>),
-    schedule: Schedule,
+    schedule: PollSchedule,
     watcher: Option<RepositoryWatcher>,
     watched: Watched,
     /// The last evaluation of each source that is published.
@@ -100,7 +100,7 @@ impl<'a> Daemon<'a> {
             config,
             runner: RoundRunner::new(config, EvalMode::Changed)?,
             on_event,
-            schedule: Schedule::new(&config.sources, config.poll_interval),
+            schedule: PollSchedule::new(&config.sources, config.poll_interval),
             watcher: watcher.ok(),
             watched: Watched::default(),
             known: Vec::new(),

@@ -35,7 +35,7 @@ pub enum GateError {
 
 /// A push that git holds back.
 #[derive(Debug, Clone, Copy)]
-pub struct Push<'a> {
+pub struct IncomingPush<'a> {
     /// The repository that receives the push.
     pub git_dir: &'a Path,
     /// The folder with the new objects of the push; none where it has none.
@@ -119,7 +119,7 @@ impl<'a> Gate<'a> {
     /// Checks every source that `push` changes.
     pub async fn check(
         &self,
-        push: Push<'_>,
+        push: IncomingPush<'_>,
         on_event: &dyn Fn(RoundEvent<'_>),
     ) -> Result<Vec<(&'a Source, PushVerdict)>, GateError> {
         if sources_in(push.git_dir, &self.config.sources)?.is_empty() {
@@ -161,7 +161,7 @@ struct PreviewedSource<'a> {
 impl<'a> PreviewedSource<'a> {
     fn new(
         evaluator: &'a Evaluator,
-        push: Push<'_>,
+        push: IncomingPush<'_>,
         pushed: &PushedSource<'a>,
         on_event: &'a dyn Fn(RoundEvent<'_>),
     ) -> Result<Self, GateError> {

@@ -14,7 +14,7 @@ mod trigger;
 mod watch;
 
 pub use daemon::{Daemon, DaemonEvent, Postponed};
-pub use gate::{Gate, GateError, Push, PushDecision, PushVerdict};
+pub use gate::{Gate, GateError, IncomingPush, PushDecision, PushVerdict};
 pub use hook::{HookError, PushedRef, PushedSource, pushed_refs, pushed_sources};
 pub use round::{Completeness, RoundEvent, RoundOutcome, RoundRunner, SourceFailure, Target};
 pub use setup::publisher;

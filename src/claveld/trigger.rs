@@ -58,7 +58,7 @@ struct SourceState {
 
 /// The times at which something is due.
 #[derive(Debug)]
-pub(super) struct Schedule {
+pub(super) struct PollSchedule {
     poll_interval: Duration,
     sources: BTreeMap<FlakeReference, SourceState>,
     /// When the index has to be signed again; none before the first publication, or after a failed one.
@@ -67,7 +67,7 @@ pub(super) struct Schedule {
     pub(super) retry_postponed_at: Option<Instant>,
 }
 
-impl Schedule {
+impl PollSchedule {
     /// A schedule for `sources`, none of which was read yet.
     pub(super) fn new(sources: &[Source], poll_interval: Duration) -> Self {
         let state = |source: &Source| (source.flake.clone(), SourceState { detection: Detection::Polled, read: None });
@@ -157,9 +157,9 @@ mod tests {
     }
 
     /// `watched` in the repository `/srv/a`, `tree` in the work tree at `/srv/b`, `remote` elsewhere; all read at `now`.
-    fn schedule(now: Instant) -> Schedule {
+    fn schedule(now: Instant) -> PollSchedule {
         let sources = ["watched", "tree", "remote"].map(|name| Source::bare(flake(name)));
-        let mut schedule = Schedule::new(&sources, POLL);
+        let mut schedule = PollSchedule::new(&sources, POLL);
         schedule.set_detection(&flake("watched"), Detection::Watched("/srv/a".into()));
         schedule.set_detection(&flake("tree"), Detection::PartlyWatched("/srv/b".into()));
         for source in &sources {
@@ -168,7 +168,7 @@ mod tests {
         schedule
     }
 
-    fn sources_of(schedule: &Schedule, trigger: &Trigger, now: Instant) -> Vec<String> {
+    fn sources_of(schedule: &PollSchedule, trigger: &Trigger, now: Instant) -> Vec<String> {
         let names = schedule.sources_of(trigger, now).into_iter();
         names.map(|flake| flake.as_str().rsplit('/').next().unwrap().to_owned()).collect()
     }

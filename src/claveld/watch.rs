@@ -30,7 +30,7 @@ pub struct WatchError {
 #[derive(Debug)]
 pub(super) struct RepositoryWatcher {
     watcher: notify::RecommendedWatcher,
-    events: mpsc::Receiver<Event>,
+    events: mpsc::Receiver<WatchEvent>,
     /// The changes that were seen and not reported yet. They outlive a wait that is interrupted.
     pending: Pending,
 }
@@ -44,7 +44,7 @@ struct Pending {
 
 /// An event of the system.
 #[derive(Debug)]
-enum Event {
+enum WatchEvent {
     At(Vec<PathBuf>),
     Lost,
 }
@@ -55,10 +55,10 @@ impl RepositoryWatcher {
         let (sender, events) = mpsc::channel(MOST_EVENTS);
         let handler = move |event: notify::Result<notify::Event>| {
             let event = match event {
-                Ok(event) if event.need_rescan() => Event::Lost,
-                Ok(event) if is_relevant(&event) => Event::At(event.paths),
+                Ok(event) if event.need_rescan() => WatchEvent::Lost,
+                Ok(event) if is_relevant(&event) => WatchEvent::At(event.paths),
                 Ok(_) => return,
-                Err(_) => Event::Lost,
+                Err(_) => WatchEvent::Lost,
             };
             // A full queue counts as lost events.
             let _ = sender.try_send(event);
@@ -123,13 +123,13 @@ impl Pending {
     }
 
     /// Adds the repositories of an event.
-    fn note(&mut self, event: Event, repositories: &BTreeSet<PathBuf>) {
+    fn note(&mut self, event: WatchEvent, repositories: &BTreeSet<PathBuf>) {
         match event {
-            Event::At(paths) if !paths.is_empty() => {
+            WatchEvent::At(paths) if !paths.is_empty() => {
                 let inside = |repository: &&PathBuf| paths.iter().any(|path| path.starts_with(repository));
                 self.repositories.extend(repositories.iter().filter(inside).cloned());
             }
-            Event::At(_) | Event::Lost => self.is_lost = true,
+            WatchEvent::At(_) | WatchEvent::Lost => self.is_lost = true,
         }
     }
 }

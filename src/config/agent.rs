@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Anchor, ConfigError, ConfigFile, Span};
+use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
 use crate::git::Remote;
 use crate::model::{BranchName, Invalid, List, Name};
 use crate::trust::AnchorLocation;
@@ -96,13 +96,13 @@ impl fmt::Display for UserName {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct File {
+struct AgentFile {
     name: Name,
     repository: Remote,
     #[serde(default)]
     mirrors: List<Remote, 15>,
     branch: Option<BranchName>,
-    root: Anchor,
+    root: WrittenAnchor,
     deployments: Option<List<Name, 1024>>,
     state_directory: Option<PathBuf>,
     interval: Option<Span>,
@@ -150,11 +150,11 @@ impl AgentConfig {
 
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        super::read::<File>(path)
+        super::read::<AgentFile>(path)
     }
 }
 
-impl ConfigFile for File {
+impl ConfigFile for AgentFile {
     type Settings = AgentConfig;
 
     fn into_settings(self, directory: &Path) -> Result<AgentConfig, (&'static str, String)> {

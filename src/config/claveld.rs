@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::{Anchor, ConfigError, ConfigFile, Size, Span};
+use super::{ConfigError, ConfigFile, Size, Span, WrittenAnchor};
 use crate::git::Remote;
 use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, PublishPolicy, Source, Substituter};
 use crate::trust::{AnchorLocation, KeyLocation};
@@ -65,7 +65,7 @@ pub struct PublishConfig {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct File {
+struct ClaveldFile {
     state_directory: Option<PathBuf>,
     publish: PublishTable,
     #[serde(default)]
@@ -81,7 +81,7 @@ struct File {
 struct PublishTable {
     repository: Remote,
     branch: Option<BranchName>,
-    root: Anchor,
+    root: WrittenAnchor,
     secret_key_file: Option<PathBuf>,
     secret_key_credential: Option<String>,
     secret_key_agent: Option<AgentTable>,
@@ -160,11 +160,11 @@ impl ClaveldConfig {
 
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        super::read::<File>(path)
+        super::read::<ClaveldFile>(path)
     }
 }
 
-impl ConfigFile for File {
+impl ConfigFile for ClaveldFile {
     type Settings = ClaveldConfig;
 
     fn into_settings(mut self, directory: &Path) -> Result<ClaveldConfig, (&'static str, String)> {

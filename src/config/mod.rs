@@ -134,9 +134,9 @@ impl<'de> Deserialize<'de> for Span {
 
 /// The location of the trust anchor, as people write it: a file, or 64 hexadecimal digits.
 #[derive(Debug, Clone, PartialEq, Eq)]
-struct Anchor(AnchorLocation);
+struct WrittenAnchor(AnchorLocation);
 
-impl<'de> Deserialize<'de> for Anchor {
+impl<'de> Deserialize<'de> for WrittenAnchor {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = String::deserialize(deserializer)?;
         if text.is_empty() {

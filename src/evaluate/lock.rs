@@ -18,12 +18,12 @@ const OTHER_NAMES: u32 = 256;
 /// A lock as `nix flake metadata --json` prints it, from Nix 2.8 to 2.34.
 #[derive(Debug, Clone, Deserialize)]
 pub(super) struct Lock {
-    nodes: BTreeMap<String, Node>,
+    nodes: BTreeMap<String, LockNode>,
     root: String,
 }
 
 #[derive(Debug, Clone, Deserialize)]
-struct Node {
+struct LockNode {
     #[serde(default)]
     locked: Map<String, Value>,
     #[serde(default = "yes")]

@@ -10,7 +10,7 @@ pub(super) struct Platform {
     /// The output of a flake that has the hosts.
     pub(super) output: &'static str,
     /// The levels between the output and a host.
-    layout: Layout,
+    layout: HostLayout,
     /// The function, in Nix's language, from a host to the derivation that is deployed.
     toplevel: &'static str,
     /// The function, in Nix's language, from a host to its own settings of Nix, where it has such settings.
@@ -21,7 +21,7 @@ pub(super) struct Platform {
 
 /// The levels between an output and a host.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-enum Layout {
+enum HostLayout {
     /// `OUTPUT.NAME`
     ByName,
     /// `OUTPUT.NAME` or `OUTPUT.SYSTEM.NAME`
@@ -32,14 +32,14 @@ enum Layout {
 pub(super) static PLATFORMS: &[Platform] = &[
     Platform {
         output: "nixosConfigurations",
-        layout: Layout::ByName,
+        layout: HostLayout::ByName,
         toplevel: "host: host.config.system.build.toplevel",
         nix_settings: Some("host: host.config.nix.settings or { }"),
         unit_type: UnitType::Nixos,
     },
     Platform {
         output: "darwinConfigurations",
-        layout: Layout::ByName,
+        layout: HostLayout::ByName,
         // nix-darwin has the same derivation under the short name `system`.
         toplevel: "host: host.config.system.build.toplevel or host.system",
         nix_settings: Some("host: host.config.nix.settings or { }"),
@@ -47,14 +47,14 @@ pub(super) static PLATFORMS: &[Platform] = &[
     },
     Platform {
         output: "homeConfigurations",
-        layout: Layout::ByName,
+        layout: HostLayout::ByName,
         toplevel: "home: home.activationPackage",
         nix_settings: None,
         unit_type: UnitType::HomeManager,
     },
     Platform {
         output: "systemConfigs",
-        layout: Layout::ByNameOrSystem,
+        layout: HostLayout::ByNameOrSystem,
         toplevel: "system: system",
         nix_settings: None,
         unit_type: UnitType::SystemManager,
@@ -66,8 +66,8 @@ impl Platform {
     fn render(&self) -> String {
         let Self { output, layout, toplevel, nix_settings, .. } = self;
         let by_system = match layout {
-            Layout::ByName => "false",
-            Layout::ByNameOrSystem => "true",
+            HostLayout::ByName => "false",
+            HostLayout::ByNameOrSystem => "true",
         };
         let settings = nix_settings.unwrap_or("_: { }");
         format!("{output} = {{ toplevel = {toplevel}; nixSettings = {settings}; bySystem = {by_system}; }};")

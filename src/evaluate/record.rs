@@ -44,14 +44,14 @@ pub(super) struct Record {
     /// The reads of all entries, each once, with the fingerprint of what was read.
     reads: Vec<(FileRead, Fingerprint)>,
     #[serde(with = "entry_list")]
-    entries: BTreeMap<RecordKey, Entry>,
+    entries: BTreeMap<RecordKey, RecordEntry>,
     /// The items that failed.
     broken: BTreeSet<Item>,
 }
 
 /// One recorded answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct Entry {
+struct RecordEntry {
     answer: Value,
     /// The seconds, and the most bytes of memory.
     cost: (f64, u64),
@@ -101,10 +101,10 @@ impl RelocationCheck {
 
 /// Entries in JSON: a list of pairs, since a key is no text.
 mod entry_list {
-    use super::{BTreeMap, Deserialize, Entry, RecordKey, Serialize};
+    use super::{BTreeMap, Deserialize, RecordEntry, RecordKey, Serialize};
 
     pub(super) fn serialize<S: serde::Serializer>(
-        entries: &BTreeMap<RecordKey, Entry>,
+        entries: &BTreeMap<RecordKey, RecordEntry>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         entries.iter().collect::<Vec<_>>().serialize(serializer)
@@ -112,7 +112,7 @@ mod entry_list {
 
     pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeMap<RecordKey, Entry>, D::Error> {
+    ) -> Result<BTreeMap<RecordKey, RecordEntry>, D::Error> {
         Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }
@@ -182,7 +182,7 @@ impl Record {
     }
 
     /// The first difference between the entry's basis and the source as it is now.
-    fn first_change(&self, entry: &Entry, current: &mut CurrentSource<'_>) -> Option<EvalReason> {
+    fn first_change(&self, entry: &RecordEntry, current: &mut CurrentSource<'_>) -> Option<EvalReason> {
         let (reads, own, inputs, derivation, relocation) = match &entry.basis {
             Basis::Known { reads, own, inputs, derivation, relocation } => {
                 (reads, own, inputs, derivation, *relocation)
@@ -231,7 +231,7 @@ impl Record {
 
     /// The keys of the answers whose relocation check was not made and may succeed.
     pub(super) fn pending(&self) -> BTreeSet<RecordKey> {
-        let is_pending = |entry: &Entry| match &entry.basis {
+        let is_pending = |entry: &RecordEntry| match &entry.basis {
             Basis::Known { own, relocation, .. } => {
                 *relocation == RelocationCheck::Pending && !changes_with_each_content(own)
             }
@@ -252,7 +252,7 @@ impl Record {
 
     /// Notes the result of a relocation check: the answer for `key` with the source at another path.
     pub(super) fn note_relocated(&mut self, key: &RecordKey, relocated: Option<&Value>) {
-        if let Some(Entry { answer, basis: Basis::Known { relocation, .. }, .. }) = self.entries.get_mut(key) {
+        if let Some(RecordEntry { answer, basis: Basis::Known { relocation, .. }, .. }) = self.entries.get_mut(key) {
             *relocation = RelocationCheck::of(answer, relocated);
         }
     }
@@ -307,7 +307,7 @@ impl RecordBuilder {
         index
     }
 
-    fn keep(&mut self, from: &Record, key: &RecordKey, entry: &Entry) {
+    fn keep(&mut self, from: &Record, key: &RecordKey, entry: &RecordEntry) {
         let mut entry = entry.clone();
         if let Basis::Known { reads, .. } = &mut entry.basis {
             for index in reads {
@@ -332,7 +332,7 @@ impl RecordBuilder {
             Err(why) => Basis::Unknown(why),
         };
         let cost = (fresh.cost.time.as_secs_f64(), fresh.cost.memory);
-        self.record.entries.insert(key, Entry { answer: fresh.value.clone(), cost, alone: fresh.alone, basis });
+        self.record.entries.insert(key, RecordEntry { answer: fresh.value.clone(), cost, alone: fresh.alone, basis });
     }
 
     /// Notes that `item` failed.

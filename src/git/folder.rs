@@ -9,7 +9,7 @@ use gix::objs::tree::EntryRef;
 
 /// The entries of a tree by name.
 #[derive(Debug)]
-pub(super) struct Folder {
+pub(super) struct TreeFolder {
     tree: Vec<u8>,
     hash: Kind,
     /// The position at which each entry begins, in the order of the names.
@@ -27,7 +27,7 @@ pub(super) enum FolderError {
     Twice(String),
 }
 
-impl Folder {
+impl TreeFolder {
     /// Parses `tree`, whose object ids are of the kind `hash`.
     pub(super) fn of(tree: Vec<u8>, hash: Kind) -> Result<Self, FolderError> {
         let mut starts = Vec::new();
@@ -96,7 +96,7 @@ mod tests {
     fn every_entry_is_found_by_its_name_whatever_its_position() {
         // The order of git: `a` is a folder, so it is sorted as `a/`.
         let names = [("100644", "a.json"), ("40000", "a"), ("100755", "b"), ("120000", "c")];
-        let folder = Folder::of(tree(&names), Kind::Sha1).unwrap();
+        let folder = TreeFolder::of(tree(&names), Kind::Sha1).unwrap();
         for (at, (_, name)) in names.iter().enumerate() {
             let entry = folder.get(name).unwrap();
             let id = usize::from(entry.oid.as_bytes()[0]);
@@ -113,12 +113,12 @@ mod tests {
     #[test]
     fn a_tree_that_breaks_off_or_has_a_name_twice_is_refused() {
         let whole = tree(&[("100644", "a"), ("100644", "b")]);
-        assert!(matches!(Folder::of(whole[..whole.len() - 1].to_vec(), Kind::Sha1), Err(FolderError::Entry(_))));
+        assert!(matches!(TreeFolder::of(whole[..whole.len() - 1].to_vec(), Kind::Sha1), Err(FolderError::Entry(_))));
         for names in
             [[("100644", "a"), ("100644", "a"), ("100644", "b")], [("100644", "a"), ("100644", "b"), ("40000", "a")]]
         {
-            assert_eq!(Folder::of(tree(&names), Kind::Sha1).unwrap_err(), FolderError::Twice("a".to_owned()));
+            assert_eq!(TreeFolder::of(tree(&names), Kind::Sha1).unwrap_err(), FolderError::Twice("a".to_owned()));
         }
-        assert_eq!(Folder::of(Vec::new(), Kind::Sha1).unwrap().len(), 0);
+        assert_eq!(TreeFolder::of(Vec::new(), Kind::Sha1).unwrap().len(), 0);
     }
 }

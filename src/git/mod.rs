@@ -32,5 +32,5 @@ pub use preview::{Preview, PreviewError};
 pub use push::{Push, PushError};
 pub use remote::Remote;
 pub use repository::{GitError, OpenError, Repository};
-pub use snapshot::{Entry, Snapshot};
+pub use snapshot::{Snapshot, TreeEntry};
 pub use unchecked::UncheckedFiles;

@@ -7,7 +7,7 @@ use gix::bstr::BString;
 use gix::objs::{Kind, TreeRefIter};
 
 use super::address::CommitId;
-use super::folder::Folder;
+use super::folder::TreeFolder;
 use super::repository::{Repository, in_one_line};
 
 /// The largest tree object that is read: 16 MiB, some 200,000 names in one folder.
@@ -150,9 +150,9 @@ impl ObjectReader<'_> {
     }
 
     /// The folder of the tree `id`, which is at `path`.
-    pub(super) fn folder(&self, path: &str, id: ObjectId) -> Result<Folder, ReadError> {
+    pub(super) fn folder(&self, path: &str, id: ObjectId) -> Result<TreeFolder, ReadError> {
         let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
-        Folder::of(bytes, id.kind()).map_err(|why| self.damaged(path, id, why.to_string()))
+        TreeFolder::of(bytes, id.kind()).map_err(|why| self.damaged(path, id, why.to_string()))
     }
 
     /// The entries of the tree `id`, in the order of its bytes.

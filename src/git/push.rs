@@ -124,8 +124,8 @@ impl Push<'_> {
         };
         let output = url.redact(&last_lines(stderr));
         match rejection(stderr) {
-            Some(Rejection::Moved) => PushError::Moved { remote, branch },
-            Some(Rejection::Declined) => PushError::Declined { remote, branch, output },
+            Some(PushRejection::Moved) => PushError::Moved { remote, branch },
+            Some(PushRejection::Declined) => PushError::Declined { remote, branch, output },
             None => PushError::Failed { remote, branch, output },
         }
     }
@@ -157,7 +157,7 @@ fn with_remote(git: Invocation, url: &RemoteUrl) -> Invocation {
 
 /// The reason that git gives for a rejected branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Rejection {
+enum PushRejection {
     /// The branch of the remote is at another commit than expected.
     Moved,
     /// A rule of the remote forbids the push.
@@ -165,7 +165,7 @@ enum Rejection {
 }
 
 /// Reads git's line about the branch, like ` ! [rejected]  0123 -> deployments (fetch first)`.
-fn rejection(stderr: &str) -> Option<Rejection> {
+fn rejection(stderr: &str) -> Option<PushRejection> {
     let line = stderr.lines().map(str::trim).find(|line| line.starts_with("! ["))?;
     let moved = [
         // In the first case the remote's commit is not here; in the second it is here, and is not an ancestor.
@@ -177,7 +177,7 @@ fn rejection(stderr: &str) -> Option<Rejection> {
         "(failed to update ref)",
         "reference already exists",
     ];
-    Some(if moved.iter().any(|reason| line.contains(reason)) { Rejection::Moved } else { Rejection::Declined })
+    Some(if moved.iter().any(|reason| line.contains(reason)) { PushRejection::Moved } else { PushRejection::Declined })
 }
 
 fn last_lines(text: &str) -> String {
@@ -258,10 +258,13 @@ mod tests {
     #[test]
     fn the_output_of_git_is_classified() {
         let line = |reason: &str| format!("To /x\n ! [rejected]  abc -> deployments ({reason})\nerror: failed\n");
-        assert_eq!(rejection(&line("fetch first")), Some(Rejection::Moved));
-        assert_eq!(rejection(&line("non-fast-forward")), Some(Rejection::Moved));
-        assert_eq!(rejection(" ! [remote rejected] a -> b (cannot lock ref 'refs/heads/b')"), Some(Rejection::Moved));
-        assert_eq!(rejection(" ! [remote rejected] a -> b (pre-receive hook declined)"), Some(Rejection::Declined));
+        assert_eq!(rejection(&line("fetch first")), Some(PushRejection::Moved));
+        assert_eq!(rejection(&line("non-fast-forward")), Some(PushRejection::Moved));
+        assert_eq!(
+            rejection(" ! [remote rejected] a -> b (cannot lock ref 'refs/heads/b')"),
+            Some(PushRejection::Moved)
+        );
+        assert_eq!(rejection(" ! [remote rejected] a -> b (pre-receive hook declined)"), Some(PushRejection::Declined));
         assert_eq!(rejection("fatal: could not read Username"), None);
     }
 }

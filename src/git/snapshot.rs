@@ -9,13 +9,13 @@ use gix::bstr::ByteSlice as _;
 use gix::objs::Kind;
 
 use super::address::CommitId;
-use super::folder::Folder;
+use super::folder::TreeFolder;
 use super::objects::{Mode, ObjectId, ObjectReader, ReadError};
 use super::repository::Repository;
 
 /// One entry of a folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Entry {
+pub struct TreeEntry {
     /// Its name. Bytes that are not UTF-8 are replaced by U+FFFD, so that the name equals no name that Clavel gives.
     pub name: String,
     /// Its kind.
@@ -27,9 +27,9 @@ pub struct Entry {
 pub struct Snapshot {
     repository: gix::Repository,
     commit: CommitId,
-    root: Rc<Folder>,
+    root: Rc<TreeFolder>,
     /// The folders that were parsed already. A branch has many documents in few folders, and each folder is parsed once.
-    folders: RefCell<HashMap<ObjectId, Rc<Folder>>>,
+    folders: RefCell<HashMap<ObjectId, Rc<TreeFolder>>>,
 }
 
 impl Repository {
@@ -67,7 +67,7 @@ impl Snapshot {
 
     /// The entries of the folder `path`, of which there may be `most`. The root is the empty string. A folder that does not
     /// exist has no entries, because git has no empty folders.
-    pub fn list(&self, path: &str, most: usize) -> Result<Vec<Entry>, ReadError> {
+    pub fn list(&self, path: &str, most: usize) -> Result<Vec<TreeEntry>, ReadError> {
         let Some(folder) = self.folder(path)? else { return Ok(Vec::new()) };
         if folder.len() > most {
             let path = if path.is_empty() { "/" } else { path }.to_owned();
@@ -75,7 +75,7 @@ impl Snapshot {
         }
         Ok(folder
             .entries()
-            .map(|entry| Entry { name: entry.filename.to_str_lossy().into_owned(), mode: Mode::of(entry.mode) })
+            .map(|entry| TreeEntry { name: entry.filename.to_str_lossy().into_owned(), mode: Mode::of(entry.mode) })
             .collect())
     }
 
@@ -83,7 +83,7 @@ impl Snapshot {
         ObjectReader { repository: &self.repository, commit: self.commit }
     }
 
-    fn folder(&self, path: &str) -> Result<Option<Rc<Folder>>, ReadError> {
+    fn folder(&self, path: &str) -> Result<Option<Rc<TreeFolder>>, ReadError> {
         let mut folder = Rc::clone(&self.root);
         if path.is_empty() {
             return Ok(Some(folder));
@@ -99,7 +99,7 @@ impl Snapshot {
         Ok(Some(folder))
     }
 
-    fn parsed(&self, path: &str, id: ObjectId) -> Result<Rc<Folder>, ReadError> {
+    fn parsed(&self, path: &str, id: ObjectId) -> Result<Rc<TreeFolder>, ReadError> {
         if let Some(folder) = self.folders.borrow().get(&id) {
             return Ok(Rc::clone(folder));
         }
@@ -177,8 +177,8 @@ mod tests {
         let snapshot = repository.snapshot(commit).unwrap();
         let entries = snapshot.list("", 6).unwrap();
         assert_eq!(entries.len(), 6);
-        assert!(entries.contains(&Entry { name: "link.json".to_owned(), mode: Mode::Symlink }));
-        assert_eq!(snapshot.list("dir", 1).unwrap(), [Entry { name: "a.json".to_owned(), mode: Mode::File }]);
+        assert!(entries.contains(&TreeEntry { name: "link.json".to_owned(), mode: Mode::Symlink }));
+        assert_eq!(snapshot.list("dir", 1).unwrap(), [TreeEntry { name: "a.json".to_owned(), mode: Mode::File }]);
         assert_eq!(snapshot.list("none", 1).unwrap(), []);
         assert!(matches!(snapshot.list("", 5), Err(ReadError::TooMany { count: 6, limit: 5, .. })));
         assert!(matches!(snapshot.list("file.json", 5), Err(ReadError::Unexpected { .. })));

@@ -74,7 +74,7 @@ pub enum AgentError {
 
 /// A valid answer of an agent.
 #[derive(Debug, PartialEq, Eq)]
-enum Answer {
+enum AgentAnswer {
     Signature([u8; 64]),
     Refusal,
 }
@@ -88,8 +88,8 @@ impl AgentKey {
             tokio::time::timeout(*deadline, exchange(socket, &request(key, message))).await.map_err(timeout)?;
         let answer = result.map_err(|source| AgentError::Unreachable { socket: socket.clone(), source })?;
         match parse(&answer) {
-            Ok(Answer::Signature(signature)) => Ok(signature),
-            Ok(Answer::Refusal) => Err(AgentError::Refused { socket: socket.clone(), key: key.id().to_string() }),
+            Ok(AgentAnswer::Signature(signature)) => Ok(signature),
+            Ok(AgentAnswer::Refusal) => Err(AgentError::Refused { socket: socket.clone(), key: key.id().to_string() }),
             Err(why) => Err(AgentError::InvalidAnswer { socket: socket.clone(), why }),
         }
     }
@@ -128,17 +128,17 @@ fn append(to: &mut Vec<u8>, bytes: &[u8]) {
     let _ = bytes.encode(to);
 }
 
-fn parse(answer: &[u8]) -> Result<Answer, String> {
+fn parse(answer: &[u8]) -> Result<AgentAnswer, String> {
     let (number, mut rest) = answer.split_first().ok_or("it is empty")?;
     match *number {
-        FAILURE => Ok(Answer::Refusal),
+        FAILURE => Ok(AgentAnswer::Refusal),
         SIGN_RESPONSE => signature(&mut rest).map_err(|error| error.to_string()).and_then(|(algorithm, signature)| {
             if !rest.is_empty() {
                 return Err("more bytes follow it".to_owned());
             }
             let signature = signature.try_into().map_err(|_| "it has another length".to_owned())?;
             if algorithm == ED25519 {
-                Ok(Answer::Signature(signature))
+                Ok(AgentAnswer::Signature(signature))
             } else {
                 Err(format!("it has the algorithm `{algorithm}`"))
             }
@@ -169,8 +169,8 @@ mod tests {
     #[test]
     fn only_a_well_formed_signature_is_accepted() {
         let good = answer(b"ssh-ed25519", &[7; 64]);
-        assert_eq!(parse(&good), Ok(Answer::Signature([7; 64])));
-        assert_eq!(parse(&[FAILURE]), Ok(Answer::Refusal));
+        assert_eq!(parse(&good), Ok(AgentAnswer::Signature([7; 64])));
+        assert_eq!(parse(&[FAILURE]), Ok(AgentAnswer::Refusal));
         for (bad, why) in [
             (Vec::new(), "empty"),
             (vec![6], "message number 6"),
@@ -211,7 +211,7 @@ mod tests {
         #[test]
         fn a_signature_has_one_encoding(bytes: Vec<u8>, as_answer: bool) {
             let bytes = if as_answer { [vec![SIGN_RESPONSE], bytes].concat() } else { bytes };
-            if let Ok(Answer::Signature(signature)) = parse(&bytes) {
+            if let Ok(AgentAnswer::Signature(signature)) = parse(&bytes) {
                 prop_assert_eq!(answer(b"ssh-ed25519", &signature), bytes);
             }
         }

@@ -27,13 +27,13 @@ const USER_PRESENT: u8 = 0x01;
 pub struct SshSignature {
     blob: Vec<u8>,
     hash: HashAlg,
-    signer: Signer,
+    signer: SshSigner,
     signature: [u8; 64],
 }
 
 /// The key that signed, by the signature's own claim, and how it signed.
 #[derive(Debug, Clone, PartialEq, Eq)]
-enum Signer {
+enum SshSigner {
     Plain([u8; 32]),
     Hardware { bytes: [u8; 32], application: String, flags: u8, counter: u32 },
 }
@@ -123,11 +123,11 @@ impl SshSignature {
     /// Whether the key `by` made it over `message`.
     pub(super) fn is_by(&self, by: &UsableKey, message: &[u8]) -> bool {
         let is_same_key = match (&self.signer, &by.key) {
-            (Signer::Plain(bytes), RoleKey::Plain(known)) => bytes == known.bytes(),
-            (Signer::Hardware { bytes, application, .. }, RoleKey::Hardware(known)) => {
+            (SshSigner::Plain(bytes), RoleKey::Plain(known)) => bytes == known.bytes(),
+            (SshSigner::Hardware { bytes, application, .. }, RoleKey::Hardware(known)) => {
                 bytes == by.key.bytes() && application == known.application()
             }
-            (Signer::Plain(_), RoleKey::Hardware(_)) | (Signer::Hardware { .. }, RoleKey::Plain(_)) => false,
+            (SshSigner::Plain(_), RoleKey::Hardware(_)) | (SshSigner::Hardware { .. }, RoleKey::Plain(_)) => false,
         };
         is_same_key && self.is_over(message, &by.point)
     }
@@ -136,8 +136,8 @@ impl SshSignature {
         // It fails only without a namespace, which is never empty here.
         let Ok(wrapped) = SshSig::signed_data(NAMESPACE, self.hash, message) else { return false };
         let signed = match &self.signer {
-            Signer::Plain(_) => wrapped,
-            Signer::Hardware { application, flags, counter, .. } => {
+            SshSigner::Plain(_) => wrapped,
+            SshSigner::Hardware { application, flags, counter, .. } => {
                 hardware_message(&wrapped, application, *flags, *counter)
             }
         };
@@ -160,13 +160,13 @@ fn hardware_message(message: &[u8], application: &str, flags: u8, counter: u32) 
     signed
 }
 
-fn signer_and_signature(parsed: &SshSig) -> Result<(Signer, [u8; 64]), SshSignatureError> {
+fn signer_and_signature(parsed: &SshSig) -> Result<(SshSigner, [u8; 64]), SshSignatureError> {
     let bytes = parsed.signature_bytes();
     let bad_length =
         || SshSignatureError::Malformed("its signature does not have the length of an ed25519 one".to_owned());
     match (parsed.public_key(), parsed.algorithm()) {
         (KeyData::Ed25519(key), Algorithm::Ed25519) => {
-            Ok((Signer::Plain(key.0), bytes.try_into().map_err(|_| bad_length())?))
+            Ok((SshSigner::Plain(key.0), bytes.try_into().map_err(|_| bad_length())?))
         }
         (KeyData::SkEd25519(key), Algorithm::SkEd25519) => {
             let (signature, rest) = bytes.split_first_chunk::<64>().ok_or_else(bad_length)?;
@@ -176,7 +176,7 @@ fn signer_and_signature(parsed: &SshSig) -> Result<(Signer, [u8; 64]), SshSignat
             }
             let (bytes, application) = (key.public_key().0, key.application().to_owned());
             let counter = u32::from_be_bytes([a, b, c, d]);
-            Ok((Signer::Hardware { bytes, application, flags, counter }, *signature))
+            Ok((SshSigner::Hardware { bytes, application, flags, counter }, *signature))
         }
         (KeyData::Ed25519(_) | KeyData::SkEd25519(_), _) => {
             Err(SshSignatureError::Malformed("its key and its signature have two algorithms".to_owned()))

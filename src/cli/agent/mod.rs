@@ -38,7 +38,7 @@ pub struct Arguments {
 enum Command {
     /// Run one pass after another until SIGTERM or SIGINT.
     #[command(after_help = "Example:\n  clavel-agent run --config /etc/clavel/clavel-agent.toml")]
-    Run(ConfigArgument),
+    Run(AgentConfigArgument),
     /// Run one pass.
     #[command(after_help = "Examples:\n  clavel-agent once\n  clavel-agent once --retry")]
     Once(once::Arguments),
@@ -49,13 +49,13 @@ enum Command {
 
 /// The configuration file of the agent.
 #[derive(Debug, clap::Args)]
-struct ConfigArgument {
+struct AgentConfigArgument {
     /// The configuration file.
     #[arg(long, value_name = "FILE", env = "CLAVEL_AGENT_CONFIG", default_value = AgentConfig::DEFAULT_PATH)]
     config: PathBuf,
 }
 
-impl ConfigArgument {
+impl AgentConfigArgument {
     fn read(&self) -> Result<AgentConfig, Exit> {
         Ok(AgentConfig::read(&self.config)?)
     }

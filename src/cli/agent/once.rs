@@ -4,7 +4,7 @@ use std::io::IsTerminal as _;
 
 use serde::Serialize;
 
-use super::ConfigArgument;
+use super::AgentConfigArgument;
 use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MOST_ATTEMPTS, Pass, PassReport, Retry};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::output;
@@ -14,7 +14,7 @@ use crate::store::Output;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    config: ConfigArgument,
+    config: AgentConfigArgument,
     /// Try again the revisions whose activation failed before.
     #[arg(long)]
     retry: bool,

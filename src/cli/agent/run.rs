@@ -1,7 +1,7 @@
 //! `clavel-agent run`: arguments and printing. The loop is `agent::daemon`.
 
 use super::once::{describe_event, print_report};
-use crate::agent::{self, DaemonEvent};
+use crate::agent::{self, AgentEvent};
 use crate::cli::exit::Exit;
 use crate::cli::{output, wait_for_stop_signal};
 use crate::config::AgentConfig;
@@ -11,10 +11,10 @@ pub(super) async fn run(config: &AgentConfig) -> Result<(), Exit> {
     stopped.map_err(|error| Exit::machine(&error))
 }
 
-fn print_event(event: &DaemonEvent<'_>) {
+fn print_event(event: &AgentEvent<'_>) {
     match event {
-        DaemonEvent::Pass(event) => output::remark(describe_event(event)),
-        DaemonEvent::Ended(report) => print_report(report),
-        DaemonEvent::FinishingActivation => output::remark("asked to stop; finishing the activation first"),
+        AgentEvent::Pass(event) => output::remark(describe_event(event)),
+        AgentEvent::Ended(report) => print_report(report),
+        AgentEvent::FinishingActivation => output::remark("asked to stop; finishing the activation first"),
     }
 }

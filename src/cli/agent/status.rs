@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::ConfigArgument;
+use super::AgentConfigArgument;
 use crate::agent::{FailedRollout, LastPass, Lifecycle, MOST_ATTEMPTS, RollbackResult, Rollout, StateDirectory};
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -13,7 +13,7 @@ use crate::model::{IndexVersion, Name, Timestamp};
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    config: ConfigArgument,
+    config: AgentConfigArgument,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,

@@ -1,6 +1,6 @@
 //! `clavel rollback`, `clavel hold` and `clavel release`: they publish as claveld does, with its configuration and its key.
 
-use crate::cli::claveld::ConfigArgument;
+use crate::cli::claveld::ClaveldConfigArgument;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{MetadataValue, Name, Revision};
@@ -16,7 +16,7 @@ pub(super) struct RollBackArguments {
     #[command(flatten)]
     why: WhyArgument,
     #[command(flatten)]
-    signing: SigningArguments,
+    signing: OperatorArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -26,7 +26,7 @@ pub(super) struct HoldArguments {
     #[command(flatten)]
     why: WhyArgument,
     #[command(flatten)]
-    signing: SigningArguments,
+    signing: OperatorArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -36,7 +36,7 @@ pub(super) struct ReleaseArguments {
     #[command(flatten)]
     why: WhyArgument,
     #[command(flatten)]
-    signing: SigningArguments,
+    signing: OperatorArguments,
 }
 
 #[derive(Debug, clap::Args)]
@@ -47,10 +47,10 @@ struct WhyArgument {
 }
 
 #[derive(Debug, clap::Args)]
-struct SigningArguments {
+struct OperatorArguments {
     // Claveld's configuration names the branch and the key that signs.
     #[command(flatten)]
-    config: ConfigArgument,
+    config: ClaveldConfigArgument,
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
@@ -71,7 +71,7 @@ pub(super) async fn release(arguments: ReleaseArguments) -> Result<(), Exit> {
     run(OperatorRequest { name, operation: Operation::Release, why: why.why }, &signing).await
 }
 
-async fn run(request: OperatorRequest, signing: &SigningArguments) -> Result<(), Exit> {
+async fn run(request: OperatorRequest, signing: &OperatorArguments) -> Result<(), Exit> {
     let config = signing.config.read()?;
     let report = crate::claveld::publisher(&config.publish)?.operate(&request).await?;
     if signing.json { output::json(&report) } else { output::line(report) }

@@ -26,7 +26,7 @@ pub(super) struct Arguments {
 
 /// The document that `--json` prints.
 #[derive(Serialize)]
-struct Printed {
+struct VerifyOutput {
     fleet: FleetId,
     root: RootVersion,
     version: IndexVersion,
@@ -62,7 +62,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let (version, expires) = (index.index.version, index.index.expires);
     if arguments.json {
         let (fleet, root) = (root.fleet(), root.root().version);
-        output::json(&Printed { fleet, root, version, expires, deployments, units, agents, unapproved, errors })?;
+        output::json(&VerifyOutput { fleet, root, version, expires, deployments, units, agents, unapproved, errors })?;
     } else {
         errors.iter().for_each(output::error);
         unapproved.iter().try_for_each(|(name, lack)| output::line(format_args!("waits  {name}: {lack}")))?;

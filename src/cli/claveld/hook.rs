@@ -6,11 +6,11 @@ use std::path::{Path, PathBuf};
 
 use clap::ValueEnum;
 
-use super::ConfigArgument;
+use super::ClaveldConfigArgument;
 use super::print::{exit_of, print_event, print_failures, print_reasons, print_trouble, report_lines};
 use super::progress::Board;
 use crate::claveld::{
-    Gate, Push, PushDecision, PushVerdict, PushedRef, PushedSource, RoundRunner, pushed_refs, pushed_sources,
+    Gate, IncomingPush, PushDecision, PushVerdict, PushedRef, PushedSource, RoundRunner, pushed_refs, pushed_sources,
 };
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
     /// The hook of git that runs this command.
     hook: Hook,
     #[command(flatten)]
-    config: ConfigArgument,
+    config: ClaveldConfigArgument,
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
@@ -48,7 +48,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     }
 }
 
-async fn publish(config: &ConfigArgument) -> Result<(), Exit> {
+async fn publish(config: &ClaveldConfigArgument) -> Result<(), Exit> {
     let config = config.read()?;
     let pushed = pushed_sources(&git_dir(), &pushed()?, &config.sources)?;
     if pushed.is_empty() {
@@ -67,12 +67,12 @@ async fn publish(config: &ConfigArgument) -> Result<(), Exit> {
     exit_of(outcome.completeness())
 }
 
-async fn check(config: &ConfigArgument) -> Result<(), Exit> {
+async fn check(config: &ClaveldConfigArgument) -> Result<(), Exit> {
     let config = config.read()?;
     let (git_dir, refs) = (git_dir(), pushed()?);
     // Git keeps the new objects here until this hook accepts the push (git-receive-pack(1), "Quarantine environment").
     let quarantine = std::env::var_os("GIT_QUARANTINE_PATH").map(PathBuf::from);
-    let push = Push { git_dir: &git_dir, quarantine: quarantine.as_deref().map(Path::new), refs: &refs };
+    let push = IncomingPush { git_dir: &git_dir, quarantine: quarantine.as_deref().map(Path::new), refs: &refs };
     let gate = Gate::new(&config);
     let board = Board::lines();
     let verdicts = gate.check(push, &|event| print_event(&board, &event)).await?;

@@ -41,7 +41,7 @@ pub struct Arguments {
 enum Command {
     /// Evaluate and publish all sources, again whenever one changes, until stopped.
     #[command(after_help = "Example:\n  claveld run --config /etc/clavel/claveld.toml")]
-    Run(ConfigArgument),
+    Run(ClaveldConfigArgument),
     /// Evaluate all sources once, and publish the changes.
     #[command(after_help = "Examples:\n  claveld once\n  claveld once --json | jq .report.changes")]
     Once(once::Arguments),
@@ -59,13 +59,13 @@ enum Command {
 
 /// The configuration file of claveld.
 #[derive(Debug, clap::Args)]
-pub(super) struct ConfigArgument {
+pub(super) struct ClaveldConfigArgument {
     /// The configuration file.
     #[arg(long, value_name = "FILE", env = "CLAVELD_CONFIG", default_value = ClaveldConfig::DEFAULT_PATH)]
     config: PathBuf,
 }
 
-impl ConfigArgument {
+impl ClaveldConfigArgument {
     pub(super) fn read(&self) -> Result<ClaveldConfig, Exit> {
         Ok(ClaveldConfig::read(&self.config)?)
     }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::ConfigArgument;
+use super::ClaveldConfigArgument;
 use super::print::{exit_of, print_event, print_trouble, report_lines};
 use super::progress::Board;
 use crate::claveld::RoundRunner;
@@ -14,7 +14,7 @@ use crate::publish::PublishReport;
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
-    config: ConfigArgument,
+    config: ClaveldConfigArgument,
     /// Print one JSON document: the report, the broken attributes, and the sources that are broken as a whole.
     #[arg(long)]
     json: bool,
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 
 /// The document that `--json` prints.
 #[derive(Serialize)]
-struct Printed<'a> {
+struct OnceOutput<'a> {
     report: &'a PublishReport,
     failures: Vec<&'a Failure>,
     sources: Vec<BrokenSource>,
@@ -50,7 +50,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         let broken = outcome.broken_sources.iter();
         let sources = broken.map(|b| BrokenSource { source: b.source.to_string(), error: b.error.message() }).collect();
         let work = outcome.evaluations.iter().map(|evaluation| &evaluation.work).collect();
-        output::json(&Printed { report: &outcome.report, failures: outcome.failures().collect(), sources, work })?;
+        output::json(&OnceOutput { report: &outcome.report, failures: outcome.failures().collect(), sources, work })?;
     } else {
         for line in report_lines(&outcome.report) {
             output::line(line)?;

@@ -18,7 +18,7 @@ const NAMED: usize = 3;
 /// Shows the progress of evaluations.
 pub(super) struct Board {
     display: Display,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ProgressState>>,
     /// The tenths that the last plain line reported.
     tenths: RefCell<usize>,
 }
@@ -31,7 +31,7 @@ enum Display {
 }
 
 #[derive(Default)]
-struct State {
+struct ProgressState {
     text: String,
     done: usize,
     of: usize,
@@ -41,7 +41,7 @@ struct State {
 impl Board {
     /// Shows a line on the terminal; nothing where there is no terminal.
     pub(super) fn live() -> Self {
-        let state = Arc::<Mutex<State>>::default();
+        let state = Arc::<Mutex<ProgressState>>::default();
         let shared = Arc::clone(&state);
         let line = move || shared.lock().unwrap_or_else(PoisonError::into_inner).line();
         Self { display: Display::Live(Spinner::new(line)), state, tenths: RefCell::default() }
@@ -54,7 +54,7 @@ impl Board {
 
     /// Shows the beginning of other work than an evaluation.
     pub(super) fn say(&self, text: &str) {
-        self.state(|state| *state = State { text: text.to_owned(), ..State::default() });
+        self.state(|state| *state = ProgressState { text: text.to_owned(), ..ProgressState::default() });
         self.line(text);
     }
 
@@ -75,7 +75,9 @@ impl Board {
                 if *done == 0 {
                     let text =
                         format!("evaluating {of} of them once more, with their source at another place in the store");
-                    self.state(|state| *state = State { text: text.clone(), of: *of, ..State::default() });
+                    self.state(|state| {
+                        *state = ProgressState { text: text.clone(), of: *of, ..ProgressState::default() }
+                    });
                     // A few are done so soon that a line would only distract.
                     if *of > EACH {
                         self.line(&text);
@@ -98,7 +100,7 @@ impl Board {
         }
     }
 
-    fn state(&self, change: impl FnOnce(&mut State)) {
+    fn state(&self, change: impl FnOnce(&mut ProgressState)) {
         change(&mut self.state.lock().unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -110,7 +112,7 @@ impl Board {
     }
 }
 
-impl State {
+impl ProgressState {
     fn line(&self) -> String {
         let mut line = self.text.clone();
         if self.of > 0 {

@@ -32,7 +32,7 @@ fn record() -> Record {
         derivation: None,
         relocation,
     };
-    let entry = |basis| Entry { answer: "original".into(), cost: (1.0, 1), alone: true, basis };
+    let entry = |basis| RecordEntry { answer: "original".into(), cost: (1.0, 1), alone: true, basis };
     let entries = [
         ("same", basis(&[], RelocationCheck::Same)),
         ("differs", basis(&[], RelocationCheck::Differs)),
@@ -85,7 +85,8 @@ fn a_record_comes_back_from_its_file_with_the_names_apart_from_the_items() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("a/record.json");
     let mut record = record();
-    let names = Entry { answer: "names".into(), cost: (1.0, 1), alone: true, basis: Basis::Unknown(String::new()) };
+    let names =
+        RecordEntry { answer: "names".into(), cost: (1.0, 1), alone: true, basis: Basis::Unknown(String::new()) };
     record.entries.insert(RecordKey::Names, names);
     record.write(&path).unwrap();
     let read = Record::read(&path);
