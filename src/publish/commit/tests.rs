@@ -10,7 +10,7 @@ use super::super::survey::CacheProblem;
 use super::*;
 use crate::evaluate::{Drafts, Evaluation};
 use crate::model::{Deployment, NarTemplateSpecification, StorePath, Substituter};
-use crate::store::{StoreFuture, DerivationError, CacheEntries, StoreError};
+use crate::store::{CacheEntries, DerivationError, StoreError, StoreFuture};
 use crate::trust::{AnchorLocation, KeyLocation, pin_of};
 
 const CACHE: &str = "https://cache.example.org";
