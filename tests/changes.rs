@@ -85,7 +85,7 @@ fn any_two_revisions_are_compared_from_the_branch_alone() {
     let shown = world.clavel(&["diff", "web-1", "--repository", &elsewhere, "--to", "2"]).good();
     assert!(shown.contains("revision 1 → 2\n") && shown.ends_with("\n  nginx 1.24.0 → 1.26.1\n"), "{shown}");
 
-    diff(&["--to", "1"]).refused(3, "web-1 has no revision before that one");
+    diff(&["--to", "1"]).refused(3, "web-1 has no earlier revision to compare with");
     diff(&["--from", "7"]).refused(3, "the branch has no revision 7 of web-1 in its history");
     world.clavel(&["diff", "web-9", "--repository", &fleet]).refused(3, "no deployment web-9");
     world.clavel(&["diff", "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-a.drv"]).refused(3, "two derivations");

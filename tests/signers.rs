@@ -102,7 +102,7 @@ fn what_ssh_keygen_signs_makes_a_root_and_comes_back_as_it_was() {
     *flipped.last_mut().unwrap() ^= 1;
     with(&STANDARD.encode(flipped)).refused(3, "no valid signature by a trusted key");
     with(&STANDARD.encode([blob, vec![0]].concat())).refused(3, "not in the one encoding that ssh-keygen writes");
-    with(body.trim_end_matches('=').split_at(8).1).refused(3, "not the base64");
+    with(body.trim_end_matches('=').split_at(8).1).refused(3, "neither the base64");
 }
 
 #[test]

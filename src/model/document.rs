@@ -11,7 +11,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    FleetId, Folder, Invalid, List, Metadata, Name, Provenance, PublicKey, Revision, StorePath, Substituter, System,
+    FleetId, Folder, Invalid, List, Metadata, Name, Provenance, ProvenanceError, PublicKey, Revision, StorePath,
+    Substituter, System,
 };
 
 /// The content of a signed file: a document, the index, a root or an approval.
@@ -144,6 +145,13 @@ pub struct Draft<S: Specification> {
     pub schema: Schema,
     /// The specification.
     pub specification: S,
+}
+
+impl<S: Specification> Document<S> {
+    /// The provenance in its metadata.
+    pub fn provenance(&self) -> Result<Provenance, ProvenanceError> {
+        Provenance::try_from(&self.metadata)
+    }
 }
 
 impl<S: Specification> Draft<S> {

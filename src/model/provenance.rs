@@ -1,11 +1,8 @@
 //! The provenance of a document: the part of its metadata that claveld writes.
 //!
-//! A draft carries it. Of a signed document, parse it once with [`Document::provenance`], and pass the type on.
+//! A draft carries it. Of a signed document, parse it once with `Document::provenance`, and pass the type on.
 
-use super::{
-    Attribute, Document, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, Specification, StorePath,
-    Timestamp,
-};
+use super::{Attribute, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, StorePath, Timestamp};
 
 /// The source of a document, and how it was evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,13 +82,6 @@ impl TryFrom<&Metadata> for Provenance {
             source_hash: required(metadata, Self::SOURCE_HASH)?,
             source_revision: optional(metadata, Self::SOURCE_REVISION)?,
         })
-    }
-}
-
-impl<S: Specification> Document<S> {
-    /// The provenance in its metadata.
-    pub fn provenance(&self) -> Result<Provenance, ProvenanceError> {
-        Provenance::try_from(&self.metadata)
     }
 }
 

@@ -133,7 +133,7 @@ fn an_epoch_that_leaps() {
     let root = with_root(&branch, 2, &[&siege.root_key()], |root| root["epoch"] = json!(3));
     branch.write("roots/2.json", root.clone());
     branch.write("root.json", root);
-    siege.holds(&branch, "its epoch is 3 after 1");
+    siege.holds(&branch, "its epoch is 3, and the epoch before it is 1");
 }
 
 #[test]
