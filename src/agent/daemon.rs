@@ -19,7 +19,7 @@ pub enum AgentEvent<'a> {
     /// A pass ended with another result than the one before. A log that repeats itself every minute finds no reader.
     Ended(&'a PassReport),
     /// The daemon was told to stop while a unit is being switched, and finishes that first.
-    FinishingActivation,
+    FinishingPass,
 }
 
 /// Runs passes until `stop` is ready. A pass that fails is reported, and the next one tries again.
@@ -38,7 +38,7 @@ where
     };
     is_stopping.set(true);
     if switching.get() {
-        tell(&AgentEvent::FinishingActivation);
+        tell(&AgentEvent::FinishingPass);
         passes.await;
     }
     Ok(stopped)

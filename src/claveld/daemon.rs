@@ -70,7 +70,7 @@ impl Postponed {
 
 /// Whether the second evaluations of all that was recorded are done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum SecondEvaluations {
+enum RelocationChecks {
     Pending,
     Done,
 }
@@ -86,7 +86,7 @@ pub struct Daemon<'a> {
     /// The last evaluation of each source that is published.
     known: Vec<Evaluation>,
     postponed: Postponed,
-    second_evaluations: SecondEvaluations,
+    second_evaluations: RelocationChecks,
 }
 
 impl<'a> Daemon<'a> {
@@ -105,7 +105,7 @@ impl<'a> Daemon<'a> {
             watched: Watched::default(),
             known: Vec::new(),
             postponed: Postponed::default(),
-            second_evaluations: SecondEvaluations::Pending,
+            second_evaluations: RelocationChecks::Pending,
         })
     }
 
@@ -191,7 +191,7 @@ impl<'a> Daemon<'a> {
         }
         self.schedule_retry(now);
         if !targets.is_empty() {
-            self.second_evaluations = SecondEvaluations::Pending;
+            self.second_evaluations = RelocationChecks::Pending;
         }
     }
 
@@ -247,9 +247,9 @@ impl<'a> Daemon<'a> {
                 }
             };
             let meanwhile = async {
-                if *second_evaluations == SecondEvaluations::Pending {
-                    runner.evaluate_elsewhere(&runner.all_targets(), &|_| ()).await;
-                    *second_evaluations = SecondEvaluations::Done;
+                if *second_evaluations == RelocationChecks::Pending {
+                    runner.check_relocations(&runner.all_targets(), &|_| ()).await;
+                    *second_evaluations = RelocationChecks::Done;
                 }
                 std::future::pending::<()>().await;
             };

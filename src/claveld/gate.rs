@@ -1,13 +1,13 @@
 //! The gate: decides whether git may take a push in, while git still holds it back.
 //!
-//! The gate refuses a push after which an attribute of a source no longer evaluates, although it did before. An attribute that
-//! was broken before does not stop a push. The gate signs nothing and reads no key.
+//! The gate refuses a push after which an attribute of a source is broken that was not broken before; a new attribute that does
+//! not evaluate counts. An attribute that was broken before does not stop a push. The gate signs nothing and reads no key.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::hook::{HookError, PushedRef, PushedSource, pushed_sources, sources_in};
-use super::round::{RoundEvent, Target, evaluate_elsewhere, evaluate_targets, evaluator};
+use super::round::{RoundEvent, Target, check_relocations, evaluate_targets, evaluator};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{EvalMode, Evaluator, Failure, Item};
 use crate::git::{Preview, PreviewError};
@@ -130,7 +130,7 @@ impl<'a> Gate<'a> {
             let preview = PreviewedSource::new(&self.evaluator, push, &pushed, on_event)?;
             let failures = preview.failures_at(&pushed.after).await;
             if failures.is_ok() {
-                preview.evaluate_elsewhere(&pushed.after).await;
+                preview.check_relocations(&pushed.after).await;
             }
             let verdict = match failures {
                 Err(error) => PushVerdict::BreaksAll { error },
@@ -173,7 +173,7 @@ impl<'a> PreviewedSource<'a> {
 
     fn target(&self, revision: &SourceRevision) -> Target<'_> {
         // The records of the source hold for the preview as well: it has the same content.
-        Target { source: &self.previewed, pin: Some(revision.clone()), remembered_as: &self.source.flake }
+        Target { source: &self.previewed, revision: Some(revision.clone()), remembered_as: &self.source.flake }
     }
 
     /// Reports the progress of an evaluation under the source's own name.
@@ -183,8 +183,8 @@ impl<'a> PreviewedSource<'a> {
         }
     }
 
-    async fn evaluate_elsewhere(&self, revision: &SourceRevision) {
-        evaluate_elsewhere(self.evaluator, &[self.target(revision)], &|event| self.report(&event)).await;
+    async fn check_relocations(&self, revision: &SourceRevision) {
+        check_relocations(self.evaluator, &[self.target(revision)], &|event| self.report(&event)).await;
     }
 
     /// The broken attributes at `revision`.

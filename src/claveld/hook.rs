@@ -38,7 +38,7 @@ pub struct PushedSource<'a> {
 impl<'a> PushedSource<'a> {
     /// The source at the pushed revision.
     pub fn target(&self) -> Target<'a> {
-        Target { source: self.source, pin: Some(self.after.clone()), remembered_as: &self.source.flake }
+        Target { source: self.source, revision: Some(self.after.clone()), remembered_as: &self.source.flake }
     }
 }
 

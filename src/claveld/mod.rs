@@ -3,7 +3,7 @@
 //!
 //! `trigger` decides which sources a round is about, and `round` runs it. `daemon` waits for triggers and reports events;
 //! printing them belongs to `cli`. `hook` understands git's hooks, `watch` watches local repositories, `gate` checks pushes.
-//! What is written to the branch is decided in `publish`.
+//! `publish` decides what is written to the branch.
 
 mod daemon;
 mod gate;

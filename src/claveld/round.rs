@@ -16,7 +16,7 @@ pub struct Target<'a> {
     /// The source.
     pub source: &'a Source,
     /// The revision to evaluate; the newest where there is none.
-    pub pin: Option<SourceRevision>,
+    pub revision: Option<SourceRevision>,
     /// The name of the source in its owner's configuration. The records of evaluations are kept under this name.
     pub remembered_as: &'a FlakeReference,
 }
@@ -24,7 +24,7 @@ pub struct Target<'a> {
 impl<'a> Target<'a> {
     /// The newest revision of a source.
     pub(super) fn newest(source: &'a Source) -> Self {
-        Self { source, pin: None, remembered_as: &source.flake }
+        Self { source, revision: None, remembered_as: &source.flake }
     }
 }
 
@@ -121,9 +121,9 @@ pub(super) async fn evaluate_targets(
 ) -> (Vec<Evaluation>, Vec<SourceFailure>) {
     let now = || SystemTime::now().into();
     let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
-    for Target { source, pin, remembered_as } in targets {
+    for Target { source, revision, remembered_as } in targets {
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
-        match evaluator.evaluate(source, pin.as_ref(), remembered_as, now(), &progress).await {
+        match evaluator.evaluate(source, revision.as_ref(), remembered_as, now(), &progress).await {
             Ok(evaluation) => evaluations.push(evaluation),
             Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
         }
@@ -132,14 +132,14 @@ pub(super) async fn evaluate_targets(
 }
 
 /// Evaluates `targets` a second time with their source at another place, and records whether the result depends on it.
-pub(super) async fn evaluate_elsewhere(
+pub(super) async fn check_relocations(
     evaluator: &Evaluator,
     targets: &[Target<'_>],
     on_event: &dyn Fn(RoundEvent<'_>),
 ) {
-    for Target { source, pin, remembered_as } in targets {
+    for Target { source, revision, remembered_as } in targets {
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
-        if let Err(error) = evaluator.check_relocation(source, pin.as_ref(), remembered_as, &progress).await {
+        if let Err(error) = evaluator.check_relocation(source, revision.as_ref(), remembered_as, &progress).await {
             // The next change then takes longer, and nothing else is lost.
             tracing::debug!(source = %remembered_as, %error, "cannot evaluate a second time");
         }
@@ -185,8 +185,8 @@ impl<'a> RoundRunner<'a> {
 
     /// Evaluates `targets` a second time with their source at another place, and records whether the result depends on it.
     /// No answer waits for this, and it may be interrupted: the next change then evaluates more.
-    pub async fn evaluate_elsewhere(&self, targets: &[Target<'_>], on_event: &dyn Fn(RoundEvent<'_>)) {
-        evaluate_elsewhere(&self.evaluator, targets, on_event).await;
+    pub async fn check_relocations(&self, targets: &[Target<'_>], on_event: &dyn Fn(RoundEvent<'_>)) {
+        check_relocations(&self.evaluator, targets, on_event).await;
     }
 
     /// Publishes the evaluations in `known` again, without evaluating anything: a cache may have a deployment by now, or an

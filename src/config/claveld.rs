@@ -84,7 +84,7 @@ struct PublishTable {
     root: WrittenAnchor,
     secret_key_file: Option<PathBuf>,
     secret_key_credential: Option<String>,
-    secret_key_agent: Option<AgentTable>,
+    secret_key_agent: Option<SshAgentTable>,
     expires_after: Option<Span>,
     ssh_command: Option<String>,
     #[serde(default)]
@@ -95,7 +95,7 @@ struct PublishTable {
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
-struct AgentTable {
+struct SshAgentTable {
     socket: PathBuf,
     public_key: PublicKey,
 }
@@ -116,7 +116,7 @@ impl PublishTable {
         }
         let agent = self.secret_key_agent.take();
         let agent =
-            agent.map(|table| KeyLocation::Agent { socket: directory.join(table.socket), key: table.public_key });
+            agent.map(|table| KeyLocation::SshAgent { socket: directory.join(table.socket), key: table.public_key });
         locations.extend(agent);
         if locations.is_empty() {
             let why = "there is no key to sign with; name one here, or with secret-key-credential or secret-key-agent";

@@ -185,7 +185,7 @@ impl Evaluator {
         // process when they are checked afterwards.
         let has_room = 2 * tasks.len() <= self.budget.processes && precision == Precision::PerHost;
         let is_checked =
-            |task: &&Task<Item>| has_room && record.may_hold_elsewhere(&RecordKey::Item(task.item.clone()));
+            |task: &&Task<Item>| has_room && record.may_hold_after_relocation(&RecordKey::Item(task.item.clone()));
         let checks = tasks.iter().filter(is_checked).cloned().collect();
         let schedule = Schedule::new(self.budget, precision, start.time, tasks).with_relocation_checks(checks);
         pool::run(caller, TreeLocation::Original, self.budget, schedule, changed, progress).await

@@ -2,7 +2,7 @@
 //!
 //! [`Evaluator::evaluate`] is the entry; docs/design/evaluation.md tells the whole story. These files decide and do no I/O:
 //! `platforms` (where a flake has its hosts), `select` (which hosts a source takes), `lock` (which inputs there are),
-//! `observe` (what an evaluation read), `record` (which recorded answers still hold), `plan` (what has to be evaluated),
+//! `observe` (what an evaluation read), `record` (which recorded answers still hold; it also reads and writes its own file), `plan` (what has to be evaluated),
 //! `schedule` (what runs when, and with what), `assemble` (which documents follow). These files act: `flake_caller` asks
 //! Nix one question, `pool` asks many at once, `fingerprint` reads files, `relocation` checks answers with the source
 //! elsewhere in the store, and `evaluator` calls all of them in order.

@@ -138,7 +138,7 @@ fn finish_job(schedule: &mut Schedule<Item>, job: Job<Item>, answer: JobAnswer) 
                     Guarded::Failed(_) => again.push(task),
                 }
             }
-            schedule.retry_alone(again);
+            schedule.retry_singly(again);
             finished
         }
         Ok(_) => {

@@ -220,7 +220,7 @@ impl Record {
 
     /// Whether a relocation check of `key` may succeed. It cannot where the last answer depends on the store path of the
     /// source, or on something that is not known.
-    pub(super) fn may_hold_elsewhere(&self, key: &RecordKey) -> bool {
+    pub(super) fn may_hold_after_relocation(&self, key: &RecordKey) -> bool {
         self.entries.get(key).is_none_or(|entry| match &entry.basis {
             Basis::Known { own, relocation, .. } => {
                 *relocation != RelocationCheck::Differs && !changes_with_each_content(own)

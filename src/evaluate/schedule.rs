@@ -14,7 +14,7 @@ pub(super) enum Precision {
     /// For each host. Of hosts that share a process only the sum of their reads is seen, so a change of one of them is a
     /// reason to evaluate all of them.
     PerHost,
-    /// Not at all, because nothing is recorded.
+    /// Not at all: what these answers depend on is not recorded.
     NotNeeded,
 }
 
@@ -95,7 +95,7 @@ pub(super) struct Schedule<T> {
     /// Tasks that get a process of their own, beside others.
     single: VecDeque<Task<T>>,
     /// Tasks that get all of the memory.
-    alone: VecDeque<Task<T>>,
+    all_memory: VecDeque<Task<T>>,
     /// Relocation checks, which run while processes are free.
     checks: VecDeque<Task<T>>,
     running: usize,
@@ -108,7 +108,7 @@ impl<T> Schedule<T> {
     /// A schedule for `tasks`. `start` is the time of a process that evaluates no host.
     pub(super) fn new(budget: Budget, precision: Precision, start: Duration, tasks: Vec<Task<T>>) -> Self {
         let fits = |task: &Task<T>| task.before.is_none_or(|cost| cost.memory <= budget.share());
-        let (mut fitting, alone): (Vec<_>, Vec<_>) = tasks.into_iter().partition(fits);
+        let (mut fitting, all_memory): (Vec<_>, Vec<_>) = tasks.into_iter().partition(fits);
         // The longest begin first, so that no process is still busy when all others are done. A new one may be the longest.
         fitting.sort_by_key(|task| std::cmp::Reverse(task.before.map_or(Duration::MAX, |cost| cost.time)));
         let mut batches = BatchModel::new(precision, start);
@@ -117,9 +117,9 @@ impl<T> Schedule<T> {
         }
         let (waiting, single): (Vec<_>, Vec<_>) =
             fitting.into_iter().partition(|task| task.batching == Batching::Allowed);
-        let (waiting, single, alone) = (waiting.into(), single.into(), alone.into());
+        let (waiting, single, all_memory) = (waiting.into(), single.into(), all_memory.into());
         let checks = VecDeque::new();
-        Self { budget, waiting, single, alone, checks, running: 0, exclusive: false, batches }
+        Self { budget, waiting, single, all_memory, checks, running: 0, exclusive: false, batches }
     }
 
     /// The same schedule, with relocation checks of `tasks`. Each gets a process of its own while one is free.
@@ -139,12 +139,12 @@ impl<T> Schedule<T> {
         } else if !self.waiting.is_empty() {
             let size = self.batches.size(self.waiting.len(), self.budget).min(self.waiting.len());
             Job::new(self.waiting.drain(..size).collect(), MemoryGrant::Share)
-        } else if !self.alone.is_empty() {
+        } else if !self.all_memory.is_empty() {
             if self.running > 0 {
                 return None;
             }
             self.exclusive = true;
-            Job::new(vec![self.alone.pop_front()?], MemoryGrant::All)
+            Job::new(vec![self.all_memory.pop_front()?], MemoryGrant::All)
         } else {
             let check = Job::new(vec![self.checks.pop_front()?], MemoryGrant::Share);
             Job { purpose: Purpose::RelocationCheck, ..check }
@@ -170,7 +170,7 @@ impl<T> Schedule<T> {
                 Vec::new()
             }
             JobEnd::AtLimit if job.memory == MemoryGrant::Share => {
-                self.alone.extend(job.tasks);
+                self.all_memory.extend(job.tasks);
                 Vec::new()
             }
             JobEnd::Failed | JobEnd::AtLimit => job.tasks,
@@ -178,7 +178,7 @@ impl<T> Schedule<T> {
     }
 
     /// Tries `tasks` once more, each in a process of its own, so that Nix says why they fail.
-    pub(super) fn retry_alone(&mut self, tasks: Vec<Task<T>>) {
+    pub(super) fn retry_singly(&mut self, tasks: Vec<Task<T>>) {
         self.single.extend(tasks);
     }
 }

@@ -1,6 +1,7 @@
 //! Bare git repositories: addresses, objects, refs, one atomic commit, fetch and push.
 //!
-//! All code that reads or writes a git object, a ref or a remote belongs here. Documents and signatures do not: `branch` reads
+//! All code that reads or writes a git object or a remote belongs here, and all that moves a ref. (`claveld/hook.rs` reads symbolic
+//! refs, since git gives its hooks the names as they were pushed.) Documents and signatures do not: `branch` reads
 //! the meaning of the files, and `agent` and `claveld` decide when to fetch and publish.
 
 mod address;

@@ -3,9 +3,9 @@
 
 use std::collections::BTreeMap;
 
-use super::documents::{DocumentLoader, DocumentPlaces};
+use super::branch_state::{BranchState, Existing, ExistingDocument};
+use super::document_loader::{DocumentLoader, DocumentPlaces};
 use super::note::{BranchIndex, PublishedIndex};
-use super::state::{BranchState, Existing, ExistingDocument};
 use crate::branch::{Branch, BranchError, Layout, OpenBranch, RootChain, RootsError, Snapshot, VerifiedIndex};
 use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Sha256Digest, Specification};
 use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest};

@@ -3,8 +3,8 @@
 
 use std::collections::BTreeMap;
 
+use super::branch_state::{BranchState, ExistingDocument, TrustedDocument};
 use super::plan::{Plan, PlannedDocument};
-use super::state::{BranchState, ExistingDocument, TrustedDocument};
 use crate::changes::{CompareError, Comparer, DeployedSystem, SystemDiff};
 use crate::model::{Deployment, DeploymentSpecification, Folder, Name, Provenance, StorePath};
 use crate::store::{DerivationError, Store};

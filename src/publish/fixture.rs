@@ -10,8 +10,8 @@ use base64::engine::general_purpose::STANDARD;
 use ed25519_dalek::{Signer as _, SigningKey};
 use nix_derivation::nixbase32;
 
+use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::plan::{OrphanPolicy, Plan, PublishInput, Withheld, plan};
-use super::state::{BranchState, Existing, ExistingDocument};
 use crate::evaluate::{Drafts, Evaluation, EvaluationWork};
 use crate::model::{
     DeploymentSpecification, Document, Draft, Epoch, FlakeReference, Index, IndexVersion, Kind, List, LockedSource,

@@ -2,19 +2,21 @@
 //!
 //! [`Publisher::publish`] is the entry for evaluations, [`Publisher::operate`] for an operator's request. These files decide
 //! and have no I/O: `plan` (which documents change), `withhold` (which of them have to wait), `survey` (whether the caches
-//! have a deployment), `pin`, `operate`. These do the I/O and decide nothing: `base` and `documents` read the branch into the
-//! types of `state`, `caches` asks the caches, `diffs` compares systems, `sign` signs, `attempt` and `commit` hold the order
-//! of one attempt, and `note` remembers the last publication.
+//! have a deployment), `pin`, `operate`. These do the I/O and decide nothing: `base` and `document_loader` read the
+//! branch into the types of `branch_state`, `caches` asks the caches, `diffs` compares systems, `sign` signs, `attempt` begins one
+//! attempt, `commit` has the [`Publisher`] and the order of it all, and `note` remembers the last publication. `document_change`,
+//! `left_out`, `report` and `readme` are what people read of it.
 //!
 //! The daemon, its triggers and the gate belong to `claveld`; evaluating belongs to `evaluate`.
 
 mod attempt;
 mod base;
+mod branch_state;
 mod caches;
 mod commit;
 mod diffs;
 mod document_change;
-mod documents;
+mod document_loader;
 mod error;
 #[cfg(test)]
 mod fixture;
@@ -26,7 +28,6 @@ mod plan;
 mod readme;
 mod report;
 mod sign;
-mod state;
 mod survey;
 mod withhold;
 

@@ -6,11 +6,11 @@
 
 use std::fmt;
 
+use super::branch_state::{BranchState, ExistingDocument, provenance};
 use super::document_change::DocumentChange;
 use super::left_out::{LostDeployment, Protection, describe_hold};
 use super::pin::is_pinned;
 use super::plan::{IndexPlan, Plan, PlanError, PlannedDocument, next_revision};
-use super::state::{BranchState, ExistingDocument, provenance};
 use crate::branch::{PastDeployment, RevisionLookup};
 use crate::model::PublishPolicy;
 use crate::model::{

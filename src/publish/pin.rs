@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::state::{BranchState, ExistingDocument};
+use super::branch_state::{BranchState, ExistingDocument};
 use super::survey::{Availability, CacheSurvey};
 use crate::evaluate::Evaluation;
 use crate::model::{Deployment, DeploymentSpecification, Draft, Invalid, Name, Pin};

@@ -9,8 +9,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 use std::time::Duration;
 
+use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::document_change::{DocumentChange, NameConflict};
-use super::state::{BranchState, Existing, ExistingDocument};
 use crate::evaluate::{Evaluation, Failure, Item};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, Folder, Hold,

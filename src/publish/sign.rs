@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::base::PublishBase;
+use super::branch_state::{BranchState, ExistingDocument};
 use super::document_change::DocumentChange;
 use super::plan::Plan;
 use super::readme::{Row, readme};
-use super::state::{BranchState, ExistingDocument};
 use crate::branch::{Change as FileChange, Layout};
 use crate::model::{
     BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Name, Schema,

@@ -10,10 +10,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::document_change::DocumentChange;
 use super::left_out::{Awaited, KeptBack, LostDeployment, MissingSetting, Protection, Unpublishable, Unready, Waiting};
 use super::plan::{Plan, PlannedDocument, Withheld};
-use super::state::{BranchState, Existing, ExistingDocument};
 use super::survey::{Availability, CacheSurvey};
 use crate::model::PublishPolicy;
 use crate::model::{

@@ -7,14 +7,14 @@ mod ssh_agent;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-pub use ssh_agent::AgentError;
-use ssh_agent::AgentKey;
+pub use ssh_agent::SshAgentError;
+use ssh_agent::SshAgentKey;
 
 use crate::model::{KeyId, Payload, PublicKey};
 use crate::trust::{AddError, KeyLocation, SecretKey, SecretKeyError, Signed, SshSignature};
 
 /// How long an agent may take for one signature. It may have to ask its user (`ssh-add -c`).
-const AGENT_DEADLINE: Duration = Duration::from_secs(30);
+const SSH_AGENT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The most bytes of a message that an agent signs as a whole. OpenSSH's agent closes the connection at a request of more than
 /// 256 KiB. For a longer message, such as the index of a large fleet, an agent signs the digest, in the format of `ssh-keygen`.
@@ -30,7 +30,7 @@ pub struct Signers {
 #[derive(Debug)]
 enum Signer {
     Secret(Box<SecretKey>),
-    Agent(AgentKey),
+    Agent(SshAgentKey),
 }
 
 /// The reason why claveld cannot sign.
@@ -53,7 +53,7 @@ pub enum SignerError {
     DuplicateName(KeyId),
     /// An ssh-agent did not sign.
     #[error(transparent)]
-    Agent(#[from] AgentError),
+    Agent(#[from] SshAgentError),
     /// The signature of an ssh-agent is not valid.
     #[error("the ssh-agent at {} gave an invalid signature: {source}", socket.display())]
     InvalidSignature {
@@ -111,7 +111,7 @@ impl Signers {
 }
 
 /// Adds the signature of a key in an ssh-agent.
-async fn sign_with_agent<P: Payload>(agent: &AgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
+async fn sign_with_agent<P: Payload>(agent: &SshAgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
     let message = signed.to_be_signed();
     let invalid = |source| SignerError::InvalidSignature { socket: agent.socket.clone(), source };
     if message.len() <= MOST_WHOLE {
@@ -133,8 +133,8 @@ impl Signer {
                 let folder = folder.ok_or_else(|| SignerError::NoCredentials(name.clone()))?;
                 Self::Secret(Box::new(SecretKey::read_credential(&Path::new(&folder).join(name))?))
             }
-            KeyLocation::Agent { socket, key } => {
-                Self::Agent(AgentKey { socket: socket.clone(), key: key.clone(), deadline: AGENT_DEADLINE })
+            KeyLocation::SshAgent { socket, key } => {
+                Self::Agent(SshAgentKey { socket: socket.clone(), key: key.clone(), deadline: SSH_AGENT_DEADLINE })
             }
         })
     }

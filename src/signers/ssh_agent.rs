@@ -24,7 +24,7 @@ const ED25519: &str = "ssh-ed25519";
 
 /// A key in an agent.
 #[derive(Debug)]
-pub(super) struct AgentKey {
+pub(super) struct SshAgentKey {
     pub(super) socket: PathBuf,
     pub(super) key: PublicKey,
     /// How long the agent may take for one signature.
@@ -33,7 +33,7 @@ pub(super) struct AgentKey {
 
 /// The reason why an agent did not sign.
 #[derive(Debug, thiserror::Error)]
-pub enum AgentError {
+pub enum SshAgentError {
     /// The agent cannot be reached, or it closed the connection.
     #[error("cannot talk to the ssh-agent at {}: {source}", socket.display())]
     Unreachable {
@@ -74,23 +74,25 @@ pub enum AgentError {
 
 /// A valid answer of an agent.
 #[derive(Debug, PartialEq, Eq)]
-enum AgentAnswer {
+enum SshAgentAnswer {
     Signature([u8; 64]),
     Refusal,
 }
 
-impl AgentKey {
+impl SshAgentKey {
     /// Asks the agent to sign `message`. The caller has to verify the signature.
-    pub(super) async fn sign(&self, message: &[u8]) -> Result<[u8; 64], AgentError> {
+    pub(super) async fn sign(&self, message: &[u8]) -> Result<[u8; 64], SshAgentError> {
         let Self { socket, key, deadline } = self;
-        let timeout = |_| AgentError::Timeout { socket: socket.clone(), deadline: *deadline };
+        let timeout = |_| SshAgentError::Timeout { socket: socket.clone(), deadline: *deadline };
         let result =
             tokio::time::timeout(*deadline, exchange(socket, &request(key, message))).await.map_err(timeout)?;
-        let answer = result.map_err(|source| AgentError::Unreachable { socket: socket.clone(), source })?;
+        let answer = result.map_err(|source| SshAgentError::Unreachable { socket: socket.clone(), source })?;
         match parse(&answer) {
-            Ok(AgentAnswer::Signature(signature)) => Ok(signature),
-            Ok(AgentAnswer::Refusal) => Err(AgentError::Refused { socket: socket.clone(), key: key.id().to_string() }),
-            Err(why) => Err(AgentError::InvalidAnswer { socket: socket.clone(), why }),
+            Ok(SshAgentAnswer::Signature(signature)) => Ok(signature),
+            Ok(SshAgentAnswer::Refusal) => {
+                Err(SshAgentError::Refused { socket: socket.clone(), key: key.id().to_string() })
+            }
+            Err(why) => Err(SshAgentError::InvalidAnswer { socket: socket.clone(), why }),
         }
     }
 }
@@ -128,17 +130,17 @@ fn append(to: &mut Vec<u8>, bytes: &[u8]) {
     let _ = bytes.encode(to);
 }
 
-fn parse(answer: &[u8]) -> Result<AgentAnswer, String> {
+fn parse(answer: &[u8]) -> Result<SshAgentAnswer, String> {
     let (number, mut rest) = answer.split_first().ok_or("it is empty")?;
     match *number {
-        FAILURE => Ok(AgentAnswer::Refusal),
+        FAILURE => Ok(SshAgentAnswer::Refusal),
         SIGN_RESPONSE => signature(&mut rest).map_err(|error| error.to_string()).and_then(|(algorithm, signature)| {
             if !rest.is_empty() {
                 return Err("more bytes follow it".to_owned());
             }
             let signature = signature.try_into().map_err(|_| "it has another length".to_owned())?;
             if algorithm == ED25519 {
-                Ok(AgentAnswer::Signature(signature))
+                Ok(SshAgentAnswer::Signature(signature))
             } else {
                 Err(format!("it has the algorithm `{algorithm}`"))
             }
@@ -169,8 +171,8 @@ mod tests {
     #[test]
     fn only_a_well_formed_signature_is_accepted() {
         let good = answer(b"ssh-ed25519", &[7; 64]);
-        assert_eq!(parse(&good), Ok(AgentAnswer::Signature([7; 64])));
-        assert_eq!(parse(&[FAILURE]), Ok(AgentAnswer::Refusal));
+        assert_eq!(parse(&good), Ok(SshAgentAnswer::Signature([7; 64])));
+        assert_eq!(parse(&[FAILURE]), Ok(SshAgentAnswer::Refusal));
         for (bad, why) in [
             (Vec::new(), "empty"),
             (vec![6], "message number 6"),
@@ -193,7 +195,7 @@ mod tests {
         // This server accepts the connection, and never reads.
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let key = PublicKey::new("k".parse().unwrap(), [7; 32]);
-        let agent = AgentKey { socket, key, deadline: Duration::from_millis(50) };
+        let agent = SshAgentKey { socket, key, deadline: Duration::from_millis(50) };
         let error = agent.sign(b"message").await.unwrap_err().to_string();
         assert!(error.ends_with("did not answer within 0.05 s"), "{error}");
     }
@@ -211,7 +213,7 @@ mod tests {
         #[test]
         fn a_signature_has_one_encoding(bytes: Vec<u8>, as_answer: bool) {
             let bytes = if as_answer { [vec![SIGN_RESPONSE], bytes].concat() } else { bytes };
-            if let Ok(AgentAnswer::Signature(signature)) = parse(&bytes) {
+            if let Ok(SshAgentAnswer::Signature(signature)) = parse(&bytes) {
                 prop_assert_eq!(answer(b"ssh-ed25519", &signature), bytes);
             }
         }

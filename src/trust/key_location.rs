@@ -12,7 +12,7 @@ pub enum KeyLocation {
     /// In the systemd credential of that name (`systemd.exec(5)`, "Credentials").
     Credential(String),
     /// In an ssh-agent.
-    Agent {
+    SshAgent {
         /// The agent's socket.
         socket: PathBuf,
         /// The public half of the key.

@@ -15,6 +15,6 @@ fn print_event(event: &AgentEvent<'_>) {
     match event {
         AgentEvent::Pass(event) => output::remark(describe_event(event)),
         AgentEvent::Ended(report) => print_report(report),
-        AgentEvent::FinishingActivation => output::remark("asked to stop; finishing the activation first"),
+        AgentEvent::FinishingPass => output::remark("asked to stop; finishing the activation first"),
     }
 }

@@ -16,7 +16,7 @@ pub(super) struct Arguments {
     name: Name,
     /// The kind of the document.
     #[arg(long, default_value = "deployment")]
-    kind: Kind,
+    kind: ShownKind,
     #[command(flatten)]
     branch: BranchArguments,
     /// Print the document as JSON, without its signatures.
@@ -25,7 +25,7 @@ pub(super) struct Arguments {
 }
 
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum Kind {
+enum ShownKind {
     Deployment,
     Unit,
     Agent,
@@ -34,7 +34,7 @@ enum Kind {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
     match arguments.kind {
-        Kind::Deployment => {
+        ShownKind::Deployment => {
             let deployment = read::<DeploymentSpecification>(arguments, &view)?;
             let DeploymentSpecification { template, unit } = deployment.specification.clone();
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
@@ -45,12 +45,12 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
             facts.extend(template.substituters_public_keys.iter().map(|key| ("public key", key.to_string())));
             print(arguments, &deployment, facts)
         }
-        Kind::Unit => {
+        ShownKind::Unit => {
             let unit = read::<UnitSpecification>(arguments, &view)?;
             let UnitSpecification { arch, unit_type } = unit.specification.clone();
             print(arguments, &unit, vec![("type", unit_type.to_string()), ("arch", arch.to_string())])
         }
-        Kind::Agent => {
+        ShownKind::Agent => {
             let agent = read::<AgentSpecification>(arguments, &view)?;
             let deployments = agent.specification.deployments.iter();
             let facts = deployments.map(|name| ("deployment", name.to_string())).collect();

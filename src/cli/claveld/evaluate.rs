@@ -68,12 +68,12 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         reasons(work).into_iter().for_each(output::remark);
     }
     print_differences(work.differences.iter());
-    evaluate_elsewhere(&evaluator, &source).await;
+    check_relocations(&evaluator, &source).await;
     exit_of(Completeness::of(&evaluation))
 }
 
 /// Evaluates a second time with the source at another place, and records whether the result depends on it.
-async fn evaluate_elsewhere(evaluator: &Evaluator, source: &Source) {
+async fn check_relocations(evaluator: &Evaluator, source: &Source) {
     let board = Board::live();
     let progress = |progress| board.advance(source, &progress);
     if let Err(error) = evaluator.check_relocation(source, None, &source.flake, &progress).await {

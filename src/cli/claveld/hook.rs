@@ -63,7 +63,7 @@ async fn publish(config: &ClaveldConfigArgument) -> Result<(), Exit> {
         output::remark(line);
     }
     print_trouble(&outcome);
-    runner.evaluate_elsewhere(&targets, &|event| print_event(&board, &event)).await;
+    runner.check_relocations(&targets, &|event| print_event(&board, &event)).await;
     exit_of(outcome.completeness())
 }
 

@@ -58,6 +58,6 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         print_trouble(&outcome);
     }
     let board = Board::live();
-    runner.evaluate_elsewhere(&targets, &|event| print_event(&board, &event)).await;
+    runner.check_relocations(&targets, &|event| print_event(&board, &event)).await;
     exit_of(outcome.completeness())
 }

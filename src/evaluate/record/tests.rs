@@ -68,7 +68,7 @@ fn a_relocation_check_is_made_where_it_may_succeed_and_its_result_is_kept() {
     let mut record = record();
     assert_eq!(record.pending(), BTreeSet::from([key("pending")]));
     let names = ["same", "differs", "pending", "uses-path", "unwatched", "new"];
-    assert_eq!(names.map(|name| record.may_hold_elsewhere(&key(name))), [true, false, true, false, false, true]);
+    assert_eq!(names.map(|name| record.may_hold_after_relocation(&key(name))), [true, false, true, false, false, true]);
     for (answer, expected) in [
         (Some(Value::from("original")), Ok("original".into())),
         (Some("other".into()), Err(EvalReason::Location)),

@@ -1,5 +1,5 @@
+use super::super::branch_state::Existing;
 use super::super::fixture::{self, branch_with, name, now, revision, verified};
-use super::super::state::Existing;
 use super::*;
 use crate::model::{
     DeploymentSpecification, Document, Draft, Metadata, NarTemplateSpecification, Specification, UnitType,

@@ -1,6 +1,6 @@
 //! The branch as values: the documents that it has, and how far claveld trusts each of them. No I/O.
 //!
-//! `base` and `documents` read a branch into these types; `plan`, `operate` and `withhold` decide by them.
+//! `base` and `document_loader` read a branch into these types; `plan`, `operate` and `withhold` decide by them.
 
 use std::collections::BTreeMap;
 use std::ops::Deref;

@@ -5,7 +5,7 @@ use crate::branch::{Branch, BranchError, CommitId, OpenBranch, Snapshot, Verifie
 use crate::model::{BranchName, DocumentPath, Name, Revision, Sha256Digest, Specification};
 use crate::trust::{DocumentError, TrustedRoot};
 
-use super::state::{BranchState, Existing, ExistingDocument};
+use super::branch_state::{BranchState, Existing, ExistingDocument};
 
 /// The number of commits of the history in which claveld looks for an altered document: one an hour for a year.
 const MOST_COMMITS: usize = 8_760;
