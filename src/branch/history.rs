@@ -1,8 +1,8 @@
-//! Finds an earlier revision of a deployment in the history of the branch.
+//! The one walk through the history of the branch, and the searches for an earlier revision of a deployment.
 
 use super::documents::{Branch, BranchError};
 use super::writer::OpenBranch;
-use crate::git::{CommitId, ReadError, Snapshot};
+use crate::git::{CommitId, ReadError, Repository, Snapshot};
 use crate::model::{
     BranchName, Deployment, DeploymentSpecification, DocumentPath, Folder, Name, Payload as _, Revision, Unit,
     UnitSpecification,
@@ -43,18 +43,51 @@ pub struct History<'a> {
     pub branch: &'a BranchName,
 }
 
+/// The commits from `tip` back, by the first parent of each.
+fn commits_back(repository: &Repository, tip: CommitId) -> impl Iterator<Item = Result<Snapshot, ReadError>> + use<'_> {
+    let mut next = Some(tip);
+    std::iter::from_fn(move || {
+        let snapshot = repository.snapshot(next.take()?);
+        Some(snapshot.and_then(|snapshot| {
+            next = snapshot.parents()?.first().copied();
+            Ok(snapshot)
+        }))
+    })
+}
+
 impl OpenBranch {
     /// The commits of the branch from `tip` back, by the first parent of each.
     pub fn back_from(&self, tip: CommitId) -> impl Iterator<Item = Result<Snapshot, ReadError>> + use<'_> {
-        let mut next = Some(tip);
-        std::iter::from_fn(move || {
-            let snapshot = self.repository().snapshot(next.take()?);
-            Some(snapshot.and_then(|snapshot| {
-                next = snapshot.parents()?.first().copied();
-                Ok(snapshot)
-            }))
-        })
+        commits_back(self.repository(), tip)
     }
+}
+
+/// Calls `look` with each file that the deployment `name` had from `tip` back, the newest first, until `look` finds something.
+/// Nothing is verified: the caller verifies the file that it picks.
+pub fn search_files<T, E: From<BranchError>>(
+    repository: &Repository,
+    tip: CommitId,
+    name: &Name,
+    mut look: impl FnMut(&Snapshot, &[u8]) -> Result<Option<T>, E>,
+) -> Result<Option<T>, E> {
+    let path = DocumentPath::new(Folder::Deployments, name.clone()).to_string();
+    let mut seen = None;
+    for snapshot in commits_back(repository, tip).take(MOST_COMMITS) {
+        let snapshot = snapshot.map_err(BranchError::from)?;
+        let file = match snapshot.read(&path, Deployment::LARGEST) {
+            Ok(file) => file,
+            // The path holds something that can be no document.
+            Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => None,
+            Err(error) => return Err(BranchError::from(error).into()),
+        };
+        if let Some(file) = file.filter(|file| seen.as_ref() != Some(file)) {
+            if let Some(found) = look(&snapshot, &file)? {
+                return Ok(Some(found));
+            }
+            seen = Some(file);
+        }
+    }
+    Ok(None)
 }
 
 impl History<'_> {

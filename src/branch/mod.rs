@@ -14,7 +14,7 @@ mod writer;
 
 pub use approvals::AgentsByDeployment;
 pub use documents::{Branch, BranchError, VerifiedIndex};
-pub use history::{History, PastDeployment, RevisionLookup};
+pub use history::{History, PastDeployment, RevisionLookup, search_files};
 pub use layout::Layout;
 pub use layout_check::LayoutError;
 pub use root_chain::{RootChain, RootsError};

@@ -6,10 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use super::diff::Difference;
-use super::history::search;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::{BranchArguments, View};
-use crate::branch::{Branch, BranchWriter, Layout, Proposal, RootChain};
+use crate::branch::{Branch, BranchWriter, Layout, Proposal, RootChain, search_files};
 use crate::changes::list_facts;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
@@ -111,7 +110,10 @@ fn print_unapproved(
     approver: &KeyId,
     verbosity: u8,
 ) -> Result<(), Exit> {
-    let find = |approved: EarlierApproval| search(view, &new.name, |_, file| Ok(approved.deployment_in(file)));
+    let tip = view.snapshot.commit();
+    let find = |approved: EarlierApproval| -> Result<_, Exit> {
+        search_files(&view.repository, tip, &new.name, |_, file| Ok(approved.deployment_in(file)))
+    };
     let last = asked.last_approval_of(approver);
     match last {
         None => print_all(new, format_args!("{approver} has approved no revision before it"))?,

@@ -6,9 +6,8 @@ use std::time::Duration;
 
 use serde::Serialize;
 
-use super::history::search;
 use super::view::{BranchArguments, View};
-use crate::branch::{Branch, BranchError};
+use crate::branch::{Branch, BranchError, search_files};
 use crate::changes::{Comparer, DeployedSystem, FactChange, SystemDiff, diff_facts};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
@@ -138,13 +137,14 @@ fn print_diff(diff: &SystemDiff, indent: &str, verbosity: u8) -> Result<(), Exit
 /// Finds the two revisions in the branch's history.
 fn find_revisions(view: &View, name: &Name, wanted: RevisionRange) -> Result<(Deployment, Deployment), Exit> {
     let mut found = BTreeMap::new();
-    let both = search(view, name, |here, bytes| {
+    let look = |here: &Snapshot, bytes: &[u8]| -> Result<_, Exit> {
         if let Some(deployment) = verify(view, here, bytes, name)? {
             // Where the history has two contents of a revision, the one nearer to the tip counts.
             found.entry(deployment.revision).or_insert(deployment);
         }
         Ok(choose(&found, wanted))
-    })?;
+    };
+    let both = search_files(&view.repository, view.snapshot.commit(), name, look)?;
     if let Some(both) = both {
         return Ok(both);
     }

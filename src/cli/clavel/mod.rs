@@ -4,7 +4,6 @@ mod amendment;
 mod approve;
 mod diff;
 mod guide;
-mod history;
 mod init;
 mod key;
 mod keys;
