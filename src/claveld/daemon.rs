@@ -68,13 +68,6 @@ impl Postponed {
     }
 }
 
-/// Whether the second evaluations of all that was recorded are done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum RelocationChecks {
-    Pending,
-    Done,
-}
-
 /// A daemon that evaluates and publishes until it is dropped.
 pub struct Daemon<'a> {
     config: &'a ClaveldConfig,
@@ -86,7 +79,10 @@ pub struct Daemon<'a> {
     /// The last evaluation of each source that is published.
     known: Vec<Evaluation>,
     postponed: Postponed,
-    second_evaluations: RelocationChecks,
+    /// The sources that were evaluated and not checked at another location yet.
+    unchecked_relocations: BTreeSet<FlakeReference>,
+    /// When the index has to be signed again, by the clock on the wall: it goes on while the machine sleeps.
+    sign_anew_at: Option<Timestamp>,
 }
 
 impl<'a> Daemon<'a> {
@@ -105,7 +101,8 @@ impl<'a> Daemon<'a> {
             watched: Watched::default(),
             known: Vec::new(),
             postponed: Postponed::default(),
-            second_evaluations: RelocationChecks::Pending,
+            unchecked_relocations: BTreeSet::new(),
+            sign_anew_at: None,
         })
     }
 
@@ -176,7 +173,7 @@ impl<'a> Daemon<'a> {
                 for broken in &outcome.broken_sources {
                     self.schedule.note_read(&broken.source, now, LastRead::Failed);
                 }
-                self.schedule.sign_anew_at = Some(now + until(outcome.report.sign_anew_at));
+                self.sign_anew_at = Some(outcome.report.sign_anew_at);
                 self.postponed.extend(&Postponed::of(&outcome.report));
                 self.known.extend(outcome.evaluations);
             }
@@ -186,13 +183,12 @@ impl<'a> Daemon<'a> {
                 for target in targets {
                     self.schedule.note_read(&target.source.flake, now, LastRead::Failed);
                 }
+                self.sign_anew_at = None;
                 self.schedule.sign_anew_at = Some(now + self.config.poll_interval);
             }
         }
         self.schedule_retry(now);
-        if !targets.is_empty() {
-            self.second_evaluations = RelocationChecks::Pending;
-        }
+        self.unchecked_relocations.extend(targets.iter().map(|target| target.source.flake.clone()));
     }
 
     /// The sources that have postponed deployments. A held deployment that no evaluation has may be of any source.
@@ -236,10 +232,13 @@ impl<'a> Daemon<'a> {
     async fn next_trigger(&mut self) -> Trigger {
         loop {
             let now = Instant::now();
+            if let Some(at) = self.sign_anew_at {
+                self.schedule.sign_anew_at = Some(now + until(at));
+            }
             if let Some(trigger) = self.schedule.trigger_at(now) {
                 return trigger;
             }
-            let Self { runner, schedule, watcher, watched, second_evaluations, .. } = self;
+            let Self { runner, schedule, watcher, watched, unchecked_relocations, .. } = self;
             let change = async {
                 match watcher {
                     Some(watcher) => watcher.next(&watched.repositories).await,
@@ -247,10 +246,10 @@ impl<'a> Daemon<'a> {
                 }
             };
             let meanwhile = async {
-                if *second_evaluations == RelocationChecks::Pending {
-                    runner.check_relocations(&runner.all_targets(), &|_| ()).await;
-                    *second_evaluations = RelocationChecks::Done;
-                }
+                let is_unchecked = |target: &Target<'_>| unchecked_relocations.contains(&target.source.flake);
+                let targets: Vec<_> = runner.all_targets().into_iter().filter(is_unchecked).collect();
+                runner.check_relocations(&targets, &|_| ()).await;
+                unchecked_relocations.clear();
                 std::future::pending::<()>().await;
             };
             tokio::select! {
