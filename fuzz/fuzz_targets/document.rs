@@ -13,12 +13,12 @@ static ROOT: LazyLock<TrustedRoot> =
     LazyLock::new(|| TrustedRoot::given(include_bytes!("../seeds/root/root.json")).unwrap());
 
 fn parse<P: Payload>(bytes: &[u8]) {
-    let believed = Signed::<P>::believe(bytes.to_vec(), ROOT.fleet(), ROOT.publisher()).is_ok();
+    let verified = Signed::<P>::verify_file(bytes.to_vec(), ROOT.fleet(), ROOT.publisher()).is_ok();
     let parsed = Signed::<P>::parse(bytes);
     if let Ok(signed) = &parsed {
         assert_eq!(signed.render(), bytes);
     }
-    assert_eq!(believed, parsed.and_then(|signed| signed.verify(ROOT.fleet(), ROOT.publisher())).is_ok());
+    assert_eq!(verified, parsed.and_then(|signed| signed.verify(ROOT.fleet(), ROOT.publisher())).is_ok());
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -13,10 +13,10 @@ static ROOT: LazyLock<TrustedRoot> =
     LazyLock::new(|| TrustedRoot::given(include_bytes!("../seeds/root/root.json")).unwrap());
 
 fuzz_target!(|bytes: &[u8]| {
-    let believed = Signed::<Index>::believe(bytes.to_vec(), ROOT.fleet(), ROOT.publisher()).is_ok();
+    let verified = Signed::<Index>::verify_file(bytes.to_vec(), ROOT.fleet(), ROOT.publisher()).is_ok();
     let parsed = Signed::<Index>::parse(bytes);
     if let Ok(signed) = &parsed {
         assert_eq!(signed.render(), bytes);
     }
-    assert_eq!(believed, parsed.and_then(|signed| signed.verify(ROOT.fleet(), ROOT.publisher())).is_ok());
+    assert_eq!(verified, parsed.and_then(|signed| signed.verify(ROOT.fleet(), ROOT.publisher())).is_ok());
 });
