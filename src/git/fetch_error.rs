@@ -19,7 +19,7 @@ pub(super) const LARGEST_SHALLOW: u64 = 64 << 10;
 pub enum Remedy {
     /// Try again later: the network or the remote failed.
     TryAgain,
-    /// Discard the repository ([`Repository::start_afresh`]) and fetch again, if it is a cache. Otherwise an operator has to
+    /// Discard the repository ([`super::Repository::start_afresh`]) and fetch again, if it is a cache. Otherwise an operator has to
     /// repair it.
     StartAfresh,
     /// An operator has to correct the address, the credentials, or this machine's disk.
