@@ -108,7 +108,7 @@ impl Bench {
         row(&format!("{HOSTS} hosts, all / one nix eval of all"), &format_time(ours), &format_time(peer), &verdict);
         row("  and until all were seen from a second place", &format_time(median(ended)), "", "after the publication");
         let most = memory * PROCESSES.parse::<u64>().unwrap();
-        let verdict = format!("the two largest processes together; the budget is {} MiB", MEMORY >> 20);
+        let verdict = format!("{PROCESSES} times the largest process; the budget is {} MiB", MEMORY >> 20);
         row("  memory", &format!("{} MiB", most >> 20), "", &verdict);
     }
 
