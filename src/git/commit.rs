@@ -3,21 +3,19 @@
 //! The objects are written first, and then synced to the disk. The branch moves last, and only if it is still at the commit
 //! where the caller read it.
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use gix::ObjectId;
 use gix::objs::tree::EntryKind;
 use gix::refs::transaction::{PreviousValue, RefEdit};
 
 use super::address::{CommitId, RefName};
+use super::lock::HeldLock;
 use super::repository::{GitError, Repository};
 use crate::model::BranchName;
-
-/// A lock older than this belongs to a process that is gone: ten minutes.
-pub(super) const STALE_AFTER: Duration = Duration::from_mins(10);
 
 /// One change to the branch's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -87,26 +85,20 @@ pub enum CommitError {
         found: Option<CommitId>,
     },
     /// Another writer holds a lock, and still held it when the wait ended.
-    #[error("cannot commit to branch `{branch}`: another program holds the lock {}; try again", lock.display())]
+    #[error("cannot commit to branch `{branch}`: another program holds the lock {}; try again", lock.file.display())]
     Locked {
         /// The branch.
         branch: BranchName,
-        /// The lock file.
-        lock: PathBuf,
+        /// The lock.
+        lock: HeldLock,
     },
     /// A lock was left behind by a program that died.
-    #[error(
-        "cannot commit to branch `{branch}`: the lock {} is {} old; \
-         if no git program is at work in this repository, delete that file",
-        lock.display(), humantime::format_duration(*age)
-    )]
+    #[error("cannot commit to branch `{branch}`: {lock}")]
     StaleLock {
         /// The branch.
         branch: BranchName,
-        /// The lock file.
-        lock: PathBuf,
-        /// The age of the lock file.
-        age: Duration,
+        /// The lock.
+        lock: HeldLock,
     },
     /// The path is not one that a file of a git tree can have.
     #[error("cannot commit `{path}`: {why}")]
@@ -216,11 +208,10 @@ impl Repository {
         if found != new.expected {
             return Err(CommitError::TipMoved { branch: new.branch.clone(), expected: new.expected, found });
         }
-        let held = held_lock(&self.git_dir(), &[name.as_str(), "packed-refs"]);
         let branch = new.branch.clone();
-        match held {
-            Some((lock, age)) if age >= STALE_AFTER => Err(CommitError::StaleLock { branch, lock, age }),
-            Some((lock, _)) => Err(CommitError::Locked { branch, lock }),
+        match HeldLock::first_of(&self.git_dir(), &[name.as_str(), "packed-refs"]) {
+            Some(lock) if lock.is_stale() => Err(CommitError::StaleLock { branch, lock }),
+            Some(lock) => Err(CommitError::Locked { branch, lock }),
             None => Err(error.into()),
         }
     }
@@ -261,22 +252,6 @@ fn message(text: &str) -> String {
 
 fn seconds(at: SystemTime) -> i64 {
     at.duration_since(UNIX_EPOCH).ok().and_then(|since| i64::try_from(since.as_secs()).ok()).unwrap_or(0)
-}
-
-/// The lock file of the first of these files in `git_dir` that is locked, and its age.
-pub(super) fn held_lock(git_dir: &Path, names: &[&str]) -> Option<(PathBuf, Duration)> {
-    names.iter().find_map(|name| {
-        let lock = git_dir.join(format!("{name}.lock"));
-        let age = age(&lock)?;
-        Some((lock, age))
-    })
-}
-
-/// The age of the file; `None` if it does not exist.
-fn age(file: &Path) -> Option<Duration> {
-    let modified = fs::metadata(file).and_then(|metadata| metadata.modified()).ok()?;
-    let age = SystemTime::now().duration_since(modified).unwrap_or_default();
-    Some(Duration::from_secs(age.as_secs()))
 }
 
 fn check_path(path: &str) -> Result<(), &'static str> {

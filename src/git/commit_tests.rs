@@ -1,3 +1,6 @@
+use std::fs;
+use std::time::Duration;
+
 use super::super::fixture::{self, TestFolder};
 use super::*;
 

@@ -15,9 +15,10 @@ use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
 
 use super::address::{CommitId, RefName};
-use super::commit::{held_lock, sync_file};
+use super::commit::sync_file;
 use super::complete::{self, CheckedHistory};
 use super::fetch_error::{FetchError, LARGEST_SHALLOW};
+use super::lock::HeldLock;
 use super::remote::{Remote, RemoteUrl};
 use super::repository::{GitError, Repository, in_one_line};
 use crate::model::BranchName;
@@ -144,8 +145,8 @@ impl Repository {
 
     /// The error for a lock file that blocks the fetch, if there is one.
     fn locked(&self, request: &FetchRequest<'_>) -> Option<FetchError> {
-        let (lock, age) = held_lock(&self.git_dir(), &["shallow", request.into.as_str(), "packed-refs"])?;
-        Some(FetchError::Locked { remote: request.remote.to_string(), branch: request.branch.clone(), lock, age })
+        let lock = HeldLock::first_of(&self.git_dir(), &["shallow", request.into.as_str(), "packed-refs"])?;
+        Some(FetchError::Locked { remote: request.remote.to_string(), branch: request.branch.clone(), lock })
     }
 
     /// A handle on the repository with the settings of the request, which are kept in memory only.

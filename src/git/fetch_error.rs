@@ -1,11 +1,8 @@
 //! The reasons why a fetch fails, and the remedy for each.
 
-use std::path::PathBuf;
-use std::time::Duration;
-
 use serde::{Deserialize, Serialize};
 
-use super::commit::STALE_AFTER;
+use super::lock::HeldLock;
 use super::objects::ReadError;
 use super::repository::GitError;
 use crate::model::BranchName;
@@ -112,20 +109,14 @@ pub enum FetchError {
         branch: BranchName,
     },
     /// A file of the local repository is locked, by a program that runs or by one that died.
-    #[error(
-        "cannot fetch branch `{branch}` from {remote}: the lock {} is {} old; \
-         if no git program is at work in this repository, delete that file",
-        lock.display(), humantime::format_duration(*age)
-    )]
+    #[error("cannot fetch branch `{branch}` from {remote}: {lock}")]
     Locked {
         /// The remote, without secrets.
         remote: String,
         /// The branch.
         branch: BranchName,
-        /// The lock file.
-        lock: PathBuf,
-        /// The age of the lock file.
-        age: Duration,
+        /// The lock.
+        lock: HeldLock,
     },
     /// The local repository could not be written.
     #[error(transparent)]
@@ -140,7 +131,7 @@ impl FetchError {
             | Self::TooMuchMemory { .. }
             | Self::TooShallow { .. }
             | Self::Interrupted { .. } => Remedy::TryAgain,
-            Self::Locked { age, .. } if *age < STALE_AFTER => Remedy::TryAgain,
+            Self::Locked { lock, .. } if !lock.is_stale() => Remedy::TryAgain,
             // If the received commit is incomplete, an older commit in the local repository may be the cause: an earlier
             // fetch can have brought a commit without the files of its parents, and this fetch then told the remote that
             // the parents are here.

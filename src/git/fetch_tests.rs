@@ -2,8 +2,8 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use super::super::Remedy;
-use super::super::commit::STALE_AFTER;
 use super::super::fixture::{self, TestFolder};
+use super::super::lock::STALE_AFTER;
 use super::super::objects::ReadError;
 use super::*;
 
@@ -263,7 +263,7 @@ fn a_lock_is_named_and_never_removed() {
         fs::create_dir_all(lock.parent().unwrap()).unwrap();
         fs::write(&lock, "").unwrap();
         let error = fetch(&cache, &url).unwrap_err();
-        assert!(matches!(&error, FetchError::Locked { lock: named, .. } if *named == lock), "{error}");
+        assert!(matches!(&error, FetchError::Locked { lock: named, .. } if named.file == lock), "{error}");
         assert_eq!(error.remedy(), Remedy::TryAgain);
         let old = std::time::SystemTime::now() - STALE_AFTER;
         fs::File::options().write(true).open(&lock).unwrap().set_modified(old).unwrap();
