@@ -96,28 +96,13 @@ pub enum RootsError {
 impl RootChain {
     /// Follows the chain from `anchor` to the newest root on the branch.
     pub fn from_anchor<F: Files>(files: &F, anchor: &Anchor) -> Result<Self, RootsError> {
-        match anchor {
-            Anchor::Root(root) => Self::walk(files, root),
-            Anchor::Digest(fleet) => {
-                let path = Layout::Flat.root(RootVersion::FIRST);
-                let file = files.read(&path, Root::LARGEST)?.ok_or(RootsError::NoFirst { fleet: *fleet })?;
-                let first = TrustedRoot::first(&file, *fleet).map_err(|source| RootsError::Root { path, source })?;
-                Self::walk(files, &first)
-            }
-        }
+        Self::walk(files, &trusted_at(files, anchor)?)
     }
 
     /// The newest root that `anchor` leads to, whatever else the branch has: the signatures of each root prove it. `None` if the
-    /// first root is missing.
+    /// first root is missing or is another.
     pub fn newest_from<F: Files>(files: &F, anchor: &Anchor) -> Option<TrustedRoot> {
-        let trusted = match anchor {
-            Anchor::Root(root) => TrustedRoot::clone(root),
-            Anchor::Digest(fleet) => {
-                let file = files.read(&Layout::Flat.root(RootVersion::FIRST), Root::LARGEST).ok().flatten()?;
-                TrustedRoot::first(&file, *fleet).ok()?
-            }
-        };
-        Some(follow(files, &trusted).roots.newest)
+        Some(follow(files, &trusted_at(files, anchor).ok()?).roots.newest)
     }
 
     /// Follows the chain from `trusted` to the newest root on the branch, one version after the other. It does not check whether
@@ -162,6 +147,18 @@ impl RootChain {
             });
         }
         Ok(Self { newest, before })
+    }
+}
+
+/// The root that `anchor` trusts: the anchor itself, or the first root on the branch, if only its digest is known.
+fn trusted_at<F: Files>(files: &F, anchor: &Anchor) -> Result<TrustedRoot, RootsError> {
+    match anchor {
+        Anchor::Root(root) => Ok(TrustedRoot::clone(root)),
+        Anchor::Digest(fleet) => {
+            let path = Layout::Flat.root(RootVersion::FIRST);
+            let file = files.read(&path, Root::LARGEST)?.ok_or(RootsError::NoFirst { fleet: *fleet })?;
+            TrustedRoot::first(&file, *fleet).map_err(|source| RootsError::Root { path, source })
+        }
     }
 }
 
