@@ -11,7 +11,7 @@ use super::trigger::{Detection, LastRead, PollSchedule, Trigger};
 use super::watch::{RepositoryWatcher, WatchError, Watched};
 use crate::config::ClaveldConfig;
 use crate::evaluate::{EvalMode, Evaluation};
-use crate::model::{FlakeReference, Name, Timestamp};
+use crate::model::{FlakeReference, Name, Source, Timestamp};
 use crate::publish::{KeptBack, PublishError, PublishReport, Waiting};
 
 /// An event of the daemon, for its log.
@@ -122,14 +122,9 @@ impl<'a> Daemon<'a> {
             other => self.schedule.sources_of(other, Instant::now()),
         };
         for source in self.config.sources.iter().filter(|source| asked.contains(&source.flake)) {
-            self.watch(&source.flake);
+            self.watch(source);
         }
-        let targets = match trigger {
-            Trigger::Start => self.runner.all_targets(),
-            Trigger::Changed(_) | Trigger::EventsLost | Trigger::Poll | Trigger::SignAnew | Trigger::RetryPostponed => {
-                self.runner.find_changed(&asked, &self.known).await
-            }
-        };
+        let targets = self.runner.find_changed(&asked, &self.known).await;
         let now = Instant::now();
         for source in &asked {
             self.schedule.note_read(source, now, LastRead::Good);
@@ -148,9 +143,8 @@ impl<'a> Daemon<'a> {
     }
 
     /// Watches the repository of a source, so that the next change is noticed at once.
-    fn watch(&mut self, flake: &FlakeReference) {
-        let source = self.config.sources.iter().find(|source| source.flake == *flake);
-        let (Some(watcher), Some(source)) = (&mut self.watcher, source) else { return };
+    fn watch(&mut self, source: &Source) {
+        let Some(watcher) = &mut self.watcher else { return };
         let detection = watcher.watch(source).unwrap_or_else(|error| {
             if self.watched.is_new_error(&error) {
                 (self.on_event)(DaemonEvent::WatchFailed(&error));
@@ -158,7 +152,7 @@ impl<'a> Daemon<'a> {
             Detection::Polled
         });
         self.watched.add(&detection);
-        self.schedule.set_detection(flake, detection);
+        self.schedule.set_detection(&source.flake, detection);
     }
 
     /// Runs a round about `targets`.

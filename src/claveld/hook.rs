@@ -124,7 +124,7 @@ pub(super) fn sources_in<'a>(
 ) -> Result<Vec<(&'a Source, Option<String>)>, HookError> {
     let repository = git_dir.canonicalize().map_err(repository_error(git_dir))?;
     let here = |source: &'a Source| {
-        let path = source.flake.local_repository().filter(|_| !source.flake.has_revision())?;
+        let path = source.flake.changing_repository()?;
         is_at(&path, &repository).then(|| (source, source.flake.branch()))
     };
     Ok(sources.iter().filter_map(here).collect())

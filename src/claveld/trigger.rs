@@ -96,7 +96,7 @@ impl PollSchedule {
                 Trigger::Start => true,
                 Trigger::Changed(repositories) => state.repository().is_some_and(|at| repositories.contains(at)),
                 Trigger::EventsLost => state.repository().is_some(),
-                Trigger::Poll => self.due_at(state).is_none_or(|at| at <= now),
+                Trigger::Poll => self.is_due(state, now),
                 // The daemon itself knows which sources have postponed deployments.
                 Trigger::SignAnew | Trigger::RetryPostponed => false,
             };
@@ -112,7 +112,7 @@ impl PollSchedule {
             Some(Trigger::SignAnew)
         } else if is_over(self.retry_postponed_at) {
             Some(Trigger::RetryPostponed)
-        } else if self.sources.values().any(|state| self.due_at(state).is_none_or(|at| at <= now)) {
+        } else if self.sources.values().any(|state| self.is_due(state, now)) {
             Some(Trigger::Poll)
         } else {
             None
@@ -124,6 +124,10 @@ impl PollSchedule {
         let sources = self.sources.values().map(|state| self.due_at(state).unwrap_or(now));
         let times = sources.chain(self.sign_anew_at).chain(self.retry_postponed_at);
         times.map(|at| at.saturating_duration_since(now)).min().unwrap_or(self.poll_interval).min(self.poll_interval)
+    }
+
+    fn is_due(&self, state: &SourceState, now: Instant) -> bool {
+        self.due_at(state).is_none_or(|at| at <= now)
     }
 
     /// When a source has to be read even without an event; none where it was never read.

@@ -70,9 +70,7 @@ impl RepositoryWatcher {
     /// Watches the repository of `source`, or watches it again after it was replaced. Returns how changes of the source are
     /// noticed from now on.
     pub(super) fn watch(&mut self, source: &Source) -> Result<Detection, WatchError> {
-        // The content of a flake reference with a revision never changes.
-        let repository = source.flake.local_repository().filter(|_| !source.flake.has_revision());
-        let Some(repository) = repository else { return Ok(Detection::Polled) };
+        let Some(repository) = source.flake.changing_repository() else { return Ok(Detection::Polled) };
         let nested = repository.join(".git");
         let is_work_tree = nested.is_dir();
         let git_dir = if is_work_tree { nested } else { repository };

@@ -58,6 +58,11 @@ impl FlakeReference {
         Some(OsString::from_vec(percent_decode_str(path).collect()).into())
     }
 
+    /// The same folder, if the content of the reference can change: with a revision it never does.
+    pub fn changing_repository(&self) -> Option<PathBuf> {
+        self.local_repository().filter(|_| !self.has_revision())
+    }
+
     /// Its path, still encoded: the part between the scheme and the parameters.
     pub fn path(&self) -> &str {
         self.location.strip_prefix("//").unwrap_or(&self.location)
