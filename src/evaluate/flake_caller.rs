@@ -4,7 +4,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
-use sha2::{Digest as _, Sha256};
 
 use super::error::EvaluateError;
 use super::lock::{CallObstacle, Lock, ResolvedLock};
@@ -113,7 +112,7 @@ impl<'a> FlakeCaller<'a> {
             self.nix.identity(),
             template()
         );
-        Sha256Digest::from_bytes(Sha256::digest(all).into())
+        Sha256Digest::of(all)
     }
 
     /// Asks `question` about the flake at `location`, with at most `memory` bytes for the process.

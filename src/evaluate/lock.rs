@@ -6,7 +6,6 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
-use sha2::{Digest as _, Sha256};
 
 use crate::model::{NarHash, Sha256Digest, StorePath};
 
@@ -146,7 +145,7 @@ impl ResolvedLock {
             })
             .collect();
         below.sort_by_key(|(number, _)| *number);
-        Some(Sha256Digest::from_bytes(Sha256::digest(json!(below).to_string()).into()))
+        Some(Sha256Digest::of(json!(below).to_string()))
     }
 
     /// Numbers the nodes below `key`. None where the root is one of them.

@@ -2,7 +2,6 @@
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest as _, Sha256};
 
 use super::canonical::{body, canonical, signing_bytes, signing_bytes_of_file};
 use super::usable_key::UsableKey;
@@ -12,7 +11,7 @@ use crate::model::{FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Di
 
 /// The SHA-256 of `bytes`.
 pub fn digest(bytes: &[u8]) -> Sha256Digest {
-    Sha256Digest::from_bytes(Sha256::digest(bytes).into())
+    Sha256Digest::of(bytes)
 }
 
 /// The digest of the content of `payload`: the SHA-256 of its canonical form, without signatures.
