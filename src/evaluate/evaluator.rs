@@ -6,7 +6,6 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde_json::Value;
-use sha2::{Digest as _, Sha256};
 
 use super::assemble::{ItemAnswers, assemble};
 use super::budget::Budget;
@@ -119,7 +118,7 @@ impl Evaluator {
 
         let names_key = names.fresh.is_none().then_some(RecordKey::Names);
         let mut next = record.keep(plan.valid_keys().chain(names_key), &current);
-        if let Some((answer, observed)) = &names.fresh {
+        if let Some((answer, observed)) = names.fresh {
             next.add(RecordKey::Names, answer, observed.as_ref().map_err(Clone::clone), &mut current);
         }
         for (item, result) in &results.items {
@@ -131,7 +130,7 @@ impl Evaluator {
             let relocation =
                 relocated.map_or(RelocationCheck::Pending, |other| RelocationCheck::of(value, Some(other)));
             let answer = FreshAnswer { value: value.clone(), cost: *cost, relocation, alone: *alone };
-            next.add(RecordKey::Item(item.clone()), &answer, observed.as_ref().map_err(Clone::clone), &mut current);
+            next.add(RecordKey::Item(item.clone()), answer, observed.as_ref().map_err(Clone::clone), &mut current);
         }
         if let Some(path) = path {
             write_record(&next.finish(), path);
@@ -221,7 +220,7 @@ fn selected(source: &Source, names: Names) -> Result<(Vec<Item>, Excluded), Eval
 
 /// The path of the record of `source` below `folder`.
 pub(super) fn record_path(folder: &Path, source: &FlakeReference) -> PathBuf {
-    let name = Sha256Digest::from_bytes(Sha256::digest(source.as_str()).into());
+    let name = Sha256Digest::of(source.as_str());
     folder.join(format!("{name}.json"))
 }
 

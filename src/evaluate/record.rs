@@ -60,6 +60,16 @@ struct RecordEntry {
     basis: Basis,
 }
 
+impl RecordEntry {
+    /// The state of its relocation check. It is `Differs` where no check can succeed.
+    fn relocation(&self) -> RelocationCheck {
+        match &self.basis {
+            Basis::Known { own, relocation, .. } if !changes_with_each_content(own) => *relocation,
+            Basis::Known { .. } | Basis::Unknown(_) => RelocationCheck::Differs,
+        }
+    }
+}
+
 /// The dependencies of an answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -221,23 +231,13 @@ impl Record {
     /// Whether a relocation check of `key` may succeed. It cannot where the last answer depends on the store path of the
     /// source, or on something that is not known.
     pub(super) fn may_hold_after_relocation(&self, key: &RecordKey) -> bool {
-        self.entries.get(key).is_none_or(|entry| match &entry.basis {
-            Basis::Known { own, relocation, .. } => {
-                *relocation != RelocationCheck::Differs && !changes_with_each_content(own)
-            }
-            Basis::Unknown(_) => false,
-        })
+        self.entries.get(key).is_none_or(|entry| entry.relocation() != RelocationCheck::Differs)
     }
 
     /// The keys of the answers whose relocation check was not made and may succeed.
     pub(super) fn pending(&self) -> BTreeSet<RecordKey> {
-        let is_pending = |entry: &RecordEntry| match &entry.basis {
-            Basis::Known { own, relocation, .. } => {
-                *relocation == RelocationCheck::Pending && !changes_with_each_content(own)
-            }
-            Basis::Unknown(_) => false,
-        };
-        self.entries.iter().filter(|(_, entry)| is_pending(entry)).map(|(key, _)| key.clone()).collect()
+        let pending = self.entries.iter().filter(|(_, entry)| entry.relocation() == RelocationCheck::Pending);
+        pending.map(|(key, _)| key.clone()).collect()
     }
 
     /// Whether it is the record of the source at `tree`, asked in this environment.
@@ -323,16 +323,16 @@ impl RecordBuilder {
     pub(super) fn add(
         &mut self,
         key: RecordKey,
-        fresh: &FreshAnswer,
+        fresh: FreshAnswer,
         observed: Result<&Observation, String>,
         current: &mut CurrentSource<'_>,
     ) {
         let basis = match observed {
-            Ok(observed) => self.basis(fresh, observed, current).unwrap_or_else(Basis::Unknown),
+            Ok(observed) => self.basis(&fresh, observed, current).unwrap_or_else(Basis::Unknown),
             Err(why) => Basis::Unknown(why),
         };
         let cost = (fresh.cost.time.as_secs_f64(), fresh.cost.memory);
-        self.record.entries.insert(key, RecordEntry { answer: fresh.value.clone(), cost, alone: fresh.alone, basis });
+        self.record.entries.insert(key, RecordEntry { answer: fresh.value, cost, alone: fresh.alone, basis });
     }
 
     /// Notes that `item` failed.

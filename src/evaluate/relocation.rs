@@ -5,6 +5,8 @@
 //! same at two paths. Where few items are evaluated, the pool makes the check at the same time; this file makes all other
 //! checks. No answer waits for it: an answer that was not checked is evaluated anew after the next change.
 
+use std::collections::BTreeSet;
+
 use serde_json::Value;
 
 use super::error::EvaluateError;
@@ -34,7 +36,8 @@ impl Evaluator {
             return Ok(());
         };
         let mut record = Record::read(&path);
-        if record.pending().is_empty() {
+        let pending = record.pending();
+        if pending.is_empty() {
             return Ok(());
         }
         let flake = self.nix.lock(&source.flake, revision).await?;
@@ -43,12 +46,12 @@ impl Evaluator {
             // The source changed since. The answers that still hold are checked at its next content.
             return Ok(());
         }
-        if record.pending().contains(&RecordKey::Names) {
+        if pending.contains(&RecordKey::Names) {
             let answer = caller.ask::<Value>(TreeLocation::Relocated, &Question::Names, self.budget.memory).await;
             record.note_relocated(&RecordKey::Names, answer.ok().map(|answer| answer.value).as_ref());
             write_record(&record, &path);
         }
-        let tasks = pending_tasks(source, &caller, &record)?;
+        let tasks = pending_tasks(source, &caller, &record, &pending)?;
         let of = tasks.len();
         let size = CHUNK * self.budget.processes.max(1);
         for (at, tasks) in tasks.chunks(size).enumerate() {
@@ -76,8 +79,12 @@ impl Evaluator {
 }
 
 /// The recorded items that were not checked.
-fn pending_tasks(source: &Source, caller: &FlakeCaller<'_>, record: &Record) -> Result<Vec<Task<Item>>, EvaluateError> {
-    let pending = record.pending();
+fn pending_tasks(
+    source: &Source,
+    caller: &FlakeCaller<'_>,
+    record: &Record,
+    pending: &BTreeSet<RecordKey>,
+) -> Result<Vec<Task<Item>>, EvaluateError> {
     let names = record.answer(&RecordKey::Names).cloned().unwrap_or_default();
     let names: Names = serde_json::from_value(names).map_err(|error| caller.misunderstood(&error))?;
     let task = |item: Item| {
