@@ -6,8 +6,8 @@ use std::collections::BTreeMap;
 use std::ops::Deref;
 
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, FlakeReference, FleetId, Hold, Index, Metadata, Name,
-    Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FlakeReference, FleetId, Hold, Index,
+    Metadata, Name, Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
 };
 use crate::trust::Verified;
 
@@ -58,6 +58,12 @@ impl BranchState {
     pub(super) fn empty(fleet: FleetId) -> Self {
         let (deployments, units, agents) = (Existing::new(), Existing::new(), Existing::new());
         Self { fleet, index: None, deployments, units, agents, holds: BTreeMap::new(), is_of_an_older_root: false }
+    }
+
+    /// The last revision of a document that was withdrawn.
+    pub(super) fn last_of_withdrawn(&self, path: &DocumentPath) -> Option<Revision> {
+        let (index, _) = self.index.as_ref()?;
+        index.tombstones.get(path).map(|tombstone| tombstone.revision)
     }
 }
 

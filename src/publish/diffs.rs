@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use super::branch_state::{BranchState, ExistingDocument, TrustedDocument};
+use super::branch_state::{BranchState, TrustedDocument};
 use super::plan::{Plan, PlannedDocument};
 use crate::changes::{CompareError, Comparer, DeployedSystem, SystemDiff};
 use crate::model::{Deployment, DeploymentSpecification, Folder, Name, Provenance, StorePath};
@@ -30,13 +30,9 @@ impl<'a> SystemDiffs<'a> {
         for change in plan.changes.iter_mut().filter(|change| change.path.folder() == Folder::Deployments) {
             let name = change.path.name();
             let (Some(old), Some(new)) = (branch.deployments.get(name), new.get(name)) else { continue };
-            change.system = match old {
-                ExistingDocument::Intact(old)
-                | ExistingDocument::Outgoing(old, _)
-                | ExistingDocument::Restored(old, _) => self.compare(old, new),
-                ExistingDocument::Altered(_) | ExistingDocument::Unvouched(_) => {
-                    Some(Err(CompareError::Altered).into())
-                }
+            change.system = match old.known() {
+                Some(old) => self.compare(old, new),
+                None => Some(Err(CompareError::Altered).into()),
             };
         }
     }

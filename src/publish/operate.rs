@@ -10,12 +10,11 @@ use super::branch_state::{BranchState, ExistingDocument, provenance};
 use super::document_change::DocumentChange;
 use super::left_out::{LostDeployment, Protection, describe_hold};
 use super::pin::is_pinned;
-use super::plan::{IndexPlan, Plan, PlanError, PlannedDocument, next_revision};
+use super::plan::{IndexPlan, Plan, PlanError, PlannedDocument, next_index_version, next_revision};
 use crate::branch::{PastDeployment, RevisionLookup};
 use crate::model::PublishPolicy;
 use crate::model::{
-    Deployment, DocumentPath, Folder, Hold, IndexVersion, MetadataValue, Name, Revision, Timestamp, Tombstone,
-    UnitSpecification,
+    Deployment, DocumentPath, Folder, Hold, IndexVersion, MetadataValue, Name, Revision, Timestamp, UnitSpecification,
 };
 
 /// The request of an operator about one deployment.
@@ -241,8 +240,7 @@ fn next_version(branch: &BranchState, name: &Name) -> Result<IndexVersion, Opera
     if branch.is_of_an_older_root {
         return Err(OperateError::OlderRoot);
     }
-    let at_its_end = || PlanError::CounterAtItsEnd { counter: "index version".to_owned() };
-    Ok(index.version.next().ok_or_else(at_its_end)?)
+    Ok(next_index_version(index.version)?)
 }
 
 /// The deployment on the branch.
@@ -259,10 +257,9 @@ fn present<'a>(branch: &'a BranchState, name: &Name) -> Result<&'a Deployment, O
         Some(_) => Err(OperateError::Altered(name.clone())),
         None => {
             let path = DocumentPath::new(Folder::Deployments, name.clone());
-            let tombstone = branch.index.as_ref().and_then(|(index, _)| index.tombstones.get(&path));
             let name = name.clone();
-            Err(match tombstone {
-                Some(Tombstone { revision: last }) => OperateError::Withdrawn { name, last: *last },
+            Err(match branch.last_of_withdrawn(&path) {
+                Some(last) => OperateError::Withdrawn { name, last },
                 None => OperateError::Unknown(name),
             })
         }

@@ -152,8 +152,7 @@ fn plan_index(
     if changes.is_empty() && is_young && !branch.is_of_an_older_root {
         return Ok(IndexPlan::Keep(index.version));
     }
-    let at_its_end = || PlanError::CounterAtItsEnd { counter: "index version".to_owned() };
-    index.version.next().map(IndexPlan::Write).ok_or_else(at_its_end)
+    next_index_version(index.version).map(IndexPlan::Write)
 }
 
 /// The time at which claveld signs an index again even if nothing changes. The other half of its validity remains for the
@@ -274,9 +273,7 @@ impl<'a> Planner<'a> {
         let path = DocumentPath::new(S::FOLDER, draft.name.clone());
         let from = existing.map(ExistingDocument::revision);
         // A document that comes back continues after its last revision: a revision has one content, for ever.
-        let tombstone =
-            self.branch.index.as_ref().and_then(|(index, _)| index.tombstones.get(&path)).map(|t| t.revision);
-        let to = match from.or(tombstone) {
+        let to = match from.or(self.branch.last_of_withdrawn(&path)) {
             None => Revision::FIRST,
             Some(last) => next_revision(&path, last)?,
         };
@@ -303,6 +300,11 @@ impl<'a> Planner<'a> {
 fn is_broken(failures: &[Failure], provenance: &Provenance, name: &Name) -> bool {
     let gave_it = |item: &Item| item.has_name(name) || item.attribute().is_ok_and(|own| own == provenance.attribute);
     failures.iter().any(|failure| gave_it(&failure.item))
+}
+
+/// The version of the index after `last`.
+pub(super) fn next_index_version(last: IndexVersion) -> Result<IndexVersion, PlanError> {
+    last.next().ok_or_else(|| PlanError::CounterAtItsEnd { counter: "index version".to_owned() })
 }
 
 /// The revision after `last`.
