@@ -100,11 +100,7 @@ pub(super) fn role_key(text: &str) -> Result<RoleKey, Exit> {
         return parse_public_key(text, name).map_err(|error| wrong(format!("{error}{hint}")));
     }
     if let Ok(secret) = SecretKey::read(Path::new(text)) {
-        let key = RoleKey::from(secret.public());
-        return Ok(match name {
-            Some(name) => key.named(name),
-            None => key,
-        });
+        return Ok(renamed(secret.public().into(), name));
     }
     let file = read(Path::new(text))?;
     parse_public_key(&file, name).map_err(|error| wrong(format!("the file {text} holds no public key: {error}")))
@@ -126,11 +122,16 @@ fn parse_public_key(text: &str, name: Option<KeyId>) -> Result<RoleKey, String> 
     if RoleKey::is_openssh(text) {
         return RoleKey::from_openssh(text, name).map_err(|error| error.to_string());
     }
-    let key: RoleKey = text.parse().map_err(|error| format!("{error}"))?;
-    Ok(match name {
+    let key = text.parse().map_err(|error| format!("{error}"))?;
+    Ok(renamed(key, name))
+}
+
+/// The key under `name`, if there is one, and otherwise under its own.
+fn renamed(key: RoleKey, name: Option<KeyId>) -> RoleKey {
+    match name {
         Some(name) => key.named(name),
         None => key,
-    })
+    }
 }
 
 fn read(path: &Path) -> Result<String, Exit> {

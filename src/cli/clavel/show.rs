@@ -8,7 +8,6 @@ use crate::cli::output;
 use crate::git::Depth;
 use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
 use crate::publish::describe_hold;
-use crate::trust::Approvals;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -35,13 +34,21 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
     match arguments.kind {
         ShownKind::Deployment => {
-            let deployment = read::<DeploymentSpecification>(arguments, &view)?;
+            let name = &arguments.name;
+            let (deployment, approvals, hold) = match view.verified_or_warn() {
+                Some(branch) => {
+                    let index = branch.index()?;
+                    let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
+                    let approvals = branch.approvals(&deployment, branch.agents_by_deployment(&index).of(name));
+                    (deployment.into_inner(), approvals, index.index.held.get(name).cloned())
+                }
+                None => (view.document::<DeploymentSpecification>(name)?, None, view.index()?.held.get(name).cloned()),
+            };
             let DeploymentSpecification { template, unit } = deployment.specification.clone();
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
-            facts.extend(approvals(arguments, &view)?.map(|approvals| ("approvals", approvals.to_string())));
+            facts.extend(approvals.map(|approvals| ("approvals", approvals.to_string())));
             facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
-            // Where a root was named, `read` above has verified this index.
-            facts.extend(view.index()?.held.get(&arguments.name).map(|hold| ("held", describe_hold(hold))));
+            facts.extend(hold.map(|hold| ("held", describe_hold(&hold))));
             facts.extend(template.substituters_public_keys.iter().map(|key| ("public key", key.to_string())));
             print(arguments, &deployment, facts)
         }
@@ -64,17 +71,6 @@ fn read<S: Specification>(arguments: &Arguments, view: &View) -> Result<Document
         return Ok(branch.document::<S>(&branch.index()?, &arguments.name)?.into_inner());
     }
     view.document::<S>(&arguments.name)
-}
-
-/// The approvals of the deployment, where the branch is verified and its root asks for any.
-fn approvals(arguments: &Arguments, view: &View) -> Result<Option<Approvals>, Exit> {
-    if view.roots.is_none() {
-        return Ok(None);
-    }
-    let (branch, _) = view.verified()?;
-    let index = branch.index()?;
-    let deployment = branch.document::<DeploymentSpecification>(&index, &arguments.name)?;
-    Ok(branch.approvals(&deployment, branch.agents_by_deployment(&index).of(&arguments.name)))
 }
 
 fn print<S: Specification>(

@@ -6,7 +6,7 @@ use crate::branch::{Branch, Layout, RootChain};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, FetchRequest, Fetched, GitError, ReadError, RefName, Remote, Repository, Snapshot};
-use crate::model::{BranchName, Document, Index, Name, Payload, Specification};
+use crate::model::{BranchName, Document, DocumentPath, Index, Name, Payload, Specification};
 use crate::trust::{Anchor, AnchorLocation, Signed, TrustedRoot};
 
 /// The arguments that name a branch.
@@ -137,7 +137,7 @@ impl View {
 
     /// Reads a document without verifying it.
     pub(super) fn document<S: Specification>(&self, name: &Name) -> Result<Document<S>, Exit> {
-        self.read_unverified::<Document<S>>(&format!("{}/{name}.json", S::FOLDER.as_str()))
+        self.read_unverified::<Document<S>>(&Layout::Flat.document(&DocumentPath::new(S::FOLDER, name.clone())))
     }
 
     fn read_unverified<P: Payload + Clone>(&self, path: &str) -> Result<P, Exit> {

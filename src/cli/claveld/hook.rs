@@ -14,7 +14,7 @@ use crate::claveld::{
 };
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::evaluate::EvalMode;
+use crate::evaluate::{EvalMode, Failure};
 use crate::model::Source;
 
 /// The most bytes of input for one push: ten thousand refs are 1 MiB.
@@ -85,18 +85,20 @@ async fn check(config: &ClaveldConfigArgument) -> Result<(), Exit> {
     }
 }
 
+fn print_broken_before(failures: &[Failure]) {
+    for failure in failures {
+        output::remark(format_args!("broken before this push as well: {}", failure.item));
+    }
+}
+
 fn print_verdict(source: &Source, verdict: &PushVerdict) {
     match verdict {
         PushVerdict::Passes { broken_before } => {
-            for failure in broken_before {
-                output::remark(format_args!("broken before this push as well: {}", failure.item));
-            }
+            print_broken_before(broken_before);
         }
         PushVerdict::Breaks { broken, broken_before, error_before } => {
             print_failures(broken.iter());
-            for failure in broken_before {
-                output::remark(format_args!("broken before this push as well: {}", failure.item));
-            }
+            print_broken_before(broken_before);
             if let Some(why) = error_before {
                 output::remark(format_args!(
                     "\ncannot evaluate the revision before this push, so every broken host counts as newly broken:\n{}",
