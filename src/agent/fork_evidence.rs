@@ -171,6 +171,10 @@ pub(super) fn keep_all(
     for (mirror, rejection) in rejected {
         let Rejection::Refused(refusal) = rejection else { continue };
         let Some(Fork { path, other, found: content }) = fork_of(refusal) else { continue };
+        if place_of(folder, &path, content).exists() {
+            // It was kept at an earlier pass. A mirror may show a fork for days, and its files are large.
+            continue;
+        }
         let copy_of = |wanted: &str| copies.iter().find(|copy| copy.mirror == wanted);
         let Some(found) = copy_of(mirror).and_then(|copy| copy.read(copy.tip, &path)) else { continue };
         let other = match &other {
@@ -207,8 +211,7 @@ struct ForkCase<'a> {
     mirror: &'a str,
     /// Why it was refused.
     refusal: String,
-    /// The digest of the refused content. It names the folder, because a further signature, which needs no trusted key,
-    /// changes the bytes alone.
+    /// The digest of the refused content.
     content: Sha256Digest,
     /// The refused bytes.
     found: &'a [u8],
@@ -229,8 +232,7 @@ struct ForkSummary<'a> {
 impl ForkCase<'_> {
     /// Keeps both contents below `folder`.
     fn keep(&self, folder: &Path) -> io::Result<KeptFork> {
-        let what = Path::new(self.path).file_stem().unwrap_or_default().to_string_lossy().into_owned();
-        let place = folder.join(format!("{what}-{}", self.content.short()));
+        let place = place_of(folder, self.path, self.content);
         if place.exists() {
             return Ok(KeptFork::Known);
         }
@@ -251,6 +253,13 @@ impl ForkCase<'_> {
         fs::rename(unfinished.keep(), &place)?;
         Ok(KeptFork::New(place))
     }
+}
+
+/// The folder below `folder` for a fork of the file `path`. The digest of the refused content names it, because a further
+/// signature, which needs no trusted key, changes the bytes alone.
+fn place_of(folder: &Path, path: &str, content: Sha256Digest) -> PathBuf {
+    let what = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
+    folder.join(format!("{what}-{}", content.short()))
 }
 
 /// How many forks are kept below `folder`.
