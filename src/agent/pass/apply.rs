@@ -137,9 +137,7 @@ impl Pass<'_> {
         let Rollout { candidate, unit, way_back, .. } = rollout;
         let realised = Realised::from_record(candidate.nar_id.clone());
         let (revision, previous) = (candidate.revision, way_back.path());
-        let activation = self.activation_of(unit)?;
-        let _switching = Switching::begin(self);
-        activation.run(&*self.store, SwitchTarget { deployment: name, revision, realised: &realised, previous }).await
+        self.switch(unit, SwitchTarget { deployment: name, revision, realised: &realised, previous }).await
     }
 
     /// Activates the store path that ran before. That may not be the profile's previous generation, which another tool may
@@ -150,12 +148,14 @@ impl Pass<'_> {
         let realised = Realised::from_record(to.clone());
         let revision = running.as_ref().map_or(candidate.revision, |running| running.revision);
         let target = SwitchTarget { deployment: name, revision, realised: &realised, previous: None };
-        let _switching = Switching::begin(self);
-        let result = match self.activation_of(unit) {
-            Ok(activation) => activation.run(&*self.store, target).await,
-            Err(error) => Err(error),
-        };
+        let result = self.switch(unit, target).await;
         result.inspect_err(|error| tell(Event::RollbackFailed { deployment: name, error }))
+    }
+
+    async fn switch(&self, unit: &UnitReference, target: SwitchTarget<'_>) -> Result<(), ActivateError> {
+        let activation = self.activation_of(unit)?;
+        let _switching = Switching::begin(self);
+        activation.run(&*self.store, target).await
     }
 
     fn activation_of(&self, unit: &UnitReference) -> Result<Activation, ActivateError> {
