@@ -2,6 +2,7 @@
 //!
 //! A comment beside each option says why it is set.
 
+use std::fmt::Display;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
@@ -21,6 +22,9 @@ const MOST_MEMORY_TO_QUERY: u64 = 512 << 20;
 const MOST_MEMORY_TO_FETCH: u64 = 2 << 30;
 /// Options with which Nix fetches and builds nothing.
 const FETCH_NOTHING: [&str; 6] = ["--option", "substituters", "", "--option", "max-jobs", "0"];
+/// Options with which Nix asks the caches, and does not answer from what it remembers of them.
+const REMEMBER_NOTHING: [&str; 6] =
+    ["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"];
 
 /// The Nix of this machine: its programs on the PATH.
 #[derive(Debug, Clone)]
@@ -75,18 +79,17 @@ impl Store for MachineNix {
 }
 
 impl MachineNix {
-    /// Adds the options that make one of Nix's programs work on this store.
-    fn on_this_store(&self, invocation: Invocation) -> Invocation {
-        let invocation = invocation.of_nix(self.deadline);
+    /// Adds the option that makes one of Nix's programs work on this store.
+    fn on_this_store(&self, run: Invocation) -> Invocation {
         match &self.root {
-            Some(root) => invocation.arg("--store").arg(root.as_os_str()),
-            None => invocation,
+            Some(root) => run.arg("--store").arg(root.as_os_str()),
+            None => run,
         }
     }
 
     /// A run of the program `name` on this store.
     fn program(&self, name: &str) -> Invocation {
-        self.on_this_store(Invocation::new(name))
+        self.on_this_store(Invocation::new(name).of_nix(self.deadline))
     }
 
     /// Fetches the path of `template` and all that it needs, and makes a GC root at `root`.
@@ -103,7 +106,7 @@ impl MachineNix {
             .args(["--option", "require-sigs", "true"])
             // Nix remembers for an hour that a cache lacks a path, although CI may have copied the path there meanwhile. It
             // remembers the entry of a path for a month, although the cache may have been repaired meanwhile.
-            .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"]);
+            .args(REMEMBER_NOTHING);
         let run = if self.output == Output::Inherit { run.passing_output_on() } else { run };
         let act = || format!("fetch {}", template.nar_id);
         run.run().await.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
@@ -138,10 +141,7 @@ impl MachineNix {
 
     /// The entries that `cache` has for `paths` and all that they need; an error if it lacks one of them.
     async fn query_cache_closure(&self, cache: &Substituter, paths: &[StorePath]) -> Result<CacheEntries, StoreError> {
-        let act = || match paths {
-            [path] => format!("ask {cache} for {path} and all that it needs"),
-            _ => format!("ask {cache} for {} paths and all that they need", paths.len()),
-        };
+        let act = || asking_for_all(cache, paths);
         let run = self.query_command(cache).map_err(|source| StoreError::Files { act: act(), source })?;
         entries(run.arg("--recursive").args(paths.iter().map(ToString::to_string)), act).await
     }
@@ -164,7 +164,7 @@ impl MachineNix {
         let run = Invocation::nix(&verb, self.deadline.min(LONGEST_QUERY))
             .within_memory(MOST_MEMORY_TO_QUERY)
             // An answer that Nix remembers may be wrong: a path may be there now, or have another signature.
-            .args(["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"])
+            .args(REMEMBER_NOTHING)
             // The caller asks again later, so it does not wait for a cache that is down.
             .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"]);
         Ok(run)
@@ -172,14 +172,8 @@ impl MachineNix {
 
     /// The entries of those of `paths` that are in the store, and of all that these need.
     async fn query_store_closures(&self, paths: &[StorePath]) -> Result<CacheEntries, StoreError> {
-        let act = || match paths {
-            [path] => format!("ask the store for {path} and all that it needs"),
-            _ => format!("ask the store for {} paths and all that they need", paths.len()),
-        };
-        let query = || {
-            let run = self.on_this_store(Invocation::new("nix").args(["path-info", "--json"]));
-            run.args(["--extra-experimental-features", "nix-command flakes"])
-        };
+        let act = || asking_for_all(&"the store", paths);
+        let query = || self.on_this_store(Invocation::nix(&["path-info", "--json"], self.deadline));
         let here = entries(query().args(paths.iter().map(ToString::to_string)), act).await?;
         // For Nix it is an error to query all that an absent path needs.
         if here.is_empty() {
@@ -224,6 +218,14 @@ async fn entries(run: Invocation, act: impl Fn() -> String) -> Result<CacheEntri
         Ok((path, entry))
     };
     all.present().map(entry).collect()
+}
+
+/// Names a query of `whom` for `paths` and all that they need, for an error.
+fn asking_for_all(whom: &dyn Display, paths: &[StorePath]) -> String {
+    match paths {
+        [path] => format!("ask {whom} for {path} and all that it needs"),
+        _ => format!("ask {whom} for {} paths and all that they need", paths.len()),
+    }
 }
 
 fn joined<T: ToString>(items: &[T], separator: &str) -> String {
