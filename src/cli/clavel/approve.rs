@@ -8,11 +8,11 @@ use std::time::SystemTime;
 use super::diff::Difference;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::{BranchArguments, View};
-use crate::branch::{Branch, BranchWriter, Layout, Proposal, RootChain, search_files};
+use crate::branch::{Branch, Layout, RootChain, search_files};
 use crate::changes::list_facts;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::git::{Change, Depth, Identity, Snapshot};
+use crate::git::{Change, Depth, Snapshot};
 use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, Revision, Timestamp};
 use crate::trust::{Approvals, EarlierApproval, Signed, TrustedRoot, Verified};
 
@@ -179,28 +179,17 @@ async fn commit(
     by: &KeyId,
 ) -> Result<(), Exit> {
     let place = arguments.branch.place();
-    let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
-    let copy = folder.path().join("branch.git");
-    let writer = BranchWriter { remote: place.remote(), branch: place.name(), ssh_command: None, copy: &copy };
     let (name, revision) = (&deployment.name, deployment.revision);
-    let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
-        let on = writer.open()?;
+    let decide = |files: Option<&Snapshot>| {
         let gone =
             || Exit::new(Code::Repository, format!("{} has no branch `{}` any more", place.remote(), place.name()));
-        let files = on.files().map_err(|error| Exit::new(Code::Repository, error))?.ok_or_else(gone)?;
-        check_unchanged(&files, arguments, root, deployment)?;
-        let proposal = Proposal {
-            on,
-            changes: vec![Change::Put { path: Layout::Flat.approval(name, by), bytes: signed.render() }],
-            message: format!("approval: {name} revision {revision}, by {by}"),
-            by: Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
-            at: SystemTime::now(),
-        };
-        Ok(((), Some(proposal)))
+        check_unchanged(files.ok_or_else(gone)?, arguments, root, deployment)?;
+        let approval = Change::Put { path: Layout::Flat.approval(name, by), bytes: signed.render() };
+        Ok((vec![approval], format!("approval: {name} revision {revision}, by {by}")))
     };
-    match writer.commit_with_retry(attempt).await? {
-        ((), Some(commit)) => output::line(format_args!("{name}: {by} approved revision {revision}, at {commit}")),
-        ((), None) => Ok(()),
+    match place.commit(decide).await? {
+        Some(commit) => output::line(format_args!("{name}: {by} approved revision {revision}, at {commit}")),
+        None => Ok(()),
     }
 }
 

@@ -1,7 +1,6 @@
 //! `clavel root`: shows, makes, signs and publishes roots. `root_file` reads and writes their files.
 
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
 
 use clap::Subcommand;
 
@@ -10,10 +9,10 @@ use super::guide::print_next_steps;
 use super::keys::{SigningArguments, SigningKey};
 use super::root_file::{RootFile, print_signers};
 use super::view::RepositoryArguments;
-use crate::branch::{BranchWriter, Layout, Proposal};
+use crate::branch::Layout;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::git::{Change, Identity};
+use crate::git::{Change, Snapshot};
 use crate::model::{Payload as _, Role, Root, RootVersion};
 use crate::trust::{Anchor, AnchorLocation, Signed, TrustedRoot};
 
@@ -156,33 +155,21 @@ fn show(file: &Path, json: bool) -> Result<(), Exit> {
 
 async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> {
     let root = read_trusted(file)?;
-    let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
-    let copy = folder.path().join("branch.git");
-    let writer = BranchWriter { remote: branch.remote(), branch: branch.name(), ssh_command: None, copy: &copy };
     let version = root.root().version;
-    let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
-        let on = writer.open()?;
-        let read = |error| Exit::new(Code::Repository, error);
-        let files = on.files().map_err(read)?;
+    let decide = |files: Option<&Snapshot>| {
         let newest = files
             .map(|files| files.read(Layout::Flat.newest_root(), Root::LARGEST))
             .transpose()
-            .map_err(read)?
+            .map_err(|error| Exit::new(Code::Repository, error))?
             .flatten();
         check_follows(newest.as_deref(), &root)?;
         let put = |path: String| Change::Put { path, bytes: root.file().to_vec() };
-        let proposal = Proposal {
-            on,
-            changes: vec![put(Layout::Flat.newest_root().to_owned()), put(Layout::Flat.root(version))],
-            message: format!("root: version {version}, epoch {}", root.root().epoch),
-            by: Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() },
-            at: SystemTime::now(),
-        };
-        Ok(((), Some(proposal)))
+        let changes = vec![put(Layout::Flat.newest_root().to_owned()), put(Layout::Flat.root(version))];
+        Ok((changes, format!("root: version {version}, epoch {}", root.root().epoch)))
     };
-    match writer.commit_with_retry(attempt).await? {
-        ((), Some(commit)) => output::line(format_args!("{}: root version {version} at {commit}", branch.remote())),
-        ((), None) => Ok(()),
+    match branch.commit(decide).await? {
+        Some(commit) => output::line(format_args!("{}: root version {version} at {commit}", branch.remote())),
+        None => Ok(()),
     }
 }
 

@@ -1,11 +1,15 @@
 //! Opens the branch that a command reads: in a repository on this machine, or fetched from elsewhere.
 
 use std::sync::atomic::AtomicBool;
+use std::time::SystemTime;
 
-use crate::branch::{Branch, Layout, RootChain};
+use crate::branch::{Branch, BranchWriter, Layout, Proposal, RootChain};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
-use crate::git::{Depth, FetchRequest, Fetched, GitError, ReadError, RefName, Remote, Repository, Snapshot};
+use crate::git::{
+    Change, CommitId, Depth, FetchRequest, Fetched, GitError, Identity, ReadError, RefName, Remote, Repository,
+    Snapshot,
+};
 use crate::model::{BranchName, Document, DocumentPath, Index, Name, Payload, Specification};
 use crate::trust::{Anchor, AnchorLocation, Signed, TrustedRoot};
 
@@ -29,6 +33,26 @@ impl RepositoryArguments {
     /// The branch.
     pub(super) fn name(&self) -> &BranchName {
         &self.branch
+    }
+
+    /// Commits the changes on which `decide` decides, with its message, and pushes them if the repository is on another machine.
+    /// `decide` sees the files of the branch, if it exists, and is called again if another writer moved the branch meanwhile.
+    pub(super) async fn commit(
+        &self,
+        decide: impl Fn(Option<&Snapshot>) -> Result<(Vec<Change>, String), Exit>,
+    ) -> Result<Option<CommitId>, Exit> {
+        let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
+        let copy = folder.path().join("branch.git");
+        let writer = BranchWriter { remote: &self.repository, branch: &self.branch, ssh_command: None, copy: &copy };
+        let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
+            let on = writer.open()?;
+            let files = on.files().map_err(|error| Exit::new(Code::Repository, error))?;
+            let (changes, message) = decide(files.as_ref())?;
+            let by = Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() };
+            Ok(((), Some(Proposal { on, changes, message, by, at: SystemTime::now() })))
+        };
+        let ((), commit) = writer.commit_with_retry(attempt).await?;
+        Ok(commit)
     }
 }
 
