@@ -129,7 +129,7 @@ fn an_altered_branch_is_refused_in_one_line() {
         ("deployments/web-1.json", None, "is in the index and not on the branch"),
         ("index.json", None, "this is not a branch of Clavel"),
         ("index.json", Some("{}\n".to_owned()), "the index cannot be trusted"),
-        ("index.json", Some("{\"\\u001b[2J\": 1}\n".to_owned()), "unknown field `\u{fffd}[2J`"),
+        ("index.json", Some("{\"\\u001b[2J\": 1}\n".to_owned()), "`\u{fffd}[2J` is not a key of a file"),
     ];
     let good = world.tip();
     for (path, text, why) in cases {
@@ -149,9 +149,9 @@ fn what_does_not_belong_on_the_branch_is_refused_by_its_path() {
     world.agent("web-1", &["once"]).good();
     let good = world.tip();
     for (path, why) in [
-        ("evil.sh", "`evil.sh` of commit"),
-        ("deployments/WEB-1.json", "has a twin"),
-        ("units/web-1/web-1.json", "it is a folder, and only regular files called NAME.json belong there"),
+        ("evil.sh", "`evil.sh` does not belong"),
+        ("deployments/WEB-1.json", "only the documents that the index lists belong there"),
+        ("units/web-1/web-1.json", "it is a folder, and only the documents that the index lists belong there"),
     ] {
         world.tamper(&BTreeMap::from([(path, Some("{}\n".to_owned()))]));
         world.agent("web-1", &["once"]).refused(5, why);

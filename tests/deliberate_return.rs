@@ -110,7 +110,7 @@ fn an_altered_document_of_a_held_deployment_is_repaired_from_the_held_revision()
     let altered = world.on_branch("deployments/web-1.json").unwrap().replace("web-1-1", "evil-1-1");
     world.tamper(&[("deployments/web-1.json", Some(altered))].into());
     assert!(world.publish().good().contains("deployments/web-1.json  revision 3 → 4"));
-    assert_eq!(world.document("index.json")["held"]["web-1"]["revision"], 4);
+    assert_eq!(world.index()["held"]["web-1"]["revision"], 4);
     assert!(!world.document("deployments/web-1.json").to_string().contains("evil"));
     world.agent("web-1", &["once"]).good();
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
@@ -140,7 +140,7 @@ fn what_is_held_stays_so_where_nothing_has_it_any_more() {
     let said = world.publish().refused(1, lost);
     assert!(said.contains("`clavel release web-1` lets it follow its source"), "{said}");
     assert_eq!(world.tip(), tip);
-    assert_eq!(world.document("index.json")["held"]["web-1"]["revision"], 4);
+    assert_eq!(world.index()["held"]["web-1"]["revision"], 4);
     operate(&world, &["rollback", "web-1", "--to", "1"]).refused(5, lost);
     operate(&world, &["hold", "web-1"]).refused(3, "held at revision 4 since");
     world.agent("web-1", &["once"]).refused(5, "deployments/web-1.json is in the index and not on the branch");

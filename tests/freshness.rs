@@ -29,7 +29,7 @@ fn forget_the_clocks(world: &World) {
 fn a_branch_that_nobody_signs_any_more_is_stale_and_what_runs_goes_on() {
     let world = ready();
     world.agent("web-1", &["once"]).good();
-    let expires = world.document("index.json")["expires"].as_str().unwrap().to_owned();
+    let expires = world.index()["expires"].as_str().unwrap().to_owned();
     forget_the_clocks(&world);
     let said = agent(&world, "+8d").refused(5, &format!("the index (version 1) is stale since {expires}, for 1day"));
     assert!(said.contains("by this machine's clock (") && !said.contains("was set"), "{said}");

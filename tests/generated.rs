@@ -61,15 +61,19 @@ fn published_documents_fit_their_schemas_and_altered_ones_do_not() {
         let good: Value = serde_json::from_str(&world.on_branch(path).unwrap()).unwrap();
         let errors: Vec<String> = schema.iter_errors(&good).map(|error| error.to_string()).collect();
         assert!(errors.is_empty(), "{path}: {errors:?}");
-        for (pointer, value) in
-            [("/signed/extra", json!(1)), ("/signed/kind", json!("Other")), ("/signed/schema", json!("v9"))]
-        {
+        for (pointer, value) in [("/signed/kind", json!("Other")), ("/signed/schema", json!("v9"))] {
             let mut bad = good.clone();
             let (parent, key) = pointer.rsplit_once('/').unwrap();
             bad.pointer_mut(parent).unwrap()[key] = value;
             assert!(!schema.is_valid(&bad), "{path} with {pointer}");
         }
+        let mut newer = good.clone();
+        newer["signed"]["new"] = json!({ "field": 1 });
+        assert!(schema.is_valid(&newer), "{path}");
     }
+    let bin: Value = serde_json::from_str(&world.on_branch("index/all.json").unwrap()).unwrap();
+    assert!(schema("bin").is_valid(&bin));
+    assert!(!schema("bin").is_valid(&json!({ "kind": "Bin" })));
     let found = world.claveld(&["evaluate", &world.flake(), "--json"]).json();
     assert!(schema("evaluation").is_valid(&found));
     assert!(!schema("evaluation").is_valid(&json!({ "deployments": [] })));

@@ -20,6 +20,7 @@ mod fleets;
 mod freshness;
 mod gate;
 mod generated;
+mod growth;
 mod histories;
 mod incremental;
 mod keys;

@@ -51,9 +51,9 @@ fn one_changed_host_is_one_changed_document_with_the_next_revision() {
     );
     let fleet = world.at("fleet.git");
     let changed = world.git(&["-C", &fleet, "diff", "--name-only", &before, "deployments"]);
-    assert_eq!(changed, "README.md\ndeployments/web-1.json\nindex.json\n");
+    assert_eq!(changed, "README.md\ndeployments/web-1.json\nindex.json\nindex/all.json\n");
     assert_eq!(world.git(&["-C", &fleet, "rev-parse", "deployments~1"]).trim(), before);
-    let index = world.document("index.json");
+    let index = world.index();
     assert_eq!(index["documents"]["deployments/web-1.json"]["revision"], 2);
     assert_eq!(index["version"], 2);
     let message = world.git(&["-C", &fleet, "log", "-1", "--format=%B", "deployments"]);
@@ -105,7 +105,7 @@ fn a_removed_host_leaves_a_tombstone_and_returns_with_the_next_revision() {
     world.push("Without web-2");
     assert!(world.publish().good().contains("deployments/web-2.json  withdrawn after revision 1"));
     assert_eq!(world.on_branch("deployments/web-2.json"), None);
-    assert_eq!(world.document("index.json")["tombstones"]["deployments/web-2.json"]["revision"], 1);
+    assert_eq!(world.index()["tombstones"]["deployments/web-2.json"]["revision"], 1);
     world.edit(
         "flake.nix",
         "nixosConfigurations.web-1 =",
@@ -114,7 +114,7 @@ fn a_removed_host_leaves_a_tombstone_and_returns_with_the_next_revision() {
     world.push("With web-2 again");
     world.publish().good();
     assert_eq!(world.document("deployments/web-2.json")["revision"], 2);
-    assert!(world.document("index.json")["tombstones"].as_object().unwrap().is_empty());
+    assert!(world.index()["tombstones"].as_object().unwrap().is_empty());
 }
 
 #[test]

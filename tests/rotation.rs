@@ -52,7 +52,7 @@ fn a_planned_rotation_goes_on_from_the_old_numbers_and_switches_nothing() {
         assert_eq!(file["signed"]["revision"], 2, "{path}");
     }
     // A held deployment stays held, at the revision that claveld itself had published.
-    assert_eq!(world.document("index.json")["held"]["web-2"]["revision"], 2);
+    assert_eq!(world.index()["held"]["web-2"]["revision"], 2);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: already runs the store path of revision 2\n");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
     world.verify().good();
@@ -73,7 +73,7 @@ fn a_claveld_without_its_record_takes_only_the_numbers_from_the_branch() {
         "{said}"
     );
     assert!(said.contains("web-1: is no longer held"), "{said}");
-    assert_eq!(world.document("index.json")["held"], json!({}));
+    assert_eq!(world.index()["held"], json!({}));
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: already runs the store path of revision 2\n");
 }
 
@@ -163,7 +163,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
 #[test]
 fn a_new_root_is_believed_whatever_stands_beside_it() {
     for (beside, why) in [
-        ("a stray file", "`deployments/stray` of commit"),
+        ("a stray file", "the index cannot be trusted: no valid signature by a trusted key"),
         ("the old root as the newest", "the root went back from version 2 to 1"),
         ("no newest root", "this is not a branch of Clavel: it has no root.json"),
         ("a newer root that nobody signed", "roots/3.json cannot be trusted"),

@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clavel::cli;
 use clavel::evaluate::Evaluation;
-use clavel::model::{Agent, Approval, Deployment, Index, Root, Unit, json};
+use clavel::model::{Agent, Approval, Bin, Deployment, Index, Root, Unit, json};
 use clavel::trust::Signed;
 use schemars::{JsonSchema, schema_for};
 
@@ -18,6 +18,7 @@ pub(crate) fn all(root: &Path) -> io::Result<()> {
     schema::<Signed<Unit>>(root, "unit")?;
     schema::<Signed<Agent>>(root, "agent")?;
     schema::<Signed<Index>>(root, "index")?;
+    schema::<Bin>(root, "bin")?;
     schema::<Signed<Root>>(root, "root")?;
     schema::<Signed<Approval>>(root, "approval")?;
     schema::<Evaluation>(root, "evaluation")?;

@@ -1,5 +1,4 @@
-//! Feeds random bytes to the parser of documents: parsing ends, an accepted document renders to the same bytes, and both ways to
-//! verify it agree.
+//! Feeds random bytes to the parsers of documents: parsing ends, and an accepted document renders to the same bytes.
 
 #![no_main]
 
@@ -13,12 +12,10 @@ static ROOT: LazyLock<TrustedRoot> =
     LazyLock::new(|| TrustedRoot::given(include_bytes!("../seeds/root/root.json")).unwrap());
 
 fn parse<P: Payload>(bytes: &[u8]) {
-    let verified = Signed::<P>::verify_file(bytes.to_vec(), ROOT.fleet(), ROOT.publisher()).is_ok();
-    let parsed = Signed::<P>::parse(bytes);
-    if let Ok(signed) = &parsed {
+    if let Ok(signed) = Signed::<P>::parse(bytes) {
         assert_eq!(signed.render(), bytes);
+        let _ = signed.verify(ROOT.fleet(), ROOT.publisher());
     }
-    assert_eq!(verified, parsed.and_then(|signed| signed.verify(ROOT.fleet(), ROOT.publisher())).is_ok());
 }
 
 fuzz_target!(|bytes: &[u8]| {

@@ -3,6 +3,7 @@
 //! Somebody has to find out who signed twice, so both contents are kept as files. Refusing them belongs to `verify` and
 //! `mirrors`.
 
+use std::fmt;
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -12,9 +13,9 @@ use serde::Serialize;
 use super::fetch::FetchedMirror;
 use super::mirrors::Rejection;
 use super::verify::Refusal;
-use crate::branch::{Layout, RootsError};
-use crate::git::{CommitId, Repository};
-use crate::model::{Index, Payload as _, Sha256Digest, Timestamp, json};
+use crate::branch::{Layout, RootsError, find_document};
+use crate::git::{CommitId, Repository, Snapshot};
+use crate::model::{BranchFile as _, DocumentPath, Index, Root, Sha256Digest, Timestamp, json};
 
 /// How many forks are kept. Further ones of the same attacker tell nothing new.
 const MOST_KEPT: usize = 32;
@@ -25,11 +26,41 @@ const LARGEST_FILE: usize = 16 << 20;
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Fork {
     /// The file on the branch.
-    path: String,
+    file: ForkedFile,
     /// The place of the other content.
     other: OtherSide,
     /// The digest of the refused content.
     found: Sha256Digest,
+}
+
+/// The file that a fork is about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum ForkedFile {
+    Index,
+    Root,
+    Document(DocumentPath),
+}
+
+impl fmt::Display for ForkedFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Index => f.write_str(Layout::INDEX),
+            Self::Root => f.write_str(Layout::NEWEST_ROOT),
+            Self::Document(path) => path.fmt(f),
+        }
+    }
+}
+
+impl ForkedFile {
+    /// Reads it from these files; `None` where it cannot be read.
+    fn read(&self, files: &Snapshot) -> Option<Vec<u8>> {
+        let found = match self {
+            Self::Index => files.read(Layout::INDEX, Index::LARGEST),
+            Self::Root => files.read(Layout::NEWEST_ROOT, Root::LARGEST),
+            Self::Document(path) => find_document(files, path),
+        };
+        found.ok().flatten()
+    }
 }
 
 /// The place of the other content of a fork.
@@ -43,18 +74,14 @@ enum OtherSide {
 
 /// The fork that `refusal` is about, if it is about one.
 fn fork_of(refusal: &Refusal) -> Option<Fork> {
-    let (path, other, found) = match refusal {
-        Refusal::IndexFork { found, .. } => (Layout::Flat.index().to_owned(), OtherSide::Believed, found),
-        Refusal::MirrorFork { other, found, .. } => {
-            (Layout::Flat.index().to_owned(), OtherSide::Mirror(other.clone()), found)
-        }
+    let (file, other, found) = match refusal {
+        Refusal::IndexFork { found, .. } => (ForkedFile::Index, OtherSide::Believed, found),
+        Refusal::MirrorFork { other, found, .. } => (ForkedFile::Index, OtherSide::Mirror(other.clone()), found),
         Refusal::MirrorDocumentFork { path, other, found, .. } => {
-            (path.to_string(), OtherSide::Mirror(other.clone()), found)
+            (ForkedFile::Document(path.clone()), OtherSide::Mirror(other.clone()), found)
         }
-        Refusal::Fork { path, found, .. } => (path.to_string(), OtherSide::Believed, found),
-        Refusal::Roots(RootsError::Fork { found, .. }) => {
-            (Layout::Flat.newest_root().to_owned(), OtherSide::Believed, found)
-        }
+        Refusal::Fork { path, found, .. } => (ForkedFile::Document(path.clone()), OtherSide::Believed, found),
+        Refusal::Roots(RootsError::Fork { found, .. }) => (ForkedFile::Root, OtherSide::Believed, found),
         Refusal::Roots(_)
         | Refusal::Branch(_)
         | Refusal::Stale(_)
@@ -63,11 +90,9 @@ fn fork_of(refusal: &Refusal) -> Option<Fork> {
         | Refusal::IndexRollback { .. }
         | Refusal::Rollback { .. }
         | Refusal::NotAllowed { .. }
-        | Refusal::SharedUnit { .. }
-        | Refusal::OtherArch { .. }
-        | Refusal::OtherType { .. } => return None,
+        | Refusal::SharedUnit { .. } => return None,
     };
-    Some(Fork { path, other, found: *found })
+    Some(Fork { file, other, found: *found })
 }
 
 /// The agent's copy of one mirror, from which both contents are read again.
@@ -85,8 +110,8 @@ impl MirrorCopy {
     }
 
     /// Reads a file of a commit; `None` where it cannot be read.
-    fn read(&self, commit: CommitId, path: &str) -> Option<Vec<u8>> {
-        self.repository.snapshot(commit).ok()?.read(path, Index::LARGEST).ok().flatten()
+    fn read(&self, commit: CommitId, file: &ForkedFile) -> Option<Vec<u8>> {
+        file.read(&self.repository.snapshot(commit).ok()?)
     }
 }
 
@@ -106,8 +131,8 @@ pub(super) struct BelievedFiles {
     pub(super) folder: PathBuf,
     /// The commit that they were read from.
     pub(super) at: Option<CommitId>,
-    /// Their paths.
-    pub(super) paths: Vec<String>,
+    /// The documents.
+    pub(super) documents: Vec<DocumentPath>,
 }
 
 impl BelievedFiles {
@@ -129,9 +154,10 @@ impl BelievedFiles {
             }
             fs::create_dir_all(&self.folder)?;
             let unfinished = tempfile::Builder::new().prefix(".files-").tempdir_in(&self.folder)?;
-            for path in &self.paths {
-                let Ok(Some(bytes)) = files.read(path, Index::LARGEST) else { continue };
-                let file = unfinished.path().join(path);
+            let documents = self.documents.iter().cloned().map(ForkedFile::Document);
+            for file in std::iter::once(ForkedFile::Index).chain(documents) {
+                let Some(bytes) = file.read(&files) else { continue };
+                let file = unfinished.path().join(file.to_string());
                 file.parent().map_or(Ok(()), fs::create_dir_all)?;
                 fs::write(file, bytes)?;
             }
@@ -143,10 +169,10 @@ impl BelievedFiles {
     }
 
     /// Reads a file from the first copy that has it, or from the saved files.
-    fn read(&self, copies: &[MirrorCopy], path: &str) -> Option<Vec<u8>> {
+    fn read(&self, copies: &[MirrorCopy], file: &ForkedFile) -> Option<Vec<u8>> {
         let at = self.at?;
-        let in_a_copy = copies.iter().find_map(|copy| copy.read(at, path));
-        in_a_copy.or_else(|| fs::read(self.folder.join(at.to_string()).join(path)).ok())
+        let in_a_copy = copies.iter().find_map(|copy| copy.read(at, file));
+        in_a_copy.or_else(|| fs::read(self.folder.join(at.to_string()).join(file.to_string())).ok())
     }
 }
 
@@ -170,17 +196,18 @@ pub(super) fn keep_all(
     let mut evidence = KeptEvidence::default();
     for (mirror, rejection) in rejected {
         let Rejection::Refused(refusal) = rejection else { continue };
-        let Some(Fork { path, other, found: content }) = fork_of(refusal) else { continue };
+        let Some(Fork { file, other, found: content }) = fork_of(refusal) else { continue };
+        let path = file.to_string();
         if place_of(folder, &path, content).exists() {
             // It was kept at an earlier pass. A mirror may show a fork for days, and its files are large.
             continue;
         }
         let copy_of = |wanted: &str| copies.iter().find(|copy| copy.mirror == wanted);
-        let Some(found) = copy_of(mirror).and_then(|copy| copy.read(copy.tip, &path)) else { continue };
+        let Some(found) = copy_of(mirror).and_then(|copy| copy.read(copy.tip, &file)) else { continue };
         let other = match &other {
-            OtherSide::Mirror(other) => copy_of(other).and_then(|copy| copy.read(copy.tip, &path)),
-            OtherSide::Believed if path == Layout::Flat.newest_root() => remembered.root.map(<[u8]>::to_vec),
-            OtherSide::Believed => remembered.files.read(copies, &path),
+            OtherSide::Mirror(other) => copy_of(other).and_then(|copy| copy.read(copy.tip, &file)),
+            OtherSide::Believed if file == ForkedFile::Root => remembered.root.map(<[u8]>::to_vec),
+            OtherSide::Believed => remembered.files.read(copies, &file),
         };
         let refusal = refusal.to_string();
         let case = ForkCase { path: &path, mirror, refusal, content, found: &found, other: other.as_deref(), at: now };
@@ -276,7 +303,7 @@ mod tests {
     fn case<'a>(found: &'a [u8], other: Option<&'a [u8]>) -> ForkCase<'a> {
         let at = "2026-01-01T00:00:00Z".parse().unwrap();
         ForkCase {
-            path: Layout::Flat.index(),
+            path: Layout::INDEX,
             mirror: "m",
             refusal: "two".to_owned(),
             content: digest(found),
@@ -310,7 +337,7 @@ mod tests {
     fn the_refusal_says_what_the_fork_is() {
         let (seen, found) = (digest(b"a"), digest(b"b"));
         let version = 6.try_into().unwrap();
-        let believed = Fork { path: Layout::Flat.index().to_owned(), other: OtherSide::Believed, found };
+        let believed = Fork { file: ForkedFile::Index, other: OtherSide::Believed, found };
         assert_eq!(fork_of(&Refusal::IndexFork { version, seen, found }), Some(believed));
         let other = "b".to_owned();
         let mirrors = fork_of(&Refusal::MirrorFork { version, other: other.clone(), seen, found });

@@ -21,7 +21,7 @@ use crate::config::AgentConfig;
 use crate::model::{Name, System};
 use crate::store::{self, Output, Store};
 use crate::trust::{Anchor, TrustedRoot};
-use outcome::{DeploymentOutcome, DeploymentReport, Event, PassError, PassReport};
+use outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport};
 
 mod apply;
 pub(super) mod outcome;
@@ -101,7 +101,7 @@ impl<'a> Pass<'a> {
             tell(Event::Fetched(tip));
         }
         self.clock_trouble = clock;
-        let Some(Verdict { trusted, orders, withdrawn, .. }) = verdict else { return Ok(self.up_to_date()) };
+        let Some(Verdict { trusted, orders, withdrawn, unfit, .. }) = verdict else { return Ok(self.up_to_date()) };
         if self.state.trusted != trusted {
             // Another commit was complete for what was trusted before.
             self.save(State { trusted, believed_at: Some(tip), completed: None, ..self.state.clone() })?;
@@ -114,6 +114,8 @@ impl<'a> Pass<'a> {
         }
         let report = |name| DeploymentReport { name, outcome: DeploymentOutcome::Withdrawn };
         reports.extend(withdrawn.into_iter().map(report));
+        let failed = |why| DeploymentOutcome::Failed(DeploymentFailure::Unfit(Box::new(why)));
+        reports.extend(unfit.into_iter().map(|(name, why)| DeploymentReport { name, outcome: failed(why) }));
         let is_complete = reports.iter().all(DeploymentReport::is_done);
         let completed = is_complete.then(|| Completion { commit: tip, request: self.request_digest() });
         if self.state.completed != completed {

@@ -17,12 +17,15 @@ use super::mirrors::MirrorReport;
 use super::verify::Trusted;
 use crate::disk::{self, Access, Durability};
 use crate::git::CommitId;
-use crate::model::json::{self, JsonError};
+use crate::model::json::{self, JsonError, StateVersion};
 use crate::model::{Name, Sha256Digest, Timestamp};
 use crate::trust::{Anchor, AnchorError, AnchorLocation, TrustedRoot};
 
 /// The most bytes that are read of the state: 16 MiB.
 const LARGEST: u64 = 16 << 20;
+
+/// The newest version of the files of the state that this Clavel knows.
+const NEWEST: u64 = 1;
 
 /// The agent's memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -38,6 +41,9 @@ pub struct State {
     pub completed: Option<Completion>,
     /// The state of each deployment on its unit.
     pub deployments: BTreeMap<Name, Lifecycle>,
+    /// The version of the file.
+    #[serde(default)]
+    pub version: StateVersion<NEWEST>,
 }
 
 /// A commit at which everything was done, and for which request.
@@ -73,6 +79,9 @@ pub struct LastPass {
     /// The result for each mirror, in the order of the configuration.
     #[serde(default)]
     pub mirrors: Vec<MirrorReport>,
+    /// The version of the file.
+    #[serde(default)]
+    pub version: StateVersion<NEWEST>,
 }
 
 /// Why the state cannot be used.
@@ -96,8 +105,8 @@ pub enum StateError {
     },
     /// The file does not hold a state.
     #[error(
-        "cannot understand the state in {}: {source}; either a newer Clavel wrote it, or it is damaged. Without it the agent \
-         accepts older documents again: move it away only if you know the cause",
+        "cannot understand the state in {}: {source}. Without it the agent accepts older documents again: move it away only if \
+         you know the cause",
         path.display()
     )]
     Malformed {
@@ -184,7 +193,7 @@ impl StateDirectory {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateError::Io { act: "read", path, source }),
         };
-        json::parse(&bytes, LARGEST).map(Some).map_err(|source| StateError::Malformed { path, source })
+        json::parse_state(&bytes, LARGEST, NEWEST).map(Some).map_err(|source| StateError::Malformed { path, source })
     }
 
     fn replace(&self, name: &str, bytes: &[u8], durability: Durability) -> Result<(), StateError> {
@@ -225,5 +234,22 @@ mod tests {
             fs::write(state_dir.join("state.json"), damaged).unwrap();
             assert!(matches!(state_dir.load(), Err(StateError::Malformed { .. })), "{damaged}");
         }
+    }
+
+    #[test]
+    fn a_newer_state_is_refused_and_kept_and_an_older_one_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = StateDirectory::open(dir.path()).unwrap();
+        let newer = "{\"new\": 1, \"version\": 2}";
+        fs::write(state_dir.join("state.json"), newer).unwrap();
+        let error = state_dir.load().unwrap_err().to_string();
+        assert!(error.contains("it is of version 2") && error.contains("upgrade this program"), "{error}");
+        assert_eq!(fs::read_to_string(state_dir.join("state.json")).unwrap(), newer);
+        state_dir.save(&State::default()).unwrap();
+        let written = fs::read_to_string(state_dir.join("state.json")).unwrap();
+        assert!(written.contains("\"version\": 1"), "{written}");
+        let unversioned = written.replace(",\n  \"version\": 1", "");
+        fs::write(state_dir.join("state.json"), unversioned).unwrap();
+        assert_eq!(state_dir.load().unwrap(), State::default());
     }
 }

@@ -4,9 +4,10 @@
 //!
 //! 1. the root's expiry;
 //! 2. the index: signatures, fleet, branch, epoch, no lower version, no other content of the same version, expiry;
-//! 3. the agent's own document and the deployments that it names: listed in the index by hash, signed, the right name, no
-//!    lower revision, no other content of the same revision;
-//! 4. their units: this machine's arch, a type that it can be, one deployment for each;
+//! 3. the bins of the agent's names, and in them the agent's own document and the deployments that it names: listed by hash,
+//!    signed, the right name, no lower revision, no other content of the same revision;
+//! 4. their units: one deployment for each, this machine's arch, a type that it can be; a deployment that fits this machine or
+//!    this Clavel in none of these ways is left out, and harms no other;
 //! 5. the approvals, which refuse nothing here: `decide` waits for them.
 //!
 //! The root chain and the layout of a branch belong to `branch`, and the clocks to `freshness`.
@@ -28,6 +29,7 @@ use crate::trust::{Approvals, DocumentError, TrustedRoot, Verified};
 mod refusal;
 
 pub use refusal::Refusal;
+pub(super) use refusal::Unfit;
 
 /// The most documents that the agent remembers. They take a few megabytes, which even a router has.
 const MOST_DOCUMENTS: usize = 10_000;
@@ -105,6 +107,8 @@ pub struct Verdict {
     pub orders: Vec<Order>,
     /// The agent's deployments that were withdrawn, or the agent itself. The units keep what they run.
     pub withdrawn: Vec<Name>,
+    /// The agent's deployments that this machine cannot run. The units keep what they run.
+    pub unfit: Vec<(Name, Unfit)>,
     /// The error of this machine's clock, if there is one.
     pub clock: Option<ClockTrouble>,
 }
@@ -152,33 +156,34 @@ pub(super) fn verify<F: Files>(
     let mut check = DocumentCheck { branch, index, trusted: &seen, documents: BTreeMap::new() };
     let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(requester.agent)? else {
         let withdrawn = vec![requester.agent.clone()];
-        return Ok(Verdict { trusted: check.remembered()?, orders: Vec::new(), withdrawn, clock });
+        return Ok(Verdict { trusted: check.remembered()?, orders: Vec::new(), withdrawn, unfit: Vec::new(), clock });
     };
     let wanted = wanted_deployments(requester, &agent.specification)?;
-    let (mut orders, mut withdrawn) = (Vec::<Order>::new(), Vec::new());
+    let (mut orders, mut withdrawn, mut not_for_here) = (Vec::<Order>::new(), Vec::new(), Vec::new());
     for name in wanted {
-        let Some((deployment, content)) = check.unless_withdrawn::<DeploymentSpecification>(&name)? else {
-            withdrawn.push(name);
-            continue;
+        let (deployment, content, unit) = match check.deployment(&name, requester.system) {
+            Ok(Some(found)) => found,
+            Ok(None) => {
+                withdrawn.push(name);
+                continue;
+            }
+            Err(DeploymentRefusal::Unfit(why)) => {
+                not_for_here.push((name, why));
+                continue;
+            }
+            Err(DeploymentRefusal::Branch(refusal)) => return Err(refusal),
         };
-        let (unit, _) = check.document::<UnitSpecification>(&deployment.specification.unit)?;
-        if unit.specification.arch != *requester.system {
-            let (arch, machine) = (unit.specification.arch.clone(), requester.system.clone());
-            return Err(Refusal::OtherArch { deployment: name, unit: unit.name.clone(), arch, machine });
-        }
-        let unit_type = unit.specification.unit_type;
-        if !unit_type.is_for(requester.system) {
-            let machine = requester.system.clone();
-            return Err(Refusal::OtherType { deployment: name, unit: unit.name.clone(), unit_type, machine });
-        }
         if let Some(other) = orders.iter().find(|order| order.unit.name == unit.name) {
             let first = other.deployment.name.clone();
             return Err(Refusal::SharedUnit { unit: unit.name.clone(), first, second: name });
         }
-        let approvals = check.branch.approvals(&deployment, std::slice::from_ref(requester.agent));
+        let approvals = check
+            .branch
+            .approvals(&check.index, &deployment, std::slice::from_ref(requester.agent))
+            .map_err(BranchError::from)?;
         orders.push(Order { deployment, content, unit, approvals });
     }
-    Ok(Verdict { trusted: check.remembered()?, orders, withdrawn, clock })
+    Ok(Verdict { trusted: check.remembered()?, orders, withdrawn, unfit: not_for_here, clock })
 }
 
 /// The part of `trusted` that counts in the root's epoch. In a later epoch all numbers begin anew: so a fleet recovers after a
@@ -192,13 +197,13 @@ fn trusted_in_epoch(trusted: &Trusted, epoch: Epoch) -> Result<Trusted, Refusal>
 }
 
 fn check_index_goes_forward(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> Result<(), Refusal> {
-    let version = found.index.version;
+    let version = found.index().version;
     if let Some(seen) = seen {
         if version < seen.version {
             return Err(Refusal::IndexRollback { seen: seen.version, found: version });
         }
-        if version == seen.version && found.content != seen.content {
-            return Err(Refusal::IndexFork { version, seen: seen.content, found: found.content });
+        if version == seen.version && found.index().content() != seen.content {
+            return Err(Refusal::IndexFork { version, seen: seen.content, found: found.index().content() });
         }
     }
     Ok(())
@@ -213,8 +218,8 @@ impl From<&Order> for Candidate {
 
 impl VerifiedIndex {
     fn seen(&self) -> SeenIndex {
-        let Index { epoch, version, issued, expires, .. } = *self.index;
-        SeenIndex { epoch, version, content: self.content, issued, expires }
+        let Index { epoch, version, issued, expires, .. } = **self.index();
+        SeenIndex { epoch, version, content: self.index().content(), issued, expires }
     }
 }
 
@@ -234,6 +239,36 @@ fn wanted_deployments(requester: &Requester<'_>, agent: &AgentSpecification) -> 
 /// A document that passed the checks, and the digest of its content.
 type Checked<S> = (Verified<Document<S>>, Sha256Digest);
 
+/// A deployment, the digest of its content, and its unit.
+type CheckedDeployment = (Verified<Deployment>, Sha256Digest, Verified<Unit>);
+
+/// Why a deployment is not one to run.
+enum DeploymentRefusal {
+    /// This machine cannot run it, which harms no other.
+    Unfit(Unfit),
+    /// The branch is not believed.
+    Branch(Refusal),
+}
+
+impl From<Unfit> for DeploymentRefusal {
+    fn from(why: Unfit) -> Self {
+        Self::Unfit(why)
+    }
+}
+
+impl From<Refusal> for DeploymentRefusal {
+    fn from(refusal: Refusal) -> Self {
+        match refusal {
+            Refusal::Branch(BranchError::Document(DocumentError::Signed { path, source }))
+                if source.is_of_a_newer_clavel() =>
+            {
+                Self::Unfit(Unfit::NewerClavel { path, source })
+            }
+            refusal => Self::Branch(refusal),
+        }
+    }
+}
+
 struct DocumentCheck<'a, F> {
     branch: Branch<'a, F>,
     index: VerifiedIndex,
@@ -243,7 +278,7 @@ struct DocumentCheck<'a, F> {
 
 impl<F: Files> DocumentCheck<'_, F> {
     fn document<S: Specification>(&mut self, name: &Name) -> Result<Checked<S>, Refusal> {
-        let document = self.branch.document::<S>(&self.index, name)?;
+        let document = self.branch.document::<S>(&mut self.index, name)?;
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let content = document.content();
         let found = SeenDocument { revision: document.revision, content };
@@ -272,6 +307,22 @@ impl<F: Files> DocumentCheck<'_, F> {
             Err(Refusal::Branch(BranchError::Document(DocumentError::Withdrawn { .. }))) => Ok(None),
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Reads and checks a deployment and its unit. `None` where a tombstone withdraws the deployment.
+    fn deployment(&mut self, name: &Name, machine: &System) -> Result<Option<CheckedDeployment>, DeploymentRefusal> {
+        let Some((deployment, content)) = self.unless_withdrawn::<DeploymentSpecification>(name)? else {
+            return Ok(None);
+        };
+        let (unit, _) = self.document::<UnitSpecification>(&deployment.specification.unit)?;
+        let UnitSpecification { arch, unit_type } = unit.specification.clone();
+        if arch != *machine {
+            return Err(Unfit::OtherArch { unit: unit.name.clone(), arch, machine: machine.clone() }.into());
+        }
+        if !unit_type.is_for(machine) {
+            return Err(Unfit::OtherType { unit: unit.name.clone(), unit_type, machine: machine.clone() }.into());
+        }
+        Ok(Some((deployment, content, unit)))
     }
 
     /// Everything that the agent trusted before, and everything that it has just checked.

@@ -3,9 +3,9 @@
 use std::collections::BTreeMap;
 
 use super::documents::{Branch, VerifiedIndex};
-use super::layout::Layout;
+use super::layout_check::{LayoutError, check_approvals};
 use crate::git::Files;
-use crate::model::{AgentSpecification, Approval, Deployment, Folder, Name, Payload as _};
+use crate::model::{AgentSpecification, Approval, BranchFile as _, Deployment, Folder, Name};
 use crate::trust::{Approvals, Verified};
 
 /// The agents that may ask for each deployment.
@@ -20,10 +20,11 @@ impl AgentsByDeployment {
 }
 
 impl<F: Files> Branch<'_, F> {
-    /// The agents that may ask for each deployment. The result is empty if the root demands no approvals at all.
+    /// The agents of the bins that were read, by the deployments that they may ask for. The result is empty if the root demands no
+    /// approvals at all.
     ///
     /// An agent whose document cannot be verified is left out, and causes no error.
-    pub fn agents_by_deployment(&self, index: &VerifiedIndex) -> AgentsByDeployment {
+    pub fn agents_by_deployment(&self, index: &mut VerifiedIndex) -> AgentsByDeployment {
         let mut agents = AgentsByDeployment::default();
         if self.root().root().approvals.is_empty() {
             return agents;
@@ -38,18 +39,27 @@ impl<F: Files> Branch<'_, F> {
     }
 
     /// The approvals of `deployment`. There are none if the root demands none for its name, for its unit's name, or for the
-    /// names of the `agents` that may ask for it. A file that cannot be read does not count, and causes no error.
-    pub fn approvals(&self, deployment: &Verified<Deployment>, agents: &[Name]) -> Option<Approvals> {
+    /// names of the `agents` that may ask for it. A file that cannot be read does not count, and causes no error; an entry that
+    /// does not belong beside them does.
+    pub fn approvals(
+        &self,
+        index: &VerifiedIndex,
+        deployment: &Verified<Deployment>,
+        agents: &[Name],
+    ) -> Result<Option<Approvals>, LayoutError> {
         let root = self.root().root();
-        root.approvals_of(deployment, agents)?;
+        if root.approvals_of(deployment, agents).is_none() {
+            return Ok(None);
+        }
+        check_approvals(self.files(), index.layout(), &deployment.name)?;
         let mut files = BTreeMap::new();
         for approver in root.roles.approver.keys.iter().map(crate::model::RoleKey::id) {
-            match self.files().read(&Layout::Flat.approval(&deployment.name, approver), Approval::LARGEST) {
+            match self.files().read(&index.layout().approval(&deployment.name, approver), Approval::LARGEST) {
                 Ok(None) => None,
                 Ok(Some(file)) => files.insert(approver.clone(), Ok(file)),
                 Err(error) => files.insert(approver.clone(), Err(error.to_string())),
             };
         }
-        Approvals::count(self.root(), deployment, agents, &files)
+        Ok(Approvals::count(self.root(), deployment, agents, &files))
     }
 }

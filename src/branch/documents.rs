@@ -1,18 +1,21 @@
-//! Reads the index and the documents of a branch, and verifies them.
+//! Reads the index, its bins and the documents of a branch, and verifies them.
+
+use std::collections::BTreeMap;
 
 use super::layout::Layout;
-use super::layout_check::LayoutError;
+use super::layout_check::{LayoutError, check_bin, check_top};
 use crate::git::{Files, ReadError};
 use crate::model::{
-    BranchName, Document, DocumentPath, Epoch, Folder, Index, Name, Payload, Revision, Sha256Digest, Specification,
+    Bin, BinCount, BinId, BranchFile as _, BranchName, Deployment, Document, DocumentPath, Epoch, Folder, Hold, Index,
+    IndexEntry, Name, Specification, Tombstone,
 };
-use crate::trust::{DocumentError, Signed, SignedError, TrustedRoot, Verified, verify_document};
+use crate::trust::{BinError, DocumentError, Signed, SignedError, TrustedRoot, Verified, VerifiedBin, verify_document};
 
 /// The reason why a branch cannot be read or verified.
 #[derive(Debug, thiserror::Error)]
 pub enum BranchError {
     /// It has no index, so Clavel did not make it.
-    #[error("this is not a branch of Clavel: it has no {}", Layout::Flat.index())]
+    #[error("this is not a branch of Clavel: it has no {}", Layout::INDEX)]
     NoIndex,
     /// The index cannot be verified.
     #[error("the index cannot be trusted: {0}")]
@@ -35,6 +38,9 @@ pub enum BranchError {
         /// The epoch of the index.
         found: Epoch,
     },
+    /// A bin of the index cannot be verified.
+    #[error(transparent)]
+    Bin(#[from] BinError),
     /// A document cannot be verified.
     #[error(transparent)]
     Document(#[from] DocumentError),
@@ -55,14 +61,20 @@ impl From<LayoutError> for BranchError {
     }
 }
 
-/// An index that was verified, with the digest of its content.
+/// An index that was verified, and those of its bins that were read.
 #[derive(Debug, Clone)]
 pub struct VerifiedIndex {
-    /// The index.
-    pub index: Verified<Index>,
-    /// The digest of the content without the signatures. Anybody can add a signature that does not count, and the index stays
-    /// the same.
-    pub content: Sha256Digest,
+    index: Verified<Index>,
+    bins: BTreeMap<BinId, VerifiedBin>,
+}
+
+/// Whether a reader accepts what does not belong on a branch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Strictness {
+    /// It refuses a folder with an entry that does not belong there.
+    Strict,
+    /// It does not look.
+    Lenient,
 }
 
 /// The branch at one commit, verified against one root.
@@ -71,25 +83,78 @@ pub struct Branch<'a, F> {
     files: &'a F,
     root: &'a TrustedRoot,
     name: &'a BranchName,
+    strictness: Strictness,
 }
 
 impl VerifiedIndex {
-    /// The names of all documents that it lists in one folder.
-    pub fn names(&self, folder: Folder) -> Vec<Name> {
-        let listed = self.index.documents.iter().map(|(path, _)| path);
-        listed.filter(|path| path.folder() == folder).map(|path| path.name().clone()).collect()
+    /// The index.
+    pub fn index(&self) -> &Verified<Index> {
+        &self.index
     }
 
-    /// The revision that it lists for a document.
-    pub fn revision(&self, path: &DocumentPath) -> Option<Revision> {
-        self.index.documents.get(path).map(|entry| entry.revision)
+    /// The layout of the branch.
+    pub fn layout(&self) -> Layout {
+        Layout::of(self.index.bins.count())
+    }
+
+    /// The bins that were read, in their order.
+    pub fn bins(&self) -> impl Iterator<Item = &VerifiedBin> {
+        self.bins.values()
+    }
+
+    /// The names of the documents of one folder that the bins which were read list.
+    pub fn names(&self, folder: Folder) -> Vec<Name> {
+        let mut names: Vec<Name> =
+            self.bins().flat_map(|bin| bin.documents_in(folder.as_str())).map(|(name, _)| name.clone()).collect();
+        names.sort();
+        names
+    }
+
+    /// The entry of a document, if its bin was read.
+    pub fn document(&self, path: &DocumentPath) -> Option<&IndexEntry> {
+        self.bin_of(path.name())?.document(path)
+    }
+
+    /// The tombstone of a document, if its bin was read.
+    pub fn tombstone(&self, path: &DocumentPath) -> Option<&Tombstone> {
+        self.bin_of(path.name())?.tombstone(path)
+    }
+
+    /// The hold of a deployment, if its bin was read.
+    pub fn hold(&self, deployment: &Name) -> Option<&Hold> {
+        self.bin_of(deployment)?.held.get(deployment)
+    }
+
+    /// The holds of the bins that were read.
+    pub fn holds(&self) -> impl Iterator<Item = (&Name, &Hold)> {
+        self.bins().flat_map(|bin| bin.held.iter())
+    }
+
+    /// Verifies that `bytes` are the document at `path`, as its bin lists it. The bin has to have been read.
+    pub fn verify<S: Specification>(
+        &self,
+        path: &DocumentPath,
+        bytes: Option<&[u8]>,
+        root: &TrustedRoot,
+    ) -> Result<Verified<Document<S>>, DocumentError> {
+        let Some(bin) = self.bin_of(path.name()) else { return Err(DocumentError::NotListed { path: path.clone() }) };
+        verify_document(path, bytes, bin, root)
+    }
+
+    fn bin_of(&self, name: &Name) -> Option<&VerifiedBin> {
+        self.bins.get(&self.index.bins.count().bin_of(name))
     }
 }
 
 impl<'a, F: Files> Branch<'a, F> {
-    /// The branch `name` with these files.
+    /// The branch `name` with these files. A folder with an entry that does not belong there is refused.
     pub fn new(files: &'a F, root: &'a TrustedRoot, name: &'a BranchName) -> Self {
-        Self { files, root, name }
+        Self { files, root, name, strictness: Strictness::Strict }
+    }
+
+    /// The same, for the publisher, who repairs the branch: it ignores entries that do not belong there.
+    pub fn to_repair(files: &'a F, root: &'a TrustedRoot, name: &'a BranchName) -> Self {
+        Self { files, root, name, strictness: Strictness::Lenient }
     }
 
     pub(super) fn files(&self) -> &'a F {
@@ -100,11 +165,11 @@ impl<'a, F: Files> Branch<'a, F> {
         self.root
     }
 
-    /// Reads and verifies the index.
+    /// Reads and verifies the index. Its bins are read as they are needed.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
-        let bytes = self.files.read(Layout::Flat.index(), Index::LARGEST)?.ok_or(BranchError::NoIndex)?;
-        let index = Signed::<Index>::verify_file_with_content(bytes, self.root.fleet(), self.root.publisher());
-        let (index, content) = index.map_err(BranchError::Index)?;
+        let bytes = self.files.read(Layout::INDEX, Index::LARGEST)?.ok_or(BranchError::NoIndex)?;
+        let index = Signed::<Index>::verify_file(&bytes, self.root.fleet(), self.root.publisher());
+        let index = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
             return Err(BranchError::OtherBranch { branch: self.name.clone(), found: index.branch.clone() });
         }
@@ -112,18 +177,59 @@ impl<'a, F: Files> Branch<'a, F> {
         if index.epoch != epoch {
             return Err(BranchError::OtherEpoch { epoch, found: index.epoch });
         }
-        Ok(VerifiedIndex { index, content })
+        if self.strictness == Strictness::Strict {
+            check_top(self.files, &index)?;
+        }
+        Ok(VerifiedIndex { index, bins: BTreeMap::new() })
     }
 
-    /// Reads and verifies one document, which has to be as `index` lists it.
+    /// Reads and verifies the index with all of its bins.
+    pub fn whole_index(&self) -> Result<VerifiedIndex, BranchError> {
+        let mut index = self.index()?;
+        for bin in index.index.bins.count().bins() {
+            self.read_bin(&mut index, bin)?;
+        }
+        Ok(index)
+    }
+
+    /// Reads and verifies a bin of the index, unless it was read before.
+    pub fn read_bin(&self, index: &mut VerifiedIndex, bin: BinId) -> Result<(), BranchError> {
+        if !index.bins.contains_key(&bin) {
+            let bytes = self.files.read(&Layout::bin(bin), Bin::LARGEST)?;
+            let verified = VerifiedBin::verify(bin, bytes.as_deref(), &index.index)?;
+            if self.strictness == Strictness::Strict {
+                check_bin(self.files, &index.index, &verified)?;
+            }
+            index.bins.insert(bin, verified);
+        }
+        Ok(())
+    }
+
+    /// Reads and verifies one document, which has to be as its bin of `index` lists it.
     pub fn document<S: Specification>(
         &self,
-        index: &VerifiedIndex,
+        index: &mut VerifiedIndex,
         name: &Name,
     ) -> Result<Verified<Document<S>>, BranchError> {
+        let bin = index.index.bins.count().bin_of(name);
+        self.read_bin(index, bin)?;
         let path = DocumentPath::new(S::FOLDER, name.clone());
-        let listed = index.index.documents.get(&path).is_some();
-        let bytes = if listed { self.files.read(&Layout::Flat.document(&path), Document::<S>::LARGEST)? } else { None };
-        Ok(verify_document(&path, bytes, &index.index, self.root)?)
+        let listed = index.document(&path).is_some();
+        let file = index.layout().document(&path);
+        let bytes = if listed { self.files.read(&file, Document::<S>::LARGEST)? } else { None };
+        Ok(index.verify(&path, bytes.as_deref(), self.root)?)
     }
+}
+
+/// The file of a document, in whichever layout these files have it; `None` where it is not there. Nothing is verified: whoever
+/// wrote the files may have put it there.
+pub fn find_document<F: Files>(files: &F, path: &DocumentPath) -> Result<Option<Vec<u8>>, ReadError> {
+    for layout in BinCount::every().map(Layout::of) {
+        match files.read(&layout.document(path), Deployment::LARGEST) {
+            // The path holds something that can be no document.
+            Ok(None) | Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => {}
+            found => return found,
+        }
+    }
+    Ok(None)
 }

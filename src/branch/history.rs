@@ -1,11 +1,10 @@
 //! The one walk through the history of the branch, and the searches for an earlier revision of a deployment.
 
-use super::documents::{Branch, BranchError};
+use super::documents::{Branch, BranchError, find_document};
 use super::writer::OpenBranch;
 use crate::git::{CommitId, ReadError, Repository, Snapshot};
 use crate::model::{
-    BranchName, Deployment, DeploymentSpecification, DocumentPath, Folder, Name, Payload as _, Revision, Unit,
-    UnitSpecification,
+    BranchName, Deployment, DeploymentSpecification, DocumentPath, Folder, Name, Revision, Unit, UnitSpecification,
 };
 use crate::trust::{Signed, TrustedRoot, Verified};
 
@@ -70,16 +69,11 @@ pub fn search_files<T, E: From<BranchError>>(
     name: &Name,
     mut look: impl FnMut(&Snapshot, &[u8]) -> Result<Option<T>, E>,
 ) -> Result<Option<T>, E> {
-    let path = DocumentPath::new(Folder::Deployments, name.clone()).to_string();
+    let path = DocumentPath::new(Folder::Deployments, name.clone());
     let mut seen = None;
     for snapshot in commits_back(repository, tip).take(MOST_COMMITS) {
         let snapshot = snapshot.map_err(BranchError::from)?;
-        let file = match snapshot.read(&path, Deployment::LARGEST) {
-            Ok(file) => file,
-            // The path holds something that can be no document.
-            Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => None,
-            Err(error) => return Err(BranchError::from(error).into()),
-        };
+        let file = find_document(&snapshot, &path).map_err(BranchError::from)?;
         if let Some(file) = file.filter(|file| seen.as_ref() != Some(file)) {
             if let Some(found) = look(&snapshot, &file)? {
                 return Ok(Some(found));
@@ -99,7 +93,7 @@ impl History<'_> {
         let commits = self.on.tip().into_iter().flat_map(|tip| self.on.back_from(tip));
         for snapshot in commits.take(MOST_COMMITS) {
             let snapshot = snapshot?;
-            let file = snapshot.read(&path.to_string(), Deployment::LARGEST)?;
+            let file = find_document(&snapshot, &path)?;
             if file.is_some_and(|file| claims_revision(&file, revision)) {
                 match self.read(&snapshot, name) {
                     Ok(past) => return Ok(RevisionLookup::Found(Box::new(past))),
@@ -118,9 +112,9 @@ impl History<'_> {
 
     fn read(&self, snapshot: &Snapshot, name: &Name) -> Result<PastDeployment, BranchError> {
         let branch = Branch::new(snapshot, self.root, self.branch);
-        let index = branch.index()?;
-        let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
-        let unit = branch.document::<UnitSpecification>(&index, &deployment.specification.unit);
+        let mut index = branch.index()?;
+        let deployment = branch.document::<DeploymentSpecification>(&mut index, name)?;
+        let unit = branch.document::<UnitSpecification>(&mut index, &deployment.specification.unit);
         Ok(PastDeployment { deployment, unit: unit.ok() })
     }
 }

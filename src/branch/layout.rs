@@ -1,76 +1,77 @@
 //! The layout of a branch: its files and folders, their paths, their limits and their rules.
 //!
 //!     README.md  index.json  root.json         files
-//!     agents/  deployments/  units/            NAME.json
+//!     index/                                   BIN.json
+//!     agents/  deployments/  units/            NAME.json, or BIN/NAME.json
 //!     roots/                                   N.json, with N from 1 to 2^53 - 1
-//!     approvals/                               NAME/KEY.json
+//!     approvals/                               NAME/KEY.json, or BIN/NAME/KEY.json
+//!
+//! An index with one bin has no folders BIN. With more, each folder that has an entry for a name has such folders: git writes a
+//! folder anew as a whole, so a folder of all names would make a small change large.
 //!
 //! A [`Layout`] makes every path on the branch, and `layout_check` checks a commit against it. The contents of the files belong
 //! to `documents`, `root_chain` and `approvals`.
 
-use crate::model::{DocumentPath, KeyId, Name, RootVersion};
+use crate::model::{Bin, BinCount, BinId, DocumentPath, Index, KeyId, MOST_OF_A_BIN, Name, RootVersion};
 
-/// The most entries of `agents/`, `deployments/`, `units/` and `approvals/`: as many as an index may list.
-pub(super) const MOST_OF_A_FOLDER: usize = 100_000;
 /// The most versions of a root: one a day for ten years.
 const MOST_ROOTS: usize = 4096;
 /// The most people who approve of one deployment.
 pub(super) const MOST_APPROVALS: usize = 64;
-/// The most entries of all folders together. Three documents for each of 10,000 units are 30,000.
-pub(super) const MOST_IN_TOTAL: usize = 250_000;
 /// The bytes of an entry of a tree beside its name: the mode, a space, a zero and the object id.
 const BESIDE_NAME: usize = 6 + 1 + 1 + 20;
 /// The bytes of the longest name of an entry: a [`Name`] and `.json`.
 const LONGEST_NAME: usize = 128 + 5;
+/// The most entries of the top folder: its files and folders, and as many folders of documents as an index may name.
+const MOST_AT_TOP: usize = 48;
 
-/// The layout of a branch.
+/// The layout of a branch whose index has so many bins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Layout {
-    /// One index file, and one folder for each kind of document.
-    Flat,
+pub struct Layout {
+    bins: BinCount,
 }
 
 impl Layout {
     /// The path of the index.
-    pub fn index(self) -> &'static str {
-        match self {
-            Self::Flat => "index.json",
-        }
-    }
-
+    pub const INDEX: &str = "index.json";
     /// The path of the overview for people, which is not signed. No part of Clavel reads it.
-    pub fn readme(self) -> &'static str {
-        match self {
-            Self::Flat => "README.md",
-        }
-    }
-
+    pub const README: &str = "README.md";
     /// The path of the newest root.
-    pub fn newest_root(self) -> &'static str {
-        match self {
-            Self::Flat => "root.json",
-        }
+    pub const NEWEST_ROOT: &str = "root.json";
+
+    /// The layout of a branch whose index has so many bins.
+    pub fn of(bins: BinCount) -> Self {
+        Self { bins }
     }
 
     /// The path of the root of one version.
-    pub fn root(self, version: RootVersion) -> String {
-        match self {
-            Self::Flat => format!("roots/{version}.json"),
-        }
+    pub fn root(version: RootVersion) -> String {
+        format!("roots/{version}.json")
+    }
+
+    /// The path of a bin of the index.
+    pub fn bin(bin: BinId) -> String {
+        format!("index/{bin}.json")
     }
 
     /// The path of a document.
     pub fn document(self, document: &DocumentPath) -> String {
-        match self {
-            Self::Flat => document.to_string(),
-        }
+        self.file(document.folder().as_str(), document.name())
+    }
+
+    /// The path of the document `name` in a folder of documents, which a newer Clavel may have made.
+    pub fn file(self, folder: &str, name: &Name) -> String {
+        format!("{}/{name}.json", self.folder(folder, self.bins.bin_of(name)))
     }
 
     /// The folder with the approvals of the deployment `name`.
     pub fn approvals(self, name: &Name) -> String {
-        match self {
-            Self::Flat => format!("approvals/{name}"),
-        }
+        format!("{}/{name}", self.folder("approvals", self.bins.bin_of(name)))
+    }
+
+    /// The folder with the folders of the deployments of one bin that have approvals.
+    pub fn approvals_of_bin(self, bin: BinId) -> String {
+        self.folder("approvals", bin)
     }
 
     /// The path of the approval that the approver with this key gives to the deployment `name`.
@@ -79,29 +80,39 @@ impl Layout {
     pub fn approval(self, name: &Name, approver: &KeyId) -> String {
         format!("{}/{approver}.json", self.approvals(name))
     }
+
+    /// The part of the folder `top` that has the entries of the names of `bin`.
+    pub(super) fn folder(self, top: &str, bin: BinId) -> String {
+        if self.bins == BinCount::ONE { top.to_owned() } else { format!("{top}/{bin}") }
+    }
 }
 
-/// A kind of folder on the branch. Each kind has its limits and its rule, which the methods below list.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum FolderKind {
-    /// The root of the tree.
-    Root,
-    /// `agents/`, `deployments/` or `units/`.
-    Documents,
+/// A folder of the branch that a reader checks. Each has its limits and its rule, which the methods below list.
+#[derive(Clone, Copy)]
+pub(super) enum Folder<'a> {
+    /// The top folder of a branch with this index.
+    Top(&'a Index),
+    /// `index/`.
+    Index(BinCount),
+    /// A folder whose entries are in a folder for each bin.
+    Bins(BinCount),
+    /// The documents of a folder of this name, and the bin that lists them.
+    Documents(&'a str, &'a Bin),
     /// `roots/`.
     Roots,
-    /// `approvals/`.
+    /// `approvals/`, or the folder of one bin there.
     Approvals,
     /// The folder of one deployment in `approvals/`.
     ApprovalsOfOne,
 }
 
-impl FolderKind {
+impl Folder<'_> {
     /// The most entries of such a folder, and the length of the longest name that an entry can have, in bytes.
     pub(super) fn limits(self) -> (usize, usize) {
         match self {
-            Self::Root => (8, "deployments".len()),
-            Self::Documents | Self::Approvals => (MOST_OF_A_FOLDER, LONGEST_NAME),
+            Self::Top(_) => (MOST_AT_TOP, LONGEST_NAME),
+            Self::Index(count) | Self::Bins(count) => (count.get(), "all.json".len()),
+            Self::Documents(..) | Self::Approvals => (MOST_OF_A_BIN, LONGEST_NAME),
             Self::Roots => (MOST_ROOTS, "9007199254740991.json".len()),
             Self::ApprovalsOfOne => (MOST_APPROVALS, LONGEST_NAME),
         }
@@ -116,52 +127,49 @@ impl FolderKind {
     /// The rule that an error quotes.
     pub(super) fn rule(self) -> &'static str {
         match self {
-            Self::Root => {
-                "only the files README.md, index.json and root.json and the folders agents, approvals, deployments, roots \
-                 and units belong there"
+            Self::Top(_) => {
+                "only the files README.md, index.json and root.json, the folders approvals, index and roots, and those that \
+                 the index names belong there"
             }
-            Self::Documents => "only regular files called NAME.json belong there",
+            Self::Index(_) => "only the bins of the index belong there, as regular files called BIN.json",
+            Self::Bins(_) => "only folders called like the bins of the index belong there",
+            Self::Documents(..) => {
+                "only the documents that the index lists belong there, as regular files called NAME.json"
+            }
             Self::Roots => "only regular files called N.json belong there, where N counts from 1",
             Self::Approvals => "only folders called NAME belong there",
             Self::ApprovalsOfOne => "only regular files called KEY.json belong there",
         }
     }
 
-    /// The entry of this name and mode, if it belongs in such a folder.
-    pub(super) fn accept(self, name: &[u8], mode: &[u8]) -> Option<Accepted> {
-        let name = std::str::from_utf8(name).ok()?;
-        let is_file = mode == b"100644";
-        let is_folder = mode == b"40000";
+    /// Whether an entry of this name and mode belongs in such a folder.
+    pub(super) fn accepts(self, name: &[u8], mode: &[u8]) -> bool {
+        let Ok(name) = std::str::from_utf8(name) else { return false };
+        let is_folder = match mode {
+            b"100644" => false,
+            b"40000" => true,
+            _ => return false,
+        };
+        let stem = name.strip_suffix(".json");
+        let is_bin_of = |count: BinCount, text: &str| text.parse::<BinId>().is_ok_and(|bin| bin.count() == count);
         match self {
-            Self::Root if is_file => matches!(name, "README.md" | "index.json" | "root.json").then_some(Accepted::File),
-            Self::Root if is_folder => match name {
-                "agents" | "deployments" | "units" => Some(Accepted::Folder(FolderKind::Documents)),
-                "roots" => Some(Accepted::Folder(FolderKind::Roots)),
-                "approvals" => Some(Accepted::Folder(FolderKind::Approvals)),
-                _ => None,
-            },
-            Self::Documents | Self::ApprovalsOfOne if is_file => {
-                name.strip_suffix(".json")?.parse::<Name>().ok().map(|_| Accepted::File)
+            Self::Top(_) if !is_folder => [Layout::INDEX, Layout::NEWEST_ROOT, Layout::README].contains(&name),
+            Self::Top(index) => {
+                ["approvals", "index", "roots"].contains(&name) || index.folders.iter().any(|f| f.as_str() == name)
             }
-            Self::Roots if is_file => {
-                let digits = name.strip_suffix(".json")?;
-                // A number has one spelling: without a sign, and without a zero before it.
-                let number = digits.parse::<u64>().ok().filter(|number| number.to_string() == digits)?;
-                RootVersion::try_from(number).ok().map(|_| Accepted::File)
+            Self::Index(count) => !is_folder && stem.is_some_and(|stem| is_bin_of(count, stem)),
+            Self::Bins(count) => is_folder && is_bin_of(count, name),
+            Self::Documents(folder, bin) => {
+                let names = bin.documents.get(folder);
+                !is_folder && stem.is_some_and(|stem| names.is_some_and(|names| names.get(stem).is_some()))
             }
-            Self::Approvals if is_folder => {
-                name.parse::<Name>().ok().map(|_| Accepted::Folder(FolderKind::ApprovalsOfOne))
+            // A number has one spelling: without a sign, and without a zero before it.
+            Self::Roots => {
+                let is_number = |n: &str| n.parse::<RootVersion>().is_ok_and(|number| number.to_string() == n);
+                !is_folder && stem.is_some_and(is_number)
             }
-            Self::Root | Self::Documents | Self::Roots | Self::Approvals | Self::ApprovalsOfOne => None,
+            Self::Approvals => is_folder && name.parse::<Name>().is_ok(),
+            Self::ApprovalsOfOne => !is_folder && stem.is_some_and(|stem| stem.parse::<Name>().is_ok()),
         }
     }
-}
-
-/// An entry that belongs in its folder.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Accepted {
-    /// A file.
-    File,
-    /// A folder of this kind.
-    Folder(FolderKind),
 }

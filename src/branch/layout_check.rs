@@ -1,14 +1,18 @@
-//! Checks that a commit has the layout of a branch of Clavel, and nothing else.
+//! Checks that a commit has the layout of a branch of Clavel, and nothing else, wherever a reader looks.
 //!
 //! People or programs could use a file that Clavel does not read: an operator checks it out, a git host shows it, or a later
-//! version of Clavel reads it. So an agent checks the whole commit before it trusts any part of it. The check reads trees as
-//! bytes, entry by entry, and never inflates a tree that is larger than the most entries of its folder can be. It does not
-//! read the contents of the files.
+//! version of Clavel reads it. So a reader checks each folder before it trusts a file in it: the folders at the top, and of the
+//! bins that it reads each folder with its documents. It never looks at the others, since they grow with the fleet.
+//!
+//! The check reads trees as bytes, entry by entry, and never inflates a tree that is larger than the most entries of its folder
+//! can be. It does not read the contents of the files.
 
 use std::collections::HashSet;
 
-use super::layout::{Accepted, FolderKind, Layout, MOST_IN_TOTAL};
-use crate::git::{CommitId, Mode, ObjectId, ReadError, Repository};
+use super::layout::{Folder, Layout};
+use crate::git::{Files, Mode, ReadError};
+use crate::model::{BinCount, Index, Name};
+use crate::trust::VerifiedBin;
 
 /// The most bytes of a name that an error shows.
 const LONGEST_SHOWN_NAME: usize = 160;
@@ -17,44 +21,34 @@ const LONGEST_SHOWN_NAME: usize = 160;
 #[derive(Debug, thiserror::Error)]
 pub enum LayoutError {
     /// An entry does not belong in its folder.
-    #[error("`{path}` of commit {commit} does not belong on a branch of Clavel: it is {found}, and {rule}")]
+    #[error("`{path}` does not belong on a branch of Clavel: it is {found}, and {rule}")]
     Foreign {
         /// The path of the entry; bytes that are not plain ASCII are escaped.
         path: String,
-        /// The commit.
-        commit: CommitId,
         /// The kind of the entry.
         found: String,
         /// The rule for the folder.
         rule: &'static str,
     },
     /// Two names of one folder are equal, or differ in case alone.
-    #[error(
-        "`{path}` of commit {commit} has a twin: another name beside it differs from it in case alone, or not at all"
-    )]
+    #[error("`{path}` has a twin: another name beside it differs from it in case alone, or not at all")]
     Twin {
         /// The path of one of them.
         path: String,
-        /// The commit.
-        commit: CommitId,
     },
-    /// A folder, or the whole branch, has too many entries.
-    #[error("`{path}` of commit {commit} holds more than the {limit} entries that a branch of Clavel may have there")]
+    /// A folder has too many entries.
+    #[error("`{path}` holds more than the {limit} entries that a branch of Clavel may have there")]
     TooMany {
-        /// The folder; `/` is the whole branch.
+        /// The folder; `/` is the top.
         path: String,
-        /// The commit.
-        commit: CommitId,
         /// The limit.
         limit: usize,
     },
     /// The bytes of a folder are not those that git writes.
-    #[error("the folder `{path}` of commit {commit} is not what git writes: {why}")]
+    #[error("the folder `{path}` is not what git writes: {why}")]
     Malformed {
         /// The folder.
         path: String,
-        /// The commit.
-        commit: CommitId,
         /// The first fault in the bytes.
         why: &'static str,
     },
@@ -72,11 +66,12 @@ enum FolderFault<'t> {
     Malformed(&'static str),
 }
 
-/// The entries of a tree as git writes it: the mode, a space, the name, a zero, and the twenty bytes of the object id.
+/// The entries of a tree as git writes it: the mode, a space, the name, a zero, and the twenty bytes of the object id. Each item
+/// is the mode and the name.
 struct TreeEntries<'t>(&'t [u8]);
 
 impl<'t> Iterator for TreeEntries<'t> {
-    type Item = Result<(&'t [u8], &'t [u8], &'t [u8]), FolderFault<'t>>;
+    type Item = Result<(&'t [u8], &'t [u8]), FolderFault<'t>>;
 
     fn next(&mut self) -> Option<Self::Item> {
         if self.0.is_empty() {
@@ -86,76 +81,58 @@ impl<'t> Iterator for TreeEntries<'t> {
             let (mode, rest) = self.0.split_at_checked(memchr::memchr(b' ', self.0)?)?;
             let rest = &rest[1..];
             let (name, rest) = rest.split_at_checked(memchr::memchr(0, rest)?)?;
-            let (id, rest) = rest[1..].split_at_checked(20)?;
-            Some((mode, name, id, rest))
+            let (_, rest) = rest[1..].split_at_checked(20)?;
+            Some((mode, name, rest))
         })();
-        let Some((mode, name, id, rest)) = entry else {
+        let Some((mode, name, rest)) = entry else {
             self.0 = &[];
             return Some(Err(FolderFault::Malformed("an entry breaks off")));
         };
         self.0 = rest;
-        Some(Ok((mode, name, id)))
+        Some(Ok((mode, name)))
     }
-}
-
-/// A folder whose entries belong there.
-#[derive(Debug, PartialEq, Eq)]
-struct CheckedFolder<'t> {
-    /// The number of its entries.
-    count: usize,
-    /// The folders in it, with their kinds and trees.
-    folders: Vec<(&'t [u8], FolderKind, ObjectId)>,
 }
 
 /// Checks the tree of one folder, which has these bytes. No I/O.
-fn check_folder(kind: FolderKind, tree: &[u8]) -> Result<CheckedFolder<'_>, FolderFault<'_>> {
-    let (most, _) = kind.limits();
-    let mut checked = CheckedFolder { count: 0, folders: Vec::new() };
-    let mut before: &[u8] = &[];
+fn check_tree<'t>(folder: Folder<'_>, tree: &'t [u8]) -> Result<(), FolderFault<'t>> {
+    let (most, _) = folder.limits();
+    let mut count = 0;
+    let mut before = None;
     let mut any_capital = false;
     for entry in TreeEntries(tree) {
-        let (mode, name, id) = entry?;
-        checked.count += 1;
-        if checked.count > most {
+        let (mode, name) = entry?;
+        count += 1;
+        if count > most {
             return Err(FolderFault::TooMany);
         }
-        let accepted = kind.accept(name, mode).ok_or(FolderFault::Foreign { name, mode })?;
+        if !folder.accepts(name, mode) {
+            return Err(FolderFault::Foreign { name, mode });
+        }
         // If two entries had one name, two readers could see different ones.
-        if checked.count > 1 && !is_after(kind, before, name) {
-            return Err(if before == name {
-                FolderFault::Twin { name }
-            } else {
-                FolderFault::Malformed("its entries are not in order")
-            });
+        match before.replace((mode, name)) {
+            Some((_, before)) if before == name => return Err(FolderFault::Twin { name }),
+            Some(before) if !is_after(before, (mode, name)) => {
+                return Err(FolderFault::Malformed("its entries are not in order"));
+            }
+            _ => {}
         }
-        before = name;
         any_capital |= name.iter().any(u8::is_ascii_uppercase);
-        if let Accepted::Folder(below) = accepted {
-            let id = ObjectId::try_from(id).map_err(|_| FolderFault::Malformed("an object id has a wrong length"))?;
-            checked.folders.push((name, below, id));
-        }
     }
     // Without a capital letter, two names cannot differ in case.
-    if any_capital {
-        check_twins(tree, checked.count)?;
-    }
-    Ok(checked)
+    if any_capital { check_twins(tree, count) } else { Ok(()) }
 }
 
-/// Whether `name` comes after `before` in the order of git, which sorts a folder as if its name ended in `/`.
-fn is_after(kind: FolderKind, before: &[u8], name: &[u8]) -> bool {
-    match kind {
-        FolderKind::Approvals => before.iter().chain(b"/").lt(name.iter().chain(b"/")),
-        // The names that are accepted at the root have the same order with and without the `/`.
-        FolderKind::Root | FolderKind::Documents | FolderKind::Roots | FolderKind::ApprovalsOfOne => before < name,
-    }
+/// Whether an entry comes after the one before it in the order of git, which sorts a folder as if its name ended in `/`.
+fn is_after((mode_before, before): (&[u8], &[u8]), (mode, name): (&[u8], &[u8])) -> bool {
+    let end = |mode: &[u8]| if mode == b"40000" { b"/".as_slice() } else { b"" };
+    before.iter().chain(end(mode_before)).lt(name.iter().chain(end(mode)))
 }
 
 /// Checks that no two names differ in case alone.
 fn check_twins(tree: &[u8], count: usize) -> Result<(), FolderFault<'_>> {
     let mut seen = HashSet::with_capacity(count);
     for entry in TreeEntries(tree) {
-        let (_, name, _) = entry?;
+        let (_, name) = entry?;
         if !seen.insert(name.to_ascii_lowercase()) {
             return Err(FolderFault::Twin { name });
         }
@@ -163,29 +140,57 @@ fn check_twins(tree: &[u8], count: usize) -> Result<(), FolderFault<'_>> {
     Ok(())
 }
 
-impl Layout {
-    /// Checks that `commit` holds the files and folders of this layout, and nothing else.
-    pub fn check(self, repository: &Repository, commit: CommitId) -> Result<(), LayoutError> {
-        let trees = repository.trees(commit);
-        let mut total = 0;
-        let Self::Flat = self;
-        let mut folders = vec![(String::new(), FolderKind::Root, trees.root()?)];
-        while let Some((path, kind, id)) = folders.pop() {
-            let shown = if path.is_empty() { "/" } else { &path };
-            let too_many = |path: &str, limit| LayoutError::TooMany { path: path.to_owned(), commit, limit };
-            let tree = match trees.bytes(shown, id, kind.most_bytes()) {
-                Err(ReadError::TooLarge { .. }) => return Err(too_many(shown, kind.limits().0)),
-                tree => tree?,
-            };
-            let checked = check_folder(kind, &tree).map_err(|fault| layout_error(&fault, commit, kind, &path))?;
-            total += checked.count;
-            if total > MOST_IN_TOTAL {
-                return Err(too_many("/", MOST_IN_TOTAL));
-            }
-            folders.extend(checked.folders.into_iter().map(|(name, kind, id)| (path_in(&path, name), kind, id)));
+/// Checks a folder, if it exists.
+fn check_folder(files: &impl Files, path: &str, folder: Folder<'_>) -> Result<(), LayoutError> {
+    let shown = || if path.is_empty() { "/" } else { path }.to_owned();
+    let too_many = || LayoutError::TooMany { path: shown(), limit: folder.limits().0 };
+    let tree = match files.tree(path, folder.most_bytes()) {
+        Ok(None) => return Ok(()),
+        Err(ReadError::TooLarge { .. }) => return Err(too_many()),
+        Err(ReadError::Unexpected { found, .. }) => {
+            return Err(LayoutError::Foreign {
+                path: path.to_owned(),
+                found: found.to_string(),
+                rule: "it has to be a folder",
+            });
         }
-        Ok(())
+        tree => tree?,
+    };
+    check_tree(folder, tree.as_deref().unwrap_or_default()).map_err(|fault| match fault {
+        FolderFault::Foreign { name, mode } => {
+            LayoutError::Foreign { path: path_in(path, name), found: describe_mode(mode), rule: folder.rule() }
+        }
+        FolderFault::Twin { name } => LayoutError::Twin { path: path_in(path, name) },
+        FolderFault::TooMany => too_many(),
+        FolderFault::Malformed(why) => LayoutError::Malformed { path: shown(), why },
+    })
+}
+
+/// Checks the folders that every reader of a branch with this index reads.
+pub(super) fn check_top(files: &impl Files, index: &Index) -> Result<(), LayoutError> {
+    let count = index.bins.count();
+    check_folder(files, "", Folder::Top(index))?;
+    check_folder(files, "index", Folder::Index(count))?;
+    check_folder(files, "roots", Folder::Roots)?;
+    if count == BinCount::ONE {
+        return Ok(());
     }
+    let folders = index.folders.iter().map(AsRef::as_ref).chain(["approvals"]);
+    folders.into_iter().try_for_each(|folder: &str| check_folder(files, folder, Folder::Bins(count)))
+}
+
+/// Checks the folders that have the documents of one bin, and its approvals.
+pub(super) fn check_bin(files: &impl Files, index: &Index, bin: &VerifiedBin) -> Result<(), LayoutError> {
+    let layout = Layout::of(index.bins.count());
+    for folder in index.folders.iter().map(AsRef::as_ref) {
+        check_folder(files, &layout.folder(folder, bin.id()), Folder::Documents(folder, bin))?;
+    }
+    check_folder(files, &layout.folder("approvals", bin.id()), Folder::Approvals)
+}
+
+/// Checks the folder with the approvals of one deployment.
+pub(super) fn check_approvals(files: &impl Files, layout: Layout, name: &Name) -> Result<(), LayoutError> {
+    check_folder(files, &layout.approvals(name), Folder::ApprovalsOfOne)
 }
 
 /// The path of `name` in the folder `path`. Bytes that are not plain ASCII are escaped, so that a reader can tell letters that
@@ -194,18 +199,6 @@ fn path_in(path: &str, name: &[u8]) -> String {
     let end = if name.len() > LONGEST_SHOWN_NAME { "…" } else { "" };
     let name = name[..name.len().min(LONGEST_SHOWN_NAME)].escape_ascii();
     if path.is_empty() { format!("{name}{end}") } else { format!("{path}/{name}{end}") }
-}
-
-fn layout_error(fault: &FolderFault<'_>, commit: CommitId, kind: FolderKind, path: &str) -> LayoutError {
-    let folder = || if path.is_empty() { "/".to_owned() } else { path.to_owned() };
-    match *fault {
-        FolderFault::Foreign { name, mode } => {
-            LayoutError::Foreign { path: path_in(path, name), commit, found: describe_mode(mode), rule: kind.rule() }
-        }
-        FolderFault::Twin { name } => LayoutError::Twin { path: path_in(path, name), commit },
-        FolderFault::TooMany => LayoutError::TooMany { path: folder(), commit, limit: kind.limits().0 },
-        FolderFault::Malformed(why) => LayoutError::Malformed { path: folder(), commit, why },
-    }
 }
 
 /// The kind of an entry of this mode, in words.

@@ -1,13 +1,33 @@
-use std::path::Path;
-
 use proptest::prelude::*;
 
-use super::super::layout::{MOST_APPROVALS, MOST_OF_A_FOLDER};
+use super::super::fixture::{Listing, index};
+use super::super::layout::MOST_APPROVALS;
 use super::*;
 use crate::git::fixture::{self, TestFolder};
-use crate::model::Name;
+use crate::git::{CommitId, Repository};
+use crate::model::{DocumentPath, IndexEntry, IndexVersion, MOST_OF_A_BIN, Revision, Sha256Digest};
+use crate::trust::fixture::Fleet;
 
 const ID: &str = "0123456789012345678901234567890123456789";
+
+/// The names of the documents that the index of these tests lists in each folder.
+const LISTED: [&str; 8] = ["a", "@home", "alice@x.json", "Web", "web", "Web-1", "web-2", "b-2"];
+
+/// An index of one bin that lists `names` in each folder, and that bin.
+fn listing(names: &[&str]) -> (Index, VerifiedBin) {
+    let mut listing = Listing::empty(BinCount::ONE);
+    for name in names {
+        for folder in ["agents", "deployments", "units"] {
+            let entry = IndexEntry { length: 1, revision: Revision::FIRST, sha256: Sha256Digest::of(b"x") };
+            listing.documents.insert(format!("{folder}/{name}.json").parse::<DocumentPath>().unwrap(), entry);
+        }
+    }
+    let fleet = Fleet::new();
+    let index = fleet.verified(index(&fleet, &listing, "2026-01-01T00:00:00Z".parse().unwrap(), IndexVersion::FIRST));
+    let (id, file) = listing.bins().pop_first().unwrap();
+    let bin = VerifiedBin::verify(id, Some(&file), &index).unwrap();
+    (index.into_inner(), bin)
+}
 
 /// A repository in which git itself makes trees of the lines of `mktree`. In the lines, `BLOB` is a blob, `DIR` a folder with
 /// `a.json` in it, and `COMMIT` a commit of another repository.
@@ -41,7 +61,17 @@ impl TreeMaker {
     }
 
     fn check_tree(&self, tree: &str) -> Result<(), LayoutError> {
-        Layout::Flat.check(&self.repository, fixture::commit_tree(&self.path(), tree))
+        self.check_commit(fixture::commit_tree(&self.path(), tree))
+    }
+
+    fn check_commit(&self, commit: CommitId) -> Result<(), LayoutError> {
+        let (index, bin) = listing(&LISTED);
+        let files = self.repository.snapshot(commit)?;
+        check_top(&files, &index)?;
+        check_bin(&files, &index, &bin)?;
+        ["a", "web-1"]
+            .into_iter()
+            .try_for_each(|name| check_approvals(&files, Layout::of(BinCount::ONE), &name.parse().unwrap()))
     }
 
     /// Checks a commit whose root has one folder with these lines.
@@ -88,11 +118,11 @@ fn exactly_the_layout_is_accepted() {
 fn a_foreign_entry_at_the_root_is_refused_by_name() {
     let trees = TreeMaker::new();
     for (line, what) in [
-        ("100644 blob BLOB\tindex.JSON", "`index.JSON` of commit"),
+        ("100644 blob BLOB\tindex.JSON", "`index.JSON`"),
         ("100644 blob BLOB\tevil.sh", "it is a file, and only the files README.md"),
         ("100755 blob BLOB\tindex.json", "it is an executable file"),
         ("120000 blob BLOB\tindex.json", "it is a symbolic link"),
-        ("120000 blob BLOB\tunits", "`units` of commit"),
+        ("120000 blob BLOB\tunits", "`units`"),
         ("160000 commit COMMIT\tunits", "it is a submodule"),
         ("100644 blob BLOB\tunits", "it is a file"),
         ("040000 tree DIR\tindex.json", "it is a folder"),
@@ -113,9 +143,9 @@ fn a_foreign_entry_in_a_folder_is_refused_by_name() {
             ("100755 blob BLOB", "a.json", "an executable file"),
             ("120000 blob BLOB", "a.json", "a symbolic link"),
             ("160000 commit COMMIT", "a.json", "a submodule"),
-            ("040000 tree DIR", "a", "a folder, and only regular files"),
+            ("040000 tree DIR", "a", "a folder, and only the documents that the index lists"),
             ("040000 tree DIR", "a.json", "a folder"),
-            ("100644 blob BLOB", "a", "/a` of commit"),
+            ("100644 blob BLOB", "a", "/a`"),
             ("100644 blob BLOB", "a.JSON", "/a.JSON`"),
             ("100644 blob BLOB", ".json", "/.json`"),
             ("100644 blob BLOB", ".hidden.json", "/.hidden.json`"),
@@ -127,7 +157,7 @@ fn a_foreign_entry_in_a_folder_is_refused_by_name() {
             ("100644 blob BLOB", "\"a\\033[2J.json\"", "/a\\x1b[2J.json`"),
             ("100644 blob BLOB", "\"a\\n.json\"", "/a\\n.json`"),
             ("100644 blob BLOB", "a\\b.json", "/a\\\\b.json`"),
-            ("100644 blob BLOB", &format!("{long}.json"), "xxx.json` of commit"),
+            ("100644 blob BLOB", &format!("{long}.json"), "xxx.json`"),
         ] {
             refused(trees.check_in(folder, &format!("{mode}\t{name}\n")), what);
         }
@@ -140,9 +170,9 @@ fn a_foreign_entry_in_a_folder_is_refused_by_name() {
     refused(trees.check_in("approvals", "100644 blob BLOB\ta.json\n"), "it is a file, and only folders");
     refused(trees.check_in("approvals", "040000 tree DIR\ta b\n"), "`approvals/a b`");
     let deep = trees.tree("040000 tree DIR\tb\n");
-    refused(trees.check_in("approvals", &format!("040000 tree {deep}\ta\n")), "`approvals/a/b` of commit");
+    refused(trees.check_in("approvals", &format!("040000 tree {deep}\ta\n")), "`approvals/a/b`");
     let odd = trees.tree("100644 blob BLOB\tb.txt\n");
-    refused(trees.check_in("approvals", &format!("040000 tree {odd}\ta\n")), "`approvals/a/b.txt` of commit");
+    refused(trees.check_in("approvals", &format!("040000 tree {odd}\ta\n")), "`approvals/a/b.txt`");
 }
 
 #[test]
@@ -158,21 +188,20 @@ fn names_that_git_itself_does_not_write_are_refused() {
     let padded = [b"0100644 index.json\0".as_slice(), &[7; 20]].concat();
     refused(trees.check_tree(&trees.raw_tree(&padded)), "it is an entry of mode `0100644`");
     let twice = [file("index.json"), file("index.json")].concat();
-    refused(trees.check_tree(&trees.raw_tree(&twice)), "`index.json` of commit");
+    refused(trees.check_tree(&trees.raw_tree(&twice)), "`index.json`");
     let unsorted = [file("root.json"), file("index.json")].concat();
-    refused(trees.check_tree(&trees.raw_tree(&unsorted)), "the folder `/` of commit");
-    refused(trees.check_tree(&trees.raw_tree(b"100644 index.json\0short")), "an entry breaks off");
-    refused(trees.check_tree(&trees.raw_tree(b"100644")), "an entry breaks off");
+    refused(trees.check_tree(&trees.raw_tree(&unsorted)), "the folder `/`");
+    for short in [b"100644 index.json\0short".as_slice(), b"100644"] {
+        refused(trees.check_tree(&trees.raw_tree(short)), "is damaged");
+        assert_eq!(check_tree(Folder::Roots, short), Err(FolderFault::Malformed("an entry breaks off")));
+    }
 }
 
 #[test]
 fn twins_are_refused_in_every_folder() {
     let trees = TreeMaker::new();
     for folder in ["agents", "deployments", "units"] {
-        refused(
-            trees.check_in(folder, "100644 blob BLOB\tWeb.json\n100644 blob BLOB\tweb.json\n"),
-            "/web.json` of commit",
-        );
+        refused(trees.check_in(folder, "100644 blob BLOB\tWeb.json\n100644 blob BLOB\tweb.json\n"), "/web.json`");
     }
     refused(trees.check_in("approvals", "040000 tree DIR\tWeb\n040000 tree DIR\tweb\n"), "has a twin");
     trees.check_in("agents", "100644 blob BLOB\tWeb-1.json\n100644 blob BLOB\tweb-2.json\n").unwrap();
@@ -184,7 +213,7 @@ fn too_many_entries_are_refused_before_they_are_read() {
     let file = |name: &str| [format!("100644 {name}\0").as_bytes(), &[7; 20]].concat();
     // The tree has more bytes than eight entries can have.
     let large = [b"100644 ".as_slice(), &b"x".repeat(10_000), b"\0", &[7; 20]].concat();
-    refused(trees.check_tree(&trees.raw_tree(&large)), "`/` of commit");
+    refused(trees.check_tree(&trees.raw_tree(&large)), "`/`");
     let most: Vec<u8> = (0..MOST_APPROVALS).flat_map(|n| file(&format!("k{n:04}.json"))).collect();
     let in_approvals = |tree: &str| {
         let folder = trees.tree(&format!("040000 tree {tree}\tweb-1\n"));
@@ -192,36 +221,53 @@ fn too_many_entries_are_refused_before_they_are_read() {
     };
     in_approvals(&trees.raw_tree(&most)).unwrap();
     let more = [most, file("l.json")].concat();
-    refused(in_approvals(&trees.raw_tree(&more)), "`approvals/web-1` of commit");
-    assert_eq!(check_folder(FolderKind::ApprovalsOfOne, &more), Err(FolderFault::TooMany));
-    let full: Vec<u8> = (0..MOST_OF_A_FOLDER).flat_map(|n| file(&format!("u{n:06}.json"))).collect();
-    let full = trees.raw_tree(&full);
-    let root =
-        |folders: &[&str]| folders.iter().map(|f| format!("040000 tree {full}\t{f}\n")).collect::<Vec<_>>().concat();
-    trees.check(&root(&["agents", "units"])).unwrap();
-    refused(trees.check(&root(&["agents", "deployments", "units"])), "holds more than the 250000 entries");
+    refused(in_approvals(&trees.raw_tree(&more)), "`approvals/web-1`");
+    assert_eq!(check_tree(Folder::ApprovalsOfOne, &more), Err(FolderFault::TooMany));
+    let full: Vec<u8> =
+        (0..=MOST_OF_A_BIN).flat_map(|n| [format!("40000 u{n:06}\0").as_bytes(), &[7; 20]].concat()).collect();
+    assert_eq!(check_tree(Folder::Approvals, &full), Err(FolderFault::TooMany));
 }
 
 #[test]
-fn a_fleet_of_ten_thousand_units_is_checked_quickly() {
+fn only_what_the_index_lists_is_accepted_in_a_folder_of_documents() {
     let trees = TreeMaker::new();
-    let lines: Vec<String> = (0..10_000).map(|n| format!("100644 blob {ID}\tUnit-{n:05}.json\n")).collect();
-    let tree = trees.tree(&lines.concat());
-    let root: String =
-        ["agents", "deployments", "units"].map(|folder| format!("040000 tree {tree}\t{folder}\n")).concat();
-    let commit = fixture::commit_tree(&trees.path(), &trees.tree(&root));
-    let start = std::time::Instant::now();
-    Layout::Flat.check(&trees.repository, commit).unwrap();
-    // The limit is generous, because the build is not optimised and other tests run meanwhile.
-    assert!(start.elapsed() < std::time::Duration::from_secs(2), "{:?}", start.elapsed());
+    for folder in ["agents", "deployments", "units"] {
+        trees.check_in(folder, "100644 blob BLOB\ta.json\n").unwrap();
+        let unlisted = trees.check_in(folder, "100644 blob BLOB\ta.json\n100644 blob BLOB\tother.json\n");
+        refused(
+            unlisted,
+            "/other.json` does not belong on a branch of Clavel: it is a file, and only the documents that",
+        );
+    }
+}
+
+#[test]
+fn the_folders_of_the_bins_are_those_of_the_index() {
+    let (index, _) = listing(&[]);
+    let sixteen = BinCount::every().nth(1).unwrap();
+    let accepts = |folder: Folder<'_>, mode: &str, name: &str| {
+        check_tree(folder, &tree(&[(mode.to_owned(), name.as_bytes().to_vec())])).is_ok()
+    };
+    for (name, one, many) in
+        [("all.json", true, false), ("0.json", false, true), ("f.json", false, true), ("00.json", false, false)]
+    {
+        assert_eq!(accepts(Folder::Index(BinCount::ONE), "100644", name), one, "{name}");
+        assert_eq!(accepts(Folder::Index(sixteen), "100644", name), many, "{name}");
+    }
+    for name in ["all", "00", "F", "g", "0.json"] {
+        assert!(!accepts(Folder::Bins(sixteen), "40000", name), "{name}");
+    }
+    assert!(accepts(Folder::Bins(sixteen), "40000", "c") && !accepts(Folder::Bins(sixteen), "100644", "c"));
+    for (name, good) in [("units", true), ("index", true), ("other", false), ("README.md", false)] {
+        assert_eq!(accepts(Folder::Top(&index), "40000", name), good, "{name}");
+    }
 }
 
 #[test]
 fn a_missing_commit_or_tree_is_refused() {
     let trees = TreeMaker::new();
-    refused(Layout::Flat.check(&trees.repository, ID.parse().unwrap()), "the repository lacks object");
+    refused(trees.check_commit(ID.parse().unwrap()), "the repository lacks object");
     refused(trees.check(&format!("040000 tree {ID}\tunits\n")), "the repository lacks object");
-    assert!(Path::new(&trees.path()).is_dir());
 }
 
 /// A tree of these entries, in this order.
@@ -235,17 +281,15 @@ fn files(names: &[String]) -> Vec<u8> {
     tree(&names.into_iter().map(|name| ("100644".to_owned(), name.into_bytes())).collect::<Vec<_>>())
 }
 
-const KINDS: [FolderKind; 5] =
-    [FolderKind::Root, FolderKind::Documents, FolderKind::Roots, FolderKind::Approvals, FolderKind::ApprovalsOfOne];
-
 proptest! {
     #[test]
-    fn any_names_that_are_not_twins_are_documents(
+    fn any_listed_names_that_are_not_twins_are_documents(
         names in proptest::collection::hash_set("[a-z0-9_@][a-z0-9._@-]{0,40}", 0..50)
     ) {
         let names: Vec<String> = names.into_iter().collect();
+        let (_, bin) = listing(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let tree = files(&names);
-        prop_assert_eq!(check_folder(FolderKind::Documents, &tree).map(|held| held.count), Ok(names.len()));
+        prop_assert_eq!(check_tree(Folder::Documents("units", &bin), &tree), Ok(()));
     }
 
     #[test]
@@ -255,8 +299,9 @@ proptest! {
         let mut names: Vec<String> = names.into_iter().collect();
         let twin = names[which.index(names.len())].to_ascii_uppercase();
         names.push(twin);
+        let (_, bin) = listing(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let tree = files(&names);
-        let is_twin = matches!(check_folder(FolderKind::Documents, &tree), Err(FolderFault::Twin { .. }));
+        let is_twin = matches!(check_tree(Folder::Documents("units", &bin), &tree), Err(FolderFault::Twin { .. }));
         prop_assert!(is_twin);
     }
 
@@ -268,27 +313,32 @@ proptest! {
         let entry = tree(&[("100644".to_owned(), file.clone())]);
         let of_json = file.strip_suffix(b".json").and_then(|stem| std::str::from_utf8(stem).ok());
         let is_good = of_json.is_some_and(|stem| stem.parse::<Name>().is_ok());
-        prop_assert_eq!(check_folder(FolderKind::Documents, &entry).is_ok(), is_good);
-        prop_assert_eq!(check_folder(FolderKind::Approvals, &tree(&[("40000".to_owned(), name.clone())])).is_ok(), stem.is_some());
+        prop_assert_eq!(check_tree(Folder::ApprovalsOfOne, &entry).is_ok(), is_good);
+        prop_assert_eq!(check_tree(Folder::Approvals, &tree(&[("40000".to_owned(), name.clone())])).is_ok(), stem.is_some());
     }
 
     #[test]
     fn no_bytes_make_the_check_panic(bytes in any::<Vec<u8>>(), cut in any::<prop::sample::Index>()) {
+        let (index, bin) = listing(&LISTED);
         let good = files(&["a".to_owned(), "b-2".to_owned()]);
         let cut = cut.index(good.len());
-        for kind in KINDS {
-            let _ = check_folder(kind, &bytes);
-            let _ = check_folder(kind, &[&good[..cut], &bytes[..]].concat());
+        let kinds = [
+            Folder::Top(&index), Folder::Index(BinCount::ONE), Folder::Bins(BinCount::ONE), Folder::Documents("units", &bin),
+            Folder::Roots, Folder::Approvals, Folder::ApprovalsOfOne,
+        ];
+        for kind in kinds {
+            let _ = check_tree(kind, &bytes);
+            let _ = check_tree(kind, &[&good[..cut], &bytes[..]].concat());
         }
-        let whole = check_folder(FolderKind::Documents, &good[..cut]);
+        let whole = check_tree(Folder::Documents("units", &bin), &good[..cut]);
         prop_assert_eq!(whole.is_ok(), cut == 0 || cut == good.len() / 2 - 1);
     }
 
     #[test]
     fn each_mode_is_accepted_in_one_spelling_only(mode in "[0-7]{1,7}") {
-        let is_file = check_folder(FolderKind::Documents, &tree(&[(mode.clone(), b"a.json".to_vec())])).is_ok();
-        prop_assert_eq!(is_file, mode == "100644");
-        let is_folder = check_folder(FolderKind::Approvals, &tree(&[(mode.clone(), b"a".to_vec())])).is_ok();
-        prop_assert_eq!(is_folder, mode == "40000");
+        let (_, bin) = listing(&LISTED);
+        let entry = |name: &str| tree(&[(mode.clone(), name.as_bytes().to_vec())]);
+        prop_assert_eq!(check_tree(Folder::Documents("units", &bin), &entry("a.json")).is_ok(), mode == "100644");
+        prop_assert_eq!(check_tree(Folder::Approvals, &entry("a")).is_ok(), mode == "40000");
     }
 }

@@ -6,6 +6,8 @@
 
 mod approvals;
 mod documents;
+#[cfg(test)]
+pub(crate) mod fixture;
 mod history;
 mod layout;
 mod layout_check;
@@ -13,7 +15,7 @@ mod root_chain;
 mod writer;
 
 pub use approvals::AgentsByDeployment;
-pub use documents::{Branch, BranchError, VerifiedIndex};
+pub use documents::{Branch, BranchError, VerifiedIndex, find_document};
 pub use history::{History, PastDeployment, RevisionLookup, search_files};
 pub use layout::Layout;
 pub use layout_check::LayoutError;

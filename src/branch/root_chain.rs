@@ -2,7 +2,7 @@
 
 use super::layout::Layout;
 use crate::git::{Files, ReadError};
-use crate::model::{FleetId, Payload as _, Root, RootVersion, Sha256Digest};
+use crate::model::{BranchFile as _, FleetId, Root, RootVersion, Sha256Digest};
 use crate::trust::{Anchor, RootError, Signed, SignedError, TrustedRoot, fleet_of};
 
 /// The most roots that are followed at once. A fleet with a new root every day has as many in three years.
@@ -21,13 +21,13 @@ pub struct RootChain {
 #[derive(Debug, thiserror::Error)]
 pub enum RootsError {
     /// The branch has no newest root.
-    #[error("this is not a branch of Clavel: it has no {}", Layout::Flat.newest_root())]
+    #[error("this is not a branch of Clavel: it has no {}", Layout::NEWEST_ROOT)]
     NoNewest,
     /// The branch lacks the first root, of which only the digest is known.
     #[error(
         "the branch has no {}, and only the digest of the first root of the fleet {fleet} is known; give the file of a root \
          in place of the digest",
-        Layout::Flat.root(RootVersion::FIRST)
+        Layout::root(RootVersion::FIRST)
     )]
     NoFirst {
         /// The fleet.
@@ -42,7 +42,7 @@ pub enum RootsError {
         source: RootError,
     },
     /// The newest root cannot be parsed.
-    #[error("{} cannot be trusted: {why}", Layout::Flat.newest_root(), why = .0)]
+    #[error("{} cannot be trusted: {why}", Layout::NEWEST_ROOT, why = .0)]
     Newest(SignedError),
     /// The branch is of another fleet.
     #[error("the branch is of the fleet {found}, not of {expected}; correct the URL or the root")]
@@ -63,7 +63,7 @@ pub enum RootsError {
         found: RootVersion,
     },
     /// A version between the one that was trusted and the newest is missing.
-    #[error("the branch has {} of version {newest}, and lacks {}, which leads to it", Layout::Flat.newest_root(), Layout::Flat.root(*missing))]
+    #[error("the branch has {} of version {newest}, and lacks {}, which leads to it", Layout::NEWEST_ROOT, Layout::root(*missing))]
     Gap {
         /// The first version that is missing.
         missing: RootVersion,
@@ -108,9 +108,15 @@ impl RootChain {
     /// Follows the chain from `trusted` to the newest root on the branch, one version after the other. It does not check whether
     /// the newest has expired; a root before it may have.
     pub fn walk<F: Files>(files: &F, trusted: &TrustedRoot) -> Result<Self, RootsError> {
-        let newest_file = files.read(Layout::Flat.newest_root(), Root::LARGEST)?.ok_or(RootsError::NoNewest)?;
-        let last = Signed::<Root>::parse(&newest_file).map_err(RootsError::Newest)?;
-        let (expected, found) = (trusted.fleet(), fleet_of(last.unverified()));
+        let newest_file = files.read(Layout::NEWEST_ROOT, Root::LARGEST)?.ok_or(RootsError::NoNewest)?;
+        let last = match Signed::<Root>::parse(&newest_file) {
+            // Anybody can write that a newer Clavel is needed. If the root keys did, the chain says so.
+            Err(error) if error.is_of_a_newer_clavel() => {
+                return Err(follow(files, trusted).error.unwrap_or(RootsError::Newest(error)));
+            }
+            last => last.map_err(RootsError::Newest)?,
+        };
+        let (expected, found) = (trusted.fleet(), fleet_of(&last));
         if found != expected {
             return Err(RootsError::OtherFleet { expected, found });
         }
@@ -127,21 +133,17 @@ impl RootChain {
             let missing = reached.next().unwrap_or(found);
             return Err(RootsError::Gap { missing, newest: found });
         }
-        if last.unverified() != newest.root() {
+        if last.content() != newest.content() {
             // A file that is not signed is no second root, because anybody can write it.
             let signed =
                 before.last().map_or_else(|| newest.same_version(&newest_file), |root| root.next(&newest_file));
-            let found = signed
-                .map_err(|source| RootsError::Root { path: Layout::Flat.newest_root().to_owned(), source })?
-                .content();
-            let known = if before.is_empty() {
-                "the one that was trusted before".to_owned()
-            } else {
-                Layout::Flat.root(reached)
-            };
+            let found =
+                signed.map_err(|source| RootsError::Root { path: Layout::NEWEST_ROOT.to_owned(), source })?.content();
+            let known =
+                if before.is_empty() { "the one that was trusted before".to_owned() } else { Layout::root(reached) };
             return Err(RootsError::Fork {
                 version: reached,
-                one: Layout::Flat.newest_root().to_owned(),
+                one: Layout::NEWEST_ROOT.to_owned(),
                 other: known,
                 found,
             });
@@ -155,7 +157,7 @@ fn trusted_at<F: Files>(files: &F, anchor: &Anchor) -> Result<TrustedRoot, Roots
     match anchor {
         Anchor::Root(root) => Ok(TrustedRoot::clone(root)),
         Anchor::Digest(fleet) => {
-            let path = Layout::Flat.root(RootVersion::FIRST);
+            let path = Layout::root(RootVersion::FIRST);
             let file = files.read(&path, Root::LARGEST)?.ok_or(RootsError::NoFirst { fleet: *fleet })?;
             TrustedRoot::first(&file, *fleet).map_err(|source| RootsError::Root { path, source })
         }
@@ -173,7 +175,7 @@ fn follow<F: Files>(files: &F, trusted: &TrustedRoot) -> FollowedChain {
     let (mut newest, mut before) = (trusted.clone(), Vec::new());
     let next_root = |newest: &TrustedRoot, followed: usize| -> Result<Option<TrustedRoot>, RootsError> {
         let Some(version) = newest.root().version.next() else { return Ok(None) };
-        let path = Layout::Flat.root(version);
+        let path = Layout::root(version);
         let Some(file) = files.read(&path, Root::LARGEST)? else { return Ok(None) };
         if followed == MOST {
             return Err(RootsError::TooMany { trusted: trusted.root().version });

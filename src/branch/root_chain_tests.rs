@@ -15,8 +15,8 @@ fn chain(length: usize) -> (Fleet, Vec<TrustedRoot>, Branch) {
         roots.push(last.next(&next).unwrap());
     }
     let mut files: Branch =
-        roots.iter().map(|root| (Layout::Flat.root(root.root().version), root.file().to_vec())).collect();
-    files.insert(Layout::Flat.newest_root().to_owned(), roots[length - 1].file().to_vec());
+        roots.iter().map(|root| (Layout::root(root.root().version), root.file().to_vec())).collect();
+    files.insert(Layout::NEWEST_ROOT.to_owned(), roots[length - 1].file().to_vec());
     (fleet, roots, files)
 }
 
@@ -43,12 +43,12 @@ fn a_key_that_was_removed_signs_no_further_root() {
     let (fleet, roots, mut files) = chain(1);
     let new = key("new");
     let second = roots[0].next(&signed(root_after(&roots[0], &[&new]), &[&fleet.key, &new])).unwrap();
-    files.insert(Layout::Flat.root(second.root().version), second.file().to_vec());
+    files.insert(Layout::root(second.root().version), second.file().to_vec());
     let by = |keys: &[&SecretKey]| signed(root_after(&second, &[&fleet.key]), keys);
-    let third = Layout::Flat.root(second.root().version.next().unwrap());
+    let third = Layout::root(second.root().version.next().unwrap());
     for file in [by(&[&fleet.key]), by(&[&fleet.key, &key("stranger")])] {
         files.insert(third.clone(), file.clone());
-        files.insert(Layout::Flat.newest_root().to_owned(), file);
+        files.insert(Layout::NEWEST_ROOT.to_owned(), file);
         let refusal = refusal(&files, &roots[0]);
         assert!(
             refusal.contains("roots/3.json cannot be trusted: checked with the keys of the root before it"),
@@ -64,15 +64,15 @@ fn a_gap_a_rollback_and_a_fork_are_refused() {
     gap.remove("roots/2.json");
     assert!(refusal(&gap, &roots[0]).contains("of version 3, and lacks roots/2.json"), "{}", refusal(&gap, &roots[0]));
     let (_, _, mut old) = chain(1);
-    old.insert(Layout::Flat.newest_root().to_owned(), roots[1].file().to_vec());
+    old.insert(Layout::NEWEST_ROOT.to_owned(), roots[1].file().to_vec());
     assert!(refusal(&old, &roots[2]).contains("went back from version 3 to 2"));
     let mut fork = files.clone();
     let other = Root { expires: "2099-01-01T00:00:00Z".parse().unwrap(), ..roots[2].root().clone() };
-    fork.insert(Layout::Flat.newest_root().to_owned(), signed(other.clone(), &[&fleet.key]));
+    fork.insert(Layout::NEWEST_ROOT.to_owned(), signed(other.clone(), &[&fleet.key]));
     assert!(refusal(&fork, &roots[2]).contains("two roots of version 3"));
     assert!(refusal(&fork, &roots[0]).contains("two roots of version 3"));
     // A file that a stranger signed is no second root.
-    fork.insert(Layout::Flat.newest_root().to_owned(), signed(other, &[&key("stranger")]));
+    fork.insert(Layout::NEWEST_ROOT.to_owned(), signed(other, &[&key("stranger")]));
     let by = |whom: &str| format!("root.json cannot be trusted: checked with the keys of the root {whom}");
     assert!(
         refusal(&fork, &roots[2]).contains(&by("of that version that is trusted")),
@@ -95,7 +95,7 @@ fn a_root_before_the_newest_may_have_expired() {
     let expired = Root { expires: "2020-01-01T00:00:00Z".parse().unwrap(), ..root_after(&fleet.root, &[&fleet.key]) };
     let second = fleet.root.next(&signed(expired, &[&fleet.key])).unwrap();
     let third = second.next(&signed(root_after(&second, &[&fleet.key]), &[&fleet.key])).unwrap();
-    let files = [("roots/2.json", &second), ("roots/3.json", &third), (Layout::Flat.newest_root(), &third)];
+    let files = [("roots/2.json", &second), ("roots/3.json", &third), (Layout::NEWEST_ROOT, &third)];
     let files: Branch = files.into_iter().map(|(path, root)| (path.to_owned(), root.file().to_vec())).collect();
     let walked = RootChain::walk(&files, &fleet.root).unwrap();
     assert!(!walked.newest.is_expired("2026-01-01T00:00:00Z".parse().unwrap()));
@@ -106,14 +106,14 @@ fn a_first_root_of_another_key_is_of_another_fleet() {
     let (_, roots, mut files) = chain(1);
     let thief = key("claveld-1");
     let file = signed(first_root(&[&thief], 1), &[&thief]);
-    files.insert(Layout::Flat.newest_root().to_owned(), file);
+    files.insert(Layout::NEWEST_ROOT.to_owned(), file);
     assert!(refusal(&files, &roots[0]).contains("the branch is of the fleet"));
 }
 
 #[test]
 fn the_newest_root_is_found_on_a_damaged_branch() {
     let (fleet, roots, mut files) = chain(3);
-    files.remove(Layout::Flat.newest_root());
+    files.remove(Layout::NEWEST_ROOT);
     files.insert("roots/4.json".to_owned(), b"{}".to_vec());
     for anchor in [Anchor::Root(Box::new(roots[0].clone())), Anchor::Digest(fleet.id())] {
         let newest = RootChain::newest_from(&files, &anchor).unwrap();

@@ -139,6 +139,7 @@ impl From<BranchError> for Exit {
             | BranchError::Index(_)
             | BranchError::OtherBranch { .. }
             | BranchError::OtherEpoch { .. }
+            | BranchError::Bin(_)
             | BranchError::Document(_)
             | BranchError::Layout(_) => Code::Refused,
             BranchError::Read(_) => Code::Repository,
@@ -207,6 +208,7 @@ impl From<PassError> for Exit {
 /// The exit code for a deployment that failed.
 pub(super) fn code_of(failure: &DeploymentFailure) -> Code {
     match failure {
+        DeploymentFailure::Unfit(_) => Code::Refused,
         DeploymentFailure::Realise(_) => Code::Realise,
         DeploymentFailure::Activate(_) | DeploymentFailure::Before(_) => Code::Activate,
     }

@@ -14,6 +14,7 @@ use gix::refs::transaction::{PreviousValue, RefEdit};
 
 use super::address::{CommitId, RefName};
 use super::lock::HeldLock;
+use super::objects::ReadError;
 use super::repository::{GitError, Repository};
 use crate::model::BranchName;
 
@@ -27,6 +28,13 @@ pub enum Change {
         /// The whole file.
         bytes: Vec<u8>,
     },
+    /// The file at `from` is at `to` instead. Nothing happens if it does not exist.
+    Move {
+        /// Its path before the commit, whatever the other changes are.
+        from: String,
+        /// Its new path.
+        to: String,
+    },
     /// The file at `path` is removed if it exists, and so is a folder that becomes empty.
     Remove {
         /// Like `a.json` or `folder/a.json`.
@@ -37,7 +45,7 @@ pub enum Change {
 impl Change {
     fn path(&self) -> &str {
         match self {
-            Self::Put { path, .. } | Self::Remove { path } => path,
+            Self::Put { path, .. } | Self::Move { to: path, .. } | Self::Remove { path } => path,
         }
     }
 }
@@ -116,6 +124,9 @@ pub enum CommitError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The commit before it cannot be read.
+    #[error(transparent)]
+    Read(#[from] ReadError),
     /// Git failed.
     #[error(transparent)]
     Git(#[from] GitError),
@@ -139,7 +150,7 @@ impl Repository {
         }
         let local = self.local();
         let before = self.tree_of(&local, new.expected)?;
-        let after = self.write_tree(&local, before, new.changes)?;
+        let after = self.write_tree(&local, before, new)?;
         if let (Some(tip), true) = (new.expected, before == after) {
             return Ok(tip);
         }
@@ -161,24 +172,42 @@ impl Repository {
     }
 
     /// Writes the blobs and trees. Returns the id of the new root tree.
-    fn write_tree(&self, local: &gix::Repository, root: ObjectId, changes: &[Change]) -> Result<ObjectId, GitError> {
+    fn write_tree(
+        &self,
+        local: &gix::Repository,
+        root: ObjectId,
+        new: &NewCommit<'_>,
+    ) -> Result<ObjectId, CommitError> {
         let failed =
             |what: &str, error: &gix::Error| GitError::new(format!("write {what} to {}", self.path().display()), error);
         let tree = local.find_tree(root).map_err(|error| failed("a tree", &error))?;
         let tree = tree.decode().map_err(|error| failed("a tree", &error))?;
         let mut editor = gix::objs::tree::Editor::new(tree.into(), &local.objects, local.object_hash());
-        for change in changes {
+        let before = new.expected.map(|tip| self.snapshot(tip)).transpose()?;
+        // Everything that is removed goes first: a file may take the place of a folder that becomes empty.
+        for change in new.changes {
+            let (Change::Move { from: path, .. } | Change::Remove { path }) = change else { continue };
+            editor.remove(path.split('/')).map_err(|error| failed(path, &error))?;
+        }
+        for change in new.changes {
             let path = change.path();
             match change {
+                Change::Remove { .. } => continue,
+                Change::Move { from, .. } => {
+                    let Some(blob) = before.as_ref().map(|files| files.file_id(from)).transpose()?.flatten() else {
+                        continue;
+                    };
+                    editor.upsert(path.split('/'), EntryKind::Blob, blob)
+                }
                 Change::Put { bytes, .. } => {
                     let blob = local.write_blob(bytes).map_err(|error| failed(path, &error))?.detach();
                     editor.upsert(path.split('/'), EntryKind::Blob, blob)
                 }
-                Change::Remove { .. } => editor.remove(path.split('/')),
             }
             .map_err(|error| failed(path, &error))?;
         }
-        editor.write(|tree| local.write_object(tree).map(gix::Id::detach)).map_err(|error| failed("a tree", &error))
+        let written = editor.write(|tree| local.write_object(tree).map(gix::Id::detach));
+        Ok(written.map_err(|error| failed("a tree", &error))?)
     }
 
     fn write_commit(&self, local: &gix::Repository, new: &NewCommit<'_>, tree: ObjectId) -> Result<CommitId, GitError> {

@@ -8,10 +8,10 @@ use gix::objs::{Kind, TreeRefIter};
 
 use super::address::CommitId;
 use super::folder::TreeFolder;
-use super::repository::{Repository, in_one_line};
+use super::repository::in_one_line;
 
-/// The largest tree object that is read: 16 MiB, some 200,000 names in one folder.
-const LARGEST_TREE: u64 = 16 << 20;
+/// The largest tree object that is read: 2 MiB, some 13,000 of the longest names in one folder.
+const LARGEST_TREE: u64 = 2 << 20;
 
 /// The largest commit object that is read: 1 MiB, more than any message that people write.
 const LARGEST_COMMIT: u64 = 1 << 20;
@@ -190,36 +190,5 @@ impl ObjectReader<'_> {
 
     pub(super) fn damaged(&self, path: &str, id: ObjectId, why: String) -> ReadError {
         ReadError::Damaged { path: path.to_owned(), commit: self.commit, object: id.to_string(), why }
-    }
-}
-
-/// The trees of one commit as git stores them, for a reader that checks their bytes itself.
-#[derive(Debug)]
-pub struct Trees {
-    repository: gix::Repository,
-    commit: CommitId,
-}
-
-impl Repository {
-    /// The trees of `commit`.
-    pub fn trees(&self, commit: CommitId) -> Trees {
-        Trees { repository: self.local(), commit }
-    }
-}
-
-impl Trees {
-    /// The commit's root tree.
-    pub fn root(&self) -> Result<ObjectId, ReadError> {
-        self.reader().root()
-    }
-
-    /// The bytes of the tree `id`, which is at `path`. A tree of more than `limit` bytes gives [`ReadError::TooLarge`], and is
-    /// not inflated.
-    pub fn bytes(&self, path: &str, id: ObjectId, limit: u64) -> Result<Vec<u8>, ReadError> {
-        self.reader().object(path, id, Kind::Tree, limit)
-    }
-
-    fn reader(&self) -> ObjectReader<'_> {
-        ObjectReader { repository: &self.repository, commit: self.commit }
     }
 }

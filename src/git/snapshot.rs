@@ -56,11 +56,17 @@ impl Snapshot {
     /// The bytes of the regular file at `path`; `None` if the path does not exist. An entry of another kind at the path is an
     /// error, and so is a file of more than `limit` bytes, which is not inflated.
     pub fn read(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        let id = self.file_id(path)?;
+        id.map(|id| self.reader().object(path, id, Kind::Blob, limit)).transpose()
+    }
+
+    /// The object of the regular file at `path`; `None` if the path does not exist.
+    pub(super) fn file_id(&self, path: &str) -> Result<Option<ObjectId>, ReadError> {
         let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
         let Some(folder) = self.folder(folder)? else { return Ok(None) };
         match folder.get(name).map(|entry| (Mode::of(entry.mode), entry.oid)) {
             None => Ok(None),
-            Some((Mode::File, id)) => self.reader().object(path, id.to_owned(), Kind::Blob, limit).map(Some),
+            Some((Mode::File, id)) => Ok(Some(id.to_owned())),
             Some((found, _)) => Err(self.unexpected(path, found, "a regular file")),
         }
     }
@@ -77,6 +83,21 @@ impl Snapshot {
             .entries()
             .map(|entry| TreeEntry { name: entry.filename.to_str_lossy().into_owned(), mode: Mode::of(entry.mode) })
             .collect())
+    }
+
+    /// The folder at `path` as git writes it; `None` if the path does not exist. An entry of another kind at the path is an error,
+    /// and so is a folder of more than `limit` bytes, which is not inflated.
+    pub fn tree(&self, path: &str, limit: u64) -> Result<Option<Vec<u8>>, ReadError> {
+        if path.is_empty() {
+            return self.reader().object("/", self.reader().root()?, Kind::Tree, limit).map(Some);
+        }
+        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
+        let Some(folder) = self.folder(folder)? else { return Ok(None) };
+        match folder.get(name).map(|entry| (Mode::of(entry.mode), entry.oid)) {
+            None => Ok(None),
+            Some((Mode::Folder, id)) => self.reader().object(path, id.to_owned(), Kind::Tree, limit).map(Some),
+            Some((found, _)) => Err(self.unexpected(path, found, "a folder")),
+        }
     }
 
     fn reader(&self) -> ObjectReader<'_> {

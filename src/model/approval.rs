@@ -3,11 +3,10 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-use super::{Deployment, Epoch, FleetId, Kind, Name, Payload, Revision, Schema, Sha256Digest};
+use super::{BranchFile, Deployment, Epoch, FleetId, Kind, Name, Payload, Revision, Schema, Sha256Digest};
 
 /// The approval of one revision of a deployment, with its content. The approver signs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Approval {
     /// The digest of the deployment's content: the SHA-256 of its canonical form.
     pub content: Sha256Digest,
@@ -33,10 +32,13 @@ impl Approval {
     }
 }
 
-impl Payload for Approval {
+impl BranchFile for Approval {
     const KIND: &'static str = "Approval";
-    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.approval.v1+json";
     const LARGEST: u64 = 16 << 10;
+}
+
+impl Payload for Approval {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.approval.v1+json";
 
     fn fleet(&self) -> Option<FleetId> {
         Some(self.fleet)

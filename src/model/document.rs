@@ -9,20 +9,30 @@ use std::marker::PhantomData;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::{
     FleetId, Folder, Invalid, List, Metadata, Name, Provenance, ProvenanceError, PublicKey, Revision, StorePath,
     Substituter, System,
 };
 
-/// The content of a signed file: a document, the index, a root or an approval.
-pub trait Payload: Serialize + DeserializeOwned {
+/// The content of a file of the branch: a document, the index, one of its bins, a root or an approval.
+pub trait BranchFile: Serialize + DeserializeOwned {
     /// The value of its `kind` field.
     const KIND: &'static str;
-    /// The payload type that its signature binds (DSSE, "Protocol").
-    const PAYLOAD_TYPE: &'static str;
     /// The most bytes that its file may have.
     const LARGEST: u64;
+
+    /// The format that a value of this kind asks its readers to know; none for a kind that asks for none.
+    fn format(_: &Value) -> Option<u64> {
+        None
+    }
+}
+
+/// The content of a signed file: any file of the branch but a bin.
+pub trait Payload: BranchFile {
+    /// The payload type that its signature binds (DSSE, "Protocol").
+    const PAYLOAD_TYPE: &'static str;
 
     /// The fleet that it names; none in the first root of a fleet.
     fn fleet(&self) -> Option<FleetId>;
@@ -47,19 +57,19 @@ impl<P> Kind<P> {
     pub const THIS: Self = Self(PhantomData);
 }
 
-impl<P: Payload> fmt::Debug for Kind<P> {
+impl<P: BranchFile> fmt::Debug for Kind<P> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(P::KIND)
     }
 }
 
-impl<P: Payload> Serialize for Kind<P> {
+impl<P: BranchFile> Serialize for Kind<P> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(P::KIND)
     }
 }
 
-impl<'de, P: Payload> Deserialize<'de> for Kind<P> {
+impl<'de, P: BranchFile> Deserialize<'de> for Kind<P> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let found = String::deserialize(deserializer)?;
         if found == P::KIND {
@@ -69,7 +79,7 @@ impl<'de, P: Payload> Deserialize<'de> for Kind<P> {
     }
 }
 
-impl<P: Payload> JsonSchema for Kind<P> {
+impl<P: BranchFile> JsonSchema for Kind<P> {
     fn inline_schema() -> bool {
         true
     }
@@ -91,9 +101,18 @@ pub enum Schema {
     V1,
 }
 
+impl Schema {
+    /// Its name.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::V1 => "clavel/v1",
+        }
+    }
+}
+
 /// A document of the branch: a specification with a name and a revision.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(bound = "S: Specification", deny_unknown_fields)]
+#[serde(bound = "S: Specification")]
 #[schemars(bound = "S: Specification")]
 pub struct Document<S: Specification> {
     /// The fleet that it belongs to.
@@ -117,10 +136,13 @@ impl<S: Specification> Document<S> {
     pub const FOLDER: Folder = S::FOLDER;
 }
 
-impl<S: Specification> Payload for Document<S> {
+impl<S: Specification> BranchFile for Document<S> {
     const KIND: &'static str = S::KIND;
-    const PAYLOAD_TYPE: &'static str = S::PAYLOAD_TYPE;
     const LARGEST: u64 = 256 << 10;
+}
+
+impl<S: Specification> Payload for Document<S> {
+    const PAYLOAD_TYPE: &'static str = S::PAYLOAD_TYPE;
 
     fn fleet(&self) -> Option<FleetId> {
         Some(self.fleet)
@@ -188,7 +210,6 @@ pub type Unit = Document<UnitSpecification>;
 
 /// The specification of a Deployment: the content, and the Unit that it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct DeploymentSpecification {
     /// The content that the Unit has to run.
     pub template: NarTemplateSpecification,
@@ -198,7 +219,6 @@ pub struct DeploymentSpecification {
 
 /// A store path, and the caches to fetch it from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct NarTemplateSpecification {
     /// Metadata of the content, such as its pin.
     pub metadata: Metadata,
@@ -220,7 +240,6 @@ impl Specification for DeploymentSpecification {
 
 /// The specification of an Agent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct AgentSpecification {
     /// The names of the Deployments that it may ask for.
     pub deployments: List<Name, 1024>,
@@ -234,7 +253,6 @@ impl Specification for AgentSpecification {
 
 /// The specification of a Unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct UnitSpecification {
     /// The system of its store paths.
     pub arch: System,

@@ -7,6 +7,7 @@
 //! another module of Clavel.
 
 mod approval;
+mod bins;
 mod branch;
 mod digest;
 mod document;
@@ -25,6 +26,7 @@ mod pattern;
 mod pin;
 mod provenance;
 mod publish_policy;
+mod rendering;
 mod role_key;
 mod root;
 mod source;
@@ -32,26 +34,28 @@ mod text;
 mod timestamp;
 
 pub use approval::Approval;
+pub use bins::{BinCount, BinDigests, BinId, FileDigest};
 pub use branch::BranchName;
 pub use digest::{FleetId, NarHash, Sha256Digest};
 pub use document::{
-    Agent, AgentSpecification, Deployment, DeploymentSpecification, Document, Draft, Kind, NarTemplateSpecification,
-    Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
+    Agent, AgentSpecification, BranchFile, Deployment, DeploymentSpecification, Document, Draft, Kind,
+    NarTemplateSpecification, Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
 };
 pub use flake_reference::FlakeReference;
-pub use index::{Hold, Index, IndexEntry, Tombstone};
+pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MOST_OF_A_BIN, Tombstone};
 pub use key::{KeyId, PublicKey};
 pub use list::List;
 pub use map::Map;
 pub use metadata::{Metadata, MetadataKey, MetadataValue};
 pub use name::Name;
 pub use nix::{Attribute, SourceRevision, StorePath, Substituter, System};
-pub use number::{Epoch, IndexVersion, Revision, RootVersion};
+pub use number::{Epoch, Format, IndexVersion, Revision, RootVersion};
 pub use path::{DocumentPath, Folder};
 pub use pattern::Pattern;
 pub use pin::{Closure, ClosureDigest, Content, Pin, PinError, closure_lines};
 pub use provenance::{Provenance, ProvenanceError};
 pub use publish_policy::PublishPolicy;
+pub use rendering::{parse_rendering, read_part};
 pub use role_key::{HardwareKey, RoleKey};
 pub use root::{ApprovalPolicy, MOST_KEYS, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};

@@ -94,6 +94,22 @@ counter! {
     Epoch, "an epoch"
 }
 
+counter! {
+    /// The format of a fleet's files, which its root names. Claveld writes no newer one, so every reader has to know it before an
+    /// operator raises it.
+    Format, "a format"
+}
+
+impl Format {
+    /// The newest format that this version knows.
+    pub const CURRENT: Self = Self::FIRST;
+
+    /// The format of a root that names none.
+    pub(super) fn first() -> Self {
+        Self::FIRST
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

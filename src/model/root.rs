@@ -4,9 +4,11 @@ use std::num::NonZeroU8;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::Value;
 
 use super::{
-    Deployment, Epoch, FleetId, Invalid, Kind, List, Name, Pattern, Payload, RoleKey, RootVersion, Schema, Timestamp,
+    BranchFile, Deployment, Epoch, FleetId, Format, Invalid, Kind, List, Name, Pattern, Payload, RoleKey, RootVersion,
+    Schema, Timestamp,
 };
 
 /// The most keys that one role may have.
@@ -14,7 +16,6 @@ pub const MOST_KEYS: usize = 64;
 
 /// The keys of each role and the approval policies, at one version (The Update Framework, section 4.3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Root {
     /// The deployments that need approvals.
     pub approvals: List<ApprovalPolicy, 256>,
@@ -25,6 +26,9 @@ pub struct Root {
     /// The fleet that it belongs to. It is absent in the first root, whose digest it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fleet: Option<FleetId>,
+    /// The format that its readers have to know, and that its publishers may write.
+    #[serde(default = "Format::first")]
+    pub format: Format,
     /// The kind: Root.
     pub kind: Kind<Self>,
     /// The roles.
@@ -35,10 +39,17 @@ pub struct Root {
     pub version: RootVersion,
 }
 
-impl Payload for Root {
+impl BranchFile for Root {
     const KIND: &'static str = "Root";
-    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.root.v1+json";
     const LARGEST: u64 = 256 << 10;
+
+    fn format(value: &Value) -> Option<u64> {
+        value.get("format")?.as_u64()
+    }
+}
+
+impl Payload for Root {
+    const PAYLOAD_TYPE: &'static str = "application/vnd.clavel.root.v1+json";
 
     fn fleet(&self) -> Option<FleetId> {
         self.fleet
@@ -60,7 +71,6 @@ impl Root {
 
 /// The roles of a root.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Roles {
     /// The role that approves deployments.
     pub approver: Role,
@@ -72,7 +82,6 @@ pub struct Roles {
 
 /// Keys, and how many of them have to sign.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Role {
     /// The keys.
     pub keys: List<RoleKey, MOST_KEYS>,
@@ -82,7 +91,6 @@ pub struct Role {
 
 /// A policy that some deployments need approvals.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct ApprovalPolicy {
     /// How many approvers have to sign.
     pub approvals: Threshold,
@@ -161,6 +169,7 @@ mod tests {
             epoch: Epoch::FIRST,
             expires: "2026-01-01T00:00:00Z".parse().unwrap(),
             fleet: None,
+            format: Format::FIRST,
             kind: Kind::THIS,
             roles: Roles { approver: role(threshold), publisher: role(1), root: role(1) },
             schema: Schema::V1,

@@ -7,8 +7,11 @@ use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::document_loader::{DocumentLoader, DocumentPlaces};
 use super::note::{BranchIndex, PublishedIndex};
 use crate::branch::{Branch, BranchError, Layout, OpenBranch, RootChain, RootsError, Snapshot, VerifiedIndex};
-use crate::model::{BranchName, DocumentPath, Epoch, Folder, Index, Name, Payload as _, Sha256Digest, Specification};
-use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest};
+use crate::model::{
+    Bin, BinCount, BranchFile as _, BranchName, DocumentPath, Epoch, Index, Name, Sha256Digest, Specification,
+    parse_rendering,
+};
+use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest, parse_bin};
 
 /// The most entries that claveld reads of one folder.
 const MOST_ENTRIES: usize = 200_000;
@@ -22,8 +25,10 @@ pub(super) struct PublishBase {
     pub(super) is_new: bool,
     /// The documents.
     pub(super) branch: BranchState,
-    /// The files of an epoch that is over. The publication removes them.
-    pub(super) stale_files: Vec<String>,
+    /// How many bins the index on the branch has.
+    pub(super) bins: BinCount,
+    /// The files and folders of an epoch that is over. The publication removes them.
+    pub(super) stale_entries: Vec<String>,
     /// The deployments whose hold no present publisher vouches for.
     pub(super) lost_holds: Vec<Name>,
 }
@@ -52,7 +57,8 @@ impl PublishBase {
     }
 
     fn on(root: &TrustedRoot, branch: BranchState) -> Self {
-        Self { root: root.clone(), is_new: false, branch, stale_files: Vec::new(), lost_holds: Vec::new() }
+        let bins = branch.index.as_ref().map_or(BinCount::ONE, |(index, _)| index.index().bins.count());
+        Self { root: root.clone(), is_new: false, branch, bins, stale_entries: Vec::new(), lost_holds: Vec::new() }
     }
 
     /// The base on the branch `name` with the files of `snapshot`. `last` is the index that this claveld published last.
@@ -65,7 +71,7 @@ impl PublishBase {
     ) -> Result<Self, PublishBaseError> {
         let roots = RootChain::from_anchor(snapshot, anchor)?;
         let root = &roots.newest;
-        let Some(file) = snapshot.read(Layout::Flat.index(), Index::LARGEST).map_err(BranchError::from)? else {
+        let Some(file) = snapshot.read(Layout::INDEX, Index::LARGEST).map_err(BranchError::from)? else {
             return Ok(Self::on(root, BranchState::empty(root.fleet())));
         };
         let epoch = root.root().epoch;
@@ -74,27 +80,31 @@ impl PublishBase {
         let is_ours = last.is_some_and(|last| last.sha256 == found);
         let places = DocumentPlaces { on, snapshot, published: last.map(|last| last.commit) };
         let load = |previous_roots, index| -> Result<Self, BranchError> {
-            let branch = DocumentLoader { branch: name, root, previous_roots }.load(places, index, found)?;
+            let branch = DocumentLoader { root, previous_roots }.load(places, index, found)?;
             Ok(Self::on(root, branch).without_unvouched_holds())
         };
-        let error = match Branch::new(snapshot, root, name).index() {
+        let error = match Branch::to_repair(snapshot, root, name).whole_index() {
             Ok(index) => return Ok(load(if is_ours { &older[..] } else { &[] }, index)?),
             Err(error) if !may_be_of_an_older_root(&error) => return Err(error.into()),
             Err(error) => error,
         };
         // Signatures of an epoch that is over count no more, so it does not matter who made them.
-        if let Some(lost_holds) = holds_of_an_epoch_before(epoch, &file) {
+        if claims_an_epoch_before(epoch, &file) {
             let branch = BranchState::empty(root.fleet());
-            return Ok(Self { stale_files: stale_files(snapshot)?, lost_holds, ..Self::on(root, branch) });
+            let stale_entries = stale_entries(snapshot)?;
+            let base = Self { stale_entries, ..Self::on(root, branch) };
+            let Ok(claimed) = Signed::<Index>::parse(&file) else { return Ok(base) };
+            let bins = claimed.unverified().bins.count();
+            return Ok(Self { bins, lost_holds: claimed_holds(snapshot, bins), ..base });
         }
-        let by = |root: &&TrustedRoot| Branch::new(snapshot, root, name).index();
+        let by = |root: &&TrustedRoot| Branch::to_repair(snapshot, root, name).whole_index();
         let index = older.iter().map(by).find_map(Result::ok).ok_or(error)?;
         if is_ours {
             let mut base = load(&older, index)?;
             base.branch.is_of_an_older_root = true;
             return Ok(base);
         }
-        let lost_holds = index.index.held.iter().map(|(name, _)| name.clone()).collect();
+        let lost_holds = index.holds().map(|(name, _)| name.clone()).collect();
         Ok(Self { lost_holds, ..Self::on(root, revisions_only(index, found)) })
     }
 
@@ -109,7 +119,7 @@ impl PublishBase {
 
     /// The index of the branch, for the comparison with the index that was published last.
     pub(super) fn branch_index(&self) -> BranchIndex {
-        let index = self.branch.index.as_ref().map(|(index, digest)| (index.version, *digest));
+        let index = self.branch.index.as_ref().map(|(index, digest)| (index.index().version, *digest));
         BranchIndex { fleet: self.branch.fleet, epoch: self.root.root().epoch, index }
     }
 }
@@ -118,11 +128,18 @@ fn may_be_of_an_older_root(error: &BranchError) -> bool {
     matches!(error, BranchError::OtherEpoch { .. } | BranchError::Index(SignedError::NotEnoughSignatures { .. }))
 }
 
-/// The held deployments of an index that claims an epoch before `epoch`, whoever signed it; none for a later index.
-fn holds_of_an_epoch_before(epoch: Epoch, file: &[u8]) -> Option<Vec<Name>> {
-    let claimed = Signed::<Index>::parse(file).ok()?;
-    let claimed = Some(claimed.unverified()).filter(|index| index.epoch < epoch)?;
-    Some(claimed.held.iter().map(|(name, _)| name.clone()).collect())
+/// Whether a file claims to be the index of an epoch before `epoch`, whoever signed it and whatever else is in it.
+fn claims_an_epoch_before(epoch: Epoch, file: &[u8]) -> bool {
+    let claimed = parse_rendering(file, Index::LARGEST).ok();
+    let claimed = claimed.as_ref().and_then(|file| file.get("signed")?.get("epoch")?.as_u64());
+    claimed.is_some_and(|claimed| claimed < epoch.get())
+}
+
+/// The held deployments that bins claim, for the report that nobody holds them any longer.
+fn claimed_holds(snapshot: &Snapshot, count: BinCount) -> Vec<Name> {
+    let files = count.bins().map(|bin| snapshot.read(&Layout::bin(bin), Bin::LARGEST));
+    let bins = files.filter_map(|file| parse_bin(&file.ok()??).ok());
+    bins.flat_map(|bin| bin.held.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()).collect()
 }
 
 /// The branch of an index that a publisher of an older root signed, and that is not the one this claveld published last. A
@@ -132,28 +149,24 @@ fn revisions_only(index: VerifiedIndex, found: Sha256Digest) -> BranchState {
     fn listed<S: Specification>(index: &VerifiedIndex) -> Existing<S> {
         let names = index.names(S::FOLDER).into_iter();
         let listed = names.filter_map(|name| {
-            let revision = index.revision(&DocumentPath::new(S::FOLDER, name.clone()))?;
+            let revision = index.document(&DocumentPath::new(S::FOLDER, name.clone()))?.revision;
             Some((name, ExistingDocument::Unvouched(revision)))
         });
         listed.collect()
     }
     BranchState {
-        fleet: index.index.fleet,
+        fleet: index.index().fleet,
         deployments: listed(&index),
         units: listed(&index),
         agents: listed(&index),
         holds: BTreeMap::new(),
-        index: Some((index.index, found)),
+        index: Some((index, found)),
         is_of_an_older_root: true,
     }
 }
 
-/// The documents that are left from an epoch that is over.
-fn stale_files(snapshot: &Snapshot) -> Result<Vec<String>, BranchError> {
-    let mut paths = Vec::new();
-    for folder in Folder::ALL {
-        let entries = snapshot.list(folder.as_str(), MOST_ENTRIES)?;
-        paths.extend(entries.into_iter().map(|entry| format!("{}/{}", folder.as_str(), entry.name)));
-    }
-    Ok(paths)
+/// The entries at the top that are left from an epoch that is over: all but the roots and the approvals, which others write too.
+fn stale_entries(snapshot: &Snapshot) -> Result<Vec<String>, BranchError> {
+    let entries = snapshot.list("", MOST_ENTRIES)?.into_iter().map(|entry| entry.name);
+    Ok(entries.filter(|name| !["approvals", "root.json", "roots"].contains(&name.as_str())).collect())
 }

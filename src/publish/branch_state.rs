@@ -5,9 +5,10 @@
 use std::collections::BTreeMap;
 use std::ops::Deref;
 
+use crate::branch::VerifiedIndex;
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FlakeReference, FleetId, Hold, Index,
-    Metadata, Name, Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FlakeReference, FleetId, Hold, Metadata, Name,
+    Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
 };
 use crate::trust::Verified;
 
@@ -42,8 +43,8 @@ pub(super) enum ExistingDocument<S: Specification> {
 pub(super) struct BranchState {
     /// The fleet of the branch.
     pub(super) fleet: FleetId,
-    /// The index and the SHA-256 of its file; none on a branch without an index.
-    pub(super) index: Option<(Verified<Index>, Sha256Digest)>,
+    /// The index with all of its bins, and the SHA-256 of its file; none on a branch without an index.
+    pub(super) index: Option<(VerifiedIndex, Sha256Digest)>,
     pub(super) deployments: Existing<DeploymentSpecification>,
     pub(super) units: Existing<UnitSpecification>,
     pub(super) agents: Existing<AgentSpecification>,
@@ -63,7 +64,7 @@ impl BranchState {
     /// The last revision of a document that was withdrawn.
     pub(super) fn last_of_withdrawn(&self, path: &DocumentPath) -> Option<Revision> {
         let (index, _) = self.index.as_ref()?;
-        index.tombstones.get(path).map(|tombstone| tombstone.revision)
+        index.tombstone(path).map(|tombstone| tombstone.revision)
     }
 }
 

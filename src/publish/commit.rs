@@ -1,6 +1,7 @@
 //! Publishing: an attempt decides what to write, signs it and makes one atomic commit. If another writer was faster, the next
 //! attempt decides again.
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -21,7 +22,10 @@ use super::withhold::{deployments_to_look_up, kept_back, lost_deployments, withh
 use crate::branch::{
     BranchWriter, Change as FileChange, CommitId, Identity, Layout, OpenBranch, Proposal, RevisionLookup,
 };
-use crate::model::{Epoch, FleetId, Folder, IndexVersion, PublishPolicy, Sha256Digest, SourceRevision, Timestamp};
+use crate::model::{
+    BinCount, Epoch, FleetId, Folder, IndexVersion, MOST_OF_A_BIN, Name, PublishPolicy, Sha256Digest, SourceRevision,
+    Timestamp,
+};
 use crate::signers::Signers;
 use crate::store::Store;
 use crate::trust::Anchor;
@@ -183,8 +187,12 @@ impl Publisher {
         let PublishAttempt { on, base, now } = attempt;
         let PublishContext { settings, signers, .. } = &self.context;
         let signer = BranchSigner { signers, branch: &settings.branch, validity: settings.validity };
-        let SignedFiles { mut changes, index } = signer.sign_plan(plan, &base, version, now.into()).await?;
-        changes.extend(orphaned_approvals(plan, &on));
+        let SignedFiles { mut changes, index, layout } = signer.sign_plan(plan, &base, version, now.into()).await?;
+        let before = Layout::of(base.bins);
+        changes.extend(orphaned_approvals(plan, &on, before));
+        if before != layout {
+            changes.extend(moved_approvals(plan, &on, base.bins, layout));
+        }
         let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", signers.first()) };
         let new = NewIndex { fleet: base.branch.fleet, epoch: base.root.root().epoch, version, sha256: index };
         Ok((new, Proposal { on, changes, message, by, at: now }))
@@ -202,7 +210,7 @@ impl Publisher {
     fn sign_anew_at(&self, attempt: &PublishAttempt, plan: IndexPlan) -> Timestamp {
         let (now, validity) = (Timestamp::from(attempt.now), self.context.settings.validity);
         let (issued, expires) = match (plan, &attempt.base.branch.index) {
-            (IndexPlan::Keep(_), Some((index, _))) => (index.issued, index.expires),
+            (IndexPlan::Keep(_), Some((index, _))) => (index.index().issued, index.index().expires),
             (IndexPlan::Keep(_), None) | (IndexPlan::Write(_), _) => (now, now.plus(validity)),
         };
         sign_anew_at(issued, expires, validity)
@@ -222,18 +230,49 @@ struct NewIndex {
     sha256: Sha256Digest,
 }
 
-/// The removal of the approvals of withdrawn deployments. Claveld removes no other file of an approver.
-fn orphaned_approvals(plan: &Plan, branch: &OpenBranch) -> Vec<FileChange> {
-    let withdrawn = plan.changes.iter().filter(|change| change.tombstone().is_some());
+/// The deployments that `plan` withdraws.
+fn withdrawn_deployments(plan: &Plan) -> impl Iterator<Item = &Name> {
     let is_deployment = |change: &&DocumentChange| change.path.folder() == Folder::Deployments;
+    let changes = plan.changes.iter().filter(is_deployment);
+    changes.filter(|change| change.tombstone().is_some()).map(|change| change.path.name())
+}
+
+/// The removal of the approvals of withdrawn deployments. Claveld removes no other file of an approver.
+fn orphaned_approvals(plan: &Plan, branch: &OpenBranch, layout: Layout) -> Vec<FileChange> {
     let mut removed = Vec::new();
-    for folder in withdrawn.filter(is_deployment).map(|change| Layout::Flat.approvals(change.path.name())) {
+    for folder in withdrawn_deployments(plan).map(|name| layout.approvals(name)) {
         // A folder that cannot be listed does not stop the publication.
         let files = branch.files().and_then(|files| files.map_or(Ok(Vec::new()), |f| f.list(&folder, MOST_APPROVALS)));
         let files = files.unwrap_or_default().into_iter();
         removed.extend(files.map(|file| FileChange::Remove { path: format!("{folder}/{}", file.name) }));
     }
     removed
+}
+
+/// The moves of all other approvals to the folders of a new layout. The approvals are those of the branch as it is, so an
+/// approval of another moment is not lost: then another writer moved the branch, and the next attempt decides again.
+fn moved_approvals(plan: &Plan, branch: &OpenBranch, before: BinCount, layout: Layout) -> Vec<FileChange> {
+    let withdrawn: BTreeSet<&Name> = withdrawn_deployments(plan).collect();
+    let list = |folder: &str, most| {
+        let files = branch.files().and_then(|files| files.map_or(Ok(Vec::new()), |files| files.list(folder, most)));
+        files.unwrap_or_default().into_iter().map(|entry| entry.name)
+    };
+    let mut moved = Vec::new();
+    let bins = before.bins().map(|bin| Layout::of(before).approvals_of_bin(bin));
+    for (folder, name) in
+        bins.flat_map(|bin| list(&bin, MOST_OF_A_BIN).map(move |name| (format!("{bin}/{name}"), name)))
+    {
+        // Anything else there is no approval.
+        let Ok(name) = name.parse::<Name>() else { continue };
+        if withdrawn.contains(&name) {
+            continue;
+        }
+        moved.extend(list(&folder, MOST_APPROVALS).map(|file| FileChange::Move {
+            from: format!("{folder}/{file}"),
+            to: format!("{}/{file}", layout.approvals(&name)),
+        }));
+    }
+    moved
 }
 
 /// A plan, and the documents that it leaves out.

@@ -1,8 +1,8 @@
 //! Loads the documents that an index lists: it verifies the signer of each, and looks in the history for the documents that
 //! somebody altered on the branch.
 
-use crate::branch::{Branch, BranchError, CommitId, OpenBranch, Snapshot, VerifiedIndex};
-use crate::model::{BranchName, DocumentPath, Name, Revision, Sha256Digest, Specification};
+use crate::branch::{BranchError, CommitId, OpenBranch, Snapshot, VerifiedIndex, find_document};
+use crate::model::{BranchFile as _, Document, DocumentPath, Name, Revision, Sha256Digest, Specification};
 use crate::trust::{DocumentError, TrustedRoot};
 
 use super::branch_state::{BranchState, Existing, ExistingDocument};
@@ -15,7 +15,6 @@ const MOST_FILES: usize = 1_000_000;
 /// Loads documents, and knows whose signatures count.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct DocumentLoader<'a> {
-    pub(super) branch: &'a BranchName,
     /// The newest root.
     pub(super) root: &'a TrustedRoot,
     /// The roots before it, newest first. They count only for an index that this claveld published last: then their
@@ -44,49 +43,52 @@ impl DocumentLoader<'_> {
         digest: Sha256Digest,
     ) -> Result<BranchState, BranchError> {
         let mut found = BranchState {
-            fleet: index.index.fleet,
+            fleet: index.index().fleet,
             deployments: self.existing(places.snapshot, &index)?,
             units: self.existing(places.snapshot, &index)?,
             agents: self.existing(places.snapshot, &index)?,
-            holds: index.index.held.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect(),
+            holds: index.holds().map(|(name, hold)| (name.clone(), hold.clone())).collect(),
             index: None,
             is_of_an_older_root: false,
         };
         self.restore(&mut found, places, &index);
-        found.index = Some((index.index, digest));
+        found.index = Some((index, digest));
         Ok(found)
     }
 
     fn existing<S: Specification>(&self, files: &Snapshot, index: &VerifiedIndex) -> Result<Existing<S>, BranchError> {
         let listed = index.names(S::FOLDER).into_iter().filter_map(|name| {
-            let revision = index.revision(&DocumentPath::new(S::FOLDER, name.clone()))?;
-            Some((name, revision))
+            let path = DocumentPath::new(S::FOLDER, name);
+            Some((index.document(&path)?.revision, path))
         });
-        listed.map(|(name, revision)| Ok((name.clone(), self.document(files, index, &name, revision)?))).collect()
+        let layout = index.layout();
+        let read = |(revision, path): (Revision, DocumentPath)| {
+            let bytes = files.read(&layout.document(&path), Document::<S>::LARGEST)?;
+            Ok((path.name().clone(), self.document(bytes.as_deref(), index, &path, revision)?))
+        };
+        listed.map(read).collect()
     }
 
     fn document<S: Specification>(
         &self,
-        files: &Snapshot,
+        bytes: Option<&[u8]>,
         index: &VerifiedIndex,
-        name: &Name,
+        path: &DocumentPath,
         listed: Revision,
     ) -> Result<ExistingDocument<S>, BranchError> {
-        let by = |root| Branch::new(files, root, self.branch).document::<S>(index, name);
+        let by = |root| index.verify::<S>(path, bytes, root);
         match by(self.root) {
             Ok(document) => Ok(ExistingDocument::Intact(document.into())),
             // Somebody without a publisher's key wrote to the branch.
-            Err(BranchError::Document(DocumentError::Altered { .. } | DocumentError::Absent { .. })) => {
-                Ok(ExistingDocument::Altered(listed))
-            }
+            Err(DocumentError::Altered { .. } | DocumentError::Absent { .. }) => Ok(ExistingDocument::Altered(listed)),
             // The signer publishes no more.
-            Err(BranchError::Document(DocumentError::Signed { .. })) => {
+            Err(DocumentError::Signed { .. }) => {
                 Ok(match self.previous_roots.iter().find_map(|previous| by(previous).ok()) {
                     Some(document) => ExistingDocument::Outgoing(document.into(), listed),
                     None => ExistingDocument::Unvouched(listed),
                 })
             }
-            Err(error) => Err(error),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -118,12 +120,16 @@ impl DocumentLoader<'_> {
         existing: &mut Existing<S>,
         altered: &mut Vec<(Name, Revision)>,
     ) {
-        altered.retain(|(name, listed)| match self.document(files, index, name, *listed) {
-            Ok(ExistingDocument::Intact(document) | ExistingDocument::Outgoing(document, _)) => {
-                existing.insert(name.clone(), ExistingDocument::Restored(document, *listed));
-                false
+        altered.retain(|(name, listed)| {
+            let path = DocumentPath::new(S::FOLDER, name.clone());
+            let found = find_document(files, &path).map_err(BranchError::from);
+            match found.and_then(|bytes| self.document(bytes.as_deref(), index, &path, *listed)) {
+                Ok(ExistingDocument::Intact(document) | ExistingDocument::Outgoing(document, _)) => {
+                    existing.insert(name.clone(), ExistingDocument::Restored(document, *listed));
+                    false
+                }
+                _ => true,
             }
-            _ => true,
         });
     }
 }

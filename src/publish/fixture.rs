@@ -12,11 +12,13 @@ use nix_derivation::nixbase32;
 
 use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::plan::{OrphanPolicy, Plan, PublishInput, Withheld, plan};
+use crate::branch::Branch;
+use crate::branch::fixture::{Listing, index, index_files};
 use crate::evaluate::{Drafts, Evaluation, EvaluationWork};
 use crate::model::{
-    DeploymentSpecification, Document, Draft, Epoch, FlakeReference, Index, IndexVersion, Kind, List, LockedSource,
-    Map, Metadata, Name, NarHash, NarTemplateSpecification, Payload, Provenance, Revision, Schema, Specification,
-    Timestamp, Tombstone,
+    BinCount, DeploymentSpecification, Document, Draft, FlakeReference, Index, IndexVersion, List, LockedSource,
+    Metadata, Name, NarHash, NarTemplateSpecification, Payload, Provenance, Revision, Specification, Timestamp,
+    Tombstone,
 };
 use crate::store::CacheEntry;
 use crate::trust::Verified;
@@ -91,26 +93,14 @@ pub(super) fn intact<S: Specification>(drafts: impl IntoIterator<Item = (Draft<S
 
 /// A branch without documents, whose index has these tombstones: paths with the last revision of each.
 pub(super) fn branch_with(tombstones: &[(&str, u64)]) -> BranchState {
-    let mut all = Map::default();
-    for (path, last) in tombstones {
-        all.insert(path.parse().unwrap(), Tombstone { revision: revision(*last) }).unwrap();
-    }
-    let index = Index {
-        branch: "deployments".parse().unwrap(),
-        documents: Map::default(),
-        epoch: Epoch::FIRST,
-        expires: now().plus(7 * DAY),
-        fleet: fleet().id(),
-        held: Map::default(),
-        issued: now(),
-        kind: Kind::THIS,
-        previous: None,
-        schema: Schema::V1,
-        tombstones: all,
-        version: IndexVersion::FIRST,
-    };
+    let mut listing = Listing::empty(BinCount::ONE);
+    let tombstone = |(path, last): &(&str, u64)| (path.parse().unwrap(), Tombstone { revision: revision(*last) });
+    listing.tombstones = tombstones.iter().map(tombstone).collect();
+    let index = Index { expires: now().plus(7 * DAY), ..index(fleet(), &listing, now(), IndexVersion::FIRST) };
+    let files = index_files(fleet(), &listing, index);
+    let index = Branch::new(&files, &fleet().root, &"deployments".parse().unwrap()).whole_index().unwrap();
     BranchState {
-        index: Some((verified(index), crate::trust::digest(b"index"))),
+        index: Some((index, crate::trust::digest(b"index"))),
         holds: BTreeMap::new(),
         ..BranchState::empty(fleet().id())
     }

@@ -11,6 +11,7 @@
 
 mod attempt;
 mod base;
+mod bins;
 mod branch_state;
 mod caches;
 mod commit;

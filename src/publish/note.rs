@@ -12,10 +12,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::branch::{CommitId, Remote};
 use crate::disk::{self, Access, Durability};
-use crate::model::{BranchName, Epoch, FleetId, IndexVersion, Sha256Digest, json};
+use crate::model::json::{self, StateVersion};
+use crate::model::{BranchName, Epoch, FleetId, IndexVersion, Sha256Digest};
 
 /// The most bytes that the file may have: enough for thousands of branches.
 const LARGEST: u64 = 1 << 20;
+
+/// The newest version of the file that this Clavel knows.
+const NEWEST: u64 = 1;
+
+/// The file.
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct NoteFile {
+    /// The last index of each branch, by the repository and the name of the branch.
+    branches: BTreeMap<String, PublishedIndex>,
+    version: StateVersion<NEWEST>,
+}
 
 /// An index that this claveld published.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,24 +138,25 @@ impl PublishNote {
 
     /// The index that was published last to the branch; none where the note has none.
     pub(super) fn last(&self) -> Result<Option<PublishedIndex>, PublishNoteError> {
-        Ok(self.all()?.get(&self.branch).copied())
+        Ok(self.all()?.branches.get(&self.branch).copied())
     }
 
     /// Notes an index. If two processes write, the later one wins; a note of the older index only checks less.
     pub(super) fn write(&self, published: PublishedIndex) -> Result<(), PublishNoteError> {
         let mut all = self.all()?;
-        all.insert(self.branch.clone(), published);
+        all.branches.insert(self.branch.clone(), published);
         self.replace(&json::render(&all)).map_err(|source| self.io("write", source))
     }
 
-    fn all(&self) -> Result<BTreeMap<String, PublishedIndex>, PublishNoteError> {
+    fn all(&self) -> Result<NoteFile, PublishNoteError> {
         let mut bytes = Vec::new();
         let read = std::fs::File::open(&self.path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
         match read {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(NoteFile::default()),
             read => read.map_err(|source| self.io("read", source))?,
         };
-        json::parse(&bytes, LARGEST).map_err(|why| PublishNoteError::Malformed { path: self.path.clone(), why })
+        json::parse_state(&bytes, LARGEST, NEWEST)
+            .map_err(|why| PublishNoteError::Malformed { path: self.path.clone(), why })
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {

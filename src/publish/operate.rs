@@ -240,7 +240,7 @@ fn next_version(branch: &BranchState, name: &Name) -> Result<IndexVersion, Opera
     if branch.is_of_an_older_root {
         return Err(OperateError::OlderRoot);
     }
-    Ok(next_index_version(index.version)?)
+    Ok(next_index_version(index.index().version)?)
 }
 
 /// The deployment on the branch.

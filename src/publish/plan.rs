@@ -148,11 +148,11 @@ fn plan_index(
     validity: Duration,
 ) -> Result<IndexPlan, PlanError> {
     let Some((index, _)) = &branch.index else { return Ok(IndexPlan::Write(IndexVersion::FIRST)) };
-    let is_young = now < sign_anew_at(index.issued, index.expires, validity);
+    let is_young = now < sign_anew_at(index.index().issued, index.index().expires, validity);
     if changes.is_empty() && is_young && !branch.is_of_an_older_root {
-        return Ok(IndexPlan::Keep(index.version));
+        return Ok(IndexPlan::Keep(index.index().version));
     }
-    next_index_version(index.version).map(IndexPlan::Write)
+    next_index_version(index.index().version).map(IndexPlan::Write)
 }
 
 /// The time at which claveld signs an index again even if nothing changes. The other half of its validity remains for the

@@ -8,12 +8,40 @@ use crate::model::{Deployment, Hold, Name, Provenance, SourceRevision};
 /// A deployment and its provenance; none where its metadata states none.
 pub(super) type Row<'a> = (&'a Deployment, Option<&'a Provenance>);
 
+/// The most deployments that the table lists all of. For a larger fleet it lists those that the last publication changed, so that
+/// it does not grow with the fleet.
+pub(super) const MOST_LISTED: usize = 200;
+
+/// What the table lists.
+pub(super) enum Rows<'a> {
+    /// Every deployment of the branch.
+    All(Vec<Row<'a>>),
+    /// The deployments that changed last, of so many.
+    Changed(Vec<Row<'a>>, usize),
+}
+
 /// The README of a branch with these deployments and holds.
-pub(super) fn readme<'a>(deployments: impl Iterator<Item = Row<'a>>, holds: &BTreeMap<Name, Hold>) -> String {
+pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>) -> String {
     let mut text = String::from(
-        "# Deployments\n\nWritten by claveld. Machines read the signed files beside this one, not this table.\n\n\
-         | deployment | unit | revision | runs | source | since |\n|---|---|---|---|---|---|\n",
+        "# Deployments\n\nWritten by claveld. Machines read the signed files beside this one, not this table.\n\n",
     );
+    let deployments = match rows {
+        Rows::All(all) => all,
+        Rows::Changed(changed, of) => {
+            let shown = changed.len().min(MOST_LISTED);
+            let _ = writeln!(
+                text,
+                "There are {of} deployments, which `clavel list` shows. The last publication changed {}:\n",
+                if shown < changed.len() {
+                    format!("{}, of which these are {shown}", changed.len())
+                } else {
+                    format!("{shown}")
+                }
+            );
+            &changed[..shown]
+        }
+    };
+    text.push_str("| deployment | unit | revision | runs | source | since |\n|---|---|---|---|---|---|\n");
     for (deployment, provenance) in deployments {
         let source = provenance.and_then(|p| p.source_revision.as_ref()).map_or("", SourceRevision::short);
         let since = provenance.map(|p| p.evaluated_at.to_string()).unwrap_or_default();
@@ -26,4 +54,25 @@ pub(super) fn readme<'a>(deployments: impl Iterator<Item = Row<'a>>, holds: &BTr
         let _ = writeln!(text, "| `{name}` | `{unit}` | {revision}{held} | `{runs}` | {source} | {since} |");
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::fixture::{cached_draft, revision};
+    use super::*;
+    use crate::model::FleetId;
+
+    #[test]
+    fn the_table_of_a_large_fleet_lists_what_changed_last() {
+        let fleet = FleetId::of(crate::trust::digest(b"fleet"));
+        let all: Vec<Deployment> =
+            (0..300).map(|n| cached_draft(&format!("host-{n}"), "a", &[]).at(revision(1), fleet)).collect();
+        let rows = |count: usize| all[..count].iter().map(|deployment| (deployment, None)).collect::<Vec<_>>();
+        let lines = |rows| readme(&rows, &BTreeMap::new()).lines().filter(|line| line.starts_with("| `")).count();
+        assert_eq!(lines(Rows::All(rows(150))), 150);
+        assert_eq!(lines(Rows::Changed(rows(3), 10_000)), 3);
+        assert_eq!(lines(Rows::Changed(rows(300), 10_000)), MOST_LISTED);
+        let text = readme(&Rows::Changed(rows(3), 10_000), &BTreeMap::new());
+        assert!(text.contains("There are 10000 deployments") && text.contains("changed 3:"), "{text}");
+    }
 }

@@ -12,6 +12,10 @@ use crate::model::{Folder, IndexVersion, Name, SourceRevision, Timestamp};
 const LINES_OF_ONE: usize = 20;
 /// The most lines about the differences inside all deployments together, roughly: nobody reads a longer commit message.
 const LINES_OF_ALL: usize = 400;
+/// The most bytes of a commit message. Readers refuse a commit object of more than 1 MiB.
+const LONGEST_MESSAGE: usize = 64 << 10;
+/// The most bytes that the changes take of it.
+const LONGEST_CHANGES: usize = 48 << 10;
 
 /// The result of a publication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -69,7 +73,7 @@ fn describe_differences(changes: &[DocumentChange]) -> Vec<Vec<String>> {
     lines.collect()
 }
 
-/// The message of the commit that makes `changes`, which come from `sources` at these revisions.
+/// The message of the commit that makes `changes`, which come from `sources` at these revisions. It has at most 64 KiB.
 pub(super) fn commit_message(
     changes: &[DocumentChange],
     version: IndexVersion,
@@ -79,22 +83,35 @@ pub(super) fn commit_message(
     paragraphs.extend(describe_changes(changes));
     if !sources.is_empty() {
         let revision = |r: &Option<SourceRevision>| r.as_ref().map_or("(no revision)".to_owned(), ToString::to_string);
-        paragraphs.push(lines(sources.iter().map(|(source, at)| format!("Source: {source} {}", revision(at)))));
+        let sources = sources.iter().map(|(source, at)| format!("Source: {source} {}", revision(at)));
+        paragraphs.push(lines_within(LONGEST_MESSAGE - LONGEST_CHANGES - 2048, "sources", sources));
     }
     paragraphs.join("\n\n")
 }
 
 /// Describes the changes in one paragraph of a commit message; none where there are no changes.
 pub(super) fn describe_changes(changes: &[DocumentChange]) -> Option<String> {
-    let described = changes.iter().zip(describe_differences(changes)).flat_map(|(change, differences)| {
-        let differences = differences.into_iter().map(|line| format!("  {line}"));
-        std::iter::once(format!("{}: {change}", change.path)).chain(differences)
+    let described = changes.iter().zip(describe_differences(changes)).map(|(change, differences)| {
+        let differences = differences.into_iter().map(|line| format!("\n  {line}"));
+        std::iter::once(format!("{}: {change}", change.path)).chain(differences).collect::<String>()
     });
-    (!changes.is_empty()).then(|| lines(described))
+    (!changes.is_empty()).then(|| lines_within(LONGEST_CHANGES, "documents", described))
 }
 
-fn lines(lines: impl Iterator<Item = String>) -> String {
-    lines.collect::<Vec<_>>().join("\n")
+/// The items, each on a line, in at most `most` bytes. The last line says how many are left out.
+fn lines_within(most: usize, what: &str, items: impl ExactSizeIterator<Item = String>) -> String {
+    const LAST_LINE: usize = 80;
+    let (count, mut text) = (items.len(), String::new());
+    for (at, item) in items.enumerate() {
+        if text.len() + item.len() + LAST_LINE > most {
+            let left_out = count - at;
+            return format!("{text}and {left_out} more {what}");
+        }
+        text.push_str(&item);
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text
 }
 
 fn subject(changes: &[DocumentChange], version: IndexVersion) -> String {
@@ -164,8 +181,21 @@ deployments/lost.json: revision 1 → 2
         let changes: Vec<DocumentChange> =
             (0..1000).map(|n| change(&format!("host-{n}"), 1, &format!("of-{n}-"))).collect();
         let message = commit_message(&changes, IndexVersion::FIRST, &[]);
+        assert!(message.ends_with(" more documents"), "{message}");
+        assert!(message.len() < LONGEST_MESSAGE, "{}", message.len());
         let inside = message.lines().filter(|line| line.starts_with("  ")).count();
-        assert_eq!(inside, 200 + 1000 - 200 + 200, "{message}");
-        assert!(message.ends_with("  `clavel diff host-999` shows the differences"));
+        let left_out: usize = message.rsplit("and ").next().unwrap().split(' ').next().unwrap().parse().unwrap();
+        assert_eq!(inside, 400 + 800 - left_out, "{message}");
+        assert!(message.contains("  `clavel diff host-500` shows the differences"));
+    }
+
+    #[test]
+    fn a_message_about_the_longest_names_and_many_sources_is_bounded() {
+        let long = |n: usize| format!("{n:06}{}", "x".repeat(122));
+        let changes: Vec<DocumentChange> = (0..5000).map(|n| change(&long(n), 0, "")).collect();
+        let sources: Vec<_> = (0..500).map(|n| (format!("git+https://{}", long(n)), None)).collect();
+        let message = commit_message(&changes, IndexVersion::FIRST, &sources);
+        assert!(message.len() <= LONGEST_MESSAGE, "{}", message.len());
+        assert!(message.contains(" more documents\n\nSource: ") && message.ends_with(" more sources"), "{message}");
     }
 }

@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::base::PublishBase;
+use super::bins::next_bins;
 use super::branch_state::{BranchState, ExistingDocument};
-use super::document_change::DocumentChange;
 use super::plan::Plan;
-use super::readme::{Row, readme};
+use super::readme::{MOST_LISTED, Row, Rows, readme};
 use crate::branch::{Change as FileChange, Layout};
 use crate::model::{
     BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Name, Schema,
@@ -30,12 +30,14 @@ pub(super) struct SignedFiles {
     pub(super) changes: Vec<FileChange>,
     /// The SHA-256 of the new index.
     pub(super) index: Sha256Digest,
+    /// The layout of the branch after the plan.
+    pub(super) layout: Layout,
 }
 
 /// The reason why a plan cannot be signed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SignError {
-    /// The index would exceed a limit, for example on the number of documents.
+    /// The index or a bin would exceed a limit, for example on the number of documents.
     #[error(transparent)]
     Index(#[from] Invalid),
     /// A signer did not sign.
@@ -69,64 +71,51 @@ impl BranchSigner<'_> {
         for document in &plan.agents {
             written.push(self.sign(document).await?);
         }
-        let index = self.signers.sign(self.index(plan, base, version, now, &written)?).await?.render();
+        let entries = written.iter().map(|file| (file.path.clone(), file.entry)).collect();
+        let bins = next_bins(plan, &base.branch, base.bins, &entries)?;
+        let (before, layout) = (Layout::of(base.bins), Layout::of(bins.digests.count()));
         let mut changes = first_files(base);
-        let kept: BTreeSet<String> = written.iter().map(|file| file.path.to_string()).collect();
-        let stale = base.stale_files.iter().filter(|path| !kept.contains(*path));
-        changes.extend(stale.map(|path| FileChange::Remove { path: path.clone() }));
-        changes
-            .extend(written.into_iter().map(|file| FileChange::Put { path: file.path.to_string(), bytes: file.bytes }));
+        changes.extend(base.stale_entries.iter().map(|path| FileChange::Remove { path: path.clone() }));
         let withdrawn = plan.changes.iter().filter(|change| change.tombstone().is_some());
-        changes.extend(withdrawn.map(|change| FileChange::Remove { path: change.path.to_string() }));
+        changes.extend(withdrawn.map(|change| FileChange::Remove { path: before.document(&change.path) }));
+        if before != layout {
+            let rewritten = written.iter().map(|file| FileChange::Remove { path: before.document(&file.path) });
+            changes.extend(rewritten);
+            changes.extend(base.bins.bins().map(|bin| FileChange::Remove { path: Layout::bin(bin) }));
+            let moved = bins.moved.iter().map(|(folder, name)| FileChange::Move {
+                from: before.file(folder.as_str(), name),
+                to: layout.file(folder.as_str(), name),
+            });
+            changes.extend(moved);
+        }
+        let documents = written.into_iter();
+        changes.extend(documents.map(|file| FileChange::Put { path: layout.document(&file.path), bytes: file.bytes }));
+        let index = Index {
+            branch: self.branch.clone(),
+            bins: bins.digests,
+            epoch: base.root.root().epoch,
+            expires: now.plus(self.validity),
+            fleet: base.branch.fleet,
+            folders: bins.folders.into_iter().collect::<Vec<_>>().try_into()?,
+            issued: now,
+            kind: Kind::THIS,
+            previous: base.branch.index.as_ref().map(|(_, digest)| *digest),
+            schema: Schema::V1,
+            version,
+        };
+        let index = self.signers.sign(index).await?.render();
         let digest = digest(&index);
-        changes.push(FileChange::Put { path: Layout::Flat.index().to_owned(), bytes: index });
-        let table = readme(listed(plan, &base.branch).into_iter(), &plan.holds);
-        changes.push(FileChange::Put { path: Layout::Flat.readme().to_owned(), bytes: table.into_bytes() });
-        Ok(SignedFiles { changes, index: digest })
+        changes.extend(bins.written.into_iter().map(|(bin, bytes)| FileChange::Put { path: Layout::bin(bin), bytes }));
+        changes.push(FileChange::Put { path: Layout::INDEX.to_owned(), bytes: index });
+        let table = readme(&listed(plan, &base.branch), &plan.holds);
+        changes.push(FileChange::Put { path: Layout::README.to_owned(), bytes: table.into_bytes() });
+        Ok(SignedFiles { changes, index: digest, layout })
     }
 
     async fn sign<S: Specification>(&self, document: &Document<S>) -> Result<SignedFile, SignerError> {
         let bytes = self.signers.sign(document.clone()).await?.render();
         let entry = IndexEntry { length: bytes.len() as u64, revision: document.revision, sha256: digest(&bytes) };
         Ok(SignedFile { path: DocumentPath::new(S::FOLDER, document.name.clone()), entry, bytes })
-    }
-
-    fn index(
-        &self,
-        plan: &Plan,
-        base: &PublishBase,
-        version: IndexVersion,
-        now: Timestamp,
-        written: &[SignedFile],
-    ) -> Result<Index, Invalid> {
-        let branch = &base.branch;
-        let (mut documents, mut tombstones) = (Vec::new(), Vec::new());
-        // A set, because each document of the branch is looked up in it.
-        let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
-        if let Some((index, _)) = &branch.index {
-            let kept = index.documents.iter().filter(|(path, _)| !changed.contains(path));
-            documents.extend(kept.map(|(path, entry)| (path.clone(), *entry)));
-            let kept = index.tombstones.iter().filter(|(path, _)| !changed.contains(path));
-            tombstones.extend(kept.map(|(path, tombstone)| (path.clone(), *tombstone)));
-        }
-        documents.extend(written.iter().map(|file| (file.path.clone(), file.entry)));
-        let withdrawn = plan.changes.iter().filter_map(|change| Some((change.path.clone(), change.tombstone()?)));
-        tombstones.extend(withdrawn);
-        let held: Vec<_> = plan.holds.iter().map(|(name, hold)| (name.clone(), hold.clone())).collect();
-        Ok(Index {
-            branch: self.branch.clone(),
-            documents: documents.try_into()?,
-            epoch: base.root.root().epoch,
-            expires: now.plus(self.validity),
-            fleet: branch.fleet,
-            held: held.try_into()?,
-            issued: now,
-            kind: Kind::THIS,
-            previous: branch.index.as_ref().map(|(_, digest)| *digest),
-            schema: Schema::V1,
-            tombstones: tombstones.try_into()?,
-            version,
-        })
     }
 }
 
@@ -135,25 +124,33 @@ fn first_files(base: &PublishBase) -> Vec<FileChange> {
     if !base.is_new {
         return Vec::new();
     }
-    let paths = [Layout::Flat.newest_root().to_owned(), Layout::Flat.root(base.root.root().version)];
+    let paths = [Layout::NEWEST_ROOT.to_owned(), Layout::root(base.root.root().version)];
     paths.map(|path| FileChange::Put { path, bytes: base.root.file().to_vec() }).into()
 }
 
-/// All deployments after the plan, by name.
-fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Vec<Row<'a>> {
+/// The deployments after the plan, by name.
+fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Rows<'a> {
+    let planned = plan.deployments.iter();
+    let planned = planned.map(|planned| (&planned.document.name, (&planned.document, planned.provenance.as_ref())));
+    let of_deployments = plan.changes.iter().filter(|change| change.path.folder() == Deployment::FOLDER);
+    let new = of_deployments.clone().filter(|change| change.from.is_none()).count();
+    let withdrawn: BTreeSet<&Name> =
+        of_deployments.filter(|change| change.to.is_none()).map(|change| change.path.name()).collect();
+    let count = branch.deployments.len() + new - withdrawn.len();
+    if count > MOST_LISTED {
+        return Rows::Changed(planned.map(|(_, row)| row).collect(), count);
+    }
     let intact = branch.deployments.iter().filter_map(|(name, document)| match document {
-        ExistingDocument::Intact(document) => Some((name, (&**document, document.provenance()))),
-        ExistingDocument::Outgoing(..)
+        ExistingDocument::Intact(document) if !withdrawn.contains(name) => {
+            Some((name, (&**document, document.provenance())))
+        }
+        ExistingDocument::Intact(_)
+        | ExistingDocument::Outgoing(..)
         | ExistingDocument::Restored(..)
         | ExistingDocument::Altered(_)
         | ExistingDocument::Unvouched(_) => None,
     });
     let mut all: BTreeMap<&Name, Row<'a>> = intact.collect();
-    let of_deployments = |change: &&DocumentChange| change.path.folder() == Deployment::FOLDER && change.to.is_none();
-    for change in plan.changes.iter().filter(of_deployments) {
-        all.remove(change.path.name());
-    }
-    let planned = plan.deployments.iter();
-    all.extend(planned.map(|planned| (&planned.document.name, (&planned.document, planned.provenance.as_ref()))));
-    all.into_values().collect()
+    all.extend(planned);
+    Rows::All(all.into_values().collect())
 }

@@ -1,8 +1,8 @@
 //! Makes the content of a new root: of the first root of a fleet, or of the next one.
 
 use crate::model::{
-    ApprovalPolicy, Epoch, Invalid, KeyId, Kind, List, Pattern, Role, RoleKey, Roles, Root, RootVersion, Schema,
-    Threshold, Timestamp,
+    ApprovalPolicy, Epoch, Format, Invalid, KeyId, Kind, List, Pattern, Role, RoleKey, Roles, Root, RootVersion,
+    Schema, Threshold, Timestamp,
 };
 
 use super::TrustedRoot;
@@ -64,6 +64,7 @@ impl Amendment {
             epoch: Epoch::FIRST,
             expires,
             fleet: None,
+            format: Format::FIRST,
             kind: Kind::THIS,
             roles: Roles { approver: empty_role(), publisher: empty_role(), root: empty_role() },
             schema: Schema::V1,

@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use super::signed::content;
 use super::usable_key::UsableKey;
 use super::{Signed, TrustedRoot, Verified};
 use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest};
@@ -45,8 +44,7 @@ impl EarlierApproval {
     /// The deployment in `file`, if it has the content that was approved. The signatures of the file do not matter.
     pub fn deployment_in(self, file: &[u8]) -> Option<Deployment> {
         let signed = Signed::<Deployment>::parse(file).ok()?;
-        let found = signed.unverified();
-        (content(found) == self.content).then(|| found.clone())
+        (signed.content() == self.content).then(|| signed.unverified().clone())
     }
 }
 
@@ -168,7 +166,7 @@ fn read_approval(file: &[u8], expected: &Approval, by: &UsableKey) -> Statement 
     if found.fleet != expected.fleet || found.name != expected.name {
         return Statement::Invalid(format!("it is for `{}` in the fleet {}…", found.name, found.fleet.short()));
     }
-    let [signature] = signed.signatures() else {
+    let [signature] = signed.signatures().collect::<Vec<_>>()[..] else {
         return Statement::Invalid("it has to have exactly one signature".to_owned());
     };
     if !signature.is_by(by, &signed.to_be_signed()) {

@@ -1,47 +1,31 @@
 //! The bytes to sign: the DSSE pre-authentication encoding of the payload type and the canonical form.
 
+use serde_json::Value;
+
 use crate::model::{Payload, json};
 
-/// The bytes to sign for `payload`: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body` (DSSE 1.0, "Signature
-/// Definition"), where the body is the payload's canonical form.
-pub(super) fn signing_bytes<P: Payload>(payload: &P) -> Vec<u8> {
-    dsse_encode::<P>(canonical(payload))
+/// The JSON value of `payload`, whose canonical form is signed.
+pub(super) fn value_of<P: Payload>(payload: &P) -> Value {
+    let value = serde_json::to_value(payload);
+    debug_assert!(value.is_ok(), "the types of documents always serialise: {value:?}");
+    value.unwrap_or_default()
 }
 
-/// The same bytes, from the file of a payload that is in the one rendering; `None` for any other file.
+/// The canonical form of a payload by RFC 8785.
 ///
-/// It saves the time and the memory to serialise a large payload again. The payload is the last field of the file, and its
-/// canonical form is the same text without white space.
-pub(super) fn signing_bytes_of_file<P: Payload>(mut rendering: Vec<u8>) -> Option<Vec<u8>> {
-    const BEFORE: &[u8] = b"\n  \"signed\": ";
-    const AFTER: &[u8] = b"\n}\n";
-    // No string in a rendering contains a line break, so this finds the field and nothing else.
-    let start = memchr::memmem::find(&rendering, BEFORE)? + BEFORE.len();
-    rendering.truncate(rendering.strip_suffix(AFTER)?.len());
-    rendering.drain(..start);
-    json::make_compact(&mut rendering);
-    Some(dsse_encode::<P>(rendering))
-}
-
-/// The canonical form in the bytes to sign: the part after the fourth space.
-pub(super) fn body(signing_bytes: &[u8]) -> &[u8] {
-    signing_bytes.splitn(5, |byte| *byte == b' ').nth(4).unwrap_or_default()
-}
-
-fn dsse_encode<P: Payload>(mut body: Vec<u8>) -> Vec<u8> {
-    let kind = P::PAYLOAD_TYPE;
-    let head = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len());
-    body.splice(..0, head.into_bytes());
-    body
-}
-
-/// The canonical form by RFC 8785.
-///
-/// A payload has no numbers but integers up to 2^53 - 1, its fields are declared in the order of their names, and the keys of
-/// its maps are ASCII and sorted. Therefore the text that `serde_json` writes without white space is the canonical form. The
-/// tests below compare every payload with an independent implementation.
-pub(super) fn canonical<P: Payload>(payload: &P) -> Vec<u8> {
+/// The value comes from a rendering ([`crate::model::parse_rendering`]) or from a payload. Either has no numbers but integers up
+/// to 2^53 - 1, and keys in printable ASCII, which `serde_json` sorts. Therefore the text that it writes without white space is
+/// the canonical form. The tests compare it with an independent implementation.
+pub(super) fn canonical(payload: &Value) -> Vec<u8> {
     json::compact(payload)
+}
+
+/// The bytes to sign for a payload of the kind `P`: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body` (DSSE 1.0, "Signature
+/// Definition"), where the body is the payload's canonical form.
+pub(super) fn signing_bytes<P: Payload>(payload: &Value) -> Vec<u8> {
+    let (kind, body) = (P::PAYLOAD_TYPE, canonical(payload));
+    let head = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len());
+    [head.into_bytes(), body].concat()
 }
 
 #[cfg(test)]
@@ -50,10 +34,10 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Agent, AgentSpecification, Approval, ApprovalPolicy, Deployment, DeploymentSpecification, Document,
-        DocumentPath, Draft, Epoch, FleetId, Folder, Hold, Index, IndexEntry, IndexVersion, Kind, List, Map, Metadata,
-        Name, NarTemplateSpecification, Revision, Root, RootVersion, Schema, Specification, Tombstone, Unit,
-        UnitSpecification, UnitType,
+        Agent, AgentSpecification, Approval, ApprovalPolicy, BinCount, BinDigests, Deployment, DeploymentSpecification,
+        Document, Draft, Epoch, FileDigest, FleetId, Folder, FolderName, Index, IndexVersion, Kind, List, Metadata,
+        Name, NarTemplateSpecification, Revision, Root, RootVersion, Schema, Specification, Unit, UnitSpecification,
+        UnitType,
     };
 
     fn fleet() -> FleetId {
@@ -98,10 +82,9 @@ mod tests {
 
     fn check<P: Payload + Clone>(payload: &P) {
         let theirs = serde_json_canonicalizer::to_vec(&serde_json::to_value(payload).unwrap()).unwrap();
-        assert_eq!(String::from_utf8(canonical(payload)).unwrap(), String::from_utf8(theirs).unwrap());
+        assert_eq!(String::from_utf8(canonical(&value_of(payload))).unwrap(), String::from_utf8(theirs).unwrap());
         let file = crate::trust::fixture::signed(payload.clone(), &[&crate::trust::fixture::key("k")]);
-        assert_eq!(signing_bytes_of_file::<P>(file), Some(signing_bytes(payload)));
-        assert_eq!(body(&signing_bytes(payload)), canonical(payload));
+        assert!(crate::trust::Signed::<P>::parse(&file).is_ok());
     }
 
     proptest! {
@@ -123,23 +106,15 @@ mod tests {
         }
 
         #[test]
-        fn the_index_is_serialised_canonically(
-            names in proptest::collection::btree_set(names(), 0..8),
-            length: u32, version in 1..(1_u64 << 53),
-        ) {
-            let revision = Revision::FIRST;
-            let (mut documents, mut tombstones, mut held) = (Map::default(), Map::default(), Map::default());
+        fn the_index_is_serialised_canonically(length: u32, version in 1..(1_u64 << 53), count in 0..3_usize) {
             let now = "2026-01-01T00:00:00Z".parse().unwrap();
-            for name in names {
-                let hold = Hold { revision: Revision::FIRST, since: now, why: "a \"quoted\" é".parse().unwrap() };
-                held.insert(name.clone(), hold).unwrap();
-                let entry = IndexEntry { length: length.into(), revision, sha256: super::super::digest(b"x") };
-                documents.insert(DocumentPath::new(Folder::Units, name.clone()), entry).unwrap();
-                tombstones.insert(DocumentPath::new(Folder::Agents, name), Tombstone { revision }).unwrap();
-            }
+            let count = BinCount::every().nth(count).unwrap();
+            let sha256 = super::super::digest(b"x");
             check(&Index {
-                branch: "deployments".parse().unwrap(), documents, epoch: Epoch::FIRST, expires: now, fleet: fleet(), held,
-                issued: now, kind: Kind::THIS, previous: Some(super::super::digest(b"y")), schema: Schema::V1, tombstones,
+                bins: BinDigests::of(count, |_| FileDigest { length: length.into(), sha256 }),
+                branch: "deployments".parse().unwrap(), epoch: Epoch::FIRST, expires: now, fleet: fleet(),
+                folders: Folder::ALL.map(FolderName::from).to_vec().try_into().unwrap(),
+                issued: now, kind: Kind::THIS, previous: Some(super::super::digest(b"y")), schema: Schema::V1,
                 version: IndexVersion::try_from(version).unwrap(),
             });
         }
@@ -177,7 +152,7 @@ mod tests {
         assert_eq!(distinct.len(), types.len());
         let unit = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
         let unit = Draft::new("a".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST, fleet());
-        let bytes = String::from_utf8(signing_bytes(&unit)).unwrap();
+        let bytes = String::from_utf8(signing_bytes::<Unit>(&value_of(&unit))).unwrap();
         assert!(bytes.starts_with("DSSEv1 35 application/vnd.clavel.unit.v1+json 204 {\"fleet\":\""), "{bytes}");
     }
 }

@@ -1,8 +1,7 @@
-//! Verifies a document against the index, which lists the digest of its bytes.
+//! Verifies a document against its bin of the index, which lists the digest of its bytes.
 
-use super::signed::digest;
-use super::{Signed, SignedError, TrustedRoot, Verified};
-use crate::model::{Document, DocumentPath, Index, Revision, Sha256Digest, Specification};
+use super::{Signed, SignedError, TrustedRoot, Verified, VerifiedBin};
+use crate::model::{Document, DocumentPath, FileDigest, Revision, Sha256Digest, Specification};
 
 /// The reason why a document of the branch is not trusted.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -55,27 +54,26 @@ pub enum DocumentError {
     },
 }
 
-/// Verifies that `bytes` are the document at `path`: that `index` lists them, that enough publishers of `root` signed the
-/// document, and that it has the name and the revision that `index` lists.
+/// Verifies that `bytes` are the document at `path`: that its bin lists them, that enough publishers of `root` signed the
+/// document, and that it has the name and the revision that the bin lists.
 pub fn verify_document<S: Specification>(
     path: &DocumentPath,
-    bytes: Option<Vec<u8>>,
-    index: &Verified<Index>,
+    bytes: Option<&[u8]>,
+    bin: &VerifiedBin,
     root: &TrustedRoot,
 ) -> Result<Verified<Document<S>>, DocumentError> {
-    let (folder, name, listed) = (path.folder(), path.name(), index.documents.get(path));
-    let withdrawn = || index.tombstones.get(path);
+    let (folder, name) = (path.folder(), path.name());
     let path = || path.clone();
-    let Some(entry) = listed else {
-        return Err(match withdrawn() {
+    let Some(entry) = bin.document(&path()) else {
+        return Err(match bin.tombstone(&path()) {
             Some(tombstone) => DocumentError::Withdrawn { path: path(), revision: tombstone.revision },
             None => DocumentError::NotListed { path: path() },
         });
     };
     let bytes = bytes.ok_or_else(|| DocumentError::Absent { path: path() })?;
-    let found = digest(&bytes);
-    if found != entry.sha256 || bytes.len() as u64 != entry.length {
-        return Err(DocumentError::Altered { path: path(), listed: entry.sha256, found });
+    let found = FileDigest::of(bytes);
+    if found != entry.file() {
+        return Err(DocumentError::Altered { path: path(), listed: entry.sha256, found: found.sha256 });
     }
     let signed = |source| DocumentError::Signed { path: path(), source };
     let document = Signed::<Document<S>>::verify_file(bytes, root.fleet(), root.publisher()).map_err(signed)?;

@@ -2,7 +2,7 @@
 
 use super::{Authority, SecretKey, Signed, TrustedRoot, Verified};
 use crate::model::{
-    ApprovalPolicy, Epoch, FleetId, Kind, List, Payload, Role, Roles, Root, RootVersion, Schema, Threshold,
+    ApprovalPolicy, Epoch, FleetId, Format, Kind, List, Payload, Role, Roles, Root, RootVersion, Schema, Threshold,
 };
 
 /// A key and the root that names it.
@@ -34,6 +34,7 @@ pub(crate) fn first_root(keys: &[&SecretKey], threshold: u64) -> Root {
         epoch: Epoch::FIRST,
         expires: "2100-01-01T00:00:00Z".parse().unwrap(),
         fleet: None,
+        format: Format::CURRENT,
         kind: Kind::THIS,
         roles: Roles {
             approver: Role { keys: List::default(), threshold: Threshold::ONE },

@@ -11,29 +11,34 @@
 mod amend;
 mod approval;
 mod authority;
+mod bin;
 mod canonical;
 mod document;
 #[cfg(test)]
 pub(crate) mod fixture;
+mod growth;
 mod key_location;
 mod pin;
 mod root;
 mod secret;
 mod signature;
 mod signed;
+mod signed_error;
 mod ssh;
 mod usable_key;
 
 pub use amend::{AmendError, Amendment, RoleName};
 pub use approval::{ApprovalFile, Approvals, EarlierApproval};
 pub use authority::{Authority, AuthorityError};
+pub use bin::{BinError, VerifiedBin, parse_bin};
 pub use document::{DocumentError, verify_document};
 pub use key_location::KeyLocation;
 pub use pin::pin_of;
 pub use root::{Anchor, AnchorError, AnchorLocation, RequiredSigners, RootError, TrustedRoot, fleet_of};
 pub use secret::{SecretKey, SecretKeyError};
 pub use signature::Signature;
-pub use signed::{AddError, Signed, SignedError, Verified, digest};
+pub use signed::{AddError, Signed, Verified, digest};
+pub use signed_error::SignedError;
 pub use ssh::{SshSignature, SshSignatureError};
 
 #[cfg(test)]

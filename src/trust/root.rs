@@ -3,10 +3,10 @@
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
-use super::signed::content;
+use super::signed::Envelope;
 use super::{Authority, AuthorityError, Signed, SignedError};
 use crate::model::{
-    Epoch, FleetId, Invalid, KeyId, Name, Payload as _, Role, RoleKey, Root, RootVersion, Sha256Digest, Timestamp,
+    BranchFile as _, Epoch, FleetId, Invalid, KeyId, Name, Role, RoleKey, Root, RootVersion, Sha256Digest, Timestamp,
 };
 
 /// A root that is trusted, because an operator gave it or because the trusted root before it signed it.
@@ -14,6 +14,7 @@ use crate::model::{
 pub struct TrustedRoot {
     fleet: FleetId,
     root: Root,
+    content: Sha256Digest,
     file: Vec<u8>,
     signers: Authority,
     publisher: Authority,
@@ -132,7 +133,7 @@ impl TrustedRoot {
 
     /// Trusts the root after this one, if it is the very next version, and enough keys of this root and of its own signed it.
     pub fn next(&self, file: &[u8]) -> Result<Self, RootError> {
-        let signed = parse(file)?;
+        let signed = self.parse_next(file)?;
         let next = signed.unverified();
         let expected = self.root.version.next().ok_or(RootError::Last(self.root.version))?;
         if next.version != expected {
@@ -144,6 +145,17 @@ impl TrustedRoot {
             return Err(RootError::Epoch { before: self.root.epoch, found: next.epoch });
         }
         Self::build(file, &signed)?.check_fleet(self.fleet)
+    }
+
+    /// Parses the next root. That a newer Clavel is needed for it counts only where the keys of this root have signed that.
+    fn parse_next(&self, file: &[u8]) -> Result<Signed<Root>, RootError> {
+        parse(file).map_err(|error| match error {
+            RootError::Signed { source, .. } if source.is_of_a_newer_clavel() => {
+                let signed = Envelope::parse::<Root>(file).and_then(|envelope| envelope.check::<Root>(&self.signers));
+                RootError::Signed { by: RequiredSigners::PreviousRoot, source: signed.err().unwrap_or(source) }
+            }
+            error => error,
+        })
     }
 
     /// Trusts another root of the same version, if enough keys of this root and of its own signed it.
@@ -174,9 +186,9 @@ impl TrustedRoot {
         if root.fleet.is_none() != (root.version == RootVersion::FIRST) {
             return Err(RootError::Fleet(root.version));
         }
-        let fleet = fleet_of(&root);
+        let fleet = fleet_of(signed);
         signed.check(&signers).map_err(|source| RootError::Signed { by: RequiredSigners::Itself, source })?;
-        Ok(Self { fleet, root, file: file.to_vec(), signers, publisher, approver })
+        Ok(Self { fleet, root, content: signed.content(), file: file.to_vec(), signers, publisher, approver })
     }
 
     fn check_fleet(self, fleet: FleetId) -> Result<Self, RootError> {
@@ -200,7 +212,7 @@ impl TrustedRoot {
 
     /// The digest of its content, which its signatures are no part of.
     pub fn content(&self) -> Sha256Digest {
-        content(&self.root)
+        self.content
     }
 
     /// The keys that sign the index and the documents.
@@ -233,9 +245,9 @@ fn check_names(approver: &Role) -> Result<(), RootError> {
     Ok(())
 }
 
-/// The fleet of `root`: the one that it names, or for a first root the digest of its content.
-pub fn fleet_of(root: &Root) -> FleetId {
-    root.fleet.unwrap_or_else(|| FleetId::of(content(root)))
+/// The fleet of a root: the one that it names, or for a first root the digest of its content.
+pub fn fleet_of(root: &Signed<Root>) -> FleetId {
+    root.unverified().fleet.unwrap_or_else(|| FleetId::of(root.content()))
 }
 
 fn parse(file: &[u8]) -> Result<Signed<Root>, RootError> {

@@ -4,20 +4,30 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde_json::Value;
 
 use super::ssh::SshSignature;
 use super::usable_key::UsableKey;
 use crate::model::{KeyId, RoleKey};
 
+/// The bytes with which a signature of `ssh-keygen` begins (OpenSSH's PROTOCOL.sshsig).
+const SSHSIG: &[u8] = b"SSHSIG";
+
 /// A signature, and the name of the key that made it, by its own claim.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
 pub struct Signature {
     keyid: KeyId,
     sig: SignatureBytes,
 }
 
 impl Signature {
+    /// Whether an entry of `signatures` has a form that this version knows. A later one may know more forms.
+    pub(super) fn has_known_form(entry: &Value) -> bool {
+        // Text that is no base64 is no form of its own, but an error.
+        let decoded = entry.get("sig").and_then(Value::as_str).map(|text| STANDARD.decode(text));
+        decoded.is_some_and(|bytes| bytes.map_or(true, |bytes| bytes.len() == 64 || bytes.starts_with(SSHSIG)))
+    }
+
     pub(super) fn new(keyid: KeyId, bytes: [u8; 64]) -> Self {
         Self { keyid, sig: SignatureBytes::Plain(bytes) }
     }
@@ -72,7 +82,7 @@ impl<'de> Deserialize<'de> for SignatureBytes {
         if let Ok(bytes) = bytes.as_slice().try_into() {
             return Ok(Self::Plain(bytes));
         }
-        if !bytes.starts_with(b"SSHSIG") {
+        if !bytes.starts_with(SSHSIG) {
             return Err(bad());
         }
         SshSignature::parse(&bytes).map(|signature| Self::Ssh(Box::new(signature))).map_err(D::Error::custom)

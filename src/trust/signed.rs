@@ -1,79 +1,67 @@
 //! Documents with their signatures, before and after they are verified.
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value};
 
-use super::canonical::{body, canonical, signing_bytes, signing_bytes_of_file};
+use super::canonical::{canonical, signing_bytes, value_of};
+use super::growth::{check_critical, check_schema};
 use super::usable_key::UsableKey;
-use super::{Authority, SecretKey, Signature, SshSignature, SshSignatureError};
+use super::{Authority, SecretKey, Signature, SignedError, SshSignature, SshSignatureError};
 use crate::model::json::{self, JsonError};
-use crate::model::{FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest};
+use crate::model::{FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest, parse_rendering, read_part};
+
+/// The most signatures of one file.
+const MOST_SIGNATURES: usize = 16;
 
 /// The SHA-256 of `bytes`.
 pub fn digest(bytes: &[u8]) -> Sha256Digest {
     Sha256Digest::of(bytes)
 }
 
-/// The digest of the content of `payload`: the SHA-256 of its canonical form, without signatures.
-pub(super) fn content<P: Payload>(payload: &P) -> Sha256Digest {
-    digest(&canonical(payload))
-}
-
 /// A document and its signatures, as the branch holds them. It is not trusted: [`Signed::verify`] checks it and
 /// returns a [`Verified`].
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(bound = "P: Payload", deny_unknown_fields)]
-#[schemars(bound = "P: Payload + JsonSchema")]
-pub struct Signed<P: Payload> {
-    signatures: List<Signature, 16>,
+///
+/// It keeps the fields that this version does not know: the signatures and the digest cover them.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Signed<P> {
+    envelope: Envelope,
     signed: P,
 }
 
-/// The reason why a file is not a trusted document.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SignedError {
-    /// It does not parse as its kind.
-    #[error("it is not a valid {kind}: {source}")]
-    Malformed {
-        /// The kind that it should be.
-        kind: &'static str,
-        /// The reason, and the place of the error.
-        source: JsonError,
-    },
-    /// It is not in the one rendering that its content has.
-    #[error(
-        "it is not written in the one form a {kind} has (sorted keys, an indent of two spaces, a final newline): somebody edited it"
-    )]
-    OtherRendering {
-        /// The kind that it should be.
-        kind: &'static str,
-    },
-    /// It belongs to another fleet.
-    #[error("it belongs to the fleet {}, and this fleet is {}: a {kind} is valid in its own fleet alone",
-        found.map_or_else(|| "that it does not name".to_owned(), |found| found.short() + "…"), expected.short() + "…")]
-    OtherFleet {
-        /// Its kind.
-        kind: &'static str,
-        /// The expected fleet.
-        expected: FleetId,
-        /// The fleet that it names.
-        found: Option<FleetId>,
-    },
-    /// Too few trusted keys signed it.
-    #[error(
-        "{}, and {threshold} of {} {} to have signed it",
-        if *valid == 0 { "no valid signature by a trusted key".to_owned() } else { format!("{valid} trusted keys signed it") },
-        trusted.join(", "),
-        if *threshold == 1 { "has" } else { "have" }
-    )]
-    NotEnoughSignatures {
-        /// How many different trusted keys signed it.
-        valid: usize,
-        /// How many have to sign it.
-        threshold: usize,
-        /// The names of the trusted keys.
-        trusted: Vec<String>,
-    },
+/// A file of the branch, taken apart: the signatures and the value that they are of.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Envelope {
+    signatures: List<SignatureEntry, MOST_SIGNATURES>,
+    signed: Value,
+    /// The fields beside these two. No signature covers them, and nobody reads them.
+    others: Map<String, Value>,
+}
+
+/// A signature in its file.
+#[derive(Debug, Clone, PartialEq)]
+struct SignatureEntry {
+    value: Value,
+    /// None where this version does not know its form. It does not count then.
+    known: Option<Signature>,
+}
+
+/// The schema of such a file.
+#[derive(JsonSchema)]
+#[schemars(rename = "Signed", bound = "P: Payload + JsonSchema")]
+#[expect(dead_code, reason = "it describes the fields")]
+struct SignedSchema<P> {
+    signatures: List<Signature, MOST_SIGNATURES>,
+    signed: P,
+}
+
+impl<P: Payload + JsonSchema> JsonSchema for Signed<P> {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        SignedSchema::<P>::schema_name()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        SignedSchema::<P>::json_schema(generator)
+    }
 }
 
 /// The reason why a signature was not added.
@@ -87,15 +75,81 @@ pub enum AddError {
     TooMany(#[from] Invalid),
 }
 
+impl Envelope {
+    /// Takes a file apart: it limits the size, and accepts one rendering alone. It does not look into what was signed.
+    pub(super) fn parse<P: Payload>(bytes: &[u8]) -> Result<Self, SignedError> {
+        let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
+        let missing =
+            |field: &str| JsonError::Content { place: String::new(), why: format!("missing field `{field}`") };
+        let Value::Object(mut others) = parse_rendering(bytes, P::LARGEST).map_err(malformed)? else {
+            return Err(malformed(JsonError::at("", "it is not an object")));
+        };
+        let mut take = |field: &str| others.remove(field).ok_or_else(|| malformed(missing(field)));
+        let (signed, entries) = (take("signed")?, take("signatures")?);
+        let entries: List<Value, MOST_SIGNATURES> = read_part(&entries, "signatures").map_err(malformed)?;
+        let entries = entries.iter().enumerate().map(|(at, entry)| SignatureEntry::read(at, entry));
+        let entries: Vec<SignatureEntry> = entries.collect::<Result<_, JsonError>>().map_err(malformed)?;
+        let signatures = entries.try_into().unwrap_or_default();
+        Ok(Self { signatures, signed, others })
+    }
+
+    /// What it says it is, as the kind `P`.
+    fn read<P: Payload>(self) -> Result<Signed<P>, SignedError> {
+        check_schema::<P>(&self.signed)?;
+        let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
+        let signed: P = read_part(&self.signed, "signed").map_err(malformed)?;
+        check_critical::<P>(&self.signed, || value_of(&signed))?;
+        Ok(Signed { envelope: self, signed })
+    }
+
+    fn known(&self) -> impl Iterator<Item = &Signature> {
+        self.signatures.iter().filter_map(|entry| entry.known.as_ref())
+    }
+
+    /// Checks that enough keys of `authority` signed it as the kind `P`. It does not check the fleet.
+    pub(super) fn check<P: Payload>(&self, authority: &Authority) -> Result<(), SignedError> {
+        let valid = authority.count(&signing_bytes::<P>(&self.signed), self.known());
+        if valid >= authority.threshold() {
+            return Ok(());
+        }
+        let trusted = authority.key_ids().map(ToString::to_string).collect();
+        Err(SignedError::NotEnoughSignatures { valid, threshold: authority.threshold(), trusted })
+    }
+}
+
+impl From<Signature> for SignatureEntry {
+    fn from(signature: Signature) -> Self {
+        let value = serde_json::to_value(&signature).unwrap_or_default();
+        Self { value, known: Some(signature) }
+    }
+}
+
+impl SignatureEntry {
+    /// Reads the entry at the place `at` of its list.
+    fn read(at: usize, entry: &Value) -> Result<Self, JsonError> {
+        let read = || read_part(entry, &format!("signatures[{at}]"));
+        let known = Signature::has_known_form(entry).then(read).transpose()?;
+        Ok(Self { value: entry.clone(), known })
+    }
+
+    /// The name of the key by its own claim; empty where it has none.
+    fn keyid(&self) -> &str {
+        self.value.get("keyid").and_then(Value::as_str).unwrap_or_default()
+    }
+}
+
 impl<P: Payload> Signed<P> {
     /// Signs `payload` with `key`.
     pub fn sign(payload: P, key: &SecretKey) -> Self {
-        Self { signatures: List::one(key.sign(&signing_bytes(&payload))), signed: payload }
+        let mut signed = Self::unsigned(payload);
+        signed.envelope.signatures = List::one(key.sign(&signed.to_be_signed()).into());
+        signed
     }
 
     /// `payload` without signatures.
     pub fn unsigned(payload: P) -> Self {
-        Self { signatures: List::default(), signed: payload }
+        let envelope = Envelope { signatures: List::default(), signed: value_of(&payload), others: Map::new() };
+        Self { envelope, signed: payload }
     }
 
     /// Adds the signature of `key`. It replaces one under the same name.
@@ -123,92 +177,63 @@ impl<P: Payload> Signed<P> {
     }
 
     fn put(&mut self, signature: Signature) -> Result<(), Invalid> {
-        let mut signatures = self.signatures.to_vec();
-        signatures.retain(|other| other.keyid() != signature.keyid());
-        signatures.push(signature);
+        let new = SignatureEntry::from(signature);
+        let mut signatures = self.envelope.signatures.to_vec();
+        signatures.retain(|other| other.keyid() != new.keyid());
+        signatures.push(new);
         signatures.sort_by(|a, b| a.keyid().cmp(b.keyid()));
-        self.signatures = signatures.try_into()?;
+        self.envelope.signatures = signatures.try_into()?;
         Ok(())
     }
 
     /// The bytes to sign (DSSE 1.0).
     pub fn to_be_signed(&self) -> Vec<u8> {
-        signing_bytes(&self.signed)
+        signing_bytes::<P>(&self.envelope.signed)
     }
 
-    /// Parses a file of the branch strictly: it limits the size, and accepts one rendering alone. It verifies nothing.
+    /// Parses a file of the branch: it limits the size, and accepts one rendering alone. It verifies nothing.
     pub fn parse(bytes: &[u8]) -> Result<Self, SignedError> {
-        let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
-        let signed: Self = json::parse(bytes, P::LARGEST).map_err(malformed)?;
-        if json::is_rendering(&signed, bytes) { Ok(signed) } else { Err(SignedError::OtherRendering { kind: P::KIND }) }
+        Envelope::parse::<P>(bytes)?.read()
     }
 
     /// The bytes of the file.
     pub fn render(&self) -> Vec<u8> {
-        json::render(self)
+        let Envelope { signatures, signed, others } = &self.envelope;
+        let mut file = others.clone();
+        let signatures: Vec<Value> = signatures.iter().map(|entry| entry.value.clone()).collect();
+        file.insert("signatures".to_owned(), signatures.into());
+        file.insert("signed".to_owned(), signed.clone());
+        json::render(&Value::Object(file))
     }
 
     /// Parses a file, and verifies that it belongs to `fleet` and that enough keys of `authority` signed it.
-    pub fn verify_file(bytes: Vec<u8>, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
-        Self::verify_bytes(bytes, fleet, authority).map(|(verified, _)| verified)
-    }
-
-    /// Does the same, and returns the digest of the content as well, without another serialisation.
-    pub fn verify_file_with_content(
-        bytes: Vec<u8>,
-        fleet: FleetId,
-        authority: &Authority,
-    ) -> Result<(Verified<P>, Sha256Digest), SignedError> {
-        let (verified, message) = Self::verify_bytes(bytes, fleet, authority)?;
-        Ok((verified, digest(body(&message))))
-    }
-
-    /// Returns the verified payload and the bytes that were signed.
-    fn verify_bytes(
-        bytes: Vec<u8>,
-        fleet: FleetId,
-        authority: &Authority,
-    ) -> Result<(Verified<P>, Vec<u8>), SignedError> {
-        let signed = Self::parse(&bytes)?;
-        signed.check_fleet(fleet)?;
-        let message = signing_bytes_of_file::<P>(bytes).ok_or(SignedError::OtherRendering { kind: P::KIND })?;
-        signed.check_message(&message, authority)?;
-        Ok((Verified { payload: signed.signed }, message))
+    pub fn verify_file(bytes: &[u8], fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
+        Self::parse(bytes)?.verify(fleet, authority)
     }
 
     /// Verifies that it belongs to `fleet` and that enough keys of `authority` signed it.
     pub fn verify(self, fleet: FleetId, authority: &Authority) -> Result<Verified<P>, SignedError> {
-        self.check_fleet(fleet)?;
-        self.check(authority)?;
-        Ok(Verified { payload: self.signed })
-    }
-
-    fn check_fleet(&self, fleet: FleetId) -> Result<(), SignedError> {
         let found = self.signed.fleet();
-        if found == Some(fleet) {
-            Ok(())
-        } else {
-            Err(SignedError::OtherFleet { kind: P::KIND, expected: fleet, found })
+        if found != Some(fleet) {
+            return Err(SignedError::OtherFleet { kind: P::KIND, expected: fleet, found });
         }
+        self.check(authority)?;
+        Ok(Verified { content: self.content(), payload: self.signed })
     }
 
     /// Checks that enough keys of `authority` signed it. It does not check the fleet.
     pub(super) fn check(&self, authority: &Authority) -> Result<(), SignedError> {
-        self.check_message(&self.to_be_signed(), authority)
+        self.envelope.check::<P>(authority)
     }
 
-    fn check_message(&self, message: &[u8], authority: &Authority) -> Result<(), SignedError> {
-        let valid = authority.count(message, self.signatures.iter());
-        if valid >= authority.threshold() {
-            return Ok(());
-        }
-        let trusted = authority.key_ids().map(ToString::to_string).collect();
-        Err(SignedError::NotEnoughSignatures { valid, threshold: authority.threshold(), trusted })
+    /// The digest of its content: the SHA-256 of its canonical form, which has no signatures.
+    pub fn content(&self) -> Sha256Digest {
+        digest(&canonical(&self.envelope.signed))
     }
 
-    /// Its signatures. They are not verified.
-    pub fn signatures(&self) -> &[Signature] {
-        &self.signatures
+    /// Its signatures, apart from those in a form that this version does not know. They are not verified.
+    pub fn signatures(&self) -> impl Iterator<Item = &Signature> {
+        self.envelope.known()
     }
 
     /// The payload before it is verified. Callers may show it, and must not act on it.
@@ -221,16 +246,15 @@ impl<P: Payload> Signed<P> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified<P> {
     payload: P,
-}
-
-impl<P: Payload> Verified<P> {
-    /// The digest of its content, which its signatures are no part of.
-    pub fn content(&self) -> Sha256Digest {
-        content(&self.payload)
-    }
+    content: Sha256Digest,
 }
 
 impl<P> Verified<P> {
+    /// The digest of its content, which its signatures are no part of.
+    pub fn content(&self) -> Sha256Digest {
+        self.content
+    }
+
     /// The payload without its proof. Callers may show it, and must not act on it.
     pub fn into_inner(self) -> P {
         self.payload
@@ -268,7 +292,7 @@ mod tests {
     }
 
     fn read(bytes: &[u8], authority: &Authority) -> Result<Verified<Unit>, SignedError> {
-        Signed::verify_file(bytes.to_vec(), fleet(), authority)
+        Signed::verify_file(bytes, fleet(), authority)
     }
 
     #[test]
@@ -284,10 +308,9 @@ mod tests {
         let authority = authority(&[&ours], 1);
         let mut signed = Signed::sign(unit(), &ours);
         let content = |signed: &Signed<Unit>| {
-            let (unit, content) =
-                Signed::<Unit>::verify_file_with_content(signed.render(), fleet(), &authority).unwrap();
-            assert_eq!(unit.content(), content);
-            content
+            let unit = Signed::<Unit>::verify_file(&signed.render(), fleet(), &authority).unwrap();
+            assert_eq!(unit.content(), signed.content());
+            unit.content()
         };
         let before = content(&signed);
         signed.add(&stranger).unwrap();
@@ -339,7 +362,7 @@ mod tests {
             text.replace('\n', "\r\n"),
         ] {
             let error = Signed::<Unit>::parse(other.as_bytes()).unwrap_err();
-            assert_eq!(error, SignedError::OtherRendering { kind: "Unit" });
+            assert_eq!(error, SignedError::Malformed { kind: "Unit", source: JsonError::OtherRendering });
         }
     }
 
@@ -352,7 +375,7 @@ mod tests {
             let at = at.index(bytes.len());
             bytes[at] ^= 1 << bit;
             // The key's name is a hint. A change of that name is the only one that keeps the document valid.
-            let keyid_changed = Signed::<Unit>::parse(&bytes).is_ok_and(|s| s.signatures[0].keyid() != key.id());
+            let keyid_changed = Signed::<Unit>::parse(&bytes).is_ok_and(|s| s.signatures().any(|s| s.keyid() != key.id()));
             prop_assert_eq!(read(&bytes, &authority).is_ok(), keyid_changed);
         }
     }

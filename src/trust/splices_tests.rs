@@ -4,32 +4,26 @@
 use proptest::prelude::*;
 
 use super::fixture::{Fleet, first_root, key, signed};
-use super::{SecretKey, Signed, TrustedRoot, digest};
+use super::{SecretKey, Signed, TrustedRoot};
 use crate::model::{
-    Agent, AgentSpecification, Deployment, DocumentPath, Draft, Epoch, Folder, Index, IndexEntry, IndexVersion, Kind,
-    List, Map, Metadata, Payload, Revision, Root, Schema,
+    Agent, AgentSpecification, BinCount, BinDigests, Deployment, Draft, Epoch, FileDigest, Index, IndexVersion, Kind,
+    List, Metadata, Payload, Revision, Root, Schema,
 };
 
 fn index() -> Vec<u8> {
     let fleet = Fleet::new();
     let now = "2026-01-01T00:00:00Z".parse().unwrap();
-    let mut documents = Map::default();
-    for name in ["a", "b-1"] {
-        let entry = IndexEntry { length: 7, revision: Revision::FIRST, sha256: digest(b"x") };
-        documents.insert(DocumentPath::new(Folder::Units, name.parse().unwrap()), entry).unwrap();
-    }
     let index = Index {
+        bins: BinDigests::of(BinCount::ONE, |_| FileDigest::of(b"x")),
         branch: "deployments".parse().unwrap(),
-        documents,
         epoch: Epoch::FIRST,
         expires: now,
         fleet: fleet.id(),
-        held: Map::default(),
+        folders: List::one("units".parse().unwrap()),
         issued: now,
         kind: Kind::THIS,
         previous: None,
         schema: Schema::V1,
-        tombstones: Map::default(),
         version: IndexVersion::FIRST,
     };
     signed(index, &[&fleet.key])

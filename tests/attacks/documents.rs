@@ -74,7 +74,8 @@ fn a_unit_of_another_kind_of_machine() {
         signed["specification"]["arch"] = json!("riscv64-linux");
     });
     branch.reindex(&[&claveld], |index| index["version"] = json!(2));
-    siege.holds(&branch, "of arch riscv64-linux, and this machine is");
+    branch.push(Onto::Tip);
+    siege.refused("of arch riscv64-linux, and this machine is");
 }
 
 #[test]
@@ -117,9 +118,12 @@ fn mix_and_match() {
     // The newest documents under the index before them, and old documents under the newest index.
     let mut mixed = new.clone();
     mixed.files.insert("index.json".to_owned(), old.files["index.json"].clone());
-    siege.holds(&mixed, "deployments/web-1.json is not the file that the index lists");
+    siege.holds(&mixed, "the bin all is not the file that the index lists");
     let mut mixed = old;
     mixed.files.insert("index.json".to_owned(), new.files["index.json"].clone());
+    mixed.push(Onto::Tip);
+    siege.refused("the bin all is not the file that the index lists");
+    mixed.files.insert("index/all.json".to_owned(), new.files["index/all.json"].clone());
     mixed.push(Onto::Tip);
     siege.refused("deployments/web-1.json is not the file that the index lists");
     siege.restore();
@@ -144,8 +148,9 @@ fn a_document_that_the_index_does_not_list() {
         let mut branch = siege.branch();
         let file = branch.files.remove(path).unwrap();
         branch.reindex(&[&claveld], |index| index["version"] = json!(2));
-        branch.files.insert(path.to_owned(), file);
         siege.holds(&branch, &format!("{path} is not in the index"));
+        branch.files.insert(path.to_owned(), file);
+        siege.holds(&branch, &format!("`{path}` does not belong on a branch of Clavel"));
     }
 }
 

@@ -1,6 +1,7 @@
 //! Promise: an attacker with the git host, a mirror or a stolen key can keep an agent from newer revisions, and do nothing
 //! else. Each attack has a test, and SECURITY.md has the list.
 
+mod bins;
 mod documents;
 mod index;
 mod parsing;
@@ -104,7 +105,7 @@ fn security_md_lists_every_attack() {
     let list = std::fs::read_to_string(project.join("SECURITY.md")).unwrap();
     let named: BTreeSet<&str> = list.split('`').filter(|word| word.starts_with("attacks::")).collect();
     let mut there = BTreeSet::new();
-    for room in ["documents", "index", "parsing", "roots", "signatures", "tree"] {
+    for room in ["bins", "documents", "index", "parsing", "roots", "signatures", "tree"] {
         let text = std::fs::read_to_string(project.join(format!("tests/attacks/{room}.rs"))).unwrap();
         let tests = text.split("#[test]\nfn ").skip(1);
         there.extend(tests.map(|test| format!("attacks::{room}::{}", test.split('(').next().unwrap())));

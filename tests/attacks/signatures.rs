@@ -27,7 +27,7 @@ fn two_publishers() -> (World, StolenKey, StolenKey) {
 /// Signs every document and the index by `keys`.
 fn sign_all(branch: &mut Branch<'_>, keys: &[&StolenKey], version: u64) {
     let paths: Vec<String> =
-        branch.files.keys().filter(|path| path.contains('/') && !path.starts_with("roots")).cloned().collect();
+        branch.files.keys().filter(|path| crate::support::attacker::identity(path).is_some()).cloned().collect();
     for path in paths {
         branch.edit(&path, keys, |_| ());
     }

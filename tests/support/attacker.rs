@@ -78,6 +78,49 @@ pub(crate) fn sha256(bytes: &[u8]) -> String {
     })
 }
 
+/// The bin of `name` in an index that has a bin `like`: the first digits of the SHA-256 of the name in lower case.
+fn bin_of(name: &str, like: &str) -> String {
+    if like == "all" { like.to_owned() } else { sha256(name.to_ascii_lowercase().as_bytes())[..like.len()].to_owned() }
+}
+
+/// The path of a document in an index that has a bin `like`.
+pub(crate) fn in_bin(identity: &str, like: &str) -> String {
+    let (folder, file) = identity.split_once('/').unwrap();
+    match bin_of(file.trim_end_matches(".json"), like).as_str() {
+        "all" => identity.to_owned(),
+        bin => format!("{folder}/{bin}/{file}"),
+    }
+}
+
+/// `FOLDER/NAME.json` for the path of a document, which may be in the folder of a bin; none for another path.
+pub(crate) fn identity(path: &str) -> Option<String> {
+    let parts: Vec<&str> = path.split('/').collect();
+    let is_folder = ["agents", "deployments", "units"].contains(parts.first()?);
+    (is_folder && parts.len() > 1).then(|| format!("{}/{}", parts[0], parts[parts.len() - 1]))
+}
+
+/// An index with the fields of its bins: `documents` and `tombstones` by the paths of the documents, and `held`. `read` reads a
+/// file of the branch.
+pub(crate) fn whole_index(mut index: Value, read: impl Fn(&str) -> Value) -> Value {
+    for field in ["documents", "tombstones", "held"] {
+        index[field] = json!({});
+    }
+    for bin in index["bins"].as_object().unwrap().keys().cloned().collect::<Vec<_>>() {
+        let bin = read(&format!("index/{bin}.json"));
+        for field in ["documents", "tombstones"] {
+            for (folder, names) in bin[field].as_object().unwrap() {
+                for (name, entry) in names.as_object().unwrap() {
+                    index[field][format!("{folder}/{name}.json")] = entry.clone();
+                }
+            }
+        }
+        for (name, hold) in bin["held"].as_object().unwrap() {
+            index["held"][name] = hold.clone();
+        }
+    }
+    index
+}
+
 /// A file as a git tree holds it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct File {
@@ -178,24 +221,90 @@ impl<'a> Branch<'a> {
         self.sign(path, &signed, keys);
     }
 
-    /// Makes the index list all documents that are there and can be read, and no others. Then it applies `change`, and signs the
-    /// index anew.
+    /// Makes the index list all documents that are there and can be read, and no others. Then it applies `change` to the index,
+    /// which has the fields of its bins as well ([`whole_index`]), and signs it anew, with as many bins as before.
     pub(crate) fn reindex(&mut self, keys: &[&StolenKey], change: impl FnOnce(&mut Value)) {
-        let mut index = self.signed("index.json");
+        let mut index = whole_index(self.signed("index.json"), |path| self.parsed(path));
         let before = std::mem::replace(&mut index["documents"], json!({}));
-        let is_document =
-            |path: &str| ["agents/", "deployments/", "units/"].iter().any(|folder| path.starts_with(folder));
-        for (path, File { bytes, .. }) in self.files.iter().filter(|(path, _)| is_document(path)) {
+        for (path, File { bytes, .. }) in &self.files {
+            let Some(identity) = identity(path) else { continue };
             let said = serde_json::from_slice::<Value>(bytes).unwrap_or_default();
             let revision = match &said["signed"]["revision"] {
-                Value::Null => before[path]["revision"].clone(),
+                Value::Null => before[&identity]["revision"].clone(),
                 revision => revision.clone(),
             };
             let sha256 = sha256(bytes);
-            index["documents"][path] = json!({ "length": bytes.len(), "revision": revision, "sha256": sha256 });
+            index["documents"][identity] = json!({ "length": bytes.len(), "revision": revision, "sha256": sha256 });
         }
         change(&mut index);
+        self.write_index(index, keys);
+    }
+
+    /// Spreads all documents and approvals over bins whose names have so many digits, and signs the index anew.
+    pub(crate) fn spread(&mut self, digits: usize, keys: &[&StolenKey], change: impl FnOnce(&mut Value)) {
+        let names: Vec<String> = match digits {
+            0 => vec!["all".to_owned()],
+            digits => (0..1 << (4 * digits)).map(|bin: u32| format!("{bin:0digits$x}")).collect(),
+        };
+        let mut index = whole_index(self.signed("index.json"), |path| self.parsed(path));
+        self.files.retain(|path, _| !path.starts_with("index/"));
+        for (path, file) in std::mem::take(&mut self.files) {
+            self.files.insert(identity(&path).map_or(path, |identity| in_bin(&identity, &names[0])), file);
+        }
+        index["bins"] = names.into_iter().map(|name| (name, json!({}))).collect::<serde_json::Map<_, _>>().into();
+        change(&mut index);
+        self.write_index(index, keys);
+    }
+
+    /// Changes one bin, and signs an index that has it so.
+    pub(crate) fn edit_bin(&mut self, bin: &str, keys: &[&StolenKey], change: impl FnOnce(&mut Value)) {
+        let path = format!("index/{bin}.json");
+        let mut content = self.parsed(&path);
+        change(&mut content);
+        self.write_bin(bin, rendered(&content), keys);
+    }
+
+    /// Writes the file of a bin, and signs an index that lists it.
+    pub(crate) fn write_bin(&mut self, bin: &str, file: Vec<u8>, keys: &[&StolenKey]) {
+        let entry = json!({ "length": file.len(), "sha256": sha256(&file) });
+        self.write(&format!("index/{bin}.json"), file);
+        self.edit("index.json", keys, |index| {
+            index["bins"][bin] = entry;
+            index["version"] = json!(index["version"].as_u64().unwrap() + 1);
+        });
+    }
+
+    /// Writes the index and its bins, from an index that has the fields of its bins as well.
+    fn write_index(&mut self, mut index: Value, keys: &[&StolenKey]) {
+        let [documents, tombstones, held] =
+            ["documents", "tombstones", "held"].map(|field| index.as_object_mut().unwrap().remove(field).unwrap());
+        for bin in index["bins"].as_object().unwrap().keys().cloned().collect::<Vec<_>>() {
+            let by_folder = |all: &Value| {
+                let mut folders = json!({});
+                for (path, entry) in all.as_object().unwrap() {
+                    let (folder, file) = path.split_once('/').unwrap();
+                    let name = file.trim_end_matches(".json");
+                    if bin_of(name, &bin) == bin {
+                        folders[folder][name] = entry.clone();
+                    }
+                }
+                folders
+            };
+            let held: serde_json::Map<String, Value> =
+                held.as_object().unwrap().clone().into_iter().filter(|(name, _)| bin_of(name, &bin) == bin).collect();
+            let file = rendered(&json!({
+                "documents": by_folder(&documents), "held": held, "kind": "Bin", "schema": "clavel/v1",
+                "tombstones": by_folder(&tombstones),
+            }));
+            index["bins"][&bin] = json!({ "length": file.len(), "sha256": sha256(&file) });
+            self.write(&format!("index/{bin}.json"), file);
+        }
         self.sign("index.json", &index, keys);
+    }
+
+    /// The content of a file that nobody signs.
+    fn parsed(&self, path: &str) -> Value {
+        serde_json::from_slice(&self.files[path].bytes).unwrap()
     }
 
     /// Commits the files and pushes them to the `deployments` branch of the world's own repository.

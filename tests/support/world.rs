@@ -266,6 +266,12 @@ impl World {
         serde_json::from_str::<serde_json::Value>(&text).unwrap()["signed"].clone()
     }
 
+    /// The index, with the fields of its bins.
+    pub(crate) fn index(&self) -> serde_json::Value {
+        let read = |path: &str| serde_json::from_str(&self.on_branch(path).unwrap()).unwrap();
+        super::attacker::whole_index(self.document("index.json"), read)
+    }
+
     /// Changes the branch as somebody with write access and no key can: commits these files on top of it. `None` removes a file.
     pub(crate) fn tamper(&self, changes: &BTreeMap<&str, Option<String>>) {
         let clone = self.at("attacker");

@@ -11,8 +11,9 @@ use super::super::lifecycle::{FailedRollout, Rollback, Rollout, TransitionError}
 use super::super::mirrors::{MirrorReport, NoneBelieved};
 use super::super::realise::error::{RealiseError, comma_separated};
 use super::super::state::{LastPass, StateError};
-use super::super::verify::Order;
+use super::super::verify::{Order, Unfit};
 use crate::git::CommitId;
+use crate::model::json::StateVersion;
 use crate::model::{FleetId, Invalid, Name, Revision, StorePath, Substituter, Timestamp};
 use crate::trust::{AnchorError, Approvals};
 
@@ -94,6 +95,8 @@ pub enum WaitReason {
 /// How a deployment failed.
 #[derive(Debug)]
 pub enum DeploymentFailure {
+    /// This machine cannot run it.
+    Unfit(Box<Unfit>),
     /// It could not be fetched.
     Realise(RealiseError),
     /// The unit did not switch to it.
@@ -129,6 +132,7 @@ impl fmt::Display for WaitReason {
 impl fmt::Display for DeploymentFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Unfit(why) => why.fmt(f),
             Self::Realise(error) => error.fmt(f),
             Self::Activate(error) => error.fmt(f),
             Self::Before(failed) => {
@@ -214,6 +218,7 @@ impl PassReport {
             ok: self.is_good(),
             stale_since: stale.map(|stale| stale.since),
             mirrors: self.mirrors.clone(),
+            version: StateVersion,
         }
     }
 }

@@ -10,9 +10,9 @@ use super::super::state::{State, StateError};
 use super::super::verify::{Refusal, Requester, SeenIndex, Time, verify};
 use super::Pass;
 use super::outcome::{Event, PassError};
-use crate::branch::{BranchError, Layout, RootChain};
+use crate::branch::{BranchError, RootChain};
 use crate::config::AgentConfig;
-use crate::git::{CommitId, Repository, Snapshot};
+use crate::git::{CommitId, ReadError, Repository, Snapshot};
 use crate::model::Sha256Digest;
 use crate::trust::{Anchor, TrustedRoot, digest};
 
@@ -50,15 +50,14 @@ impl Pass<'_> {
 
     fn believed_files(&self) -> BelievedFiles {
         let State { trusted, believed_at, .. } = &self.state;
-        let documents = trusted.documents.keys().map(ToString::to_string);
-        let paths = std::iter::once(Layout::Flat.index().to_owned()).chain(documents).collect();
-        BelievedFiles { folder: self.directory.join("believed"), at: *believed_at, paths }
+        let documents = trusted.documents.keys().cloned().collect();
+        BelievedFiles { folder: self.directory.join("believed"), at: *believed_at, documents }
     }
 
     /// Reads the branch of a mirror, unless everything was done at its very commit.
     fn read_mirror(&self, FetchedMirror { mirror, tip }: FetchedMirror) -> MirrorBranch {
         let commit = tip.map(|(repository, tip)| {
-            let files = self.completed_at(tip).is_none().then(|| read_files(&repository, tip));
+            let files = self.completed_at(tip).is_none().then(|| repository.snapshot(tip));
             MirrorCommit { repository, tip, files }
         });
         MirrorBranch { mirror, commit }
@@ -66,12 +65,8 @@ impl Pass<'_> {
 
     /// Keeps the newest root that a mirror has. Anything else that is wrong with its branch is found later, in `find`.
     fn learn_root(&mut self, branch: &MirrorBranch) -> Result<(), StateError> {
-        let Ok(MirrorCommit { repository, tip, files: Some(files) }) = &branch.commit else { return Ok(()) };
-        let newest = match files {
-            Ok(files) => RootChain::newest_from(files, &self.anchor),
-            Err(_) => RootChain::newest_from(&repository.unchecked_files(*tip), &self.anchor),
-        };
-        match newest {
+        let Ok(MirrorCommit { files: Some(Ok(files)), .. }) = &branch.commit else { return Ok(()) };
+        match RootChain::newest_from(files, &self.anchor) {
             Some(newest) => self.keep_root(newest),
             None => Ok(()),
         }
@@ -119,7 +114,7 @@ impl Pass<'_> {
     }
 
     fn verify(&self, MirrorCommit { repository, tip, files }: MirrorCommit) -> Result<Believed, Refusal> {
-        let files = files.unwrap_or_else(|| read_files(&repository, tip))?;
+        let files = files.unwrap_or_else(|| repository.snapshot(tip)).map_err(BranchError::from)?;
         let roots = RootChain::from_anchor(&files, &self.anchor)?;
         let requester = Requester {
             agent: &self.config.name,
@@ -164,13 +159,6 @@ impl Pass<'_> {
     }
 }
 
-/// Reads the files of a commit that has the layout of a branch and nothing else. The layout is checked first: a file that the
-/// index does not name must not lead a reader astray, and a folder is held in memory only once its size is known.
-fn read_files(repository: &Repository, tip: CommitId) -> Result<Snapshot, BranchError> {
-    Layout::Flat.check(repository, tip)?;
-    Ok(repository.snapshot(tip)?)
-}
-
 /// The branch of one mirror, read once.
 struct MirrorBranch {
     mirror: String,
@@ -182,5 +170,5 @@ struct MirrorCommit {
     repository: Repository,
     tip: CommitId,
     /// Its files; `None` where everything was done at this very commit.
-    files: Option<Result<Snapshot, BranchError>>,
+    files: Option<Result<Snapshot, ReadError>>,
 }

@@ -3,6 +3,7 @@
 use super::super::freshness::Stale;
 use crate::branch::{BranchError, RootsError};
 use crate::model::{DocumentPath, Epoch, IndexVersion, Name, Revision, Sha256Digest, System, UnitType};
+use crate::trust::SignedError;
 
 /// Why a branch is not believed. The agent keeps what its units run.
 #[derive(Debug, thiserror::Error)]
@@ -10,7 +11,7 @@ pub enum Refusal {
     /// The root chain does not lead to a root that the agent trusts.
     #[error(transparent)]
     Roots(#[from] RootsError),
-    /// The index or a document failed a check.
+    /// The index, a bin or a document failed a check.
     #[error(transparent)]
     Branch(#[from] BranchError),
     /// The root or the index has expired.
@@ -138,11 +139,22 @@ pub enum Refusal {
         /// The second of them.
         second: Name,
     },
+}
+
+/// Why this machine cannot run a deployment of a branch that is believed.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Unfit {
+    /// Only a newer Clavel understands it or its unit.
+    #[error("{path} is written for a newer Clavel: {source}")]
+    NewerClavel {
+        /// The document.
+        path: DocumentPath,
+        /// What this Clavel does not understand.
+        source: SignedError,
+    },
     /// The unit is of another arch than this machine.
-    #[error("the deployment `{deployment}` is for the unit `{unit}` of arch {arch}, and this machine is {machine}")]
+    #[error("it is for the unit `{unit}` of arch {arch}, and this machine is {machine}")]
     OtherArch {
-        /// The deployment.
-        deployment: Name,
         /// The unit.
         unit: Name,
         /// The unit's arch.
@@ -151,12 +163,8 @@ pub enum Refusal {
         machine: System,
     },
     /// The unit is of a type that this machine cannot be.
-    #[error(
-        "the deployment `{deployment}` is for the unit `{unit}` of type {unit_type}, and this machine is {machine}"
-    )]
+    #[error("it is for the unit `{unit}` of type {unit_type}, and this machine is {machine}")]
     OtherType {
-        /// The deployment.
-        deployment: Name,
         /// The unit.
         unit: Name,
         /// The unit's type.

@@ -2,9 +2,11 @@ use std::collections::BTreeMap;
 
 use super::super::state::{State, StateDirectory};
 use super::*;
+use crate::branch::Layout;
+use crate::branch::fixture::{Listing, index, index_files};
 use crate::model::{
-    ApprovalPolicy, Draft, Index, IndexEntry, Kind, List, Map, Metadata, NarTemplateSpecification, Root, Schema,
-    Threshold, Tombstone, UnitType,
+    ApprovalPolicy, BinCount, Draft, Index, IndexEntry, List, Metadata, NarTemplateSpecification, Root, Threshold,
+    Tombstone, UnitType,
 };
 use crate::trust::fixture::{self, Fleet};
 use crate::trust::{Signed, digest};
@@ -14,6 +16,7 @@ struct World {
     fleet: Fleet,
     files: BTreeMap<String, Vec<u8>>,
     index: Index,
+    listing: Listing,
 }
 
 fn now() -> Timestamp {
@@ -44,22 +47,14 @@ fn template(path: &str) -> NarTemplateSpecification {
 impl World {
     /// One unit, `web-1`, with its agent and its deployment, all at revision 3.
     fn new() -> Self {
-        let fleet = Fleet::new();
-        let index = Index {
-            branch: branch(),
-            documents: Map::default(),
-            epoch: Epoch::FIRST,
-            expires: now().plus(std::time::Duration::from_hours(1)),
-            fleet: fleet.id(),
-            held: Map::default(),
-            issued: now(),
-            kind: Kind::THIS,
-            previous: None,
-            schema: Schema::V1,
-            tombstones: Map::default(),
-            version: IndexVersion::try_from(5).unwrap(),
-        };
-        let mut world = Self { fleet, files: BTreeMap::new(), index };
+        Self::with_bins(BinCount::ONE)
+    }
+
+    /// The same, in so many bins.
+    fn with_bins(count: BinCount) -> Self {
+        let (fleet, listing) = (Fleet::new(), Listing::empty(count));
+        let index = index(&fleet, &listing, now(), IndexVersion::try_from(5).unwrap());
+        let mut world = Self { fleet, files: BTreeMap::new(), index, listing };
         world.put("web-1", 3, DeploymentSpecification { unit: name("web-1"), template: template("a") });
         world.put("web-1", 3, AgentSpecification { deployments: List::one(name("web-1")) });
         world.put_unit("web-1", "x86_64-linux");
@@ -80,24 +75,25 @@ impl World {
     /// Writes a file and lists it as it is.
     fn write(&mut self, path: &DocumentPath, bytes: Vec<u8>, at: u64) {
         let entry = IndexEntry { length: bytes.len() as u64, revision: revision(at), sha256: digest(&bytes) };
-        self.unlist(path);
-        self.index.documents.insert(path.clone(), entry).unwrap();
-        self.files.insert(path.to_string(), bytes);
+        self.listing.documents.insert(path.clone(), entry);
+        self.files.insert(Layout::of(self.listing.count).document(path), bytes);
     }
 
-    fn unlist(&mut self, path: &DocumentPath) {
-        let others = self.index.documents.iter().filter(|(p, _)| *p != path).map(|(p, e)| (p.clone(), *e));
-        let mut documents = Map::default();
-        for (path, entry) in others.collect::<Vec<_>>() {
-            documents.insert(path, entry).unwrap();
-        }
-        self.index.documents = documents;
+    fn file(&self, path: &DocumentPath) -> &Vec<u8> {
+        &self.files[&Layout::of(self.listing.count).document(path)]
+    }
+
+    /// Removes a document and its entry.
+    fn remove(&mut self, path: &DocumentPath) {
+        self.listing.documents.remove(path);
+        self.files.remove(&Layout::of(self.listing.count).document(path));
     }
 
     /// Signs the index as it is now.
     fn publish(&mut self) {
-        let index = Signed::sign(self.index.clone(), &self.fleet.key);
-        self.files.insert("index.json".to_owned(), index.render());
+        let now = index(&self.fleet, &self.listing, now(), self.index.version);
+        self.index.bins = now.bins;
+        self.files.extend(index_files(&self.fleet, &self.listing, self.index.clone()));
     }
 
     fn verify(&self, trusted: &Trusted) -> Result<Verdict, Refusal> {
@@ -220,10 +216,10 @@ fn an_expired_index_is_refused() {
 #[test]
 fn a_withdrawal_needs_a_tombstone() {
     let mut world = World::new();
-    world.unlist(&deployment_path());
+    world.remove(&deployment_path());
     world.publish();
     assert!(world.refusal(&Trusted::default()).contains("is not in the index"));
-    world.index.tombstones.insert(deployment_path(), Tombstone { revision: revision(3) }).unwrap();
+    world.listing.tombstones.insert(deployment_path(), Tombstone { revision: revision(3) });
     world.publish();
     let verdict = world.verify(&Trusted::default()).unwrap();
     assert!(verdict.orders.is_empty());
@@ -243,7 +239,11 @@ fn an_agent_gets_the_deployments_of_its_document_for_a_unit_of_this_machine() {
     assert!(world.verify_as(&Trusted::default(), Some(&[name("web-1b")]), now()).is_ok());
     world.put_unit("web-1", "aarch64-linux");
     world.publish();
-    assert!(world.refusal(&Trusted::default()).contains("of arch aarch64-linux, and this machine is x86_64-linux"));
+    let unfit = |world: &World| {
+        let verdict = world.verify_as(&Trusted::default(), Some(&[name("web-1b")]), now()).unwrap();
+        verdict.unfit.first().map(|(name, why)| format!("{name}: {why}"))
+    };
+    assert!(unfit(&world).unwrap().contains("of arch aarch64-linux, and this machine is x86_64-linux"));
     for (unit_type, fits) in [
         (UnitType::Darwin, false),
         (UnitType::HomeManager, true),
@@ -253,12 +253,49 @@ fn an_agent_gets_the_deployments_of_its_document_for_a_unit_of_this_machine() {
     ] {
         world.put("web-1", 3, UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type });
         world.publish();
-        match world.verify_as(&Trusted::default(), Some(&[name("web-1b")]), now()) {
-            Ok(_) => assert!(fits, "{unit_type}"),
-            Err(refusal) => {
-                assert!(!fits && refusal.to_string().contains("of type darwin, and this machine is x86_64-linux"));
-            }
+        let unfit = unfit(&world);
+        assert_eq!(unfit.is_none(), fits, "{unit_type}");
+        assert!(unfit.is_none_or(|why| why.contains("of type darwin, and this machine is x86_64-linux")));
+    }
+}
+
+#[test]
+fn a_deployment_that_does_not_fit_harms_no_other() {
+    let mut world = World::new();
+    world.put("arm", 1, DeploymentSpecification { unit: name("arm"), template: template("b") });
+    world.put_unit("arm", "aarch64-linux");
+    world.put("new", 1, DeploymentSpecification { unit: name("web-1"), template: template("c") });
+    let future = world.file(&"deployments/new.json".parse().unwrap());
+    let future = String::from_utf8(future.clone()).unwrap().replace("clavel/v1", "clavel/v2");
+    world.write(&"deployments/new.json".parse().unwrap(), future.into_bytes(), 1);
+    let all = vec![name("arm"), name("new"), name("web-1")];
+    world.put("web-1", 4, AgentSpecification { deployments: List::try_from(all).unwrap() });
+    world.publish();
+    let verdict = world.verify(&Trusted::default()).unwrap();
+    assert_eq!(verdict.orders.iter().map(|order| order.deployment.name.as_str()).collect::<Vec<_>>(), ["web-1"]);
+    let unfit: Vec<String> = verdict.unfit.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    assert!(unfit[0].starts_with("arm: it is for the unit `arm` of arch aarch64-linux"), "{unfit:?}");
+    assert!(unfit[1].contains("deployments/new.json is written for a newer Clavel"), "{unfit:?}");
+    assert!(unfit[1].contains("the schema `clavel/v2`") && unfit[1].contains("upgrade"), "{unfit:?}");
+}
+
+#[test]
+fn an_agent_reads_the_bins_of_its_own_names_alone() {
+    for count in BinCount::every().take(3) {
+        let mut world = World::with_bins(count);
+        for other in 0..40 {
+            world.put_unit(&format!("other-{other}"), "x86_64-linux");
         }
+        world.publish();
+        let own = count.bin_of(&name("web-1"));
+        for bin in count.bins().filter(|bin| *bin != own) {
+            world.files.insert(Layout::bin(bin), b"nobody reads this".to_vec());
+        }
+        assert_eq!(world.verify(&Trusted::default()).unwrap().orders.len(), 1, "{own}");
+        world.files.insert(Layout::bin(own), b"this is read".to_vec());
+        assert!(world.refusal(&Trusted::default()).contains("is not the file that the index lists"));
+        world.files.remove(&Layout::bin(own));
+        assert!(world.refusal(&Trusted::default()).contains("of the index is not on the branch"));
     }
 }
 

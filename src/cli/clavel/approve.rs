@@ -8,7 +8,7 @@ use std::time::SystemTime;
 use super::diff::Difference;
 use super::keys::{SigningArguments, SigningKey};
 use super::view::{BranchArguments, View};
-use crate::branch::{Branch, Layout, RootChain, search_files};
+use crate::branch::{Branch, BranchError, Layout, RootChain, search_files};
 use crate::changes::list_facts;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
@@ -41,11 +41,13 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
         .map_err(|_| wrong("cannot approve with several keys at once: give one --key or --ssh-key"))?;
     let view = place.view(Depth::Full)?;
     let (branch, root) = view.verified()?;
-    let index = branch.index()?;
-    check_fresh(root, index.index.expires)?;
-    let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
+    let mut index = branch.whole_index()?;
+    check_fresh(root, index.index().expires)?;
+    let deployment = branch.document::<DeploymentSpecification>(&mut index, name)?;
+    let takers = branch.agents_by_deployment(&mut index);
     let asked = branch
-        .approvals(&deployment, branch.agents_by_deployment(&index).of(name))
+        .approvals(&index, &deployment, takers.of(name))
+        .map_err(BranchError::from)?
         .ok_or_else(|| unasked(&deployment))?;
     let [key] = keys;
     let approver = find_approver(root, &key)?;
@@ -59,7 +61,7 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     let mut signed = Signed::unsigned(approval);
     key.named(approver.clone()).sign(&mut signed).await?;
     match output {
-        Some(file) => write(file, &signed, &approver),
+        Some(file) => write(file, &signed, &index.layout().approval(name, &approver)),
         None => commit(arguments, root, &deployment, &signed, &approver).await,
     }
 }
@@ -164,10 +166,9 @@ fn confirm(arguments: &Arguments, revision: Revision, approver: &KeyId) -> Resul
     }
 }
 
-fn write(file: &Path, signed: &Signed<Approval>, approver: &KeyId) -> Result<(), Exit> {
+fn write(file: &Path, signed: &Signed<Approval>, path: &str) -> Result<(), Exit> {
     let written = std::fs::File::create_new(file).and_then(|mut file| file.write_all(&signed.render()));
     written.map_err(|error| Exit::machine(&format!("cannot write the approval {}: {error}", file.display())))?;
-    let path = Layout::Flat.approval(&signed.unverified().name, approver);
     output::line(format_args!("{}: put it on the branch as {path}", file.display()))
 }
 
@@ -183,8 +184,8 @@ async fn commit(
     let decide = |files: Option<&Snapshot>| {
         let gone =
             || Exit::new(Code::Repository, format!("{} has no branch `{}` any more", place.remote(), place.name()));
-        check_unchanged(files.ok_or_else(gone)?, arguments, root, deployment)?;
-        let approval = Change::Put { path: Layout::Flat.approval(name, by), bytes: signed.render() };
+        let layout = check_unchanged(files.ok_or_else(gone)?, arguments, root, deployment)?;
+        let approval = Change::Put { path: layout.approval(name, by), bytes: signed.render() };
         Ok((vec![approval], format!("approval: {name} revision {revision}, by {by}")))
     };
     match place.commit(decide).await? {
@@ -193,18 +194,19 @@ async fn commit(
     }
 }
 
-/// Checks that the branch still has the revision that was shown.
+/// Checks that the branch still has the revision that was shown. Returns the branch's layout.
 fn check_unchanged(
     snapshot: &Snapshot,
     arguments: &Arguments,
     root: &TrustedRoot,
     deployment: &Verified<Deployment>,
-) -> Result<(), Exit> {
+) -> Result<Layout, Exit> {
     let newest = RootChain::walk(snapshot, root)?.newest;
     let branch = Branch::new(snapshot, &newest, arguments.branch.place().name());
-    let now = branch.document::<DeploymentSpecification>(&branch.index()?, &deployment.name)?;
+    let mut index = branch.index()?;
+    let now = branch.document::<DeploymentSpecification>(&mut index, &deployment.name)?;
     if now.content() == deployment.content() && newest.root().epoch == root.root().epoch {
-        return Ok(());
+        return Ok(index.layout());
     }
     let message = format!(
         "cannot approve: {} is at revision {} by now; run `clavel approve` again to see and approve it",

@@ -179,7 +179,8 @@ fn verify(view: &View, snapshot: &Snapshot, bytes: &[u8], name: &Name) -> Result
     };
     for root in std::iter::once(&roots.newest).chain(roots.before.iter().rev()) {
         let branch = Branch::new(snapshot, root, view.name());
-        let document = branch.index().and_then(|index| branch.document::<DeploymentSpecification>(&index, name));
+        let document =
+            branch.index().and_then(|mut index| branch.document::<DeploymentSpecification>(&mut index, name));
         match document {
             Ok(document) => return Ok(Some(document.into_inner())),
             Err(error @ BranchError::Read(_)) => return Err(error.into()),

@@ -1,10 +1,11 @@
 //! `clavel list`: prints the deployments on a branch.
 
-use super::view::{BranchArguments, View};
+use super::view::BranchArguments;
+use crate::branch::BranchError;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::git::Depth;
-use crate::model::{Deployment, DeploymentSpecification, Folder, Index, Provenance};
+use crate::model::{Deployment, DeploymentSpecification, Folder, Provenance};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -18,51 +19,45 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
     let Some(branch) = view.verified_or_warn() else {
-        let (deployments, index) = read_unverified(&view)?;
-        return print(arguments, &deployments, &index, &[]);
+        let index = view.unverified_index()?;
+        let names = index.deployments().into_iter();
+        let read = |name| Ok((view.unverified_document(&index, name)?, index.hold(name).is_some()));
+        return print(arguments, &names.map(read).collect::<Result<Vec<_>, Exit>>()?, &[]);
     };
-    let index = branch.index()?;
-    let takers = branch.agents_by_deployment(&index);
+    let mut index = branch.whole_index()?;
+    let takers = branch.agents_by_deployment(&mut index);
     let (mut deployments, mut waiting) = (Vec::new(), Vec::new());
     for name in index.names(Folder::Deployments) {
-        let deployment = branch.document::<DeploymentSpecification>(&index, &name)?;
-        let approvals = branch.approvals(&deployment, takers.of(&name));
+        let deployment = branch.document::<DeploymentSpecification>(&mut index, &name)?;
+        let approvals = branch.approvals(&index, &deployment, takers.of(&name)).map_err(BranchError::from)?;
         if let Some(approvals) = approvals.filter(|approvals| !approvals.suffice()) {
             waiting.push(format!("{name} waits: {approvals}"));
         }
-        deployments.push(deployment.into_inner());
+        deployments.push((deployment.into_inner(), index.hold(&name).is_some()));
     }
-    print(arguments, &deployments, &index.index, &waiting)
+    print(arguments, &deployments, &waiting)
 }
 
-fn print(arguments: &Arguments, deployments: &[Deployment], index: &Index, waiting: &[String]) -> Result<(), Exit> {
+/// A deployment, and whether it is held.
+type Row = (Deployment, bool);
+
+fn print(arguments: &Arguments, deployments: &[Row], waiting: &[String]) -> Result<(), Exit> {
     if arguments.json {
-        return output::json(&deployments);
+        return output::json(&deployments.iter().map(|(deployment, _)| deployment).collect::<Vec<_>>());
     }
-    print_table(deployments, index)?;
+    print_table(deployments)?;
     waiting.iter().for_each(output::remark);
     Ok(())
 }
 
-/// Reads the deployments and the index without verifying them.
-fn read_unverified(view: &View) -> Result<(Vec<Deployment>, Index), Exit> {
-    let index = view.index()?;
-    let listed = index.documents.iter().map(|(path, _)| path).filter(|path| path.folder() == Folder::Deployments);
-    let deployments = listed.map(|path| view.document::<DeploymentSpecification>(path.name()));
-    Ok((deployments.collect::<Result<_, _>>()?, index))
-}
-
-fn print_table(deployments: &[Deployment], index: &Index) -> Result<(), Exit> {
-    let rows = deployments.iter().map(|deployment| {
+fn print_table(deployments: &[Row]) -> Result<(), Exit> {
+    let rows = deployments.iter().map(|(deployment, is_held)| {
         let provenance = Provenance::try_from(&deployment.metadata).ok();
         let describe = |field: fn(&Provenance) -> String| provenance.as_ref().map_or_else(|| "-".to_owned(), field);
         let specification = &deployment.specification;
         vec![
             deployment.name.to_string(),
-            match index.held.get(&deployment.name) {
-                Some(_) => format!("{} (held)", deployment.revision),
-                None => deployment.revision.to_string(),
-            },
+            if *is_held { format!("{} (held)", deployment.revision) } else { deployment.revision.to_string() },
             specification.unit.to_string(),
             describe(|p| p.source_revision.as_ref().map_or_else(|| "-".to_owned(), |r| r.short().to_owned())),
             describe(|p| p.evaluated_at.to_string()),

@@ -13,7 +13,7 @@ use crate::branch::Layout;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Change, Snapshot};
-use crate::model::{Payload as _, Role, Root, RootVersion};
+use crate::model::{BranchFile as _, Role, Root, RootVersion};
 use crate::trust::{Anchor, AnchorLocation, Signed, TrustedRoot};
 
 #[derive(Debug, Subcommand)]
@@ -158,13 +158,13 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
     let version = root.root().version;
     let decide = |files: Option<&Snapshot>| {
         let newest = files
-            .map(|files| files.read(Layout::Flat.newest_root(), Root::LARGEST))
+            .map(|files| files.read(Layout::NEWEST_ROOT, Root::LARGEST))
             .transpose()
             .map_err(|error| Exit::new(Code::Repository, error))?
             .flatten();
         check_follows(newest.as_deref(), &root)?;
         let put = |path: String| Change::Put { path, bytes: root.file().to_vec() };
-        let changes = vec![put(Layout::Flat.newest_root().to_owned()), put(Layout::Flat.root(version))];
+        let changes = vec![put(Layout::NEWEST_ROOT.to_owned()), put(Layout::root(version))];
         Ok((changes, format!("root: version {version}, epoch {}", root.root().epoch)))
     };
     match branch.commit(decide).await? {

@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::disk::{self, Access, Durability};
-use crate::model::{Payload as _, Root};
+use crate::model::{BranchFile as _, Root};
 use crate::trust::Signed;
 
 /// A file with a root, signed by any number of keys.
@@ -51,7 +51,7 @@ impl<'a> RootFile<'a> {
 /// Prints who has signed a root.
 pub(super) fn print_signers(file: &[u8]) -> Result<(), Exit> {
     let signed = Signed::<Root>::parse(file).map_err(|error| Exit::new(Code::Refused, error))?;
-    let names: Vec<String> = signed.signatures().iter().map(|signature| signature.keyid().to_string()).collect();
+    let names: Vec<String> = signed.signatures().map(|signature| signature.keyid().to_string()).collect();
     let role = &signed.unverified().roles.root;
     let by = if names.is_empty() { "nobody".to_owned() } else { names.join(", ") };
     output::line(format_args!("signed by {by}; it takes {} of {} root keys", role.threshold, role.keys.len()))

@@ -3,6 +3,7 @@
 use clap::ValueEnum;
 
 use super::view::{BranchArguments, View};
+use crate::branch::BranchError;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::git::Depth;
@@ -35,14 +36,15 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     match arguments.kind {
         ShownKind::Deployment => {
             let name = &arguments.name;
-            let (deployment, approvals, hold) = match view.verified_or_warn() {
-                Some(branch) => {
-                    let index = branch.index()?;
-                    let deployment = branch.document::<DeploymentSpecification>(&index, name)?;
-                    let approvals = branch.approvals(&deployment, branch.agents_by_deployment(&index).of(name));
-                    (deployment.into_inner(), approvals, index.index.held.get(name).cloned())
-                }
-                None => (view.document::<DeploymentSpecification>(name)?, None, view.index()?.held.get(name).cloned()),
+            let (deployment, approvals, hold) = if let Some(branch) = view.verified_or_warn() {
+                let mut index = branch.whole_index()?;
+                let deployment = branch.document::<DeploymentSpecification>(&mut index, name)?;
+                let takers = branch.agents_by_deployment(&mut index);
+                let approvals = branch.approvals(&index, &deployment, takers.of(name)).map_err(BranchError::from)?;
+                (deployment.into_inner(), approvals, index.hold(name).cloned())
+            } else {
+                let index = view.unverified_index()?;
+                (view.unverified_document(&index, name)?, None, index.hold(name).cloned())
             };
             let DeploymentSpecification { template, unit } = deployment.specification.clone();
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
@@ -68,9 +70,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 
 fn read<S: Specification>(arguments: &Arguments, view: &View) -> Result<Document<S>, Exit> {
     if let Some(branch) = view.verified_or_warn() {
-        return Ok(branch.document::<S>(&branch.index()?, &arguments.name)?.into_inner());
+        return Ok(branch.document::<S>(&mut branch.index()?, &arguments.name)?.into_inner());
     }
-    view.document::<S>(&arguments.name)
+    view.unverified_document(&view.unverified_index()?, &arguments.name)
 }
 
 fn print<S: Specification>(

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::view::BranchArguments;
-use crate::branch::{Branch, Layout, VerifiedIndex};
+use crate::branch::{Branch, VerifiedIndex};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, Files};
@@ -42,24 +42,24 @@ struct VerifyOutput {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip)?;
     let (branch, root) = view.verified()?;
-    let index = branch.index()?;
+    let mut index = branch.index()?;
     let mut errors = Vec::new();
-    if let Err(error) = Layout::Flat.check(&view.repository, view.snapshot.commit()) {
-        errors.push(error.to_string());
+    for bin in index.index().bins.count().bins() {
+        errors.extend(branch.read_bin(&mut index, bin).err().map(|error| error.to_string()));
     }
-    let deployments = verify_all::<DeploymentSpecification, _>(&branch, &index, &mut errors);
-    let units = verify_all::<UnitSpecification, _>(&branch, &index, &mut errors);
-    let agents = verify_all::<AgentSpecification, _>(&branch, &index, &mut errors);
-    let unapproved = find_unapproved(&branch, &index);
+    let deployments = verify_all::<DeploymentSpecification, _>(&branch, &mut index, &mut errors);
+    let units = verify_all::<UnitSpecification, _>(&branch, &mut index, &mut errors);
+    let agents = verify_all::<AgentSpecification, _>(&branch, &mut index, &mut errors);
+    let unapproved = find_unapproved(&branch, &mut index, &mut errors);
     let now = Timestamp::from(SystemTime::now());
-    if now >= index.index.expires {
-        errors.push(format!("the index expired at {}", index.index.expires));
+    if now >= index.index().expires {
+        errors.push(format!("the index expired at {}", index.index().expires));
     }
     if root.is_expired(now) {
         errors.push(format!("the root expired at {}", root.root().expires));
     }
     let is_good = errors.is_empty();
-    let (version, expires) = (index.index.version, index.index.expires);
+    let (version, expires) = (index.index().version, index.index().expires);
     if arguments.json {
         let (fleet, root) = (root.fleet(), root.root().version);
         output::json(&VerifyOutput { fleet, root, version, expires, deployments, units, agents, unapproved, errors })?;
@@ -76,21 +76,28 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 }
 
 /// Finds the deployments that lack approvals, and describes what they lack.
-fn find_unapproved<F: Files>(branch: &Branch<'_, F>, index: &VerifiedIndex) -> BTreeMap<Name, String> {
+fn find_unapproved<F: Files>(
+    branch: &Branch<'_, F>,
+    index: &mut VerifiedIndex,
+    errors: &mut Vec<String>,
+) -> BTreeMap<Name, String> {
     let takers = branch.agents_by_deployment(index);
-    let deployments = index.names(Folder::Deployments).into_iter();
-    let verified = deployments.filter_map(|name| branch.document::<DeploymentSpecification>(index, &name).ok());
-    let approvals = verified.filter_map(|deployment| {
-        let approvals = branch.approvals(&deployment, takers.of(&deployment.name))?;
-        (!approvals.suffice()).then(|| (deployment.name.clone(), approvals.to_string()))
-    });
-    approvals.collect()
+    let mut unapproved = BTreeMap::new();
+    for name in index.names(Folder::Deployments) {
+        let Ok(deployment) = branch.document::<DeploymentSpecification>(index, &name) else { continue };
+        match branch.approvals(index, &deployment, takers.of(&name)) {
+            Ok(Some(approvals)) if !approvals.suffice() => drop(unapproved.insert(name, approvals.to_string())),
+            Ok(_) => {}
+            Err(error) => errors.push(error.to_string()),
+        }
+    }
+    unapproved
 }
 
 /// Verifies all documents of one kind, adds the errors to `errors`, and returns the number of good documents.
 fn verify_all<S: Specification, F: Files>(
     branch: &Branch<'_, F>,
-    index: &VerifiedIndex,
+    index: &mut VerifiedIndex,
     errors: &mut Vec<String>,
 ) -> usize {
     let mut good = 0;

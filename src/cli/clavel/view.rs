@@ -1,5 +1,6 @@
 //! Opens the branch that a command reads: in a repository on this machine, or fetched from elsewhere.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
@@ -10,8 +11,10 @@ use crate::git::{
     Change, CommitId, Depth, FetchRequest, Fetched, GitError, Identity, ReadError, RefName, Remote, Repository,
     Snapshot,
 };
-use crate::model::{BranchName, Document, DocumentPath, Index, Name, Payload, Specification};
-use crate::trust::{Anchor, AnchorLocation, Signed, TrustedRoot};
+use crate::model::{
+    Bin, BranchFile as _, BranchName, Document, DocumentPath, Folder, Hold, Index, Name, Payload, Specification,
+};
+use crate::trust::{Anchor, AnchorLocation, Signed, SignedError, TrustedRoot, parse_bin};
 
 /// The arguments that name a branch.
 #[derive(Debug, clap::Args)]
@@ -154,20 +157,56 @@ impl View {
         &self.name
     }
 
-    /// Reads the index without verifying it.
-    pub(super) fn index(&self) -> Result<Index, Exit> {
-        self.read_unverified::<Index>(Layout::Flat.index())
+    /// Reads the index and its bins without verifying them.
+    pub(super) fn unverified_index(&self) -> Result<UnverifiedIndex, Exit> {
+        let index = self.read_unverified::<Index>(Layout::INDEX)?;
+        let count = index.bins.count();
+        let bins = count.bins().map(|bin| {
+            let path = Layout::bin(bin);
+            parse_bin(&self.read_file(&path, Bin::LARGEST)?).map_err(|error| refused(&path, &error))
+        });
+        Ok(UnverifiedIndex { layout: Layout::of(count), bins: bins.collect::<Result<_, Exit>>()? })
     }
 
     /// Reads a document without verifying it.
-    pub(super) fn document<S: Specification>(&self, name: &Name) -> Result<Document<S>, Exit> {
-        self.read_unverified::<Document<S>>(&Layout::Flat.document(&DocumentPath::new(S::FOLDER, name.clone())))
+    pub(super) fn unverified_document<S: Specification>(
+        &self,
+        index: &UnverifiedIndex,
+        name: &Name,
+    ) -> Result<Document<S>, Exit> {
+        self.read_unverified::<Document<S>>(&index.layout.document(&DocumentPath::new(S::FOLDER, name.clone())))
     }
 
     fn read_unverified<P: Payload + Clone>(&self, path: &str) -> Result<P, Exit> {
-        let bytes = self.snapshot.read(path, P::LARGEST).map_err(|error| Exit::new(Code::Repository, error))?;
-        let bytes = bytes.ok_or_else(|| Exit::new(Code::Refused, format!("the branch has no {path}")))?;
-        let signed = Signed::<P>::parse(&bytes);
-        signed.map(|s| s.unverified().clone()).map_err(|e| Exit::new(Code::Refused, format!("{path}: {e}")))
+        let signed = Signed::<P>::parse(&self.read_file(path, P::LARGEST)?);
+        signed.map(|signed| signed.unverified().clone()).map_err(|error| refused(path, &error))
     }
+
+    fn read_file(&self, path: &str, limit: u64) -> Result<Vec<u8>, Exit> {
+        let bytes = self.snapshot.read(path, limit).map_err(|error| Exit::new(Code::Repository, error))?;
+        bytes.ok_or_else(|| Exit::new(Code::Refused, format!("the branch has no {path}")))
+    }
+}
+
+/// An index that was read without --root, and so without verifying it.
+pub(super) struct UnverifiedIndex {
+    layout: Layout,
+    bins: Vec<Bin>,
+}
+
+impl UnverifiedIndex {
+    /// The names of the deployments.
+    pub(super) fn deployments(&self) -> BTreeSet<&Name> {
+        let listed = self.bins.iter().flat_map(|bin| bin.documents_in(Folder::Deployments.as_str()));
+        listed.map(|(name, _)| name).collect()
+    }
+
+    /// The hold of a deployment.
+    pub(super) fn hold(&self, deployment: &Name) -> Option<&Hold> {
+        self.bins.iter().find_map(|bin| bin.held.get(deployment))
+    }
+}
+
+fn refused(path: &str, error: &SignedError) -> Exit {
+    Exit::new(Code::Refused, format!("{path}: {error}"))
 }
