@@ -31,6 +31,7 @@ mod nixes;
 mod one_push;
 mod pin;
 mod platforms;
+mod publications;
 mod publish;
 mod rotation;
 mod runbook;

@@ -77,6 +77,25 @@ fn a_round_without_changes_does_not_renew_the_index() {
 }
 
 #[test]
+fn what_does_not_belong_on_the_branch_is_removed_and_told() {
+    let world = World::new();
+    world.publish_from_memory(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world.agent("web-1", &["once"]).good();
+    let stray = Some("{}\n".to_owned());
+    let paths = ["evil.sh", "tools/run.sh", "deployments/stray.json", "units/web-1/deep.json"];
+    world.tamper(&paths.iter().map(|path| (*path, stray.clone())).collect());
+    world.agent("web-1", &["once"]).refused(5, "does not belong on a branch of Clavel");
+    let said = world.publish().good();
+    for path in ["evil.sh", "tools", "deployments/stray.json", "units/web-1"] {
+        assert!(said.contains(&format!("{path}: removed, because it does not belong on the branch")), "{said}");
+    }
+    world.agent("web-1", &["once"]).good();
+    world.verify().good();
+    assert!(world.publish().good().starts_with("nothing changed"));
+}
+
+#[test]
 fn the_published_branch_is_an_orphan_that_anybody_can_verify() {
     let world = World::new();
     world.publish().good();

@@ -44,6 +44,11 @@ impl Layout {
         Self { bins }
     }
 
+    /// How many bins the index has.
+    pub fn bins(self) -> BinCount {
+        self.bins
+    }
+
     /// The path of the root of one version.
     pub fn root(version: RootVersion) -> String {
         format!("roots/{version}.json")

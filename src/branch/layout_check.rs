@@ -188,6 +188,47 @@ pub(super) fn check_bin(files: &impl Files, index: &Index, bin: &VerifiedBin) ->
     check_folder(files, &layout.folder("approvals", bin.id()), Folder::Approvals)
 }
 
+/// Whether git accepts an entry of this name, so that a commit can remove it.
+fn is_plain(name: &str) -> bool {
+    let is_special = [".", "..", ".git"].iter().any(|special| name.eq_ignore_ascii_case(special));
+    !is_special && !name.is_empty() && !name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\'))
+}
+
+/// The paths of the entries that the checks above refuse as foreign. The publisher removes them. A path that is no plain text is
+/// left out.
+pub(super) fn foreign_entries<'b>(
+    files: &impl Files,
+    index: &Index,
+    bins: impl Iterator<Item = &'b VerifiedBin>,
+) -> Result<Vec<String>, ReadError> {
+    let (count, mut found) = (index.bins.count(), Vec::new());
+    let layout = Layout::of(count);
+    let folders = || index.folders.iter().map(AsRef::<str>::as_ref);
+    let mut look = |path: &str, folder: Folder<'_>| -> Result<(), ReadError> {
+        let tree = match files.tree(path, folder.most_bytes()) {
+            // The publication says what is wrong there when it is read back.
+            Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => None,
+            tree => tree?,
+        };
+        let tree = tree.unwrap_or_default();
+        let entries = TreeEntries(&tree).map_while(Result::ok).filter(|(mode, name)| !folder.accepts(name, mode));
+        let names = entries.filter_map(|(_, name)| std::str::from_utf8(name).ok().filter(|name| is_plain(name)));
+        found.extend(names.map(|name| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }));
+        Ok(())
+    };
+    look("", Folder::Top(index))?;
+    look("index", Folder::Index(count))?;
+    look("roots", Folder::Roots)?;
+    if count != BinCount::ONE {
+        folders().chain(["approvals"]).try_for_each(|folder| look(folder, Folder::Bins(count)))?;
+    }
+    for bin in bins {
+        folders().try_for_each(|folder| look(&layout.folder(folder, bin.id()), Folder::Documents(folder, bin)))?;
+        look(&layout.folder("approvals", bin.id()), Folder::Approvals)?;
+    }
+    Ok(found)
+}
+
 /// Checks the folder with the approvals of one deployment.
 pub(super) fn check_approvals(files: &impl Files, layout: Layout, name: &Name) -> Result<(), LayoutError> {
     check_folder(files, &layout.approvals(name), Folder::ApprovalsOfOne)

@@ -11,6 +11,7 @@ pub(crate) mod fixture;
 mod history;
 mod layout;
 mod layout_check;
+mod read_back;
 mod root_chain;
 mod writer;
 
@@ -19,6 +20,7 @@ pub use documents::{Branch, BranchError, VerifiedIndex, find_document};
 pub use history::{History, PastDeployment, RevisionLookup, search_files};
 pub use layout::Layout;
 pub use layout_check::LayoutError;
+pub use read_back::{ReadBack, ReadBackError};
 pub use root_chain::{RootChain, RootsError};
 pub use writer::{BranchWriter, OpenBranch, Proposal, WriteError};
 

@@ -6,9 +6,10 @@ use std::path::Path;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
+use super::read_back::{ReadBack, ReadBackError};
 use crate::git::{
-    Change, CommitError, CommitId, Depth, FetchError, FetchRequest, GitError, Identity, NewCommit, OpenError, Push,
-    PushError, ReadError, RefName, Remote, Repository, Snapshot,
+    Change, CommitError, CommitId, Depth, FetchError, FetchRequest, GitError, Identity, NewCommit, OpenError, Prepared,
+    Push, PushError, ReadError, RefName, Remote, Repository, Snapshot,
 };
 use crate::model::BranchName;
 
@@ -67,6 +68,8 @@ pub struct Proposal {
     pub by: Identity,
     /// The time of the commit.
     pub at: SystemTime,
+    /// How the commit is read back before the branch moves; none for a commit that only an approver or a root's keys make.
+    pub read_back: Option<ReadBack>,
 }
 
 /// The reason why nothing was written.
@@ -81,6 +84,9 @@ pub enum WriteError {
     /// The commit could not be made.
     #[error(transparent)]
     Commit(#[from] CommitError),
+    /// Agents would refuse the commit, so the branch was not moved.
+    #[error("the branch was not moved, because agents would refuse what was about to be published: {0}")]
+    ReadBack(#[from] ReadBackError),
     /// The branch could not be fetched from its repository.
     #[error(transparent)]
     Fetch(#[from] FetchError),
@@ -152,10 +158,17 @@ impl BranchWriter<'_> {
     }
 
     async fn write(&self, proposal: &Proposal) -> Result<WriteResult, WriteError> {
-        let Proposal { on: OpenBranch { repository, tip }, changes, message, by, at } = proposal;
+        let Proposal { on: OpenBranch { repository, tip }, changes, message, by, at, read_back } = proposal;
         let new = NewCommit { branch: self.branch, expected: *tip, changes, message, by, at: *at };
-        let commit = match repository.commit(&new) {
-            Ok(commit) => commit,
+        let made = repository.prepare(&new).and_then(|prepared| match prepared {
+            Prepared::Unchanged(tip) => Ok(Ok(tip)),
+            Prepared::New(commit) => match read_back.as_ref().map_or(Ok(()), |reader| reader.check(commit.files())) {
+                Ok(()) => repository.finish(&new, *commit).map(Ok),
+                Err(refusal) => Ok(Err(refusal)),
+            },
+        });
+        let commit = match made {
+            Ok(commit) => commit?,
             Err(CommitError::TipMoved { .. }) => return Ok(WriteResult::Raced),
             Err(error) => return Err(error.into()),
         };

@@ -178,6 +178,7 @@ impl From<PublishError> for Exit {
                 source: PublishBaseError::Branch(BranchError::Read(_)) | PublishBaseError::Roots(RootsError::Read(_)),
                 ..
             }
+            | PublishError::NeedsEverything
             | PublishError::Write(_) => Code::Repository,
             PublishError::Branch { .. }
             | PublishError::WentBack { .. }

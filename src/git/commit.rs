@@ -15,7 +15,9 @@ use gix::refs::transaction::{PreviousValue, RefEdit};
 use super::address::{CommitId, RefName};
 use super::lock::HeldLock;
 use super::objects::ReadError;
+use super::persist::persist;
 use super::repository::{GitError, Repository};
+use super::snapshot::Snapshot;
 use crate::model::BranchName;
 
 /// One change to the branch's files.
@@ -124,6 +126,9 @@ pub enum CommitError {
         /// The error of the system.
         source: io::Error,
     },
+    /// The commit could not be read back, so the branch was not moved.
+    #[error("the branch was not moved, because nobody could read what was about to be committed: {0}")]
+    Unreadable(ReadError),
     /// The commit before it cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),
@@ -136,32 +141,76 @@ fn describe_tip(tip: Option<CommitId>) -> String {
     tip.map_or_else(|| "absent".to_owned(), |tip| format!("at {tip}"))
 }
 
+/// The result of preparing a commit.
+pub enum Prepared {
+    /// The changes change nothing: the branch is right at this tip.
+    Unchanged(CommitId),
+    /// A commit that is to be read and then finished.
+    New(Box<PreparedCommit>),
+}
+
+/// A commit that is in memory alone.
+pub struct PreparedCommit {
+    files: Snapshot,
+}
+
+impl PreparedCommit {
+    /// Its files.
+    pub fn files(&self) -> &Snapshot {
+        &self.files
+    }
+}
+
 impl Repository {
     /// Makes one commit and moves the branch to it, if the branch is still at `new.expected`. Returns the id of the commit,
     /// or that of the tip if the changes change nothing.
     pub fn commit(&self, new: &NewCommit<'_>) -> Result<CommitId, CommitError> {
+        match self.prepare(new)? {
+            Prepared::Unchanged(tip) => Ok(tip),
+            Prepared::New(commit) => self.finish(new, *commit),
+        }
+    }
+
+    /// Makes a commit in memory, for a caller that reads it before it is on the disk.
+    pub fn prepare(&self, new: &NewCommit<'_>) -> Result<Prepared, CommitError> {
         for change in new.changes {
             let path = change.path();
             check_path(path).map_err(|why| CommitError::BadPath { path: path.to_owned(), why })?;
         }
-        let found = self.tip(new.branch)?;
-        if found != new.expected {
-            return Err(CommitError::TipMoved { branch: new.branch.clone(), expected: new.expected, found });
-        }
-        let local = self.local();
+        self.check_tip(new)?;
+        let local = self.local().with_object_memory();
         let before = self.tree_of(&local, new.expected)?;
         let after = self.write_tree(&local, before, new)?;
         if let (Some(tip), true) = (new.expected, before == after) {
-            return Ok(tip);
+            return Ok(Prepared::Unchanged(tip));
         }
         let commit = self.write_commit(&local, new, after)?;
+        let files = Snapshot::of(local, commit).map_err(CommitError::Unreadable)?;
+        Ok(Prepared::New(Box::new(PreparedCommit { files })))
+    }
+
+    /// Writes the objects of a prepared commit, and moves the branch to it.
+    pub fn finish(&self, new: &NewCommit<'_>, commit: PreparedCommit) -> Result<CommitId, CommitError> {
+        self.check_tip(new)?;
+        let PreparedCommit { files } = commit;
+        let (id, mut local) = (files.commit(), files.into_repository());
+        let failed = |error| GitError::new(format!("write the objects of {id} to {}", self.path().display()), &error);
+        let objects = local.objects.take_object_memory().unwrap_or_default();
+        persist(&local, objects).map_err(failed)?;
         // gix writes objects without fsync. If a power cut removed objects that the branch points to, the branch would stay
-        // broken, so all objects are synced before the branch moves. One call syncs all of them, because a first publication
-        // writes thousands of files.
+        // broken, so all objects are synced before the branch moves. One call syncs all of them.
         sync_file_system(&self.git_dir())
             .map_err(|source| CommitError::NotDurable { path: self.path().to_owned(), source })?;
-        self.move_branch(&local, new, commit)?;
-        Ok(commit)
+        self.move_branch(&local, new, id)?;
+        Ok(id)
+    }
+
+    fn check_tip(&self, new: &NewCommit<'_>) -> Result<(), CommitError> {
+        let found = self.tip(new.branch)?;
+        if found == new.expected {
+            return Ok(());
+        }
+        Err(CommitError::TipMoved { branch: new.branch.clone(), expected: new.expected, found })
     }
 
     fn tree_of(&self, local: &gix::Repository, commit: Option<CommitId>) -> Result<ObjectId, GitError> {

@@ -16,6 +16,7 @@ mod folder;
 mod leftovers;
 mod lock;
 mod objects;
+mod persist;
 mod preview;
 mod push;
 mod remote;
@@ -23,7 +24,7 @@ mod repository;
 mod snapshot;
 
 pub use address::{CommitId, RefName};
-pub use commit::{Change, CommitError, Identity, NewCommit};
+pub use commit::{Change, CommitError, Identity, NewCommit, Prepared, PreparedCommit};
 pub use fetch::{Depth, FetchRequest, Fetched};
 pub use fetch_error::{FetchError, Remedy};
 pub use files::Files;

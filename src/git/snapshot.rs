@@ -2,7 +2,7 @@
 //! and no path of the branch becomes a path of this machine.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 
 use gix::bstr::ByteSlice as _;
@@ -35,14 +35,23 @@ pub struct Snapshot {
 impl Repository {
     /// The files of `commit`.
     pub fn snapshot(&self, commit: CommitId) -> Result<Snapshot, ReadError> {
-        let repository = self.local();
-        let reader = ObjectReader { repository: &repository, commit };
-        let root = Rc::new(reader.folder("/", reader.root()?)?);
-        Ok(Snapshot { repository, commit, root, folders: RefCell::default() })
+        Snapshot::of(self.local(), commit)
     }
 }
 
 impl Snapshot {
+    /// The files of `commit`, which `repository` has, be it in memory.
+    pub(super) fn of(repository: gix::Repository, commit: CommitId) -> Result<Self, ReadError> {
+        let reader = ObjectReader { repository: &repository, commit };
+        let root = Rc::new(reader.folder("/", reader.root()?)?);
+        Ok(Self { repository, commit, root, folders: RefCell::default() })
+    }
+
+    /// The handle that it reads with.
+    pub(super) fn into_repository(self) -> gix::Repository {
+        self.repository
+    }
+
     /// The commit whose files these are.
     pub fn commit(&self) -> CommitId {
         self.commit
@@ -83,6 +92,12 @@ impl Snapshot {
             .entries()
             .map(|entry| TreeEntry { name: entry.filename.to_str_lossy().into_owned(), mode: Mode::of(entry.mode) })
             .collect())
+    }
+
+    /// The objects of the entries of the folder `path`, by name. A folder that does not exist has no entries.
+    pub fn entries(&self, path: &str) -> Result<BTreeMap<String, ObjectId>, ReadError> {
+        let Some(folder) = self.folder(path)? else { return Ok(BTreeMap::new()) };
+        Ok(folder.entries().map(|entry| (entry.filename.to_str_lossy().into_owned(), entry.oid.to_owned())).collect())
     }
 
     /// The folder at `path` as git writes it; `None` if the path does not exist. An entry of another kind at the path is an error,

@@ -4,6 +4,7 @@
 //! sorting. `trust::canonical` has the test for it.
 
 use std::fmt;
+use std::hash::Hash;
 use std::marker::PhantomData;
 
 use schemars::JsonSchema;
@@ -39,7 +40,7 @@ pub trait Payload: BranchFile {
 }
 
 /// The specification of one kind of document.
-pub trait Specification: Clone + PartialEq + fmt::Debug + Serialize + DeserializeOwned + JsonSchema {
+pub trait Specification: Clone + PartialEq + Hash + fmt::Debug + Serialize + DeserializeOwned + JsonSchema {
     /// The value of the document's `kind` field.
     const KIND: &'static str;
     /// The payload type that its signature binds.
@@ -209,7 +210,7 @@ pub type Agent = Document<AgentSpecification>;
 pub type Unit = Document<UnitSpecification>;
 
 /// The specification of a Deployment: the content, and the Unit that it is for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentSpecification {
     /// The content that the Unit has to run.
     pub template: NarTemplateSpecification,
@@ -218,7 +219,7 @@ pub struct DeploymentSpecification {
 }
 
 /// A store path, and the caches to fetch it from.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct NarTemplateSpecification {
     /// Metadata of the content, such as its pin.
     pub metadata: Metadata,
@@ -239,7 +240,7 @@ impl Specification for DeploymentSpecification {
 }
 
 /// The specification of an Agent.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct AgentSpecification {
     /// The names of the Deployments that it may ask for.
     pub deployments: List<Name, 1024>,
@@ -252,7 +253,7 @@ impl Specification for AgentSpecification {
 }
 
 /// The specification of a Unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct UnitSpecification {
     /// The system of its store paths.
     pub arch: System,

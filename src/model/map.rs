@@ -13,7 +13,7 @@ use super::Invalid;
 ///
 /// It is a sorted list, which needs half the memory of a tree. That matters to an agent whose branch has thirty thousand
 /// documents.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Map<K: Ord, V, const MOST: usize>(Vec<(K, V)>);
 
 impl<K: Ord, V, const MOST: usize> Default for Map<K, V, MOST> {

@@ -8,10 +8,12 @@ use std::time::{Duration, SystemTime};
 use super::base::{PublishBase, PublishBaseError};
 use super::error::PublishError;
 use super::note::{PublishNote, PublishedIndex};
-use crate::branch::{BranchError, BranchWriter, History, OpenBranch, Remote, RevisionLookup};
-use crate::model::{BranchName, Name, PublishPolicy, Revision};
+use super::plan::PublishInput;
+use super::settled::{self, Look, Scope, SettledNote, SourceDigests};
+use crate::branch::{BranchError, BranchWriter, History, Layout, OpenBranch, Remote, RevisionLookup, Snapshot};
+use crate::model::{BranchFile as _, BranchName, Index, Name, PublishPolicy, Revision, Root, Sha256Digest};
 use crate::signers::Signers;
-use crate::trust::{Anchor, TrustedRoot};
+use crate::trust::{Anchor, Signed, TrustedRoot, digest};
 
 /// The place and the manner of publishing.
 #[derive(Debug, Clone)]
@@ -37,6 +39,7 @@ pub(super) struct PublishContext {
     pub(super) signers: Signers,
     pub(super) anchor: Anchor,
     pub(super) note: PublishNote,
+    pub(super) settled: SettledNote,
 }
 
 /// The branch as one attempt finds it.
@@ -44,15 +47,30 @@ pub(super) struct PublishAttempt {
     pub(super) on: OpenBranch,
     pub(super) base: PublishBase,
     pub(super) now: SystemTime,
+    /// The bins that the attempt looks at.
+    pub(super) scope: Scope,
+    /// The digests of the input, for the bins of this branch; none for an operator's request.
+    pub(super) digests: Option<SourceDigests>,
 }
 
 impl PublishContext {
-    /// Reads the branch, and checks that this claveld may build on it.
-    pub(super) fn begin(&self, writer: &BranchWriter<'_>) -> Result<PublishAttempt, PublishError> {
+    /// Reads the branch, and checks that this claveld may build on it. For `input` it reads the bins in which something may have
+    /// changed, and without an input all of them.
+    pub(super) fn begin(
+        &self,
+        writer: &BranchWriter<'_>,
+        input: Option<(&PublishInput<'_>, Look)>,
+    ) -> Result<PublishAttempt, PublishError> {
         // The note is read before the branch: another process that publishes in between can only make the branch newer.
         let last = self.note.last()?;
         let on = writer.open()?;
-        let base = self.base(&on, last.as_ref()).map_err(|source| self.branch_error(source))?;
+        let files = on.files().map_err(|error| self.branch_error(BranchError::from(error).into()))?;
+        let (scope, digests) = self.scope(&on, files.as_ref(), last.as_ref(), input);
+        let base = match &files {
+            None => PublishBase::new_branch(&self.anchor),
+            Some(files) => PublishBase::read(&on, files, &self.anchor, &self.settings.branch, last.as_ref(), &scope),
+        };
+        let base = base.map_err(|source| self.branch_error(source))?;
         if let Some(last) = last
             && let Err(regression) = last.check(&base.branch_index())
         {
@@ -61,7 +79,45 @@ impl PublishContext {
             return Err(PublishError::WentBack { repository, branch, last: Box::new(last), regression, note });
         }
         self.check_keys(&base.root)?;
-        Ok(PublishAttempt { on, base, now: SystemTime::now() })
+        Ok(PublishAttempt { on, base, now: SystemTime::now(), scope, digests })
+    }
+
+    /// The bins to look at, and the digests of the input for the bins of the branch.
+    fn scope(
+        &self,
+        on: &OpenBranch,
+        files: Option<&Snapshot>,
+        last: Option<&PublishedIndex>,
+        input: Option<(&PublishInput<'_>, Look)>,
+    ) -> (Scope, Option<SourceDigests>) {
+        let claimed = || {
+            let file = files?.read(Layout::INDEX, Index::LARGEST).ok()??;
+            Some((Signed::<Index>::parse(&file).ok()?.unverified().bins.count(), digest(&file)))
+        };
+        let Some(((input, look), files)) = input.zip(files) else { return (Scope::All, None) };
+        let Some((count, index)) = claimed() else { return (Scope::All, None) };
+        let digests = settled::digests(count, input.evaluations);
+        let scope = || {
+            let settled = self.settled.read()?;
+            // Only what this claveld published itself is known to be right.
+            if look == Look::Everything || settled.index != index || last?.sha256 != index {
+                return None;
+            }
+            let before = on.repository().snapshot(settled.commit).ok()?;
+            let touched = settled::touched_bins(count, &before, files)?;
+            Some(settled.scope(count, &digests, &touched, input, self.context_digest(input, files)))
+        };
+        (scope().unwrap_or(Scope::All), Some(digests))
+    }
+
+    /// The digest of what the decisions of a round depend on, beside the sources' drafts and the branch's documents.
+    pub(super) fn context_digest(&self, input: &PublishInput<'_>, files: &Snapshot) -> Sha256Digest {
+        let root = files.read(Layout::NEWEST_ROOT, Root::LARGEST).ok().flatten().unwrap_or_default();
+        let failures: Vec<_> = input.evaluations.iter().map(|evaluation| &evaluation.drafts.failures).collect();
+        let keys = self.signers.public();
+        let PublishSettings { policy, validity, .. } = &self.settings;
+        let context = format!("{:?} {failures:?} {keys:?} {policy:?} {validity:?} {}", input.configured, digest(&root));
+        digest(context.as_bytes())
     }
 
     /// Looks for a revision of a deployment in the history of the branch.
@@ -74,13 +130,6 @@ impl PublishContext {
         let PublishAttempt { on, base, .. } = attempt;
         let history = History { on, root: &base.root, branch: &self.settings.branch };
         history.find(name, revision).map_err(|error| self.branch_error(BranchError::from(error).into()))
-    }
-
-    fn base(&self, on: &OpenBranch, last: Option<&PublishedIndex>) -> Result<PublishBase, PublishBaseError> {
-        match on.files().map_err(BranchError::from)? {
-            None => PublishBase::new_branch(&self.anchor),
-            Some(files) => PublishBase::read(on, &files, &self.anchor, &self.settings.branch, last),
-        }
     }
 
     fn branch_error(&self, source: PublishBaseError) -> PublishError {

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::document_loader::{DocumentLoader, DocumentPlaces};
 use super::note::{BranchIndex, PublishedIndex};
+use super::settled::Scope;
 use crate::branch::{Branch, BranchError, Layout, OpenBranch, RootChain, RootsError, Snapshot, VerifiedIndex};
 use crate::model::{
     Bin, BinCount, BranchFile as _, BranchName, DocumentPath, Epoch, Index, Name, Sha256Digest, Specification,
@@ -68,6 +69,7 @@ impl PublishBase {
         anchor: &Anchor,
         name: &BranchName,
         last: Option<&PublishedIndex>,
+        scope: &Scope,
     ) -> Result<Self, PublishBaseError> {
         let roots = RootChain::from_anchor(snapshot, anchor)?;
         let root = &roots.newest;
@@ -80,22 +82,35 @@ impl PublishBase {
         let is_ours = last.is_some_and(|last| last.sha256 == found);
         let places = DocumentPlaces { on, snapshot, published: last.map(|last| last.commit) };
         let load = |previous_roots, index| -> Result<Self, BranchError> {
+            let foreign = Branch::to_repair(snapshot, root, name).foreign_entries(&index)?;
             let branch = DocumentLoader { root, previous_roots }.load(places, index, found)?;
+            let branch = BranchState { foreign, ..branch };
             Ok(Self::on(root, branch).without_unvouched_holds())
         };
-        let error = match Branch::to_repair(snapshot, root, name).whole_index() {
+        let read = || {
+            let branch = Branch::to_repair(snapshot, root, name);
+            let Scope::Bins(bins, _) = scope else { return branch.whole_index() };
+            let mut index = branch.index()?;
+            bins.iter().try_for_each(|bin| branch.read_bin(&mut index, *bin))?;
+            Ok(index)
+        };
+        let error = match read() {
             Ok(index) => return Ok(load(if is_ours { &older[..] } else { &[] }, index)?),
-            Err(error) if !may_be_of_an_older_root(&error) => return Err(error.into()),
             Err(error) => error,
         };
         // Signatures of an epoch that is over count no more, so it does not matter who made them.
-        if claims_an_epoch_before(epoch, &file) {
+        if matches!(error, BranchError::OtherEpoch { .. } | BranchError::Index(_))
+            && claims_an_epoch_before(epoch, &file)
+        {
             let branch = BranchState::empty(root.fleet());
             let stale_entries = stale_entries(snapshot)?;
             let base = Self { stale_entries, ..Self::on(root, branch) };
             let Ok(claimed) = Signed::<Index>::parse(&file) else { return Ok(base) };
             let bins = claimed.unverified().bins.count();
             return Ok(Self { bins, lost_holds: claimed_holds(snapshot, bins), ..base });
+        }
+        if !may_be_of_an_older_root(&error) {
+            return Err(error.into());
         }
         let by = |root: &&TrustedRoot| Branch::to_repair(snapshot, root, name).whole_index();
         let index = older.iter().map(by).find_map(Result::ok).ok_or(error)?;
@@ -162,6 +177,7 @@ fn revisions_only(index: VerifiedIndex, found: Sha256Digest) -> BranchState {
         holds: BTreeMap::new(),
         index: Some((index, found)),
         is_of_an_older_root: true,
+        foreign: Vec::new(),
     }
 }
 

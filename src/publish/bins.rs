@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use super::branch_state::BranchState;
 use super::plan::Plan;
+use super::settled::Scope;
 use crate::branch::VerifiedIndex;
 use crate::model::{
     Bin, BinCount, BinDigests, BinId, BranchFile as _, DocumentPath, FileDigest, Folder, FolderName, Hold, IndexEntry,
@@ -21,6 +22,8 @@ pub(super) struct NextBins {
     pub(super) written: Vec<(BinId, Vec<u8>)>,
     /// The folders of documents.
     pub(super) folders: BTreeSet<FolderName>,
+    /// How many names they have together.
+    pub(super) names: usize,
     /// The documents that stay as they are, and move because the number of bins changes: the folder and the name of each.
     pub(super) moved: Vec<(FolderName, Name)>,
 }
@@ -76,26 +79,50 @@ fn replace<T>(names: &mut BTreeMap<Name, T>, name: &Name, value: Option<T>) {
     }
 }
 
-/// The bins after `plan`, which writes the documents `written`. `before` is how many bins the branch has.
+/// The reason why there are no next bins.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum BinsError {
+    /// The number of bins changes, and not all of them were read.
+    #[error("the number of bins changes, so all of them have to be read")]
+    NeedsAll,
+    /// They would exceed a limit.
+    #[error(transparent)]
+    Invalid(#[from] Invalid),
+}
+
+/// The number of names on the branch: all bins were read, or a round before counted them.
+pub(super) fn names_on(branch: &BranchState, scope: &Scope) -> usize {
+    match scope {
+        Scope::Bins(_, names) => *names,
+        Scope::All => branch.index.as_ref().map_or(0, |(index, _)| index.bins().map(|bin| bin.names().count()).sum()),
+    }
+}
+
+/// The bins after `plan`, which writes the documents `written`. `before` is how many bins the branch has, and `scope` which of them
+/// were read.
 pub(super) fn next_bins(
     plan: &Plan,
     branch: &BranchState,
     before: BinCount,
+    scope: &Scope,
     written: &BTreeMap<DocumentPath, IndexEntry>,
-) -> Result<NextBins, Invalid> {
-    let known = branch.index.as_ref().map(|(index, _)| index);
-    let on_branch = known.map_or(0, |index| index.bins().map(|bin| bin.names().count()).sum());
+) -> Result<NextBins, BinsError> {
+    let on_branch = names_on(branch, scope);
     let mut count = before.for_entries(on_branch + plan.changes.len());
     loop {
-        let next = Builder { plan, branch, written, count }.build(before == count);
+        if count != before && !scope.is_all() {
+            return Err(BinsError::NeedsAll);
+        }
+        let next = Builder { plan, branch, written, count, on_branch }.build(before == count);
         match (next, count.next()) {
             (Ok(next), _) if next.written.iter().all(|(_, file)| file.len() as u64 <= Bin::LARGEST) => return Ok(next),
             (Ok(_) | Err(_), Some(higher)) => count = higher,
             (Ok(_), None) => {
                 let why = format!("a bin may have at most {} bytes, and an index 4096 bins", Bin::LARGEST);
-                return Err(Invalid::new("an index that can be published", &format!("{on_branch} documents"), why));
+                let what = "an index that can be published";
+                return Err(Invalid::new(what, &format!("{on_branch} documents"), why).into());
             }
-            (Err(error), None) => return Err(error),
+            (Err(error), None) => return Err(error.into()),
         }
     }
 }
@@ -105,6 +132,8 @@ struct Builder<'a> {
     branch: &'a BranchState,
     written: &'a BTreeMap<DocumentPath, IndexEntry>,
     count: BinCount,
+    /// How many names there are on the branch.
+    on_branch: usize,
 }
 
 impl Builder<'_> {
@@ -136,9 +165,13 @@ impl Builder<'_> {
                 content.held.insert(name.clone(), hold.clone());
             }
         }
-        let mut written = Vec::with_capacity(contents.len());
+        let (mut written, mut names) =
+            (Vec::with_capacity(contents.len()), if keeps_count { self.on_branch } else { 0 });
         for (bin, content) in contents {
-            written.push((bin, json::render(&content.into_bin()?)));
+            let content = content.into_bin()?;
+            let before = known.filter(|_| keeps_count).and_then(|index| index.bins().find(|known| known.id() == bin));
+            names = (names + content.names().count()).saturating_sub(before.map_or(0, |bin| bin.names().count()));
+            written.push((bin, json::render(&content)));
         }
         let new: BTreeMap<BinId, FileDigest> = written.iter().map(|(bin, file)| (*bin, FileDigest::of(file))).collect();
         let kept = |bin| known.and_then(|index| index.index().bins.get(bin)).copied();
@@ -148,7 +181,7 @@ impl Builder<'_> {
         });
         let before = known.into_iter().flat_map(|index| index.index().folders.iter().cloned());
         let folders = Folder::ALL.into_iter().map(FolderName::from).chain(before).collect();
-        Ok(NextBins { digests, written, folders, moved })
+        Ok(NextBins { digests, written, folders, names, moved })
     }
 
     /// The index on the branch.

@@ -2,7 +2,7 @@
 //!
 //! `base` and `document_loader` read a branch into these types; `plan`, `operate` and `withhold` decide by them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
 use crate::branch::VerifiedIndex;
@@ -52,13 +52,37 @@ pub(super) struct BranchState {
     pub(super) holds: BTreeMap<Name, Hold>,
     /// Whether the publishers of an older root signed the index, so that those of the newest root have to sign it again.
     pub(super) is_of_an_older_root: bool,
+    /// The paths of entries that do not belong on the branch, so that agents refuse it. The publication removes them.
+    pub(super) foreign: Vec<String>,
 }
 
 impl BranchState {
     /// A branch with nothing on it.
     pub(super) fn empty(fleet: FleetId) -> Self {
         let (deployments, units, agents) = (Existing::new(), Existing::new(), Existing::new());
-        Self { fleet, index: None, deployments, units, agents, holds: BTreeMap::new(), is_of_an_older_root: false }
+        Self {
+            fleet,
+            index: None,
+            deployments,
+            units,
+            agents,
+            holds: BTreeMap::new(),
+            is_of_an_older_root: false,
+            foreign: Vec::new(),
+        }
+    }
+
+    /// The names of documents that claveld does not trust as they are, apart from those of `changed`.
+    pub(super) fn unsettled(&self, changed: &BTreeSet<&DocumentPath>) -> Vec<&Name> {
+        fn of<'a, S: Specification>(
+            existing: &'a Existing<S>,
+            changed: &BTreeSet<&DocumentPath>,
+        ) -> impl Iterator<Item = &'a Name> {
+            let is_good = |document: &ExistingDocument<S>| matches!(document, ExistingDocument::Intact(_));
+            let names = existing.iter().filter(move |(_, document)| !is_good(document)).map(|(name, _)| name);
+            names.filter(|name| !changed.contains(&DocumentPath::new(S::FOLDER, (*name).clone())))
+        }
+        of(&self.deployments, changed).chain(of(&self.units, changed)).chain(of(&self.agents, changed)).collect()
     }
 
     /// The last revision of a document that was withdrawn.

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::attempt::{PublishAttempt, PublishContext, PublishSettings};
+use super::bins::names_on;
 use super::caches::CacheClient;
 use super::diffs::SystemDiffs;
 use super::document_change::DocumentChange;
@@ -16,15 +17,16 @@ use super::operate::{Operation, OperationReport, OperatorRequest, operate};
 use super::pin::{Pinning, pins};
 use super::plan::{IndexPlan, Plan, PublishInput, Withheld, plan, sign_anew_at};
 use super::report::{PublishReport, commit_message, describe_changes};
+use super::settled::{Look, RoundResult, SettledNote, within};
 use super::sign::{BranchSigner, SignedFiles};
 use super::survey::{CacheAnswers, CacheScope, CacheSurvey};
 use super::withhold::{deployments_to_look_up, kept_back, lost_deployments, withhold};
 use crate::branch::{
-    BranchWriter, Change as FileChange, CommitId, Identity, Layout, OpenBranch, Proposal, RevisionLookup,
+    BranchWriter, Change as FileChange, CommitId, Identity, Layout, OpenBranch, Proposal, ReadBack, RevisionLookup,
 };
 use crate::model::{
-    BinCount, Epoch, FleetId, Folder, IndexVersion, MOST_OF_A_BIN, Name, PublishPolicy, Sha256Digest, SourceRevision,
-    Timestamp,
+    BinCount, DocumentPath, Epoch, FleetId, Folder, IndexVersion, MOST_OF_A_BIN, Name, PublishPolicy, Sha256Digest,
+    SourceRevision, Timestamp,
 };
 use crate::signers::Signers;
 use crate::store::Store;
@@ -55,15 +57,30 @@ impl Publisher {
         };
         let copy = settings.state_directory.join("publish.git");
         let note = PublishNote::of(&settings.state_directory, &settings.repository, &settings.branch);
-        Self { context: PublishContext { settings, signers, anchor, note }, copy, caches, store }
+        let settled = SettledNote::of(&settings.state_directory, &settings.repository, &settings.branch);
+        Self { context: PublishContext { settings, signers, anchor, note, settled }, copy, caches, store }
     }
 
     /// Publishes the evaluations in `input`.
     pub async fn publish(&self, input: &PublishInput<'_>) -> Result<PublishReport, PublishError> {
+        match self.publish_after(input, Look::Changes).await {
+            Err(PublishError::NeedsEverything) => self.publish_after(input, Look::Everything).await,
+            published => published,
+        }
+    }
+
+    async fn publish_after(&self, input: &PublishInput<'_>, look: Look) -> Result<PublishReport, PublishError> {
         let (mut answers, mut diffs) = (CacheAnswers::new(), SystemDiffs::new(&*self.store));
-        let attempt = async |writer: &BranchWriter<'_>| self.attempt(writer, input, &mut answers, &mut diffs).await;
-        let ((mut report, index), commit) = self.writer().commit_with_retry(attempt).await?;
+        let attempt =
+            async |writer: &BranchWriter<'_>| self.attempt(writer, input, look, &mut answers, &mut diffs).await;
+        let ((mut report, index, round), commit) = self.writer().commit_with_retry(attempt).await?;
         self.note(index, commit);
+        if let Some((round, tip)) = round
+            && let Some(tip) = commit.or(tip)
+            && let Some(settled) = round.settle(self.context.settled.read().as_ref(), tip)
+        {
+            self.context.settled.write(settled);
+        }
         report.commit = commit.map(|commit| commit.to_string());
         Ok(report)
     }
@@ -82,13 +99,20 @@ impl Publisher {
         &self,
         writer: &BranchWriter<'_>,
         input: &PublishInput<'_>,
+        look: Look,
         answers: &mut CacheAnswers,
         diffs: &mut SystemDiffs<'_>,
-    ) -> Result<((PublishReport, Option<NewIndex>), Option<Proposal>), PublishError> {
-        let attempt = self.context.begin(writer)?;
-        let PublishDecision { mut plan, unready, kept_back, lost } = self.decide(&attempt, input, answers).await?;
+    ) -> Result<(Attempted, Option<Proposal>), PublishError> {
+        let attempt = self.context.begin(writer, Some((input, look)))?;
+        let cut = within(&attempt.scope, input.evaluations);
+        let looked_at = PublishInput { evaluations: cut.as_deref().unwrap_or(input.evaluations), ..*input };
+        let PublishDecision { mut plan, withheld, unready, kept_back, lost } =
+            self.decide(&attempt, &looked_at, answers).await?;
         let sign_anew_at = self.sign_anew_at(&attempt, plan.index);
         let lost_holds = attempt.base.lost_holds.clone();
+        let removed = attempt.base.branch.foreign.clone();
+        let mut round = self.round(&attempt, input, &plan, &withheld);
+        let tip = attempt.on.tip();
         let report = |plan: Plan, version| {
             let Plan { changes, conflicts, .. } = plan;
             PublishReport {
@@ -97,6 +121,7 @@ impl Publisher {
                 unready,
                 kept_back,
                 lost_holds,
+                removed,
                 lost,
                 version,
                 sign_anew_at,
@@ -104,13 +129,45 @@ impl Publisher {
             }
         };
         let version = match plan.index {
-            IndexPlan::Keep(version) => return Ok(((report(plan, version), None), None)),
+            IndexPlan::Keep(version) => return Ok(((report(plan, version), None, round.zip(Some(tip))), None)),
             IndexPlan::Write(version) => version,
         };
         diffs.add_to(&mut plan, &attempt.base.branch);
         let message = commit_message(&plan.changes, version, &sources(input));
-        let (new_index, proposal) = self.propose(attempt, &plan, version, message).await?;
-        Ok(((report(plan, version), Some(new_index)), Some(proposal)))
+        let before = attempt.base.bins;
+        let (new_index, proposal, names) = self.propose(attempt, &plan, version, message).await?;
+        if let Some(round) = &mut round {
+            (round.index, round.names) = (new_index.sha256, names);
+            // With another number of bins, the next round looks at everything.
+            round.digests.take_if(|_| new_index.bins != before);
+        }
+        Ok(((report(plan, version), Some(new_index), round.zip(Some(tip))), Some(proposal)))
+    }
+
+    /// What the round finds out about each bin; none on a branch without an index.
+    fn round(
+        &self,
+        attempt: &PublishAttempt,
+        input: &PublishInput<'_>,
+        plan: &Plan,
+        withheld: &Withheld,
+    ) -> Option<RoundResult> {
+        let PublishAttempt { on, base, scope, digests, .. } = attempt;
+        let branch = &base.branch;
+        let (Some((_, index)), Ok(Some(files))) = (&branch.index, on.files()) else { return None };
+        let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
+        let names = withheld.names().chain(plan.holds.keys()).chain(branch.holds.keys());
+        let contested = plan.conflicts.iter().map(|conflict| conflict.path.name());
+        let unsettled = names.chain(contested).chain(branch.unsettled(&changed)).map(|name| base.bins.bin_of(name));
+        Some(RoundResult {
+            scope: scope.clone(),
+            digests: digests.clone(),
+            context: self.context.context_digest(input, &files),
+            orphans: input.orphans,
+            unsettled: unsettled.collect(),
+            names: names_on(branch, scope),
+            index: *index,
+        })
     }
 
     async fn attempt_operation(
@@ -119,7 +176,7 @@ impl Publisher {
         request: &OperatorRequest,
         diffs: &mut SystemDiffs<'_>,
     ) -> Result<((OperationReport, NewIndex), Option<Proposal>), PublishError> {
-        let attempt = self.context.begin(writer)?;
+        let attempt = self.context.begin(writer, None)?;
         let branch = &attempt.base.branch;
         let past = match (request.operation, branch.deployments.get(&request.name)) {
             (Operation::RollBack(to), Some(present)) if to < present.revision() => {
@@ -133,7 +190,7 @@ impl Publisher {
         let why = Some(request.why.as_str()).filter(|why| !why.is_empty()).map(|why| format!("Why: {why}"));
         let paragraphs = [Some(request.subject(&plan, branch)), why, describe_changes(&plan.changes)];
         let message = paragraphs.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
-        let (new_index, proposal) = self.propose(attempt, &plan, version, message).await?;
+        let (new_index, proposal, _) = self.propose(attempt, &plan, version, message).await?;
         let Plan { mut holds, mut changes, .. } = plan;
         let (name, held, change) = (request.name.clone(), holds.remove(&request.name), changes.pop());
         Ok(((OperationReport { name, held, change, version, commit: String::new() }, new_index), Some(proposal)))
@@ -173,7 +230,7 @@ impl Publisher {
         }
         let is_final = withheld.is_empty() && pinning.is_none();
         let plan = if is_final { whole } else { plan_with(pinning.as_ref(), &withheld)? };
-        Ok(PublishDecision { plan, unready, kept_back, lost })
+        Ok(PublishDecision { plan, withheld, unready, kept_back, lost })
     }
 
     /// Signs `plan`, and proposes one commit with it.
@@ -183,25 +240,34 @@ impl Publisher {
         plan: &Plan,
         version: IndexVersion,
         message: String,
-    ) -> Result<(NewIndex, Proposal), PublishError> {
-        let PublishAttempt { on, base, now } = attempt;
+    ) -> Result<(NewIndex, Proposal, usize), PublishError> {
+        let PublishAttempt { on, base, now, scope, digests: _ } = attempt;
         let PublishContext { settings, signers, .. } = &self.context;
         let signer = BranchSigner { signers, branch: &settings.branch, validity: settings.validity };
-        let SignedFiles { mut changes, index, layout } = signer.sign_plan(plan, &base, version, now.into()).await?;
+        let SignedFiles { mut changes, index, layout, bins, names } =
+            signer.sign_plan(plan, &base, &scope, version, now.into()).await?;
         let before = Layout::of(base.bins);
         changes.extend(orphaned_approvals(plan, &on, before));
         if before != layout {
             changes.extend(moved_approvals(plan, &on, base.bins, layout));
         }
         let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", signers.first()) };
-        let new = NewIndex { fleet: base.branch.fleet, epoch: base.root.root().epoch, version, sha256: index };
-        Ok((new, Proposal { on, changes, message, by, at: now }))
+        let (fleet, epoch) = (base.branch.fleet, base.root.root().epoch);
+        let new = NewIndex { fleet, epoch, version, sha256: index, bins: layout.bins() };
+        let written = plan.changes.iter().filter(|change| change.to.is_some());
+        let read_back = ReadBack {
+            root: base.root.clone(),
+            branch: settings.branch.clone(),
+            bins,
+            documents: written.map(|change| change.path.clone()).collect(),
+        };
+        Ok((new, Proposal { on, changes, message, by, at: now, read_back: Some(read_back) }, names))
     }
 
     /// Notes the index that was published. A failure does not undo the publication: without the note, claveld only does not
     /// notice if the branch goes back.
     fn note(&self, new: Option<NewIndex>, commit: Option<CommitId>) {
-        let Some((NewIndex { fleet, epoch, version, sha256 }, commit)) = new.zip(commit) else { return };
+        let Some((NewIndex { fleet, epoch, version, sha256, bins: _ }, commit)) = new.zip(commit) else { return };
         if let Err(error) = self.context.note.write(PublishedIndex { fleet, epoch, version, sha256, commit }) {
             tracing::warn!(%error, "claveld will not notice if the branch goes back");
         }
@@ -228,7 +294,12 @@ struct NewIndex {
     epoch: Epoch,
     version: IndexVersion,
     sha256: Sha256Digest,
+    /// How many bins it has.
+    bins: BinCount,
 }
+
+/// The result of one attempt: the report, the new index, and what the round found out, with the commit that it began at.
+type Attempted = (PublishReport, Option<NewIndex>, Option<(RoundResult, Option<CommitId>)>);
 
 /// The deployments that `plan` withdraws.
 fn withdrawn_deployments(plan: &Plan) -> impl Iterator<Item = &Name> {
@@ -278,6 +349,7 @@ fn moved_approvals(plan: &Plan, branch: &OpenBranch, before: BinCount, layout: L
 /// A plan, and the documents that it leaves out.
 struct PublishDecision {
     plan: Plan,
+    withheld: Withheld,
     unready: Unready,
     kept_back: Vec<KeptBack>,
     lost: Vec<LostDeployment>,

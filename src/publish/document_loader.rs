@@ -50,6 +50,7 @@ impl DocumentLoader<'_> {
             holds: index.holds().map(|(name, hold)| (name.clone(), hold.clone())).collect(),
             index: None,
             is_of_an_older_root: false,
+            foreign: Vec::new(),
         };
         self.restore(&mut found, places, &index);
         found.index = Some((index, digest));

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use super::base::PublishBaseError;
+use super::bins::BinsError;
 use super::note::{BranchRegression, PublishNoteError, PublishedIndex};
 use super::operate::OperateError;
 use super::plan::PlanError;
@@ -42,6 +43,9 @@ pub enum PublishError {
         /// The publishers of that root.
         publishers: Vec<String>,
     },
+    /// The number of bins changes, so the whole branch has to be read. The publisher tries again with it.
+    #[error("the whole branch has to be read")]
+    NeedsEverything,
     /// Claveld cannot build on the branch.
     #[error("will not publish to the branch `{branch}` of {repository}: {source}")]
     Branch {
@@ -98,7 +102,8 @@ fn describe_shortage(keys: &[String], threshold: usize) -> String {
 impl From<SignError> for PublishError {
     fn from(error: SignError) -> Self {
         match error {
-            SignError::Index(error) => error.into(),
+            SignError::Index(error) | SignError::Bins(BinsError::Invalid(error)) => error.into(),
+            SignError::Bins(BinsError::NeedsAll) => Self::NeedsEverything,
             SignError::Signer(error) => error.into(),
         }
     }

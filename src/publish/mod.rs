@@ -4,7 +4,8 @@
 //! and have no I/O: `plan` (which documents change), `withhold` (which of them have to wait), `survey` (whether the caches
 //! have a deployment), `pin`, `operate`. These do the I/O and decide nothing: `base` and `document_loader` read the
 //! branch into the types of `branch_state`, `caches` asks the caches, `diffs` compares systems, `sign` signs, `attempt` begins one
-//! attempt, `commit` has the [`Publisher`] and the order of it all, and `note` remembers the last publication. `document_change`,
+//! attempt, `commit` has the [`Publisher`] and the order of it all, `note` remembers the last publication, and `settled` what the
+//! next one need not look at. `bins` makes the bins of the index. `document_change`,
 //! `left_out`, `report` and `readme` are what people read of it.
 //!
 //! The daemon, its triggers and the gate belong to `claveld`; evaluating belongs to `evaluate`.
@@ -28,6 +29,7 @@ mod pin;
 mod plan;
 mod readme;
 mod report;
+mod settled;
 mod sign;
 mod survey;
 mod withhold;

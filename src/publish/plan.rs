@@ -49,6 +49,12 @@ pub(super) struct Withheld {
 }
 
 impl Withheld {
+    /// The names of all of them, and of the deployments that lack their pin.
+    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
+        let Self { deployments, units, agents, unpinned } = self;
+        deployments.iter().chain(units).chain(agents).chain(unpinned)
+    }
+
     /// Whether every document may change.
     pub(super) fn is_empty(&self) -> bool {
         let Self { deployments, units, agents, unpinned: _ } = self;
@@ -149,7 +155,7 @@ fn plan_index(
 ) -> Result<IndexPlan, PlanError> {
     let Some((index, _)) = &branch.index else { return Ok(IndexPlan::Write(IndexVersion::FIRST)) };
     let is_young = now < sign_anew_at(index.index().issued, index.index().expires, validity);
-    if changes.is_empty() && is_young && !branch.is_of_an_older_root {
+    if changes.is_empty() && is_young && !branch.is_of_an_older_root && branch.foreign.is_empty() {
         return Ok(IndexPlan::Keep(index.index().version));
     }
     next_index_version(index.index().version).map(IndexPlan::Write)

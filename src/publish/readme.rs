@@ -16,8 +16,8 @@ pub(super) const MOST_LISTED: usize = 200;
 pub(super) enum Rows<'a> {
     /// Every deployment of the branch.
     All(Vec<Row<'a>>),
-    /// The deployments that changed last, of so many.
-    Changed(Vec<Row<'a>>, usize),
+    /// The deployments that changed last.
+    Changed(Vec<Row<'a>>),
 }
 
 /// The README of a branch with these deployments and holds.
@@ -27,11 +27,11 @@ pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>) -> String {
     );
     let deployments = match rows {
         Rows::All(all) => all,
-        Rows::Changed(changed, of) => {
+        Rows::Changed(changed) => {
             let shown = changed.len().min(MOST_LISTED);
             let _ = writeln!(
                 text,
-                "There are {of} deployments, which `clavel list` shows. The last publication changed {}:\n",
+                "`clavel list` shows all deployments. The last publication changed {}:\n",
                 if shown < changed.len() {
                     format!("{}, of which these are {shown}", changed.len())
                 } else {
@@ -70,9 +70,9 @@ mod tests {
         let rows = |count: usize| all[..count].iter().map(|deployment| (deployment, None)).collect::<Vec<_>>();
         let lines = |rows| readme(&rows, &BTreeMap::new()).lines().filter(|line| line.starts_with("| `")).count();
         assert_eq!(lines(Rows::All(rows(150))), 150);
-        assert_eq!(lines(Rows::Changed(rows(3), 10_000)), 3);
-        assert_eq!(lines(Rows::Changed(rows(300), 10_000)), MOST_LISTED);
-        let text = readme(&Rows::Changed(rows(3), 10_000), &BTreeMap::new());
-        assert!(text.contains("There are 10000 deployments") && text.contains("changed 3:"), "{text}");
+        assert_eq!(lines(Rows::Changed(rows(3))), 3);
+        assert_eq!(lines(Rows::Changed(rows(300))), MOST_LISTED);
+        let text = readme(&Rows::Changed(rows(3)), &BTreeMap::new());
+        assert!(text.contains("`clavel list` shows all deployments. The last publication changed 3:"), "{text}");
     }
 }

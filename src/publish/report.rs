@@ -31,6 +31,8 @@ pub struct PublishReport {
     pub kept_back: Vec<KeptBack>,
     /// The deployments whose hold ended with the key or the epoch that had signed it. They follow their sources again.
     pub lost_holds: Vec<Name>,
+    /// The files and folders that did not belong on the branch, so that agents refused it. The publication removed them.
+    pub removed: Vec<String>,
     /// The deployments that stay as they are because the document that they have to stay at is lost.
     pub lost: Vec<LostDeployment>,
     /// The version of the index after the publication.

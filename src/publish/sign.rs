@@ -4,14 +4,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::base::PublishBase;
-use super::bins::next_bins;
-use super::branch_state::{BranchState, ExistingDocument};
+use super::bins::{BinsError, next_bins};
+use super::branch_state::ExistingDocument;
 use super::plan::Plan;
 use super::readme::{MOST_LISTED, Row, Rows, readme};
+use super::settled::Scope;
 use crate::branch::{Change as FileChange, Layout};
 use crate::model::{
-    BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind, Name, Schema,
-    Sha256Digest, Specification, Timestamp,
+    BinCount, BinId, BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind,
+    Name, Schema, Sha256Digest, Specification, Timestamp,
 };
 use crate::signers::{SignerError, Signers};
 use crate::trust::digest;
@@ -32,12 +33,19 @@ pub(super) struct SignedFiles {
     pub(super) index: Sha256Digest,
     /// The layout of the branch after the plan.
     pub(super) layout: Layout,
+    /// The bins of the names that the plan changes.
+    pub(super) bins: BTreeSet<BinId>,
+    /// How many names all bins have together.
+    pub(super) names: usize,
 }
 
 /// The reason why a plan cannot be signed.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum SignError {
-    /// The index or a bin would exceed a limit, for example on the number of documents.
+    /// The bins of the index cannot be made.
+    #[error(transparent)]
+    Bins(#[from] BinsError),
+    /// The index would exceed a limit.
     #[error(transparent)]
     Index(#[from] Invalid),
     /// A signer did not sign.
@@ -58,6 +66,7 @@ impl BranchSigner<'_> {
         &self,
         plan: &Plan,
         base: &PublishBase,
+        scope: &Scope,
         version: IndexVersion,
         now: Timestamp,
     ) -> Result<SignedFiles, SignError> {
@@ -72,10 +81,11 @@ impl BranchSigner<'_> {
             written.push(self.sign(document).await?);
         }
         let entries = written.iter().map(|file| (file.path.clone(), file.entry)).collect();
-        let bins = next_bins(plan, &base.branch, base.bins, &entries)?;
+        let bins = next_bins(plan, &base.branch, base.bins, scope, &entries)?;
         let (before, layout) = (Layout::of(base.bins), Layout::of(bins.digests.count()));
         let mut changes = first_files(base);
-        changes.extend(base.stale_entries.iter().map(|path| FileChange::Remove { path: path.clone() }));
+        let foreign = base.stale_entries.iter().chain(&base.branch.foreign);
+        changes.extend(foreign.map(|path| FileChange::Remove { path: path.clone() }));
         let withdrawn = plan.changes.iter().filter(|change| change.tombstone().is_some());
         changes.extend(withdrawn.map(|change| FileChange::Remove { path: before.document(&change.path) }));
         if before != layout {
@@ -105,11 +115,12 @@ impl BranchSigner<'_> {
         };
         let index = self.signers.sign(index).await?.render();
         let digest = digest(&index);
+        let rewritten_bins = bins.written.iter().map(|(bin, _)| *bin).collect();
         changes.extend(bins.written.into_iter().map(|(bin, bytes)| FileChange::Put { path: Layout::bin(bin), bytes }));
         changes.push(FileChange::Put { path: Layout::INDEX.to_owned(), bytes: index });
-        let table = readme(&listed(plan, &base.branch), &plan.holds);
+        let table = readme(&listed(plan, base), &plan.holds);
         changes.push(FileChange::Put { path: Layout::README.to_owned(), bytes: table.into_bytes() });
-        Ok(SignedFiles { changes, index: digest, layout })
+        Ok(SignedFiles { changes, index: digest, layout, bins: rewritten_bins, names: bins.names })
     }
 
     async fn sign<S: Specification>(&self, document: &Document<S>) -> Result<SignedFile, SignerError> {
@@ -129,7 +140,8 @@ fn first_files(base: &PublishBase) -> Vec<FileChange> {
 }
 
 /// The deployments after the plan, by name.
-fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Rows<'a> {
+fn listed<'a>(plan: &'a Plan, base: &'a PublishBase) -> Rows<'a> {
+    let branch = &base.branch;
     let planned = plan.deployments.iter();
     let planned = planned.map(|planned| (&planned.document.name, (&planned.document, planned.provenance.as_ref())));
     let of_deployments = plan.changes.iter().filter(|change| change.path.folder() == Deployment::FOLDER);
@@ -137,8 +149,9 @@ fn listed<'a>(plan: &'a Plan, branch: &'a BranchState) -> Rows<'a> {
     let withdrawn: BTreeSet<&Name> =
         of_deployments.filter(|change| change.to.is_none()).map(|change| change.path.name()).collect();
     let count = branch.deployments.len() + new - withdrawn.len();
-    if count > MOST_LISTED {
-        return Rows::Changed(planned.map(|(_, row)| row).collect(), count);
+    // With more than one bin, not all deployments have been read.
+    if count > MOST_LISTED || base.bins != BinCount::ONE {
+        return Rows::Changed(planned.map(|(_, row)| row).collect());
     }
     let intact = branch.deployments.iter().filter_map(|(name, document)| match document {
         ExistingDocument::Intact(document) if !withdrawn.contains(name) => {

@@ -52,7 +52,7 @@ impl RepositoryArguments {
             let files = on.files().map_err(|error| Exit::new(Code::Repository, error))?;
             let (changes, message) = decide(files.as_ref())?;
             let by = Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() };
-            Ok(((), Some(Proposal { on, changes, message, by, at: SystemTime::now() })))
+            Ok(((), Some(Proposal { on, changes, message, by, at: SystemTime::now(), read_back: None })))
         };
         let ((), commit) = writer.commit_with_retry(attempt).await?;
         Ok(commit)

@@ -40,6 +40,8 @@ pub(super) fn report_lines(report: &PublishReport) -> Vec<String> {
     }
     lines.extend(report.unready.waiting.iter().map(ToString::to_string));
     lines.extend(report.kept_back.iter().map(ToString::to_string));
+    lines
+        .extend(report.removed.iter().map(|path| format!("{path}: removed, because it does not belong on the branch")));
     lines.extend(report.lost_holds.iter().map(|name| {
         format!("{name}: is no longer held, because no present publisher vouches for the revision that it was held at")
     }));

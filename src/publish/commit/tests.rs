@@ -121,7 +121,7 @@ impl Bench {
 
     /// The deployment on the branch, as a publisher reads and verifies it.
     fn published(&self) -> Option<Deployment> {
-        let attempt = self.publisher.context.begin(&self.publisher.writer()).unwrap();
+        let attempt = self.publisher.context.begin(&self.publisher.writer(), None).unwrap();
         let document = attempt.base.branch.deployments.get(&fixture::name("web"))?.known()?;
         Some((**document).clone())
     }

@@ -7,7 +7,7 @@
 mod edit;
 mod host;
 mod model;
-mod seeded;
+pub(crate) mod seeded;
 mod tree;
 
 use std::collections::BTreeMap;
