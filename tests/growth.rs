@@ -3,6 +3,7 @@
 
 use serde_json::{Value, json};
 
+use crate::rotation::next_root;
 use crate::support::attacker::{Branch, Onto, StolenKey, sha256};
 use crate::support::world::World;
 
@@ -188,4 +189,50 @@ fn state_that_a_newer_clavel_wrote_is_refused_and_kept() {
         );
         assert_eq!(world.read_file(file), text);
     }
+}
+
+/// What claveld and an agent of the time before the first release wrote: a branch, keys and state folders.
+fn from_before_the_release() -> World {
+    let world = World::new();
+    let fixture = |name: &str| format!("{}/fixtures/before-release/{name}", env!("CARGO_MANIFEST_DIR"));
+    for (file, place) in [
+        ("root.json", "root.json"),
+        ("root-1.secret", "root-1.secret"),
+        ("claveld-1.secret", "claveld-1.secret"),
+        ("state.json", "web-1/state/state.json"),
+        ("published.json", "claveld/published.json"),
+    ] {
+        let text = std::fs::read_to_string(fixture(file)).unwrap();
+        let _ = std::fs::remove_file(world.path(place));
+        world.write_file(place, &text.replace("REPOSITORY", &world.at("fleet.git")));
+        let owner_only = std::os::unix::fs::PermissionsExt::from_mode(0o600);
+        std::fs::set_permissions(world.path(place), owner_only).unwrap();
+    }
+    let bundle = fixture("branch.bundle");
+    world.git(&["-C", &world.at("fleet.git"), "fetch", "-q", &bundle, "deployments:deployments"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world
+}
+
+#[test]
+fn a_fleet_of_before_the_first_release_begins_a_new_epoch() {
+    let world = from_before_the_release();
+    let (state, before) = (world.read_file("web-1/state/state.json"), world.tip());
+    let told = "it is an index of Clavel's time before the first release";
+    let said = world.agent("web-1", &["once"]).refused(5, told);
+    assert!(said.contains("`clavel root next --raise-epoch`"), "{said}");
+    assert_eq!(world.read_file("web-1/state/state.json"), state);
+    // The note of the last publication is of that time too. It says what to do, and is not overwritten.
+    let note = world.read_file("claveld/published.json");
+    let said = world.publish().stderr;
+    assert!(said.contains("published.json") && said.contains("delete the file to continue"), "{said}");
+    assert_eq!((world.read_file("claveld/published.json"), world.tip()), (note, before));
+    std::fs::remove_file(world.path("claveld/published.json")).unwrap();
+    world.publish().refused(5, told);
+    next_root(&world, &["--raise-epoch"]);
+    world.publish().good();
+    world.verify().good();
+    world.build(&["web-1"]);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    assert!(world.read_file("web-1/state/state.json").contains("\"version\": 1"));
 }

@@ -17,7 +17,7 @@ fn running() -> World {
 }
 
 /// Makes `root-2.json` with these changes, signed by the fleet's root key, and puts it on the branch.
-fn next_root(world: &World, changes: &[&str]) {
+pub(crate) fn next_root(world: &World, changes: &[&str]) {
     let (key, next) = (world.at("root-1.secret"), world.at("root-2.json"));
     world.clavel(&[&["root", "next", &world.root(), "-o", &next, "--key", &key], changes].concat()).good();
     world.clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")]).good();

@@ -7,7 +7,7 @@ use serde_json::Value;
 
 use super::SignedError;
 use crate::model::json::JsonError;
-use crate::model::{BranchFile, Format, List, Schema, read_part};
+use crate::model::{BranchFile, Format, Index, List, Schema, read_part};
 
 /// The most fields that one file can name as critical.
 const MOST_CRITICAL: usize = 16;
@@ -20,6 +20,10 @@ pub(super) fn check_schema<P: BranchFile>(signed: &Value) -> Result<(), SignedEr
     // Without a schema it is no file of any Clavel, and reading its fields says what is wrong.
     if let Some(schema) = schema.filter(|schema| *schema != Schema::V1.as_str() && is_name_of_a_schema(schema)) {
         return Err(SignedError::NewerSchema { kind: P::KIND, schema: schema.to_owned() });
+    }
+    // Nothing of that time was released, so this is all that is left of it.
+    if P::KIND == Index::KIND && signed.get("bins").is_none() && signed.get("documents").is_some() {
+        return Err(SignedError::BeforeRelease);
     }
     match P::format(signed) {
         Some(found) if found > Format::CURRENT.get() => Err(SignedError::NewerFormat { found }),

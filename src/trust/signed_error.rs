@@ -14,6 +14,11 @@ pub enum SignedError {
         /// The reason, and the place of the error.
         source: JsonError,
     },
+    /// It is an index of the time before the first release, when there were no bins.
+    #[error(
+        "it is an index of Clavel's time before the first release, which this one does not read; begin a new epoch with `clavel root next --raise-epoch`, and let a claveld of today publish again"
+    )]
+    BeforeRelease,
     /// A newer Clavel wrote it, in a schema that this one does not know.
     #[error("it is a {kind} of the schema `{schema}`, which a newer Clavel writes; upgrade this program")]
     NewerSchema {
@@ -71,7 +76,10 @@ impl SignedError {
     pub fn is_of_a_newer_clavel(&self) -> bool {
         match self {
             Self::NewerSchema { .. } | Self::UnknownCritical { .. } | Self::NewerFormat { .. } => true,
-            Self::Malformed { .. } | Self::OtherFleet { .. } | Self::NotEnoughSignatures { .. } => false,
+            Self::BeforeRelease
+            | Self::Malformed { .. }
+            | Self::OtherFleet { .. }
+            | Self::NotEnoughSignatures { .. } => false,
         }
     }
 }
