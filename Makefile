@@ -47,7 +47,7 @@ deny: ## licences, advisories and origins of the dependencies
 	  { echo "cargo-deny is missing: cargo install cargo-deny --locked" >&2; exit 1; }
 	$(CARGO) deny --locked check
 
-generate: ## man pages, completions and schemas, from the programs' own definitions
+generate: ## man pages, completions, schemas and the test vectors of the format
 	$(CARGO) run --locked --example generate
 
 # Man pages may be anywhere below share/man. Every other file below share/ has the path that it gets below PREFIX.

@@ -13,6 +13,7 @@
   nix,
   openssh,
   openssl,
+  python3,
   rustc,
   rustfmt,
   shellcheck,
@@ -31,6 +32,7 @@ mkShell {
     nginx
     openssh
     openssl
+    (python3.withPackages (packages: [ packages.cryptography ]))
     rustc
     rustfmt
     shellcheck

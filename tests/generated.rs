@@ -1,4 +1,4 @@
-//! Promise: the committed schemas, man pages and completions agree with the programs.
+//! Promise: the committed schemas, man pages, completions and test vectors agree with the programs.
 
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -7,15 +7,17 @@ use serde_json::{Value, json};
 
 use crate::support::world::World;
 
+#[path = "../examples/generate/vectors.rs"]
+mod vectors;
 #[path = "../examples/generate/write.rs"]
 mod write;
 
 const ROOT: &str = env!("CARGO_MANIFEST_DIR");
 
 /// All files below the generated folders of `root`, by their paths.
-fn files(root: &Path) -> BTreeMap<String, String> {
+fn files(root: &Path) -> BTreeMap<String, Vec<u8>> {
     let mut found = BTreeMap::new();
-    let mut open = vec![root.join("schemas"), root.join("share")];
+    let mut open = ["schemas", "share", "fixtures/format"].map(|folder| root.join(folder)).to_vec();
     while let Some(folder) = open.pop() {
         for entry in std::fs::read_dir(folder).unwrap() {
             let path = entry.unwrap().path();
@@ -23,7 +25,7 @@ fn files(root: &Path) -> BTreeMap<String, String> {
                 open.push(path);
             } else {
                 let name = path.strip_prefix(root).unwrap().display().to_string();
-                found.insert(name, std::fs::read_to_string(path).unwrap());
+                found.insert(name, std::fs::read(path).unwrap());
             }
         }
     }
@@ -34,11 +36,12 @@ fn files(root: &Path) -> BTreeMap<String, String> {
 fn the_committed_files_are_up_to_date() {
     let fresh = tempfile::tempdir().unwrap();
     write::all(fresh.path()).unwrap();
+    vectors::all(fresh.path()).unwrap();
     let (committed, generated) = (files(Path::new(ROOT)), files(fresh.path()));
-    let names = |files: &BTreeMap<String, String>| files.keys().cloned().collect::<Vec<_>>();
+    let names = |files: &BTreeMap<String, Vec<u8>>| files.keys().cloned().collect::<Vec<_>>();
     assert_eq!(names(&committed), names(&generated), "run `make generate`");
-    for (name, text) in generated {
-        assert!(committed[&name] == text, "{name} is not up to date: run `make generate`");
+    for (name, bytes) in generated {
+        assert!(committed[&name] == bytes, "{name} is not up to date: run `make generate`");
     }
 }
 

@@ -17,6 +17,7 @@ mod daemons;
 mod deliberate_return;
 mod evaluate;
 mod fleets;
+mod format;
 mod freshness;
 mod gate;
 mod generated;

@@ -28,8 +28,7 @@ use crate::trust::{Approvals, DocumentError, TrustedRoot, Verified};
 
 mod refusal;
 
-pub use refusal::Refusal;
-pub(super) use refusal::Unfit;
+pub use refusal::{Refusal, Unfit};
 
 /// The most documents that the agent remembers. They take a few megabytes, which even a router has.
 const MOST_DOCUMENTS: usize = 10_000;
@@ -72,17 +71,17 @@ pub struct Trusted {
 
 /// An agent that asks, and for what.
 #[derive(Debug)]
-pub(super) struct Requester<'a> {
+pub struct Requester<'a> {
     /// The agent's name.
-    pub(super) agent: &'a Name,
+    pub agent: &'a Name,
     /// The deployments that it wants, of those that it may have; `None` for all.
-    pub(super) wanted: Option<&'a [Name]>,
+    pub wanted: Option<&'a [Name]>,
     /// The system of this machine.
-    pub(super) system: &'a System,
+    pub system: &'a System,
     /// The branch.
-    pub(super) branch: &'a BranchName,
+    pub branch: &'a BranchName,
     /// The newest root. Its roles decide whose signatures count.
-    pub(super) root: &'a TrustedRoot,
+    pub root: &'a TrustedRoot,
 }
 
 /// A deployment that a unit of this machine should run, completely verified.
@@ -115,11 +114,11 @@ pub struct Verdict {
 
 /// The time, and how far it can be relied on.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Time<'a> {
+pub struct Time<'a> {
     /// The readings of the clocks.
-    pub(super) clocks: &'a Clocks,
+    pub clocks: &'a Clocks,
     /// The readings that they are measured by.
-    pub(super) baseline: Option<&'a Clocks>,
+    pub baseline: Option<&'a Clocks>,
 }
 
 impl Time<'_> {
@@ -141,7 +140,7 @@ impl Time<'_> {
 }
 
 /// Checks a branch for `requester`, who has trusted `trusted`, at that time.
-pub(super) fn verify<F: Files>(
+pub fn verify<F: Files>(
     files: &F,
     requester: &Requester<'_>,
     trusted: &Trusted,
