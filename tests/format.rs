@@ -121,7 +121,7 @@ fn keyword_of_root(error: &RootError) -> &'static str {
 
 fn keyword_of(error: &SignedError) -> &'static str {
     match error {
-        SignedError::Malformed { .. } => "malformed",
+        SignedError::Malformed { .. } | SignedError::BeforeRelease => "malformed",
         SignedError::NewerSchema { .. } | SignedError::UnknownCritical { .. } => "newer",
         SignedError::NewerFormat { .. } => "format",
         SignedError::OtherFleet { .. } => "fleet",

@@ -37,6 +37,9 @@ pub(super) fn check_critical<P: BranchFile>(signed: &Value, known: impl FnOnce()
     let Some(critical) = signed.get("critical") else { return Ok(()) };
     let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
     let fields: List<String, MOST_CRITICAL> = read_part(critical, "signed.critical").map_err(malformed)?;
+    if fields.is_empty() {
+        return Err(malformed(JsonError::at("signed.critical", "it names no field")));
+    }
     let known = known();
     for field in fields.iter() {
         if find(signed, field).is_none() {

@@ -232,6 +232,7 @@ pub(super) fn documents() -> Vec<Vector> {
         branch.put_deployment("db-1", "web-1", 7);
         branch.reindex();
     });
+    let critical = listed(|signed| signed["critical"] = json!([]));
     let unit_withdrawn = changed(Branch::new(), |branch| branch.withdraw("units", "web-1"));
     let not_base64 = changed(Branch::new(), |branch| {
         branch.edit_file(PATH, |file| file["signatures"][0]["sig"] = json!("not base64"));
@@ -242,6 +243,7 @@ pub(super) fn documents() -> Vec<Vector> {
         refused("document-unsigned", "signatures", "a document differs from what was signed, and is listed", unsigned),
         refused("document-missing", "missing", "a listed document is not there", removed(PATH)),
         refused("document-unit-missing", "missing", "a listed unit is not there", removed("units/web-1.json")),
+        refused("document-critical-empty", "malformed", "`critical` names no field", critical),
         refused("document-unit-withdrawn", "missing", "a tombstone withdraws the unit alone", unit_withdrawn),
         refused(
             "document-agent-missing",
