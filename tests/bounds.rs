@@ -135,7 +135,7 @@ const TOO_LARGE: &str = "the mirror sent more than";
 
 #[test]
 fn an_endless_pack_is_cut_off() {
-    assert_survived(Malice::EndlessPack, "50s", &["the mirror sent more than 128.0 MiB, so it was ended"]);
+    assert_survived(Malice::EndlessPack, "50s", &["the mirror sent more than 256.0 MiB, so it was ended"]);
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn a_hostile_mirror_alone_leaves_what_runs_alone() {
     world.agent("web-1", &["once"]).good();
     let runs = (world.motd("web-1"), std::fs::read_link(world.path("web-1/profile/system")).unwrap());
     world.configure_agent("web-1", &server.url(), "fetch.timeout = \"50s\"");
-    let said = world.agent("web-1", &["once"]).refused(4, "the mirror sent more than 128.0 MiB, so it was ended");
+    let said = world.agent("web-1", &["once"]).refused(4, "the mirror sent more than 256.0 MiB, so it was ended");
     assert!(said.contains(&format!("cannot fetch branch `deployments` from {}", server.url())), "{said}");
     assert_eq!((world.motd("web-1"), std::fs::read_link(world.path("web-1/profile/system")).unwrap()), runs);
     assert_eq!(left_behind(&world), Vec::<String>::new());

@@ -4,7 +4,7 @@
 //! object that inflates into more memory than the machine has, and git notices only when it reads the object. So the process
 //! that fetched reads everything once, within its own limits.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 
 use gix::ObjectId;
 use gix::objs::Kind;
@@ -29,54 +29,50 @@ pub(super) enum CheckedHistory {
 }
 
 /// Checks that every tree and blob of `tip` exists and can be read, and as much of its history as `history` says. `known` is
-/// an earlier tip that was checked already; the objects that it shares with `tip` are not read again.
+/// an earlier tip that was checked already; what it has under the same path is not read again, so the check costs what changed.
 pub(super) fn check(
     repository: &gix::Repository,
     tip: CommitId,
     known: Option<CommitId>,
     history: CheckedHistory,
 ) -> Result<(), ReadError> {
-    let mut seen = HashSet::new();
-    if let Some(known) = known {
-        let reader = ObjectReader { repository, commit: known };
-        if let Err(error) = walk(&reader, &mut seen, Visit::TreesOnly) {
-            // The earlier tip was complete once and is broken now, so every object of the new one is read.
-            tracing::warn!(%error, "the last fetched commit cannot be read any more");
-            seen.clear();
-        }
-    }
-    walk(&ObjectReader { repository, commit: tip }, &mut seen, Visit::Everything)?;
+    let reader = ObjectReader { repository, commit: tip };
+    let before = known.map(|commit| ObjectReader { repository, commit });
+    let known_root = before.as_ref().and_then(|before| before.root().ok());
+    walk(&reader, before.as_ref(), known_root)?;
     match history {
         CheckedHistory::TipOnly => Ok(()),
         CheckedHistory::AllCommits => search_history(repository, tip, known, usize::MAX).map(drop),
     }
 }
 
-/// The objects that a walk reads.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Visit {
-    /// Trees. The files that they name count as seen.
-    TreesOnly,
-    /// Trees and files.
-    Everything,
-}
-
-/// Reads the objects of the reader's commit that are not in `seen`, and adds them to it.
-fn walk(reader: &ObjectReader<'_>, seen: &mut HashSet<ObjectId>, visit: Visit) -> Result<(), ReadError> {
-    let mut folders = vec![(String::new(), reader.root()?)];
-    while let Some((path, tree)) = folders.pop() {
+/// Reads the objects of the reader's commit that `before` does not have under the same path. `known` is the root tree of
+/// `before`.
+fn walk(
+    reader: &ObjectReader<'_>,
+    before: Option<&ObjectReader<'_>>,
+    known: Option<ObjectId>,
+) -> Result<(), ReadError> {
+    let mut seen = HashSet::new();
+    let mut folders = vec![(String::new(), reader.root()?, known)];
+    while let Some((path, tree, known)) = folders.pop() {
         // Each tree is read once, so that a few trees that contain each other many times do not make endless paths.
-        if !seen.insert(tree) {
+        if known == Some(tree) || !seen.insert(tree) {
             continue;
         }
-        for (name, mode, id) in reader.entries(if path.is_empty() { "/" } else { &path }, tree)? {
+        let shown = if path.is_empty() { "/" } else { &path };
+        // A tree that was complete once and is broken now counts as unknown, so everything below the new one is read.
+        let known = known.zip(before).and_then(|(known, before)| before.entries(shown, known).ok()).unwrap_or_default();
+        let known: HashMap<_, _> = known.into_iter().map(|(name, _, id)| (name, id)).collect();
+        for (name, mode, id) in reader.entries(shown, tree)? {
+            let known = known.get(&name).copied();
             let below = if path.is_empty() { name.to_string() } else { format!("{path}/{name}") };
             match mode {
-                Mode::Folder => folders.push((below, id)),
+                Mode::Folder => folders.push((below, id, known)),
                 // It names a commit of another repository, which is never here.
                 Mode::Submodule => {}
                 Mode::File | Mode::Executable | Mode::Symlink | Mode::Other(_) => {
-                    if seen.insert(id) && visit == Visit::Everything {
+                    if known != Some(id) && seen.insert(id) {
                         reader.object(&below, id, Kind::Blob, LARGEST_FILE)?;
                     }
                 }

@@ -6,12 +6,12 @@
 
 use std::time::Duration;
 
-/// The largest file that a fetch writes, in bytes: 128 MiB, eleven times that pack.
-pub(super) const LARGEST_FILE: u64 = 128 << 20;
-/// The most that all files of one fetch add, in bytes: 192 MiB, for a pack and its index.
-pub(super) const MOST_ADDED: u64 = 192 << 20;
-/// The most that all fetches together bring into one copy, in bytes: 256 MiB. A larger copy is started afresh.
-pub(super) const MOST_KEPT: u64 = 256 << 20;
+/// The largest file that a fetch writes, in bytes: 256 MiB, for the pack of 100,000 units.
+pub(super) const LARGEST_FILE: u64 = 256 << 20;
+/// The most that all files of one fetch add, in bytes: 320 MiB, for a pack and its index.
+pub(super) const MOST_ADDED: u64 = 320 << 20;
+/// The most that all fetches together bring into one copy, in bytes: 512 MiB. A larger copy is started afresh.
+pub(super) const MOST_KEPT: u64 = 512 << 20;
 /// The most private memory of the process, in bytes: 256 MiB.
 pub(super) const MOST_DATA: u64 = 256 << 20;
 /// The most resident memory of the process and its children, in bytes: 512 MiB, because mapped files count as well.
