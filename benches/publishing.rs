@@ -63,6 +63,10 @@ fn row(what: &str, step: &Step, goal: &str) {
     println(format_args!("{what:44} {:>9} {memory:>5} MiB {written:>6} KiB   {goal}", format_time(step.time)));
 }
 
+fn agent_row(what: &str, times: &[Duration]) {
+    println(format_args!("{what:44} {:>9}", format_time(median(times.to_vec()))));
+}
+
 /// What one publication took.
 struct Step {
     time: Duration,
@@ -115,6 +119,24 @@ impl Bench {
         Step { time, memory, written: size(&self.repository()) - before }
     }
 
+    /// One pass of an agent that fetches and verifies the branch, and runs no deployment.
+    fn pass(&self) -> Duration {
+        let config = self.folder.path().join("agent.toml");
+        let (folder, repository) = (self.folder.path().display(), self.repository());
+        let text = format!(
+            "name = \"host-000050\"\nrepository = \"file://{}\"\nroot = \"{folder}/root.json\"\ndeployments = []\n\
+             state-directory = \"{folder}/agent\"\n",
+            repository.display()
+        );
+        std::fs::write(&config, text).unwrap();
+        let start = Instant::now();
+        let mut agent = program(env!("CARGO_BIN_EXE_clavel-agent"));
+        let run = agent.args(["once", "--config", config.to_str().unwrap()]).output().unwrap();
+        let time = start.elapsed();
+        assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
+        time
+    }
+
     /// The median of several steps.
     fn steps(&self, mut content: impl FnMut(usize) -> usize) -> Step {
         let steps: Vec<Step> = (0..ROUNDS).map(|round| self.step(content(round), 1)).collect();
@@ -134,6 +156,13 @@ fn measure_fleet(count: usize, time_goal: &str, growth_goal: &str) {
     let bench = Bench::new(count);
     row(&format!("{count} deployments, all new"), &bench.step(0, 1), if count == 10_000 { "at most 3 s" } else { "" });
     row("  nothing changed", &bench.steps(|_| 0), "");
+    agent_row("  an agent's first pass", &[bench.pass()]);
+    agent_row("  an agent's pass, nothing changed", &(0..ROUNDS).map(|_| bench.pass()).collect::<Vec<_>>());
+    let after_a_change = |round: usize| {
+        let _ = bench.step(50 + round, 1);
+        bench.pass()
+    };
+    agent_row("  an agent's pass, one changed", &(0..ROUNDS).map(after_a_change).collect::<Vec<_>>());
     row("  one changed", &bench.steps(|round| round + 1), time_goal);
     let each = bench.step(100, GROWTH).written / GROWTH as u64;
     let goal = if growth_goal.is_empty() { String::new() } else { format!("(goal: {growth_goal})") };
