@@ -166,6 +166,7 @@ impl Publisher {
             orphans: input.orphans,
             unsettled: unsettled.collect(),
             names: names_on(branch, scope),
+            found: *index,
             index: *index,
         })
     }

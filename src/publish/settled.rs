@@ -81,14 +81,17 @@ pub(super) struct RoundResult {
     pub(super) unsettled: BTreeSet<BinId>,
     /// How many names all bins have together after it.
     pub(super) names: usize,
-    /// The SHA-256 of the index after it.
+    /// The SHA-256 of the index that it found, and of the one after it.
+    pub(super) found: Sha256Digest,
     pub(super) index: Sha256Digest,
 }
 
 impl RoundResult {
     /// The memory of the round, which ended with this commit. `before` is that of the round before.
     pub(super) fn settle(self, before: Option<&Settled>, commit: CommitId) -> Option<Settled> {
-        let Self { scope, digests, context, orphans, unsettled, names, index } = self;
+        let Self { scope, digests, context, orphans, unsettled, names, found, index } = self;
+        // Another process may have remembered a round meanwhile.
+        let before = before.filter(|before| before.index == found);
         let mut sources = match &scope {
             Scope::All => SourceDigests::new(),
             Scope::Bins(..) => before?.sources.clone(),
