@@ -1,15 +1,15 @@
-//! The one place that replaces a file on disk.
+//! Files on disk: replacing one, reading one that has a bound, and locking one.
 //!
 //! A reader finds the old bytes or the new ones, and never a mixture. If the caller asks for it, that holds after a power cut
-//! too. This is a room of its own because `agent`, `publish`, `evaluate` and `cli` all write files, and share no other room
+//! too. This is a room of its own because `agent`, `publish`, `evaluate` and `cli` all use files, and share no other room
 //! that may use the disk. The bytes and their meaning belong to the room that calls.
 //!
 //! `tempfile` creates the new file in the same folder and renames it. It syncs neither the file nor the folder, so `replace`
 //! does. (The crate atomic-write-file does all of it, but it always syncs, and it gives a new file the permissions that the
 //! umask leaves, while the state of an agent is for its owner alone.)
 
-use std::fs::{self, File, Permissions};
-use std::io::{self, Write as _};
+use std::fs::{self, File, Permissions, TryLockError};
+use std::io::{self, Read as _, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
@@ -55,6 +55,41 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access, durability: Durability
     }
 }
 
+/// Reads the file at `path`. One of more than `limit` bytes is an error of the kind [`io::ErrorKind::FileTooLarge`], and the rest
+/// of it is not read.
+pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?.take(limit.saturating_add(1)).read_to_end(&mut bytes)?;
+    check_length(&bytes, limit)?;
+    Ok(bytes)
+}
+
+/// Reads the text file at `path`, as [`read`] does.
+pub fn read_text(path: &Path, limit: u64) -> io::Result<String> {
+    String::from_utf8(read(path, limit)?)
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error.utf8_error()))
+}
+
+/// Checks that [`read`] with this limit can read a file with the content `bytes`. A writer asks before it replaces the file.
+pub fn check_length(bytes: &[u8], limit: u64) -> io::Result<()> {
+    let too_long = || io::Error::new(io::ErrorKind::FileTooLarge, format!("at most {limit} bytes are allowed"));
+    if bytes.len() as u64 > limit { Err(too_long()) } else { Ok(()) }
+}
+
+/// The lock on a file, which no other process has as long as this value lives.
+#[derive(Debug)]
+#[must_use = "the lock ends when this is dropped"]
+pub struct FileLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+
+impl FileLock {
+    /// Takes the lock on the file at `path`, which is created where it does not exist. It does not wait for another process.
+    pub fn try_take(path: &Path) -> Result<Self, TryLockError> {
+        let file = File::options().create(true).append(true).open(path).map_err(TryLockError::Error)?;
+        file.try_lock()?;
+        Ok(Self(file))
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -76,6 +111,29 @@ mod tests {
         replace(&path, b"3", Access::Unchanged, Durability::Synced).unwrap();
         assert_eq!((fs::read(&path).unwrap(), mode(&path)), (b"3".to_vec(), 0o640));
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 1);
+    }
+
+    #[test]
+    fn a_file_is_read_up_to_its_limit() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("file");
+        assert_eq!(read(&path, 4).unwrap_err().kind(), io::ErrorKind::NotFound);
+        fs::write(&path, "1234").unwrap();
+        assert_eq!((read(&path, 4).unwrap(), read_text(&path, 4).unwrap()), (b"1234".to_vec(), "1234".to_owned()));
+        assert_eq!(read(&path, 3).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        fs::write(&path, b"\xff").unwrap();
+        assert_eq!(read_text(&path, 4).unwrap_err().kind(), io::ErrorKind::InvalidData);
+    }
+
+    #[test]
+    fn a_lock_is_taken_once_and_ends_with_its_value() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("lock");
+        let lock = FileLock::try_take(&path).unwrap();
+        assert!(matches!(FileLock::try_take(&path), Err(TryLockError::WouldBlock)));
+        drop(lock);
+        assert!(FileLock::try_take(&path).is_ok());
+        assert!(matches!(FileLock::try_take(&folder.path().join("no/lock")), Err(TryLockError::Error(_))));
     }
 
     #[test]

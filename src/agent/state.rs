@@ -5,7 +5,7 @@
 //! agent out. What a state means, and which one follows, belongs to `lifecycle` and `verify`.
 
 use std::collections::BTreeMap;
-use std::fs::{self, File};
+use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -15,14 +15,15 @@ use super::freshness::Clocks;
 use super::lifecycle::Lifecycle;
 use super::mirrors::MirrorReport;
 use super::verify::Trusted;
-use crate::disk::{self, Access, Durability};
+use crate::disk::{self, Access, Durability, FileLock};
 use crate::git::CommitId;
 use crate::model::json::{self, JsonError, StateVersion};
 use crate::model::{Name, Sha256Digest, Timestamp};
 use crate::trust::{Anchor, AnchorError, AnchorLocation, TrustedRoot};
 
-/// The most bytes that are read of the state: 16 MiB.
-const LARGEST: u64 = 16 << 20;
+/// The most bytes of a file of the state: 32 MiB. An agent has at most 1,024 deployments, and `lifecycle` bounds their texts, so
+/// that their records take less.
+const LARGEST: u64 = 32 << 20;
 
 /// The newest version of the files of the state that this Clavel knows.
 const NEWEST: u64 = 1;
@@ -121,8 +122,7 @@ pub enum StateError {
 #[derive(Debug)]
 pub struct StateDirectory {
     path: PathBuf,
-    // The lock lasts as long as the file is open.
-    _lock: Option<File>,
+    _lock: Option<FileLock>,
 }
 
 impl StateDirectory {
@@ -130,12 +130,10 @@ impl StateDirectory {
     pub fn open(path: &Path) -> Result<Self, StateError> {
         let lock_path = path.join("lock");
         fs::create_dir_all(path).map_err(|source| StateError::Io { act: "make", path: path.to_owned(), source })?;
-        let io = |act, source| StateError::Io { act, path: lock_path.clone(), source };
-        let lock = File::options().create(true).append(true).open(&lock_path).map_err(|source| io("open", source))?;
-        match lock.try_lock() {
-            Ok(()) => Ok(Self { path: path.to_owned(), _lock: Some(lock) }),
-            Err(fs::TryLockError::WouldBlock) => Err(StateError::Busy { path: path.to_owned() }),
-            Err(fs::TryLockError::Error(source)) => Err(io("lock", source)),
+        match FileLock::try_take(&lock_path) {
+            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: Some(lock) }),
+            Err(TryLockError::WouldBlock) => Err(StateError::Busy { path: path.to_owned() }),
+            Err(TryLockError::Error(source)) => Err(StateError::Io { act: "lock", path: lock_path, source }),
         }
     }
 
@@ -188,7 +186,7 @@ impl StateDirectory {
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
         let path = self.join(name);
-        let bytes = match fs::read(&path) {
+        let bytes = match disk::read(&path, LARGEST) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateError::Io { act: "read", path, source }),
@@ -198,11 +196,10 @@ impl StateDirectory {
 
     fn replace(&self, name: &str, bytes: &[u8], durability: Durability) -> Result<(), StateError> {
         let path = self.join(name);
-        disk::replace(&path, bytes, Access::Owner, durability).map_err(|source| StateError::Io {
-            act: "write",
-            path: path.clone(),
-            source,
-        })
+        // A file that could not be read again must not replace one that can.
+        disk::check_length(bytes, LARGEST)
+            .and_then(|()| disk::replace(&path, bytes, Access::Owner, durability))
+            .map_err(|source| StateError::Io { act: "write", path: path.clone(), source })
     }
 }
 

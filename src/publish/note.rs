@@ -5,7 +5,7 @@
 //! would carry a version that agents may have seen already, and those agents would refuse it.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read as _};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -149,9 +149,7 @@ impl PublishNote {
     }
 
     fn all(&self) -> Result<NoteFile, PublishNoteError> {
-        let mut bytes = Vec::new();
-        let read = std::fs::File::open(&self.path).and_then(|file| file.take(LARGEST + 1).read_to_end(&mut bytes));
-        match read {
+        let bytes = match disk::read(&self.path, LARGEST) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(NoteFile::default()),
             read => read.map_err(|source| self.io("read", source))?,
         };
@@ -160,6 +158,7 @@ impl PublishNote {
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
+        disk::check_length(bytes, LARGEST)?;
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(folder)?;
         // The note holds no secret, and another user than claveld's may run `clavel hold`.

@@ -145,13 +145,16 @@ impl SettledNote {
             return;
         }
         all.branches.insert(self.branch.clone(), settled);
-        if let Err(error) = disk::replace(&self.path, &json::render(&all), Access::Everyone, Durability::Unsynced) {
+        let bytes = json::render(&all);
+        let written = disk::check_length(&bytes, LARGEST)
+            .and_then(|()| disk::replace(&self.path, &bytes, Access::Everyone, Durability::Unsynced));
+        if let Err(error) = written {
             tracing::debug!(path = %self.path.display(), %error, "the next round looks at the whole branch");
         }
     }
 
     fn all(&self) -> SettledFile {
-        let bytes = std::fs::read(&self.path).unwrap_or_default();
+        let bytes = disk::read(&self.path, LARGEST).unwrap_or_default();
         json::parse_state(&bytes, LARGEST, NEWEST).unwrap_or_default()
     }
 }

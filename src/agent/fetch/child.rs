@@ -3,7 +3,7 @@
 //! The agent runs it as `clavel-agent fetch`; people never do. The request has the URL with its secrets, so that they are not
 //! in the arguments, which every user of the machine can read.
 
-use std::fs::File;
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
@@ -12,9 +12,10 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MOST_ADDED, MOST_DATA, WATCH_INTERVAL};
+use crate::disk::FileLock;
 use crate::git::{CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, Remote, Repository};
-use crate::model::BranchName;
 use crate::model::json::{self, JsonError};
+use crate::model::{BranchName, Invalid};
 
 /// The subcommand of `clavel-agent` that runs this process.
 pub const FETCH_COMMAND: &str = "fetch";
@@ -28,10 +29,6 @@ pub(super) struct ChildRequest {
     pub(super) branch: BranchName,
     /// The repository to fetch into, which no other process may use meanwhile.
     pub(super) copy: PathBuf,
-    /// The ref that follows the branch there.
-    pub(super) into: String,
-    /// The file that this process locks for as long as it lives.
-    pub(super) lock: PathBuf,
     pub(super) ssh_command: Option<String>,
     /// The deadline.
     pub(super) milliseconds: u64,
@@ -67,7 +64,7 @@ pub enum ChildError {
     Request(#[from] JsonError),
     /// The URL or the ref in the request is invalid.
     #[error(transparent)]
-    Invalid(#[from] crate::model::Invalid),
+    Invalid(#[from] Invalid),
     /// The limits could not be set. Without them nothing is fetched.
     #[error("cannot limit the memory and the files of this process: {0}")]
     Limits(std::io::Error),
@@ -90,18 +87,19 @@ pub enum ChildError {
 /// Fetches as `request` asks, with limits on this process, and returns the bytes of the answer.
 pub async fn answer(request: &[u8]) -> Result<Vec<u8>, ChildError> {
     let request: ChildRequest = json::parse(request, LARGEST_REQUEST)?;
-    let (url, into) = (request.url.parse()?, request.into.parse()?);
+    let url = request.url.parse()?;
     // The agent has set wider limits on this process already.
     limit_this_process().map_err(ChildError::Limits)?;
-    let lock = |source| ChildError::Lock { path: request.lock.clone(), source };
-    let held = File::options().create(true).append(true).open(&request.lock).map_err(lock)?;
-    let answer = match held.try_lock() {
-        Ok(()) => fetch(&request, url, into).await?,
-        Err(std::fs::TryLockError::WouldBlock) => ChildAnswer::Busy {},
-        Err(std::fs::TryLockError::Error(source)) => return Err(lock(source)),
+    let path = lock_of(&request.copy);
+    let answer = match FileLock::try_take(&path) {
+        Ok(lock) => {
+            // It lasts until the process ends, because the fetch may still run when a limit was reached.
+            std::mem::forget(lock);
+            fetch(&request, url).await?
+        }
+        Err(TryLockError::WouldBlock) => ChildAnswer::Busy {},
+        Err(TryLockError::Error(source)) => return Err(ChildError::Lock { path, source }),
     };
-    // The lock lasts until the process ends, because the fetch may still run when a limit was reached.
-    std::mem::forget(held);
     Ok(json::compact(&answer))
 }
 
@@ -121,7 +119,8 @@ fn limit_this_process() -> std::io::Result<()> {
     Ok(())
 }
 
-async fn fetch(request: &ChildRequest, url: Remote, into: RefName) -> Result<ChildAnswer, ChildError> {
+async fn fetch(request: &ChildRequest, url: Remote) -> Result<ChildAnswer, ChildError> {
+    let into = fetched_ref()?;
     let repository = Repository::open(&request.copy)?;
     let before = repository.fetched_bytes()?;
     let watched = repository.clone();
@@ -174,7 +173,12 @@ impl ChildAnswer {
     }
 }
 
-/// The file that a process locks while it fetches into `copy`.
+/// The ref that follows the branch in each copy. It says what was fetched, not what is believed.
+pub(super) fn fetched_ref() -> Result<RefName, Invalid> {
+    "refs/clavel/fetched".parse()
+}
+
+/// The file that a process locks while it fetches into `copy`. A fetching process locks it for as long as it lives.
 pub(super) fn lock_of(copy: &Path) -> PathBuf {
     copy.with_extension("lock")
 }

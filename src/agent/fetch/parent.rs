@@ -2,21 +2,19 @@
 //!
 //! The fetching process itself is `child`.
 
-use std::fs::{File, TryLockError};
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 
 use rustix::process::Signal;
 
 use super::BranchFetchError;
-use super::child::{ChildAnswer, ChildRequest, FETCH_COMMAND, lock_of};
+use super::child::{ChildAnswer, ChildRequest, FETCH_COMMAND, fetched_ref, lock_of};
 use super::limits::{GRACE, LARGEST_ANSWER, LARGEST_FILE, MOST_ADDED, MOST_DATA, MOST_HELD, MOST_KEPT};
 use crate::config::AgentConfig;
-use crate::git::{CommitId, Leftovers, RefName, Remote, Repository};
+use crate::disk::FileLock;
+use crate::git::{CommitId, Leftovers, Remote, Repository};
 use crate::model::json;
 use crate::process::{Invocation, ProcessError};
-
-/// The ref that follows the branch in each copy. It says what was fetched, not what is believed.
-const FETCHED: &str = "refs/clavel/fetched";
 
 /// Updates the copy at `path` to the branch of `mirror`, and returns the copy and the commit.
 pub(super) async fn fetch(
@@ -60,30 +58,22 @@ async fn fetch_into(
 /// Prepares the copy for a fetch: clears what an earlier fetch left, and starts afresh where the copy is too large.
 fn prepare(mirror: &Remote, path: &Path, rescue: &dyn Fn(&Path)) -> Result<(), BranchFetchError> {
     let lock = lock_of(path);
-    let machine = |source| BranchFetchError::Machine { act: format!("lock {}", lock.display()), source };
-    let held = File::options().create(true).append(true).open(&lock).map_err(machine)?;
-    match held.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(BranchFetchError::Busy { repository: mirror.to_string() }),
-        Err(TryLockError::Error(error)) => return Err(machine(error)),
-    }
+    let _lock = FileLock::try_take(&lock).map_err(|error| match error {
+        TryLockError::WouldBlock => BranchFetchError::Busy { repository: mirror.to_string() },
+        TryLockError::Error(source) => BranchFetchError::Machine { act: format!("lock {}", lock.display()), source },
+    })?;
     let repository = Repository::open_or_create_bare(path)?;
-    let into = fetched_ref()?;
-    let leftovers = repository.clear_leftovers(&into)?;
+    let invalid = |error| BranchFetchError::Machine {
+        act: "name the ref of the fetched branch".to_owned(),
+        source: std::io::Error::other(error),
+    };
+    let leftovers = repository.clear_leftovers(&fetched_ref().map_err(invalid)?)?;
     // Every fetch adds a pack.
     if leftovers == Leftovers::PackInDoubt || repository.has_many_packs()? || repository.fetched_bytes()? > MOST_KEPT {
         rescue(path);
         Repository::start_afresh(path)?;
     }
     Ok(())
-}
-
-fn fetched_ref() -> Result<RefName, BranchFetchError> {
-    let invalid = |error| BranchFetchError::Machine {
-        act: "name the ref of the fetched branch".to_owned(),
-        source: std::io::Error::other(error),
-    };
-    FETCHED.parse().map_err(invalid)
 }
 
 /// Runs the fetching process.
@@ -93,8 +83,6 @@ async fn run_child(config: &AgentConfig, mirror: &Remote, path: &Path) -> Result
         url: mirror.reveal().to_owned(),
         branch: config.branch.clone(),
         copy: path.to_owned(),
-        into: FETCHED.to_owned(),
-        lock: lock_of(path),
         ssh_command: config.ssh_command.clone(),
         milliseconds: u64::try_from(limit.as_millis()).unwrap_or(u64::MAX),
     };

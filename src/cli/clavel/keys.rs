@@ -1,11 +1,11 @@
 //! Reads the keys that arguments name, and signs with them.
 
 use std::fmt::Display;
-use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::exit::{Code, Exit};
+use crate::disk;
 use crate::model::{KeyId, Payload, RoleKey};
 use crate::process::{Invocation, ProcessError};
 use crate::trust::{SecretKey, Signed, SshSignature};
@@ -136,9 +136,7 @@ fn renamed(key: RoleKey, name: Option<KeyId>) -> RoleKey {
 
 fn read(path: &Path) -> Result<String, Exit> {
     let unreadable = |error| wrong(format!("cannot read the key {}: {error}", path.display()));
-    let mut text = String::new();
-    std::fs::File::open(path).map_err(unreadable)?.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
-    Ok(text)
+    disk::read_text(path, LARGEST).map_err(unreadable)
 }
 
 fn ssh_key(text: &str) -> Result<SigningKey, Exit> {
@@ -173,10 +171,5 @@ async fn sign_by_ssh_keygen(file: &Path, message: &[u8]) -> Result<String, Exit>
         }
         Err(error) => return Err(Exit::machine(&error)),
     }
-    let mut armored = String::new();
-    let signature = std::fs::File::open(folder.path().join("document.sig"));
-    signature
-        .and_then(|file| file.take(LARGEST).read_to_string(&mut armored))
-        .map_err(|error| Exit::machine(&error))?;
-    Ok(armored)
+    disk::read_text(&folder.path().join("document.sig"), LARGEST).map_err(|error| Exit::machine(&error))
 }

@@ -1,7 +1,7 @@
 //! The file of a root: reads it, writes it, and prints who has signed it.
 
 use std::fs::File;
-use std::io::{Read as _, Write as _};
+use std::io::{ErrorKind, Write as _};
 use std::path::Path;
 
 use crate::cli::exit::{Code, Exit};
@@ -21,11 +21,10 @@ impl<'a> RootFile<'a> {
 
     /// Reads the file. The signatures are not verified here.
     pub(super) fn read(&self) -> Result<Signed<Root>, Exit> {
-        let unreadable =
-            |error| Exit::new(Code::Configuration, format!("cannot read the root {}: {error}", self.0.display()));
-        let mut bytes = Vec::new();
-        let file = File::open(self.0).map_err(unreadable)?;
-        file.take(Root::LARGEST + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+        let bytes = disk::read(self.0, Root::LARGEST).map_err(|error| {
+            let code = if error.kind() == ErrorKind::FileTooLarge { Code::Refused } else { Code::Configuration };
+            Exit::new(code, format!("cannot read the root {}: {error}", self.0.display()))
+        })?;
         let refuse = |error| Exit::new(Code::Refused, format!("{}: {error}", self.0.display()));
         Signed::parse(&bytes).map_err(refuse)
     }
