@@ -1,6 +1,7 @@
 //! The text of a derivation: the store paths that it mentions, and the text without their hashes and versions.
 
 use super::version::split_numbered;
+use crate::model::printable_line;
 
 /// The key of an output or a source: the hash of its store path, or the beginning of its placeholder.
 pub(super) type Key = [u8; KEY];
@@ -10,7 +11,7 @@ const STORE: &str = "/nix/store/";
 /// The length of a placeholder, without its slash. It stands for an output whose path is known only after the build.
 const PLACEHOLDER: usize = 52;
 /// The most characters of a foreign name that are shown to people.
-const LONGEST_NAME: usize = 96;
+const MAX_NAME: usize = 96;
 
 /// The key at the beginning of a store path's last part.
 pub(super) fn key(base: &str) -> Option<Key> {
@@ -19,7 +20,7 @@ pub(super) fn key(base: &str) -> Option<Key> {
 
 /// A foreign name for people: in one line, without control characters, and cut where it is long.
 pub(super) fn printable(name: &str) -> String {
-    name.chars().take(LONGEST_NAME).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    printable_line(name, MAX_NAME)
 }
 
 /// The keys of everything that `text` mentions.
@@ -135,11 +136,5 @@ mod tests {
         let text = format!("/{placeholder}/bin/sh");
         assert_eq!(mentions(&text), [key(placeholder).unwrap()]);
         assert_eq!(without_hashes(&text), "/nix/store/…/bin/sh");
-    }
-
-    #[test]
-    fn a_printable_name_has_no_control_characters_and_is_cut() {
-        assert_eq!(printable("a\n\u{1b}[2J"), "a\u{fffd}\u{fffd}[2J");
-        assert_eq!(printable(&"x".repeat(1000)).len(), LONGEST_NAME);
     }
 }

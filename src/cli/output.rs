@@ -10,10 +10,11 @@ use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
 use super::exit::{Code, Exit};
+use crate::model::{is_printable, json, printable_lines};
 
-/// Prints a line of data.
+/// Prints a line of data. Parts of it may come from a branch, a flake, a server or a program, and must not steer the terminal.
 pub(super) fn line(text: impl Display) -> Result<(), Exit> {
-    check_written(writeln!(io::stdout().lock(), "{text}"))
+    check_written(writeln!(io::stdout().lock(), "{}", printable_lines(&text.to_string())))
 }
 
 /// Prints bytes of data as they are.
@@ -21,9 +22,23 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Exit> {
     check_written(io::stdout().lock().write_all(bytes))
 }
 
-/// Prints one JSON document.
+/// Prints one JSON document. What is not fit for a terminal stands in it as an escape sequence of JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Exit> {
-    bytes(&crate::model::json::render(value))
+    bytes(escape_in_json(&String::from_utf8_lossy(&json::render(value))).as_bytes())
+}
+
+/// Only strings of a document have such characters, so each can stand as an escape sequence there.
+fn escape_in_json(document: &str) -> String {
+    let mut escaped = String::with_capacity(document.len());
+    for c in document.chars() {
+        if is_printable(c) || c == '\n' {
+            escaped.push(c);
+        } else {
+            let mut units = [0; 2];
+            escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    escaped
 }
 
 fn check_written(written: io::Result<()>) -> Result<(), Exit> {
@@ -37,14 +52,14 @@ fn check_written(written: io::Result<()>) -> Result<(), Exit> {
 /// Prints a remark on standard error.
 pub(super) fn remark(text: impl Display) {
     // Where standard error is closed, nobody can read the remark.
-    let _ = writeln!(anstream::stderr(), "{}", replace_control_characters(&text));
+    let _ = writeln!(anstream::stderr(), "{}", printable_lines(&text.to_string()));
 }
 
 /// Prints an error on standard error.
 pub(super) fn error(message: impl Display) {
     let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
     // Where standard error is closed, nobody can read the error.
-    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", replace_control_characters(&message));
+    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", printable_lines(&message.to_string()));
 }
 
 /// Prints why a command failed, and gives its exit code.
@@ -53,13 +68,6 @@ pub(super) fn report(exit: &Exit) -> ExitCode {
         error(exit.message());
     }
     ExitCode::from(exit.code() as u8)
-}
-
-/// Replaces the control characters, which could steer a terminal: parts of the text may come from a branch, a flake or a
-/// server.
-pub(super) fn replace_control_characters(text: &impl Display) -> String {
-    let steers = |c: char| c.is_control() && !matches!(c, '\n' | '\t');
-    text.to_string().chars().map(|c| if steers(c) { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Prints a table of data; nothing where there are no rows.
@@ -95,7 +103,7 @@ impl Spinner {
         let bar = ProgressBar::new_spinner();
         let write = move |_: &ProgressState, to: &mut dyn std::fmt::Write| {
             // Writing to a string cannot fail.
-            let _ = to.write_str(&replace_control_characters(&line()));
+            let _ = to.write_str(&printable_lines(&line()));
         };
         if let Ok(style) = ProgressStyle::with_template("{spinner} {line}") {
             bar.set_style(style.with_key("line", write));
@@ -126,10 +134,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_from_others_are_replaced() {
-        assert_eq!(
-            replace_control_characters(&"unknown field `\u{1b}[2J`\n\tat \u{9b}31m"),
-            "unknown field `\u{fffd}[2J`\n\tat \u{fffd}31m"
-        );
+    fn json_keeps_its_meaning_without_what_steers_a_terminal() {
+        let value = ["a\u{9b}2J\u{202e}\u{e0041}é\n\u{1b}".to_owned()];
+        let document = String::from_utf8(json::render(&value)).unwrap();
+        let escaped = escape_in_json(&document);
+        assert!(escaped.contains(r"a\u009b2J\u202e\udb40\udc41é\n\u001b"), "{escaped}");
+        assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap(), value);
     }
 }

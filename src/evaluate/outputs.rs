@@ -11,6 +11,7 @@ use super::error::EvaluateError;
 use super::platforms::{self, PLATFORMS, Platform};
 use crate::model::{
     Attribute, FlakeReference, Invalid, List, Metadata, Name, PublicKey, StorePath, Substituter, System, UnitType,
+    printable_line,
 };
 
 /// The functions in Nix's language that answer the questions.
@@ -101,7 +102,7 @@ impl Item {
 
     /// The name that its document would have, for people: cut, and without control characters.
     pub(super) fn short_name(&self) -> String {
-        self.name.chars().take(200).map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect()
+        printable_line(&self.name, 200)
     }
 }
 

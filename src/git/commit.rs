@@ -18,7 +18,7 @@ use super::objects::ReadError;
 use super::persist::persist;
 use super::repository::{GitError, Repository};
 use super::snapshot::Snapshot;
-use crate::model::BranchName;
+use crate::model::{BranchName, printable_lines};
 
 /// One change to the branch's files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -323,8 +323,8 @@ impl Repository {
 
 /// The message of a commit as git accepts it.
 fn message(text: &str) -> String {
-    // Git ends a commit's message at the first NUL, and fsck reports it as an error.
-    let text = text.replace('\0', "\u{fffd}");
+    // `git log` shows it at a terminal, and parts of it come from a flake. Git also ends a message at the first NUL.
+    let text = printable_lines(text);
     if text.ends_with('\n') { text } else { format!("{text}\n") }
 }
 

@@ -16,7 +16,7 @@ use std::str::FromStr;
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_encode};
 
 use super::Invalid;
-use super::text::{as_text, printable};
+use super::text::{as_text, check_printable_ascii};
 
 /// The most characters of a reference.
 const LONGEST: usize = 1024;
@@ -131,7 +131,7 @@ impl FromStr for FlakeReference {
 as_text!(FlakeReference, pattern: "^[!-~]{1,1024}$", about: "A reference to a flake");
 
 fn check(text: &str) -> Result<(), String> {
-    printable(text, LONGEST)?;
+    check_printable_ascii(text, LONGEST)?;
     if text.starts_with('-') {
         return Err("it may not begin with `-`".to_owned());
     }

@@ -7,7 +7,7 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
 use super::Invalid;
-use super::text::{as_text, printable, validated_text};
+use super::text::{as_text, check_printable_ascii, validated_text};
 
 validated_text! {
     /// The name of a key, the part before the colon: 1 to 128 printable ASCII characters without white space or `:`.
@@ -17,7 +17,7 @@ validated_text! {
 }
 
 fn check_id(text: &str) -> Result<(), String> {
-    printable(text, 128)?;
+    check_printable_ascii(text, 128)?;
     if text.contains(':') { Err("it may not contain a colon".to_owned()) } else { Ok(()) }
 }
 

@@ -59,5 +59,5 @@ pub use rendering::{parse_rendering, read_part};
 pub use role_key::{HardwareKey, RoleKey};
 pub use root::{ApprovalPolicy, MOST_KEYS, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};
-pub use text::Invalid;
+pub use text::{Invalid, excerpt, is_printable, printable_line, printable_lines};
 pub use timestamp::Timestamp;

@@ -7,7 +7,7 @@ use std::str::FromStr;
 
 use nix_derivation::{CAHash, NixHash, store_path};
 
-use super::text::{as_text, printable, validated_text};
+use super::text::{as_text, check_printable_ascii, validated_text};
 use super::{Invalid, NarHash};
 
 /// A path directly in `/nix/store`: `/nix/store/HASH-NAME`.
@@ -122,7 +122,7 @@ impl Substituter {
 }
 
 fn check_substituter(text: &str) -> Result<(), String> {
-    printable(text, 512)?;
+    check_printable_ascii(text, 512)?;
     let scheme = text.split_once("://").map(|(scheme, _)| scheme);
     let is_url = scheme.is_some_and(|scheme| {
         scheme.starts_with(|c: char| c.is_ascii_lowercase())

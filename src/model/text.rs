@@ -1,4 +1,7 @@
 //! Validated text: makes a string a type with a rule, which `FromStr` and `Deserialize` check alike.
+//!
+//! It is also the one place that makes text from outside fit to be shown: no character of it may control a terminal, hide, or
+//! change the order in which people read the others.
 
 use std::marker::PhantomData;
 use std::str::FromStr;
@@ -20,15 +23,51 @@ pub struct Invalid {
 impl Invalid {
     /// The error that `text` is not `what`, because of `why`.
     pub fn new(what: &'static str, text: &str, why: impl Into<String>) -> Self {
-        const MOST_CHARACTERS: usize = 160;
-        let text = match text.char_indices().nth(MOST_CHARACTERS) {
-            Some((end, _)) => format!("{}…", &text[..end]),
-            None => text.to_owned(),
-        };
-        // The error is read at a terminal, which no character of the text may control.
-        let text = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
-        Self { what, text, why: why.into() }
+        const MAX_CHARACTERS: usize = 160;
+        let mut shown = printable_line(text, MAX_CHARACTERS);
+        if text.chars().nth(MAX_CHARACTERS).is_some() {
+            shown.push('…');
+        }
+        Self { what, text: shown, why: why.into() }
     }
+}
+
+/// Text from outside for people, in one line of at most `most` characters. The replacement character stands for each one that is
+/// not fit to be shown.
+pub fn printable_line(text: &str, most: usize) -> String {
+    text.chars().take(most).map(|c| if is_printable(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Text from outside for people, as [`printable_line`] gives it, but with its line breaks and tabs, and whole.
+pub fn printable_lines(text: &str) -> String {
+    let fits = |c| is_printable(c) || matches!(c, '\n' | '\t');
+    text.chars().map(|c| if fits(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
+}
+
+/// Text from outside for people, as [`printable_lines`] gives it, in at most `most` bytes. A longer text loses its middle: an error
+/// begins with what failed, and ends with the last words of the program.
+pub fn excerpt(text: &str, most: usize) -> String {
+    const GAP: &str = "\n[…]\n";
+    let text = printable_lines(text);
+    if text.len() <= most {
+        return text;
+    }
+    let kept = most.saturating_sub(GAP.len());
+    let start = text.floor_char_boundary(kept / 4);
+    let end = text.ceil_char_boundary(text.len() - (kept - kept / 4));
+    format!("{}{GAP}{}", &text[..start], &text[end..])
+}
+
+/// Whether the character may be shown as it is: it is no control character, no line separator, none of those that change the
+/// direction of the text, and none that a font draws as nothing (Unicode's property `Default_Ignorable_Code_Point`).
+pub fn is_printable(c: char) -> bool {
+    !c.is_control()
+        && !matches!(c,
+            '\u{ad}' | '\u{34f}' | '\u{61c}' | '\u{115f}'..='\u{1160}' | '\u{17b4}'..='\u{17b5}'
+            | '\u{180b}'..='\u{180f}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'
+            | '\u{3164}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{ffa0}' | '\u{fff0}'..='\u{fffb}'
+            | '\u{1bca0}'..='\u{1bca3}' | '\u{1d173}'..='\u{1d17a}' | '\u{e0000}'..='\u{e0fff}'
+        )
 }
 
 /// Gives a type that has `FromStr` and `Display` the same text and the same rule in documents: it serialises as its text, and
@@ -148,12 +187,52 @@ macro_rules! validated_text {
 pub(crate) use {as_text, from_text, validated_text};
 
 /// The rule "1 to `most` characters of printable ASCII without white space".
-pub(crate) fn printable(text: &str, most: usize) -> Result<(), String> {
+pub(crate) fn check_printable_ascii(text: &str, most: usize) -> Result<(), String> {
     if text.is_empty() || text.len() > most {
         return Err(format!("it has to be 1 to {most} characters long"));
     }
     match text.chars().find(|c| !c.is_ascii_graphic()) {
         Some(c) => Err(format!("it contains {c:?}, and only printable ASCII without white space is allowed")),
         None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_character_that_steers_hides_or_reorders_is_replaced() {
+        let harmful = "\u{0}\u{1b}\u{7f}\u{9b}\u{ad}\u{34f}\u{61c}\u{180e}\u{200b}\u{200d}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\
+                       \u{2060}\u{2066}\u{2069}\u{feff}\u{fe0f}\u{e0001}\u{e0041}\u{e007f}";
+        let replaced = "\u{fffd}".repeat(harmful.chars().count());
+        assert_eq!(printable_line(harmful, 100), replaced);
+        assert_eq!(printable_lines(harmful), replaced);
+        assert_eq!(Invalid::new("x", harmful, "").text, replaced);
+        let harmless = "web-1 é ü 漢字 😀 עברית ─▶";
+        assert_eq!(printable_line(harmless, 100), harmless);
+    }
+
+    #[test]
+    fn a_line_has_no_line_breaks_and_is_cut_and_lines_keep_theirs() {
+        assert_eq!(printable_line("a\n\u{1b}[2J", 100), "a\u{fffd}\u{fffd}[2J");
+        assert_eq!(printable_line(&"é".repeat(1000), 96).chars().count(), 96);
+        assert_eq!(
+            printable_lines("unknown field `\u{1b}[2J`\n\tat \u{9b}31m\r"),
+            "unknown field `\u{fffd}[2J`\n\tat \u{fffd}31m\u{fffd}"
+        );
+    }
+
+    #[test]
+    fn an_excerpt_has_the_beginning_and_the_end() {
+        assert_eq!(excerpt("short\n", 6), "short\n");
+        let long = format!("begin{}end", "é".repeat(1000));
+        for most in 8..600 {
+            let cut = excerpt(&long, most);
+            assert!(cut.len() <= most && cut.contains("[…]"), "{most}: {cut}");
+        }
+        let cut = excerpt(&long, 100);
+        assert!(cut.starts_with("begin") && cut.ends_with("end"), "{cut}");
+        assert!(excerpt(&"\u{0}".repeat(1000), 100).len() <= 100);
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::model::{Deployment, Hold, Name, Provenance, SourceRevision};
+use crate::model::{Deployment, Hold, Name, Provenance, SourceRevision, printable_line};
 
 /// A deployment and its provenance; none where its metadata states none.
 pub(super) type Row<'a> = (&'a Deployment, Option<&'a Provenance>);
@@ -11,6 +11,9 @@ pub(super) type Row<'a> = (&'a Deployment, Option<&'a Provenance>);
 /// The most deployments that the table lists all of. For a larger fleet it lists those that the last publication changed, so that
 /// it does not grow with the fleet.
 pub(super) const MOST_LISTED: usize = 200;
+
+/// The most characters of one cell.
+const MAX_CELL: usize = 256;
 
 /// What the table lists.
 pub(super) enum Rows<'a> {
@@ -50,10 +53,24 @@ pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>) -> String {
         // The reason of a hold is not shown: it is free text, which Markdown could interpret.
         let held = holds.get(name).map(|hold| format!(", held since {}", hold.since)).unwrap_or_default();
         let unit = &specification.unit;
-        // Names and store paths have no character that Markdown interprets, except `_` and `@`, which are harmless in code.
-        let _ = writeln!(text, "| `{name}` | `{unit}` | {revision}{held} | `{runs}` | {source} | {since} |");
+        let (name, unit, runs) = (code(name.as_str()), code(unit.as_str()), code(runs));
+        let source = plain(source);
+        let _ = writeln!(text, "| {name} | {unit} | {revision}{held} | {runs} | {source} | {since} |");
     }
     text
+}
+
+/// The text as code in a table. A text that could end the code or the cell is escaped, and stands there as plain text.
+fn code(text: &str) -> String {
+    let is_harmless = |c: char| c.is_ascii_graphic() && !matches!(c, '`' | '|' | '\\');
+    if !text.is_empty() && text.chars().all(is_harmless) { format!("`{text}`") } else { plain(text) }
+}
+
+/// The text without any meaning in Markdown or HTML: a backslash before every punctuation mark, which ends links, tags and
+/// entities as well (GitHub Flavored Markdown, section 6.1).
+fn plain(text: &str) -> String {
+    let escape = |c: char| c.is_ascii_punctuation().then_some('\\').into_iter().chain([c]);
+    printable_line(text, MAX_CELL).chars().flat_map(escape).collect()
 }
 
 #[cfg(test)]
@@ -61,6 +78,19 @@ mod tests {
     use super::super::fixture::{cached_draft, revision};
     use super::*;
     use crate::model::FleetId;
+
+    #[test]
+    fn nothing_in_a_cell_is_markdown_or_html() {
+        assert_eq!(code("web-1_a@b"), "`web-1_a@b`");
+        assert_eq!(code("a` | <img src=x>"), r"a\` \| \<img src\=x\>");
+        assert_eq!(code("a\\"), r"a\\");
+        assert_eq!(
+            plain("[x](https://e.org) www.e.org &lt; *b*"),
+            r"\[x\]\(https\:\/\/e\.org\) www\.e\.org \&lt\; \*b\*"
+        );
+        assert_eq!(plain("a\n\n# b\u{202e}"), "a\u{fffd}\u{fffd}\\# b\u{fffd}");
+        assert_eq!(plain(&"x".repeat(1000)).len(), MAX_CELL);
+    }
 
     #[test]
     fn the_table_of_a_large_fleet_lists_what_changed_last() {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::usable_key::UsableKey;
 use super::{Signed, TrustedRoot, Verified};
-use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest};
+use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest, printable_line};
 
 /// The most characters that an error shows of the reason why a file does not count.
 const LONGEST_REASON: usize = 240;
@@ -99,7 +99,7 @@ impl Approvals {
                         points.push(by.point);
                     }
                 }
-                Some(Statement::Invalid(why)) => invalid.push((id.clone(), in_one_line(&why))),
+                Some(Statement::Invalid(why)) => invalid.push((id.clone(), printable_line(&why, LONGEST_REASON))),
                 Some(Statement::OtherEpoch) | None => {}
             }
             missing.push(id);
@@ -149,11 +149,6 @@ impl fmt::Display for Approvals {
         }
         invalid.iter().try_for_each(|(by, why)| write!(f, "; the approval of {by} does not count: {why}"))
     }
-}
-
-/// Puts a reason on one line. Anybody who can write to the branch chooses parts of it, and those must not control a terminal.
-fn in_one_line(why: &str) -> String {
-    why.chars().take(LONGEST_REASON).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// Reads the file of the approver `by`, and compares it with the `expected` approval.

@@ -11,7 +11,7 @@ use ssh_key::public::{Ed25519PublicKey, KeyData};
 use ssh_key::{Algorithm, HashAlg, LineEnding, SshSig};
 
 use super::usable_key::UsableKey;
-use crate::model::{PublicKey, RoleKey};
+use crate::model::{PublicKey, RoleKey, printable_line};
 
 /// The namespace: the purpose that the signer signs for (`ssh-keygen -n`).
 const NAMESPACE: &str = "clavel";
@@ -104,8 +104,7 @@ impl SshSignature {
             return Err(malformed("it has another version of the format"));
         }
         if parsed.namespace() != NAMESPACE {
-            let printable = parsed.namespace().chars().take(40).filter(|c| !c.is_control()).collect();
-            return Err(SshSignatureError::OtherNamespace(printable));
+            return Err(SshSignatureError::OtherNamespace(printable_line(parsed.namespace(), 40)));
         }
         let hash = parsed.hash_alg();
         if !matches!(hash, HashAlg::Sha256 | HashAlg::Sha512) {
