@@ -177,20 +177,20 @@ impl<'a> PreviewedSource<'a> {
     }
 
     /// Reports the progress of an evaluation under the source's own name.
-    fn report(&self, event: &RoundEvent<'_>) {
+    fn report(&self, event: RoundEvent<'_>) {
         if let RoundEvent::Evaluating { progress, .. } = event {
-            (self.on_event)(RoundEvent::Evaluating { source: self.source, progress: progress.clone() });
+            (self.on_event)(RoundEvent::Evaluating { source: self.source, progress });
         }
     }
 
     async fn check_relocations(&self, revision: &SourceRevision) {
-        check_relocations(self.evaluator, &[self.target(revision)], &|event| self.report(&event)).await;
+        check_relocations(self.evaluator, &[self.target(revision)], &|event| self.report(event)).await;
     }
 
     /// The broken attributes at `revision`.
     async fn failures_at(&self, revision: &SourceRevision) -> Failures {
         let targets = [self.target(revision)];
-        let (mut evaluations, broken) = evaluate_targets(self.evaluator, &targets, &|event| self.report(&event)).await;
+        let (mut evaluations, broken) = evaluate_targets(self.evaluator, &targets, &|event| self.report(event)).await;
         let whole = broken.first().map(|broken| self.with_original_paths(&broken.error.message()));
         match (evaluations.pop(), whole) {
             (Some(evaluation), None) => {

@@ -224,7 +224,7 @@ impl Publisher {
             caches.ask_for(&asked, answers).await;
         }
         let survey = self.caches.as_ref().map(|caches| CacheSurvey::of(&asked, caches.scope(), answers));
-        let (withheld, unready) = withhold(branch, &whole, &fixed, survey.as_ref());
+        let (withheld, unready) = withhold(branch, &whole, &fixed, &asked, survey.as_ref());
         let kept_back = kept_back(branch, &whole, &withheld);
         if let (Some(pinning), Some(survey)) = (&mut pinning, &survey) {
             pinning.add_pins(&pins(&asked, survey))?;

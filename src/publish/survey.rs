@@ -10,7 +10,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::model::{Closure, Deployment, NarTemplateSpecification, PublicKey, StorePath, Substituter};
-use crate::store::CacheEntry;
+use crate::store::{CacheEntry, CacheKeys};
 
 /// The answer of one cache about one path.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,11 +79,11 @@ impl<'a> CacheTrust<'a> {
         Self { caches: &template.substituters, keys: &template.substituters_public_keys }
     }
 
-    fn look_for(&self, path: &StorePath, answers: &'a CacheAnswers) -> Lookup<'a> {
+    fn look_for(&self, path: &StorePath, keys: &CacheKeys, answers: &'a CacheAnswers) -> Lookup<'a> {
         for cache in self.caches.iter().filter(|cache| cache.serves_files()) {
             match answers.get(&(cache.clone(), path.clone())) {
                 None => return Lookup::Ask(cache),
-                Some(CacheAnswer::Has(entry)) if entry.is_signed_by(path, self.keys) => return Lookup::Found(entry),
+                Some(CacheAnswer::Has(entry)) if entry.is_signed_by(path, keys) => return Lookup::Found(entry),
                 Some(CacheAnswer::Has(_) | CacheAnswer::HasNot | CacheAnswer::OutOfReach(_)) => {}
             }
         }
@@ -113,13 +113,14 @@ impl<'a> CacheSurvey<'a> {
         let mut lookups: BTreeMap<CacheTrust<'a>, BTreeMap<&'a StorePath, Lookup<'a>>> = BTreeMap::new();
         for template in deployments.iter().map(|deployment| &deployment.specification.template) {
             let trust = CacheTrust::of(template);
+            let keys = CacheKeys::of(trust.keys);
             let mut open = VecDeque::from([&template.nar_id]);
             let of_these = lookups.entry(CacheTrust::of(template)).or_default();
             while let Some(path) = open.pop_front() {
                 if of_these.contains_key(path) {
                     continue;
                 }
-                let found = trust.look_for(path, answers);
+                let found = trust.look_for(path, &keys, answers);
                 if let (Lookup::Found(entry), CacheScope::Closure) = (&found, scope) {
                     open.extend(entry.references());
                 }

@@ -69,16 +69,16 @@ fn readiness(template: &NarTemplateSpecification, survey: &CacheSurvey<'_>) -> R
 }
 
 /// Decides which documents of `plan` stay as they are together with the deployments in `fixed`, and which deployments are not
-/// ready. There is no survey where nothing waits for caches.
+/// ready. The survey is about the deployments in `asked`; there is none where nothing waits for caches.
 pub(super) fn withhold(
     branch: &BranchState,
     plan: &Plan,
     fixed: &BTreeSet<Name>,
+    asked: &[Deployment],
     survey: Option<&CacheSurvey<'_>>,
 ) -> (Withheld, Unready) {
     let mut unready = Unready::default();
     let mut withheld = Withheld { deployments: fixed.clone(), ..Withheld::default() };
-    let asked = deployments_to_look_up(plan, fixed);
     for (Deployment { name, specification, .. }, survey) in asked.iter().filter_map(|asked| Some((asked, survey?))) {
         match readiness(&specification.template, survey) {
             Readiness::Ready => continue,

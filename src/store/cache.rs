@@ -22,15 +22,24 @@ pub struct CacheEntry {
 /// Paths, with the entry of each.
 pub type CacheEntries = BTreeMap<StorePath, CacheEntry>;
 
+/// The keys of a deployment's caches, parsed once for all entries that they are asked about.
+#[derive(Debug)]
+pub struct CacheKeys(Vec<TrustedPublicKey>);
+
+impl CacheKeys {
+    /// These keys.
+    pub fn of(keys: &[PublicKey]) -> Self {
+        Self(keys.iter().filter_map(|key| TrustedPublicKey::parse(&key.to_string()).ok()).collect())
+    }
+}
+
 impl CacheEntry {
     /// Whether one of `keys` signed this entry for `path`.
-    pub fn is_signed_by(&self, path: &StorePath, keys: &[PublicKey]) -> bool {
+    pub fn is_signed_by(&self, path: &StorePath, keys: &CacheKeys) -> bool {
         let fingerprint = self.fingerprint(path);
-        let keys: Vec<TrustedPublicKey> =
-            keys.iter().filter_map(|key| TrustedPublicKey::parse(&key.to_string()).ok()).collect();
         let mut signatures = self.signatures.iter().filter_map(|text| NarInfoSignature::parse(text).ok());
         // A malformed signature does not count; another one may be valid.
-        signatures.any(|signature| signature.verify(fingerprint.as_bytes(), &keys).unwrap_or(false))
+        signatures.any(|signature| signature.verify(fingerprint.as_bytes(), &keys.0).unwrap_or(false))
     }
 
     /// The text that a signature is made of (Nix's manual, "Signing paths").
@@ -73,9 +82,9 @@ mod tests {
         let path: StorePath = "/nix/store/pxzcmw8rvay770ashv53bv5765sv0hfb-t".parse().unwrap();
         let entry: CacheEntry = serde_json::from_str(&LISTED.replace("SIGNATURE", SIGNATURE)).unwrap();
         let key: PublicKey = KEY.parse().unwrap();
-        assert!(entry.is_signed_by(&path, std::slice::from_ref(&key)));
+        assert!(entry.is_signed_by(&path, &CacheKeys::of(std::slice::from_ref(&key))));
         assert_eq!(entry.signers(), ["c-1"]);
-        assert!(!entry.is_signed_by(&path, &[PublicKey::new("c-1".parse().unwrap(), [7; 32])]));
-        assert!(!CacheEntry { nar_size: 457, ..entry }.is_signed_by(&path, &[key]));
+        assert!(!entry.is_signed_by(&path, &CacheKeys::of(&[PublicKey::new("c-1".parse().unwrap(), [7; 32])])));
+        assert!(!CacheEntry { nar_size: 457, ..entry }.is_signed_by(&path, &CacheKeys::of(&[key])));
     }
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
-pub use cache::{CacheEntries, CacheEntry};
+pub use cache::{CacheEntries, CacheEntry, CacheKeys};
 pub use derivation::DerivationError;
 
 use crate::model::{NarTemplateSpecification, StorePath, Substituter};

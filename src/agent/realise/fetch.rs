@@ -4,7 +4,7 @@ use std::path::Path;
 
 use super::error::RealiseError;
 use crate::model::NarTemplateSpecification;
-use crate::store::{Store, StoreError};
+use crate::store::{CacheKeys, Store, StoreError};
 
 /// Fetches the store path of `template` and links it at `root`.
 pub(in crate::agent) async fn fetch(
@@ -25,12 +25,13 @@ pub(in crate::agent) async fn fetch(
 async fn explain(store: &dyn Store, template: &NarTemplateSpecification, error: StoreError) -> RealiseError {
     let path = &template.nar_id;
     let keys = &template.substituters_public_keys;
+    let parsed_keys = CacheKeys::of(keys);
     let mut untrusted = None;
     for cache in template.substituters.iter() {
         let found = store.look_up(cache, std::slice::from_ref(path)).await;
         match found.map(|mut found| found.remove(path)) {
             Ok(None) => {}
-            Ok(Some(entry)) if entry.is_signed_by(path, keys) => return error.into(),
+            Ok(Some(entry)) if entry.is_signed_by(path, &parsed_keys) => return error.into(),
             Ok(Some(entry)) => {
                 untrusted = Some(RealiseError::Untrusted {
                     path: path.clone(),
