@@ -39,6 +39,6 @@ pub use pass::outcome::{
     DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport, WaitReason,
 };
 pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
-pub use realise::error::RealiseError;
+pub use realise::error::{NotInCache, RealiseError};
 pub use state::{Completion, LastPass, State, StateDirectory, StateError};
 pub use verify::{Order, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};

@@ -77,8 +77,8 @@ impl Pass<'_> {
         tell(Event::Realising(order));
         match self.realise(order, pins).await? {
             Ok(Realised { .. }) => {}
-            Err(RealiseError::NotYet { path, caches }) => {
-                return Ok(DeploymentOutcome::Waiting(WaitReason::NotInCache { path, caches }));
+            Err(RealiseError::NotInCache(why)) => {
+                return Ok(DeploymentOutcome::Waiting(WaitReason::NotInCache(why)));
             }
             Err(error) => return Ok(DeploymentOutcome::Failed(DeploymentFailure::Realise(error))),
         }

@@ -9,12 +9,12 @@ use super::super::activate::ActivateError;
 use super::super::freshness::{ClockTrouble, Clocks, Stale};
 use super::super::lifecycle::{FailedRollout, Rollback, Rollout, TransitionError};
 use super::super::mirrors::{MirrorReport, NoneBelieved};
-use super::super::realise::error::{RealiseError, comma_separated};
+use super::super::realise::error::{NotInCache, RealiseError};
 use super::super::state::{LastPass, StateError};
 use super::super::verify::{Order, Unfit};
 use crate::git::CommitId;
 use crate::model::json::StateVersion;
-use crate::model::{FleetId, Invalid, Name, Revision, StorePath, Substituter, Timestamp};
+use crate::model::{FleetId, Invalid, Name, Revision, Timestamp};
 use crate::trust::{AnchorError, Approvals};
 
 /// Why a pass ended before it decided anything. The units keep what they run.
@@ -82,12 +82,7 @@ pub enum DeploymentOutcome {
 #[derive(Debug)]
 pub enum WaitReason {
     /// No cache has its store path yet.
-    NotInCache {
-        /// The store path.
-        path: StorePath,
-        /// The caches that were asked.
-        caches: Vec<Substituter>,
-    },
+    NotInCache(NotInCache),
     /// Too few approvers have signed it.
     Unapproved(Approvals),
 }
@@ -121,9 +116,7 @@ impl fmt::Display for DeploymentOutcome {
 impl fmt::Display for WaitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotInCache { path, caches } => {
-                write!(f, "{path} is not in any of its caches yet ({})", comma_separated(caches))
-            }
+            Self::NotInCache(why) => why.fmt(f),
             Self::Unapproved(approvals) => approvals.fmt(f),
         }
     }

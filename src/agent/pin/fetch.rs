@@ -57,7 +57,7 @@ pub(in crate::agent) async fn realise(
     let narrowed = NarTemplateSpecification { substituters, ..template.clone() };
     match fetch(store, &narrowed, &roots.unchecked).await {
         // Some cache has other content; that the remaining ones do not have the path is not the whole reason.
-        Err(RealiseError::NotYet { .. }) if findings.iter().any(|(_, finding)| finding.is_other_content()) => {
+        Err(RealiseError::NotInCache(_)) if findings.iter().any(|(_, finding)| finding.is_other_content()) => {
             return Err(refuse_caches(path, &findings, pins));
         }
         fetched => fetched?,

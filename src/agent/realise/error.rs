@@ -6,17 +6,22 @@ use crate::agent::pin::check::NotAsPinned;
 use crate::model::{Invalid, PinError, StorePath, Substituter};
 use crate::store::StoreError;
 
+/// No cache of a deployment has its store path yet.
+#[derive(Debug, thiserror::Error)]
+#[error("{path} is not in any of its caches yet ({})", comma_separated(caches))]
+pub struct NotInCache {
+    /// The path.
+    pub path: StorePath,
+    /// The caches that were asked.
+    pub caches: Vec<Substituter>,
+}
+
 /// Why the store path of a deployment is not on this machine.
 #[derive(Debug, thiserror::Error)]
 pub enum RealiseError {
     /// No cache has it yet. This is no failure: its build may not be finished.
-    #[error("{path} is not in any of its caches yet ({})", comma_separated(caches))]
-    NotYet {
-        /// The path.
-        path: StorePath,
-        /// The caches that were asked.
-        caches: Vec<Substituter>,
-    },
+    #[error(transparent)]
+    NotInCache(#[from] NotInCache),
     /// It is not here, and the deployment names no cache.
     #[error(
         "cannot fetch {0}: it is not on this machine, and its deployment names no cache to fetch it from; name `substituters` \

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use super::error::RealiseError;
+use super::error::{NotInCache, RealiseError};
 use crate::model::NarTemplateSpecification;
 use crate::store::{CacheKeys, Store, StoreError};
 
@@ -46,6 +46,6 @@ async fn explain(store: &dyn Store, template: &NarTemplateSpecification, error: 
     }
     untrusted.unwrap_or_else(|| match template.substituters.to_vec() {
         caches if caches.is_empty() => RealiseError::NoCache(path.clone()),
-        caches => RealiseError::NotYet { path: path.clone(), caches },
+        caches => NotInCache { path: path.clone(), caches }.into(),
     })
 }
