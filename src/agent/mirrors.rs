@@ -98,6 +98,7 @@ pub(super) struct MirrorChoice {
 /// No mirror shows a branch that is believed. The units keep what they run.
 #[derive(Debug)]
 pub struct NoneBelieved {
+    reports: Vec<MirrorReport>,
     rejected: Vec<(String, Rejection)>,
 }
 
@@ -128,8 +129,8 @@ impl NoneBelieved {
     }
 
     /// The report of each.
-    pub fn reports(&self) -> Vec<MirrorReport> {
-        self.rejected.iter().map(|(mirror, rejection)| rejection.report(mirror)).collect()
+    pub fn reports(&self) -> &[MirrorReport] {
+        &self.reports
     }
 }
 
@@ -204,7 +205,7 @@ pub(super) fn choose(findings: Vec<(String, Finding)>) -> Result<MirrorChoice, N
     }
     match taken {
         Some(taken) => Ok(MirrorChoice { taken, reports, rejected }),
-        None => Err(NoneBelieved { rejected }),
+        None => Err(NoneBelieved { reports, rejected }),
     }
 }
 

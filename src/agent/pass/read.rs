@@ -40,7 +40,7 @@ impl Pass<'_> {
         if evidence.is_full && !std::mem::replace(&mut self.fork_folder_is_full, true) {
             tell(Event::ForkFolderFull(&folder));
         }
-        self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| choice.reports.clone()), tell);
+        self.report(choice.as_ref().map_or_else(NoneBelieved::reports, |choice| &choice.reports).to_vec(), tell);
         let taken = choice?.taken;
         if let Some(before) = taken.rewrote {
             tell(Event::Rewritten(before));
