@@ -24,10 +24,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp, UnitType};
+use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp, UnitType, excerpt};
 
 /// How often an activation is attempted, and how often a rollback is tried, when the agent or the machine ends during it.
 pub const MOST_ATTEMPTS: u32 = 3;
+
+/// The most bytes of each error in a record: 4 KiB. `state` can then write the records of the most deployments that an agent has.
+const MAX_ERROR: usize = 4 << 10;
 
 /// The state of a deployment on its unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -265,10 +268,10 @@ impl Lifecycle {
     }
 
     /// Gives up the revision, and turns to what ran before where that is another store path.
-    pub fn fail(self, error: String, now: Timestamp) -> Result<Self, TransitionError> {
+    pub fn fail(self, error: &str, now: Timestamp) -> Result<Self, TransitionError> {
         let (Self::Activating(rollout) | Self::Probation(rollout)) = self else { return Err(self.refuse("fail")) };
         let Rollout { unit, candidate, attempts, way_back, running } = rollout;
-        let failure = ActivationFailure { at: now, attempts, error };
+        let failure = ActivationFailure { at: now, attempts, error: excerpt(error, MAX_ERROR) };
         Ok(match way_back {
             WayBack::Path(to) if to != candidate.nar_id => {
                 Self::RollingBack(Rollback { unit, candidate, failure, to, tries: 0, running })
@@ -297,7 +300,7 @@ impl Lifecycle {
         };
         let rollback = match result {
             Ok(()) => RollbackResult::Restored,
-            Err(error) => RollbackResult::Failed { to, error },
+            Err(error) => RollbackResult::Failed { to, error: excerpt(&error, MAX_ERROR) },
         };
         Ok(Self::RolledBack(FailedRollout { candidate, failure, rollback, running }))
     }
@@ -313,7 +316,7 @@ impl Lifecycle {
                 let error = format!(
                     "the agent or the machine ended during each of {MOST_ATTEMPTS} activations, so there is no further attempt"
                 );
-                self.fail(error, now)
+                self.fail(&error, now)
             }
             Self::Probation(_) => self.confirm(now),
             Self::RollingBack(ref rollback) if rollback.tries >= MOST_ATTEMPTS => {
@@ -324,6 +327,22 @@ impl Lifecycle {
             | Self::Realised(_)
             | Self::Confirmed { .. }
             | Self::RolledBack(_)) => Ok(state),
+        }
+    }
+
+    /// Whether it is of no use any more if no document asks for the deployment: nothing is being done, and it records nothing that
+    /// runs or may run.
+    pub(super) fn is_obsolete(&self) -> bool {
+        match self {
+            Self::Known(rollout) | Self::Realised(rollout) => {
+                rollout.running.is_none() && rollout.way_back == WayBack::NotRecorded
+            }
+            Self::RolledBack(FailedRollout { rollback: RollbackResult::Failed { .. }, .. })
+            | Self::Activating(_)
+            | Self::Probation(_)
+            | Self::RollingBack(_)
+            | Self::Confirmed { .. } => false,
+            Self::RolledBack(failed) => failed.running.is_none(),
         }
     }
 

@@ -32,7 +32,7 @@ fn activating() -> Lifecycle {
 }
 
 fn failed() -> Lifecycle {
-    activating().fail("exit code 1".to_owned(), now()).unwrap()
+    activating().fail("exit code 1", now()).unwrap()
 }
 
 /// An example of each state.
@@ -59,7 +59,7 @@ fn each_state_has_its_transitions_and_refuses_the_others() {
         ("postpone", Lifecycle::postpone),
         ("succeed", Lifecycle::succeed),
         ("confirm", |state| state.confirm(now())),
-        ("fail", |state| state.fail("why".to_owned(), now())),
+        ("fail", |state| state.fail("why", now())),
         ("roll_back", Lifecycle::roll_back),
         ("rolled_back", |state| state.rolled_back(Ok(()))),
     ];
@@ -138,7 +138,7 @@ fn the_way_back_is_what_was_confirmed_or_what_the_profile_holds() {
 fn nothing_is_activated_again_where_nothing_else_ran_before() {
     for current in [None, Some(path("system-1"))] {
         let first = begun(None, 1).realise().unwrap().activate(current).unwrap();
-        let Lifecycle::RolledBack(failed) = first.fail("why".to_owned(), now()).unwrap() else { panic!() };
+        let Lifecycle::RolledBack(failed) = first.fail("why", now()).unwrap() else { panic!() };
         assert_eq!(failed.rollback, RollbackResult::NothingBefore);
     }
 }
@@ -175,5 +175,30 @@ fn a_state_is_read_as_it_is_written_and_nothing_else_is() {
         let mut unknown = json;
         unknown["surprise"] = true.into();
         assert!(serde_json::from_value::<Lifecycle>(unknown).is_err(), "{}", state.name());
+    }
+}
+
+#[test]
+fn an_error_is_recorded_with_its_beginning_and_its_end() {
+    let error = format!("failed: {} the end", "\u{1b}[2J".repeat(50_000));
+    let Lifecycle::RollingBack(rollback) = activating().fail(&error, now()).unwrap() else { panic!() };
+    let kept = &rollback.failure.error;
+    assert!(kept.len() <= MAX_ERROR && kept.starts_with("failed: ") && kept.ends_with(" the end"), "{kept}");
+    assert!(!kept.contains('\u{1b}'), "{kept}");
+    let Lifecycle::RolledBack(failed) = Lifecycle::RollingBack(rollback).rolled_back(Err(error)).unwrap() else {
+        panic!()
+    };
+    assert!(matches!(failed.rollback, RollbackResult::Failed { error, .. } if error.len() <= MAX_ERROR));
+}
+
+#[test]
+fn a_record_is_obsolete_where_nothing_runs_and_nothing_is_being_done() {
+    let first = begun(None, 1);
+    let never_ran = first.clone().realise().unwrap().activate(None).unwrap().fail("no", now()).unwrap();
+    for obsolete in [first, never_ran] {
+        assert!(obsolete.is_obsolete(), "{obsolete:?}");
+    }
+    for needed in [confirmed(1), begun(Some(confirmed(1)), 2), activating(), failed()] {
+        assert!(!needed.is_obsolete(), "{needed:?}");
     }
 }

@@ -102,9 +102,14 @@ impl<'a> Pass<'a> {
         }
         self.clock_trouble = clock;
         let Some(Verdict { trusted, orders, withdrawn, unfit, .. }) = verdict else { return Ok(self.up_to_date()) };
-        if self.state.trusted != trusted {
+        let is_asked_for = |name: &Name| {
+            orders.iter().any(|order| order.deployment.name == *name) || unfit.iter().any(|(unfit, _)| unfit == name)
+        };
+        let mut deployments = self.state.deployments.clone();
+        deployments.retain(|name, known| !known.is_obsolete() || is_asked_for(name));
+        if self.state.trusted != trusted || self.state.deployments.len() != deployments.len() {
             // Another commit was complete for what was trusted before.
-            self.save(State { trusted, believed_at: Some(tip), completed: None, ..self.state.clone() })?;
+            self.save(State { trusted, believed_at: Some(tip), completed: None, deployments, ..self.state.clone() })?;
         }
         let mut reports = Vec::new();
         let pins = Pins::of(&orders);

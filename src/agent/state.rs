@@ -205,8 +205,9 @@ impl StateDirectory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lifecycle::Candidate;
+    use super::super::lifecycle::{Candidate, UnitReference};
     use super::*;
+    use crate::model::UnitType;
 
     #[test]
     fn a_saved_state_is_loaded_and_a_second_agent_is_kept_out() {
@@ -221,6 +222,37 @@ mod tests {
         state_dir.save(&state).unwrap();
         assert_eq!(state_dir.load().unwrap(), state);
         assert!(matches!(StateDirectory::open(&dir.path().join("a/b")), Err(StateError::Busy { .. })));
+    }
+
+    #[test]
+    fn the_longest_state_is_read_again_and_a_longer_one_is_not_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let state_dir = StateDirectory::open(dir.path()).unwrap();
+        let now: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let path = |name: char| -> crate::model::StorePath {
+            let name = name.to_string().repeat(200);
+            format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{name}").parse().unwrap()
+        };
+        let of = |revision: u64, name| Candidate {
+            revision: revision.try_into().unwrap(),
+            content: crate::trust::digest(b""),
+            nar_id: path(name),
+        };
+        let unit = UnitReference { name: "u".repeat(64).parse().unwrap(), unit_type: UnitType::Nixos };
+        // JSON escapes every character of it.
+        let error = || "\"\n".repeat(100_000);
+        let begun = Lifecycle::begin(Some(Lifecycle::adopt(of(1, 'a'), now)), unit, of(2, 'b')).unwrap();
+        let failing = begun.realise().unwrap().activate(None).unwrap().fail(&error(), now).unwrap();
+        let failed = failing.roll_back().unwrap().rolled_back(Err(error())).unwrap();
+        let deployments = (0..1024).map(|n| (format!("{n:064}").parse().unwrap(), failed.clone())).collect();
+        let state = State { deployments, ..State::default() };
+        state_dir.save(&state).unwrap();
+        assert_eq!(state_dir.load().unwrap(), state);
+
+        let deployments = (0..3000).map(|n| (format!("{n:064}").parse().unwrap(), failed.clone())).collect();
+        let longer = state_dir.save(&State { deployments, ..State::default() });
+        assert!(matches!(longer, Err(StateError::Io { act: "write", .. })), "{longer:?}");
+        assert_eq!(state_dir.load().unwrap(), state);
     }
 
     #[test]

@@ -111,7 +111,7 @@ impl Pass<'_> {
                         let message = error.to_string();
                         let is_of_the_deployment = error.is_of_the_deployment();
                         failure = Some(error);
-                        if is_of_the_deployment { state.fail(message, now())? } else { state.postpone()? }
+                        if is_of_the_deployment { state.fail(&message, now())? } else { state.postpone()? }
                     }
                 },
                 Lifecycle::Probation(_) => state.confirm(now())?,

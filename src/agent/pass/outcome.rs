@@ -14,8 +14,13 @@ use super::super::state::{LastPass, StateError};
 use super::super::verify::{Order, Unfit};
 use crate::git::CommitId;
 use crate::model::json::StateVersion;
-use crate::model::{FleetId, Invalid, Name, Revision, Timestamp};
+use crate::model::{FleetId, Invalid, Name, Revision, Timestamp, excerpt, printable_line};
 use crate::trust::{AnchorError, Approvals};
+
+/// The most characters of the message in the record of a pass.
+const MAX_MESSAGE: usize = 256 << 10;
+/// The most bytes of the error of one mirror in it.
+const MAX_MIRROR_ERROR: usize = 4 << 10;
 
 /// Why a pass ended before it decided anything. The units keep what they run.
 #[derive(Debug, thiserror::Error)]
@@ -207,13 +212,19 @@ impl PassReport {
             at,
             clock_baseline: self.clock_baseline.clone(),
             clock_trouble: trouble.map(ToString::to_string),
-            message: message.lines().next().unwrap_or_default().to_owned(),
+            message: printable_line(message.lines().next().unwrap_or_default(), MAX_MESSAGE),
             ok: self.is_good(),
             stale_since: stale.map(|stale| stale.since),
-            mirrors: self.mirrors.clone(),
+            mirrors: self.mirrors.iter().map(bounded).collect(),
             version: StateVersion,
         }
     }
+}
+
+/// The report of a mirror as it is recorded.
+fn bounded(report: &MirrorReport) -> MirrorReport {
+    let error = report.error.as_ref().map(|error| excerpt(error, MAX_MIRROR_ERROR));
+    MirrorReport { error, ..report.clone() }
 }
 
 /// A pass in a few lines: a warning about the clock, and a line for each deployment, or the error.
