@@ -1,8 +1,9 @@
 //! The agent: it fetches the branch, verifies it, and brings each deployment to its unit.
 //!
 //! `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
-//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle` and `method` decide without I/O. `fetch`, `realise`, `activate` and
-//! `state` do the I/O and decide nothing.
+//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle` and `method` decide without I/O. `fetch`, `fork_evidence` (both contents
+//! of a fork), `pin` (content and its digest), `realise`, `activate`, `account` (users of this machine) and `state` do the I/O and
+//! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
 //! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
 //! evaluating and printing do not belong here.

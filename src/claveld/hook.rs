@@ -2,16 +2,11 @@
 //! after it. Evaluating them belongs to `round` and `gate`.
 
 use std::collections::BTreeMap;
-use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use super::round::Target;
+use crate::git::{RefTarget, resolve_ref};
 use crate::model::{Invalid, Source, SourceRevision};
-
-/// The most symbolic refs in a chain; git follows five.
-const LONGEST_CHAIN: usize = 6;
-/// The most bytes of the file of a symbolic ref.
-const LONGEST_REF: u64 = 4096;
 
 /// A line that git gives these hooks (githooks(5)).
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -105,12 +100,12 @@ pub fn pushed_sources<'a>(
         return Ok(Vec::new());
     }
     // A push to a symbolic ref moves the ref that it leads to, and git names the symbolic one to the hook.
-    let moved = pushed.iter().map(|pushed| Ok((resolve_ref(git_dir, &pushed.name)?, pushed)));
+    let moved = pushed.iter().map(|pushed| Ok((full_ref(git_dir, &pushed.name)?, pushed)));
     let moved: BTreeMap<String, &PushedRef> = moved.collect::<Result<_, HookError>>()?;
     let mut changed = Vec::new();
     for (source, branch) in here {
         let wanted = branch.filter(|branch| branch != "HEAD").map_or_else(|| "HEAD".to_owned(), |b| full_name(&b));
-        if let Some(PushedRef { before, after: Some(after), .. }) = moved.get(&resolve_ref(git_dir, &wanted)?) {
+        if let Some(PushedRef { before, after: Some(after), .. }) = moved.get(&full_ref(git_dir, &wanted)?) {
             changed.push(PushedSource { source, before: before.clone(), after: after.clone() });
         }
     }
@@ -130,41 +125,13 @@ pub(super) fn sources_in<'a>(
     Ok(sources.iter().filter_map(here).collect())
 }
 
-/// Follows symbolic refs from `name` to the ref at their end. A symbolic ref is a file with `ref: NAME`
-/// (gitrepository-layout(5)).
-fn resolve_ref(git_dir: &Path, name: &str) -> Result<String, HookError> {
-    let mut name = name.to_owned();
-    for _ in 0..LONGEST_CHAIN {
-        let is_plain = name == "HEAD" || (name.starts_with("refs/") && !name.split('/').any(|part| part == ".."));
-        if !is_plain {
-            return Err(HookError::Ref { name });
-        }
-        let mut text = Vec::new();
-        match std::fs::File::open(git_dir.join(&name)) {
-            Ok(file) => {
-                file.take(LONGEST_REF)
-                    .read_to_end(&mut text)
-                    .or_else(ignore_a_folder)
-                    .map_err(repository_error(git_dir))?;
-            }
-            // The ref is packed, or does not exist yet.
-            Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {}
-            Err(error) => return Err(repository_error(git_dir)(error)),
-        }
-        let text = String::from_utf8_lossy(&text);
-        let Some(next) = text.strip_prefix("ref:") else { return Ok(name) };
-        next.trim().clone_into(&mut name);
-        // Git writes this for programs that cannot read its reftable format.
-        if name == "refs/heads/.invalid" {
-            return Err(HookError::Reftable);
-        }
+/// The ref that `name` leads to. Git names the refs to its hooks as they were pushed.
+fn full_ref(git_dir: &Path, name: &str) -> Result<String, HookError> {
+    match resolve_ref(git_dir, name).map_err(repository_error(git_dir))? {
+        RefTarget::Ref(name) => Ok(name),
+        RefTarget::Invalid(name) => Err(HookError::Ref { name }),
+        RefTarget::Reftable => Err(HookError::Reftable),
     }
-    Err(HookError::Ref { name })
-}
-
-/// A name with other refs below it is a folder, and no ref itself.
-fn ignore_a_folder(error: std::io::Error) -> std::io::Result<usize> {
-    if error.kind() == ErrorKind::IsADirectory { Ok(0) } else { Err(error) }
 }
 
 fn repository_error(git_dir: &Path) -> impl Fn(std::io::Error) -> HookError {

@@ -1,8 +1,16 @@
 //! Bare git repositories: addresses, objects, refs, one atomic commit, fetch and push.
 //!
-//! All code that reads or writes a git object or a remote belongs here, and all that moves a ref. (`claveld/hook.rs` reads symbolic
-//! refs, since git gives its hooks the names as they were pushed.) Documents and signatures do not: `branch` reads
+//! All code that reads or writes a git object, a ref or a remote belongs here. Documents and signatures do not: `branch` reads
 //! the meaning of the files, and `agent` and `claveld` decide when to fetch and publish.
+//!
+//! | what | files |
+//! |---|---|
+//! | names of commits, refs and remotes | `address`, `remote` |
+//! | one repository and its refs | `repository`, `symbolic_ref`, `lock` (the lock files that git leaves) |
+//! | reading a commit within limits | `objects`, `folder`, `snapshot`, `files`, `complete` (whether all of it is there) |
+//! | making a commit and moving a ref | `commit`, `persist` (its objects on the disk) |
+//! | to and from a remote | `fetch`, `fetch_error`, `leftovers` (of a fetch that was cut short), `push` |
+//! | the commits of a push that git has not taken in | `preview` |
 
 mod address;
 mod commit;
@@ -22,6 +30,7 @@ mod push;
 mod remote;
 mod repository;
 mod snapshot;
+mod symbolic_ref;
 
 pub use address::{CommitId, RefName};
 pub use commit::{Change, CommitError, Identity, NewCommit, Prepared, PreparedCommit};
@@ -36,3 +45,4 @@ pub use push::{Push, PushError};
 pub use remote::Remote;
 pub use repository::{GitError, OpenError, Repository};
 pub use snapshot::{Snapshot, TreeEntry};
+pub use symbolic_ref::{RefTarget, resolve_ref};
