@@ -82,9 +82,8 @@ impl Pass<'_> {
             }
             Err(error) => return Ok(DeploymentOutcome::Failed(DeploymentFailure::Realise(error))),
         }
-        let realised = known.realise()?;
-        self.record(name, realised.clone())?;
-        self.record(name, realised.activate(activation.current())?)?;
+        // Nothing is done between these two, so one record is enough: after a power cut before it, the path is realised again.
+        self.record(name, known.realise()?.activate(activation.current())?)?;
         Ok(match self.advance(name, tell).await? {
             None => DeploymentOutcome::Switched(order.deployment.revision),
             Some(error) => DeploymentOutcome::Failed(DeploymentFailure::Activate(error)),
