@@ -18,7 +18,7 @@ use crate::git::{CommitId, Repository, Snapshot};
 use crate::model::{BranchFile as _, DocumentPath, Index, Root, Sha256Digest, Timestamp, json};
 
 /// How many forks are kept. Further ones of the same attacker tell nothing new.
-const MOST_KEPT: usize = 32;
+const MAX_KEPT_FORKS: usize = 32;
 /// The largest file that is kept: 16 MiB. The error has the digest of a larger one.
 const LARGEST_FILE: usize = 16 << 20;
 
@@ -263,7 +263,7 @@ impl ForkCase<'_> {
         if place.exists() {
             return Ok(KeptFork::Known);
         }
-        if count_kept(folder) >= MOST_KEPT {
+        if count_kept(folder) >= MAX_KEPT_FORKS {
             return Ok(KeptFork::Full);
         }
         fs::create_dir_all(folder)?;
@@ -325,10 +325,10 @@ mod tests {
         // The content counts, not a further signature.
         let signed_once_more = ForkCase { found: b"a, signed once more", ..case(b"a", None) };
         assert_eq!(signed_once_more.keep(&folder).unwrap(), KeptFork::Known);
-        for number in 0..2 * MOST_KEPT {
+        for number in 0..2 * MAX_KEPT_FORKS {
             case(number.to_string().as_bytes(), None).keep(&folder).unwrap();
         }
-        assert_eq!(count_kept(&folder), MOST_KEPT);
+        assert_eq!(count_kept(&folder), MAX_KEPT_FORKS);
         assert_eq!(case(b"one more", None).keep(&folder).unwrap(), KeptFork::Full);
         assert_eq!(case(b"a", None).keep(&folder).unwrap(), KeptFork::Known);
     }

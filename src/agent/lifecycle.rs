@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp, UnitType, excerpt};
 
 /// How often an activation is attempted, and how often a rollback is tried, when the agent or the machine ends during it.
-pub const MOST_ATTEMPTS: u32 = 3;
+pub const MAX_ATTEMPTS: u32 = 3;
 
 /// The most bytes of each error in a record: 4 KiB. `state` can then write the records of the most deployments that an agent has.
 const MAX_ERROR: usize = 4 << 10;
@@ -308,19 +308,19 @@ impl Lifecycle {
     /// Leads on from what was recorded when the agent or the machine ended.
     pub fn resume(self, now: Timestamp) -> Result<Self, TransitionError> {
         match self {
-            Self::Activating(mut rollout) if rollout.attempts < MOST_ATTEMPTS => {
+            Self::Activating(mut rollout) if rollout.attempts < MAX_ATTEMPTS => {
                 rollout.attempts += 1;
                 Ok(Self::Activating(rollout))
             }
             Self::Activating(_) => {
                 let error = format!(
-                    "the agent or the machine ended during each of {MOST_ATTEMPTS} activations, so there is no further attempt"
+                    "the agent or the machine ended during each of {MAX_ATTEMPTS} activations, so there is no further attempt"
                 );
                 self.fail(&error, now)
             }
             Self::Probation(_) => self.confirm(now),
-            Self::RollingBack(ref rollback) if rollback.tries >= MOST_ATTEMPTS => {
-                self.rolled_back(Err(format!("the agent or the machine ended during each of {MOST_ATTEMPTS} tries")))
+            Self::RollingBack(ref rollback) if rollback.tries >= MAX_ATTEMPTS => {
+                self.rolled_back(Err(format!("the agent or the machine ended during each of {MAX_ATTEMPTS} tries")))
             }
             state @ (Self::RollingBack(_)
             | Self::Known(_)

@@ -109,7 +109,7 @@ fn the_third_interrupted_attempt_is_the_last() {
 #[test]
 fn the_third_interrupted_rollback_is_the_last() {
     let mut state = failed();
-    for _ in 0..MOST_ATTEMPTS {
+    for _ in 0..MAX_ATTEMPTS {
         assert_eq!(state.clone().resume(now()).unwrap(), state);
         state = state.roll_back().unwrap();
     }

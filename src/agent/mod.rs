@@ -31,7 +31,7 @@ pub use decide::{Decision, Retry, SkipReason};
 pub use fetch::{BranchFetchError, ChildError, FETCH_COMMAND, answer};
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};
 pub use lifecycle::{
-    ActivationFailure, Candidate, FailedRollout, Lifecycle, MOST_ATTEMPTS, Rollback, RollbackResult, Rollout,
+    ActivationFailure, Candidate, FailedRollout, Lifecycle, MAX_ATTEMPTS, Rollback, RollbackResult, Rollout,
     RunningDeployment, TransitionError, UnitReference, WayBack,
 };
 pub use mirrors::{MirrorReport, MirrorStatus, NoneBelieved};

@@ -31,7 +31,7 @@ mod refusal;
 pub use refusal::{Refusal, Unfit};
 
 /// The most documents that the agent remembers. They take a few megabytes, which even a router has.
-const MOST_DOCUMENTS: usize = 10_000;
+const MAX_DOCUMENTS: usize = 10_000;
 
 /// An index that the agent believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -330,8 +330,8 @@ impl<F: Files> DocumentCheck<'_, F> {
         let mut documents = self.trusted.documents.clone();
         documents.extend(self.documents);
         // The agent must not forget any of them, and a publisher's key alone must not be able to fill the disk.
-        if documents.len() > MOST_DOCUMENTS {
-            return Err(Refusal::TooManyDocuments { limit: MOST_DOCUMENTS });
+        if documents.len() > MAX_DOCUMENTS {
+            return Err(Refusal::TooManyDocuments { limit: MAX_DOCUMENTS });
         }
         Ok(Trusted { index: Some(seen), documents })
     }

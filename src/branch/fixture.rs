@@ -41,11 +41,11 @@ impl Listing {
         content
     }
 
-    fn by_folder<T: Clone, const MOST: usize, const FOLDERS: usize>(
+    fn by_folder<T: Clone, const MAX: usize, const FOLDERS: usize>(
         &self,
         bin: BinId,
         all: &BTreeMap<DocumentPath, T>,
-    ) -> Map<FolderName, Map<Name, T, MOST>, FOLDERS> {
+    ) -> Map<FolderName, Map<Name, T, MAX>, FOLDERS> {
         let mut folders = Map::default();
         for folder in Folder::ALL {
             let here = all.iter().filter(|(path, _)| path.folder() == folder && self.count.bin_of(path.name()) == bin);

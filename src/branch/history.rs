@@ -9,7 +9,7 @@ use crate::model::{
 use crate::trust::{Signed, TrustedRoot, Verified};
 
 /// The most commits that are searched for a revision: one a minute for two months.
-const MOST_COMMITS: usize = 100_000;
+const MAX_COMMITS: usize = 100_000;
 
 /// A deployment as an earlier commit of the branch has it.
 #[derive(Debug, Clone)]
@@ -71,7 +71,7 @@ pub fn search_files<T, E: From<BranchError>>(
 ) -> Result<Option<T>, E> {
     let path = DocumentPath::new(Folder::Deployments, name.clone());
     let mut seen = None;
-    for snapshot in commits_back(repository, tip).take(MOST_COMMITS) {
+    for snapshot in commits_back(repository, tip).take(MAX_COMMITS) {
         let snapshot = snapshot.map_err(BranchError::from)?;
         let file = find_document(&snapshot, &path).map_err(BranchError::from)?;
         if let Some(file) = file.filter(|file| seen.as_ref() != Some(file)) {
@@ -91,7 +91,7 @@ impl History<'_> {
         let path = DocumentPath::new(Folder::Deployments, name.clone());
         let mut found = RevisionLookup::NotFound;
         let commits = self.on.tip().into_iter().flat_map(|tip| self.on.back_from(tip));
-        for snapshot in commits.take(MOST_COMMITS) {
+        for snapshot in commits.take(MAX_COMMITS) {
             let snapshot = snapshot?;
             let file = find_document(&snapshot, &path)?;
             if file.is_some_and(|file| claims_revision(&file, revision)) {

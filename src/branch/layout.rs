@@ -12,18 +12,18 @@
 //! A [`Layout`] makes every path on the branch, and `layout_check` checks a commit against it. The contents of the files belong
 //! to `documents`, `root_chain` and `approvals`.
 
-use crate::model::{Bin, BinCount, BinId, DocumentPath, Index, KeyId, MOST_OF_A_BIN, Name, RootVersion};
+use crate::model::{Bin, BinCount, BinId, DocumentPath, Index, KeyId, MAX_ENTRIES_OF_A_BIN, Name, RootVersion};
 
 /// The most versions of a root: one a day for ten years.
-const MOST_ROOTS: usize = 4096;
+const MAX_ROOTS: usize = 4096;
 /// The most people who approve of one deployment.
-pub(super) const MOST_APPROVALS: usize = 64;
+pub(super) const MAX_APPROVALS: usize = 64;
 /// The bytes of an entry of a tree beside its name: the mode, a space, a zero and the object id.
 const BESIDE_NAME: usize = 6 + 1 + 1 + 20;
 /// The bytes of the longest name of an entry: a [`Name`] and `.json`.
 const LONGEST_NAME: usize = 128 + 5;
 /// The most entries of the top folder: its files and folders, and as many folders of documents as an index may name.
-const MOST_AT_TOP: usize = 48;
+const MAX_ENTRIES_AT_TOP: usize = 48;
 
 /// The layout of a branch whose index has so many bins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,11 +115,11 @@ impl Folder<'_> {
     /// The most entries of such a folder, and the length of the longest name that an entry can have, in bytes.
     pub(super) fn limits(self) -> (usize, usize) {
         match self {
-            Self::Top(_) => (MOST_AT_TOP, LONGEST_NAME),
+            Self::Top(_) => (MAX_ENTRIES_AT_TOP, LONGEST_NAME),
             Self::Index(count) | Self::Bins(count) => (count.get(), "all.json".len()),
-            Self::Documents(..) | Self::Approvals => (MOST_OF_A_BIN, LONGEST_NAME),
-            Self::Roots => (MOST_ROOTS, "9007199254740991.json".len()),
-            Self::ApprovalsOfOne => (MOST_APPROVALS, LONGEST_NAME),
+            Self::Documents(..) | Self::Approvals => (MAX_ENTRIES_OF_A_BIN, LONGEST_NAME),
+            Self::Roots => (MAX_ROOTS, "9007199254740991.json".len()),
+            Self::ApprovalsOfOne => (MAX_APPROVALS, LONGEST_NAME),
         }
     }
 

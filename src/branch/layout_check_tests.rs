@@ -1,11 +1,11 @@
 use proptest::prelude::*;
 
 use super::super::fixture::{Listing, index};
-use super::super::layout::MOST_APPROVALS;
+use super::super::layout::MAX_APPROVALS;
 use super::*;
 use crate::git::fixture::{self, TestFolder};
 use crate::git::{CommitId, Repository};
-use crate::model::{DocumentPath, IndexEntry, IndexVersion, MOST_OF_A_BIN, Revision, Sha256Digest};
+use crate::model::{DocumentPath, IndexEntry, IndexVersion, MAX_ENTRIES_OF_A_BIN, Revision, Sha256Digest};
 use crate::trust::fixture::Fleet;
 
 const ID: &str = "0123456789012345678901234567890123456789";
@@ -214,7 +214,7 @@ fn too_many_entries_are_refused_before_they_are_read() {
     // The tree has more bytes than eight entries can have.
     let large = [b"100644 ".as_slice(), &b"x".repeat(10_000), b"\0", &[7; 20]].concat();
     refused(trees.check_tree(&trees.raw_tree(&large)), "`/`");
-    let most: Vec<u8> = (0..MOST_APPROVALS).flat_map(|n| file(&format!("k{n:04}.json"))).collect();
+    let most: Vec<u8> = (0..MAX_APPROVALS).flat_map(|n| file(&format!("k{n:04}.json"))).collect();
     let in_approvals = |tree: &str| {
         let folder = trees.tree(&format!("040000 tree {tree}\tweb-1\n"));
         trees.check(&format!("040000 tree {folder}\tapprovals\n"))
@@ -224,7 +224,7 @@ fn too_many_entries_are_refused_before_they_are_read() {
     refused(in_approvals(&trees.raw_tree(&more)), "`approvals/web-1`");
     assert_eq!(check_tree(Folder::ApprovalsOfOne, &more), Err(FolderFault::TooMany));
     let full: Vec<u8> =
-        (0..=MOST_OF_A_BIN).flat_map(|n| [format!("40000 u{n:06}\0").as_bytes(), &[7; 20]].concat()).collect();
+        (0..=MAX_ENTRIES_OF_A_BIN).flat_map(|n| [format!("40000 u{n:06}\0").as_bytes(), &[7; 20]].concat()).collect();
     assert_eq!(check_tree(Folder::Approvals, &full), Err(FolderFault::TooMany));
 }
 

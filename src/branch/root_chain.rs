@@ -6,7 +6,7 @@ use crate::model::{BranchFile as _, FleetId, Root, RootVersion, Sha256Digest};
 use crate::trust::{Anchor, RootError, Signed, SignedError, TrustedRoot, fleet_of};
 
 /// The most roots that are followed at once. A fleet with a new root every day has as many in three years.
-const MOST: usize = 1024;
+const MAX_FOLLOWED_ROOTS: usize = 1024;
 
 /// The roots from one that was trusted before to the newest.
 #[derive(Debug, Clone)]
@@ -83,7 +83,9 @@ pub enum RootsError {
         found: Sha256Digest,
     },
     /// The chain is longer than is followed at once.
-    #[error("the branch has more than {MOST} roots after version {trusted}; give the file of a newer root")]
+    #[error(
+        "the branch has more than {MAX_FOLLOWED_ROOTS} roots after version {trusted}; give the file of a newer root"
+    )]
     TooMany {
         /// The version that was trusted.
         trusted: RootVersion,
@@ -177,7 +179,7 @@ fn follow<F: Files>(files: &F, trusted: &TrustedRoot) -> FollowedChain {
         let Some(version) = newest.root().version.next() else { return Ok(None) };
         let path = Layout::root(version);
         let Some(file) = files.read(&path, Root::LARGEST)? else { return Ok(None) };
-        if followed == MOST {
+        if followed == MAX_FOLLOWED_ROOTS {
             return Err(RootsError::TooMany { trusted: trusted.root().version });
         }
         newest.next(&file).map(Some).map_err(|source| RootsError::Root { path, source })

@@ -16,7 +16,7 @@ const QUIET: Duration = Duration::from_millis(100);
 /// The longest time that claveld waits for that.
 const PATIENCE: Duration = Duration::from_secs(2);
 /// The number of events that may wait. More events than that mean that some were lost.
-const MOST_EVENTS: usize = 1024;
+const MAX_EVENTS: usize = 1024;
 
 /// The reason why a repository cannot be watched.
 #[derive(Debug, thiserror::Error)]
@@ -52,7 +52,7 @@ enum WatchEvent {
 impl RepositoryWatcher {
     /// A watcher that watches nothing yet.
     pub(super) fn new() -> Result<Self, WatchError> {
-        let (sender, events) = mpsc::channel(MOST_EVENTS);
+        let (sender, events) = mpsc::channel(MAX_EVENTS);
         let handler = move |event: notify::Result<notify::Event>| {
             let event = match event {
                 Ok(event) if event.need_rescan() => WatchEvent::Lost,
@@ -105,7 +105,7 @@ impl RepositoryWatcher {
             // A repository that is never quiet is read all the same.
             let _ = timeout(PATIENCE, at_rest).await;
             let Pending { repositories: changed, is_lost } = std::mem::take(pending);
-            if is_lost || events.len() >= MOST_EVENTS {
+            if is_lost || events.len() >= MAX_EVENTS {
                 return Trigger::EventsLost;
             }
             if !changed.is_empty() {

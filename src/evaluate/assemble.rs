@@ -342,11 +342,11 @@ impl NameScope {
     }
 }
 
-fn first_of<T: Clone, const MOST: usize>(
-    deployment: Option<List<T, MOST>>,
-    source: &List<T, MOST>,
-    host: List<T, MOST>,
-) -> List<T, MOST> {
+fn first_of<T: Clone, const MAX: usize>(
+    deployment: Option<List<T, MAX>>,
+    source: &List<T, MAX>,
+    host: List<T, MAX>,
+) -> List<T, MAX> {
     match deployment {
         Some(own) => own,
         None if !source.is_empty() => source.clone(),

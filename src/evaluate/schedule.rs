@@ -195,7 +195,7 @@ struct BatchModel {
 
 impl BatchModel {
     /// The largest batch. Larger ones save little, and cost much where one host in them fails.
-    const MOST: usize = 64;
+    const MAX_BATCH: usize = 64;
     /// A change of one host may cost at most this many times the evaluation of that host alone.
     const DEAREST_CHANGE: f64 = 1.5;
     /// With fewer hosts than this for each process, every host gets a process of its own.
@@ -243,7 +243,7 @@ impl BatchModel {
             }
             Precision::NotNeeded => 1,
         };
-        wanted.min(fitting).clamp(1, Self::MOST)
+        wanted.min(fitting).clamp(1, Self::MAX_BATCH)
     }
 }
 

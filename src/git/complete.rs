@@ -17,7 +17,7 @@ use super::repository::Repository;
 const LARGEST_FILE: u64 = 64 << 20;
 /// The most commits that are searched for an earlier tip of the branch: one an hour for a year. A hostile branch may have
 /// millions, and the search costs the caller's time and memory.
-const MOST_SEARCHED: usize = 8760;
+const MAX_SEARCHED_COMMITS: usize = 8760;
 
 /// How much of the history is checked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,7 +91,7 @@ impl Repository {
         if !is_here(before) {
             return false;
         }
-        matches!(search_history(&local, tip, Some(before), MOST_SEARCHED), Ok(Some(false)))
+        matches!(search_history(&local, tip, Some(before), MAX_SEARCHED_COMMITS), Ok(Some(false)))
     }
 }
 

@@ -17,7 +17,7 @@ const PASSWORD: &str = "CLAVEL_GIT_PASSWORD";
 /// A credential helper that answers with [`PASSWORD`]. Git runs it in the shell with the argument `get`.
 const HELPER: &str = r#"!f() { test "$1" = get && printf 'password=%s\n' "$CLAVEL_GIT_PASSWORD"; }; f"#;
 /// The number of lines of git's output that an error has.
-const MOST_LINES: usize = 12;
+const MAX_OUTPUT_LINES: usize = 12;
 
 /// A push that is to be made. It is never forced: the branch of the remote only moves forward.
 #[derive(Debug)]
@@ -182,7 +182,7 @@ fn rejection(stderr: &str) -> Option<PushRejection> {
 
 fn last_lines(text: &str) -> String {
     let lines: Vec<&str> = text.trim().lines().collect();
-    lines[lines.len().saturating_sub(MOST_LINES)..].join("\n")
+    lines[lines.len().saturating_sub(MAX_OUTPUT_LINES)..].join("\n")
 }
 
 #[cfg(test)]

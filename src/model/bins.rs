@@ -11,11 +11,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use super::{Invalid, Map, Name, Sha256Digest};
 
 /// The most bins of an index.
-const MOST: usize = 1 << (4 * MOST_DIGITS);
+const MAX_BINS: usize = 1 << (4 * MAX_DIGITS);
 /// The digits of the names of that many bins.
-const MOST_DIGITS: u8 = 3;
+const MAX_DIGITS: u8 = 3;
 /// The most entries that a bin has on average. With more, a publication that changes one document writes too much.
-const MOST_ON_AVERAGE: usize = 1500;
+const MAX_AVERAGE_ENTRIES: usize = 1500;
 
 /// How many bins an index has: 1, 16, 256 or 4096.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -36,7 +36,7 @@ impl BinCount {
 
     /// Every count, the lowest first.
     pub fn every() -> impl Iterator<Item = Self> {
-        (0..=MOST_DIGITS).map(|digits| Self { digits })
+        (0..=MAX_DIGITS).map(|digits| Self { digits })
     }
 
     /// The number.
@@ -49,9 +49,9 @@ impl BinCount {
     #[must_use]
     pub fn for_entries(self, entries: usize) -> Self {
         let holds = |count: Self, on_average: usize| entries <= count.get() * on_average;
-        let lower = Self::every().find(|count| *count < self && holds(*count, MOST_ON_AVERAGE / 4));
-        let enough = || Self::every().find(|count| *count >= self && holds(*count, MOST_ON_AVERAGE));
-        lower.or_else(enough).unwrap_or(Self { digits: MOST_DIGITS })
+        let lower = Self::every().find(|count| *count < self && holds(*count, MAX_AVERAGE_ENTRIES / 4));
+        let enough = || Self::every().find(|count| *count >= self && holds(*count, MAX_AVERAGE_ENTRIES));
+        lower.or_else(enough).unwrap_or(Self { digits: MAX_DIGITS })
     }
 
     /// The next higher count.
@@ -99,7 +99,7 @@ impl FromStr for BinId {
         }
         let is_digit = |byte: u8| byte.is_ascii_digit() || (b'a'..=b'f').contains(&byte);
         let digits =
-            u8::try_from(text.len()).ok().filter(|digits| (1..=MOST_DIGITS).contains(digits)).ok_or_else(bad)?;
+            u8::try_from(text.len()).ok().filter(|digits| (1..=MAX_DIGITS).contains(digits)).ok_or_else(bad)?;
         let number = Some(text).filter(|text| text.bytes().all(is_digit)).ok_or_else(bad)?;
         let number = u16::from_str_radix(number, 16).map_err(|_| bad())?;
         Ok(Self { count: BinCount { digits }, number })
@@ -156,7 +156,7 @@ impl Serialize for BinDigests {
 
 impl<'de> Deserialize<'de> for BinDigests {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let all = Map::<BinId, FileDigest, MOST>::deserialize(deserializer)?;
+        let all = Map::<BinId, FileDigest, MAX_BINS>::deserialize(deserializer)?;
         let Some(count) = all.iter().next().map(|(bin, _)| bin.count) else {
             return Err(D::Error::custom("an index has at least one bin"));
         };
@@ -178,7 +178,7 @@ impl JsonSchema for BinDigests {
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        Map::<BinId, FileDigest, MOST>::json_schema(generator)
+        Map::<BinId, FileDigest, MAX_BINS>::json_schema(generator)
     }
 }
 

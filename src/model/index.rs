@@ -10,9 +10,9 @@ use super::{
 };
 
 /// The most documents of one folder in one bin. There are at most 4096 bins, and a publisher keeps them far smaller.
-pub const MOST_OF_A_BIN: usize = 8192;
+pub const MAX_ENTRIES_OF_A_BIN: usize = 8192;
 /// The most folders of documents.
-const MOST_FOLDERS: usize = 32;
+const MAX_FOLDERS: usize = 32;
 
 validated_text! {
     /// The name of a folder of documents: a lower-case letter, then up to 31 of `a-z 0-9 -`. Claveld writes those of [`Folder`], and
@@ -51,7 +51,7 @@ pub struct Index {
     /// The fleet that it belongs to.
     pub fleet: FleetId,
     /// The folders of documents that the branch may have.
-    pub folders: List<FolderName, MOST_FOLDERS>,
+    pub folders: List<FolderName, MAX_FOLDERS>,
     /// The time at which it was signed.
     pub issued: Timestamp,
     /// The kind: Index.
@@ -81,7 +81,7 @@ impl Payload for Index {
 }
 
 /// What a bin says of each name of some folders.
-type ByFolder<T> = Map<FolderName, Map<Name, T, MOST_OF_A_BIN>, MOST_FOLDERS>;
+type ByFolder<T> = Map<FolderName, Map<Name, T, MAX_ENTRIES_OF_A_BIN>, MAX_FOLDERS>;
 
 /// The documents whose names belong to one bin. Nobody signs it: the index has its digest.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -89,7 +89,7 @@ pub struct Bin {
     /// The documents of each folder.
     pub documents: ByFolder<IndexEntry>,
     /// The holds: deployments that stay at their revision until an operator releases them.
-    pub held: Map<Name, Hold, MOST_OF_A_BIN>,
+    pub held: Map<Name, Hold, MAX_ENTRIES_OF_A_BIN>,
     /// The kind: Bin.
     pub kind: Kind<Self>,
     /// The version of this schema.

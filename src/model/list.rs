@@ -7,61 +7,61 @@ use serde::{Deserialize, Deserializer, Serialize};
 
 use super::Invalid;
 
-/// At most `MOST` items. A longer list is refused while it is parsed.
+/// At most `MAX` items. A longer list is refused while it is parsed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 #[serde(transparent)]
-pub struct List<T, const MOST: usize>(Vec<T>);
+pub struct List<T, const MAX: usize>(Vec<T>);
 
-impl<T, const MOST: usize> Default for List<T, MOST> {
+impl<T, const MAX: usize> Default for List<T, MAX> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<T, const MOST: usize> List<T, MOST> {
+impl<T, const MAX: usize> List<T, MAX> {
     /// A list with one item.
     pub fn one(item: T) -> Self {
-        const { assert!(MOST >= 1) };
+        const { assert!(MAX >= 1) };
         Self(vec![item])
     }
 }
 
-impl<T, const MOST: usize> Deref for List<T, MOST> {
+impl<T, const MAX: usize> Deref for List<T, MAX> {
     type Target = [T];
     fn deref(&self) -> &[T] {
         &self.0
     }
 }
 
-impl<T, const MOST: usize> TryFrom<Vec<T>> for List<T, MOST> {
+impl<T, const MAX: usize> TryFrom<Vec<T>> for List<T, MAX> {
     type Error = Invalid;
     fn try_from(items: Vec<T>) -> Result<Self, Invalid> {
-        if items.len() > MOST {
+        if items.len() > MAX {
             return Err(Invalid::new(
                 "a list",
                 &format!("{} items", items.len()),
-                format!("at most {MOST} are allowed"),
+                format!("at most {MAX} are allowed"),
             ));
         }
         Ok(Self(items))
     }
 }
 
-impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, MOST> {
+impl<'de, T: Deserialize<'de>, const MAX: usize> Deserialize<'de> for List<T, MAX> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Bounded<T, const MOST: usize>(std::marker::PhantomData<T>);
-        impl<'de, T: Deserialize<'de>, const MOST: usize> Visitor<'de> for Bounded<T, MOST> {
-            type Value = List<T, MOST>;
+        struct Bounded<T, const MAX: usize>(std::marker::PhantomData<T>);
+        impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Bounded<T, MAX> {
+            type Value = List<T, MAX>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "a list of at most {MOST} items")
+                write!(f, "a list of at most {MAX} items")
             }
 
             fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
                 let mut list = Vec::new();
                 while let Some(item) = items.next_element()? {
-                    if list.len() == MOST {
-                        return Err(A::Error::invalid_length(MOST + 1, &self));
+                    if list.len() == MAX {
+                        return Err(A::Error::invalid_length(MAX + 1, &self));
                     }
                     list.push(item);
                 }
@@ -72,7 +72,7 @@ impl<'de, T: Deserialize<'de>, const MOST: usize> Deserialize<'de> for List<T, M
     }
 }
 
-impl<T: schemars::JsonSchema, const MOST: usize> schemars::JsonSchema for List<T, MOST> {
+impl<T: schemars::JsonSchema, const MAX: usize> schemars::JsonSchema for List<T, MAX> {
     fn inline_schema() -> bool {
         true
     }
@@ -82,7 +82,7 @@ impl<T: schemars::JsonSchema, const MOST: usize> schemars::JsonSchema for List<T
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "array", "maxItems": MOST, "items": generator.subschema_for::<T>() })
+        schemars::json_schema!({ "type": "array", "maxItems": MAX, "items": generator.subschema_for::<T>() })
     }
 }
 

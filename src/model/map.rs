@@ -9,20 +9,20 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Invalid;
 
-/// At most `MOST` entries, sorted by their keys. A duplicate key is an error; the last value does not win.
+/// At most `MAX` entries, sorted by their keys. A duplicate key is an error; the last value does not win.
 ///
 /// It is a sorted list, which needs half the memory of a tree. That matters to an agent whose branch has thirty thousand
 /// documents.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct Map<K: Ord, V, const MOST: usize>(Vec<(K, V)>);
+pub struct Map<K: Ord, V, const MAX: usize>(Vec<(K, V)>);
 
-impl<K: Ord, V, const MOST: usize> Default for Map<K, V, MOST> {
+impl<K: Ord, V, const MAX: usize> Default for Map<K, V, MAX> {
     fn default() -> Self {
         Self(Vec::new())
     }
 }
 
-impl<K: Ord + Display, V, const MOST: usize> Map<K, V, MOST> {
+impl<K: Ord + Display, V, const MAX: usize> Map<K, V, MAX> {
     /// The value of `key`.
     pub fn get<Q: Ord + ?Sized>(&self, key: &Q) -> Option<&V>
     where
@@ -49,8 +49,8 @@ impl<K: Ord + Display, V, const MOST: usize> Map<K, V, MOST> {
 
     /// Adds an entry. A duplicate key or one entry too many is an error. Use `TryFrom` to add many entries at once.
     pub fn insert(&mut self, key: K, value: V) -> Result<(), Invalid> {
-        if self.0.len() == MOST {
-            return Err(too_many::<MOST>(&key));
+        if self.0.len() == MAX {
+            return Err(too_many::<MAX>(&key));
         }
         match self.0.binary_search_by(|(there, _)| there.cmp(&key)) {
             Ok(_) => Err(duplicate(&key)),
@@ -62,13 +62,13 @@ impl<K: Ord + Display, V, const MOST: usize> Map<K, V, MOST> {
     }
 }
 
-impl<K: Ord + Display, V, const MOST: usize> TryFrom<Vec<(K, V)>> for Map<K, V, MOST> {
+impl<K: Ord + Display, V, const MAX: usize> TryFrom<Vec<(K, V)>> for Map<K, V, MAX> {
     type Error = Invalid;
 
     /// Sorts the entries. A duplicate key or one entry too many is an error.
     fn try_from(mut entries: Vec<(K, V)>) -> Result<Self, Invalid> {
-        if let Some((key, _)) = entries.get(MOST) {
-            return Err(too_many::<MOST>(key));
+        if let Some((key, _)) = entries.get(MAX) {
+            return Err(too_many::<MAX>(key));
         }
         // The entries on a branch are sorted already, and then one comparison for each is enough.
         if !entries.is_sorted_by(|(before, _), (after, _)| before < after) {
@@ -81,8 +81,8 @@ impl<K: Ord + Display, V, const MOST: usize> TryFrom<Vec<(K, V)>> for Map<K, V, 
     }
 }
 
-fn too_many<const MOST: usize>(key: &impl Display) -> Invalid {
-    Invalid::new("a key that can be added", &key.to_string(), format!("at most {MOST} entries are allowed"))
+fn too_many<const MAX: usize>(key: &impl Display) -> Invalid {
+    Invalid::new("a key that can be added", &key.to_string(), format!("at most {MAX} entries are allowed"))
 }
 
 fn duplicate(key: &impl Display) -> Invalid {
@@ -92,7 +92,7 @@ fn duplicate(key: &impl Display) -> Invalid {
 /// The entries of a [`Map`].
 type Entries<'a, K, V> = std::iter::Map<slice::Iter<'a, (K, V)>, fn(&(K, V)) -> (&K, &V)>;
 
-impl<'a, K: Ord + Display, V, const MOST: usize> IntoIterator for &'a Map<K, V, MOST> {
+impl<'a, K: Ord + Display, V, const MAX: usize> IntoIterator for &'a Map<K, V, MAX> {
     type Item = (&'a K, &'a V);
     type IntoIter = Entries<'a, K, V>;
     fn into_iter(self) -> Self::IntoIter {
@@ -100,31 +100,31 @@ impl<'a, K: Ord + Display, V, const MOST: usize> IntoIterator for &'a Map<K, V, 
     }
 }
 
-impl<K: Ord + Serialize, V: Serialize, const MOST: usize> Serialize for Map<K, V, MOST> {
+impl<K: Ord + Serialize, V: Serialize, const MAX: usize> Serialize for Map<K, V, MAX> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_map(self.0.iter().map(|(key, value)| (key, value)))
     }
 }
 
-impl<'de, K: Ord + Display + Deserialize<'de>, V: Deserialize<'de>, const MOST: usize> Deserialize<'de>
-    for Map<K, V, MOST>
+impl<'de, K: Ord + Display + Deserialize<'de>, V: Deserialize<'de>, const MAX: usize> Deserialize<'de>
+    for Map<K, V, MAX>
 {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Reader<K, V, const MOST: usize>(std::marker::PhantomData<(K, V)>);
-        impl<'de, K: Ord + Display + Deserialize<'de>, V: Deserialize<'de>, const MOST: usize> Visitor<'de>
-            for Reader<K, V, MOST>
+        struct Reader<K, V, const MAX: usize>(std::marker::PhantomData<(K, V)>);
+        impl<'de, K: Ord + Display + Deserialize<'de>, V: Deserialize<'de>, const MAX: usize> Visitor<'de>
+            for Reader<K, V, MAX>
         {
-            type Value = Map<K, V, MOST>;
+            type Value = Map<K, V, MAX>;
 
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-                write!(f, "a map of at most {MOST} entries")
+                write!(f, "a map of at most {MAX} entries")
             }
 
             fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Self::Value, A::Error> {
                 let mut all = Vec::new();
                 while let Some(entry) = entries.next_entry::<K, V>()? {
-                    if all.len() == MOST {
-                        return Err(A::Error::custom(too_many::<MOST>(&entry.0)));
+                    if all.len() == MAX {
+                        return Err(A::Error::custom(too_many::<MAX>(&entry.0)));
                     }
                     all.push(entry);
                 }
@@ -135,9 +135,7 @@ impl<'de, K: Ord + Display + Deserialize<'de>, V: Deserialize<'de>, const MOST: 
     }
 }
 
-impl<K: Ord + schemars::JsonSchema, V: schemars::JsonSchema, const MOST: usize> schemars::JsonSchema
-    for Map<K, V, MOST>
-{
+impl<K: Ord + schemars::JsonSchema, V: schemars::JsonSchema, const MAX: usize> schemars::JsonSchema for Map<K, V, MAX> {
     fn inline_schema() -> bool {
         true
     }
@@ -149,7 +147,7 @@ impl<K: Ord + schemars::JsonSchema, V: schemars::JsonSchema, const MOST: usize> 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
         schemars::json_schema!({
             "type": "object",
-            "maxProperties": MOST,
+            "maxProperties": MAX,
             "propertyNames": generator.subschema_for::<K>(),
             "additionalProperties": generator.subschema_for::<V>(),
         })

@@ -42,7 +42,7 @@ pub use document::{
     NarTemplateSpecification, Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
 };
 pub use flake_reference::FlakeReference;
-pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MOST_OF_A_BIN, Tombstone};
+pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MAX_ENTRIES_OF_A_BIN, Tombstone};
 pub use key::{KeyId, PublicKey};
 pub use list::List;
 pub use map::Map;
@@ -57,7 +57,7 @@ pub use provenance::{Provenance, ProvenanceError};
 pub use publish_policy::PublishPolicy;
 pub use rendering::{parse_rendering, read_part};
 pub use role_key::{HardwareKey, RoleKey};
-pub use root::{ApprovalPolicy, MOST_KEYS, Role, Roles, Root, Threshold};
+pub use root::{ApprovalPolicy, MAX_KEYS, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};
 pub use text::{Invalid, excerpt, is_printable, printable_line, printable_lines};
 pub use timestamp::Timestamp;

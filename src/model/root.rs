@@ -12,7 +12,7 @@ use super::{
 };
 
 /// The most keys that one role may have.
-pub const MOST_KEYS: usize = 64;
+pub const MAX_KEYS: usize = 64;
 
 /// The keys of each role and the approval policies, at one version (The Update Framework, section 4.3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -84,7 +84,7 @@ pub struct Roles {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Role {
     /// The keys.
-    pub keys: List<RoleKey, MOST_KEYS>,
+    pub keys: List<RoleKey, MAX_KEYS>,
     /// How many different keys have to sign.
     pub threshold: Threshold,
 }
@@ -117,8 +117,8 @@ impl Threshold {
 impl TryFrom<u64> for Threshold {
     type Error = Invalid;
     fn try_from(number: u64) -> Result<Self, Invalid> {
-        let number_of_keys = u8::try_from(number).ok().filter(|n| usize::from(*n) <= MOST_KEYS);
-        let bad = || Invalid::new("a threshold", &number.to_string(), format!("it has to be from 1 to {MOST_KEYS}"));
+        let number_of_keys = u8::try_from(number).ok().filter(|n| usize::from(*n) <= MAX_KEYS);
+        let bad = || Invalid::new("a threshold", &number.to_string(), format!("it has to be from 1 to {MAX_KEYS}"));
         number_of_keys.and_then(NonZeroU8::new).map(Self).ok_or_else(bad)
     }
 }
@@ -149,7 +149,7 @@ impl JsonSchema for Threshold {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": MOST_KEYS })
+        schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_KEYS })
     }
 }
 

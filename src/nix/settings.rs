@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The most files that are read, so that the reading ends if files include each other.
-const MOST: usize = 64;
+const MAX_FILES: usize = 64;
 
 /// The content of each file that the environment of this process names; `None` for a file that is missing.
 pub(super) fn files() -> BTreeMap<PathBuf, Option<Vec<u8>>> {
@@ -31,7 +31,7 @@ fn user_folders() -> Vec<PathBuf> {
 fn with_included(mut open: Vec<PathBuf>) -> BTreeMap<PathBuf, Option<Vec<u8>>> {
     let mut files = BTreeMap::new();
     while let Some(path) = open.pop() {
-        if files.len() == MOST || files.contains_key(&path) {
+        if files.len() == MAX_FILES || files.contains_key(&path) {
             continue;
         }
         let bytes = fs::read(&path).ok();

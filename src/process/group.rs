@@ -14,7 +14,7 @@ use super::processor::Processor;
 /// The number of bytes at the end of standard error that are kept.
 const STDERR_TAIL: usize = 16 << 10;
 /// The most bytes of marked lines.
-const MOST_MARKED: usize = 64 << 20;
+const MAX_MARKED_BYTES: usize = 64 << 20;
 /// The time that a process group has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 
@@ -195,7 +195,7 @@ async fn read_stderr(
         }
         if let Some(rest) = invocation.mark.as_ref().and_then(|mark| line.strip_prefix(mark.as_bytes())) {
             marked += count;
-            if marked > MOST_MARKED {
+            if marked > MAX_MARKED_BYTES {
                 return Err(CollectError::TooMuchOutput);
             }
             errors.marked_lines.push(String::from_utf8_lossy(rest).trim_end_matches('\n').to_owned());

@@ -15,7 +15,7 @@ use crate::model::{
 use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest, parse_bin};
 
 /// The most entries that claveld reads of one folder.
-const MOST_ENTRIES: usize = 200_000;
+const MAX_ENTRIES: usize = 200_000;
 
 /// The state of the branch that a publication is built on.
 #[derive(Debug)]
@@ -183,6 +183,6 @@ fn revisions_only(index: VerifiedIndex, found: Sha256Digest) -> BranchState {
 
 /// The entries at the top that are left from an epoch that is over: all but the roots and the approvals, which others write too.
 fn stale_entries(snapshot: &Snapshot) -> Result<Vec<String>, BranchError> {
-    let entries = snapshot.list("", MOST_ENTRIES)?.into_iter().map(|entry| entry.name);
+    let entries = snapshot.list("", MAX_ENTRIES)?.into_iter().map(|entry| entry.name);
     Ok(entries.filter(|name| !["approvals", "root.json", "roots"].contains(&name.as_str())).collect())
 }

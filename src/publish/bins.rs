@@ -55,9 +55,9 @@ impl BinContent {
     }
 
     fn into_bin(self) -> Result<Bin, Invalid> {
-        fn by_folder<T, const MOST: usize, const FOLDERS: usize>(
+        fn by_folder<T, const MAX: usize, const FOLDERS: usize>(
             all: BTreeMap<FolderName, BTreeMap<Name, T>>,
-        ) -> Result<Map<FolderName, Map<Name, T, MOST>, FOLDERS>, Invalid> {
+        ) -> Result<Map<FolderName, Map<Name, T, MAX>, FOLDERS>, Invalid> {
             let all = all.into_iter().filter(|(_, names)| !names.is_empty());
             let folders = all.map(|(folder, names)| Ok((folder, names.into_iter().collect::<Vec<_>>().try_into()?)));
             folders.collect::<Result<Vec<_>, Invalid>>()?.try_into()

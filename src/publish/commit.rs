@@ -25,15 +25,15 @@ use crate::branch::{
     BranchWriter, Change as FileChange, CommitId, Identity, Layout, OpenBranch, Proposal, ReadBack, RevisionLookup,
 };
 use crate::model::{
-    BinCount, DocumentPath, Epoch, FleetId, Folder, IndexVersion, MOST_OF_A_BIN, Name, PublishPolicy, Sha256Digest,
-    SourceRevision, Timestamp,
+    BinCount, DocumentPath, Epoch, FleetId, Folder, IndexVersion, MAX_ENTRIES_OF_A_BIN, Name, PublishPolicy,
+    Sha256Digest, SourceRevision, Timestamp,
 };
 use crate::signers::Signers;
 use crate::store::Store;
 use crate::trust::Anchor;
 
 /// The most files of one deployment's approvals that claveld looks at.
-const MOST_APPROVALS: usize = 1024;
+const MAX_APPROVALS: usize = 1024;
 
 /// Publishes evaluations, and fulfils operators' requests.
 #[derive(Debug)]
@@ -314,7 +314,7 @@ fn orphaned_approvals(plan: &Plan, branch: &OpenBranch, layout: Layout) -> Vec<F
     let mut removed = Vec::new();
     for folder in withdrawn_deployments(plan).map(|name| layout.approvals(name)) {
         // A folder that cannot be listed does not stop the publication.
-        let files = branch.files().and_then(|files| files.map_or(Ok(Vec::new()), |f| f.list(&folder, MOST_APPROVALS)));
+        let files = branch.files().and_then(|files| files.map_or(Ok(Vec::new()), |f| f.list(&folder, MAX_APPROVALS)));
         let files = files.unwrap_or_default().into_iter();
         removed.extend(files.map(|file| FileChange::Remove { path: format!("{folder}/{}", file.name) }));
     }
@@ -332,14 +332,14 @@ fn moved_approvals(plan: &Plan, branch: &OpenBranch, before: BinCount, layout: L
     let mut moved = Vec::new();
     let bins = before.bins().map(|bin| Layout::of(before).approvals_of_bin(bin));
     for (folder, name) in
-        bins.flat_map(|bin| list(&bin, MOST_OF_A_BIN).map(move |name| (format!("{bin}/{name}"), name)))
+        bins.flat_map(|bin| list(&bin, MAX_ENTRIES_OF_A_BIN).map(move |name| (format!("{bin}/{name}"), name)))
     {
         // Anything else there is no approval.
         let Ok(name) = name.parse::<Name>() else { continue };
         if withdrawn.contains(&name) {
             continue;
         }
-        moved.extend(list(&folder, MOST_APPROVALS).map(|file| FileChange::Move {
+        moved.extend(list(&folder, MAX_APPROVALS).map(|file| FileChange::Move {
             from: format!("{folder}/{file}"),
             to: format!("{}/{file}", layout.approvals(&name)),
         }));

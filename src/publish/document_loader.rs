@@ -8,9 +8,9 @@ use crate::trust::{DocumentError, TrustedRoot};
 use super::branch_state::{BranchState, Existing, ExistingDocument};
 
 /// The number of commits of the history in which claveld looks for an altered document: one an hour for a year.
-const MOST_COMMITS: usize = 8_760;
+const MAX_COMMITS: usize = 8_760;
 /// The number of files that it looks at, because an attacker may have written the history.
-const MOST_FILES: usize = 1_000_000;
+const MAX_FILES: usize = 1_000_000;
 
 /// Loads documents, and knows whose signatures count.
 #[derive(Debug, Clone, Copy)]
@@ -98,9 +98,9 @@ impl DocumentLoader<'_> {
     fn restore(&self, found: &mut BranchState, places: DocumentPlaces<'_>, index: &VerifiedIndex) {
         let BranchState { deployments, units, agents, .. } = found;
         let mut altered = (altered(deployments), altered(units), altered(agents));
-        let mut files_left = MOST_FILES;
+        let mut files_left = MAX_FILES;
         let starts = [places.on.tip(), places.published].into_iter().flatten();
-        let before = |start| places.on.back_from(start).take(MOST_COMMITS).map_while(Result::ok);
+        let before = |start| places.on.back_from(start).take(MAX_COMMITS).map_while(Result::ok);
         for files in starts.flat_map(before) {
             let count = altered.0.len() + altered.1.len() + altered.2.len();
             if count == 0 || count > files_left {

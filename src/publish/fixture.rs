@@ -50,7 +50,7 @@ pub(super) fn revision(number: u64) -> Revision {
     number.try_into().unwrap()
 }
 
-pub(super) fn list<T: std::str::FromStr<Err: fmt::Debug>, const MOST: usize>(items: &[&str]) -> List<T, MOST> {
+pub(super) fn list<T: std::str::FromStr<Err: fmt::Debug>, const MAX: usize>(items: &[&str]) -> List<T, MAX> {
     items.iter().map(|item| item.parse().unwrap()).collect::<Vec<T>>().try_into().unwrap()
 }
 

@@ -10,7 +10,7 @@ pub(super) type Row<'a> = (&'a Deployment, Option<&'a Provenance>);
 
 /// The most deployments that the table lists all of. For a larger fleet it lists those that the last publication changed, so that
 /// it does not grow with the fleet.
-pub(super) const MOST_LISTED: usize = 200;
+pub(super) const MAX_LISTED_DEPLOYMENTS: usize = 200;
 
 /// The most characters of one cell.
 const MAX_CELL: usize = 256;
@@ -31,7 +31,7 @@ pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>) -> String {
     let deployments = match rows {
         Rows::All(all) => all,
         Rows::Changed(changed) => {
-            let shown = changed.len().min(MOST_LISTED);
+            let shown = changed.len().min(MAX_LISTED_DEPLOYMENTS);
             let _ = writeln!(
                 text,
                 "`clavel list` shows all deployments. The last publication changed {}:\n",
@@ -101,7 +101,7 @@ mod tests {
         let lines = |rows| readme(&rows, &BTreeMap::new()).lines().filter(|line| line.starts_with("| `")).count();
         assert_eq!(lines(Rows::All(rows(150))), 150);
         assert_eq!(lines(Rows::Changed(rows(3))), 3);
-        assert_eq!(lines(Rows::Changed(rows(300))), MOST_LISTED);
+        assert_eq!(lines(Rows::Changed(rows(300))), MAX_LISTED_DEPLOYMENTS);
         let text = readme(&Rows::Changed(rows(3)), &BTreeMap::new());
         assert!(text.contains("`clavel list` shows all deployments. The last publication changed 3:"), "{text}");
     }

@@ -7,7 +7,7 @@ use super::base::PublishBase;
 use super::bins::{BinsError, next_bins};
 use super::branch_state::ExistingDocument;
 use super::plan::Plan;
-use super::readme::{MOST_LISTED, Row, Rows, readme};
+use super::readme::{MAX_LISTED_DEPLOYMENTS, Row, Rows, readme};
 use super::settled::Scope;
 use crate::branch::{Change as FileChange, Layout};
 use crate::model::{
@@ -150,7 +150,7 @@ fn listed<'a>(plan: &'a Plan, base: &'a PublishBase) -> Rows<'a> {
         of_deployments.filter(|change| change.to.is_none()).map(|change| change.path.name()).collect();
     let count = branch.deployments.len() + new - withdrawn.len();
     // With more than one bin, not all deployments have been read.
-    if count > MOST_LISTED || base.bins != BinCount::ONE {
+    if count > MAX_LISTED_DEPLOYMENTS || base.bins != BinCount::ONE {
         return Rows::Changed(planned.map(|(_, row)| row).collect());
     }
     let intact = branch.deployments.iter().filter_map(|(name, document)| match document {

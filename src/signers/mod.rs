@@ -18,7 +18,7 @@ const SSH_AGENT_DEADLINE: Duration = Duration::from_secs(30);
 
 /// The most bytes of a message that an agent signs as a whole. OpenSSH's agent closes the connection at a request of more than
 /// 256 KiB. For a longer message, such as the index of a large fleet, an agent signs the digest, in the format of `ssh-keygen`.
-const MOST_WHOLE: usize = 128 << 10;
+const MAX_WHOLE_BYTES: usize = 128 << 10;
 
 /// The keys to sign with: at least one, with different names.
 #[derive(Debug)]
@@ -114,7 +114,7 @@ impl Signers {
 async fn sign_with_agent<P: Payload>(agent: &SshAgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
     let message = signed.to_be_signed();
     let invalid = |source| SignerError::InvalidSignature { socket: agent.socket.clone(), source };
-    if message.len() <= MOST_WHOLE {
+    if message.len() <= MAX_WHOLE_BYTES {
         let signature = agent.sign(&message).await?;
         return signed.add_plain(&agent.key, signature).map_err(invalid);
     }

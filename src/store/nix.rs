@@ -16,10 +16,10 @@ use crate::process::Invocation;
 /// The longest time that one query of a cache may take.
 const LONGEST_QUERY: Duration = Duration::from_mins(2);
 /// The most memory for one query of a cache: ten thousand paths take some 100 MiB.
-const MOST_MEMORY_TO_QUERY: u64 = 512 << 20;
+const MAX_MEMORY_TO_QUERY: u64 = 512 << 20;
 /// The most memory to fetch a path and all that it needs. Nix 2.34 took 330 MB for a thousand paths, and it buffers up to
 /// 64 MiB for each of sixteen parallel downloads.
-const MOST_MEMORY_TO_FETCH: u64 = 2 << 30;
+const MAX_MEMORY_TO_FETCH: u64 = 2 << 30;
 /// Options with which Nix fetches and builds nothing.
 const FETCH_NOTHING: [&str; 6] = ["--option", "substituters", "", "--option", "max-jobs", "0"];
 /// Options with which Nix asks the caches, and does not answer from what it remembers of them.
@@ -98,7 +98,7 @@ impl MachineNix {
     async fn realise(&self, template: &NarTemplateSpecification, root: &Path) -> Result<(), StoreError> {
         let run = self
             .realise_command(&template.nar_id, root)
-            .within_memory(MOST_MEMORY_TO_FETCH)
+            .within_memory(MAX_MEMORY_TO_FETCH)
             .args(["--option", "substituters", &joined(&template.substituters, " ")])
             .args(["--option", "trusted-public-keys", &joined(&template.substituters_public_keys, " ")])
             // Nix also trusts the keys with which this machine signs. Only the keys of the template must count.
@@ -162,7 +162,7 @@ impl MachineNix {
         // has a deadline of its own.
         let verb = ["path-info", "--json", "--store", cache.as_str()];
         let run = Invocation::nix(&verb, self.deadline.min(LONGEST_QUERY))
-            .within_memory(MOST_MEMORY_TO_QUERY)
+            .within_memory(MAX_MEMORY_TO_QUERY)
             // An answer that Nix remembers may be wrong: a path may be there now, or have another signature.
             .args(REMEMBER_NOTHING)
             // The caller asks again later, so it does not wait for a cache that is down.

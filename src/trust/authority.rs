@@ -2,7 +2,7 @@
 
 use super::signature::Signature;
 use super::usable_key::UsableKey;
-use crate::model::{KeyId, MOST_KEYS, PublicKey, Role, RoleKey};
+use crate::model::{KeyId, MAX_KEYS, PublicKey, Role, RoleKey};
 
 /// Keys, and how many different ones of them have to sign.
 #[derive(Debug, Clone)]
@@ -33,7 +33,7 @@ pub enum AuthorityError {
     },
 }
 
-const _: () = assert!(MOST_KEYS <= 64, "every signature is tried with every key");
+const _: () = assert!(MAX_KEYS <= 64, "every signature is tried with every key");
 
 impl Authority {
     /// The authority of `role`: its keys and its threshold.

@@ -10,7 +10,7 @@ use crate::model::json::JsonError;
 use crate::model::{BranchFile, Format, Index, List, Schema, read_part};
 
 /// The most fields that one file can name as critical.
-const MOST_CRITICAL: usize = 16;
+const MAX_CRITICAL: usize = 16;
 /// The longest name of a schema that an error shows.
 const LONGEST_SCHEMA: usize = 64;
 
@@ -36,7 +36,7 @@ pub(super) fn check_schema<P: BranchFile>(signed: &Value) -> Result<(), SignedEr
 pub(super) fn check_critical<P: BranchFile>(signed: &Value, known: impl FnOnce() -> Value) -> Result<(), SignedError> {
     let Some(critical) = signed.get("critical") else { return Ok(()) };
     let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
-    let fields: List<String, MOST_CRITICAL> = read_part(critical, "signed.critical").map_err(malformed)?;
+    let fields: List<String, MAX_CRITICAL> = read_part(critical, "signed.critical").map_err(malformed)?;
     if fields.is_empty() {
         return Err(malformed(JsonError::at("signed.critical", "it names no field")));
     }

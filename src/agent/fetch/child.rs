@@ -11,7 +11,9 @@ use std::time::Duration;
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
-use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MOST_ADDED, MOST_DATA, WATCH_INTERVAL};
+use super::limits::{
+    LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MAX_ADDED_BYTES, MAX_PRIVATE_MEMORY, WATCH_INTERVAL,
+};
 use crate::disk::FileLock;
 use crate::git::{CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, Remote, Repository};
 use crate::model::json::{self, JsonError};
@@ -109,7 +111,7 @@ fn limit_this_process() -> std::io::Result<()> {
         let bytes = Some(getrlimit(resource).maximum.map_or(bytes, |maximum| maximum.min(bytes)));
         setrlimit(resource, Rlimit { current: bytes, maximum: bytes })
     };
-    limit(Resource::Data, MOST_DATA)?;
+    limit(Resource::Data, MAX_PRIVATE_MEMORY)?;
     limit(Resource::Fsize, LARGEST_FILE)?;
     // A core dump would be another large file, with the URL's secrets in it.
     limit(Resource::Core, 0)?;
@@ -142,7 +144,7 @@ async fn fetch(request: &ChildRequest, url: Remote) -> Result<ChildAnswer, Child
             Err(panic) => ChildAnswer::failed(Remedy::TryAgain, &format!("the fetch panicked: {panic}")),
         },
         () = tokio::time::sleep(Duration::from_millis(request.milliseconds)) => ChildAnswer::TooSlow {},
-        () = wait_for_growth(&watched, before.saturating_add(MOST_ADDED)) => ChildAnswer::TooLarge {},
+        () = wait_for_growth(&watched, before.saturating_add(MAX_ADDED_BYTES)) => ChildAnswer::TooLarge {},
     };
     Ok(answer)
 }

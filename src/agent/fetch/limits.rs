@@ -9,13 +9,13 @@ use std::time::Duration;
 /// The largest file that a fetch writes, in bytes: 256 MiB, for the pack of 100,000 units.
 pub(super) const LARGEST_FILE: u64 = 256 << 20;
 /// The most that all files of one fetch add, in bytes: 320 MiB, for a pack and its index.
-pub(super) const MOST_ADDED: u64 = 320 << 20;
+pub(super) const MAX_ADDED_BYTES: u64 = 320 << 20;
 /// The most that all fetches together bring into one copy, in bytes: 512 MiB. A larger copy is started afresh.
-pub(super) const MOST_KEPT: u64 = 512 << 20;
+pub(super) const MAX_COPY_BYTES: u64 = 512 << 20;
 /// The most private memory of the process, in bytes: 256 MiB.
-pub(super) const MOST_DATA: u64 = 256 << 20;
+pub(super) const MAX_PRIVATE_MEMORY: u64 = 256 << 20;
 /// The most resident memory of the process and its children, in bytes: 512 MiB, because mapped files count as well.
-pub(super) const MOST_HELD: u64 = 512 << 20;
+pub(super) const MAX_RESIDENT_MEMORY: u64 = 512 << 20;
 /// How long after its own deadline the process may still report that it reached it.
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// The time between two measurements of the disk.

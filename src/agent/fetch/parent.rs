@@ -9,7 +9,9 @@ use rustix::process::Signal;
 
 use super::BranchFetchError;
 use super::child::{ChildAnswer, ChildRequest, FETCH_COMMAND, fetched_ref, lock_of};
-use super::limits::{GRACE, LARGEST_ANSWER, LARGEST_FILE, MOST_ADDED, MOST_DATA, MOST_HELD, MOST_KEPT};
+use super::limits::{
+    GRACE, LARGEST_ANSWER, LARGEST_FILE, MAX_ADDED_BYTES, MAX_COPY_BYTES, MAX_PRIVATE_MEMORY, MAX_RESIDENT_MEMORY,
+};
 use crate::config::AgentConfig;
 use crate::disk::FileLock;
 use crate::git::{CommitId, Leftovers, Remote, Repository};
@@ -69,7 +71,10 @@ fn prepare(mirror: &Remote, path: &Path, rescue: &dyn Fn(&Path)) -> Result<(), B
     };
     let leftovers = repository.clear_leftovers(&fetched_ref().map_err(invalid)?)?;
     // Every fetch adds a pack.
-    if leftovers == Leftovers::PackInDoubt || repository.has_many_packs()? || repository.fetched_bytes()? > MOST_KEPT {
+    if leftovers == Leftovers::PackInDoubt
+        || repository.has_many_packs()?
+        || repository.fetched_bytes()? > MAX_COPY_BYTES
+    {
         rescue(path);
         Repository::start_afresh(path)?;
     }
@@ -91,7 +96,7 @@ async fn run_child(config: &AgentConfig, mirror: &Remote, path: &Path) -> Result
         .stdin(json::compact(&request))
         // The process ends by itself at its own deadline; this one is for a process that hangs.
         .within(limit + GRACE)
-        .within_memory(MOST_HELD)
+        .within_memory(MAX_RESIDENT_MEMORY)
         .at_most(LARGEST_ANSWER)
         .outside_any_repository()
         .run()
@@ -116,8 +121,10 @@ fn tip(answer: ChildAnswer, config: &AgentConfig, mirror: &Remote) -> Result<Com
         ChildAnswer::Missing {} => Err(BranchFetchError::NoBranch { repository, branch }),
         ChildAnswer::Failed { remedy, message } => Err(BranchFetchError::Failed { remedy, message }),
         ChildAnswer::TooSlow {} => Err(BranchFetchError::TooSlow { repository, branch, limit: config.fetch_deadline }),
-        ChildAnswer::TooLarge {} => Err(BranchFetchError::TooLarge { repository, branch, limit: MOST_ADDED }),
-        ChildAnswer::TooMuchMemory {} => Err(BranchFetchError::TooMuchMemory { repository, branch, limit: MOST_DATA }),
+        ChildAnswer::TooLarge {} => Err(BranchFetchError::TooLarge { repository, branch, limit: MAX_ADDED_BYTES }),
+        ChildAnswer::TooMuchMemory {} => {
+            Err(BranchFetchError::TooMuchMemory { repository, branch, limit: MAX_PRIVATE_MEMORY })
+        }
         ChildAnswer::Busy {} => Err(BranchFetchError::Busy { repository }),
     }
 }
@@ -134,7 +141,7 @@ fn describe_end(error: ProcessError, config: &AgentConfig, mirror: &Remote) -> B
         }
         // A Rust program aborts where the kernel refuses it memory for the heap or the stack.
         ProcessError::Killed { signal, .. } if signal == Signal::ABORT.as_raw() => {
-            BranchFetchError::TooMuchMemory { repository, branch, limit: MOST_DATA }
+            BranchFetchError::TooMuchMemory { repository, branch, limit: MAX_PRIVATE_MEMORY }
         }
         source => BranchFetchError::Process { repository, source },
     }

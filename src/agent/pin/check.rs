@@ -14,7 +14,7 @@ use crate::store::CacheEntries;
 use crate::trust::pin_of;
 
 /// How many paths an error names.
-const MOST_NAMED: usize = 5;
+const MAX_NAMED_PATHS: usize = 5;
 
 /// The pins of all deployments of a pass, by store path. A deployment that names the path of another one is compared with
 /// the other's pin as well.
@@ -282,10 +282,10 @@ impl fmt::Display for NotAsPinned {
             ),
             MismatchSite::Store { mismatch, differing, cleanup } => {
                 write!(f, "refused {path}: {mismatch}")?;
-                for differing in differing.iter().take(MOST_NAMED) {
+                for differing in differing.iter().take(MAX_NAMED_PATHS) {
                     write!(f, "; {differing}")?;
                 }
-                if let Some(more) = differing.len().checked_sub(MOST_NAMED).filter(|more| *more > 0) {
+                if let Some(more) = differing.len().checked_sub(MAX_NAMED_PATHS).filter(|more| *more > 0) {
                     write!(f, "; and {more} more")?;
                 }
                 let first = differing.first().map_or(path, |differing| &differing.path);

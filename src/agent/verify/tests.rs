@@ -386,7 +386,7 @@ fn the_number_of_remembered_documents_is_limited_and_that_many_can_be_read() {
     let path = |number: usize| format!("deployments/{number:0>128}.json").parse().unwrap();
     let mut world = World::new();
     let mut trusted = world.verify(&Trusted::default()).unwrap().trusted;
-    let free = MOST_DOCUMENTS - trusted.documents.len();
+    let free = MAX_DOCUMENTS - trusted.documents.len();
     trusted.documents.extend((0..free).map(|number| (path(number), seen)));
     trusted = world.verify(&trusted).unwrap().trusted;
     let folder = tempfile::tempdir().unwrap();

@@ -7,11 +7,11 @@ use crate::cli::exit::Exit;
 use crate::cli::output;
 
 /// The most bytes of a request. Every request is shorter.
-const MOST_READ: u64 = 1 << 20;
+const MAX_REQUEST_BYTES: u64 = 1 << 20;
 
 pub(super) async fn run() -> Result<(), Exit> {
     let mut request = Vec::new();
-    let read = std::io::stdin().lock().take(MOST_READ).read_to_end(&mut request);
+    let read = std::io::stdin().lock().take(MAX_REQUEST_BYTES).read_to_end(&mut request);
     read.map_err(|error| Exit::machine(&format!("cannot read standard input: {error}")))?;
     let answer = answer(&request).await.map_err(|error| Exit::machine(&error))?;
     output::bytes(&answer)

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use serde::Serialize;
 
 use super::AgentConfigArgument;
-use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MOST_ATTEMPTS, Pass, PassReport, Retry};
+use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MAX_ATTEMPTS, Pass, PassReport, Retry};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::output;
 use crate::model::Name;
@@ -83,7 +83,7 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
         }
         Event::Activating { deployment, rollout } => match rollout.attempts {
             1 => format!("{deployment}: activating"),
-            attempts => format!("{deployment}: activating again (attempt {attempts} of {MOST_ATTEMPTS})"),
+            attempts => format!("{deployment}: activating again (attempt {attempts} of {MAX_ATTEMPTS})"),
         },
         Event::RollingBack { deployment, rollback } => {
             format!("{deployment}: the activation failed; going back to {}", rollback.to)

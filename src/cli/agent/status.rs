@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::AgentConfigArgument;
-use crate::agent::{FailedRollout, LastPass, Lifecycle, MOST_ATTEMPTS, RollbackResult, Rollout, StateDirectory};
+use crate::agent::{FailedRollout, LastPass, Lifecycle, MAX_ATTEMPTS, RollbackResult, Rollout, StateDirectory};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{IndexVersion, Name, Timestamp};
@@ -120,7 +120,7 @@ fn describe_step(name: &Name, lifecycle: &Lifecycle) -> Option<String> {
         Lifecycle::Known(rollout) => Some(format!("fetching or waiting for {}", revision(rollout))),
         Lifecycle::Realised(rollout) => Some(format!("{} is fetched and not activated yet", revision(rollout))),
         Lifecycle::Activating(rollout) => {
-            Some(format!("activating {} (attempt {} of {MOST_ATTEMPTS})", revision(rollout), rollout.attempts))
+            Some(format!("activating {} (attempt {} of {MAX_ATTEMPTS})", revision(rollout), rollout.attempts))
         }
         Lifecycle::Probation(rollout) => Some(format!("{} is activated and not confirmed yet", revision(rollout))),
         Lifecycle::RollingBack(rollback) => Some(format!("taking {name} back to {}", rollback.to)),

@@ -152,7 +152,7 @@ fn describe_time(time: Duration) -> String {
 /// Describes why attributes were evaluated, a line for each reason. It gives no lines where one reason holds for all attributes.
 pub(super) fn reasons(work: &EvaluationWork) -> Vec<String> {
     /// The number of reasons that get a line.
-    const MOST: usize = 10;
+    const MAX_REASONS: usize = 10;
     let mut by_reason: BTreeMap<String, Vec<String>> = BTreeMap::new();
     for evaluated in &work.evaluated {
         by_reason.entry(evaluated.reason.to_string()).or_default().push(evaluated.attribute.to_string());
@@ -166,9 +166,9 @@ pub(super) fn reasons(work: &EvaluationWork) -> Vec<String> {
         }
         _ => format!("evaluated {}: {why}", attributes.join(", ")),
     };
-    let mut lines: Vec<String> = by_reason.iter().take(MOST).map(line).collect();
-    if by_reason.len() > MOST {
-        lines.push(format!("and for {} more reasons", by_reason.len() - MOST));
+    let mut lines: Vec<String> = by_reason.iter().take(MAX_REASONS).map(line).collect();
+    if by_reason.len() > MAX_REASONS {
+        lines.push(format!("and for {} more reasons", by_reason.len() - MAX_REASONS));
     }
     lines
 }
