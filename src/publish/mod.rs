@@ -4,7 +4,7 @@
 //! and have no I/O: `plan` (which documents change), `withhold` (which of them have to wait), `survey` (whether the caches
 //! have a deployment), `pin`, `operate`. These do the I/O and decide nothing: `base` and `document_loader` read the
 //! branch into the types of `branch_state`, `caches` asks the caches, `diffs` compares systems, `sign` signs, `attempt` begins one
-//! attempt, `commit` has the [`Publisher`] and the order of it all, `note` remembers the last publication, and `settled` what the
+//! attempt, `publisher` has the [`Publisher`] and the order of it all, `note` remembers the last publication, and `settled` what the
 //! next one need not look at. `bins` makes the bins of the index. `document_change`,
 //! `left_out`, `report` and `readme` are what people read of it.
 //!
@@ -15,7 +15,6 @@ mod base;
 mod bins;
 mod branch_state;
 mod caches;
-mod commit;
 mod diffs;
 mod document_change;
 mod document_loader;
@@ -27,6 +26,7 @@ mod note;
 mod operate;
 mod pin;
 mod plan;
+mod publisher;
 mod readme;
 mod report;
 mod settled;
@@ -36,7 +36,6 @@ mod withhold;
 
 pub use attempt::PublishSettings;
 pub use base::PublishBaseError;
-pub use commit::Publisher;
 pub use document_change::{DocumentChange, NameConflict};
 pub use error::PublishError;
 pub use left_out::{
@@ -45,5 +44,6 @@ pub use left_out::{
 pub use note::{BranchRegression, PublishNoteError, PublishedIndex};
 pub use operate::{OperateError, Operation, OperationReport, OperatorRequest};
 pub use plan::{OrphanPolicy, PlanError, PublishInput};
+pub use publisher::Publisher;
 pub use report::PublishReport;
 pub use survey::{CacheProblem, CacheState};
