@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 
 use super::evaluation::{Drafts, Failure};
-use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, FlakeOutput, Host, Item, Nar};
+use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, FlakeOutput, FlakeStorePath, Host, Item};
 use super::platforms::PLATFORMS;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Draft, List, LockedSource, Metadata, Name, NarTemplateSpecification,
@@ -158,7 +158,7 @@ impl Assembly<'_> {
             Some(host) => (Some(host.nar), host.substituters, host.substituters_public_keys),
             None => (None, List::default(), List::default()),
         };
-        let Nar { path, drv, system } = template.nar_id.or(host_nar).ok_or_else(|| {
+        let FlakeStorePath { path, drv, system } = template.nar_id.or(host_nar).ok_or_else(|| {
             let outputs: Vec<&str> = PLATFORMS.iter().map(|platform| platform.output).collect();
             format!("it has no `template.narId`, and none of {} has `{name}`", outputs.join(", "))
         })?;

@@ -228,7 +228,7 @@ impl Names {
 /// One value of the answer to [`Question::Some`].
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) enum Guarded {
+pub(super) enum ItemAnswer {
     /// The item has this value.
     Ok(serde_json::Value),
     /// The item threw. Nix says why when it is asked for this item alone.
@@ -243,7 +243,7 @@ pub(super) fn derivation(answer: &serde_json::Value) -> Option<StorePath> {
 
 /// A store path in a flake, with its derivation and system where they are known.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-pub(super) struct Nar {
+pub(super) struct FlakeStorePath {
     pub(super) path: StorePath,
     pub(super) drv: Option<StorePath>,
     pub(super) system: Option<System>,
@@ -253,7 +253,7 @@ pub(super) struct Nar {
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct Host {
-    pub(super) nar: Nar,
+    pub(super) nar: FlakeStorePath,
     pub(super) substituters: List<Substituter, 32>,
     pub(super) substituters_public_keys: List<PublicKey, 32>,
 }
@@ -276,7 +276,7 @@ pub(super) struct DeclaredTemplate {
     #[serde(default)]
     pub(super) metadata: Metadata,
     #[serde(rename = "narId")]
-    pub(super) nar_id: Option<Nar>,
+    pub(super) nar_id: Option<FlakeStorePath>,
     pub(super) substituters: Option<List<Substituter, 32>>,
     pub(super) substituters_public_keys: Option<List<PublicKey, 32>>,
 }

@@ -10,7 +10,7 @@ use super::budget::Budget;
 use super::error::EvaluateError;
 use super::flake_caller::{Answer, FlakeCaller, TreeLocation};
 use super::observe::Observation;
-use super::outputs::{Guarded, Item, Question};
+use super::outputs::{Item, ItemAnswer, Question};
 use super::progress::Progress;
 use super::schedule::{Cost, Job, JobEnd, MemoryGrant, Purpose, Schedule, Task};
 
@@ -86,7 +86,7 @@ pub(super) async fn run(
 }
 
 /// The answer of one process: a value for each item of its job, in order.
-type JobAnswer = Result<Answer<Vec<Guarded>>, EvaluateError>;
+type JobAnswer = Result<Answer<Vec<ItemAnswer>>, EvaluateError>;
 
 /// Evaluates the items of a job in one process. A single item is not guarded, so that Nix says what is wrong with it.
 async fn evaluate_job(
@@ -102,7 +102,7 @@ async fn evaluate_job(
     };
     let answer = if let [task] = &job.tasks[..] {
         let answer = caller.ask::<Value>(location, &Question::One(&task.item), memory).await;
-        answer.map(|Answer { value, observed, cost }| Answer { value: vec![Guarded::Ok(value)], observed, cost })
+        answer.map(|Answer { value, observed, cost }| Answer { value: vec![ItemAnswer::Ok(value)], observed, cost })
     } else {
         let items: Vec<&Item> = job.tasks.iter().map(|task| &task.item).collect();
         caller.ask(location, &Question::Some(&items), memory).await
@@ -114,8 +114,8 @@ async fn evaluate_job(
 fn finish_check(schedule: &mut Schedule<Item>, job: Job<Item>, answer: JobAnswer) -> Option<(Item, Value)> {
     let task = schedule.finish(job, JobEnd::Failed).pop()?;
     match answer.ok()?.value.pop()? {
-        Guarded::Ok(value) => Some((task.item, value)),
-        Guarded::Failed(_) => None,
+        ItemAnswer::Ok(value) => Some((task.item, value)),
+        ItemAnswer::Failed(_) => None,
     }
 }
 
@@ -130,12 +130,12 @@ fn finish_job(schedule: &mut Schedule<Item>, job: Job<Item>, answer: JobAnswer) 
             let (mut finished, mut again): (Vec<_>, Vec<Task<Item>>) = (Vec::new(), Vec::new());
             for (task, value) in tasks.into_iter().zip(values) {
                 match value {
-                    Guarded::Ok(value) => {
+                    ItemAnswer::Ok(value) => {
                         let observed = observed.clone();
                         finished.push((task.item, ItemResult::Answered { value, observed, cost: each, alone }));
                     }
                     // It threw. Nix says why only when it is asked for this item alone.
-                    Guarded::Failed(_) => again.push(task),
+                    ItemAnswer::Failed(_) => again.push(task),
                 }
             }
             schedule.retry_singly(again);
