@@ -94,7 +94,7 @@ impl Layout {
 
 /// A folder of the branch that a reader checks. Each has its limits and its rule, which the methods below list.
 #[derive(Clone, Copy)]
-pub(super) enum Folder<'a> {
+pub(super) enum BranchFolder<'a> {
     /// The top folder of a branch with this index.
     Top(&'a Index),
     /// `index/`.
@@ -111,7 +111,7 @@ pub(super) enum Folder<'a> {
     ApprovalsOfOne,
 }
 
-impl Folder<'_> {
+impl BranchFolder<'_> {
     /// The most entries of such a folder, and the length of the longest name that an entry can have, in bytes.
     pub(super) fn limits(self) -> (usize, usize) {
         match self {

@@ -9,7 +9,7 @@
 
 use std::collections::HashSet;
 
-use super::layout::{Folder, Layout};
+use super::layout::{BranchFolder, Layout};
 use crate::git::{Files, Mode, ReadError};
 use crate::model::{BinCount, Index, Name};
 use crate::trust::VerifiedBin;
@@ -94,7 +94,7 @@ impl<'t> Iterator for TreeEntries<'t> {
 }
 
 /// Checks the tree of one folder, which has these bytes. No I/O.
-fn check_tree<'t>(folder: Folder<'_>, tree: &'t [u8]) -> Result<(), FolderFault<'t>> {
+fn check_tree<'t>(folder: BranchFolder<'_>, tree: &'t [u8]) -> Result<(), FolderFault<'t>> {
     let (most, _) = folder.limits();
     let mut count = 0;
     let mut before = None;
@@ -141,7 +141,7 @@ fn check_twins(tree: &[u8], count: usize) -> Result<(), FolderFault<'_>> {
 }
 
 /// Checks a folder, if it exists.
-fn check_folder(files: &impl Files, path: &str, folder: Folder<'_>) -> Result<(), LayoutError> {
+fn check_folder(files: &impl Files, path: &str, folder: BranchFolder<'_>) -> Result<(), LayoutError> {
     let shown = || if path.is_empty() { "/" } else { path }.to_owned();
     let too_many = || LayoutError::TooMany { path: shown(), limit: folder.limits().0 };
     let tree = match files.tree(path, folder.most_bytes()) {
@@ -169,23 +169,23 @@ fn check_folder(files: &impl Files, path: &str, folder: Folder<'_>) -> Result<()
 /// Checks the folders that every reader of a branch with this index reads.
 pub(super) fn check_top(files: &impl Files, index: &Index) -> Result<(), LayoutError> {
     let count = index.bins.count();
-    check_folder(files, "", Folder::Top(index))?;
-    check_folder(files, "index", Folder::Index(count))?;
-    check_folder(files, "roots", Folder::Roots)?;
+    check_folder(files, "", BranchFolder::Top(index))?;
+    check_folder(files, "index", BranchFolder::Index(count))?;
+    check_folder(files, "roots", BranchFolder::Roots)?;
     if count == BinCount::ONE {
         return Ok(());
     }
     let folders = index.folders.iter().map(AsRef::as_ref).chain(["approvals"]);
-    folders.into_iter().try_for_each(|folder: &str| check_folder(files, folder, Folder::Bins(count)))
+    folders.into_iter().try_for_each(|folder: &str| check_folder(files, folder, BranchFolder::Bins(count)))
 }
 
 /// Checks the folders that have the documents of one bin, and its approvals.
 pub(super) fn check_bin(files: &impl Files, index: &Index, bin: &VerifiedBin) -> Result<(), LayoutError> {
     let layout = Layout::of(index.bins.count());
     for folder in index.folders.iter().map(AsRef::as_ref) {
-        check_folder(files, &layout.folder(folder, bin.id()), Folder::Documents(folder, bin))?;
+        check_folder(files, &layout.folder(folder, bin.id()), BranchFolder::Documents(folder, bin))?;
     }
-    check_folder(files, &layout.folder("approvals", bin.id()), Folder::Approvals)
+    check_folder(files, &layout.folder("approvals", bin.id()), BranchFolder::Approvals)
 }
 
 /// Whether git accepts an entry of this name, so that a commit can remove it.
@@ -204,7 +204,7 @@ pub(super) fn foreign_entries<'b>(
     let (count, mut found) = (index.bins.count(), Vec::new());
     let layout = Layout::of(count);
     let folders = || index.folders.iter().map(AsRef::<str>::as_ref);
-    let mut look = |path: &str, folder: Folder<'_>| -> Result<(), ReadError> {
+    let mut look = |path: &str, folder: BranchFolder<'_>| -> Result<(), ReadError> {
         let tree = match files.tree(path, folder.most_bytes()) {
             // The publication says what is wrong there when it is read back.
             Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => None,
@@ -216,22 +216,23 @@ pub(super) fn foreign_entries<'b>(
         found.extend(names.map(|name| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }));
         Ok(())
     };
-    look("", Folder::Top(index))?;
-    look("index", Folder::Index(count))?;
-    look("roots", Folder::Roots)?;
+    look("", BranchFolder::Top(index))?;
+    look("index", BranchFolder::Index(count))?;
+    look("roots", BranchFolder::Roots)?;
     if count != BinCount::ONE {
-        folders().chain(["approvals"]).try_for_each(|folder| look(folder, Folder::Bins(count)))?;
+        folders().chain(["approvals"]).try_for_each(|folder| look(folder, BranchFolder::Bins(count)))?;
     }
     for bin in bins {
-        folders().try_for_each(|folder| look(&layout.folder(folder, bin.id()), Folder::Documents(folder, bin)))?;
-        look(&layout.folder("approvals", bin.id()), Folder::Approvals)?;
+        folders()
+            .try_for_each(|folder| look(&layout.folder(folder, bin.id()), BranchFolder::Documents(folder, bin)))?;
+        look(&layout.folder("approvals", bin.id()), BranchFolder::Approvals)?;
     }
     Ok(found)
 }
 
 /// Checks the folder with the approvals of one deployment.
 pub(super) fn check_approvals(files: &impl Files, layout: Layout, name: &Name) -> Result<(), LayoutError> {
-    check_folder(files, &layout.approvals(name), Folder::ApprovalsOfOne)
+    check_folder(files, &layout.approvals(name), BranchFolder::ApprovalsOfOne)
 }
 
 /// The path of `name` in the folder `path`. Bytes that are not plain ASCII are escaped, so that a reader can tell letters that

@@ -193,7 +193,7 @@ fn names_that_git_itself_does_not_write_are_refused() {
     refused(trees.check_tree(&trees.raw_tree(&unsorted)), "the folder `/`");
     for short in [b"100644 index.json\0short".as_slice(), b"100644"] {
         refused(trees.check_tree(&trees.raw_tree(short)), "is damaged");
-        assert_eq!(check_tree(Folder::Roots, short), Err(FolderFault::Malformed("an entry breaks off")));
+        assert_eq!(check_tree(BranchFolder::Roots, short), Err(FolderFault::Malformed("an entry breaks off")));
     }
 }
 
@@ -222,10 +222,10 @@ fn too_many_entries_are_refused_before_they_are_read() {
     in_approvals(&trees.raw_tree(&most)).unwrap();
     let more = [most, file("l.json")].concat();
     refused(in_approvals(&trees.raw_tree(&more)), "`approvals/web-1`");
-    assert_eq!(check_tree(Folder::ApprovalsOfOne, &more), Err(FolderFault::TooMany));
+    assert_eq!(check_tree(BranchFolder::ApprovalsOfOne, &more), Err(FolderFault::TooMany));
     let full: Vec<u8> =
         (0..=MAX_ENTRIES_OF_A_BIN).flat_map(|n| [format!("40000 u{n:06}\0").as_bytes(), &[7; 20]].concat()).collect();
-    assert_eq!(check_tree(Folder::Approvals, &full), Err(FolderFault::TooMany));
+    assert_eq!(check_tree(BranchFolder::Approvals, &full), Err(FolderFault::TooMany));
 }
 
 #[test]
@@ -245,21 +245,21 @@ fn only_what_the_index_lists_is_accepted_in_a_folder_of_documents() {
 fn the_folders_of_the_bins_are_those_of_the_index() {
     let (index, _) = listing(&[]);
     let sixteen = BinCount::every().nth(1).unwrap();
-    let accepts = |folder: Folder<'_>, mode: &str, name: &str| {
+    let accepts = |folder: BranchFolder<'_>, mode: &str, name: &str| {
         check_tree(folder, &tree(&[(mode.to_owned(), name.as_bytes().to_vec())])).is_ok()
     };
     for (name, one, many) in
         [("all.json", true, false), ("0.json", false, true), ("f.json", false, true), ("00.json", false, false)]
     {
-        assert_eq!(accepts(Folder::Index(BinCount::ONE), "100644", name), one, "{name}");
-        assert_eq!(accepts(Folder::Index(sixteen), "100644", name), many, "{name}");
+        assert_eq!(accepts(BranchFolder::Index(BinCount::ONE), "100644", name), one, "{name}");
+        assert_eq!(accepts(BranchFolder::Index(sixteen), "100644", name), many, "{name}");
     }
     for name in ["all", "00", "F", "g", "0.json"] {
-        assert!(!accepts(Folder::Bins(sixteen), "40000", name), "{name}");
+        assert!(!accepts(BranchFolder::Bins(sixteen), "40000", name), "{name}");
     }
-    assert!(accepts(Folder::Bins(sixteen), "40000", "c") && !accepts(Folder::Bins(sixteen), "100644", "c"));
+    assert!(accepts(BranchFolder::Bins(sixteen), "40000", "c") && !accepts(BranchFolder::Bins(sixteen), "100644", "c"));
     for (name, good) in [("units", true), ("index", true), ("other", false), ("README.md", false)] {
-        assert_eq!(accepts(Folder::Top(&index), "40000", name), good, "{name}");
+        assert_eq!(accepts(BranchFolder::Top(&index), "40000", name), good, "{name}");
     }
 }
 
@@ -289,7 +289,7 @@ proptest! {
         let names: Vec<String> = names.into_iter().collect();
         let (_, bin) = listing(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let tree = files(&names);
-        prop_assert_eq!(check_tree(Folder::Documents("units", &bin), &tree), Ok(()));
+        prop_assert_eq!(check_tree(BranchFolder::Documents("units", &bin), &tree), Ok(()));
     }
 
     #[test]
@@ -301,7 +301,7 @@ proptest! {
         names.push(twin);
         let (_, bin) = listing(&names.iter().map(String::as_str).collect::<Vec<_>>());
         let tree = files(&names);
-        let is_twin = matches!(check_tree(Folder::Documents("units", &bin), &tree), Err(FolderFault::Twin { .. }));
+        let is_twin = matches!(check_tree(BranchFolder::Documents("units", &bin), &tree), Err(FolderFault::Twin { .. }));
         prop_assert!(is_twin);
     }
 
@@ -313,8 +313,8 @@ proptest! {
         let entry = tree(&[("100644".to_owned(), file.clone())]);
         let of_json = file.strip_suffix(b".json").and_then(|stem| std::str::from_utf8(stem).ok());
         let is_good = of_json.is_some_and(|stem| stem.parse::<Name>().is_ok());
-        prop_assert_eq!(check_tree(Folder::ApprovalsOfOne, &entry).is_ok(), is_good);
-        prop_assert_eq!(check_tree(Folder::Approvals, &tree(&[("40000".to_owned(), name.clone())])).is_ok(), stem.is_some());
+        prop_assert_eq!(check_tree(BranchFolder::ApprovalsOfOne, &entry).is_ok(), is_good);
+        prop_assert_eq!(check_tree(BranchFolder::Approvals, &tree(&[("40000".to_owned(), name.clone())])).is_ok(), stem.is_some());
     }
 
     #[test]
@@ -323,14 +323,14 @@ proptest! {
         let good = files(&["a".to_owned(), "b-2".to_owned()]);
         let cut = cut.index(good.len());
         let kinds = [
-            Folder::Top(&index), Folder::Index(BinCount::ONE), Folder::Bins(BinCount::ONE), Folder::Documents("units", &bin),
-            Folder::Roots, Folder::Approvals, Folder::ApprovalsOfOne,
+            BranchFolder::Top(&index), BranchFolder::Index(BinCount::ONE), BranchFolder::Bins(BinCount::ONE), BranchFolder::Documents("units", &bin),
+            BranchFolder::Roots, BranchFolder::Approvals, BranchFolder::ApprovalsOfOne,
         ];
         for kind in kinds {
             let _ = check_tree(kind, &bytes);
             let _ = check_tree(kind, &[&good[..cut], &bytes[..]].concat());
         }
-        let whole = check_tree(Folder::Documents("units", &bin), &good[..cut]);
+        let whole = check_tree(BranchFolder::Documents("units", &bin), &good[..cut]);
         prop_assert_eq!(whole.is_ok(), cut == 0 || cut == good.len() / 2 - 1);
     }
 
@@ -338,7 +338,7 @@ proptest! {
     fn each_mode_is_accepted_in_one_spelling_only(mode in "[0-7]{1,7}") {
         let (_, bin) = listing(&LISTED);
         let entry = |name: &str| tree(&[(mode.clone(), name.as_bytes().to_vec())]);
-        prop_assert_eq!(check_tree(Folder::Documents("units", &bin), &entry("a.json")).is_ok(), mode == "100644");
-        prop_assert_eq!(check_tree(Folder::Approvals, &entry("a")).is_ok(), mode == "40000");
+        prop_assert_eq!(check_tree(BranchFolder::Documents("units", &bin), &entry("a.json")).is_ok(), mode == "100644");
+        prop_assert_eq!(check_tree(BranchFolder::Approvals, &entry("a")).is_ok(), mode == "40000");
     }
 }

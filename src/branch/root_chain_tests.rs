@@ -4,23 +4,23 @@ use super::*;
 use crate::trust::SecretKey;
 use crate::trust::fixture::{Fleet, first_root, key, root_after, signed};
 
-type Branch = BTreeMap<String, Vec<u8>>;
+type BranchFiles = BTreeMap<String, Vec<u8>>;
 
 /// A chain of `length` roots by one key, and the files of a branch with all of them.
-fn chain(length: usize) -> (Fleet, Vec<TrustedRoot>, Branch) {
+fn chain(length: usize) -> (Fleet, Vec<TrustedRoot>, BranchFiles) {
     let fleet = Fleet::new();
     let mut roots = vec![fleet.root.clone()];
     while let Some(last) = roots.last().filter(|_| roots.len() < length) {
         let next = signed(root_after(last, &[&fleet.key]), &[&fleet.key]);
         roots.push(last.next(&next).unwrap());
     }
-    let mut files: Branch =
+    let mut files: BranchFiles =
         roots.iter().map(|root| (Layout::root(root.root().version), root.file().to_vec())).collect();
     files.insert(Layout::NEWEST_ROOT.to_owned(), roots[length - 1].file().to_vec());
     (fleet, roots, files)
 }
 
-fn refusal(files: &Branch, trusted: &TrustedRoot) -> String {
+fn refusal(files: &BranchFiles, trusted: &TrustedRoot) -> String {
     RootChain::walk(files, trusted).unwrap_err().to_string()
 }
 
@@ -86,7 +86,7 @@ fn a_gap_a_rollback_and_a_fork_are_refused() {
     let mut repeated = files;
     repeated.insert("roots/3.json".to_owned(), roots[1].file().to_vec());
     assert!(refusal(&repeated, &roots[0]).contains("it is version 2, where version 3 has to follow"));
-    assert!(refusal(&Branch::new(), &roots[0]).contains("not a branch of Clavel"));
+    assert!(refusal(&BranchFiles::new(), &roots[0]).contains("not a branch of Clavel"));
 }
 
 #[test]
@@ -96,7 +96,7 @@ fn a_root_before_the_newest_may_have_expired() {
     let second = fleet.root.next(&signed(expired, &[&fleet.key])).unwrap();
     let third = second.next(&signed(root_after(&second, &[&fleet.key]), &[&fleet.key])).unwrap();
     let files = [("roots/2.json", &second), ("roots/3.json", &third), (Layout::NEWEST_ROOT, &third)];
-    let files: Branch = files.into_iter().map(|(path, root)| (path.to_owned(), root.file().to_vec())).collect();
+    let files: BranchFiles = files.into_iter().map(|(path, root)| (path.to_owned(), root.file().to_vec())).collect();
     let walked = RootChain::walk(&files, &fleet.root).unwrap();
     assert!(!walked.newest.is_expired("2026-01-01T00:00:00Z".parse().unwrap()));
 }

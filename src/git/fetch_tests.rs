@@ -304,9 +304,9 @@ fn a_full_fetch_can_be_committed_to_and_pushed() {
 }
 
 /// A `git daemon` that serves a folder, and ends with the test.
-struct Daemon(std::process::Child, u16);
+struct GitDaemon(std::process::Child, u16);
 
-impl Daemon {
+impl GitDaemon {
     fn serve(folder: &Path) -> Self {
         let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
         // Not `git daemon`, which starts this program: the kill would end `git` alone and leave the server running.
@@ -330,7 +330,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for GitDaemon {
     fn drop(&mut self) {
         let _ = self.0.kill();
         let _ = self.0.wait();
@@ -355,7 +355,7 @@ fn a_missing_repository_is_recognised_by_the_text_of_the_server() {
     let dir = TestFolder::new();
     let (remote, cache, _) = remote_and_cache(&dir);
     fixture::put(&remote, None, &[("a.json", "1")]);
-    let daemon = Daemon::serve(dir.path());
+    let daemon = GitDaemon::serve(dir.path());
     let at = |name: &str| format!("git://127.0.0.1:{}/{name}", daemon.1);
     assert!(matches!(fetch(&cache, &at("remote.git")), Ok(Fetched::Moved(_))));
     for url in [at("none.git"), http_server("404 Not Found")] {

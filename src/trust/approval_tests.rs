@@ -9,7 +9,7 @@ use crate::trust::fixture::{first_root, key, role, signed};
 use crate::trust::{SecretKey, digest};
 
 /// A fleet in which `db-*` has to be approved, by two of alice, bob and carol.
-struct Fleet {
+struct FleetWithApprovers {
     root_key: SecretKey,
     approvers: [SecretKey; 3],
     root: TrustedRoot,
@@ -22,7 +22,7 @@ fn approved_by(root_key: &SecretKey, approver: Role, approvals: u64) -> Root {
     root
 }
 
-impl Fleet {
+impl FleetWithApprovers {
     fn new() -> Self {
         let root_key = key("root-1");
         let approvers = [key("alice"), key("bob"), key("carol")];
@@ -56,14 +56,14 @@ impl Fleet {
 
 #[test]
 fn a_deployment_that_no_policy_matches_needs_no_approval() {
-    let fleet = Fleet::new();
+    let fleet = FleetWithApprovers::new();
     let web = fleet.deployment("web-1", "web-1", 1);
     assert_eq!(Approvals::count(&fleet.root, &web, &["web-1".parse().unwrap()], &BTreeMap::new()), None);
 }
 
 #[test]
 fn the_names_of_unit_and_agent_need_approval_too() {
-    let fleet = Fleet::new();
+    let fleet = FleetWithApprovers::new();
     let count = |name: &str, unit: &str, agent: &str| {
         let deployment = fleet.deployment(name, unit, 7);
         Approvals::count(&fleet.root, &deployment, &[agent.parse().unwrap()], &BTreeMap::new())
@@ -77,7 +77,7 @@ fn the_names_of_unit_and_agent_need_approval_too() {
 
 #[test]
 fn the_root_says_how_many_different_approvers_are_needed() {
-    let fleet = Fleet::new();
+    let fleet = FleetWithApprovers::new();
     let deployment = fleet.deployment("db-1", "db-1", 7);
     let [alice, bob, _] = &fleet.approvers;
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
@@ -104,8 +104,8 @@ fn one_key_under_two_names_counts_once() {
     let approver = Role { keys: keys.try_into().unwrap(), threshold: 1.try_into().unwrap() };
     let root = approved_by(&root_key, approver, 2);
     let root = TrustedRoot::given(&signed(root, &[&root_key])).unwrap();
-    let fleet = Fleet { root, ..Fleet::new() };
-    let fleet = Fleet { root_key, ..fleet };
+    let fleet = FleetWithApprovers { root, ..FleetWithApprovers::new() };
+    let fleet = FleetWithApprovers { root_key, ..fleet };
     let deployment = fleet.deployment("db-1", "db-1", 1);
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
     assert!(!fleet.count(&deployment, &[("alice", by(&alice)), ("alice-2", by(&alice))]).suffice());
@@ -115,7 +115,7 @@ fn one_key_under_two_names_counts_once() {
 
 #[test]
 fn an_approval_of_anything_else_does_not_count() {
-    let fleet = Fleet::new();
+    let fleet = FleetWithApprovers::new();
     let deployment = fleet.deployment("db-1", "db-1", 7);
     let [alice, bob, _] = &fleet.approvers;
     let good = ("bob", signed(fleet.approval(&deployment), &[bob]));
@@ -138,7 +138,7 @@ fn an_approval_of_anything_else_does_not_count() {
 
 #[test]
 fn each_approver_has_a_last_approval_of_their_own() {
-    let fleet = Fleet::new();
+    let fleet = FleetWithApprovers::new();
     let [alice, bob, carol] = &fleet.approvers;
     let at = |revision| fleet.deployment("db-1", "db-1", revision);
     let by = |key: &SecretKey, revision| signed(fleet.approval(&at(revision)), &[key]);
@@ -152,7 +152,7 @@ fn each_approver_has_a_last_approval_of_their_own() {
 
 #[test]
 fn the_last_sufficient_revision_has_enough_approvals_of_one_content() {
-    let fleet = Fleet::new();
+    let fleet = FleetWithApprovers::new();
     let [alice, bob, carol] = &fleet.approvers;
     let by =
         |key: &SecretKey, revision, unit| signed(fleet.approval(&fleet.deployment("db-1", unit, revision)), &[key]);
@@ -168,7 +168,7 @@ fn the_last_sufficient_revision_has_enough_approvals_of_one_content() {
 
 #[test]
 fn an_approved_deployment_is_found_by_its_content() {
-    let fleet = Fleet::new();
+    let fleet = FleetWithApprovers::new();
     let [alice, ..] = &fleet.approvers;
     let (first, other) = (fleet.deployment("db-1", "db-1", 3), fleet.deployment("db-1", "db-2", 3));
     let left = [("alice", signed(fleet.approval(&first), &[alice]))];
@@ -184,7 +184,7 @@ fn an_approved_deployment_is_found_by_its_content() {
 
 #[test]
 fn junk_does_not_hide_valid_approvals() {
-    let fleet = Fleet::new();
+    let fleet = FleetWithApprovers::new();
     let deployment = fleet.deployment("db-1", "db-1", 1);
     let [alice, bob, carol] = &fleet.approvers;
     let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);
@@ -224,7 +224,7 @@ fn the_names_of_approvers_are_valid_file_names() {
 proptest! {
     #[test]
     fn a_changed_approval_does_not_count(at: prop::sample::Index, bit in 0..8_u8) {
-        let fleet = Fleet::new();
+        let fleet = FleetWithApprovers::new();
         let deployment = fleet.deployment("db-1", "db-1", 7);
         let [alice, bob, _] = &fleet.approvers;
         let by = |key: &SecretKey| signed(fleet.approval(&deployment), &[key]);

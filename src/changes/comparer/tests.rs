@@ -8,7 +8,7 @@ use crate::model::StorePath;
 
 /// A small store: the files of derivations by path.
 #[derive(Default)]
-struct Store(BTreeMap<StorePath, Vec<u8>>);
+struct FakeStore(BTreeMap<StorePath, Vec<u8>>);
 
 /// A derivation of the small store, and the path of its output.
 #[derive(Clone)]
@@ -27,7 +27,7 @@ fn path(what: &str, name: &str) -> String {
     format!("/nix/store/{hash}-{name}")
 }
 
-impl Store {
+impl FakeStore {
     /// Adds the derivation `name`, made from `inputs` and `sources`, with these attributes.
     fn add(&mut self, name: &str, inputs: &[&Made], sources: &[&str], attributes: &[(&str, &str)]) -> Made {
         let list = |items: Vec<String>| format!("[{}]", items.join(","));
@@ -81,7 +81,7 @@ impl Store {
 
 #[test]
 fn packages_are_upgraded_downgraded_added_and_removed() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let [nginx, newer] = ["1.24.0", "1.26.1"].map(|version| store.package("nginx", version, ""));
     let [bash, again] = ["a", "b"].map(|how| store.package("bash", "5.2", how));
     let [vim, older] = ["9.1", "9.0"].map(|version| store.package("vim", version, ""));
@@ -97,9 +97,9 @@ fn packages_are_upgraded_downgraded_added_and_removed() {
 
 #[test]
 fn the_build_inputs_of_a_package_are_not_reported() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let [gcc, newer] = ["13", "14"].map(|version| store.package("gcc", version, ""));
-    let system = |store: &mut Store, gcc: &Made| {
+    let system = |store: &mut FakeStore, gcc: &Made| {
         let with = [("pname", "nginx"), ("version", "1.24"), ("stdenv", &gcc.output[..]), ("NIX_LDFLAGS", &gcc.output)];
         let nginx = store.add("nginx-1.24", &[gcc], &[], &with);
         let text = format!("ExecStart={}/bin/nginx", nginx.output);
@@ -112,7 +112,7 @@ fn the_build_inputs_of_a_package_are_not_reported() {
 
 #[test]
 fn files_differ_by_their_text_and_not_by_the_versions_they_mention() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let [nginx, newer] = ["1.24.0", "1.26.1"].map(|version| store.package("nginx", version, ""));
     let unit = |made: &Made, more: &str| format!("[Service]\nExecStart={}/bin/nginx{more}", made.output);
     let (before, after) = (unit(&nginx, ""), unit(&newer, ""));
@@ -127,22 +127,22 @@ fn files_differ_by_their_text_and_not_by_the_versions_they_mention() {
 
 #[test]
 fn a_source_differs_by_its_content() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let [a, b] = ["a", "b"].map(|what| path(what, "nginx.conf"));
-    let system = |store: &mut Store, source: &str| {
+    let system = |store: &mut FakeStore, source: &str| {
         let unused = path("unused", "builder.sh");
         store.add("etc", &[], &[source, &unused], &[("buildCommand", &format!("cp {source} $out"))])
     };
     let (old, new) = (system(&mut store, &a), system(&mut store, &b));
-    let root = |store: &mut Store, etc: &Made| store.add("system", &[etc], &[], &[("etc", &etc.output)]);
+    let root = |store: &mut FakeStore, etc: &Made| store.add("system", &[etc], &[], &[("etc", &etc.output)]);
     let (old, new) = (root(&mut store, &old), root(&mut store, &new));
     assert_eq!(store.lines(&old, &new), ["files: nginx.conf"]);
 }
 
 #[test]
 fn the_version_and_settings_of_the_system_are_reported() {
-    let mut store = Store::default();
-    let root = |store: &mut Store, version: &str, kernel: &str| {
+    let mut store = FakeStore::default();
+    let root = |store: &mut FakeStore, version: &str, kernel: &str| {
         store.add(&format!("nixos-system-web-1-{version}"), &[], &[], &[("buildCommand", ""), ("kernelParams", kernel)])
     };
     let old = root(&mut store, "24.05.1", "quiet");
@@ -154,9 +154,9 @@ fn the_version_and_settings_of_the_system_are_reported() {
 
 #[test]
 fn a_file_with_a_version_in_its_name_changes() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let [linux, newer] = ["6.6.32", "6.6.40"].map(|version| store.package("linux", version, ""));
-    let root = |store: &mut Store, linux: &Made, version: &str| {
+    let root = |store: &mut FakeStore, linux: &Made, version: &str| {
         let command = format!("cp {}/bzImage $out", linux.output);
         let initrd = store.add(&format!("initrd-linux-{version}"), &[linux], &[], &[("buildCommand", &command)]);
         store.add("system", &[&initrd, linux], &[], &[("initrd", &initrd.output), ("kernel", &linux.output)])
@@ -167,11 +167,11 @@ fn a_file_with_a_version_in_its_name_changes() {
 
 #[test]
 fn structured_attributes_are_attributes() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let [nginx, newer] = ["1.24.0", "1.26.1"].map(|version| {
         store.add("nginx", &[], &[], &[("__json", &format!(r#"{{"pname":"nginx","version":"{version}"}}"#))])
     });
-    let root = |store: &mut Store, nginx: &Made, motd: &str| {
+    let root = |store: &mut FakeStore, nginx: &Made, motd: &str| {
         let json = format!(r#"{{"env":{{"nginx":["{}"]}},"motd":"{motd}"}}"#, nginx.output);
         store.add("system", &[nginx], &[], &[("__json", &json)])
     };
@@ -181,7 +181,7 @@ fn structured_attributes_are_attributes() {
 
 #[test]
 fn a_missing_derivation_is_named_and_other_comparisons_go_on() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let nginx = store.package("nginx", "1.24.0", "");
     let (old, new) = (store.system(&[&nginx], &[("a", "1")]), store.system(&[&nginx], &[("a", "2")]));
     let other = store.system(&[&nginx], &[("a", "3")]);
@@ -200,7 +200,7 @@ fn a_missing_derivation_is_named_and_other_comparisons_go_on() {
 
 #[test]
 fn a_file_that_uses_another_present_version_is_reported() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let [old_one, new_one] = ["15.1", "16.2"].map(|version| store.package("postgresql", version, ""));
     let starts = |made: &Made| format!("ExecStart={}/bin/postgres", made.output);
     let both = [&old_one, &new_one];
@@ -214,7 +214,7 @@ fn a_file_that_uses_another_present_version_is_reported() {
 
 #[test]
 fn the_derivation_of_another_path_is_refused() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let (old, new) = (store.system(&[], &[("a", "1")]), store.system(&[], &[("a", "2")]));
     let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
     let path = |made: &Made| -> StorePath { made.output.parse().unwrap() };
@@ -231,7 +231,7 @@ fn the_derivation_of_another_path_is_refused() {
 
 #[test]
 fn the_text_of_a_file_counts_although_it_mentions_an_added_file() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let old = store.system(&[], &[("unit", "ExecStart=/bin/a")]);
     let added = store.add("added", &[], &[], &[("text", "x")]);
     let says = format!("ExecStart=/bin/a\nExecStartPre=/bin/sh {}", added.output);
@@ -241,7 +241,7 @@ fn the_text_of_a_file_counts_although_it_mentions_an_added_file() {
 
 #[test]
 fn a_read_that_failed_is_tried_again_by_the_next_comparison() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let nginx = store.package("nginx", "1.24.0", "");
     let (old, new) = (store.system(&[&nginx], &[("a", "1")]), store.system(&[], &[("a", "2")]));
     let lost = std::cell::Cell::new(true);
@@ -258,7 +258,7 @@ fn a_read_that_failed_is_tried_again_by_the_next_comparison() {
 
 #[test]
 fn a_system_above_the_limits_is_refused() {
-    let mut store = Store::default();
+    let mut store = FakeStore::default();
     let root = store.system(&[], &[("a", "1"), ("b", "1")]);
     let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
     for (derivations, text) in [(3, 1 << 20), (100, 10)] {

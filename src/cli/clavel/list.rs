@@ -39,9 +39,9 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 }
 
 /// A deployment, and whether it is held.
-type Row = (Deployment, bool);
+type ListedDeployment = (Deployment, bool);
 
-fn print(arguments: &Arguments, deployments: &[Row], waiting: &[String]) -> Result<(), Exit> {
+fn print(arguments: &Arguments, deployments: &[ListedDeployment], waiting: &[String]) -> Result<(), Exit> {
     if arguments.json {
         return output::json(&deployments.iter().map(|(deployment, _)| deployment).collect::<Vec<_>>());
     }
@@ -50,7 +50,7 @@ fn print(arguments: &Arguments, deployments: &[Row], waiting: &[String]) -> Resu
     Ok(())
 }
 
-fn print_table(deployments: &[Row]) -> Result<(), Exit> {
+fn print_table(deployments: &[ListedDeployment]) -> Result<(), Exit> {
     let rows = deployments.iter().map(|(deployment, is_held)| {
         let provenance = Provenance::try_from(&deployment.metadata).ok();
         let describe = |field: fn(&Provenance) -> String| provenance.as_ref().map_or_else(|| "-".to_owned(), field);
