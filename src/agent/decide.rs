@@ -41,7 +41,9 @@ pub enum Retry {
 pub(super) fn decide(order: &Order, known: Option<&Lifecycle>, retry: Retry) -> Decision {
     let candidate = Candidate::from(order);
     let running = known.and_then(Lifecycle::certainly_running);
-    if running.is_some_and(|running| running.revision == candidate.revision && running.content == candidate.content) {
+    if running.is_some_and(|running| {
+        running.revision == candidate.revision && running.content_digest == candidate.content_digest
+    }) {
         return Decision::UpToDate;
     }
     if let Some(approvals) = order.approvals.as_ref().filter(|approvals| !approvals.suffice()) {
@@ -54,7 +56,7 @@ pub(super) fn decide(order: &Order, known: Option<&Lifecycle>, retry: Retry) -> 
         Some(Lifecycle::RolledBack(failed))
             if retry == Retry::NewRevisions
                 && failed.candidate.revision == candidate.revision
-                && failed.candidate.content == candidate.content =>
+                && failed.candidate.content_digest == candidate.content_digest =>
         {
             Decision::Skip(SkipReason::FailedBefore(Box::new(failed.clone())))
         }

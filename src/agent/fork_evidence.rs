@@ -196,9 +196,9 @@ pub(super) fn keep_all(
     let mut evidence = KeptEvidence::default();
     for (mirror, rejection) in rejected {
         let Rejection::Refused(refusal) = rejection else { continue };
-        let Some(Fork { file, other, found: content }) = fork_of(refusal) else { continue };
+        let Some(Fork { file, other, found: content_digest }) = fork_of(refusal) else { continue };
         let path = file.to_string();
-        if place_of(folder, &path, content).exists() {
+        if place_of(folder, &path, content_digest).exists() {
             // It was kept at an earlier pass. A mirror may show a fork for days, and its files are large.
             continue;
         }
@@ -210,7 +210,8 @@ pub(super) fn keep_all(
             OtherSide::Believed => remembered.files.read(copies, &file),
         };
         let refusal = refusal.to_string();
-        let case = ForkCase { path: &path, mirror, refusal, content, found: &found, other: other.as_deref(), at: now };
+        let case =
+            ForkCase { path: &path, mirror, refusal, content_digest, found: &found, other: other.as_deref(), at: now };
         match case.keep(folder) {
             Ok(KeptFork::New(place)) => evidence.folders.push(place),
             Ok(KeptFork::Known) => {}
@@ -239,7 +240,7 @@ struct ForkCase<'a> {
     /// Why it was refused.
     refusal: String,
     /// The digest of the refused content.
-    content: Sha256Digest,
+    content_digest: Sha256Digest,
     /// The refused bytes.
     found: &'a [u8],
     /// The other bytes; `None` where this machine does not have them any more.
@@ -259,7 +260,7 @@ struct ForkSummary<'a> {
 impl ForkCase<'_> {
     /// Keeps both contents below `folder`.
     fn keep(&self, folder: &Path) -> io::Result<KeptFork> {
-        let place = place_of(folder, self.path, self.content);
+        let place = place_of(folder, self.path, self.content_digest);
         if place.exists() {
             return Ok(KeptFork::Known);
         }
@@ -284,9 +285,9 @@ impl ForkCase<'_> {
 
 /// The folder below `folder` for a fork of the file `path`. The digest of the refused content names it, because a further
 /// signature, which needs no trusted key, changes the bytes alone.
-fn place_of(folder: &Path, path: &str, content: Sha256Digest) -> PathBuf {
+fn place_of(folder: &Path, path: &str, content_digest: Sha256Digest) -> PathBuf {
     let what = Path::new(path).file_stem().unwrap_or_default().to_string_lossy();
-    folder.join(format!("{what}-{}", content.short()))
+    folder.join(format!("{what}-{}", content_digest.short()))
 }
 
 /// How many forks are kept below `folder`.
@@ -306,7 +307,7 @@ mod tests {
             path: Layout::INDEX,
             mirror: "m",
             refusal: "two".to_owned(),
-            content: digest(found),
+            content_digest: digest(found),
             found,
             other,
             at,

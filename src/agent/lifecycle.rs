@@ -124,7 +124,8 @@ pub struct Candidate {
     /// Its number.
     pub revision: Revision,
     /// The digest of the document's content.
-    pub content: Sha256Digest,
+    #[serde(rename = "content")]
+    pub content_digest: Sha256Digest,
     /// The store path that it names.
     pub nar_id: StorePath,
 }
@@ -136,7 +137,8 @@ pub struct RunningDeployment {
     /// Its number.
     pub revision: Revision,
     /// The digest of the document's content.
-    pub content: Sha256Digest,
+    #[serde(rename = "content")]
+    pub content_digest: Sha256Digest,
     /// The store path that runs.
     pub nar_id: StorePath,
     /// When it was confirmed.
@@ -405,8 +407,8 @@ impl WayBack {
 
 impl Candidate {
     fn running_since(self, since: Timestamp) -> RunningDeployment {
-        let Self { revision, content, nar_id } = self;
-        RunningDeployment { revision, content, nar_id, since }
+        let Self { revision, content_digest, nar_id } = self;
+        RunningDeployment { revision, content_digest, nar_id, since }
     }
 }
 

@@ -10,8 +10,8 @@ fn path(name: &str) -> StorePath {
 }
 
 fn candidate(number: u64) -> Candidate {
-    let content = digest(&number.to_be_bytes());
-    Candidate { revision: number.try_into().unwrap(), content, nar_id: path(&format!("system-{number}")) }
+    let content_digest = digest(&number.to_be_bytes());
+    Candidate { revision: number.try_into().unwrap(), content_digest, nar_id: path(&format!("system-{number}")) }
 }
 
 fn unit() -> UnitReference {

@@ -239,9 +239,17 @@ fn document_fork(found: &Believed, other: &str, other_believed: &Believed) -> Op
     let found = &found.verdict.as_ref()?.trusted.documents;
     let others = &other_believed.verdict.as_ref()?.trusted.documents;
     found.iter().find_map(|(path, found)| {
-        let seen = others.get(path).filter(|seen| seen.revision == found.revision && seen.content != found.content)?;
+        let seen = others
+            .get(path)
+            .filter(|seen| seen.revision == found.revision && seen.content_digest != found.content_digest)?;
         let (path, revision, other) = (path.clone(), found.revision, other.to_owned());
-        Some(Refusal::MirrorDocumentFork { path, revision, other, seen: seen.content, found: found.content })
+        Some(Refusal::MirrorDocumentFork {
+            path,
+            revision,
+            other,
+            seen: seen.content_digest,
+            found: found.content_digest,
+        })
     })
 }
 
@@ -344,7 +352,7 @@ mod tests {
     /// An index of that version, where revision 3 of a document has that content.
     fn believed_with(number: u64, content: &[u8]) -> Finding {
         let Finding::Believed(believed) = believed(number) else { panic!() };
-        let seen = SeenDocument { revision: 3.try_into().unwrap(), content: crate::trust::digest(content) };
+        let seen = SeenDocument { revision: 3.try_into().unwrap(), content_digest: crate::trust::digest(content) };
         let documents = [("deployments/web-1.json".parse().unwrap(), seen)].into();
         let trusted = Trusted { index: None, documents };
         let verdict = Verdict { trusted, orders: Vec::new(), withdrawn: Vec::new(), unfit: Vec::new(), clock: None };

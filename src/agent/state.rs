@@ -214,13 +214,15 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let state_dir = StateDirectory::open(&dir.path().join("a/b")).unwrap();
         assert_eq!(state_dir.load().unwrap(), State::default());
-        let content = crate::trust::digest(b"");
+        let content_digest = crate::trust::digest(b"");
         let nar_id = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-a".parse().unwrap();
-        let candidate = Candidate { revision: crate::model::Revision::FIRST, content, nar_id };
+        let candidate = Candidate { revision: crate::model::Revision::FIRST, content_digest, nar_id };
         let confirmed = Lifecycle::adopt(candidate, "2026-01-01T00:00:00Z".parse().unwrap());
         let state = State { deployments: [("web-1".parse().unwrap(), confirmed)].into(), ..State::default() };
         state_dir.save(&state).unwrap();
         assert_eq!(state_dir.load().unwrap(), state);
+        let written = fs::read_to_string(state_dir.join("state.json")).unwrap();
+        assert!(written.contains("\"content\": "), "{written}");
         assert!(matches!(StateDirectory::open(&dir.path().join("a/b")), Err(StateError::Busy { .. })));
     }
 
@@ -235,7 +237,7 @@ mod tests {
         };
         let of = |revision: u64, name| Candidate {
             revision: revision.try_into().unwrap(),
-            content: crate::trust::digest(b""),
+            content_digest: crate::trust::digest(b""),
             nar_id: path(name),
         };
         let unit = UnitReference { name: "u".repeat(64).parse().unwrap(), unit_type: UnitType::Nixos };

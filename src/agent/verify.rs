@@ -42,7 +42,8 @@ pub struct SeenIndex {
     /// Its version.
     pub version: IndexVersion,
     /// The digest of its content without the signatures.
-    pub content: Sha256Digest,
+    #[serde(rename = "content")]
+    pub content_digest: Sha256Digest,
     /// When it was issued.
     pub issued: Timestamp,
     /// When it expires.
@@ -56,7 +57,8 @@ pub struct SeenDocument {
     /// Its revision.
     pub revision: Revision,
     /// The digest of its content without the signatures.
-    pub content: Sha256Digest,
+    #[serde(rename = "content")]
+    pub content_digest: Sha256Digest,
 }
 
 /// The versions and revisions that the agent trusts. It never goes back behind them.
@@ -90,7 +92,7 @@ pub struct Order {
     /// The deployment.
     pub deployment: Verified<Deployment>,
     /// The digest of its content without the signatures.
-    pub content: Sha256Digest,
+    pub content_digest: Sha256Digest,
     /// The unit that it is for.
     pub unit: Verified<Unit>,
     /// Its approvals, where the root asks for any.
@@ -160,7 +162,7 @@ pub fn verify<F: Files>(
     let wanted = wanted_deployments(requester, &agent.specification)?;
     let (mut orders, mut withdrawn, mut not_for_here) = (Vec::<Order>::new(), Vec::new(), Vec::new());
     for name in wanted {
-        let (deployment, content, unit) = match check.deployment(&name, requester.system) {
+        let (deployment, content_digest, unit) = match check.deployment(&name, requester.system) {
             Ok(Some(found)) => found,
             Ok(None) => {
                 withdrawn.push(name);
@@ -180,7 +182,7 @@ pub fn verify<F: Files>(
             .branch
             .approvals(&check.index, &deployment, std::slice::from_ref(requester.agent))
             .map_err(BranchError::from)?;
-        orders.push(Order { deployment, content, unit, approvals });
+        orders.push(Order { deployment, content_digest, unit, approvals });
     }
     Ok(Verdict { trusted: check.remembered()?, orders, withdrawn, unfit: not_for_here, clock })
 }
@@ -201,24 +203,24 @@ fn check_index_goes_forward(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> 
         if version < seen.version {
             return Err(Refusal::IndexRollback { seen: seen.version, found: version });
         }
-        if version == seen.version && found.index().content() != seen.content {
-            return Err(Refusal::IndexFork { version, seen: seen.content, found: found.index().content() });
+        if version == seen.version && found.index().content() != seen.content_digest {
+            return Err(Refusal::IndexFork { version, seen: seen.content_digest, found: found.index().content() });
         }
     }
     Ok(())
 }
 
 impl From<&Order> for Candidate {
-    fn from(Order { deployment, content, .. }: &Order) -> Self {
+    fn from(Order { deployment, content_digest, .. }: &Order) -> Self {
         let nar_id = deployment.specification.template.nar_id.clone();
-        Self { revision: deployment.revision, content: *content, nar_id }
+        Self { revision: deployment.revision, content_digest: *content_digest, nar_id }
     }
 }
 
 impl VerifiedIndex {
     fn seen(&self) -> SeenIndex {
         let Index { epoch, version, issued, expires, .. } = **self.index();
-        SeenIndex { epoch, version, content: self.index().content(), issued, expires }
+        SeenIndex { epoch, version, content_digest: self.index().content(), issued, expires }
     }
 }
 
@@ -279,11 +281,11 @@ impl<F: Files> DocumentCheck<'_, F> {
     fn document<S: Specification>(&mut self, name: &Name) -> Result<Checked<S>, Refusal> {
         let document = self.branch.document::<S>(&mut self.index, name)?;
         let path = DocumentPath::new(S::FOLDER, name.clone());
-        let content = document.content();
-        let found = SeenDocument { revision: document.revision, content };
+        let content_digest = document.content();
+        let found = SeenDocument { revision: document.revision, content_digest };
         self.check_goes_forward(&path, found)?;
         self.documents.insert(path, found);
-        Ok((document, content))
+        Ok((document, content_digest))
     }
 
     fn check_goes_forward(&self, path: &DocumentPath, found: SeenDocument) -> Result<(), Refusal> {
@@ -292,9 +294,9 @@ impl<F: Files> DocumentCheck<'_, F> {
         if found.revision < seen.revision {
             return Err(Refusal::Rollback { path: path(), seen: seen.revision, found: found.revision });
         }
-        if found.revision == seen.revision && found.content != seen.content {
-            let SeenDocument { revision, content: found } = found;
-            return Err(Refusal::Fork { path: path(), revision, seen: seen.content, found });
+        if found.revision == seen.revision && found.content_digest != seen.content_digest {
+            let SeenDocument { revision, content_digest: found } = found;
+            return Err(Refusal::Fork { path: path(), revision, seen: seen.content_digest, found });
         }
         Ok(())
     }
@@ -310,7 +312,7 @@ impl<F: Files> DocumentCheck<'_, F> {
 
     /// Reads and checks a deployment and its unit. `None` where a tombstone withdraws the deployment.
     fn deployment(&mut self, name: &Name, machine: &System) -> Result<Option<CheckedDeployment>, DeploymentRefusal> {
-        let Some((deployment, content)) = self.unless_withdrawn::<DeploymentSpecification>(name)? else {
+        let Some((deployment, content_digest)) = self.unless_withdrawn::<DeploymentSpecification>(name)? else {
             return Ok(None);
         };
         let (unit, _) = self.document::<UnitSpecification>(&deployment.specification.unit)?;
@@ -321,7 +323,7 @@ impl<F: Files> DocumentCheck<'_, F> {
         if !unit_type.is_for(machine) {
             return Err(Unfit::OtherType { unit: unit.name.clone(), unit_type, machine: machine.clone() }.into());
         }
-        Ok(Some((deployment, content, unit)))
+        Ok(Some((deployment, content_digest, unit)))
     }
 
     /// Everything that the agent trusted before, and everything that it has just checked.

@@ -114,10 +114,10 @@ impl PublishTable {
             }
             locations.push(KeyLocation::Credential(name));
         }
-        let agent = self.secret_key_agent.take();
-        let agent =
-            agent.map(|table| KeyLocation::SshAgent { socket: directory.join(table.socket), key: table.public_key });
-        locations.extend(agent);
+        let ssh_agent = self.secret_key_agent.take();
+        let location = ssh_agent
+            .map(|table| KeyLocation::SshAgent { socket: directory.join(table.socket), key: table.public_key });
+        locations.extend(location);
         if locations.is_empty() {
             let why = "there is no key to sign with; name one here, or with secret-key-credential or secret-key-agent";
             return Err(("publish.secret-key-file", why.to_owned()));

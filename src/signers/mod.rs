@@ -30,7 +30,7 @@ pub struct Signers {
 #[derive(Debug)]
 enum Signer {
     Secret(Box<SecretKey>),
-    Agent(SshAgentKey),
+    SshAgent(SshAgentKey),
 }
 
 /// The reason why claveld cannot sign.
@@ -103,7 +103,7 @@ impl Signers {
         for signer in self.all() {
             match signer {
                 Signer::Secret(key) => signed.add(key)?,
-                Signer::Agent(agent) => sign_with_agent(agent, &mut signed).await?,
+                Signer::SshAgent(key) => sign_with_ssh_agent(key, &mut signed).await?,
             }
         }
         Ok(signed)
@@ -111,17 +111,17 @@ impl Signers {
 }
 
 /// Adds the signature of a key in an ssh-agent.
-async fn sign_with_agent<P: Payload>(agent: &SshAgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
+async fn sign_with_ssh_agent<P: Payload>(ssh_agent: &SshAgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
     let message = signed.to_be_signed();
-    let invalid = |source| SignerError::InvalidSignature { socket: agent.socket.clone(), source };
+    let invalid = |source| SignerError::InvalidSignature { socket: ssh_agent.socket.clone(), source };
     if message.len() <= MAX_WHOLE_BYTES {
-        let signature = agent.sign(&message).await?;
-        return signed.add_plain(&agent.key, signature).map_err(invalid);
+        let signature = ssh_agent.sign(&message).await?;
+        return signed.add_plain(&ssh_agent.key, signature).map_err(invalid);
     }
     let message_with_digest = SshSignature::to_be_signed(&message).map_err(|error| invalid(error.into()))?;
-    let signature = agent.sign(&message_with_digest).await?;
-    let signature = SshSignature::wrap(&agent.key, signature).map_err(|error| invalid(error.into()))?;
-    signed.add_ssh(&agent.key.clone().into(), signature).map_err(invalid)
+    let signature = ssh_agent.sign(&message_with_digest).await?;
+    let signature = SshSignature::wrap(&ssh_agent.key, signature).map_err(|error| invalid(error.into()))?;
+    signed.add_ssh(&ssh_agent.key.clone().into(), signature).map_err(invalid)
 }
 
 impl Signer {
@@ -134,7 +134,7 @@ impl Signer {
                 Self::Secret(Box::new(SecretKey::read_credential(&Path::new(&folder).join(name))?))
             }
             KeyLocation::SshAgent { socket, key } => {
-                Self::Agent(SshAgentKey { socket: socket.clone(), key: key.clone(), deadline: SSH_AGENT_DEADLINE })
+                Self::SshAgent(SshAgentKey { socket: socket.clone(), key: key.clone(), deadline: SSH_AGENT_DEADLINE })
             }
         })
     }
@@ -142,7 +142,7 @@ impl Signer {
     fn public(&self) -> PublicKey {
         match self {
             Self::Secret(key) => key.public(),
-            Self::Agent(agent) => agent.key.clone(),
+            Self::SshAgent(ssh_agent) => ssh_agent.key.clone(),
         }
     }
 }

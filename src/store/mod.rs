@@ -28,12 +28,12 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// The path of this machine at which the files of `path` are, if the store has them.
     fn files_of(&self, path: &StorePath) -> PathBuf;
 
-    /// Fetches the path of `template` and all that it needs, and makes a GC root at `root`. Only the caches of the template are
+    /// Fetches the path of `template` and all that it needs, and makes a GC root at `gc_root`. Only the caches of the template are
     /// asked, only its keys are trusted, and nothing is built.
-    fn fetch<'a>(&'a self, template: &'a NarTemplateSpecification, root: &'a Path) -> StoreFuture<'a, ()>;
+    fn fetch<'a>(&'a self, template: &'a NarTemplateSpecification, gc_root: &'a Path) -> StoreFuture<'a, ()>;
 
-    /// Makes a GC root at `root` for `path`, which has to be in the store. Nothing is fetched.
-    fn keep<'a>(&'a self, path: &'a StorePath, root: &'a Path) -> StoreFuture<'a, ()>;
+    /// Makes a GC root at `gc_root` for `path`, which has to be in the store. Nothing is fetched.
+    fn keep<'a>(&'a self, path: &'a StorePath, gc_root: &'a Path) -> StoreFuture<'a, ()>;
 
     /// The entries of those of `paths` that `cache` has.
     fn look_up<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries>;

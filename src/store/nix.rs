@@ -45,12 +45,12 @@ impl Store for MachineNix {
         }
     }
 
-    fn fetch<'a>(&'a self, template: &'a NarTemplateSpecification, root: &'a Path) -> StoreFuture<'a, ()> {
-        Box::pin(self.realise(template, root))
+    fn fetch<'a>(&'a self, template: &'a NarTemplateSpecification, gc_root: &'a Path) -> StoreFuture<'a, ()> {
+        Box::pin(self.realise(template, gc_root))
     }
 
-    fn keep<'a>(&'a self, path: &'a StorePath, root: &'a Path) -> StoreFuture<'a, ()> {
-        Box::pin(self.add_gc_root(path, root))
+    fn keep<'a>(&'a self, path: &'a StorePath, gc_root: &'a Path) -> StoreFuture<'a, ()> {
+        Box::pin(self.add_gc_root(path, gc_root))
     }
 
     fn look_up<'a>(&'a self, cache: &'a Substituter, paths: &'a [StorePath]) -> StoreFuture<'a, CacheEntries> {
@@ -92,12 +92,12 @@ impl MachineNix {
         self.on_this_store(Invocation::new(name).of_nix(self.deadline))
     }
 
-    /// Fetches the path of `template` and all that it needs, and makes a GC root at `root`.
+    /// Fetches the path of `template` and all that it needs, and makes a GC root at `gc_root`.
     ///
     /// Nix follows the references that a cache names before it verifies their signatures, so the memory has a limit too.
-    async fn realise(&self, template: &NarTemplateSpecification, root: &Path) -> Result<(), StoreError> {
+    async fn realise(&self, template: &NarTemplateSpecification, gc_root: &Path) -> Result<(), StoreError> {
         let run = self
-            .realise_command(&template.nar_id, root)
+            .realise_command(&template.nar_id, gc_root)
             .within_memory(MAX_MEMORY_TO_FETCH)
             .args(["--option", "substituters", &joined(&template.substituters, " ")])
             .args(["--option", "trusted-public-keys", &joined(&template.substituters_public_keys, " ")])
@@ -112,20 +112,20 @@ impl MachineNix {
         run.run().await.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
     }
 
-    /// Makes a GC root at `root` for `path`, which has to be in the store.
-    async fn add_gc_root(&self, path: &StorePath, root: &Path) -> Result<(), StoreError> {
-        let run = self.realise_command(path, root).args(FETCH_NOTHING).run().await;
-        let act = || format!("make a GC root for {path} at {}", root.display());
+    /// Makes a GC root at `gc_root` for `path`, which has to be in the store.
+    async fn add_gc_root(&self, path: &StorePath, gc_root: &Path) -> Result<(), StoreError> {
+        let run = self.realise_command(path, gc_root).args(FETCH_NOTHING).run().await;
+        let act = || format!("make a GC root for {path} at {}", gc_root.display());
         run.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
     }
 
-    /// A run that realises `path` and makes a GC root for it at `root`. Nothing is built.
-    fn realise_command(&self, path: &StorePath, root: &Path) -> Invocation {
+    /// A run that realises `path` and makes a GC root for it at `gc_root`. Nothing is built.
+    fn realise_command(&self, path: &StorePath, gc_root: &Path) -> Invocation {
         self.program("nix-store")
             .args(["--realise", &path.to_string()])
             // Without a root, a garbage collection could delete the path before the profile has it.
             .arg("--add-root")
-            .arg(root.as_os_str())
+            .arg(gc_root.as_os_str())
             .args(["--max-jobs", "0", "--option", "builders", "", "--option", "fallback", "false"])
     }
 

@@ -32,7 +32,7 @@ pub struct Approvals {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct EarlierApproval {
     revision: Revision,
-    content: Sha256Digest,
+    content_digest: Sha256Digest,
 }
 
 impl EarlierApproval {
@@ -44,7 +44,7 @@ impl EarlierApproval {
     /// The deployment in `file`, if it has the content that was approved. The signatures of the file do not matter.
     pub fn deployment_in(self, file: &[u8]) -> Option<Deployment> {
         let signed = Signed::<Deployment>::parse(file).ok()?;
-        (signed.content() == self.content).then(|| signed.unverified().clone())
+        (signed.content() == self.content_digest).then(|| signed.unverified().clone())
     }
 }
 
@@ -171,7 +171,7 @@ fn read_approval(file: &[u8], expected: &Approval, by: &UsableKey) -> Statement 
         return Statement::OtherEpoch;
     }
     if found.revision < expected.revision {
-        return Statement::Earlier(EarlierApproval { revision: found.revision, content: found.content });
+        return Statement::Earlier(EarlierApproval { revision: found.revision, content_digest: found.content });
     }
     if found.revision != expected.revision {
         return Statement::Invalid(format!("it is for revision {}", found.revision));

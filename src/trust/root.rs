@@ -14,7 +14,7 @@ use crate::model::{
 pub struct TrustedRoot {
     fleet: FleetId,
     root: Root,
-    content: Sha256Digest,
+    content_digest: Sha256Digest,
     file: Vec<u8>,
     signers: Authority,
     publisher: Authority,
@@ -188,7 +188,7 @@ impl TrustedRoot {
         }
         let fleet = fleet_of(signed);
         signed.check(&signers).map_err(|source| RootError::Signed { by: RequiredSigners::Itself, source })?;
-        Ok(Self { fleet, root, content: signed.content(), file: file.to_vec(), signers, publisher, approver })
+        Ok(Self { fleet, root, content_digest: signed.content(), file: file.to_vec(), signers, publisher, approver })
     }
 
     fn check_fleet(self, fleet: FleetId) -> Result<Self, RootError> {
@@ -212,7 +212,7 @@ impl TrustedRoot {
 
     /// The digest of its content, which its signatures are no part of.
     pub fn content(&self) -> Sha256Digest {
-        self.content
+        self.content_digest
     }
 
     /// The keys that sign the index and the documents.

@@ -95,8 +95,8 @@ impl Pass<'_> {
         let io = |source| StateError::Io { act: "make", path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
         let name = order.deployment.name.as_str();
-        let roots = GcRoots { kept: folder.join(name), unchecked: self.directory.join("unchecked").join(name) };
-        Ok(realise(&*self.store, &order.deployment, pins, &roots).await)
+        let gc_roots = GcRoots { kept: folder.join(name), unchecked: self.directory.join("unchecked").join(name) };
+        Ok(realise(&*self.store, &order.deployment, pins, &gc_roots).await)
     }
 
     /// Takes the steps that the state of a deployment announces, until it announces none. The error is the activation's.

@@ -86,7 +86,7 @@ impl Pass<'_> {
                 fresh.map(|clock| Believed {
                     tip,
                     version: Some(index.version),
-                    index: Some(index.content),
+                    index: Some(index.content_digest),
                     verdict: None,
                     clock,
                     rewrote: None,
@@ -125,7 +125,7 @@ impl Pass<'_> {
         };
         let verdict = verify(&files, &requester, &self.state.trusted, self.time())?;
         let index = verdict.trusted.index.as_ref();
-        let (version, index) = (index.map(|index| index.version), index.map(|index| index.content));
+        let (version, index) = (index.map(|index| index.version), index.map(|index| index.content_digest));
         let rewrote = self.state.believed_at.filter(|before| repository.was_rewritten(tip, *before));
         Ok(Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict), rewrote })
     }

@@ -31,17 +31,17 @@ pub(in crate::agent) async fn realise(
     store: &dyn Store,
     template: &NarTemplateSpecification,
     pins: &[PinnedBy],
-    roots: &GcRoots,
+    gc_roots: &GcRoots,
 ) -> Result<(), RealiseError> {
     let path = &template.nar_id;
     // A pass that was killed may have left this link.
-    unlink(&roots.unchecked)?;
+    unlink(&gc_roots.unchecked)?;
     // The link is made before the comparison: a path that is collected between the two would be fetched again without one.
-    if hold(store, path, &roots.unchecked).await? {
+    if link(store, path, &gc_roots.unchecked).await? {
         return match check_store(store, template, pins, Cleanup::WasHere).await {
-            Ok(Presence::AsPinned) => keep(store, path, roots).await,
+            Ok(Presence::AsPinned) => keep(store, path, gc_roots).await,
             Ok(Presence::Absent) => Err(RealiseError::Gone(path.clone())),
-            Err(refused) => unlink(&roots.unchecked).and(Err(refused)),
+            Err(refused) => unlink(&gc_roots.unchecked).and(Err(refused)),
         };
     }
     let findings = ask_caches(store, template, pins).await?;
@@ -55,7 +55,7 @@ pub(in crate::agent) async fn realise(
     let before = StoreListing::read(&store.files_of(path));
     let substituters = caches.try_into().map_err(RealiseError::Invalid)?;
     let narrowed = NarTemplateSpecification { substituters, ..template.clone() };
-    match fetch(store, &narrowed, &roots.unchecked).await {
+    match fetch(store, &narrowed, &gc_roots.unchecked).await {
         // Some cache has other content; that the remaining ones do not have the path is not the whole reason.
         Err(RealiseError::NotInCache(_)) if findings.iter().any(|(_, finding)| finding.is_other_content()) => {
             return Err(refuse_caches(path, &findings, pins));
@@ -63,10 +63,10 @@ pub(in crate::agent) async fn realise(
         fetched => fetched?,
     }
     match compare_store(store, path, pins).await? {
-        StoreContent::AsPinned => keep(store, path, roots).await,
+        StoreContent::AsPinned => keep(store, path, gc_roots).await,
         StoreContent::Absent => Err(RealiseError::Gone(path.clone())),
         StoreContent::Differs(mismatch, closure) => {
-            unlink(&roots.unchecked)?;
+            unlink(&gc_roots.unchecked)?;
             let differing = compare_with_caches(store, template, &closure).await;
             let cleanup = before.delete_new(store, &closure, &differing).await;
             Err(refuse_store(path, mismatch, differing, cleanup))
@@ -75,7 +75,7 @@ pub(in crate::agent) async fn realise(
 }
 
 /// Links the path, if it is in the store. Nothing is fetched.
-async fn hold(store: &dyn Store, path: &StorePath, link: &Path) -> Result<bool, RealiseError> {
+async fn link(store: &dyn Store, path: &StorePath, link: &Path) -> Result<bool, RealiseError> {
     let is_there = async || store.closures_here(std::slice::from_ref(path)).await.map(|found| !found.is_empty());
     if !is_there().await? {
         return Ok(false);
@@ -89,9 +89,9 @@ async fn hold(store: &dyn Store, path: &StorePath, link: &Path) -> Result<bool, 
 }
 
 /// Makes a path that is as pinned a GC root.
-async fn keep(store: &dyn Store, path: &StorePath, roots: &GcRoots) -> Result<(), RealiseError> {
-    store.keep(path, &roots.kept).await?;
-    unlink(&roots.unchecked)
+async fn keep(store: &dyn Store, path: &StorePath, gc_roots: &GcRoots) -> Result<(), RealiseError> {
+    store.keep(path, &gc_roots.kept).await?;
+    unlink(&gc_roots.unchecked)
 }
 
 /// Compares what the store has under the path with the pins. `cleanup` says in the error why other content is there.

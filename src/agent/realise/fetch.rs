@@ -6,13 +6,13 @@ use super::error::{NotInCache, RealiseError};
 use crate::model::NarTemplateSpecification;
 use crate::store::{CacheKeys, Store, StoreError};
 
-/// Fetches the store path of `template` and links it at `root`.
+/// Fetches the store path of `template` and links it at `gc_root`.
 pub(in crate::agent) async fn fetch(
     store: &dyn Store,
     template: &NarTemplateSpecification,
-    root: &Path,
+    gc_root: &Path,
 ) -> Result<(), RealiseError> {
-    match store.fetch(template, root).await {
+    match store.fetch(template, gc_root).await {
         Ok(()) => Ok(()),
         // The store's program ended with an error, and the caches can tell why. Where a deadline or a limit ended the
         // program, that is the reason.

@@ -37,12 +37,12 @@ pub(super) async fn realise(
     store: &dyn Store,
     deployment: &Verified<Deployment>,
     pins: &Pins,
-    roots: &GcRoots,
+    gc_roots: &GcRoots,
 ) -> Result<Realised, RealiseError> {
     let template = &deployment.specification.template;
     match pins.on(deployment)? {
-        [] => fetch(store, template, &roots.kept).await?,
-        pins => pin::fetch::realise(store, template, pins, roots).await?,
+        [] => fetch(store, template, &gc_roots.kept).await?,
+        pins => pin::fetch::realise(store, template, pins, gc_roots).await?,
     }
     Ok(Realised(template.nar_id.clone()))
 }

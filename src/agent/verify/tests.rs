@@ -382,7 +382,7 @@ fn a_later_epoch_begins_to_count_anew() {
 
 #[test]
 fn the_number_of_remembered_documents_is_limited_and_that_many_can_be_read() {
-    let seen = SeenDocument { revision: revision((1 << 53) - 1), content: digest(b"") };
+    let seen = SeenDocument { revision: revision((1 << 53) - 1), content_digest: digest(b"") };
     let path = |number: usize| format!("deployments/{number:0>128}.json").parse().unwrap();
     let mut world = World::new();
     let mut trusted = world.verify(&Trusted::default()).unwrap().trusted;
