@@ -7,19 +7,9 @@ use crate::support::world::{World, until};
 
 /// A published fleet whose systems are in the cache, and the agent of `unit`.
 fn ready(unit: &str) -> World {
-    let world = World::new();
-    world.publish().good();
-    world.build(&[unit]);
+    let world = World::published_with_nix(&[unit]);
     world.configure_agent(unit, &format!("file://{}", world.at("fleet.git")), "");
     world
-}
-
-/// Changes a host and publishes it.
-fn change(world: &World, from: &str, to: &str) {
-    world.edit("hosts/web-1.nix", from, to);
-    world.push("A change");
-    world.publish().good();
-    world.build(&["web-1"]);
 }
 
 #[test]
@@ -68,7 +58,7 @@ fn a_cache_out_of_reach_is_an_error_and_what_runs_goes_on() {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
     world.use_cache("http://127.0.0.1:9");
-    change(&world, "Welcome", "Hello");
+    world.change_with_nix("Welcome", "Hello");
     world.agent("web-1", &["once"]).refused(6, "127.0.0.1:9");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }
@@ -80,7 +70,7 @@ fn an_activation_that_fails_is_rolled_back_and_not_tried_again_by_itself() {
     let good = std::fs::read_link(world.path("web-1/profile/system-1-link")).unwrap();
     // The activation installs the new message and fails afterwards.
     world.edit("hosts/web-1.nix", "/motd\\\"\";", "/motd\\\"; test -e $CLAVEL_PROFILE.allowed\";");
-    change(&world, "Welcome", "Broken");
+    world.change_with_nix("Welcome", "Broken");
     let said = world.agent("web-1", &["once"]).refused(7, "the activation of `web-1` failed");
     assert!(said.contains(&format!("going back to {}", good.display())), "{said}");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
@@ -166,7 +156,7 @@ fn what_does_not_belong_on_the_branch_is_refused_by_its_path() {
 fn a_whole_old_branch_is_refused() {
     let world = ready("web-1");
     let old = world.tip();
-    change(&world, "Welcome", "Hello");
+    world.change_with_nix("Welcome", "Hello");
     world.agent("web-1", &["once"]).good();
     world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &old]);
     world.agent("web-1", &["once"]).refused(5, "the index went back from version 2 to 1");
@@ -234,7 +224,7 @@ fn an_agent_killed_in_the_middle_of_an_activation_finishes_it_later() {
         &format!("activate = \"touch {gate}; while test -e {gate}.shut; do sleep 0.05; done; "),
     );
     world.write_file("gate.shut", "");
-    change(&world, "Welcome", "Hello");
+    world.change_with_nix("Welcome", "Hello");
     let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--config", &world.at("web-1.toml")]);
     until("the activation is at work", || world.path("gate").exists());
     assert_eq!(world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"]["state"], "activating");
@@ -255,7 +245,7 @@ fn with_a_revision_that_kills_the_agent() -> World {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
     world.edit("hosts/web-1.nix", "activate = \"", "activate = \"test $CLAVEL_REVISION != 2 || kill -KILL $PPID; ");
-    change(&world, "Welcome", "Deadly");
+    world.change_with_nix("Welcome", "Deadly");
     world
 }
 
@@ -280,7 +270,7 @@ fn the_third_activation_that_kills_the_agent_is_the_last() {
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
     // The agent does not try it again by itself, and a new revision runs.
     world.agent("web-1", &["once"]).refused(7, "revision 2 failed to activate at");
-    change(&world, "Deadly", "Good");
+    world.change_with_nix("Deadly", "Good");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 3\n");
 }
 
@@ -307,10 +297,10 @@ fn a_rollback_that_is_interrupted_is_finished() {
         "activate = \"",
         &format!("activate = \"test ! -e {gate} || {{ rm {gate}; kill -KILL $PPID; }}; "),
     );
-    change(&world, "Welcome", "First");
+    world.change_with_nix("Welcome", "First");
     world.agent("web-1", &["once"]).good();
     world.edit("hosts/web-1.nix", "activate = \"", &format!("activate = \"touch {gate}; exit 1; "));
-    change(&world, "First", "Broken");
+    world.change_with_nix("First", "Broken");
     assert_eq!(world.agent("web-1", &["once"]).code, None);
     assert_eq!(lifecycle(&world)["state"], "rolling-back");
     world.agent("web-1", &["once"]).refused(7, "failed to activate at");
@@ -348,7 +338,7 @@ fn a_missing_repository_is_reported_and_the_running_system_stays() {
 fn a_full_or_read_only_disk_leaves_what_runs() {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
-    change(&world, "Welcome", "Hello");
+    world.change_with_nix("Welcome", "Hello");
     // Permissions do not stop root, but a file in the place of a folder does.
     std::fs::remove_dir_all(world.path("web-1/state/roots")).unwrap();
     world.write_file("web-1/state/roots", "in the way");

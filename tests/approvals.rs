@@ -55,12 +55,7 @@ fn pass(world: &World) -> String {
 }
 
 fn change(world: &World) {
-    change_from(world, "Welcome", "Hello");
-}
-
-/// Publishes another greeting of `web-1`.
-fn change_from(world: &World, from: &str, to: &str) {
-    world.change_from_memory(from, to);
+    world.change_from_memory("Welcome", "Hello");
 }
 
 /// The store path that is published for `web-1`.
@@ -217,7 +212,7 @@ fn each_approver_is_shown_what_changed_since_they_approved_last() {
     let bob = || approve(&world, &["--ssh-key", &world.at("bob")]).good();
     let first = nar_id(&world);
     alice();
-    change_from(&world, "Welcome", "Hello");
+    world.change_from_memory("Welcome", "Hello");
     let second = nar_id(&world);
     // Bob has approved no revision, so he sees the whole revision, whatever alice approved.
     let shown = bob();
@@ -230,7 +225,7 @@ fn each_approver_is_shown_what_changed_since_they_approved_last() {
     }
     assert!(shown.contains("\n  attribute: ") && !shown.contains('→'), "{shown}");
     // Alice has not seen the second revision, so the diff begins at the first.
-    change_from(&world, "Hello", "Good day");
+    world.change_from_memory("Hello", "Good day");
     let third = nar_id(&world);
     let shown = alice();
     assert!(shown.contains(&format!("web-1: revision 1 → 3\n  narId: {first} → {third}\n")), "{shown}");
@@ -238,7 +233,7 @@ fn each_approver_is_shown_what_changed_since_they_approved_last() {
     assert!(shown.contains(&format!("web-1: revision 2 → 3\n  narId: {second} → {third}\n")), "{shown}");
     // The third revision may run now. Carol has approved none, so she sees the whole fourth revision, and the diff from the
     // third.
-    change_from(&world, "Good day", "Good evening");
+    world.change_from_memory("Good day", "Good evening");
     let fourth = nar_id(&world);
     let shown = approve(&world, &["--ssh-key", &world.at("carol")]).good();
     assert!(shown.contains("web-1: revision 4 in full: carol has approved no revision before it\n"), "{shown}");
@@ -251,8 +246,8 @@ fn where_what_somebody_approved_is_gone_they_are_shown_all_of_it() {
     let world = ready();
     let alice = || approve(&world, &["--key", &world.at("alice.secret")]).good();
     alice();
-    change_from(&world, "Welcome", "Hello");
-    change_from(&world, "Hello", "Good day");
+    world.change_from_memory("Welcome", "Hello");
+    world.change_from_memory("Hello", "Good day");
     // Somebody rewrites the history: it has another content of the first revision, and the second as it was.
     let repository = world.at("fleet.git");
     let git = |arguments: &[&str]| world.git(&[&["-C", &repository], arguments].concat()).trim().to_owned();

@@ -16,16 +16,9 @@ const MOST_OF_THE_AGENT: u64 = 64 * MIB;
 /// A published fleet, and the agent of `web-1`, whose first mirror is hostile and whose second is good.
 fn beside(malice: Malice, timeout: &str) -> (World, HostileServer) {
     let server = HostileServer::start(malice);
-    let world = published();
+    let world = World::published_with_nix(&["web-1"]);
     configure(&world, &server.url(), timeout);
     (world, server)
-}
-
-fn published() -> World {
-    let world = World::new();
-    world.publish().good();
-    world.build(&["web-1"]);
-    world
 }
 
 /// The agent of `web-1` with that mirror before the good one.
@@ -154,7 +147,7 @@ fn a_pack_that_unfolds_is_cut_off() {
 
 #[test]
 fn ends_of_history_without_number_are_not_held() {
-    let world = published();
+    let world = World::published_with_nix(&["web-1"]);
     let (tip, packed) = (world.tip(), world.path("all.pack"));
     let pack = format!("echo {tip} | git -C $0 pack-objects --revs --stdout -q >$1");
     world.run("sh", &["-euc", &pack, &world.at("fleet.git"), packed.to_str().unwrap()]).good();
@@ -198,7 +191,7 @@ fn very_many_files(world: &World, suffix: &str, last: &[u8]) -> ObjectId {
 
 #[test]
 fn folders_of_very_many_files_are_not_kept_in_memory() {
-    let world = published();
+    let world = World::published_with_nix(&["web-1"]);
     let huge = world.at("huge.git");
     world.git(&["init", "-q", "--bare", &huge]);
     // The many files are at the top, and in the folder of the roots.

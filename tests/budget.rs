@@ -1,8 +1,6 @@
 //! Promise: evaluations stay within their memory, and a host that needs more is tried alone before it counts as broken.
 
-use serde_json::Value;
-
-use crate::support::world::{Ran, World};
+use crate::support::world::{Ran, World, names};
 
 /// Evaluates two hosts, and one that holds a list of about `hungry` MiB while it is evaluated.
 fn evaluate(world: &World, hungry: u32, arguments: &[&str]) -> Ran {
@@ -18,16 +16,12 @@ fn evaluate(world: &World, hungry: u32, arguments: &[&str]) -> Ran {
     world.claveld(&[&["evaluate", &path, "--json", "--processes", "2"], arguments].concat())
 }
 
-fn names(found: &Value) -> Vec<&str> {
-    found["deployments"].as_array().unwrap().iter().map(|document| document["name"].as_str().unwrap()).collect()
-}
-
 #[test]
 fn a_host_that_needs_more_than_its_share_is_evaluated_alone() {
     let world = World::new();
     // It needs more than half of the memory, and less than all of it.
     let found = evaluate(&world, 250, &["--memory", "800MiB"]).json();
-    assert_eq!(names(&found), ["hungry", "web-1", "web-2"], "{found:#}");
+    assert_eq!(names(&found, "deployments"), ["hungry", "web-1", "web-2"], "{found:#}");
 }
 
 #[test]
@@ -36,7 +30,7 @@ fn a_host_that_needs_more_than_all_memory_is_a_failure_and_the_others_are_evalua
     let ran = evaluate(&world, 250, &["--memory", "300MiB"]);
     assert_eq!(ran.code, Some(1));
     let found = ran.json();
-    assert_eq!(names(&found), ["web-1", "web-2"]);
+    assert_eq!(names(&found, "deployments"), ["web-1", "web-2"]);
     let failure = &found["failures"][0];
     assert_eq!(failure["name"], "hungry");
     assert!(

@@ -9,22 +9,11 @@ use crate::support::world::{Ran, World, until};
 
 /// A fleet whose `web-1` is at revision 2, with its agent, which runs that revision.
 fn at_revision_2() -> World {
-    let world = World::new();
-    world.publish().good();
-    world.build(&["web-1"]);
-    change(&world, "Welcome", "Hello");
+    let world = World::published_with_nix(&["web-1"]);
+    world.change_with_nix("Welcome", "Hello");
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
     world
-}
-
-/// Changes a host, pushes and publishes it. Returns the output of claveld.
-fn change(world: &World, from: &str, to: &str) -> String {
-    world.edit("hosts/web-1.nix", from, to);
-    world.push("A change");
-    let said = world.publish().good();
-    world.build(&["web-1"]);
-    said
 }
 
 /// Runs a command of `clavel` that signs with claveld's key.
@@ -61,7 +50,7 @@ fn going_back_is_a_new_revision_that_stays_until_it_is_released() {
     assert!(world.on_branch("README.md").unwrap().contains("| `web-1` | `web-1` | 3, held since"));
 
     // The source changes, and the held deployment does not.
-    let said = change(&world, "Hello", "Good day");
+    let said = world.change_with_nix("Hello", "Good day");
     assert!(said.contains("nothing changed (index version 3)"), "{said}");
     assert!(
         said.contains("(no database); kept back: deployments/web-1.json (changed); `clavel release web-1`"),
@@ -196,8 +185,8 @@ fn nobody_goes_back_to_what_no_publisher_of_the_newest_root_signed() {
     branch.reindex(&[&mallory], |_| {});
     branch.push(Onto::Nothing);
     good.push(Onto::Tip);
-    change(&world, "Welcome", "Hello");
-    change(&world, "Hello", "Good day");
+    world.change_with_nix("Welcome", "Hello");
+    world.change_with_nix("Hello", "Good day");
     // The search goes on to the revision of that number that claveld signed, or finds nothing.
     operate(&world, &["rollback", "web-1", "--to", "1"]).good();
     assert!(!world.document("deployments/web-1.json").to_string().contains("evil"));
@@ -255,7 +244,7 @@ fn a_branch_elsewhere_that_was_lost_is_pushed_back_from_claveld() {
     world.write_file("claveld.toml", &config.replacen(&from, &to, 1));
     world.publish().good();
     world.git(&["clone", "-q", "--mirror", &elsewhere, &world.at("backup.git")]);
-    change(&world, "Welcome", "Hello");
+    world.change_with_nix("Welcome", "Hello");
     operate(&world, &["rollback", "web-1", "--to", "1"]).good();
 
     std::fs::remove_dir_all(world.path("elsewhere.git")).unwrap();

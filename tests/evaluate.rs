@@ -1,6 +1,6 @@
 //! Promise: an evaluation never builds, a broken host never hides a healthy one, and every evaluation ends in time.
 
-use crate::support::world::{Ran, World, until};
+use crate::support::world::{Ran, World, names, until};
 
 /// Evaluates a flake whose outputs are `outputs`.
 fn evaluate(world: &World, outputs: &str, arguments: &[&str]) -> Ran {
@@ -10,11 +10,6 @@ fn evaluate(world: &World, outputs: &str, arguments: &[&str]) -> Ran {
     world.write("flake.nix", &flake);
     let path = format!("path:{}", world.at("work"));
     world.claveld(&[&["evaluate", &path], arguments].concat())
-}
-
-fn names(found: &serde_json::Value, kind: &str) -> Vec<String> {
-    let all = found[kind].as_array().unwrap();
-    all.iter().map(|document| document["name"].as_str().unwrap().to_owned()).collect()
 }
 
 /// Whether a message has a position in the expression that Clavel passes to Nix.

@@ -8,13 +8,6 @@ use crate::support::attacker::{Branch, Onto, StolenKey};
 use crate::support::http::HttpServer;
 use crate::support::world::World;
 
-/// A fleet that is published from memory, and whose `web-1` is in the cache.
-fn published() -> World {
-    let world = World::new();
-    world.publish_from_memory(&["web-1"]);
-    world
-}
-
 /// Configures the agent of `web-1` with these repositories, in this order.
 fn with_mirrors(world: &World, mirrors: &[&str]) {
     let others: Vec<String> = mirrors[1..].iter().map(|mirror| format!("{mirror:?}")).collect();
@@ -25,10 +18,6 @@ fn with_mirrors(world: &World, mirrors: &[&str]) {
 fn copy(world: &World, name: &str) -> String {
     world.git(&["clone", "-q", "--mirror", &world.at("fleet.git"), &world.at(name)]);
     world.at(name)
-}
-
-fn change(world: &World, from: &str, to: &str) {
-    world.change_from_memory(from, to);
 }
 
 fn statuses(world: &World) -> serde_json::Value {
@@ -64,7 +53,7 @@ fn the_newest_mirror_is_used_wherever_it_is_in_the_order() {
 
 #[test]
 fn one_that_is_out_of_reach_or_lies_stands_in_nobodys_way() {
-    let world = published();
+    let world = World::published();
     let server = HttpServer::serve_git(&world.path(""));
     let liar = copy(&world, "liar.git");
     let index = world.on_branch("index.json").unwrap().replace("\"version\": 1", "\"version\": 7");
@@ -90,7 +79,7 @@ fn one_that_is_out_of_reach_or_lies_stands_in_nobodys_way() {
     assert_eq!(statuses(&world), json!(["unreachable", "refused", "unreachable", "unreachable", "taken"]));
     assert_eq!(world.copies("web-1").len(), 5);
     // The lying mirror did not harm the state that the others are compared with.
-    change(&world, "Welcome", "Hello");
+    world.change_from_memory("Welcome", "Hello");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
     with_mirrors(&world, &[&fleet]);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
@@ -99,9 +88,9 @@ fn one_that_is_out_of_reach_or_lies_stands_in_nobodys_way() {
 
 #[test]
 fn if_no_mirror_is_accepted_each_is_reported_and_the_running_system_stays() {
-    let world = published();
+    let world = World::published();
     let old = copy(&world, "old.git");
-    change(&world, "Welcome", "Hello");
+    world.change_from_memory("Welcome", "Hello");
     let fleet = world.at("fleet.git");
     with_mirrors(&world, &[&fleet, &old]);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
@@ -119,7 +108,7 @@ fn if_no_mirror_is_accepted_each_is_reported_and_the_running_system_stays() {
 
 #[test]
 fn a_mirror_that_holds_back_the_newest_root_is_judged_by_it_all_the_same() {
-    let world = published();
+    let world = World::published();
     let old = copy(&world, "old.git");
     world.clavel(&["key", "generate", "claveld-2", "--output", &world.at("claveld-2.secret")]).good();
     let (root, next, key) = (world.root(), world.at("root-2.json"), world.at("root-1.secret"));
@@ -152,11 +141,11 @@ fn a_mirror_that_holds_back_the_newest_root_is_judged_by_it_all_the_same() {
 
 #[test]
 fn two_mirrors_that_show_two_indexes_of_one_version_are_both_refused_and_both_are_kept() {
-    let world = published();
+    let world = World::published();
     let (fleet, other) = (world.at("fleet.git"), copy(&world, "other.git"));
     with_mirrors(&world, &[&fleet, &other]);
     world.agent("web-1", &["once"]).good();
-    change(&world, "Welcome", "Hello");
+    world.change_from_memory("Welcome", "Hello");
     // A thief of claveld's key shows another version 2 at the other mirror.
     let mut branch = Branch::of(&world);
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
@@ -174,17 +163,17 @@ fn two_mirrors_that_show_two_indexes_of_one_version_are_both_refused_and_both_ar
     // The agent keeps the fork only once, and a newer valid index resolves the conflict.
     let again = world.agent("web-1", &["once"]).refused(5, "the mirrors do not agree");
     assert!(!again.contains("were kept"), "{again}");
-    change(&world, "Hello", "Good day");
+    world.change_from_memory("Hello", "Good day");
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 3\n");
 }
 
 #[test]
 fn two_mirrors_that_show_two_contents_of_one_revision_are_both_refused_and_both_are_kept() {
-    let world = published();
+    let world = World::published();
     let (fleet, other) = (world.at("fleet.git"), copy(&world, "other.git"));
     with_mirrors(&world, &[&fleet, &other]);
     world.agent("web-1", &["once"]).good();
-    change(&world, "Welcome", "Hello");
+    world.change_from_memory("Welcome", "Hello");
     // A thief of claveld's key shows another revision 2 at the other mirror, in an index of its own version.
     let mut branch = Branch::of(&world);
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
@@ -204,7 +193,7 @@ fn two_mirrors_that_show_two_contents_of_one_revision_are_both_refused_and_both_
 
 #[test]
 fn a_mirror_without_a_key_makes_no_fork() {
-    let world = published();
+    let world = World::published();
     let (fleet, other) = (world.at("fleet.git"), copy(&world, "other.git"));
     let mut branch = Branch::of(&world);
     branch.countersign("index.json", &StolenKey::own("mallory-1", 7));
@@ -217,7 +206,7 @@ fn a_mirror_without_a_key_makes_no_fork() {
 
 #[test]
 fn what_was_believed_is_kept_beside_a_fork_though_its_copy_is_gone() {
-    let world = published();
+    let world = World::published();
     with_mirrors(&world, &[&world.at("fleet.git")]);
     world.agent("web-1", &["once"]).good();
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
@@ -244,7 +233,7 @@ fn what_was_believed_is_kept_beside_a_fork_though_its_copy_is_gone() {
 
 #[test]
 fn a_fork_of_what_was_believed_is_kept_beside_it() {
-    let world = published();
+    let world = World::published();
     with_mirrors(&world, &[&world.at("fleet.git")]);
     world.agent("web-1", &["once"]).good();
     let believed = world.on_branch("index.json").unwrap();

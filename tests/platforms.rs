@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::support::world::{Ran, World};
+use crate::support::world::{Ran, World, names};
 
 /// Writes a flake whose outputs are `outputs`.
 fn write(world: &World, outputs: &str) {
@@ -24,11 +24,6 @@ fn write(world: &World, outputs: &str) {
 fn evaluate(world: &World, outputs: &str, arguments: &[&str]) -> Ran {
     write(world, outputs);
     world.claveld(&[&["evaluate", &format!("path:{}", world.at("work")), "--json"], arguments].concat())
-}
-
-fn names(found: &Value, kind: &str) -> Vec<String> {
-    let all = found[kind].as_array().unwrap();
-    all.iter().map(|document| document["name"].as_str().unwrap().to_owned()).collect()
 }
 
 const ALL: &str = r#"{

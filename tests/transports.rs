@@ -7,13 +7,6 @@ use crate::support::http::HttpServer;
 use crate::support::ssh::SshServer;
 use crate::support::world::World;
 
-/// A published fleet whose `web-1` is in the cache.
-fn published() -> World {
-    let world = World::new();
-    world.publish_from_memory(&["web-1"]);
-    world
-}
-
 /// Asserts that the agent of `web-1` switches to its first revision, does nothing after that, and switches to the second.
 fn follows(world: &World, url: &str, more: &str) {
     world.configure_agent("web-1", url, more);
@@ -25,13 +18,13 @@ fn follows(world: &World, url: &str, more: &str) {
 
 #[test]
 fn over_a_file() {
-    let world = published();
+    let world = World::published();
     follows(&world, &world.at("fleet.git"), "");
 }
 
 #[test]
 fn over_http() {
-    let world = published();
+    let world = World::published();
     let server = HttpServer::serve_git(&world.path(""));
     follows(&world, &format!("{}/fleet.git", server.url()), "");
     let asked = server.requests();
@@ -44,7 +37,7 @@ fn over_http() {
 
 #[test]
 fn over_https_where_the_certificate_is_trusted() {
-    let world = published();
+    let world = World::published();
     let server = HttpServer::serve_git_over_https(&world.path(""));
     let stranger = HttpServer::serve_git_over_https(&world.path(""));
     let fleet = format!("{}/fleet.git", server.url());
@@ -66,7 +59,7 @@ fn over_https_where_the_certificate_is_trusted() {
 
 #[test]
 fn over_ssh() {
-    let world = published();
+    let world = World::published();
     let server = SshServer::start();
     follows(&world, &server.url(&world.path("fleet.git")), &format!("ssh-command = \"{}\"", server.command()));
 }

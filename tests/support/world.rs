@@ -76,6 +76,20 @@ impl World {
         world
     }
 
+    /// A fleet that is published from memory, and whose `web-1` is in the cache.
+    pub(crate) fn published() -> Self {
+        let world = Self::new();
+        world.publish_from_memory(&["web-1"]);
+        world
+    }
+
+    /// A fleet that `claveld once` published, and whose `hosts` are in the cache.
+    pub(crate) fn published_with_nix(hosts: &[&str]) -> Self {
+        let world = Self::new();
+        world.publish_with_nix(hosts);
+        world
+    }
+
     /// A place in the world.
     pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
@@ -219,17 +233,18 @@ impl World {
         self.claveld(&["once", "--config", &self.at("claveld.toml")])
     }
 
-    /// Publishes the fleet with `claveld once`, and builds the systems of `hosts` into the cache.
-    pub(crate) fn publish_with_nix(&self, hosts: &[&str]) {
-        self.publish().good();
+    /// Publishes the fleet with `claveld once`, and builds the systems of `hosts` into the cache. Returns the output of claveld.
+    pub(crate) fn publish_with_nix(&self, hosts: &[&str]) -> String {
+        let said = self.publish().good();
         self.build(hosts);
+        said
     }
 
-    /// Changes the greeting of `web-1`, and publishes it with `claveld once`.
-    pub(crate) fn change_with_nix(&self, from: &str, to: &str) {
+    /// Changes the greeting of `web-1`, and publishes it with `claveld once`. Returns the output of claveld.
+    pub(crate) fn change_with_nix(&self, from: &str, to: &str) -> String {
         self.edit("hosts/web-1.nix", from, to);
         self.push(to);
-        self.publish_with_nix(&["web-1"]);
+        self.publish_with_nix(&["web-1"])
     }
 
     pub(crate) fn agent(&self, unit: &str, arguments: &[&str]) -> Ran {
@@ -409,4 +424,10 @@ impl Drop for Running {
 #[track_caller]
 pub(crate) fn until(what: &str, condition: impl FnMut() -> bool) {
     wait_until(what, 2 * SOON, condition);
+}
+
+/// The names of the documents of that kind in the JSON of `claveld evaluate`.
+pub(crate) fn names(found: &serde_json::Value, kind: &str) -> Vec<String> {
+    let all = found[kind].as_array().unwrap();
+    all.iter().map(|document| document["name"].as_str().unwrap().to_owned()).collect()
 }
