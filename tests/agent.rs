@@ -82,6 +82,16 @@ fn an_activation_that_fails_is_rolled_back_and_not_tried_again_by_itself() {
     assert!(!again.contains("activating"), "{again}");
     let status = world.agent("web-1", &["status"]).good();
     assert!(status.contains("web-1: revision 2 failed at"), "{status}");
+    // What the activation printed stands in the record.
+    let state = world.read_file("web-1/state/state.json");
+    world
+        .write_file("web-1/state/state.json", &state.replace("\"error\": \"", "\"error\": \"\\u001b[2J\\u202e\\u009b"));
+    let steers = ['\u{1b}', '\u{202e}', '\u{9b}'];
+    let status = world.agent("web-1", &["status"]).good();
+    assert!(status.contains("\u{fffd}[2J\u{fffd}\u{fffd}") && !status.contains(steers), "{status}");
+    let status = world.agent("web-1", &["status", "--json"]).good();
+    assert!(status.contains("\\u001b[2J\\u202e\\u009b") && !status.contains(steers), "{status}");
+
     let status = world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"].clone();
     assert_eq!((&status["state"], &status["rollback"]), (&"rolled-back".into(), &"restored".into()));
     assert_eq!((&status["candidate"]["revision"], &status["running"]["revision"]), (&2.into(), &1.into()));
