@@ -10,8 +10,9 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clavel::evaluate::{Drafts, Evaluation, EvaluationWork};
 use clavel::model::{
-    AgentSpecification, DeploymentSpecification, Draft, FlakeReference, List, LockedSource, Metadata, Name,
-    NarTemplateSpecification, Provenance, PublishPolicy, Specification, System, Timestamp, UnitSpecification, UnitType,
+    AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, FlakeReference, List, LockedSource, Metadata,
+    Name, NarTemplateSpecification, Provenance, PublishPolicy, Specification, System, TemplateMetadata, Timestamp,
+    UnitSpecification, UnitType,
 };
 use clavel::publish::{OrphanPolicy, PublishInput, PublishSettings, Publisher};
 use clavel::signers::Signers;
@@ -210,7 +211,7 @@ fn evaluation(flake: &FlakeReference, count: usize, content: usize) -> Evaluatio
     for at in 0..count {
         let host: Name = format!("host-{at:06}").parse().unwrap();
         let template = NarTemplateSpecification {
-            metadata: Metadata::default(),
+            metadata: TemplateMetadata::default(),
             nar_id: path(at, if at == 0 { content } else { 0 }),
             substituters: List::one("https://cache.example.org".parse().unwrap()),
             substituters_public_keys: List::one(
@@ -243,5 +244,9 @@ fn draft<S: Specification>(flake: &FlakeReference, host: &Name, specification: S
         source_hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
         source_revision: Some("a".repeat(40).parse().unwrap()),
     };
-    Draft::with_provenance(host.clone(), provenance, Metadata::default(), specification).unwrap()
+    Draft::new(
+        host.clone(),
+        DocumentMetadata::with_provenance(Metadata::default(), &provenance).unwrap(),
+        specification,
+    )
 }

@@ -11,10 +11,10 @@ use std::time::{Duration, Instant, SystemTime};
 use clavel::branch::{Branch, Layout, RootChain};
 use clavel::git::{Change, CommitId, Files, Identity, NewCommit, Repository};
 use clavel::model::{
-    AgentSpecification, Bin, BinCount, BinDigests, BinId, BranchName, DeploymentSpecification, Document, DocumentPath,
-    Draft, Epoch, FileDigest, Folder, FolderName, Index, IndexEntry, IndexVersion, Kind, List, Metadata, Name,
-    NarTemplateSpecification, Payload, Provenance, Revision, Schema, Specification, System, Timestamp,
-    UnitSpecification, UnitType, json,
+    AgentSpecification, Bin, BinCount, BinDigests, BinId, BranchName, DeploymentSpecification, Document,
+    DocumentMetadata, DocumentPath, Draft, Epoch, FileDigest, Folder, FolderName, Index, IndexEntry, IndexVersion,
+    Kind, List, Metadata, Name, NarTemplateSpecification, Payload, Provenance, Revision, Schema, Specification, System,
+    TemplateMetadata, Timestamp, UnitSpecification, UnitType, json,
 };
 use clavel::trust::{Amendment, Anchor, RoleName, SecretKey, Signed, TrustedRoot, digest};
 use ed25519_dalek::{Signature, VerifyingKey};
@@ -141,7 +141,7 @@ impl Fleet {
             source_hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
             source_revision: Some("a".repeat(40).parse().unwrap()),
         };
-        let metadata = metadata.add_to(Metadata::default()).unwrap();
+        let metadata = DocumentMetadata::with_provenance(Metadata::default(), &metadata).unwrap();
         Draft::new(host.clone(), metadata, specification).at(Revision::FIRST, self.root.fleet())
     }
 
@@ -185,7 +185,7 @@ fn deployment(host: &Name, at: usize) -> DeploymentSpecification {
     let key = "cache.example.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=".parse().unwrap();
     DeploymentSpecification {
         template: NarTemplateSpecification {
-            metadata: Metadata::default(),
+            metadata: TemplateMetadata::default(),
             nar_id: format!("/nix/store/{hash}-nixos-system-{host}-24.05").parse().unwrap(),
             substituters: List::one(cache),
             substituters_public_keys: List::one(key),

@@ -9,9 +9,9 @@ use clavel::branch::{Branch, RootChain};
 use clavel::evaluate::{Drafts, Evaluation, EvaluationWork};
 use clavel::git::Repository;
 use clavel::model::{
-    AgentSpecification, BranchName, DeploymentSpecification, Draft, FlakeReference, Folder, List, LockedSource,
-    Metadata, Name, NarTemplateSpecification, Provenance, PublishPolicy, Specification, System, Timestamp,
-    UnitSpecification, UnitType,
+    AgentSpecification, BranchName, DeploymentSpecification, DocumentMetadata, Draft, FlakeReference, Folder, List,
+    LockedSource, Metadata, Name, NarTemplateSpecification, Provenance, PublishPolicy, Specification, System,
+    TemplateMetadata, Timestamp, UnitSpecification, UnitType,
 };
 use clavel::publish::{
     Operation, OperatorRequest, OrphanPolicy, PublishInput, PublishReport, PublishSettings, Publisher,
@@ -133,7 +133,7 @@ fn evaluation(source: usize, fleet: &Source) -> Evaluation {
     let mut drafts = Drafts::default();
     for (name, content) in fleet {
         let template = NarTemplateSpecification {
-            metadata: Metadata::default(),
+            metadata: TemplateMetadata::default(),
             nar_id: format!("/nix/store/{content:032}-system").parse().unwrap(),
             substituters: List::default(),
             substituters_public_keys: List::default(),
@@ -160,7 +160,11 @@ fn draft<S: Specification>(source: usize, name: &Name, specification: S) -> Draf
         source_hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
         source_revision: None,
     };
-    Draft::with_provenance(name.clone(), provenance, Metadata::default(), specification).unwrap()
+    Draft::new(
+        name.clone(),
+        DocumentMetadata::with_provenance(Metadata::default(), &provenance).unwrap(),
+        specification,
+    )
 }
 
 fn key_and_root() -> (SecretKey, Vec<u8>) {

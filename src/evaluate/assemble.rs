@@ -12,8 +12,9 @@ use super::evaluation::{Drafts, Failure};
 use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, FlakeOutput, FlakeStorePath, Host, Item};
 use super::platforms::PLATFORMS;
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Draft, List, LockedSource, Metadata, Name, NarTemplateSpecification,
-    Pin, Provenance, Source, Specification, StorePath, System, Timestamp, UnitSpecification, UnitType,
+    AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, List, LockedSource, Metadata, Name,
+    NarTemplateSpecification, Provenance, Source, Specification, StorePath, System, TemplateMetadata, Timestamp,
+    UnitSpecification, UnitType,
 };
 
 /// The answer about each item: its value, or the message of its failure.
@@ -167,10 +168,10 @@ impl Assembly<'_> {
                 "its narId {path} is the file of a derivation; name the output of the derivation instead"
             ));
         }
-        Pin::refuse_in(&template.metadata).map_err(|error| error.to_string())?;
+        let template_metadata = TemplateMetadata::without_pin(template.metadata).map_err(|error| error.to_string())?;
         let specification = DeploymentSpecification {
             template: NarTemplateSpecification {
-                metadata: template.metadata,
+                metadata: template_metadata,
                 nar_id: path,
                 substituters: first_of(template.substituters, &self.source.substituters, host_substituters),
                 substituters_public_keys: first_of(
@@ -202,7 +203,8 @@ impl Assembly<'_> {
             source_hash: self.locked.hash,
             source_revision: self.locked.revision.clone(),
         };
-        Draft::with_provenance(name.clone(), provenance, metadata, specification).map_err(|e| e.to_string())
+        let metadata = DocumentMetadata::with_provenance(metadata, &provenance).map_err(|e| e.to_string())?;
+        Ok(Draft::new(name.clone(), metadata, specification))
     }
 
     fn units(

@@ -112,6 +112,7 @@ super::text::as_text!(BinId, pattern: "^(all|[0-9a-f]{1,3})$", about: "A bin of 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct FileDigest {
     /// Its length in bytes.
+    #[serde(deserialize_with = "super::number::integer")]
     pub length: u64,
     /// Its SHA-256.
     pub sha256: Sha256Digest,

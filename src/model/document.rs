@@ -10,11 +10,10 @@ use std::marker::PhantomData;
 use schemars::JsonSchema;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::Value;
 
 use super::{
-    FleetId, Folder, Invalid, List, Metadata, Name, Provenance, ProvenanceError, PublicKey, Revision, StorePath,
-    Substituter, System,
+    DocumentMetadata, FleetId, Folder, Invalid, List, Name, Provenance, PublicKey, Revision, StorePath, Substituter,
+    System, TemplateMetadata,
 };
 
 /// The content of a file of the branch: a document, the index, one of its bins, a root or an approval.
@@ -24,10 +23,8 @@ pub trait BranchFile: Serialize + DeserializeOwned {
     /// The most bytes that its file may have.
     const LARGEST: u64;
 
-    /// The format that a value of this kind asks its readers to know; none for a kind that asks for none.
-    fn format(_: &Value) -> Option<u64> {
-        None
-    }
+    /// Whether its field `format` is the format that its readers have to know.
+    const ASKS_FOR_A_FORMAT: bool = false;
 }
 
 /// The content of a signed file: any file of the branch but a bin.
@@ -121,7 +118,7 @@ pub struct Document<S: Specification> {
     /// The kind of the document.
     pub kind: Kind<Self>,
     /// Its provenance, and the metadata that its flake gives it.
-    pub metadata: Metadata,
+    pub metadata: DocumentMetadata,
     /// Its name. No other document of the kind has it, in any case.
     pub name: Name,
     /// How often its specification has changed, counted from 1.
@@ -158,12 +155,9 @@ pub struct Draft<S: Specification> {
     /// The kind of the document.
     pub kind: Kind<Document<S>>,
     /// Its provenance, and the metadata that its flake gives it.
-    pub metadata: Metadata,
+    pub metadata: DocumentMetadata,
     /// Its name.
     pub name: Name,
-    /// The provenance that the metadata states; none where it states none. In JSON the metadata has it.
-    #[serde(skip)]
-    pub provenance: Option<Provenance>,
     /// The version of this schema.
     pub schema: Schema,
     /// The specification.
@@ -171,33 +165,21 @@ pub struct Draft<S: Specification> {
 }
 
 impl<S: Specification> Document<S> {
-    /// The provenance in its metadata.
-    pub fn provenance(&self) -> Result<Provenance, ProvenanceError> {
-        Provenance::try_from(&self.metadata)
+    /// The provenance that its metadata states; none where it states no valid one.
+    pub fn provenance(&self) -> Option<&Provenance> {
+        self.metadata.provenance().ok()
     }
 }
 
 impl<S: Specification> Draft<S> {
-    /// Makes a draft of this content, without provenance.
-    pub fn new(name: Name, metadata: Metadata, specification: S) -> Self {
-        Self { kind: Kind::THIS, metadata, name, provenance: None, schema: Schema::V1, specification }
-    }
-
-    /// Makes a draft whose metadata also states its provenance. It is an error where the flake's own metadata does so already, or
-    /// has too many keys.
-    pub fn with_provenance(
-        name: Name,
-        provenance: Provenance,
-        metadata: Metadata,
-        specification: S,
-    ) -> Result<Self, Invalid> {
-        let metadata = provenance.add_to(metadata)?;
-        Ok(Self { provenance: Some(provenance), ..Self::new(name, metadata, specification) })
+    /// Makes a draft of this content.
+    pub fn new(name: Name, metadata: impl Into<DocumentMetadata>, specification: S) -> Self {
+        Self { kind: Kind::THIS, metadata: metadata.into(), name, schema: Schema::V1, specification }
     }
 
     /// The document with this content at `revision` in `fleet`.
     pub fn at(self, revision: Revision, fleet: FleetId) -> Document<S> {
-        let Self { kind, metadata, name, provenance: _, schema, specification } = self;
+        let Self { kind, metadata, name, schema, specification } = self;
         Document { fleet, kind, metadata, name, revision, schema, specification }
     }
 }
@@ -222,7 +204,7 @@ pub struct DeploymentSpecification {
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct NarTemplateSpecification {
     /// Metadata of the content, such as its pin.
-    pub metadata: Metadata,
+    pub metadata: TemplateMetadata,
     /// The store path.
     #[serde(rename = "narId")]
     pub nar_id: StorePath,

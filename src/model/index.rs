@@ -138,6 +138,7 @@ impl Bin {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct IndexEntry {
     /// The length of its file, in bytes.
+    #[serde(deserialize_with = "super::number::integer")]
     pub length: u64,
     /// Its revision.
     pub revision: Revision,

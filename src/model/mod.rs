@@ -46,7 +46,7 @@ pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MAX_ENTRIES_OF_A_BIN, 
 pub use key::{KeyId, PublicKey};
 pub use list::List;
 pub use map::Map;
-pub use metadata::{Metadata, MetadataKey, MetadataValue};
+pub use metadata::{DocumentMetadata, Metadata, MetadataKey, MetadataValue, TemplateMetadata};
 pub use name::Name;
 pub use nix::{Attribute, SourceRevision, StorePath, Substituter, System};
 pub use number::{Epoch, Format, IndexVersion, Revision, RootVersion};
@@ -55,7 +55,7 @@ pub use pattern::Pattern;
 pub use pin::{Closure, ClosureDigest, Content, Pin, PinError, closure_lines};
 pub use provenance::{Provenance, ProvenanceError};
 pub use publish_policy::PublishPolicy;
-pub use rendering::{parse_rendering, read_part};
+pub use rendering::{is_rendering, parse_rendering, read_part};
 pub use role_key::{HardwareKey, RoleKey};
 pub use root::{ApprovalPolicy, MAX_KEYS, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};

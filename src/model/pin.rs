@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use super::metadata::MOST as MOST_METADATA;
 use super::text::as_text;
-use super::{Invalid, Metadata, NarHash, NarTemplateSpecification, Sha256Digest, StorePath};
+use super::{Invalid, Metadata, NarHash, Sha256Digest, StorePath};
 
 /// The content of one store path.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +100,7 @@ impl Pin {
     pub const KEYS: [&'static str; 2] = [Self::CLOSURE, Self::NAR_HASH];
 
     /// The pin in a template's `metadata`, where it has one.
-    pub fn of(metadata: &Metadata) -> Result<Option<Self>, PinError> {
+    pub(super) fn read(metadata: &Metadata) -> Result<Option<Self>, PinError> {
         match (metadata.get(Self::CLOSURE), metadata.get(Self::NAR_HASH)) {
             (None, None) => Ok(None),
             (Some(_), None) => Err(PinError::Incomplete { there: Self::CLOSURE, missing: Self::NAR_HASH }),
@@ -120,7 +120,7 @@ impl Pin {
 
     /// Adds itself to the metadata that the flake gave the template. It is an error if the flake set one of these keys or
     /// too many keys.
-    pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
+    pub(super) fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
         Self::refuse_in(&metadata)?;
         metadata.insert(Self::CLOSURE.parse()?, self.closure.to_string().parse()?)?;
         metadata.insert(Self::NAR_HASH.parse()?, self.nar_hash.to_string().parse()?)?;
@@ -128,7 +128,7 @@ impl Pin {
     }
 
     /// Refuses a template's `metadata` that has one of these keys, or no room for them.
-    pub fn refuse_in(metadata: &Metadata) -> Result<(), Invalid> {
+    pub(super) fn refuse_in(metadata: &Metadata) -> Result<(), Invalid> {
         if let Some(taken) = Self::KEYS.iter().find(|key| metadata.get(**key).is_some()) {
             let why = "Claveld writes it itself, where `publish.pin` is set";
             return Err(Invalid::new("a metadata key of a template for a flake to set", taken, why));
@@ -139,13 +139,6 @@ impl Pin {
             return Err(Invalid::new("a number of metadata keys of a template", &found, why));
         }
         Ok(())
-    }
-}
-
-impl NarTemplateSpecification {
-    /// The pin in its metadata, where it has one.
-    pub fn pin(&self) -> Result<Option<Pin>, PinError> {
-        Pin::of(&self.metadata)
     }
 }
 
@@ -171,19 +164,19 @@ mod tests {
     fn a_pin_is_read_from_the_metadata_that_it_was_added_to() {
         let pinned = pin().add_to(metadata(&[("team", "infra")])).unwrap();
         assert_eq!(pinned.len(), 3);
-        assert_eq!(Pin::of(&pinned), Ok(Some(pin())));
-        assert_eq!(Pin::of(&metadata(&[("team", "infra")])), Ok(None));
+        assert_eq!(Pin::read(&pinned), Ok(Some(pin())));
+        assert_eq!(Pin::read(&metadata(&[("team", "infra")])), Ok(None));
     }
 
     #[test]
     fn an_incomplete_or_invalid_pin_is_an_error_and_not_a_missing_one() {
         let digest = "0".repeat(64);
         for entries in [&[("closure", digest.as_str())][..], &[("narHash", HASH)]] {
-            assert!(matches!(Pin::of(&metadata(entries)), Err(PinError::Incomplete { .. })), "{entries:?}");
+            assert!(matches!(Pin::read(&metadata(entries)), Err(PinError::Incomplete { .. })), "{entries:?}");
         }
         for (closure, hash) in [("x", HASH), (digest.as_str(), "sha256-x")] {
             let both = metadata(&[("closure", closure), ("narHash", hash)]);
-            assert!(matches!(Pin::of(&both), Err(PinError::InvalidValue { .. })), "{closure} {hash}");
+            assert!(matches!(Pin::read(&both), Err(PinError::InvalidValue { .. })), "{closure} {hash}");
         }
     }
 

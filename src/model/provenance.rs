@@ -1,6 +1,6 @@
 //! The provenance of a document: the part of its metadata that claveld writes.
 //!
-//! A draft carries it. Of a signed document, parse it once with `Document::provenance`, and pass the type on.
+//! `DocumentMetadata` reads it where a document is parsed, and passes the type on.
 
 use super::{Attribute, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, StorePath, Timestamp};
 
@@ -50,7 +50,7 @@ impl Provenance {
         [Self::ATTRIBUTE, Self::DRV_PATH, Self::EVALUATED_AT, Self::SOURCE, Self::SOURCE_HASH, Self::SOURCE_REVISION];
 
     /// Adds itself to the metadata that the flake gave. It is an error if the flake set one of these keys or too many keys.
-    pub fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
+    pub(super) fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
         let entries = [
             (Self::ATTRIBUTE, Some(self.attribute.to_string())),
             (Self::DRV_PATH, self.drv_path.as_ref().map(ToString::to_string)),
@@ -71,9 +71,9 @@ impl Provenance {
     }
 }
 
-impl TryFrom<&Metadata> for Provenance {
-    type Error = ProvenanceError;
-    fn try_from(metadata: &Metadata) -> Result<Self, ProvenanceError> {
+impl Provenance {
+    /// Reads it from the metadata of a document.
+    pub(super) fn read(metadata: &Metadata) -> Result<Self, ProvenanceError> {
         Ok(Self {
             attribute: required(metadata, Self::ATTRIBUTE)?,
             drv_path: optional(metadata, Self::DRV_PATH)?,
@@ -118,7 +118,7 @@ mod tests {
         own.insert("team".parse().unwrap(), "infra".parse().unwrap()).unwrap();
         let metadata = provenance().add_to(own).unwrap();
         assert_eq!(metadata.len(), 6);
-        assert_eq!(Provenance::try_from(&metadata), Ok(provenance()));
+        assert_eq!(Provenance::read(&metadata), Ok(provenance()));
     }
 
     #[test]
@@ -130,6 +130,6 @@ mod tests {
 
     #[test]
     fn an_error_names_the_missing_key() {
-        assert_eq!(Provenance::try_from(&Metadata::default()), Err(ProvenanceError::Missing("attribute")));
+        assert_eq!(Provenance::read(&Metadata::default()), Err(ProvenanceError::Missing("attribute")));
     }
 }

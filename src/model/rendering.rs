@@ -3,19 +3,18 @@
 //! The check is on the value and not on the fields that this version knows. So a file may have fields of a newer Clavel, and
 //! still no byte of it can be hidden from the digest and the signatures, or mean something else to another reader.
 
-use serde::Serialize as _;
+use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::Invalid;
 use super::json::{self, JsonError};
+use super::number::LARGEST_INTEGER;
 
 /// The most levels of lists and objects inside each other. What claveld writes has seven.
 const MOST_LEVELS: usize = 32;
 /// The most characters of a key.
 const LONGEST_KEY: usize = 256;
-/// The largest number: every JSON reader has all integers up to it (RFC 8259, section 6).
-const LARGEST_NUMBER: u64 = (1 << 53) - 1;
 
 /// Parses a file of at most `limit` bytes, which has to be the one rendering of its value: keys in the order of their bytes, an
 /// indent of two spaces, the shortest escapes, and a final newline.
@@ -76,7 +75,7 @@ fn check(value: &Value, levels: usize) -> Result<(), Fault> {
             check(value, levels - 1).map_err(inside(key.clone()))
         }),
         Value::Number(number) => match number.as_u64() {
-            Some(0..=LARGEST_NUMBER) => Ok(()),
+            Some(0..=LARGEST_INTEGER) => Ok(()),
             _ => Err(fault(format!("{number} is not an integer from 0 to 2^53 - 1"))),
         },
         Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
@@ -84,7 +83,7 @@ fn check(value: &Value, levels: usize) -> Result<(), Fault> {
 }
 
 /// Whether [`json::render`] makes `bytes` of `value`. It compares while it serialises, and keeps no copy.
-fn is_rendering(value: &Value, bytes: &[u8]) -> bool {
+pub fn is_rendering<T: Serialize>(value: &T, bytes: &[u8]) -> bool {
     let mut rest = Expected(bytes);
     let written = value.serialize(&mut serde_json::Serializer::pretty(&mut rest));
     written.is_ok() && rest.0 == b"\n"
@@ -115,7 +114,7 @@ mod tests {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
-            (0..=LARGEST_NUMBER).prop_map(Value::from),
+            (0..=LARGEST_INTEGER).prop_map(Value::from),
             any::<String>().prop_map(Value::from),
         ];
         leaf.prop_recursive(5, 40, 6, |inner| {

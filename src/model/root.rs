@@ -4,7 +4,6 @@ use std::num::NonZeroU8;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
-use serde_json::Value;
 
 use super::{
     BranchFile, Deployment, Epoch, FleetId, Format, Invalid, Kind, List, Name, Pattern, Payload, RoleKey, RootVersion,
@@ -42,10 +41,7 @@ pub struct Root {
 impl BranchFile for Root {
     const KIND: &'static str = "Root";
     const LARGEST: u64 = 256 << 10;
-
-    fn format(value: &Value) -> Option<u64> {
-        value.get("format")?.as_u64()
-    }
+    const ASKS_FOR_A_FORMAT: bool = true;
 }
 
 impl Payload for Root {

@@ -3,35 +3,27 @@
 //! `base` and `document_loader` read a branch into these types; `plan`, `operate` and `withhold` decide by them.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
 
 use crate::branch::VerifiedIndex;
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FlakeReference, FleetId, Hold, Metadata, Name,
-    Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FlakeReference, FleetId, Hold, Name, Revision,
+    Sha256Digest, Specification, UnitSpecification,
 };
 use crate::trust::Verified;
 
 /// The documents of one kind on the branch.
 pub(super) type Existing<S> = BTreeMap<Name, ExistingDocument<S>>;
 
-/// A signed document that claveld trusts, and the provenance that its metadata states.
-#[derive(Debug, Clone)]
-pub(super) struct TrustedDocument<S: Specification> {
-    document: Verified<Document<S>>,
-    provenance: Option<Provenance>,
-}
-
 /// A document on the branch, by what claveld found in its place.
 #[derive(Debug, Clone)]
 pub(super) enum ExistingDocument<S: Specification> {
     /// The file is the one that the index lists.
-    Intact(TrustedDocument<S>),
+    Intact(Verified<Document<S>>),
     /// The file is the one that the index lists, and this claveld signed it with a key that publishes no more. It gets the
     /// revision after the listed one.
-    Outgoing(TrustedDocument<S>, Revision),
+    Outgoing(Verified<Document<S>>, Revision),
     /// The file is missing or another one, and the history has the one that the index lists under this revision.
-    Restored(TrustedDocument<S>, Revision),
+    Restored(Verified<Document<S>>, Revision),
     /// The file is missing or another one, and the history does not have the one that the index lists under this revision.
     Altered(Revision),
     /// The signer publishes no more, and claveld cannot know that the content is its own: only the revision counts.
@@ -92,27 +84,6 @@ impl BranchState {
     }
 }
 
-impl<S: Specification> From<Verified<Document<S>>> for TrustedDocument<S> {
-    fn from(document: Verified<Document<S>>) -> Self {
-        let provenance = provenance(&document.metadata);
-        Self { document, provenance }
-    }
-}
-
-impl<S: Specification> Deref for TrustedDocument<S> {
-    type Target = Document<S>;
-    fn deref(&self) -> &Document<S> {
-        &self.document
-    }
-}
-
-impl<S: Specification> TrustedDocument<S> {
-    /// The provenance; none where the metadata does not state a valid one.
-    pub(super) fn provenance(&self) -> Option<&Provenance> {
-        self.provenance.as_ref()
-    }
-}
-
 impl<S: Specification> ExistingDocument<S> {
     /// The revision that the index lists.
     pub(super) fn revision(&self) -> Revision {
@@ -126,7 +97,7 @@ impl<S: Specification> ExistingDocument<S> {
     }
 
     /// The document, where its content is known.
-    pub(super) fn known(&self) -> Option<&TrustedDocument<S>> {
+    pub(super) fn known(&self) -> Option<&Verified<Document<S>>> {
         match self {
             Self::Intact(document) | Self::Outgoing(document, _) | Self::Restored(document, _) => Some(document),
             Self::Altered(_) | Self::Unvouched(_) => None,
@@ -145,9 +116,4 @@ impl<S: Specification> ExistingDocument<S> {
     pub(super) fn source(&self) -> Option<&FlakeReference> {
         self.known()?.provenance().map(|provenance| &provenance.source)
     }
-}
-
-/// The provenance that a document's metadata states; none where it states no valid one.
-pub(super) fn provenance(metadata: &Metadata) -> Option<Provenance> {
-    Provenance::try_from(metadata).ok()
 }

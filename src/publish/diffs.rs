@@ -3,10 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use super::branch_state::{BranchState, TrustedDocument};
-use super::plan::{Plan, PlannedDocument};
+use super::branch_state::BranchState;
+use super::plan::Plan;
 use crate::changes::{CompareError, Comparer, DeployedSystem, SystemDiff};
-use crate::model::{Deployment, DeploymentSpecification, Folder, Name, Provenance, StorePath};
+use crate::model::{Deployment, Folder, Name, StorePath};
 use crate::store::{DerivationError, Store};
 
 /// Compares systems by the derivations on this machine. One value serves a whole round, because the deployments of a round
@@ -25,8 +25,7 @@ impl<'a> SystemDiffs<'a> {
 
     /// Adds the differences to the changes of `plan`. A difference that cannot be found does not stop the publication.
     pub(super) fn add_to(&mut self, plan: &mut Plan, branch: &BranchState) {
-        let new: BTreeMap<&Name, &PlannedDocument<DeploymentSpecification>> =
-            plan.deployments.iter().map(|new| (&new.name, new)).collect();
+        let new: BTreeMap<&Name, &Deployment> = plan.deployments.iter().map(|new| (&new.name, new)).collect();
         for change in plan.changes.iter_mut().filter(|change| change.path.folder() == Folder::Deployments) {
             let name = change.path.name();
             let (Some(old), Some(new)) = (branch.deployments.get(name), new.get(name)) else { continue };
@@ -38,22 +37,16 @@ impl<'a> SystemDiffs<'a> {
     }
 
     /// The differences; none where both have the same system, and differ only in how it is fetched.
-    fn compare(
-        &mut self,
-        old: &TrustedDocument<DeploymentSpecification>,
-        new: &PlannedDocument<DeploymentSpecification>,
-    ) -> Option<SystemDiff> {
+    fn compare(&mut self, old: &Deployment, new: &Deployment) -> Option<SystemDiff> {
         if old.specification.template.nar_id == new.specification.template.nar_id {
             return None;
         }
-        let old = system(old, old.provenance());
-        let new = system(new, new.provenance.as_ref());
-        Some(self.comparer.compare_systems(old, new).into())
+        Some(self.comparer.compare_systems(system(old), system(new)).into())
     }
 }
 
 /// The system of a deployment, with the derivation that its provenance names.
-fn system<'a>(deployment: &'a Deployment, provenance: Option<&'a Provenance>) -> DeployedSystem<'a> {
-    let derivation = provenance.and_then(|provenance| provenance.drv_path.as_ref());
+fn system(deployment: &Deployment) -> DeployedSystem<'_> {
+    let derivation = deployment.provenance().and_then(|provenance| provenance.drv_path.as_ref());
     DeployedSystem { path: &deployment.specification.template.nar_id, derivation }
 }

@@ -79,13 +79,13 @@ impl DocumentLoader<'_> {
     ) -> Result<ExistingDocument<S>, BranchError> {
         let by = |root| index.verify::<S>(path, bytes, root);
         match by(self.root) {
-            Ok(document) => Ok(ExistingDocument::Intact(document.into())),
+            Ok(document) => Ok(ExistingDocument::Intact(document)),
             // Somebody without a publisher's key wrote to the branch.
             Err(DocumentError::Altered { .. } | DocumentError::Absent { .. }) => Ok(ExistingDocument::Altered(listed)),
             // The signer publishes no more.
             Err(DocumentError::Signed { .. }) => {
                 Ok(match self.previous_roots.iter().find_map(|previous| by(previous).ok()) {
-                    Some(document) => ExistingDocument::Outgoing(document.into(), listed),
+                    Some(document) => ExistingDocument::Outgoing(document, listed),
                     None => ExistingDocument::Unvouched(listed),
                 })
             }

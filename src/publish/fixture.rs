@@ -16,9 +16,9 @@ use crate::branch::Branch;
 use crate::branch::fixture::{Listing, index, index_files};
 use crate::evaluate::{Drafts, Evaluation, EvaluationWork};
 use crate::model::{
-    BinCount, DeploymentSpecification, Document, Draft, FlakeReference, Index, IndexVersion, List, LockedSource,
-    Metadata, Name, NarHash, NarTemplateSpecification, Payload, Provenance, Revision, Specification, Timestamp,
-    Tombstone,
+    BinCount, DeploymentSpecification, Document, DocumentMetadata, Draft, FlakeReference, Index, IndexVersion, List,
+    LockedSource, Metadata, Name, NarHash, NarTemplateSpecification, Payload, Provenance, Revision, Specification,
+    TemplateMetadata, Timestamp, Tombstone,
 };
 use crate::store::CacheEntry;
 use crate::trust::Verified;
@@ -69,7 +69,7 @@ pub(super) fn draft<S: Specification>(source: &str, of: &str, specification: S) 
         source_hash: HASH.parse().unwrap(),
         source_revision: None,
     };
-    Draft::with_provenance(name(of), provenance, Metadata::default(), specification).unwrap()
+    Draft::new(name(of), DocumentMetadata::with_provenance(Metadata::default(), &provenance).unwrap(), specification)
 }
 
 /// The evaluation of `source` that found this.
@@ -87,7 +87,7 @@ pub(super) fn published<S: Specification>(draft: Draft<S>, at: u64) -> Verified<
 /// These documents, each intact at its revision.
 pub(super) fn intact<S: Specification>(drafts: impl IntoIterator<Item = (Draft<S>, u64)>) -> Existing<S> {
     let document =
-        |(draft, at): (Draft<S>, u64)| (draft.name.clone(), ExistingDocument::Intact(published(draft, at).into()));
+        |(draft, at): (Draft<S>, u64)| (draft.name.clone(), ExistingDocument::Intact(published(draft, at)));
     drafts.into_iter().map(document).collect()
 }
 
@@ -149,7 +149,7 @@ pub(super) fn cache_entry(name: &str, content: u8, references: &[&str]) -> Cache
 pub(super) fn cached_draft(name: &str, nar_id: &str, caches: &[&str]) -> Draft<DeploymentSpecification> {
     let public = STANDARD.encode(cache_key().verifying_key().to_bytes());
     let template = NarTemplateSpecification {
-        metadata: Metadata::default(),
+        metadata: TemplateMetadata::default(),
         nar_id: path(nar_id).parse().unwrap(),
         substituters: list(caches),
         substituters_public_keys: list(&[&format!("c-1:{public}")]),

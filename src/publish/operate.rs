@@ -6,11 +6,11 @@
 
 use std::fmt;
 
-use super::branch_state::{BranchState, ExistingDocument, provenance};
+use super::branch_state::{BranchState, ExistingDocument};
 use super::document_change::DocumentChange;
 use super::left_out::{LostDeployment, Protection, describe_hold};
 use super::pin::is_pinned;
-use super::plan::{IndexPlan, Plan, PlanError, PlannedDocument, next_index_version, next_revision};
+use super::plan::{IndexPlan, Plan, PlanError, next_index_version, next_revision};
 use crate::branch::{PastDeployment, RevisionLookup};
 use crate::model::PublishPolicy;
 use crate::model::{
@@ -221,7 +221,7 @@ pub(super) fn operate(
             let path = DocumentPath::new(Folder::Deployments, name.clone());
             let to = next_revision(&path, present.revision)?;
             let document = Deployment { revision: to, ..before.clone() };
-            plan.deployments.push(PlannedDocument { provenance: provenance(&document.metadata), document });
+            plan.deployments.push(document);
             plan.changes.push(DocumentChange {
                 path,
                 from: Some(present.revision),

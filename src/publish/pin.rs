@@ -28,7 +28,7 @@ impl Pinning {
             let existing = branch.deployments.get(&draft.name).and_then(ExistingDocument::known)?;
             let (published, evaluated) = (&existing.specification.template, &draft.specification.template);
             let is_the_same = published.nar_id == evaluated.nar_id;
-            Pin::of(&published.metadata).ok().flatten().filter(|_| is_the_same)
+            published.metadata.pin().ok().flatten().copied().filter(|_| is_the_same)
         };
         all.add(existing_pin)?;
         Ok(all)
@@ -48,7 +48,7 @@ impl Pinning {
             match pin(draft) {
                 Some(pin) => {
                     let metadata = &mut draft.specification.template.metadata;
-                    *metadata = pin.add_to(metadata.clone())?;
+                    *metadata = metadata.with_pin(&pin)?;
                 }
                 None => drop(self.unpinned.insert(draft.name.clone())),
             }
@@ -59,7 +59,7 @@ impl Pinning {
 
 /// Whether a deployment has a pin, valid or not.
 pub(super) fn is_pinned(specification: &DeploymentSpecification) -> bool {
-    !matches!(Pin::of(&specification.template.metadata), Ok(None))
+    !matches!(specification.template.metadata.pin(), Ok(None))
 }
 
 /// The pin of each of `deployments` whose whole closure the caches have.

@@ -6,7 +6,6 @@
 //! that it has.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Deref;
 use std::time::Duration;
 
 use super::branch_state::{BranchState, Existing, ExistingDocument};
@@ -67,27 +66,12 @@ impl Withheld {
 pub(super) struct Plan {
     pub(super) changes: Vec<DocumentChange>,
     pub(super) conflicts: Vec<NameConflict>,
-    pub(super) deployments: Vec<PlannedDocument<DeploymentSpecification>>,
-    pub(super) units: Vec<PlannedDocument<UnitSpecification>>,
-    pub(super) agents: Vec<PlannedDocument<AgentSpecification>>,
+    pub(super) deployments: Vec<Document<DeploymentSpecification>>,
+    pub(super) units: Vec<Document<UnitSpecification>>,
+    pub(super) agents: Vec<Document<AgentSpecification>>,
     /// The holds after the publication.
     pub(super) holds: BTreeMap<Name, Hold>,
     pub(super) index: IndexPlan,
-}
-
-/// A document that is about to be signed, and the provenance that its metadata states.
-#[derive(Debug, Clone)]
-pub(super) struct PlannedDocument<S: Specification> {
-    pub(super) document: Document<S>,
-    /// None where the metadata does not state a valid one.
-    pub(super) provenance: Option<Provenance>,
-}
-
-impl<S: Specification> Deref for PlannedDocument<S> {
-    type Target = Document<S>;
-    fn deref(&self) -> &Document<S> {
-        &self.document
-    }
 }
 
 /// The fate of the index.
@@ -137,7 +121,7 @@ pub(super) fn plan(
 }
 
 /// The holds of the branch. A held deployment that claveld had to sign again is held at its new revision.
-fn updated_holds(branch: &BranchState, written: &[PlannedDocument<DeploymentSpecification>]) -> BTreeMap<Name, Hold> {
+fn updated_holds(branch: &BranchState, written: &[Document<DeploymentSpecification>]) -> BTreeMap<Name, Hold> {
     let mut holds = branch.holds.clone();
     for document in written {
         if let Some(hold) = holds.get_mut(&document.name) {
@@ -191,7 +175,7 @@ impl<'a> Planner<'a> {
         existing: &Existing<S>,
         withheld: &BTreeSet<Name>,
         drafts: impl Fn(&'a Evaluation) -> &'a [Draft<S>],
-    ) -> Result<Vec<PlannedDocument<S>>, PlanError> {
+    ) -> Result<Vec<Document<S>>, PlanError> {
         let mut claims: BTreeMap<String, Vec<Claim<'a, S>>> = BTreeMap::new();
         for evaluation in self.input.evaluations {
             for draft in drafts(evaluation) {
@@ -229,7 +213,7 @@ impl<'a> Planner<'a> {
         name: &Name,
         document: &ExistingDocument<S>,
         may_go: MayGo,
-    ) -> Result<Option<PlannedDocument<S>>, PlanError> {
+    ) -> Result<Option<Document<S>>, PlanError> {
         let path = DocumentPath::new(S::FOLDER, name.clone());
         if may_go == MayGo::Yes && self.is_withdrawn(document) {
             let from = Some(document.revision());
@@ -243,7 +227,7 @@ impl<'a> Planner<'a> {
         let (from, repaired) = (Some(*listed), document.is_damaged());
         self.changes.push(DocumentChange { path, from, to: Some(to), repaired, system: None });
         let document = Document { revision: to, ..(**known).clone() };
-        Ok(Some(PlannedDocument { document, provenance: known.provenance().cloned() }))
+        Ok(Some(document))
     }
 
     /// The conflict of two sources that claim one name. A source that this round did not evaluate still claims the documents
@@ -269,7 +253,7 @@ impl<'a> Planner<'a> {
         &mut self,
         existing: Option<&ExistingDocument<S>>,
         draft: &Draft<S>,
-    ) -> Result<Option<PlannedDocument<S>>, PlanError> {
+    ) -> Result<Option<Document<S>>, PlanError> {
         if let Some(ExistingDocument::Intact(document)) = existing
             && document.specification == draft.specification
             && !(S::FOLDER == Folder::Deployments && self.unpinned.contains(&draft.name))
@@ -285,8 +269,7 @@ impl<'a> Planner<'a> {
         };
         let repaired = existing.is_some_and(ExistingDocument::is_damaged);
         self.changes.push(DocumentChange { path, from, to: Some(to), repaired, system: None });
-        let provenance = draft.provenance.clone();
-        Ok(Some(PlannedDocument { document: draft.clone().at(to, self.branch.fleet), provenance }))
+        Ok(Some(draft.clone().at(to, self.branch.fleet)))
     }
 
     /// Whether a document that no source claims is withdrawn.

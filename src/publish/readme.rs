@@ -3,10 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::model::{Deployment, Hold, Name, Provenance, SourceRevision, printable_line};
-
-/// A deployment and its provenance; none where its metadata states none.
-pub(super) type Row<'a> = (&'a Deployment, Option<&'a Provenance>);
+use crate::model::{Deployment, Hold, Name, SourceRevision, printable_line};
 
 /// The most deployments that the table lists all of. For a larger fleet it lists those that the last publication changed, so that
 /// it does not grow with the fleet.
@@ -18,9 +15,9 @@ const MAX_CELL: usize = 256;
 /// What the table lists.
 pub(super) enum Rows<'a> {
     /// Every deployment of the branch.
-    All(Vec<Row<'a>>),
+    All(Vec<&'a Deployment>),
     /// The deployments that changed last.
-    Changed(Vec<Row<'a>>),
+    Changed(Vec<&'a Deployment>),
 }
 
 /// The README of a branch with these deployments and holds.
@@ -45,7 +42,8 @@ pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>) -> String {
         }
     };
     text.push_str("| deployment | unit | revision | runs | source | since |\n|---|---|---|---|---|---|\n");
-    for (deployment, provenance) in deployments {
+    for deployment in deployments {
+        let provenance = deployment.provenance();
         let source = provenance.and_then(|p| p.source_revision.as_ref()).map_or("", SourceRevision::short);
         let since = provenance.map(|p| p.evaluated_at.to_string()).unwrap_or_default();
         let Deployment { name, revision, specification, .. } = deployment;
@@ -97,7 +95,7 @@ mod tests {
         let fleet = FleetId::of(crate::trust::digest(b"fleet"));
         let all: Vec<Deployment> =
             (0..300).map(|n| cached_draft(&format!("host-{n}"), "a", &[]).at(revision(1), fleet)).collect();
-        let rows = |count: usize| all[..count].iter().map(|deployment| (deployment, None)).collect::<Vec<_>>();
+        let rows = |count: usize| all[..count].iter().collect::<Vec<_>>();
         let lines = |rows| readme(&rows, &BTreeMap::new()).lines().filter(|line| line.starts_with("| `")).count();
         assert_eq!(lines(Rows::All(rows(150))), 150);
         assert_eq!(lines(Rows::Changed(rows(3))), 3);

@@ -7,7 +7,7 @@ use super::base::PublishBase;
 use super::bins::{BinsError, next_bins};
 use super::branch_state::ExistingDocument;
 use super::plan::Plan;
-use super::readme::{MAX_LISTED_DEPLOYMENTS, Row, Rows, readme};
+use super::readme::{MAX_LISTED_DEPLOYMENTS, Rows, readme};
 use super::settled::Scope;
 use crate::branch::{Change as FileChange, Layout};
 use crate::model::{
@@ -142,8 +142,7 @@ fn first_files(base: &PublishBase) -> Vec<FileChange> {
 /// The deployments after the plan, by name.
 fn listed<'a>(plan: &'a Plan, base: &'a PublishBase) -> Rows<'a> {
     let branch = &base.branch;
-    let planned = plan.deployments.iter();
-    let planned = planned.map(|planned| (&planned.document.name, (&planned.document, planned.provenance.as_ref())));
+    let planned = plan.deployments.iter().map(|deployment| (&deployment.name, deployment));
     let of_deployments = plan.changes.iter().filter(|change| change.path.folder() == Deployment::FOLDER);
     let new = of_deployments.clone().filter(|change| change.from.is_none()).count();
     let withdrawn: BTreeSet<&Name> =
@@ -154,16 +153,14 @@ fn listed<'a>(plan: &'a Plan, base: &'a PublishBase) -> Rows<'a> {
         return Rows::Changed(planned.map(|(_, row)| row).collect());
     }
     let intact = branch.deployments.iter().filter_map(|(name, document)| match document {
-        ExistingDocument::Intact(document) if !withdrawn.contains(name) => {
-            Some((name, (&**document, document.provenance())))
-        }
+        ExistingDocument::Intact(document) if !withdrawn.contains(name) => Some((name, &**document)),
         ExistingDocument::Intact(_)
         | ExistingDocument::Outgoing(..)
         | ExistingDocument::Restored(..)
         | ExistingDocument::Altered(_)
         | ExistingDocument::Unvouched(_) => None,
     });
-    let mut all: BTreeMap<&Name, Row<'a>> = intact.collect();
+    let mut all: BTreeMap<&Name, &'a Deployment> = intact.collect();
     all.extend(planned);
     Rows::All(all.into_values().collect())
 }

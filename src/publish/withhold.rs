@@ -13,7 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::document_change::DocumentChange;
 use super::left_out::{Awaited, KeptBack, LostDeployment, MissingSetting, Protection, Unpublishable, Unready, Waiting};
-use super::plan::{Plan, PlannedDocument, Withheld};
+use super::plan::{Plan, Withheld};
 use super::survey::{Availability, CacheSurvey};
 use crate::model::PublishPolicy;
 use crate::model::{
@@ -31,7 +31,7 @@ enum Readiness {
 /// The deployments of `plan` for which claveld asks the caches: those that follow their source.
 pub(super) fn deployments_to_look_up(plan: &Plan, fixed: &BTreeSet<Name>) -> Vec<Deployment> {
     let follow = plan.deployments.iter().filter(|deployment| !fixed.contains(&deployment.name));
-    follow.map(|deployment| deployment.document.clone()).collect()
+    follow.map(|deployment| (*deployment).clone()).collect()
 }
 
 /// The deployments whose document is lost, and that claveld does not replace by itself under this policy.
@@ -92,7 +92,7 @@ pub(super) fn withhold(
         let waits_with = |deployment: &&Deployment| {
             !withheld.deployments.contains(&deployment.name) && withheld.units.contains(&deployment.specification.unit)
         };
-        let planned = plan.deployments.iter().map(|planned| &planned.document);
+        let planned = plan.deployments.iter();
         let with_others: Vec<&Deployment> = planned.filter(waits_with).collect();
         if with_others.is_empty() {
             break;
@@ -172,8 +172,8 @@ pub(super) fn kept_back(branch: &BranchState, whole: &Plan, withheld: &Withheld)
 
 type ByName<'a, S> = BTreeMap<&'a Name, &'a Document<S>>;
 
-fn by_name<S: Specification>(documents: &[PlannedDocument<S>]) -> ByName<'_, S> {
-    documents.iter().map(|planned| (&planned.document.name, &planned.document)).collect()
+fn by_name<S: Specification>(documents: &[Document<S>]) -> ByName<'_, S> {
+    documents.iter().map(|document| (&document.name, document)).collect()
 }
 
 /// Whether claveld would only sign the document again, with the same specification.

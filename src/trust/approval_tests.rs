@@ -3,7 +3,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::model::{
     ApprovalPolicy, DeploymentSpecification, Draft, List, Metadata, NarTemplateSpecification, PublicKey, Role, RoleKey,
-    Root,
+    Root, TemplateMetadata,
 };
 use crate::trust::fixture::{first_root, key, role, signed};
 use crate::trust::{SecretKey, digest};
@@ -33,7 +33,7 @@ impl FleetWithApprovers {
 
     fn deployment(&self, name: &str, unit: &str, revision: u64) -> Verified<Deployment> {
         let template = NarTemplateSpecification {
-            metadata: Metadata::default(),
+            metadata: TemplateMetadata::default(),
             nar_id: "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x".parse().unwrap(),
             substituters: List::default(),
             substituters_public_keys: List::default(),

@@ -1,5 +1,6 @@
 //! The bytes to sign: the DSSE pre-authentication encoding of the payload type and the canonical form.
 
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::model::{Payload, json};
@@ -11,21 +12,21 @@ pub(super) fn value_of<P: Payload>(payload: &P) -> Value {
     value.unwrap_or_default()
 }
 
-/// The canonical form of a payload by RFC 8785.
+/// The canonical form by RFC 8785 of a payload, or of the value of one.
 ///
-/// The value comes from a rendering ([`crate::model::parse_rendering`]) or from a payload. Either has no numbers but integers up
-/// to 2^53 - 1, and keys in printable ASCII, which `serde_json` sorts. Therefore the text that it writes without white space is
-/// the canonical form. The tests compare it with an independent implementation.
-pub(super) fn canonical(payload: &Value) -> Vec<u8> {
+/// A value comes from a rendering ([`crate::model::parse_rendering`]). Either has no numbers but integers up to 2^53 - 1, and its
+/// keys are printable ASCII, in order: `serde_json` sorts those of a value, and a payload's fields are declared so. Therefore the
+/// text without white space is the canonical form. The tests compare it with an independent implementation.
+pub(super) fn canonical<T: Serialize>(payload: &T) -> Vec<u8> {
     json::compact(payload)
 }
 
 /// The bytes to sign for a payload of the kind `P`: `"DSSEv1" SP LEN(type) SP type SP LEN(body) SP body` (DSSE 1.0, "Signature
 /// Definition"), where the body is the payload's canonical form.
-pub(super) fn signing_bytes<P: Payload>(payload: &Value) -> Vec<u8> {
-    let (kind, body) = (P::PAYLOAD_TYPE, canonical(payload));
+pub(super) fn signing_bytes<P: Payload>(body: &[u8]) -> Vec<u8> {
+    let kind = P::PAYLOAD_TYPE;
     let head = format!("DSSEv1 {} {kind} {} ", kind.len(), body.len());
-    [head.into_bytes(), body].concat()
+    [head.as_bytes(), body].concat()
 }
 
 #[cfg(test)]
@@ -72,7 +73,7 @@ mod tests {
         (names(), metadata()).prop_map(|(unit, metadata)| DeploymentSpecification {
             unit,
             template: NarTemplateSpecification {
-                metadata,
+                metadata: metadata.into(),
                 nar_id: "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x".parse().unwrap(),
                 substituters: List::try_from(vec!["https://cache.example.org".parse().unwrap()]).unwrap(),
                 substituters_public_keys: List::default(),
@@ -152,7 +153,7 @@ mod tests {
         assert_eq!(distinct.len(), types.len());
         let unit = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
         let unit = Draft::new("a".parse().unwrap(), Metadata::default(), unit).at(Revision::FIRST, fleet());
-        let bytes = String::from_utf8(signing_bytes::<Unit>(&value_of(&unit))).unwrap();
+        let bytes = String::from_utf8(signing_bytes::<Unit>(&canonical(&unit))).unwrap();
         assert!(bytes.starts_with("DSSEv1 35 application/vnd.clavel.unit.v1+json 204 {\"fleet\":\""), "{bytes}");
     }
 }

@@ -25,8 +25,8 @@ pub(super) fn check_schema<P: BranchFile>(signed: &Value) -> Result<(), SignedEr
     if P::KIND == Index::KIND && signed.get("bins").is_none() && signed.get("documents").is_some() {
         return Err(SignedError::BeforeRelease);
     }
-    match P::format(signed) {
-        Some(found) if found > Format::CURRENT.get() => Err(SignedError::NewerFormat { found }),
+    match signed.get("format").and_then(Value::as_u64) {
+        Some(found) if P::ASKS_FOR_A_FORMAT && found > Format::CURRENT.get() => Err(SignedError::NewerFormat { found }),
         Some(_) | None => Ok(()),
     }
 }

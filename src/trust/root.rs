@@ -151,7 +151,8 @@ impl TrustedRoot {
     fn parse_next(&self, file: &[u8]) -> Result<Signed<Root>, RootError> {
         parse(file).map_err(|error| match error {
             RootError::Signed { source, .. } if source.is_of_a_newer_clavel() => {
-                let signed = Envelope::parse::<Root>(file).and_then(|envelope| envelope.check::<Root>(&self.signers));
+                let signed =
+                    Envelope::parse::<Root>(file).and_then(|(envelope, _)| envelope.check::<Root>(&self.signers));
                 RootError::Signed { by: RequiredSigners::PreviousRoot, source: signed.err().unwrap_or(source) }
             }
             error => error,

@@ -1,6 +1,7 @@
 //! Documents with their signatures, before and after they are verified.
 
 use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value};
 
 use super::canonical::{canonical, signing_bytes, value_of};
@@ -8,7 +9,9 @@ use super::growth::{check_critical, check_schema};
 use super::usable_key::UsableKey;
 use super::{Authority, SecretKey, Signature, SignedError, SshSignature, SshSignatureError};
 use crate::model::json::{self, JsonError};
-use crate::model::{FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest, parse_rendering, read_part};
+use crate::model::{
+    FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest, is_rendering, parse_rendering, read_part,
+};
 
 /// The most signatures of one file.
 const MOST_SIGNATURES: usize = 16;
@@ -28,39 +31,45 @@ pub struct Signed<P> {
     signed: P,
 }
 
-/// A file of the branch, taken apart: the signatures and the value that they are of.
+/// A file of the branch, taken apart: the signatures and what they are of.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Envelope {
     signatures: List<SignatureEntry, MOST_SIGNATURES>,
-    signed: Value,
+    /// The canonical form of what was signed. It has the fields that this version does not know.
+    canonical: Vec<u8>,
     /// The fields beside these two. No signature covers them, and nobody reads them.
     others: Map<String, Value>,
 }
 
 /// A signature in its file.
 #[derive(Debug, Clone, PartialEq)]
-struct SignatureEntry {
-    value: Value,
-    /// None where this version does not know its form. It does not count then.
-    known: Option<Signature>,
+enum SignatureEntry {
+    /// It has the fields of a signature and no other.
+    Known(Signature),
+    /// A newer Clavel wrote it.
+    Newer {
+        value: Value,
+        /// None where this version does not know its form. It does not count then.
+        known: Option<Signature>,
+    },
 }
 
-/// The schema of such a file.
-#[derive(JsonSchema)]
+/// A file whose every field this version knows.
+#[derive(Serialize, Deserialize, JsonSchema)]
+#[serde(bound = "P: Payload")]
 #[schemars(rename = "Signed", bound = "P: Payload + JsonSchema")]
-#[expect(dead_code, reason = "it describes the fields")]
-struct SignedSchema<P> {
+struct KnownFile<P> {
     signatures: List<Signature, MOST_SIGNATURES>,
     signed: P,
 }
 
 impl<P: Payload + JsonSchema> JsonSchema for Signed<P> {
     fn schema_name() -> std::borrow::Cow<'static, str> {
-        SignedSchema::<P>::schema_name()
+        KnownFile::<P>::schema_name()
     }
 
     fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        SignedSchema::<P>::json_schema(generator)
+        KnownFile::<P>::json_schema(generator)
     }
 }
 
@@ -76,8 +85,9 @@ pub enum AddError {
 }
 
 impl Envelope {
-    /// Takes a file apart: it limits the size, and accepts one rendering alone. It does not look into what was signed.
-    pub(super) fn parse<P: Payload>(bytes: &[u8]) -> Result<Self, SignedError> {
+    /// Takes a file apart: it limits the size, and accepts one rendering alone. It does not look into what was signed, and returns
+    /// that beside itself.
+    pub(super) fn parse<P: Payload>(bytes: &[u8]) -> Result<(Self, Value), SignedError> {
         let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
         let missing =
             |field: &str| JsonError::Content { place: String::new(), why: format!("missing field `{field}`") };
@@ -90,25 +100,32 @@ impl Envelope {
         let entries = entries.iter().enumerate().map(|(at, entry)| SignatureEntry::read(at, entry));
         let entries: Vec<SignatureEntry> = entries.collect::<Result<_, JsonError>>().map_err(malformed)?;
         let signatures = entries.try_into().unwrap_or_default();
-        Ok(Self { signatures, signed, others })
+        Ok((Self { signatures, canonical: canonical(&signed), others }, signed))
     }
 
-    /// What it says it is, as the kind `P`.
-    fn read<P: Payload>(self) -> Result<Signed<P>, SignedError> {
-        check_schema::<P>(&self.signed)?;
-        let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
-        let signed: P = read_part(&self.signed, "signed").map_err(malformed)?;
-        check_critical::<P>(&self.signed, || value_of(&signed))?;
-        Ok(Signed { envelope: self, signed })
+    /// Takes a file apart that [`Envelope::parse`] accepts, if this version knows all of its fields. Most files are like this, and
+    /// building the value of each would take longer than verifying its signature.
+    fn parse_known<P: Payload>(bytes: &[u8]) -> Option<(Self, P)> {
+        if P::ASKS_FOR_A_FORMAT || bytes.len() as u64 > P::LARGEST {
+            return None;
+        }
+        let file: KnownFile<P> = serde_json::from_slice(bytes).ok()?;
+        // The types have none of the keys and numbers that are refused in a value. So the one rendering is all that is left to check.
+        if !is_rendering(&file, bytes) {
+            return None;
+        }
+        let entries: Vec<SignatureEntry> = file.signatures.iter().cloned().map(SignatureEntry::Known).collect();
+        let signatures = entries.try_into().ok()?;
+        Some((Self { signatures, canonical: canonical(&file.signed), others: Map::new() }, file.signed))
     }
 
     fn known(&self) -> impl Iterator<Item = &Signature> {
-        self.signatures.iter().filter_map(|entry| entry.known.as_ref())
+        self.signatures.iter().filter_map(SignatureEntry::known)
     }
 
     /// Checks that enough keys of `authority` signed it as the kind `P`. It does not check the fleet.
     pub(super) fn check<P: Payload>(&self, authority: &Authority) -> Result<(), SignedError> {
-        let valid = authority.count(&signing_bytes::<P>(&self.signed), self.known());
+        let valid = authority.count(&signing_bytes::<P>(&self.canonical), self.known());
         if valid >= authority.threshold() {
             return Ok(());
         }
@@ -117,24 +134,39 @@ impl Envelope {
     }
 }
 
-impl From<Signature> for SignatureEntry {
-    fn from(signature: Signature) -> Self {
-        let value = serde_json::to_value(&signature).unwrap_or_default();
-        Self { value, known: Some(signature) }
-    }
-}
-
 impl SignatureEntry {
     /// Reads the entry at the place `at` of its list.
     fn read(at: usize, entry: &Value) -> Result<Self, JsonError> {
         let read = || read_part(entry, &format!("signatures[{at}]"));
-        let known = Signature::has_known_form(entry).then(read).transpose()?;
-        Ok(Self { value: entry.clone(), known })
+        let known: Option<Signature> = Signature::has_known_form(entry).then(read).transpose()?;
+        Ok(match known {
+            Some(signature) if serde_json::to_value(&signature).is_ok_and(|value| value == *entry) => {
+                Self::Known(signature)
+            }
+            known => Self::Newer { value: entry.clone(), known },
+        })
+    }
+
+    fn known(&self) -> Option<&Signature> {
+        match self {
+            Self::Known(signature) => Some(signature),
+            Self::Newer { known, .. } => known.as_ref(),
+        }
     }
 
     /// The name of the key by its own claim; empty where it has none.
     fn keyid(&self) -> &str {
-        self.value.get("keyid").and_then(Value::as_str).unwrap_or_default()
+        match self {
+            Self::Known(signature) => signature.keyid().as_str(),
+            Self::Newer { value, .. } => value.get("keyid").and_then(Value::as_str).unwrap_or_default(),
+        }
+    }
+
+    fn value(&self) -> Value {
+        match self {
+            Self::Known(signature) => serde_json::to_value(signature).unwrap_or_default(),
+            Self::Newer { value, .. } => value.clone(),
+        }
     }
 }
 
@@ -142,13 +174,13 @@ impl<P: Payload> Signed<P> {
     /// Signs `payload` with `key`.
     pub fn sign(payload: P, key: &SecretKey) -> Self {
         let mut signed = Self::unsigned(payload);
-        signed.envelope.signatures = List::one(key.sign(&signed.to_be_signed()).into());
+        signed.envelope.signatures = List::one(SignatureEntry::Known(key.sign(&signed.to_be_signed())));
         signed
     }
 
     /// `payload` without signatures.
     pub fn unsigned(payload: P) -> Self {
-        let envelope = Envelope { signatures: List::default(), signed: value_of(&payload), others: Map::new() };
+        let envelope = Envelope { signatures: List::default(), canonical: canonical(&payload), others: Map::new() };
         Self { envelope, signed: payload }
     }
 
@@ -177,7 +209,7 @@ impl<P: Payload> Signed<P> {
     }
 
     fn put(&mut self, signature: Signature) -> Result<(), Invalid> {
-        let new = SignatureEntry::from(signature);
+        let new = SignatureEntry::Known(signature);
         let mut signatures = self.envelope.signatures.to_vec();
         signatures.retain(|other| other.keyid() != new.keyid());
         signatures.push(new);
@@ -188,21 +220,30 @@ impl<P: Payload> Signed<P> {
 
     /// The bytes to sign (DSSE 1.0).
     pub fn to_be_signed(&self) -> Vec<u8> {
-        signing_bytes::<P>(&self.envelope.signed)
+        signing_bytes::<P>(&self.envelope.canonical)
     }
 
     /// Parses a file of the branch: it limits the size, and accepts one rendering alone. It verifies nothing.
     pub fn parse(bytes: &[u8]) -> Result<Self, SignedError> {
-        Envelope::parse::<P>(bytes)?.read()
+        if let Some((envelope, signed)) = Envelope::parse_known(bytes) {
+            return Ok(Self { envelope, signed });
+        }
+        let (envelope, value) = Envelope::parse::<P>(bytes)?;
+        check_schema::<P>(&value)?;
+        let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
+        let signed: P = read_part(&value, "signed").map_err(malformed)?;
+        check_critical::<P>(&value, || value_of(&signed))?;
+        Ok(Self { envelope, signed })
     }
 
     /// The bytes of the file.
     pub fn render(&self) -> Vec<u8> {
-        let Envelope { signatures, signed, others } = &self.envelope;
+        let Envelope { signatures, canonical, others } = &self.envelope;
         let mut file = others.clone();
-        let signatures: Vec<Value> = signatures.iter().map(|entry| entry.value.clone()).collect();
-        file.insert("signatures".to_owned(), signatures.into());
-        file.insert("signed".to_owned(), signed.clone());
+        let signed: Result<Value, _> = serde_json::from_slice(canonical);
+        debug_assert!(signed.is_ok(), "the canonical form is JSON: {signed:?}");
+        file.insert("signatures".to_owned(), signatures.iter().map(SignatureEntry::value).collect());
+        file.insert("signed".to_owned(), signed.unwrap_or_default());
         json::render(&Value::Object(file))
     }
 
@@ -228,7 +269,7 @@ impl<P: Payload> Signed<P> {
 
     /// The digest of its content: the SHA-256 of its canonical form, which has no signatures.
     pub fn content(&self) -> Sha256Digest {
-        digest(&canonical(&self.envelope.signed))
+        digest(&self.envelope.canonical)
     }
 
     /// Its signatures, apart from those in a form that this version does not know. They are not verified.
@@ -364,6 +405,22 @@ mod tests {
             let error = Signed::<Unit>::parse(other.as_bytes()).unwrap_err();
             assert_eq!(error, SignedError::Malformed { kind: "Unit", source: JsonError::OtherRendering });
         }
+    }
+
+    #[test]
+    fn a_file_whose_fields_are_known_is_read_as_any_other() {
+        let mut signed = Signed::sign(unit(), &key("claveld-1"));
+        signed.add(&key("claveld-2")).unwrap();
+        let file = signed.render();
+        assert_eq!(Envelope::parse_known(&file), Some((signed.envelope.clone(), unit())));
+        let (envelope, value) = Envelope::parse::<Unit>(&file).unwrap();
+        assert_eq!((envelope, value), (signed.envelope, value_of(&unit())));
+        let mut newer: Value = serde_json::from_slice(&file).unwrap();
+        newer["signed"]["specification"]["new"] = true.into();
+        let newer = json::render(&newer);
+        assert_eq!(Envelope::parse_known::<Unit>(&newer), None);
+        let signed = Signed::<Unit>::parse(&newer).unwrap();
+        assert_eq!((signed.unverified(), signed.render()), (&unit(), newer));
     }
 
     proptest! {

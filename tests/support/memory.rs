@@ -13,8 +13,9 @@ use base64::engine::general_purpose::STANDARD;
 use clavel::config::ClaveldConfig;
 use clavel::evaluate::{Drafts, Evaluation, EvaluationWork};
 use clavel::model::{
-    AgentSpecification, DeploymentSpecification, Draft, List, LockedSource, Metadata, NarTemplateSpecification,
-    Provenance, Specification, System, Timestamp, UnitSpecification, UnitType,
+    AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, List, LockedSource, Metadata,
+    NarTemplateSpecification, Provenance, Specification, System, TemplateMetadata, Timestamp, UnitSpecification,
+    UnitType,
 };
 use clavel::publish::{OrphanPolicy, PublishInput, PublishReport};
 use ed25519_dalek::{Signer as _, SigningKey};
@@ -76,7 +77,7 @@ impl World {
         for (name, attribute, unit_type) in HOSTS.into_iter().filter(|(name, ..)| is_there(name)) {
             let provenance = provenance(attribute);
             let template = NarTemplateSpecification {
-                metadata: Metadata::default(),
+                metadata: TemplateMetadata::default(),
                 nar_id: self.system(name).path.parse().unwrap(),
                 substituters: list(&[&format!("file://{}", self.at("cache"))]),
                 substituters_public_keys: list(&[&self.public_key("cache-1")]),
@@ -171,7 +172,7 @@ fn hex(bytes: &[u8]) -> String {
 
 fn draft<S: Specification>(name: &str, provenance: &Provenance, specification: S) -> Draft<S> {
     let (name, provenance) = (name.parse().unwrap(), provenance.clone());
-    Draft::with_provenance(name, provenance, Metadata::default(), specification).unwrap()
+    Draft::new(name, DocumentMetadata::with_provenance(Metadata::default(), &provenance).unwrap(), specification)
 }
 
 /// Whether a file of a NAR is a program.

@@ -35,7 +35,7 @@ impl Pins {
         let mut all: BTreeMap<StorePath, Vec<PinnedBy>> = BTreeMap::new();
         for deployment in orders.iter().map(|order| &order.deployment) {
             // `on` returns the error of a pin that cannot be read.
-            if let Ok(Some(pin)) = Pin::of(&deployment.specification.template.metadata) {
+            if let Ok(Some(&pin)) = deployment.specification.template.metadata.pin() {
                 let pins = all.entry(deployment.specification.template.nar_id.clone()).or_default();
                 pins.push(PinnedBy { deployment: deployment.name.clone(), pin });
             }
@@ -46,7 +46,7 @@ impl Pins {
     /// The pins on the store path of `deployment`.
     pub(in crate::agent) fn on(&self, deployment: &Deployment) -> Result<&[PinnedBy], PinError> {
         let template = &deployment.specification.template;
-        Pin::of(&template.metadata)?;
+        template.metadata.pin().map_err(Clone::clone)?;
         Ok(self.0.get(&template.nar_id).map(Vec::as_slice).unwrap_or_default())
     }
 }

@@ -5,8 +5,8 @@ use super::*;
 use crate::branch::Layout;
 use crate::branch::fixture::{Listing, index, index_files};
 use crate::model::{
-    ApprovalPolicy, BinCount, Draft, Index, IndexEntry, List, Metadata, NarTemplateSpecification, Root, Threshold,
-    Tombstone, UnitType,
+    ApprovalPolicy, BinCount, Draft, Index, IndexEntry, List, Metadata, NarTemplateSpecification, Root,
+    TemplateMetadata, Threshold, Tombstone, UnitType,
 };
 use crate::trust::fixture::{self, Fleet};
 use crate::trust::{Signed, digest};
@@ -37,7 +37,7 @@ fn name(text: &str) -> Name {
 
 fn template(path: &str) -> NarTemplateSpecification {
     NarTemplateSpecification {
-        metadata: Metadata::default(),
+        metadata: TemplateMetadata::default(),
         nar_id: format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{path}").parse().unwrap(),
         substituters: List::default(),
         substituters_public_keys: List::default(),

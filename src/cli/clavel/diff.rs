@@ -12,7 +12,7 @@ use crate::changes::{Comparer, DeployedSystem, FactChange, SystemDiff, diff_fact
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, Snapshot};
-use crate::model::{Deployment, DeploymentSpecification, Invalid, Name, Provenance, Revision, StorePath};
+use crate::model::{Deployment, DeploymentSpecification, Invalid, Name, Revision, StorePath};
 use crate::store::{self, DerivationError, Output};
 use crate::trust::Signed;
 
@@ -90,7 +90,7 @@ fn compare_revisions(arguments: &Arguments, name: &Name, verbosity: u8) -> Resul
 impl Difference {
     /// Compares two revisions of one deployment.
     pub(super) fn between(old: &Deployment, new: &Deployment) -> Self {
-        let derivation = |of: &Deployment| Provenance::try_from(&of.metadata).ok().and_then(|p| p.drv_path);
+        let derivation = |of: &Deployment| of.provenance().and_then(|provenance| provenance.drv_path.clone());
         let path = |of: &Deployment| of.specification.template.nar_id.clone();
         let systems = || {
             let ((old_path, new_path), (old_drv, new_drv)) =

@@ -52,8 +52,8 @@ fn print(arguments: &Arguments, deployments: &[ListedDeployment], waiting: &[Str
 
 fn print_table(deployments: &[ListedDeployment]) -> Result<(), Exit> {
     let rows = deployments.iter().map(|(deployment, is_held)| {
-        let provenance = Provenance::try_from(&deployment.metadata).ok();
-        let describe = |field: fn(&Provenance) -> String| provenance.as_ref().map_or_else(|| "-".to_owned(), field);
+        let provenance = deployment.provenance();
+        let describe = |field: fn(&Provenance) -> String| provenance.map_or_else(|| "-".to_owned(), field);
         let specification = &deployment.specification;
         vec![
             deployment.name.to_string(),

@@ -54,8 +54,7 @@ fn a_nixos_host_alone_gives_deployment_unit_and_agent() {
     let [deployment] = &found.deployments[..] else { panic!("{found:?}") };
     assert_eq!(deployment.specification.unit.as_str(), "web-1");
     assert_eq!(deployment.specification.template.substituters[0].as_str(), "https://host.example.org");
-    let provenance = deployment.provenance.clone().unwrap();
-    assert_eq!(Provenance::try_from(&deployment.metadata), Ok(provenance.clone()));
+    let provenance = deployment.metadata.provenance().unwrap();
     assert_eq!(provenance.attribute.as_str(), "nixosConfigurations.web-1");
     assert!(provenance.drv_path.is_some());
     let [unit] = &found.units[..] else { panic!("{found:?}") };
@@ -195,7 +194,7 @@ fn every_platform_gives_units_of_its_type() {
     assert_eq!(failures(&found), []);
     let types: Vec<String> = found.units.iter().map(|unit| unit.specification.unit_type.to_string()).collect();
     assert_eq!(types, ["darwin", "home-manager", "system-manager"]);
-    let attribute = |draft: &Draft<DeploymentSpecification>| draft.provenance.as_ref().unwrap().attribute.to_string();
+    let attribute = |draft: &Draft<DeploymentSpecification>| draft.metadata.provenance().unwrap().attribute.to_string();
     let attributes: Vec<String> = found.deployments.iter().map(attribute).collect();
     assert_eq!(
         attributes,

@@ -2,7 +2,8 @@ use super::super::branch_state::Existing;
 use super::super::fixture::{self, branch_with, name, now, revision, verified};
 use super::*;
 use crate::model::{
-    DeploymentSpecification, Document, Draft, Metadata, NarTemplateSpecification, Specification, UnitType,
+    DeploymentSpecification, Document, Draft, Metadata, NarTemplateSpecification, Specification, TemplateMetadata,
+    UnitType,
 };
 use crate::trust::Verified;
 
@@ -12,7 +13,7 @@ fn document<S: Specification>(of: &str, at: u64, specification: S) -> Verified<D
 
 fn deployment(at: u64, unit: &str, runs: &str) -> Verified<Deployment> {
     let template = NarTemplateSpecification {
-        metadata: Metadata::default(),
+        metadata: TemplateMetadata::default(),
         nar_id: format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{runs}").parse().unwrap(),
         substituters: crate::model::List::default(),
         substituters_public_keys: crate::model::List::default(),
@@ -26,8 +27,8 @@ fn unit(arch: &str) -> Verified<crate::model::Unit> {
 
 /// A branch with `web-1` at revision 7, where `old-1` was withdrawn after its revision 3.
 fn branch() -> BranchState {
-    let deployments = [(name("web-1"), ExistingDocument::Intact(deployment(7, "web-1", "new").into()))];
-    let units = [(name("web-1"), ExistingDocument::Intact(unit("x86_64-linux").into()))];
+    let deployments = [(name("web-1"), ExistingDocument::Intact(deployment(7, "web-1", "new")))];
+    let units = [(name("web-1"), ExistingDocument::Intact(unit("x86_64-linux")))];
     BranchState {
         deployments: Existing::from(deployments),
         units: Existing::from(units),

@@ -30,7 +30,7 @@ fn evaluation(deployments: Vec<Draft<DeploymentSpecification>>) -> Evaluation {
 fn pinned_to(content: u8, mut draft: Draft<DeploymentSpecification>) -> Draft<DeploymentSpecification> {
     let pin = Pin { closure: "0".repeat(64).parse().unwrap(), nar_hash: hash(content) };
     let metadata = &mut draft.specification.template.metadata;
-    *metadata = pin.add_to(metadata.clone()).unwrap();
+    *metadata = metadata.with_pin(&pin).unwrap();
     draft
 }
 
@@ -77,7 +77,7 @@ fn a_pin_outlives_the_caches_and_keys_that_it_was_made_with() {
         assert_eq!(pinning.unpinned, BTreeSet::new());
         let plan = planned(&branch, &pinning, BTreeSet::new());
         assert_eq!(written(&plan), ["a 2"]);
-        let pin = Pin::of(&plan.deployments[0].specification.template.metadata).unwrap().unwrap();
+        let pin = *plan.deployments[0].specification.template.metadata.pin().unwrap().unwrap();
         assert_eq!(pin.nar_hash, hash(1));
     }
 }
@@ -89,12 +89,12 @@ fn a_deployment_without_a_pin_gets_a_revision_with_one() {
     let whole = planned(&branch, &pinning, pinning.unpinned.clone());
     assert_eq!(written(&whole), ["a 2", "b 1"]);
     let said = answers(&[(ONE, "top", has("top", 1, &[]))]);
-    let asked: Vec<Deployment> = whole.deployments.iter().map(|planned| planned.document.clone()).collect();
+    let asked: Vec<Deployment> = whole.deployments.clone();
     let survey = CacheSurvey::of(&asked, CacheScope::Closure, &said);
     pinning.add_pins(&pins(&asked, &survey)).unwrap();
     let plan = planned(&branch, &pinning, BTreeSet::new());
     assert_eq!(written(&plan), ["a 2", "b 1"]);
-    let pin = Pin::of(&plan.deployments[0].specification.template.metadata).unwrap().unwrap();
+    let pin = *plan.deployments[0].specification.template.metadata.pin().unwrap().unwrap();
     assert_eq!(pin.nar_hash, hash(1));
     // Without `publish.pin` there are no questions, and nothing is new.
     let off = Pinning { evaluations: vec![evaluation(vec![draft("a", "top")])], unpinned: BTreeSet::new() };

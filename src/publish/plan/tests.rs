@@ -135,7 +135,7 @@ fn an_altered_document_is_published_again() {
 fn a_restored_document_is_published_again_even_if_no_source_claims_it() {
     let document = published(unit("a", "x", "x86_64-linux"), 3);
     let mut before = branch(&[], &[]);
-    before.units.insert(name("x"), ExistingDocument::Restored(document.into(), revision(3)));
+    before.units.insert(name("x"), ExistingDocument::Restored(document, revision(3)));
     let plan = planned(&before, &["a"], &[units("a", vec![], &["x"])], OrphanPolicy::Keep);
     assert_eq!(describe(&plan), ["units/x.json revision 3 → 4 (repaired: the file there was altered or not trusted)"]);
     // Its source is known, so it is withdrawn when that source drops it.
@@ -156,7 +156,7 @@ fn a_document_of_an_outgoing_key_is_signed_again_under_the_next_revision() {
     let outgoing = |draft: Draft<UnitSpecification>| {
         let document = published(draft, 3);
         let mut before = branch(&[], &[]);
-        before.units.insert(name("x"), ExistingDocument::Outgoing(document.into(), revision(4)));
+        before.units.insert(name("x"), ExistingDocument::Outgoing(document, revision(4)));
         before
     };
     let before = outgoing(unit("a", "x", "x86_64-linux"));

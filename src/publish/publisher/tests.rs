@@ -166,7 +166,7 @@ async fn a_deployment_waits_until_its_cache_has_it() {
     assert!(report.commit.is_some() && report.unready.waiting.is_empty(), "{report:?}");
     let web = bench.published().unwrap();
     assert_eq!((web.revision, web.specification.template.nar_id.to_string()), (revision(1), path("top")));
-    assert_eq!(web.specification.template.pin().unwrap(), None);
+    assert_eq!(web.specification.template.metadata.pin().unwrap(), None);
     // Until the next path is cached, the branch keeps the one before it.
     assert_eq!(awaited(&bench.publish_path("next").await), (path("next"), None));
     assert_eq!(bench.published(), Some(web));
@@ -185,7 +185,7 @@ async fn a_deployment_waits_for_its_whole_closure_and_is_pinned_once() {
     let closure = [("top", 1), ("dep", 2)]
         .map(|(name, content)| (path(name).parse().unwrap(), cache_entry(name, content, &[]).content()));
     let pin = pin_of(&path("top").parse().unwrap(), &closure.into()).unwrap();
-    assert_eq!((web.revision, web.specification.template.pin().unwrap()), (revision(1), Some(pin)));
+    assert_eq!((web.revision, web.specification.template.metadata.pin().unwrap()), (revision(1), Some(&pin)));
     assert_eq!(pin.nar_hash, hash(1));
     // The pin stays, although the cache has another content now.
     bench.store.put("top", 3, &[]);
@@ -203,7 +203,7 @@ async fn a_published_deployment_gets_its_pin_in_a_new_revision() {
     bench.publish().await;
     let web = bench.published().unwrap();
     assert_eq!(
-        (web.revision, web.specification.template.pin().unwrap().map(|pin| pin.nar_hash)),
+        (web.revision, web.specification.template.metadata.pin().unwrap().map(|pin| pin.nar_hash)),
         (revision(2), Some(hash(1)))
     );
 }

@@ -3,7 +3,7 @@ use super::super::plan::OrphanPolicy;
 use super::super::survey::{CacheAnswer, CacheAnswers, CacheScope};
 use super::*;
 use crate::evaluate::Drafts;
-use crate::model::{DeploymentSpecification, Draft, Metadata, Revision, UnitSpecification, UnitType};
+use crate::model::{DeploymentSpecification, Draft, Revision, TemplateMetadata, UnitSpecification, UnitType};
 
 const CACHE: &str = "https://cache.example.org";
 /// A path, its key, and the output of Nix 2.8 about it in a cache that was signed with this key.
@@ -16,7 +16,7 @@ const ABSENT: &str = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x";
 
 fn template(path: &str, caches: &[&str], keys: &[&str]) -> NarTemplateSpecification {
     NarTemplateSpecification {
-        metadata: Metadata::default(),
+        metadata: TemplateMetadata::default(),
         nar_id: path.parse().unwrap(),
         substituters: list(caches),
         substituters_public_keys: list(keys),
