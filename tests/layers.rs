@@ -93,7 +93,8 @@ fn depth(relative: &Path) -> usize {
     relative.components().count() - usize::from(relative.ends_with("mod.rs"))
 }
 
-fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
+/// The files of Rust code below a folder.
+pub(super) fn sources(folder: &Path) -> Vec<std::path::PathBuf> {
     let entries = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
     let (folders, files): (Vec<_>, Vec<_>) = entries.partition(|path| path.is_dir());
     let below = folders.iter().flat_map(|folder| sources(folder));

@@ -34,6 +34,7 @@ mod pin;
 mod platforms;
 mod publications;
 mod publish;
+mod reasons;
 mod rotation;
 mod runbook;
 mod signers;

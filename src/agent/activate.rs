@@ -43,7 +43,7 @@ pub enum ActivateError {
         key: &'static str,
     },
     /// The user for the activation is missing or not usable.
-    #[error("cannot activate the unit `{unit}`: {source}")]
+    #[error("cannot activate the unit `{unit}`")]
     Account {
         /// The unit.
         unit: Name,
@@ -54,7 +54,7 @@ pub enum ActivateError {
     #[error(transparent)]
     Profile(#[from] StoreError),
     /// The folder of a profile could not be made.
-    #[error("cannot make the folder {}: {source}", path.display())]
+    #[error("cannot make the folder {}", path.display())]
     Folder {
         /// The folder.
         path: PathBuf,
@@ -62,7 +62,7 @@ pub enum ActivateError {
         source: std::io::Error,
     },
     /// The activation itself failed.
-    #[error("the activation of `{deployment}` failed: {source}")]
+    #[error("the activation of `{deployment}` failed")]
     Failed {
         /// The deployment.
         deployment: Name,
@@ -260,6 +260,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt as _;
 
     use super::*;
+    use crate::model::describe_error;
 
     fn resolved(unit_type: UnitType, config: Option<&UnitConfig>) -> Result<Activation, ActivateError> {
         let unit = UnitReference { name: "u".parse().unwrap(), unit_type };
@@ -292,7 +293,7 @@ mod tests {
 
     #[test]
     fn a_configuration_that_does_not_fit_the_unit_is_an_error() {
-        let message = |unit_type, config: &UnitConfig| resolved(unit_type, Some(config)).unwrap_err().to_string();
+        let message = |unit_type, config: &UnitConfig| describe_error(&resolved(unit_type, Some(config)).unwrap_err());
         assert!(message(UnitType::Command, &UnitConfig::default()).contains("names no command"));
         let command = UnitConfig { command: Some(vec!["/bin/apply".to_owned()]), ..UnitConfig::default() };
         assert!(message(UnitType::Nixos, &command).contains("has `command`, and a unit of type nixos never uses it"));

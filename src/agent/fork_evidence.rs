@@ -15,7 +15,7 @@ use super::mirrors::Rejection;
 use super::verify::Refusal;
 use crate::branch::{Layout, RootsError, find_document};
 use crate::git::{CommitId, Repository, Snapshot};
-use crate::model::{BranchFile as _, DocumentPath, Index, Root, Sha256Digest, Timestamp, json};
+use crate::model::{BranchFile as _, DocumentPath, Index, Root, Sha256Digest, Timestamp, describe_error, json};
 
 /// How many forks are kept. Further ones of the same attacker tell nothing new.
 const MAX_KEPT_FORKS: usize = 32;
@@ -209,7 +209,7 @@ pub(super) fn keep_all(
             OtherSide::Believed if file == ForkedFile::Root => remembered.root.map(<[u8]>::to_vec),
             OtherSide::Believed => remembered.files.read(copies, &file),
         };
-        let refusal = refusal.to_string();
+        let refusal = describe_error(refusal);
         let case =
             ForkCase { path: &path, mirror, refusal, content_digest, found: &found, other: other.as_deref(), at: now };
         match case.keep(folder) {

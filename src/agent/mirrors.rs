@@ -15,7 +15,7 @@ use super::freshness::{ClockTrouble, Stale};
 use super::verify::{Refusal, Verdict};
 use crate::branch::RootsError;
 use crate::git::CommitId;
-use crate::model::{IndexVersion, Sha256Digest};
+use crate::model::{IndexVersion, Sha256Digest, describe_error};
 
 /// The result of the checks for one mirror.
 #[derive(Debug)]
@@ -152,8 +152,8 @@ impl std::error::Error for NoneBelieved {}
 impl Rejection {
     fn describe(&self, mirror: &str) -> String {
         match self {
-            Self::Unreachable(error) => error.to_string(),
-            Self::Refused(refusal) => format!("refused what {mirror} shows: {refusal}"),
+            Self::Unreachable(error) => describe_error(error),
+            Self::Refused(refusal) => format!("refused what {mirror} shows: {}", describe_error(refusal)),
         }
     }
 

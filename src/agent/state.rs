@@ -89,7 +89,7 @@ pub struct LastPass {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The folder or a file in it cannot be used.
-    #[error("cannot {act} {}: {source}", path.display())]
+    #[error("cannot {act} {}", path.display())]
     Io {
         /// The action.
         act: &'static str,
@@ -106,8 +106,8 @@ pub enum StateError {
     },
     /// The file does not hold a state.
     #[error(
-        "cannot understand the state in {}: {source}. Without it the agent accepts older documents again: move it away only if \
-         you know the cause",
+        "cannot understand the state in {} (without it the agent accepts older documents again: move it away only if you know \
+         the cause)",
         path.display()
     )]
     Malformed {
@@ -207,7 +207,7 @@ impl StateDirectory {
 mod tests {
     use super::super::lifecycle::{Candidate, UnitReference};
     use super::*;
-    use crate::model::UnitType;
+    use crate::model::{UnitType, describe_error};
 
     #[test]
     fn a_saved_state_is_loaded_and_a_second_agent_is_kept_out() {
@@ -273,7 +273,7 @@ mod tests {
         let state_dir = StateDirectory::open(dir.path()).unwrap();
         let newer = "{\"new\": 1, \"version\": 2}";
         fs::write(state_dir.join("state.json"), newer).unwrap();
-        let error = state_dir.load().unwrap_err().to_string();
+        let error = describe_error(&state_dir.load().unwrap_err());
         assert!(error.contains("it is of version 2") && error.contains("upgrade this program"), "{error}");
         assert_eq!(fs::read_to_string(state_dir.join("state.json")).unwrap(), newer);
         state_dir.save(&State::default()).unwrap();

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use super::documents::{Branch, VerifiedIndex};
 use super::layout_check::{LayoutError, check_approvals};
 use crate::git::Files;
-use crate::model::{AgentSpecification, Approval, BranchFile as _, Deployment, Folder, Name};
+use crate::model::{AgentSpecification, Approval, BranchFile as _, Deployment, Folder, Name, describe_error};
 use crate::trust::{Approvals, Verified};
 
 /// The agents that may ask for each deployment.
@@ -57,7 +57,7 @@ impl<F: Files> Branch<'_, F> {
             match self.files().read(&index.layout().approval(&deployment.name, approver), Approval::LARGEST) {
                 Ok(None) => None,
                 Ok(Some(file)) => files.insert(approver.clone(), Ok(file)),
-                Err(error) => files.insert(approver.clone(), Err(error.to_string())),
+                Err(error) => files.insert(approver.clone(), Err(describe_error(&error))),
             };
         }
         Ok(Approvals::count(self.root(), deployment, agents, &files))

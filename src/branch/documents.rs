@@ -18,8 +18,8 @@ pub enum BranchError {
     #[error("this is not a branch of Clavel: it has no {}", Layout::INDEX)]
     NoIndex,
     /// The index cannot be verified.
-    #[error("the index cannot be trusted: {0}")]
-    Index(SignedError),
+    #[error("the index cannot be trusted")]
+    Index(#[source] SignedError),
     /// The index is of another branch.
     #[error("the index is of the branch `{found}`, and this is `{branch}`: the repository shows one branch as another")]
     OtherBranch {

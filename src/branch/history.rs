@@ -5,6 +5,7 @@ use super::writer::OpenBranch;
 use crate::git::{CommitId, ReadError, Repository, Snapshot};
 use crate::model::{
     BranchName, Deployment, DeploymentSpecification, DocumentPath, Folder, Name, Revision, Unit, UnitSpecification,
+    describe_error,
 };
 use crate::trust::{Signed, TrustedRoot, Verified};
 
@@ -101,7 +102,7 @@ impl History<'_> {
                     Err(error) => {
                         // The error of the newest commit is the most useful one.
                         if matches!(found, RevisionLookup::NotFound) {
-                            found = RevisionLookup::Untrusted(error.to_string());
+                            found = RevisionLookup::Untrusted(describe_error(&error));
                         }
                     }
                 }

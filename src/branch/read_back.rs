@@ -67,6 +67,7 @@ mod tests {
     use super::*;
     use crate::git::fixture::TestFolder;
     use crate::git::{Change, Identity};
+    use crate::model::describe_error;
     use crate::model::{BinCount, IndexVersion};
     use crate::trust::fixture::Fleet;
 
@@ -113,7 +114,7 @@ mod tests {
             (Some(("index/all.json", "{}\n")), "a bin".to_owned(), "is not the file that the index lists"),
         ] {
             let (written, is_there) = publish(more, &message);
-            let error = written.unwrap_err().to_string();
+            let error = describe_error(&written.unwrap_err());
             assert!(error.contains("the branch was not moved") && error.contains(why), "{error}");
             assert!(!is_there, "{why}");
         }

@@ -34,7 +34,7 @@ pub enum RootsError {
         fleet: FleetId,
     },
     /// A root cannot be verified.
-    #[error("{path} cannot be trusted: {source}")]
+    #[error("{path} cannot be trusted")]
     Root {
         /// The path of the root on the branch.
         path: String,
@@ -42,8 +42,8 @@ pub enum RootsError {
         source: RootError,
     },
     /// The newest root cannot be parsed.
-    #[error("{} cannot be trusted: {why}", Layout::NEWEST_ROOT, why = .0)]
-    Newest(SignedError),
+    #[error("{} cannot be trusted", Layout::NEWEST_ROOT)]
+    Newest(#[source] SignedError),
     /// The branch is of another fleet.
     #[error("the branch is of the fleet {found}, not of {expected}; correct the URL or the root")]
     OtherFleet {

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use super::*;
+use crate::model::describe_error;
 use crate::trust::SecretKey;
 use crate::trust::fixture::{Fleet, first_root, key, root_after, signed};
 
@@ -21,7 +22,7 @@ fn chain(length: usize) -> (Fleet, Vec<TrustedRoot>, BranchFiles) {
 }
 
 fn refusal(files: &BranchFiles, trusted: &TrustedRoot) -> String {
-    RootChain::walk(files, trusted).unwrap_err().to_string()
+    describe_error(&RootChain::walk(files, trusted).unwrap_err())
 }
 
 #[test]

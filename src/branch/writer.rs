@@ -85,7 +85,7 @@ pub enum WriteError {
     #[error(transparent)]
     Commit(#[from] CommitError),
     /// Agents would refuse the commit, so the branch was not moved.
-    #[error("the branch was not moved, because agents would refuse what was about to be published: {0}")]
+    #[error("the branch was not moved, because agents would refuse what was about to be published")]
     ReadBack(#[from] ReadBackError),
     /// The branch could not be fetched from its repository.
     #[error(transparent)]

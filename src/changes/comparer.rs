@@ -1,6 +1,6 @@
 //! Compares systems by their derivations, and keeps the derivations it read for the next comparison.
 
-use std::fmt::Display;
+use std::error::Error;
 
 use super::compare;
 use super::error::{CompareError, Side};
@@ -25,7 +25,7 @@ pub struct Comparer<R> {
     read: R,
 }
 
-impl<R, E: Display> Comparer<R>
+impl<R, E: Error> Comparer<R>
 where
     R: Fn(&StorePath) -> Result<Vec<u8>, E>,
 {

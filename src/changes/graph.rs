@@ -2,12 +2,12 @@
 //! comparison, because a hundred hosts share most of theirs.
 
 use std::collections::{HashMap, HashSet};
-use std::fmt::Display;
+use std::error::Error;
 
 use super::derivation::{DerivationNode, InputRole};
 use super::error::CompareError;
 use super::text::{self, Key};
-use crate::model::StorePath;
+use crate::model::{StorePath, describe_error};
 
 /// The most that is read in one round. Larger systems are not compared.
 #[derive(Debug, Clone, Copy)]
@@ -37,7 +37,7 @@ pub(super) struct Graph {
 
 impl Graph {
     /// Reads the derivations of the system at `root` that are not known yet.
-    pub(super) fn load<E: Display>(
+    pub(super) fn load<E: Error>(
         &mut self,
         root: &StorePath,
         read: &impl Fn(&StorePath) -> Result<Vec<u8>, E>,
@@ -83,7 +83,7 @@ impl Graph {
     }
 
     /// Reads the derivation at `path`, unless it is known in this role.
-    fn read_node<E: Display>(
+    fn read_node<E: Error>(
         &mut self,
         path: &StorePath,
         role: InputRole,
@@ -97,7 +97,7 @@ impl Graph {
             return Err(CompareError::TooLarge);
         }
         let unreadable = |why: String| CompareError::Unreadable { path: path.clone(), why };
-        let bytes = read(path).map_err(|error| unreadable(error.to_string()))?;
+        let bytes = read(path).map_err(|error| unreadable(describe_error(&error)))?;
         let node = DerivationNode::parse(path, &bytes, role)
             .map_err(|error| unreadable(text::printable(&error.to_string())))?;
         let texts = node.inside.iter().flat_map(|inside| inside.text.values());

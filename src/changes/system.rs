@@ -7,6 +7,7 @@ use serde::Serialize;
 
 use super::error::CompareError;
 use super::version::compare_versions;
+use crate::model::describe_error;
 
 /// The most names in one line. The line counts the others.
 const NAMED: usize = 8;
@@ -184,7 +185,7 @@ impl From<Result<SystemChange, CompareError>> for SystemDiff {
     fn from(result: Result<SystemChange, CompareError>) -> Self {
         match result {
             Ok(change) => Self::Change(change),
-            Err(error) => Self::Unknown { unknown: error.to_string() },
+            Err(error) => Self::Unknown { unknown: describe_error(&error) },
         }
     }
 }

@@ -29,7 +29,7 @@ pub enum GateError {
     #[error(transparent)]
     Preview(#[from] PreviewError),
     /// The path of the temporary folder cannot stand in a flake reference.
-    #[error("cannot check the push in a temporary folder: {0}; set TMPDIR to a shorter path")]
+    #[error("cannot check the push in a temporary folder (set TMPDIR to a shorter path)")]
     TemporaryFolder(#[from] Invalid),
 }
 

@@ -47,7 +47,7 @@ pub enum HookError {
         line: String,
     },
     /// A commit id is not valid.
-    #[error("cannot read the input of git's hook: {0}")]
+    #[error("cannot read the input of git's hook")]
     Revision(#[from] Invalid),
     /// A ref is not valid, or leads in a circle.
     #[error("cannot resolve the ref `{}` to a branch: it is not valid, or leads in a circle", name.escape_debug())]
@@ -62,7 +62,7 @@ pub enum HookError {
     )]
     Reftable,
     /// The repository cannot be read.
-    #[error("cannot read the repository {path} that was pushed to: {source}; this command is for a hook of git", path = path.display())]
+    #[error("cannot read the repository {path} that was pushed to (this command is for a hook of git)", path = path.display())]
     Repository {
         /// Its path, as git states it.
         path: PathBuf,

@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use super::setup;
 use crate::config::{ClaveldConfig, EvaluateConfig};
 use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Item, Progress};
-use crate::model::{FlakeReference, Source, SourceRevision};
+use crate::model::{FlakeReference, Source, SourceRevision, describe_error};
 use crate::nix::Nix;
 use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
 
@@ -141,7 +141,7 @@ pub(super) async fn check_relocations(
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
         if let Err(error) = evaluator.check_relocation(source, revision.as_ref(), remembered_as, &progress).await {
             // The next change then takes longer, and nothing else is lost.
-            tracing::debug!(source = %remembered_as, %error, "cannot evaluate a second time");
+            tracing::debug!(source = %remembered_as, error = %describe_error(&error), "cannot evaluate a second time");
         }
     }
 }

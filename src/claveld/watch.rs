@@ -1,7 +1,7 @@
 //! Watches the local repositories of sources. This is the I/O; `trigger` decides what a change means.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use notify::{EventKind, RecursiveMode, Watcher as _};
@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::timeout;
 
 use super::trigger::{Detection, Trigger};
-use crate::model::Source;
+use crate::model::{Source, describe_error};
 
 /// The time that a repository has to be quiet before claveld reads it: a push writes many files.
 const QUIET: Duration = Duration::from_millis(100);
@@ -20,7 +20,7 @@ const MAX_EVENTS: usize = 1024;
 
 /// The reason why a repository cannot be watched.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot watch {path}: {source}; claveld finds a change there at the next poll", path = path.display())]
+#[error("cannot watch {path} (claveld finds a change there at the next poll)", path = path.display())]
 pub struct WatchError {
     path: PathBuf,
     source: notify::Error,
@@ -156,8 +156,8 @@ impl Watched {
 
     /// Notes an error. Returns whether it is a new one.
     pub(super) fn is_new_error(&mut self, error: &WatchError) -> bool {
-        let path: &Path = &error.path;
-        self.errors.insert(path.to_owned(), error.to_string()).is_none_or(|before| before != error.to_string())
+        let text = describe_error(error);
+        self.errors.insert(error.path.clone(), text.clone()).is_none_or(|before| before != text)
     }
 }
 

@@ -1,6 +1,6 @@
 //! Maps every error to its exit code. The table of docs/guide.md says the same.
 
-use std::fmt::Display;
+use std::error::Error;
 
 use crate::agent::{DeploymentFailure, PassError};
 use crate::branch::{BranchError, RootsError, WriteError};
@@ -8,6 +8,7 @@ use crate::claveld::{GateError, HookError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
 use crate::git::{FetchError, OpenError, PreviewError};
+use crate::model::describe_error;
 use crate::publish::{OperateError, PublishBaseError, PublishError};
 use crate::trust::{AnchorError, SecretKeyError};
 
@@ -41,8 +42,9 @@ pub(super) enum Code {
 }
 
 impl Exit {
-    pub(super) fn new(code: Code, message: impl Display) -> Self {
-        Self { code, message: message.to_string() }
+    /// The failure of a command by an error, whose sources the message says too, or by a text.
+    pub(super) fn new<'a>(code: Code, error: impl Into<Box<dyn Error + 'a>>) -> Self {
+        Self { code, message: describe_error(&*error.into()) }
     }
 
     /// The failure of a command that has printed everything already.
@@ -67,7 +69,7 @@ impl Exit {
     }
 
     /// A failure of this machine.
-    pub(super) fn machine(error: &impl Display) -> Self {
+    pub(super) fn machine<'a>(error: impl Into<Box<dyn Error + 'a>>) -> Self {
         Self::new(Code::Machine, error)
     }
 }
@@ -212,5 +214,18 @@ pub(super) fn code_of(failure: &DeploymentFailure) -> Code {
         DeploymentFailure::Unfit(_) => Code::Refused,
         DeploymentFailure::Realise(_) => Code::Realise,
         DeploymentFailure::Activate(_) | DeploymentFailure::Before(_) => Code::Activate,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_message_says_the_sources_of_an_error_and_the_whole_of_a_text() {
+        let source = std::io::Error::other("the disk is gone");
+        let error = AnchorError::Io { path: "/root.json".into(), source };
+        assert_eq!(Exit::from(error).message(), "cannot read the root /root.json: the disk is gone");
+        assert_eq!(Exit::machine("stopped").message(), "stopped");
     }
 }

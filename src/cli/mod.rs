@@ -34,7 +34,7 @@ fn forbid_core_dumps() {
 fn run_to_exit_code(command: impl Future<Output = Result<(), Exit>>) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output::report(&Exit::machine(&error)),
+        Err(error) => return output::report(&Exit::machine(error)),
     };
     let outcome = runtime.block_on(command);
     // A fetch that nothing waits for any more must not delay the exit.

@@ -45,7 +45,7 @@ fn check_written(written: io::Result<()>) -> Result<(), Exit> {
     match written {
         // The reader has closed the pipe, as in `clavel list | head -1`. That is no error to report.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit::silent(Code::Machine)),
-        other => other.map_err(|error| Exit::machine(&format!("cannot write to standard output: {error}"))),
+        other => other.map_err(|error| Exit::machine(format!("cannot write to standard output: {error}"))),
     }
 }
 

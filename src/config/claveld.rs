@@ -228,6 +228,7 @@ pub(super) fn default_branch() -> Result<BranchName, (&'static str, String)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::describe_error;
 
     const MINIMAL: &str = r#"
         [publish]
@@ -274,7 +275,7 @@ mod tests {
             let error = read(&MINIMAL.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("claveld.toml"), "{error}");
         }
-        let error = ClaveldConfig::read(Path::new("/does/not/exist.toml")).unwrap_err().to_string();
+        let error = describe_error(&ClaveldConfig::read(Path::new("/does/not/exist.toml")).unwrap_err());
         assert!(error.starts_with("cannot read the configuration /does/not/exist.toml: "), "{error}");
     }
 

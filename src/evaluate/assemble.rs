@@ -14,7 +14,7 @@ use super::platforms::PLATFORMS;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, List, LockedSource, Metadata, Name,
     NarTemplateSpecification, Provenance, Source, Specification, StorePath, System, TemplateMetadata, Timestamp,
-    UnitSpecification, UnitType,
+    UnitSpecification, UnitType, describe_error,
 };
 
 /// The answer about each item: its value, or the message of its failure.
@@ -168,7 +168,8 @@ impl Assembly<'_> {
                 "its narId {path} is the file of a derivation; name the output of the derivation instead"
             ));
         }
-        let template_metadata = TemplateMetadata::without_pin(template.metadata).map_err(|error| error.to_string())?;
+        let template_metadata =
+            TemplateMetadata::without_pin(template.metadata).map_err(|error| describe_error(&error))?;
         let specification = DeploymentSpecification {
             template: NarTemplateSpecification {
                 metadata: template_metadata,
@@ -203,7 +204,8 @@ impl Assembly<'_> {
             source_hash: self.locked.hash,
             source_revision: self.locked.revision.clone(),
         };
-        let metadata = DocumentMetadata::with_provenance(metadata, &provenance).map_err(|e| e.to_string())?;
+        let metadata =
+            DocumentMetadata::with_provenance(metadata, &provenance).map_err(|error| describe_error(&error))?;
         Ok(Draft::new(name.clone(), metadata, specification))
     }
 

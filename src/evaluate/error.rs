@@ -1,12 +1,13 @@
 //! Errors that concern a source as a whole. A single attribute that fails is a [`Failure`](super::Failure) instead.
 
+use crate::model::describe_error;
 use crate::nix::NixError;
 
 /// Why a source could not be evaluated at all.
 #[derive(Debug, thiserror::Error)]
 pub enum EvaluateError {
     /// Nix could not read the source, or could not list its hosts.
-    #[error("{0}")]
+    #[error(transparent)]
     Source(#[from] NixError),
     /// The source's `clavel` output has an attribute that Clavel does not know.
     #[error(
@@ -33,7 +34,7 @@ impl EvaluateError {
     pub fn message(&self) -> String {
         match self {
             Self::Source(error) => error.message(),
-            Self::UnknownOutput { .. } | Self::Answer { .. } => self.to_string(),
+            Self::UnknownOutput { .. } | Self::Answer { .. } => describe_error(self),
         }
     }
 

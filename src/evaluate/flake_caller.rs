@@ -10,7 +10,7 @@ use super::lock::{CallObstacle, Lock, ResolvedLock};
 use super::observe::Observation;
 use super::outputs::{NixString, Question, template};
 use super::schedule::Cost;
-use crate::model::{LockedSource, Sha256Digest, StorePath};
+use crate::model::{LockedSource, Sha256Digest, StorePath, describe_error};
 use crate::nix::{EvalRequest, LockedFlake, Nix, NixError, SystemCalls, Watch};
 
 /// The function that calls a flake so that its reads are seen.
@@ -182,7 +182,7 @@ async fn fetch_missing(nix: &Nix, source: &LockedSource, lock: &ResolvedLock) ->
         return BTreeSet::new();
     }
     if let Err(error) = nix.fetch_inputs(&source.locked).await {
-        tracing::debug!(%error, "not all inputs could be fetched");
+        tracing::debug!(error = %describe_error(&error), "not all inputs could be fetched");
     }
     missing()
 }

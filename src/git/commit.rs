@@ -119,7 +119,7 @@ pub enum CommitError {
         why: &'static str,
     },
     /// The objects could not be synced to the disk, so the branch was not moved.
-    #[error("cannot sync the objects of {} to the disk: {source}; the branch was not moved", path.display())]
+    #[error("cannot sync the objects of {} to the disk, so the branch was not moved", path.display())]
     NotDurable {
         /// The repository.
         path: PathBuf,
@@ -127,8 +127,8 @@ pub enum CommitError {
         source: io::Error,
     },
     /// The commit could not be read back, so the branch was not moved.
-    #[error("the branch was not moved, because nobody could read what was about to be committed: {0}")]
-    Unreadable(ReadError),
+    #[error("the branch was not moved, because nobody could read what was about to be committed")]
+    Unreadable(#[source] ReadError),
     /// The commit before it cannot be read.
     #[error(transparent)]
     Read(#[from] ReadError),

@@ -59,7 +59,7 @@ pub enum FetchError {
         why: String,
     },
     /// The received commit cannot be read to its last file, and was deleted.
-    #[error("cannot use the commit that {remote} sent for branch `{branch}`: {source}")]
+    #[error("cannot use the commit that {remote} sent for branch `{branch}`")]
     Incomplete {
         /// The remote, without secrets.
         remote: String,
@@ -69,7 +69,7 @@ pub enum FetchError {
         source: Box<ReadError>,
     },
     /// The local repository has the commit and lacks some of its objects. A fetch does not ask for them again.
-    #[error("cannot fetch branch `{branch}` from {remote}: the local repository is broken: {source}")]
+    #[error("cannot fetch branch `{branch}` from {remote}: the local repository is broken")]
     Broken {
         /// The remote, without secrets.
         remote: String,

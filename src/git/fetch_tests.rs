@@ -6,6 +6,7 @@ use super::super::fixture::{self, TestFolder};
 use super::super::lock::STALE_AFTER;
 use super::super::objects::ReadError;
 use super::*;
+use crate::model::describe_error;
 
 fn fetch_with(into: &Repository, url: &str, depth: Depth, ssh_command: Option<&str>) -> Result<Fetched, FetchError> {
     into.fetch(&FetchRequest {
@@ -198,7 +199,8 @@ fn an_incomplete_pack_is_refused_and_the_next_fetch_succeeds() {
             matches!(&error, FetchError::Incomplete { source, .. } if matches!(**source, ReadError::Missing { .. })),
             "{error}"
         );
-        assert!(error.to_string().contains(lacking), "{error}");
+        let text = describe_error(&error);
+        assert!(text.contains(lacking), "{text}");
         assert_eq!(before, (cache.tip_of_ref(&fetched_ref()).unwrap(), cache.pack_count().unwrap()));
         assert_eq!(kept_packs(&dir.path().join("cache.git")), 0);
     };

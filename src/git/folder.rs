@@ -7,6 +7,8 @@ use gix::hash::Kind;
 use gix::objs::TreeRefIter;
 use gix::objs::tree::EntryRef;
 
+use super::repository::in_one_line;
+
 /// The entries of a tree by name.
 #[derive(Debug)]
 pub(super) struct TreeFolder {
@@ -36,7 +38,7 @@ impl TreeFolder {
         loop {
             let start = entries.offset_to_next_entry(&tree);
             let Some(entry) = entries.next() else { break };
-            let name = entry.map_err(|error| FolderError::Entry(error.to_string()))?.filename;
+            let name = entry.map_err(|error| FolderError::Entry(in_one_line(&error)))?.filename;
             is_in_order &= before.replace(name).is_none_or(|before| before < name);
             starts.push(start);
         }

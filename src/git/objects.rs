@@ -162,7 +162,7 @@ impl ObjectReader<'_> {
         entries
             .map(|entry| entry.map(|entry| (entry.filename.to_owned(), Mode::of(entry.mode), entry.oid.to_owned())))
             .collect::<Result<_, _>>()
-            .map_err(|error| self.damaged(path, id, error.to_string()))
+            .map_err(|error| self.damaged(path, id, in_one_line(&error)))
     }
 
     /// The size of the object, if the repository has it and it is of this kind. The object is not inflated for that.

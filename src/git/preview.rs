@@ -27,7 +27,7 @@ pub enum PreviewError {
         path: PathBuf,
     },
     /// The temporary repository cannot be created.
-    #[error("cannot read the pushed commits: cannot create a temporary repository: {source}")]
+    #[error("cannot read the pushed commits: cannot create a temporary repository")]
     NotCreated {
         /// The error of the system.
         #[from]

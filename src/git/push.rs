@@ -66,7 +66,7 @@ pub enum PushError {
         output: String,
     },
     /// Git could not be run, or did not finish in time.
-    #[error("cannot push to branch `{branch}` of {remote}: {source}")]
+    #[error("cannot push to branch `{branch}` of {remote}")]
     NotRun {
         /// The remote, without secrets.
         remote: String,

@@ -11,6 +11,7 @@ mod bins;
 mod branch;
 mod digest;
 mod document;
+mod error_chain;
 mod flake_reference;
 mod index;
 pub mod json;
@@ -41,6 +42,7 @@ pub use document::{
     Agent, AgentSpecification, BranchFile, Deployment, DeploymentSpecification, Document, Draft, Kind,
     NarTemplateSpecification, Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
 };
+pub use error_chain::describe_error;
 pub use flake_reference::FlakeReference;
 pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MAX_ENTRIES_OF_A_BIN, Tombstone};
 pub use key::{KeyId, PublicKey};

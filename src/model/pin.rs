@@ -83,7 +83,7 @@ pub enum PinError {
         missing: &'static str,
     },
     /// A key has an invalid value.
-    #[error("the template's metadata has an invalid `{key}`: {source}")]
+    #[error("the template's metadata has an invalid `{key}`")]
     InvalidValue {
         /// The key.
         key: &'static str,

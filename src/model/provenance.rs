@@ -28,7 +28,7 @@ pub enum ProvenanceError {
     #[error("the metadata has no `{0}`")]
     Missing(&'static str),
     /// A key has an invalid value.
-    #[error("the metadata has an invalid `{key}`: {source}")]
+    #[error("the metadata has an invalid `{key}`")]
     InvalidValue {
         /// The key.
         key: &'static str,

@@ -5,6 +5,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use super::{Nix, NixError, settings};
+use crate::model::describe_error;
 use crate::process::{Invocation, ProcessError};
 
 /// The largest log of strace for one evaluation. A NixOS host reads some thousands of files, which gives 4 MiB.
@@ -68,7 +69,9 @@ impl Nix {
         let watched = strace(Path::new("/dev/null")).arg("true").within(Duration::from_secs(30)).run().await;
         watched.map(drop).map_err(|error| match error {
             ProcessError::NotStarted { .. } => "there is no strace on the PATH".to_owned(),
-            other => format!("strace cannot watch a program on this machine: {}", other.to_string().replace('\n', " ")),
+            other => {
+                format!("strace cannot watch a program on this machine: {}", describe_error(&other).replace('\n', " "))
+            }
         })
     }
 
@@ -122,7 +125,7 @@ impl Nix {
             Watch::Files => run.env("NIX_CACHE_HOME", folder.path()).env("XDG_CACHE_HOME", folder.path()),
             Watch::Nothing => run,
         };
-        let output = run.run().await.map_err(|source| NixError::Failed { action: action(), source })?;
+        let output = run.run().await.map_err(|failure| NixError::failed(action(), failure))?;
         let calls = match request.watch {
             Watch::Files => read_log(&log).map_err(files)?,
             Watch::Nothing => SystemCalls::NotWatched,

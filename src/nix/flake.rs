@@ -62,7 +62,7 @@ impl Nix {
             .args(["--option", "accept-flake-config", "false"])
             .arg(asked.as_str())
             .run();
-        let output = run.await.map_err(|source| NixError::Failed { action: action(), source })?;
+        let output = run.await.map_err(|failure| NixError::failed(action(), failure))?;
         let metadata: FlakeMetadata =
             serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
         let known: Locked =
@@ -81,7 +81,7 @@ impl Nix {
             .arg(flake.as_str())
             .run();
         let action = || format!("fetch the inputs of {flake}");
-        run.await.map(drop).map_err(|source| NixError::Failed { action: action(), source })
+        run.await.map(drop).map_err(|failure| NixError::failed(action(), failure))
     }
 }
 

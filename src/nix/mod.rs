@@ -12,21 +12,22 @@ use std::time::Duration;
 pub use evaluate::{EvalOutput, EvalRequest, SystemCalls, Watch};
 pub use flake::LockedFlake;
 
+use crate::model::describe_error;
 use crate::process::{Invocation, ProcessError};
 
 /// Why a request to Nix failed.
 #[derive(Debug, thiserror::Error)]
 pub enum NixError {
     /// The program of Nix failed. The message is that of Nix, without anything about Clavel's own expression.
-    #[error("cannot {action}: {}", source.nix_message())]
+    #[error("cannot {action}")]
     Failed {
         /// The action and its object, such as `read the source path:/x`.
         action: String,
         /// How the program failed.
-        source: ProcessError,
+        source: NixFailure,
     },
     /// A file could not be read or written.
-    #[error("cannot {action}: {source}")]
+    #[error("cannot {action}")]
     Files {
         /// The action and its object, such as `read the source path:/x`.
         action: String,
@@ -45,19 +46,28 @@ pub enum NixError {
     },
 }
 
+/// A failed run of a program of Nix, in Nix's own words. It has no source: the text of [`ProcessError`] would say it again.
+#[derive(Debug, thiserror::Error)]
+#[error("{}", .0.nix_message())]
+pub struct NixFailure(ProcessError);
+
 impl NixError {
+    fn failed(action: String, failure: ProcessError) -> Self {
+        Self::Failed { action, source: NixFailure(failure) }
+    }
+
     /// The message of Nix itself, or Clavel's own where Nix printed none.
     pub fn message(&self) -> String {
         match self {
-            Self::Failed { source, .. } => source.nix_message(),
-            Self::Files { .. } | Self::Unexpected { .. } => self.to_string(),
+            Self::Failed { source, .. } => source.to_string(),
+            Self::Files { .. } | Self::Unexpected { .. } => describe_error(self),
         }
     }
 
     /// Whether the program was ended at its limit of memory or time, so that a larger limit may help.
     pub fn is_limit(&self) -> bool {
         match self {
-            Self::Failed { source, .. } => match source {
+            Self::Failed { source: NixFailure(failure), .. } => match failure {
                 ProcessError::TooMuchMemory { .. } | ProcessError::TimedOut { .. } | ProcessError::Killed { .. } => {
                     true
                 }

@@ -8,7 +8,7 @@ use rustix::process::Signal;
 #[derive(Debug, thiserror::Error)]
 pub enum ProcessError {
     /// The program could not be started.
-    #[error("cannot run `{program}`: {source}; check that it is installed and on the PATH")]
+    #[error("cannot run `{program}` (check that it is installed and on the PATH)")]
     NotStarted {
         /// The program's name or path.
         program: String,
@@ -62,7 +62,7 @@ pub enum ProcessError {
         limit: u64,
     },
     /// Its input could not be written, or its output could not be read.
-    #[error("cannot exchange data with `{command}`: {source}")]
+    #[error("cannot exchange data with `{command}`")]
     Io {
         /// The program and its first argument.
         command: String,

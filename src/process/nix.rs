@@ -26,14 +26,17 @@ impl Invocation {
 }
 
 impl ProcessError {
-    /// The message of Nix, if it printed one; otherwise the reason why its program ended.
+    /// The message of Nix, if it printed one; otherwise the whole reason why its program ended.
     pub fn nix_message(&self) -> String {
         match self {
             Self::Failed { stderr, .. } => {
                 let message = own_message(stderr);
                 if message.is_empty() { self.to_string() } else { message }
             }
-            other => other.to_string(),
+            Self::NotStarted { source, .. } | Self::Io { source, .. } => format!("{self}: {source}"),
+            Self::Killed { .. } | Self::TimedOut { .. } | Self::TooMuchOutput { .. } | Self::TooMuchMemory { .. } => {
+                self.to_string()
+            }
         }
     }
 }

@@ -47,7 +47,7 @@ pub enum PublishError {
     #[error("the whole branch has to be read")]
     NeedsEverything,
     /// Claveld cannot build on the branch.
-    #[error("will not publish to the branch `{branch}` of {repository}: {source}")]
+    #[error("will not publish to the branch `{branch}` of {repository}")]
     Branch {
         /// The repository, without secrets.
         repository: String,
@@ -86,7 +86,7 @@ pub enum PublishError {
     #[error(transparent)]
     Operate(#[from] OperateError),
     /// The index would exceed a limit, for example on the number of documents.
-    #[error("cannot write the index: {0}")]
+    #[error("cannot write the index")]
     Index(#[from] crate::model::Invalid),
 }
 

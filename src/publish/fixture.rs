@@ -86,8 +86,7 @@ pub(super) fn published<S: Specification>(draft: Draft<S>, at: u64) -> Verified<
 
 /// These documents, each intact at its revision.
 pub(super) fn intact<S: Specification>(drafts: impl IntoIterator<Item = (Draft<S>, u64)>) -> Existing<S> {
-    let document =
-        |(draft, at): (Draft<S>, u64)| (draft.name.clone(), ExistingDocument::Intact(published(draft, at)));
+    let document = |(draft, at): (Draft<S>, u64)| (draft.name.clone(), ExistingDocument::Intact(published(draft, at)));
     drafts.into_iter().map(document).collect()
 }
 

@@ -98,7 +98,7 @@ impl PublishedIndex {
 #[derive(Debug, thiserror::Error)]
 pub enum PublishNoteError {
     /// The file cannot be read or written.
-    #[error("cannot {act} the note of the last publication {}: {source}", path.display())]
+    #[error("cannot {act} the note of the last publication {}", path.display())]
     Io {
         /// `read` or `write`.
         act: &'static str,
@@ -109,14 +109,14 @@ pub enum PublishNoteError {
     },
     /// The file is not such a note.
     #[error(
-        "cannot read the note of the last publication {}: {why}; delete the file to continue, which costs only the check \
-         whether the branch went back", path.display()
+        "cannot read the note of the last publication {} (delete the file to continue, which costs only the check \
+         whether the branch went back)", path.display()
     )]
     Malformed {
         /// The file.
         path: PathBuf,
         /// The reason.
-        why: json::JsonError,
+        source: json::JsonError,
     },
 }
 
@@ -154,7 +154,7 @@ impl PublishNote {
             read => read.map_err(|source| self.io("read", source))?,
         };
         json::parse_state(&bytes, LARGEST, NEWEST)
-            .map_err(|why| PublishNoteError::Malformed { path: self.path.clone(), why })
+            .map_err(|source| PublishNoteError::Malformed { path: self.path.clone(), source })
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
@@ -173,6 +173,7 @@ impl PublishNote {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::describe_error;
     use crate::trust::digest;
 
     fn number<T: TryFrom<u64, Error: std::fmt::Debug>>(number: u64) -> T {
@@ -225,7 +226,7 @@ mod tests {
         assert_eq!(note("deployments").last().unwrap(), Some(published()));
         assert_eq!(note("other").last().unwrap(), Some(later));
         std::fs::write(state.join("published.json"), "{").unwrap();
-        let error = note("other").last().unwrap_err().to_string();
-        assert!(error.contains("published.json: at") && error.contains("delete the file"), "{error}");
+        let error = describe_error(&note("other").last().unwrap_err());
+        assert!(error.contains("): at `") && error.contains("delete the file"), "{error}");
     }
 }

@@ -26,7 +26,7 @@ use crate::branch::{
 };
 use crate::model::{
     BinCount, DocumentPath, Epoch, FleetId, Folder, IndexVersion, MAX_ENTRIES_OF_A_BIN, Name, PublishPolicy,
-    Sha256Digest, SourceRevision, Timestamp,
+    Sha256Digest, SourceRevision, Timestamp, describe_error,
 };
 use crate::signers::Signers;
 use crate::store::Store;
@@ -270,7 +270,7 @@ impl Publisher {
     fn note(&self, new: Option<NewIndex>, commit: Option<CommitId>) {
         let Some((NewIndex { fleet, epoch, version, sha256, bins: _ }, commit)) = new.zip(commit) else { return };
         if let Err(error) = self.context.note.write(PublishedIndex { fleet, epoch, version, sha256, commit }) {
-            tracing::warn!(%error, "claveld will not notice if the branch goes back");
+            tracing::warn!(error = %describe_error(&error), "claveld will not notice if the branch goes back");
         }
     }
 

@@ -55,7 +55,7 @@ pub enum SignerError {
     #[error(transparent)]
     Agent(#[from] SshAgentError),
     /// The signature of an ssh-agent is not valid.
-    #[error("the ssh-agent at {} gave an invalid signature: {source}", socket.display())]
+    #[error("the ssh-agent at {} gave an invalid signature", socket.display())]
     InvalidSignature {
         /// Its socket.
         socket: PathBuf,

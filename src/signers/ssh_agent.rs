@@ -35,7 +35,7 @@ pub(super) struct SshAgentKey {
 #[derive(Debug, thiserror::Error)]
 pub enum SshAgentError {
     /// The agent cannot be reached, or it closed the connection.
-    #[error("cannot talk to the ssh-agent at {}: {source}", socket.display())]
+    #[error("cannot talk to the ssh-agent at {}", socket.display())]
     Unreachable {
         /// Its socket.
         socket: PathBuf,

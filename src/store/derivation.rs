@@ -17,7 +17,7 @@ pub enum DerivationError {
     #[error("it has more than {LARGEST} bytes")]
     TooLarge,
     /// The system could not read it.
-    #[error("{0}")]
+    #[error(transparent)]
     Io(io::Error),
 }
 

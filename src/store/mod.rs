@@ -17,7 +17,7 @@ use futures_util::future::BoxFuture;
 pub use cache::{CacheEntries, CacheEntry, CacheKeys};
 pub use derivation::DerivationError;
 
-use crate::model::{NarTemplateSpecification, StorePath, Substituter};
+use crate::model::{NarTemplateSpecification, StorePath, Substituter, describe_error};
 use crate::process::ProcessError;
 
 /// The result of a store operation, once it has ended.
@@ -74,7 +74,7 @@ pub fn open(root: Option<PathBuf>, deadline: Duration, output: Output) -> Arc<dy
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The program of the engine failed.
-    #[error("cannot {act}: {source}")]
+    #[error("cannot {act}")]
     Failed {
         /// The operation and its object, such as `fetch /nix/store/…`.
         act: String,
@@ -82,7 +82,7 @@ pub enum StoreError {
         source: ProcessError,
     },
     /// A file of this machine could not be read.
-    #[error("cannot {act}: {source}")]
+    #[error("cannot {act}")]
     Files {
         /// The operation and its object, such as `fetch /nix/store/…`.
         act: String,
@@ -114,7 +114,7 @@ impl StoreError {
     pub fn message(&self) -> String {
         match self {
             Self::Failed { source, .. } => source.nix_message(),
-            Self::Files { .. } | Self::Unexpected { .. } => self.to_string(),
+            Self::Files { .. } | Self::Unexpected { .. } => describe_error(self),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::fmt;
 
 use super::usable_key::UsableKey;
 use super::{Signed, TrustedRoot, Verified};
-use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest, printable_line};
+use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest, describe_error, printable_line};
 
 /// The most characters that an error shows of the reason why a file does not count.
 const LONGEST_REASON: usize = 240;
@@ -155,7 +155,7 @@ impl fmt::Display for Approvals {
 fn read_approval(file: &[u8], expected: &Approval, by: &UsableKey) -> Statement {
     let signed = match Signed::<Approval>::parse(file) {
         Ok(signed) => signed,
-        Err(error) => return Statement::Invalid(error.to_string()),
+        Err(error) => return Statement::Invalid(describe_error(&error)),
     };
     let found = signed.unverified();
     if found.fleet != expected.fleet || found.name != expected.name {

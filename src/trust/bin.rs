@@ -35,7 +35,7 @@ pub enum BinError {
         found: Sha256Digest,
     },
     /// It does not parse, or only a newer Clavel can read it.
-    #[error("cannot read the bin {bin} of the index: {source}")]
+    #[error("cannot read the bin {bin} of the index")]
     Unreadable {
         /// The bin.
         bin: BinId,

@@ -37,7 +37,7 @@ pub enum DocumentError {
         found: Sha256Digest,
     },
     /// It does not parse, or too few trusted keys signed it.
-    #[error("{path} cannot be trusted: {source}")]
+    #[error("{path} cannot be trusted")]
     Signed {
         /// The document.
         path: DocumentPath,

@@ -25,7 +25,7 @@ pub struct TrustedRoot {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum RootError {
     /// It does not parse as a root, or too few of the required keys signed it.
-    #[error("{by}: {source}")]
+    #[error("{by}")]
     Signed {
         /// The keys that have to sign it.
         by: RequiredSigners,
@@ -33,7 +33,7 @@ pub enum RootError {
         source: SignedError,
     },
     /// The keys of a role could never reach its threshold, or one of them is unusable.
-    #[error("its role `{role}` is not valid: {source}")]
+    #[error("its role `{role}` is not valid")]
     Role {
         /// The role.
         role: &'static str,
@@ -277,7 +277,7 @@ pub enum AnchorLocation {
 #[derive(Debug, thiserror::Error)]
 pub enum AnchorError {
     /// The file cannot be read.
-    #[error("cannot read the root {}: {source}", path.display())]
+    #[error("cannot read the root {}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
@@ -285,7 +285,7 @@ pub enum AnchorError {
         source: std::io::Error,
     },
     /// The file holds no valid root.
-    #[error("the root {} cannot be trusted: {source}", path.display())]
+    #[error("the root {} cannot be trusted", path.display())]
     Root {
         /// The file.
         path: PathBuf,

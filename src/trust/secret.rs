@@ -35,7 +35,7 @@ impl fmt::Debug for SecretKey {
 #[derive(Debug, thiserror::Error)]
 pub enum SecretKeyError {
     /// The file cannot be read or written.
-    #[error("cannot {act} the secret key {}: {source}", mask_key(path))]
+    #[error("cannot {act} the secret key {}", mask_key(path))]
     Io {
         /// `read` or `write`.
         act: &'static str,
@@ -247,6 +247,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+    use crate::model::describe_error;
 
     fn key() -> SecretKey {
         SecretKey::generate("test-1".parse().unwrap()).unwrap()
@@ -338,7 +339,7 @@ mod tests {
     #[test]
     fn no_error_shows_a_key_that_was_passed_as_a_path() {
         let text = key().to_text();
-        let error = SecretKey::read(Path::new(text.as_str())).unwrap_err().to_string();
+        let error = describe_error(&SecretKey::read(Path::new(text.as_str())).unwrap_err());
         assert!(error.starts_with("cannot read the secret key test-1:…: "), "{error}");
         // The same holds for a key without its name, as the path or as its end, and for the seed.
         let pair = &text["test-1:".len()..];

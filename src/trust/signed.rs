@@ -315,7 +315,7 @@ mod tests {
 
     use super::*;
     use crate::model::{
-        Agent, Draft, Metadata, PublicKey, Revision, Role, Threshold, Unit, UnitSpecification, UnitType,
+        Agent, Draft, Metadata, PublicKey, Revision, Role, Threshold, Unit, UnitSpecification, UnitType, describe_error,
     };
     use crate::trust::fixture::authority;
 
@@ -387,7 +387,7 @@ mod tests {
     fn a_document_does_not_pass_for_another_kind() {
         let key = key("claveld-1");
         let bytes = Signed::sign(unit(), &key).render();
-        let error = Signed::<Agent>::parse(&bytes).unwrap_err().to_string();
+        let error = describe_error(&Signed::<Agent>::parse(&bytes).unwrap_err());
         assert!(error.contains("`Unit` is not the kind asked for"), "{error}");
     }
 

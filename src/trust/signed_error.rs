@@ -7,7 +7,7 @@ use crate::model::{FleetId, Format};
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum SignedError {
     /// It does not parse as its kind.
-    #[error("it is not a valid {kind}: {source}")]
+    #[error("it is not a valid {kind}")]
     Malformed {
         /// The kind that it should be.
         kind: &'static str,

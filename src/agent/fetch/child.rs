@@ -17,7 +17,7 @@ use super::limits::{
 use crate::disk::FileLock;
 use crate::git::{CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, Remote, Repository};
 use crate::model::json::{self, JsonError};
-use crate::model::{BranchName, Invalid};
+use crate::model::{BranchName, Invalid, describe_error};
 
 /// The subcommand of `clavel-agent` that runs this process.
 pub const FETCH_COMMAND: &str = "fetch";
@@ -62,16 +62,16 @@ pub(super) enum ChildAnswer {
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
     /// The request cannot be read.
-    #[error("cannot read the request on standard input: {0}; clavel-agent runs this command by itself")]
+    #[error("cannot read the request on standard input (clavel-agent runs this command by itself)")]
     Request(#[from] JsonError),
     /// The URL or the ref in the request is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The limits could not be set. Without them nothing is fetched.
-    #[error("cannot limit the memory and the files of this process: {0}")]
-    Limits(std::io::Error),
+    #[error("cannot limit the memory and the files of this process")]
+    Limits(#[source] std::io::Error),
     /// The lock cannot be used.
-    #[error("cannot lock {}: {source}", path.display())]
+    #[error("cannot lock {}", path.display())]
     Lock {
         /// The file.
         path: PathBuf,
@@ -166,7 +166,7 @@ impl ChildAnswer {
             Ok(Fetched::Moved(tip)) => Self::Moved { tip },
             Ok(Fetched::BranchMissing) => Self::Missing {},
             Err(FetchError::TooMuchMemory { .. }) => Self::TooMuchMemory {},
-            Err(error) => Self::failed(error.remedy(), &error.to_string()),
+            Err(error) => Self::failed(error.remedy(), &describe_error(&error)),
         }
     }
 

@@ -107,7 +107,7 @@ pub enum BranchFetchError {
         repository: String,
     },
     /// The fetching process failed.
-    #[error("cannot fetch from {repository}: {source}")]
+    #[error("cannot fetch from {repository}")]
     Process {
         /// The repository, without secrets.
         repository: String,
@@ -115,7 +115,7 @@ pub enum BranchFetchError {
         source: ProcessError,
     },
     /// The fetching process gave an answer that cannot be read.
-    #[error("cannot fetch from {repository}: the answer of the fetching process cannot be read: {source}")]
+    #[error("cannot fetch from {repository}: the answer of the fetching process cannot be read")]
     Answer {
         /// The repository, without secrets.
         repository: String,
@@ -123,7 +123,7 @@ pub enum BranchFetchError {
         source: JsonError,
     },
     /// This machine failed.
-    #[error("cannot {act}: {source}")]
+    #[error("cannot {act}")]
     Machine {
         /// The action.
         act: String,

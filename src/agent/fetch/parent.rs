@@ -15,7 +15,7 @@ use super::limits::{
 use crate::config::AgentConfig;
 use crate::disk::FileLock;
 use crate::git::{CommitId, Leftovers, Remote, Repository};
-use crate::model::json;
+use crate::model::{describe_error, json};
 use crate::process::{Invocation, ProcessError};
 
 /// Updates the copy at `path` to the branch of `mirror`, and returns the copy and the commit.
@@ -27,7 +27,7 @@ pub(super) async fn fetch(
 ) -> Result<(Repository, CommitId), BranchFetchError> {
     match fetch_into(config, mirror, path, rescue).await {
         Err(error) if error.is_broken_copy() => {
-            tracing::warn!(%error, "the copy of the branch is broken; it is deleted and fetched again");
+            tracing::warn!(error = %describe_error(&error), "the copy of the branch is broken; it is deleted and fetched again");
             rescue(path);
             Repository::start_afresh(path)?;
             fetch_into(config, mirror, path, rescue).await
@@ -50,7 +50,7 @@ async fn fetch_into(
         Err(error) => {
             // The process has ended, so its files can be deleted.
             if let Err(error) = prepare(mirror, path, rescue) {
-                tracing::warn!(%error, "cannot clear the files that a failed fetch left");
+                tracing::warn!(error = %describe_error(&error), "cannot clear the files that a failed fetch left");
             }
             Err(error)
         }

@@ -16,7 +16,7 @@ use super::super::state::StateError;
 use super::super::verify::Order;
 use super::Pass;
 use super::outcome::{DeploymentFailure, DeploymentOutcome, Event, PassError, WaitReason};
-use crate::model::{Name, Timestamp};
+use crate::model::{Name, Timestamp, describe_error};
 
 impl Pass<'_> {
     /// Finishes what an earlier process of the agent, or an earlier pass, left in the middle. It needs no branch.
@@ -107,7 +107,7 @@ impl Pass<'_> {
                 Lifecycle::Activating(rollout) => match self.activate(name, rollout, tell).await {
                     Ok(()) => state.succeed()?,
                     Err(error) => {
-                        let message = error.to_string();
+                        let message = describe_error(&error);
                         let is_of_the_deployment = error.is_of_the_deployment();
                         failure = Some(error);
                         if is_of_the_deployment { state.fail(&message, now())? } else { state.postpone()? }
@@ -119,7 +119,7 @@ impl Pass<'_> {
                     self.record(name, begun.clone())?;
                     let Lifecycle::RollingBack(rollback) = &begun else { return Ok(failure) };
                     let result = self.roll_back(name, rollback, tell).await;
-                    begun.rolled_back(result.map_err(|error| error.to_string()))?
+                    begun.rolled_back(result.map_err(|error| describe_error(&error)))?
                 }
                 Lifecycle::Known(_)
                 | Lifecycle::Realised(_)

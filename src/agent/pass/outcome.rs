@@ -14,7 +14,7 @@ use super::super::state::{LastPass, StateError};
 use super::super::verify::{Order, Unfit};
 use crate::git::CommitId;
 use crate::model::json::StateVersion;
-use crate::model::{FleetId, Invalid, Name, Revision, Timestamp, excerpt, printable_line};
+use crate::model::{FleetId, Invalid, Name, Revision, Timestamp, describe_error, excerpt, printable_line};
 use crate::trust::{AnchorError, Approvals};
 
 /// The most characters of the message in the record of a pass.
@@ -49,7 +49,7 @@ pub enum PassError {
     #[error(transparent)]
     Branch(#[from] NoneBelieved),
     /// The system of this machine is unknown.
-    #[error("cannot tell what system this machine is: {0}")]
+    #[error("cannot tell what system this machine is")]
     System(#[from] Invalid),
     /// A transition was asked of a state that does not have it.
     #[error(transparent)]
@@ -130,9 +130,9 @@ impl fmt::Display for WaitReason {
 impl fmt::Display for DeploymentFailure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Unfit(why) => why.fmt(f),
-            Self::Realise(error) => error.fmt(f),
-            Self::Activate(error) => error.fmt(f),
+            Self::Unfit(why) => f.write_str(&describe_error(why)),
+            Self::Realise(error) => f.write_str(&describe_error(error)),
+            Self::Activate(error) => f.write_str(&describe_error(error)),
             Self::Before(failed) => {
                 let FailedRollout { candidate, failure, .. } = &**failed;
                 let error = failure.error.lines().next().unwrap_or_default();
@@ -204,7 +204,7 @@ impl PassReport {
     pub(super) fn last_pass(&self, at: Timestamp) -> LastPass {
         let message = match &self.result {
             Ok(reports) => reports.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "),
-            Err(error) => error.to_string(),
+            Err(error) => describe_error(error),
         };
         let stale = self.result.as_ref().err().and_then(PassError::stale);
         let trouble = stale.map_or(self.clock_trouble.as_ref(), |stale| stale.clock.as_ref());
@@ -233,7 +233,7 @@ impl fmt::Display for PassReport {
         let trouble = self.clock_trouble.iter().map(|trouble| format!("warning: {trouble}"));
         let lines: Vec<String> = match &self.result {
             Ok(reports) => trouble.chain(reports.iter().map(ToString::to_string)).collect(),
-            Err(error) => trouble.chain([error.to_string()]).collect(),
+            Err(error) => trouble.chain([describe_error(error)]).collect(),
         };
         f.write_str(&lines.join("\n"))
     }

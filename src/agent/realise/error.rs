@@ -48,13 +48,13 @@ pub enum RealiseError {
     #[error(transparent)]
     NotAsPinned(Box<NotAsPinned>),
     /// The pin cannot be read.
-    #[error("refused the deployment: {0}; publish it again")]
+    #[error("refused the deployment (publish it again)")]
     Pin(#[from] PinError),
     /// Something deleted it right after it was fetched.
     #[error("cannot use {0}: it was fetched, and is not in the store any more; the next pass tries again")]
     Gone(StorePath),
     /// A GC root could not be made or removed.
-    #[error("cannot {act} {}: {source}", path.display())]
+    #[error("cannot {act} {}", path.display())]
     Root {
         /// The action.
         act: &'static str,

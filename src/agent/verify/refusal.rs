@@ -145,7 +145,7 @@ pub enum Refusal {
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Unfit {
     /// Only a newer Clavel understands it or its unit.
-    #[error("{path} is written for a newer Clavel: {source}")]
+    #[error("{path} is written for a newer Clavel")]
     NewerClavel {
         /// The document.
         path: DocumentPath,

@@ -6,7 +6,7 @@ use crate::branch::Layout;
 use crate::branch::fixture::{Listing, index, index_files};
 use crate::model::{
     ApprovalPolicy, BinCount, Draft, Index, IndexEntry, List, Metadata, NarTemplateSpecification, Root,
-    TemplateMetadata, Threshold, Tombstone, UnitType,
+    TemplateMetadata, Threshold, Tombstone, UnitType, describe_error,
 };
 use crate::trust::fixture::{self, Fleet};
 use crate::trust::{Signed, digest};
@@ -108,7 +108,7 @@ impl World {
     }
 
     fn refusal(&self, trusted: &Trusted) -> String {
-        self.verify(trusted).unwrap_err().to_string()
+        describe_error(&self.verify(trusted).unwrap_err())
     }
 }
 
@@ -273,7 +273,8 @@ fn a_deployment_that_does_not_fit_harms_no_other() {
     world.publish();
     let verdict = world.verify(&Trusted::default()).unwrap();
     assert_eq!(verdict.orders.iter().map(|order| order.deployment.name.as_str()).collect::<Vec<_>>(), ["web-1"]);
-    let unfit: Vec<String> = verdict.unfit.iter().map(|(name, why)| format!("{name}: {why}")).collect();
+    let unfit: Vec<String> =
+        verdict.unfit.iter().map(|(name, why)| format!("{name}: {}", describe_error(why))).collect();
     assert!(unfit[0].starts_with("arm: it is for the unit `arm` of arch aarch64-linux"), "{unfit:?}");
     assert!(unfit[1].contains("deployments/new.json is written for a newer Clavel"), "{unfit:?}");
     assert!(unfit[1].contains("the schema `clavel/v2`") && unfit[1].contains("upgrade"), "{unfit:?}");

@@ -70,7 +70,9 @@ impl FakeStore {
     }
 
     fn compare(&self, old: &Made, new: &Made) -> Result<SystemChange, CompareError> {
-        let read = |path: &StorePath| self.0.get(path).cloned().ok_or("it is not on this machine");
+        let read = |path: &StorePath| {
+            self.0.get(path).cloned().ok_or_else(|| std::io::Error::other("it is not on this machine"))
+        };
         Comparer::new(read).compare(Some(&old.derivation), Some(&new.derivation))
     }
 
@@ -193,7 +195,7 @@ fn a_missing_derivation_is_named_and_other_comparisons_go_on() {
     assert!(matches!(store.compare(&old, &new), Err(CompareError::Unreadable { .. })));
     store.0.insert(old.derivation.clone(), file);
     assert_eq!(store.lines(&old, &new), ["files: a"]);
-    let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
+    let read = |path: &StorePath| store.0.get(path).cloned().ok_or_else(|| std::io::Error::other("no"));
     let error = Comparer::new(read).compare(None, Some(&new.derivation)).unwrap_err();
     assert_eq!(error.to_string(), "the old one names a store path and no derivation");
 }
@@ -216,7 +218,7 @@ fn a_file_that_uses_another_present_version_is_reported() {
 fn the_derivation_of_another_path_is_refused() {
     let mut store = FakeStore::default();
     let (old, new) = (store.system(&[], &[("a", "1")]), store.system(&[], &[("a", "2")]));
-    let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
+    let read = |path: &StorePath| store.0.get(path).cloned().ok_or_else(|| std::io::Error::other("no"));
     let path = |made: &Made| -> StorePath { made.output.parse().unwrap() };
     let (old_path, new_path) = (path(&old), path(&new));
     let compare = |path, derivation: &Made| {
@@ -247,7 +249,7 @@ fn a_read_that_failed_is_tried_again_by_the_next_comparison() {
     let lost = std::cell::Cell::new(true);
     let read = |path: &StorePath| match store.0.get(path) {
         Some(bytes) if !(lost.get() && path.name() == "nginx-1.24.0.drv") => Ok(bytes.clone()),
-        _ => Err("no"),
+        _ => Err(std::io::Error::other("no")),
     };
     let mut comparer = Comparer::new(read);
     assert!(comparer.compare(Some(&old.derivation), Some(&new.derivation)).is_err());
@@ -260,7 +262,7 @@ fn a_read_that_failed_is_tried_again_by_the_next_comparison() {
 fn a_system_above_the_limits_is_refused() {
     let mut store = FakeStore::default();
     let root = store.system(&[], &[("a", "1"), ("b", "1")]);
-    let read = |path: &StorePath| store.0.get(path).cloned().ok_or("no");
+    let read = |path: &StorePath| store.0.get(path).cloned().ok_or_else(|| std::io::Error::other("no"));
     for (derivations, text) in [(3, 1 << 20), (100, 10)] {
         let mut comparer = Comparer::new(read);
         comparer.graph.limits = Limits { derivations, text };

@@ -12,7 +12,7 @@ const MAX_REQUEST_BYTES: u64 = 1 << 20;
 pub(super) async fn run() -> Result<(), Exit> {
     let mut request = Vec::new();
     let read = std::io::stdin().lock().take(MAX_REQUEST_BYTES).read_to_end(&mut request);
-    read.map_err(|error| Exit::machine(&format!("cannot read standard input: {error}")))?;
-    let answer = answer(&request).await.map_err(|error| Exit::machine(&error))?;
+    read.map_err(|error| Exit::machine(format!("cannot read standard input: {error}")))?;
+    let answer = answer(&request).await.map_err(Exit::machine)?;
     output::bytes(&answer)
 }

@@ -8,7 +8,7 @@ use super::AgentConfigArgument;
 use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MAX_ATTEMPTS, Pass, PassReport, Retry};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::output;
-use crate::model::Name;
+use crate::model::{Name, describe_error};
 use crate::store::Output;
 
 #[derive(Debug, clap::Args)]
@@ -53,7 +53,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
 /// Prints the report of a pass on standard error.
 pub(super) fn print_report(report: &PassReport) {
     match &report.result {
-        Err(refused) => output::error(refused),
+        Err(refused) => output::error(describe_error(refused)),
         Ok(_) if report.is_good() => output::remark(report),
         Ok(_) => output::error(report),
     }
@@ -88,8 +88,12 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
         Event::RollingBack { deployment, rollback } => {
             format!("{deployment}: the activation failed; going back to {}", rollback.to)
         }
-        Event::RollbackFailed { deployment, error } => format!("{deployment}: going back failed as well: {error}"),
-        Event::ReportNotSaved(error) => format!("`clavel-agent status` will not show this pass: {error}"),
+        Event::RollbackFailed { deployment, error } => {
+            format!("{deployment}: going back failed as well: {}", describe_error(error))
+        }
+        Event::ReportNotSaved(error) => {
+            format!("`clavel-agent status` will not show this pass: {}", describe_error(error))
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use crate::config::AgentConfig;
 
 pub(super) async fn run(config: &AgentConfig) -> Result<(), Exit> {
     let stopped = agent::run(config, wait_for_stop_signal(), &print_event).await?;
-    stopped.map_err(|error| Exit::machine(&error))
+    stopped.map_err(Exit::machine)
 }
 
 fn print_event(event: &AgentEvent<'_>) {

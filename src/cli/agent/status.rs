@@ -36,7 +36,7 @@ struct Status<'a> {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
     let directory = StateDirectory::for_reading(&config.state_directory);
-    let machine = |error| Exit::machine(&error);
+    let machine = |error| Exit::machine(error);
     let state = directory.load().map_err(machine)?;
     let index = state.trusted.index.as_ref();
     let status = Status {

@@ -1,5 +1,6 @@
 //! `clavel approve`: shows what a revision changes, asks, and signs an approval of it.
 
+use std::error::Error;
 use std::fmt::Display;
 use std::io::{IsTerminal as _, Write as _};
 use std::path::{Path, PathBuf};
@@ -66,8 +67,8 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     }
 }
 
-fn wrong(message: impl Display) -> Exit {
-    Exit::new(Code::Configuration, message)
+fn wrong<'a>(error: impl Into<Box<dyn Error + 'a>>) -> Exit {
+    Exit::new(Code::Configuration, error)
 }
 
 fn unasked(deployment: &Deployment) -> Exit {
@@ -159,7 +160,7 @@ fn confirm(arguments: &Arguments, revision: Revision, approver: &KeyId) -> Resul
     // Where the question cannot be printed, the answer is read all the same: nothing but a yes approves.
     let _ = write!(anstream::stderr(), "Approve revision {revision} of {} as {approver}? [y/N] ", arguments.name);
     let mut answer = String::new();
-    std::io::stdin().read_line(&mut answer).map_err(|error| Exit::machine(&error))?;
+    std::io::stdin().read_line(&mut answer).map_err(Exit::machine)?;
     match answer.trim() {
         "y" | "Y" | "yes" => Ok(()),
         _ => Err(wrong("not approved")),
@@ -168,7 +169,7 @@ fn confirm(arguments: &Arguments, revision: Revision, approver: &KeyId) -> Resul
 
 fn write(file: &Path, signed: &Signed<Approval>, path: &str) -> Result<(), Exit> {
     let written = std::fs::File::create_new(file).and_then(|mut file| file.write_all(&signed.render()));
-    written.map_err(|error| Exit::machine(&format!("cannot write the approval {}: {error}", file.display())))?;
+    written.map_err(|error| Exit::machine(format!("cannot write the approval {}: {error}", file.display())))?;
     output::line(format_args!("{}: put it on the branch as {path}", file.display()))
 }
 

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use crate::cli::exit::Exit;
 use crate::cli::output;
+use crate::model::describe_error;
 use crate::trust::{RoleName, TrustedRoot};
 
 /// Prints the next steps for the first root, whose file is at `place`. `made` has the keys that were made with it.
@@ -15,7 +16,8 @@ pub(super) fn print_next_steps(place: &Path, file: &[u8], made: &[(RoleName, Pat
             numbered.try_for_each(|(step, number)| output::line(format_args!("  {number}. {step}")))
         }
         Err(missing) => output::line(format_args!(
-            "The root does not count yet: {missing}\n\nNext, on each machine that has a root key:\n  clavel root sign {} --key FILE, or --ssh-key FILE",
+            "The root does not count yet: {}\n\nNext, on each machine that has a root key:\n  clavel root sign {} --key FILE, or --ssh-key FILE",
+            describe_error(&missing),
             place.display()
         )),
     }

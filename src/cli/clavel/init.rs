@@ -22,7 +22,7 @@ pub(super) struct Arguments {
 pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let Arguments { folder, roles } = arguments;
     std::fs::create_dir_all(folder)
-        .map_err(|error| Exit::machine(&format!("cannot make {}: {error}", folder.display())))?;
+        .map_err(|error| Exit::machine(format!("cannot make {}: {error}", folder.display())))?;
     let place = folder.join("root.json");
     if place.exists() {
         let message = format!("{} is there already; `clavel root next` makes the one after it", place.display());
@@ -52,7 +52,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
 }
 
 fn new_key(folder: &Path, name: &str) -> Result<(SecretKey, PathBuf), Exit> {
-    let id: KeyId = name.parse().map_err(|error| Exit::machine(&error))?;
+    let id: KeyId = name.parse().map_err(Exit::machine)?;
     let (key, path) = (SecretKey::generate(id)?, folder.join(format!("{name}.secret")));
     key.write_new(&path)?;
     Ok((key, path))

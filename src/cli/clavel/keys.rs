@@ -1,12 +1,12 @@
 //! Reads the keys that arguments name, and signs with them.
 
-use std::fmt::Display;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use crate::cli::exit::{Code, Exit};
 use crate::disk;
-use crate::model::{KeyId, Payload, RoleKey};
+use crate::model::{KeyId, Payload, RoleKey, describe_error};
 use crate::process::{Invocation, ProcessError};
 use crate::trust::{SecretKey, Signed, SshSignature};
 
@@ -37,8 +37,8 @@ pub(super) enum SigningKey {
     Ssh(RoleKey, PathBuf),
 }
 
-fn wrong(message: impl Display) -> Exit {
-    Exit::new(Code::Configuration, message)
+fn wrong<'a>(error: impl Into<Box<dyn Error + 'a>>) -> Exit {
+    Exit::new(Code::Configuration, error)
 }
 
 impl SigningArguments {
@@ -80,8 +80,9 @@ impl SigningKey {
             Self::Secret(key) => signed.add(key).map_err(wrong),
             Self::Ssh(key, file) => {
                 let armored = sign_by_ssh_keygen(file, &signed.to_be_signed()).await?;
-                let refused = |error: &dyn Display| {
-                    wrong(format!("cannot use the signature that ssh-keygen made with {}: {error}", file.display()))
+                let refused = |error: &dyn Error| {
+                    let why = describe_error(error);
+                    wrong(format!("cannot use the signature that ssh-keygen made with {}: {why}", file.display()))
                 };
                 let signature = SshSignature::from_armor(&armored).map_err(|error| refused(&error))?;
                 signed.add_ssh(key, signature).map_err(|error| refused(&error))
@@ -157,9 +158,9 @@ fn ssh_key(text: &str) -> Result<SigningKey, Exit> {
 /// Runs ssh-keygen to sign `message` with the key in `file`, and returns the armoured signature. ssh-keygen itself finds an
 /// ssh-agent, and asks for a passphrase or for a touch.
 async fn sign_by_ssh_keygen(file: &Path, message: &[u8]) -> Result<String, Exit> {
-    let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
+    let folder = tempfile::tempdir().map_err(Exit::machine)?;
     let document = folder.path().join("document");
-    std::fs::write(&document, message).map_err(|error| Exit::machine(&error))?;
+    std::fs::write(&document, message).map_err(Exit::machine)?;
     // `-Y sign` writes document.sig; `-n` is the namespace.
     let sign = Invocation::new("ssh-keygen").args(["-Y", "sign", "-n", "clavel", "-f"]).arg(file).arg(&document);
     match sign.passing_output_on().at_the_terminal().within(SIGNING_DEADLINE).run().await {
@@ -169,7 +170,7 @@ async fn sign_by_ssh_keygen(file: &Path, message: &[u8]) -> Result<String, Exit>
                 format!("ssh-keygen did not sign with {} (exit code {code}); it says why above", file.display());
             return Err(wrong(message));
         }
-        Err(error) => return Err(Exit::machine(&error)),
+        Err(error) => return Err(Exit::machine(error)),
     }
-    disk::read_text(&folder.path().join("document.sig"), LARGEST).map_err(|error| Exit::machine(&error))
+    disk::read_text(&folder.path().join("document.sig"), LARGEST).map_err(Exit::machine)
 }

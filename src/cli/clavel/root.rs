@@ -13,7 +13,7 @@ use crate::branch::Layout;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Change, Snapshot};
-use crate::model::{BranchFile as _, Role, Root, RootVersion};
+use crate::model::{BranchFile as _, Role, Root, RootVersion, describe_error};
 use crate::trust::{Anchor, AnchorLocation, Signed, TrustedRoot};
 
 #[derive(Debug, Subcommand)]
@@ -119,8 +119,9 @@ fn print_next(before: &TrustedRoot, place: &Path, file: &[u8]) -> Result<(), Exi
             root.root().version
         )),
         Err(missing) => output::line(format_args!(
-            "The root does not count yet: {missing}\nNext, on each machine that has a root key of this root or of the one \
-             before: clavel root sign {place} --key FILE, or --ssh-key FILE"
+            "The root does not count yet: {}\nNext, on each machine that has a root key of this root or of the one \
+             before: clavel root sign {place} --key FILE, or --ssh-key FILE",
+            describe_error(&missing)
         )),
     }
 }
@@ -134,7 +135,7 @@ fn show(file: &Path, json: bool) -> Result<(), Exit> {
     output::line(format_args!("root      version {}, epoch {}, until {}", root.version, root.epoch, root.expires))?;
     match TrustedRoot::given(&signed.render()) {
         Ok(root) => output::line(format_args!("fleet     {}", root.fleet()))?,
-        Err(why) => output::line(format_args!("not valid {why}"))?,
+        Err(why) => output::line(format_args!("not valid {}", describe_error(&why)))?,
     }
     print_signers(&signed.render())?;
     output::line("")?;
@@ -190,5 +191,5 @@ fn check_follows(newest: Option<&[u8]>, root: &TrustedRoot) -> Result<(), Exit> 
     if before.file() == root.file() {
         return Ok(());
     }
-    before.next(root.file()).map(drop).or_else(|error| refused(error.to_string()))
+    before.next(root.file()).map(drop).or_else(|error| refused(describe_error(&error)))
 }

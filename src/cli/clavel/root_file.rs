@@ -7,7 +7,7 @@ use std::path::Path;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::disk::{self, Access, Durability};
-use crate::model::{BranchFile as _, Root};
+use crate::model::{BranchFile as _, Root, describe_error};
 use crate::trust::Signed;
 
 /// A file with a root, signed by any number of keys.
@@ -25,7 +25,7 @@ impl<'a> RootFile<'a> {
             let code = if error.kind() == ErrorKind::FileTooLarge { Code::Refused } else { Code::Configuration };
             Exit::new(code, format!("cannot read the root {}: {error}", self.0.display()))
         })?;
-        let refuse = |error| Exit::new(Code::Refused, format!("{}: {error}", self.0.display()));
+        let refuse = |error| Exit::new(Code::Refused, format!("{}: {}", self.0.display(), describe_error(&error)));
         Signed::parse(&bytes).map_err(refuse)
     }
 
@@ -43,7 +43,7 @@ impl<'a> RootFile<'a> {
     }
 
     fn write_error(&self, error: &std::io::Error) -> Exit {
-        Exit::machine(&format!("cannot write the root {}: {error}", self.0.display()))
+        Exit::machine(format!("cannot write the root {}: {error}", self.0.display()))
     }
 }
 

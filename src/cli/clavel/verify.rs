@@ -12,7 +12,7 @@ use crate::cli::output;
 use crate::git::{Depth, Files};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, FleetId, Folder, IndexVersion, Name, RootVersion, Specification,
-    Timestamp, UnitSpecification,
+    Timestamp, UnitSpecification, describe_error,
 };
 
 #[derive(Debug, clap::Args)]
@@ -45,7 +45,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let mut index = branch.index()?;
     let mut errors = Vec::new();
     for bin in index.index().bins.count().bins() {
-        errors.extend(branch.read_bin(&mut index, bin).err().map(|error| error.to_string()));
+        errors.extend(branch.read_bin(&mut index, bin).err().map(|error| describe_error(&error)));
     }
     let deployments = verify_all::<DeploymentSpecification, _>(&branch, &mut index, &mut errors);
     let units = verify_all::<UnitSpecification, _>(&branch, &mut index, &mut errors);
@@ -88,7 +88,7 @@ fn find_unapproved<F: Files>(
         match branch.approvals(index, &deployment, takers.of(&name)) {
             Ok(Some(approvals)) if !approvals.suffice() => drop(unapproved.insert(name, approvals.to_string())),
             Ok(_) => {}
-            Err(error) => errors.push(error.to_string()),
+            Err(error) => errors.push(describe_error(&error)),
         }
     }
     unapproved
@@ -104,7 +104,7 @@ fn verify_all<S: Specification, F: Files>(
     for name in index.names(S::FOLDER) {
         match branch.document::<S>(index, &name) {
             Ok(_) => good += 1,
-            Err(error) => errors.push(error.to_string()),
+            Err(error) => errors.push(describe_error(&error)),
         }
     }
     good

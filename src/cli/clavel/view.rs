@@ -13,6 +13,7 @@ use crate::git::{
 };
 use crate::model::{
     Bin, BranchFile as _, BranchName, Document, DocumentPath, Folder, Hold, Index, Name, Payload, Specification,
+    describe_error,
 };
 use crate::trust::{Anchor, AnchorLocation, Signed, SignedError, TrustedRoot, parse_bin};
 
@@ -44,7 +45,7 @@ impl RepositoryArguments {
         &self,
         decide: impl Fn(Option<&Snapshot>) -> Result<(Vec<Change>, String), Exit>,
     ) -> Result<Option<CommitId>, Exit> {
-        let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
+        let folder = tempfile::tempdir().map_err(Exit::machine)?;
         let copy = folder.path().join("branch.git");
         let writer = BranchWriter { remote: &self.repository, branch: &self.branch, ssh_command: None, copy: &copy };
         let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
@@ -102,7 +103,7 @@ impl BranchArguments {
             let tip = repository.tip(&self.place.branch).map_err(git)?;
             (repository, tip, None)
         } else {
-            let folder = tempfile::tempdir().map_err(|error| Exit::machine(&error))?;
+            let folder = tempfile::tempdir().map_err(Exit::machine)?;
             let repository = Repository::open_or_create_bare(&folder.path().join("branch.git"))?;
             let request = FetchRequest {
                 remote: &self.place.repository,
@@ -208,5 +209,5 @@ impl UnverifiedIndex {
 }
 
 fn refused(path: &str, error: &SignedError) -> Exit {
-    Exit::new(Code::Refused, format!("{path}: {error}"))
+    Exit::new(Code::Refused, format!("{path}: {}", describe_error(error)))
 }

@@ -12,7 +12,7 @@ use crate::claveld::Completeness;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::evaluate::{Budget, Drafts, EvalMode, Evaluation, Evaluator};
-use crate::model::{FlakeReference, Pattern, Source, UnitSpecification};
+use crate::model::{FlakeReference, Pattern, Source, UnitSpecification, describe_error};
 use crate::nix::Nix;
 
 #[derive(Debug, clap::Args)]
@@ -78,7 +78,7 @@ async fn check_relocations(evaluator: &Evaluator, source: &Source) {
     let progress = |progress| board.advance(source, &progress);
     if let Err(error) = evaluator.check_relocation(source, None, &source.flake, &progress).await {
         // Without the record the next evaluation takes longer. It costs nothing else.
-        tracing::debug!(%error, "cannot evaluate a second time");
+        tracing::debug!(error = %describe_error(&error), "cannot evaluate a second time");
     }
 }
 

@@ -119,11 +119,11 @@ fn print_verdict(source: &Source, verdict: &PushVerdict) {
 fn pushed() -> Result<Vec<PushedRef>, Exit> {
     let mut input = String::new();
     let read = std::io::stdin().take(LARGEST_PUSH + 1).read_to_string(&mut input);
-    read.map_err(|error| Exit::machine(&format!("cannot read the input of git's hook: {error}")))?;
+    read.map_err(|error| Exit::machine(format!("cannot read the input of git's hook: {error}")))?;
     // Refs beyond the limit would pass unchecked.
     if input.len() as u64 > LARGEST_PUSH {
         let why = format!("this push moves so many refs that their list is longer than {LARGEST_PUSH} bytes");
-        return Err(Exit::machine(&format!("cannot read the input of git's hook: {why}; push fewer at once")));
+        return Err(Exit::machine(format!("cannot read the input of git's hook: {why}; push fewer at once")));
     }
     Ok(pushed_refs(&input)?)
 }

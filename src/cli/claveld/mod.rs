@@ -90,8 +90,8 @@ async fn unless_stopped(work: impl Future<Output = Result<(), Exit>>) -> Result<
     tokio::select! {
         done = work => done,
         stopped = wait_for_stop_signal() => {
-            stopped.map_err(|error| Exit::machine(&error))?;
-            Err(Exit::machine(&"stopped before the work was done"))
+            stopped.map_err(Exit::machine)?;
+            Err(Exit::machine("stopped before the work was done"))
         }
     }
 }

@@ -5,6 +5,7 @@ use crate::claveld::{Completeness, RoundEvent, RoundOutcome};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::evaluate::{Failure, Item};
+use crate::model::describe_error;
 use crate::publish::PublishReport;
 
 pub(super) fn print_event(board: &Board, event: &RoundEvent<'_>) {
@@ -53,7 +54,7 @@ pub(super) fn print_trouble(outcome: &RoundOutcome) {
     print_failures(outcome.failures());
     print_differences(outcome.differences());
     for broken in &outcome.broken_sources {
-        output::error(&broken.error);
+        output::error(describe_error(&broken.error));
     }
     for conflict in &outcome.report.conflicts {
         output::error(conflict);

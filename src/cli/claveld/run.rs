@@ -6,13 +6,14 @@ use crate::claveld::{Daemon, DaemonEvent};
 use crate::cli::exit::Exit;
 use crate::cli::{output, wait_for_stop_signal};
 use crate::config::ClaveldConfig;
+use crate::model::describe_error;
 
 pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
     let board = Board::lines();
     let print = |event: DaemonEvent<'_>| print(&board, &event);
     let daemon = Daemon::new(config, &print)?;
     tokio::select! {
-        stopped = wait_for_stop_signal() => stopped.map_err(|error| Exit::machine(&error)),
+        stopped = wait_for_stop_signal() => stopped.map_err(Exit::machine),
         () = daemon.run() => Ok(()),
     }
 }
@@ -30,7 +31,7 @@ fn print(board: &Board, event: &DaemonEvent<'_>) {
             postponed.waiting.iter().for_each(output::remark);
             postponed.kept_back.iter().for_each(output::remark);
         }
-        DaemonEvent::PublishFailed(failed) => output::error(failed),
-        DaemonEvent::WatchFailed(failed) => output::error(failed),
+        DaemonEvent::PublishFailed(failed) => output::error(describe_error(failed)),
+        DaemonEvent::WatchFailed(failed) => output::error(describe_error(failed)),
     }
 }
