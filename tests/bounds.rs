@@ -251,6 +251,57 @@ fn an_agent_that_is_told_to_stop_waits_for_no_mirror() {
     until("its fetch has ended", || has_ended(fetches[0]));
 }
 
+/// The processes with `marker` in their environment, but this one's.
+fn marked(marker: &str) -> Vec<u32> {
+    let is_marked = |id: &u32| {
+        let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        !has_ended(*id) && environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_marked).collect()
+}
+
+/// An agent whose only mirror hangs: git waits for ever for the other end of a pipe that the mirror has in place of a file, or ssh
+/// does by itself. All processes of the agent have the returned variable in their environment.
+fn hanging(transport: &str, timeout: &str) -> (World, String) {
+    let world = World::new();
+    let more = format!("fetch.timeout = \"{timeout}\"");
+    let marker = format!("CLAVEL_TEST_MARKER={}", world.at(transport));
+    if transport == "ssh" {
+        world.write_file("hang", "#!/bin/sh\nsleep 1000 &\nsleep 1000\n");
+        world.run("chmod", &["+x", &world.at("hang")]).good();
+        let more = format!("{more}\nssh-command = \"{}\"", world.at("hang"));
+        world.configure_agent("web-1", "ssh://git@127.0.0.1/fleet.git", &more);
+    } else {
+        world.run("mkfifo", &[&world.at("fleet.git/packed-refs")]).good();
+        world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), &more);
+    }
+    (world, marker)
+}
+
+#[test]
+fn a_mirror_that_hangs_leaves_no_process() {
+    for transport in ["file", "ssh"] {
+        let (world, marker) = hanging(transport, "2s");
+        let agent = [&marker, env!("CARGO_BIN_EXE_clavel-agent"), "once", "--config", &world.at("web-1.toml")];
+        world.run("env", &agent).refused(4, "it took longer than 2s, so it was ended and nothing was kept");
+        until("nothing of the fetch runs", || marked(&marker).is_empty());
+    }
+}
+
+#[test]
+fn what_fetches_from_a_mirror_that_hangs_ends_with_an_agent_that_was_killed() {
+    for transport in ["file", "ssh"] {
+        let (world, marker) = hanging(transport, "1h");
+        let agent = [&marker, env!("CARGO_BIN_EXE_clavel-agent"), "once", "--config", &world.at("web-1.toml")];
+        let mut agent = world.start("env", &agent);
+        until("git or ssh runs", || marked(&marker).len() >= 3);
+        agent.signal(rustix::process::Signal::KILL);
+        agent.wait();
+        until("nothing of the fetch runs", || marked(&marker).is_empty());
+    }
+}
+
 #[test]
 fn secrets_of_a_url_stand_in_no_arguments_and_in_no_error() {
     let world = World::new();

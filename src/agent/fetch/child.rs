@@ -1,14 +1,18 @@
 //! The fetching process: it reads a request from standard input, limits itself, and writes an answer to standard output.
 //!
 //! The agent runs it as `clavel-agent fetch`; people never do. The request has the URL with its secrets, so that they are not
-//! in the arguments, which every user of the machine can read.
+//! in the arguments, which every user of the machine can read. It is one line; the agent then holds the input open, so its end
+//! says that the agent has ended.
 
 use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getpgrp, getpid, getrlimit, kill_process, kill_process_group, setrlimit,
+};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MOST_ADDED, MOST_DATA, WATCH_INTERVAL};
@@ -65,19 +69,22 @@ pub enum ChildError {
     /// The request cannot be read.
     #[error("cannot read the request on standard input: {0}; clavel-agent runs this command by itself")]
     Request(#[from] JsonError),
+    /// Standard input cannot be read or watched.
+    #[error("cannot read standard input: {0}")]
+    Input(io::Error),
     /// The URL or the ref in the request is invalid.
     #[error(transparent)]
     Invalid(#[from] crate::model::Invalid),
     /// The limits could not be set. Without them nothing is fetched.
     #[error("cannot limit the memory and the files of this process: {0}")]
-    Limits(std::io::Error),
+    Limits(io::Error),
     /// The lock cannot be used.
     #[error("cannot lock {}: {source}", path.display())]
     Lock {
         /// The file.
         path: PathBuf,
         /// The system's error.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The copy cannot be opened.
     #[error(transparent)]
@@ -87,9 +94,13 @@ pub enum ChildError {
     Git(#[from] crate::git::GitError),
 }
 
-/// Fetches as `request` asks, with limits on this process, and returns the bytes of the answer.
-pub async fn answer(request: &[u8]) -> Result<Vec<u8>, ChildError> {
-    let request: ChildRequest = json::parse(request, LARGEST_REQUEST)?;
+/// Fetches as the first line of `input` asks, with limits on this process, and returns the bytes of the answer. At the end of
+/// `input`, this process and its group end.
+pub async fn answer(input: impl Read + Send + 'static) -> Result<Vec<u8>, ChildError> {
+    let (mut input, mut line) = (BufReader::new(input), Vec::new());
+    (&mut input).take(LARGEST_REQUEST + 1).read_until(b'\n', &mut line).map_err(ChildError::Input)?;
+    let request: ChildRequest = json::parse(line.trim_ascii_end(), LARGEST_REQUEST)?;
+    end_with(input).map_err(ChildError::Input)?;
     let (url, into) = (request.url.parse()?, request.into.parse()?);
     // The agent has set wider limits on this process already.
     limit_this_process().map_err(ChildError::Limits)?;
@@ -105,7 +116,7 @@ pub async fn answer(request: &[u8]) -> Result<Vec<u8>, ChildError> {
     Ok(json::compact(&answer))
 }
 
-fn limit_this_process() -> std::io::Result<()> {
+fn limit_this_process() -> io::Result<()> {
     let limit = |resource, bytes: u64| {
         // A lower limit that is set already cannot be raised.
         let bytes = Some(getrlimit(resource).maximum.map_or(bytes, |maximum| maximum.min(bytes)));
@@ -114,11 +125,24 @@ fn limit_this_process() -> std::io::Result<()> {
     limit(Resource::Data, MOST_DATA)?;
     limit(Resource::Fsize, LARGEST_FILE)?;
     // A core dump would be another large file, with the URL's secrets in it.
-    limit(Resource::Core, 0)?;
-    // If the agent is killed, nobody needs the answer. On other systems the deadline ends this process.
-    #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    Ok(())
+    Ok(limit(Resource::Core, 0)?)
+}
+
+/// Ends this process and all that it started (`git upload-pack`, ssh) where the agent has ended, since nobody needs the answer then.
+/// The agent ends this group itself as long as it lives.
+fn end_with(mut input: impl Read + Send + 'static) -> io::Result<()> {
+    let watch = move || {
+        let mut byte = [0];
+        while input.read(&mut byte).is_ok_and(|count| count > 0) {}
+        // The group of a person's shell, which may have started this process, is not ours to end.
+        let _ = if getpgrp() == getpid() {
+            kill_process_group(getpid(), Signal::KILL)
+        } else {
+            kill_process(getpid(), Signal::KILL)
+        };
+    };
+    // A thread of its own, which waits for nothing else.
+    std::thread::Builder::new().stack_size(64 << 10).spawn(watch).map(drop)
 }
 
 async fn fetch(request: &ChildRequest, url: Remote, into: RefName) -> Result<ChildAnswer, ChildError> {

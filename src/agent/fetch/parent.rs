@@ -100,7 +100,9 @@ async fn run_child(config: &AgentConfig, mirror: &Remote, path: &Path) -> Result
     };
     let output = Invocation::new(this_program()?)
         .arg(FETCH_COMMAND)
-        .stdin(json::compact(&request))
+        .stdin([&json::compact(&request)[..], b"\n"].concat())
+        // At its end the process knows that this one was killed, and ends its whole group.
+        .holding_stdin_open()
         // The process ends by itself at its own deadline; this one is for a process that hangs.
         .within(limit + GRACE)
         .within_memory(MOST_HELD)
