@@ -8,8 +8,8 @@ use crate::support::hostile::{Good, HostileServer, Malice};
 use crate::support::world::{World, until};
 
 const MIB: u64 = 1 << 20;
-/// The most memory of the fetching process, as docs/mirrors.md has it.
-const MOST_OF_A_FETCH: u64 = 512 * MIB;
+/// The most memory of the fetching process: its private memory, as docs/mirrors.md has it, and the program itself.
+const MOST_OF_A_FETCH: u64 = 96 * MIB;
 /// The most memory of the agent itself, which reads nothing of a mirror before the fetch is complete.
 const MOST_OF_THE_AGENT: u64 = 64 * MIB;
 
@@ -186,7 +186,7 @@ fn very_many_files(world: &World, suffix: &str, last: &[u8]) -> ObjectId {
         ObjectId::from_hex(id.trim().as_bytes()).unwrap()
     };
     let blob = stored("blob", "file");
-    let mut names: Vec<String> = (0..400_000).map(|number| format!("{number}{suffix}")).collect();
+    let mut names: Vec<String> = (0..100_000).map(|number| format!("{number}{suffix}")).collect();
     names.sort_unstable();
     // `git mktree` would take ten times as long.
     let entry = |name: String| [b"100644 ", name.as_bytes(), b"\0", blob.as_bytes()].concat();
@@ -249,6 +249,33 @@ fn an_agent_that_is_told_to_stop_waits_for_no_mirror() {
     agent.signal(rustix::process::Signal::TERM);
     assert_eq!(agent.wait(), Some(0), "{}", agent.said());
     until("its fetch has ended", || has_ended(fetches[0]));
+}
+
+#[test]
+fn an_endless_advertisement_ends_no_other_program_either() {
+    for malice in [Malice::EndlessRefs, Malice::EndlessCapabilities] {
+        let (world, server) = (published(), HostileServer::start(malice));
+        let view = ["--repository", &server.url(), "--root", &world.root()];
+        let from = format!("repository = \"{}\"", world.at("fleet.git"));
+        let to = format!("repository = \"{}\"", server.url());
+        world.write_file("hostile.toml", &world.read_file("claveld.toml").replacen(&from, &to, 1));
+        for (program, arguments) in [
+            (env!("CARGO_BIN_EXE_clavel"), [&["verify"], &view[..]].concat()),
+            (env!("CARGO_BIN_EXE_clavel"), [&["diff", "web-1"], &view[..]].concat()),
+            (env!("CARGO_BIN_EXE_claveld"), vec!["once", "--config", &world.at("hostile.toml")]),
+        ] {
+            let mut running = world.start(program, &arguments);
+            let mut most = 0;
+            until("it has given up", || {
+                most = most.max(peak(running.id()).unwrap_or_default());
+                running.has_ended()
+            });
+            let said = running.said();
+            assert_eq!(running.wait(), Some(4), "{said}");
+            assert!(said.contains(TOO_MUCH_MEMORY) && said.contains(&server.url()), "{said}");
+            assert!(most < MOST_OF_THE_AGENT, "{program} held {} MiB", most / MIB);
+        }
+    }
 }
 
 /// The processes with `marker` in their environment, but this one's.

@@ -27,7 +27,7 @@ pub use account::AccountError;
 pub use activate::ActivateError;
 pub use daemon::{AgentEvent, run};
 pub use decide::{Decision, Retry, SkipReason};
-pub use fetch::{BranchFetchError, ChildError, FETCH_COMMAND, answer};
+pub use fetch::BranchFetchError;
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};
 pub use lifecycle::{
     ActivationFailure, Candidate, FailedRollout, Lifecycle, MOST_ATTEMPTS, Rollback, RollbackResult, Rollout,
