@@ -101,7 +101,9 @@ impl<'a> Pass<'a> {
             tell(Event::Fetched(tip));
         }
         self.clock_trouble = clock;
-        let Some(Verdict { trusted, orders, withdrawn, unfit, .. }) = verdict else { return Ok(self.up_to_date()) };
+        let Some(Verdict { trusted, orders, withdrawn, unfit, .. }) = verdict.map(|verdict| *verdict) else {
+            return Ok(self.up_to_date());
+        };
         if self.state.trusted != trusted {
             // Another commit was complete for what was trusted before.
             self.save(State { trusted, believed_at: Some(tip), completed: None, ..self.state.clone() })?;

@@ -158,6 +158,9 @@ pub(super) fn bins() -> Vec<Vector> {
             bin["held"][name] = json!({ "revision": 1, "since": "2026-01-01T00:00:00Z", "why": "" });
         });
     });
+    let buried = changed(Branch::sixteen(), |branch| {
+        branch.edit_bin(&own, |bin| bin["tombstones"]["deployments"]["web-1"] = json!({ "revision": 1 }));
+    });
     let fewer = changed(Branch::sixteen(), |branch| {
         branch.files.remove("index/0.json");
         branch.sign_bins();
@@ -172,6 +175,7 @@ pub(super) fn bins() -> Vec<Vector> {
         refused("bin-tampered", "digest", "a field was added to the bin", tampered),
         refused("bin-swapped", "digest", "two bins changed places", swapped),
         refused("bin-other-name", "bins", "a bin lists a name of another bin", foreign),
+        refused("bin-tombstone-of-listed", "tombstone", "a document is listed and withdrawn", buried),
         refused("bin-wrong-number", "malformed", "there are 15 bins", fewer),
         refused("bin-none", "malformed", "there are no bins", none),
         refused("bin-schema-2", "newer", "the bin is of another schema", newer),
