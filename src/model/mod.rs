@@ -57,7 +57,7 @@ pub use provenance::{Provenance, ProvenanceError};
 pub use publish_policy::PublishPolicy;
 pub use rendering::{parse_rendering, read_part};
 pub use role_key::{HardwareKey, RoleKey};
-pub use root::{ApprovalPolicy, MOST_KEYS, Role, Roles, Root, Threshold};
+pub use root::{ApprovalPolicy, MOST_KEYS, MOST_SIGNATURES, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};
 pub use text::Invalid;
 pub use timestamp::Timestamp;

@@ -8,10 +8,9 @@ use super::growth::{check_critical, check_schema};
 use super::usable_key::UsableKey;
 use super::{Authority, SecretKey, Signature, SignedError, SshSignature, SshSignatureError};
 use crate::model::json::{self, JsonError};
-use crate::model::{FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest, parse_rendering, read_part};
-
-/// The most signatures of one file.
-const MOST_SIGNATURES: usize = 16;
+use crate::model::{
+    FleetId, Invalid, List, MOST_SIGNATURES, Payload, PublicKey, RoleKey, Sha256Digest, parse_rendering, read_part,
+};
 
 /// The SHA-256 of `bytes`.
 pub fn digest(bytes: &[u8]) -> Sha256Digest {

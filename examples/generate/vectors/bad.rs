@@ -46,6 +46,12 @@ pub(super) fn roots() -> Vec<Vector> {
         refused("root-older-as-newest", "roots", "root.json is the second of three roots", newest),
         refused("root-format-2", "format", "the root is for newer readers", next(|root| root["format"] = json!(2))),
         refused("root-format-2-forged", "signatures", "a stranger says that the root is for newer readers", forged),
+        refused(
+            "root-threshold-9",
+            "malformed",
+            "nine have to sign, and one root could not hold the signatures of nine old keys and nine new ones",
+            next(|root| root["roles"]["approver"]["threshold"] = json!(9)),
+        ),
         refused("root-epoch-leaps", "epoch", "an epoch goes up by two", next(|root| root["epoch"] = json!(3))),
         refused(
             "root-other-fleet",
