@@ -8,8 +8,8 @@ use crate::support::hostile::{Good, HostileServer, Malice};
 use crate::support::world::{World, until};
 
 const MIB: u64 = 1 << 20;
-/// The most memory of the fetching process, as docs/mirrors.md has it.
-const MOST_OF_A_FETCH: u64 = 512 * MIB;
+/// The most memory of the fetching process: its private memory, as docs/mirrors.md has it, and the program itself.
+const MOST_OF_A_FETCH: u64 = 96 * MIB;
 /// The most memory of the agent itself, which reads nothing of a mirror before the fetch is complete.
 const MOST_OF_THE_AGENT: u64 = 64 * MIB;
 
@@ -179,7 +179,7 @@ fn very_many_files(world: &World, suffix: &str, last: &[u8]) -> ObjectId {
         ObjectId::from_hex(id.trim().as_bytes()).unwrap()
     };
     let blob = stored("blob", "file");
-    let mut names: Vec<String> = (0..400_000).map(|number| format!("{number}{suffix}")).collect();
+    let mut names: Vec<String> = (0..100_000).map(|number| format!("{number}{suffix}")).collect();
     names.sort_unstable();
     // `git mktree` would take ten times as long.
     let entry = |name: String| [b"100644 ", name.as_bytes(), b"\0", blob.as_bytes()].concat();
@@ -242,6 +242,84 @@ fn an_agent_that_is_told_to_stop_waits_for_no_mirror() {
     agent.signal(rustix::process::Signal::TERM);
     assert_eq!(agent.wait(), Some(0), "{}", agent.said());
     until("its fetch has ended", || has_ended(fetches[0]));
+}
+
+#[test]
+fn an_endless_advertisement_ends_no_other_program_either() {
+    for malice in [Malice::EndlessRefs, Malice::EndlessCapabilities] {
+        let (world, server) = (World::published_with_nix(&["web-1"]), HostileServer::start(malice));
+        let view = ["--repository", &server.url(), "--root", &world.root()];
+        let from = format!("repository = \"{}\"", world.at("fleet.git"));
+        let to = format!("repository = \"{}\"", server.url());
+        world.write_file("hostile.toml", &world.read_file("claveld.toml").replacen(&from, &to, 1));
+        for (program, arguments) in [
+            (env!("CARGO_BIN_EXE_clavel"), [&["verify"], &view[..]].concat()),
+            (env!("CARGO_BIN_EXE_clavel"), [&["diff", "web-1"], &view[..]].concat()),
+            (env!("CARGO_BIN_EXE_claveld"), vec!["once", "--config", &world.at("hostile.toml")]),
+        ] {
+            let mut running = world.start(program, &arguments);
+            let mut most = 0;
+            until("it has given up", || {
+                most = most.max(peak(running.id()).unwrap_or_default());
+                running.has_ended()
+            });
+            let said = running.said();
+            assert_eq!(running.wait(), Some(4), "{said}");
+            assert!(said.contains(TOO_MUCH_MEMORY) && said.contains(&server.url()), "{said}");
+            assert!(most < MOST_OF_THE_AGENT, "{program} held {} MiB", most / MIB);
+        }
+    }
+}
+
+/// The processes with `marker` in their environment, but this one's.
+fn marked(marker: &str) -> Vec<u32> {
+    let is_marked = |id: &u32| {
+        let environment = std::fs::read(format!("/proc/{id}/environ")).unwrap_or_default();
+        !has_ended(*id) && environment.split(|byte| *byte == 0).any(|variable| variable == marker.as_bytes())
+    };
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok()).filter(is_marked).collect()
+}
+
+/// An agent whose only mirror hangs: git waits for ever for the other end of a pipe that the mirror has in place of a file, or ssh
+/// does by itself. All processes of the agent have the returned variable in their environment.
+fn hanging(transport: &str, timeout: &str) -> (World, String) {
+    let world = World::new();
+    let more = format!("fetch.timeout = \"{timeout}\"");
+    let marker = format!("CLAVEL_TEST_MARKER={}", world.at(transport));
+    if transport == "ssh" {
+        world.write_file("hang", "#!/bin/sh\nsleep 1000 &\nsleep 1000\n");
+        world.run("chmod", &["+x", &world.at("hang")]).good();
+        let more = format!("{more}\nssh-command = \"{}\"", world.at("hang"));
+        world.configure_agent("web-1", "ssh://git@127.0.0.1/fleet.git", &more);
+    } else {
+        world.run("mkfifo", &[&world.at("fleet.git/packed-refs")]).good();
+        world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), &more);
+    }
+    (world, marker)
+}
+
+#[test]
+fn a_mirror_that_hangs_leaves_no_process() {
+    for transport in ["file", "ssh"] {
+        let (world, marker) = hanging(transport, "2s");
+        let agent = [&marker, env!("CARGO_BIN_EXE_clavel-agent"), "once", "--config", &world.at("web-1.toml")];
+        world.run("env", &agent).refused(4, "it took longer than 2s, so it was ended and nothing was kept");
+        until("nothing of the fetch runs", || marked(&marker).is_empty());
+    }
+}
+
+#[test]
+fn what_fetches_from_a_mirror_that_hangs_ends_with_an_agent_that_was_killed() {
+    for transport in ["file", "ssh"] {
+        let (world, marker) = hanging(transport, "1h");
+        let agent = [&marker, env!("CARGO_BIN_EXE_clavel-agent"), "once", "--config", &world.at("web-1.toml")];
+        let mut agent = world.start("env", &agent);
+        until("git or ssh runs", || marked(&marker).len() >= 3);
+        agent.signal(rustix::process::Signal::KILL);
+        agent.wait();
+        until("nothing of the fetch runs", || marked(&marker).is_empty());
+    }
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn keyword(refusal: &Refusal) -> &'static str {
             BinError::Altered { .. } => "digest",
             BinError::Unreadable { source, .. } => keyword_of(source),
             BinError::OtherBin { .. } => "bins",
+            BinError::ListedAndWithdrawn { .. } => "tombstone",
         },
         Refusal::Branch(BranchError::Document(error)) => match error {
             DocumentError::NotListed { .. } | DocumentError::Absent { .. } | DocumentError::Withdrawn { .. } => {

@@ -139,6 +139,9 @@ class Branch:
         by_folder = [*found["documents"].values(), *found["tombstones"].values(), found["held"]]
         for listed in (name for names in by_folder for name in names):
             check(self.bin_of(listed) == which, "bins", f"{listed} is not of the bin {which}")
+        for folder, names in found["tombstones"].items():
+            both = set(names) & set(found["documents"].get(folder, {}))
+            check(not both, "tombstone", f"{both} in {folder} are listed and withdrawn")
         inside = f"/{which}" if self.digits else ""
         for folder in self.folders:
             self.check_layout(folder + inside, {f"{name}.json" for name in found["documents"].get(folder, {})})

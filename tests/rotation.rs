@@ -190,6 +190,52 @@ fn a_new_root_is_believed_whatever_stands_beside_it() {
 }
 
 #[test]
+fn as_many_keys_as_may_have_to_sign_are_all_replaced_at_once() {
+    let world = World::new();
+    let key = |name: String| {
+        let file = world.at(&format!("{name}.secret"));
+        world.clavel(&["key", "generate", &name, "--output", &file]).good();
+        file
+    };
+    let old: Vec<String> = (0..8).map(|number| key(format!("old-{number}"))).collect();
+    let new: Vec<String> = (0..8).map(|number| key(format!("new-{number}"))).collect();
+    let each = |option: &str, values: &[String]| -> Vec<String> {
+        values.iter().flat_map(|value| [option.to_owned(), value.clone()]).collect()
+    };
+    let clavel = |words: &[&str], more: &[Vec<String>]| {
+        let more = more.concat();
+        world.clavel(&words.iter().copied().chain(more.iter().map(String::as_str)).collect::<Vec<_>>())
+    };
+    std::fs::remove_file(world.path("root.json")).unwrap();
+    std::fs::remove_file(world.path("claveld-1.secret")).unwrap();
+    for too_high in ["9", "16", "64"] {
+        for option in ["--root-threshold", "--publisher-threshold", "--approver-threshold"] {
+            clavel(&["init", &world.at(""), option, too_high], &[])
+                .refused(2, "it has to be from 1 to 8: a file holds");
+        }
+        let policy = format!("db-*={too_high}");
+        clavel(&["init", &world.at(""), "--approvals", &policy], &[])
+            .refused(2, "it has to be from 1 to 8: a file holds");
+    }
+    clavel(&["init", &world.at(""), "--root-threshold", "8"], &[each("--root-key", &old)]).good();
+    clavel(&["root", "sign", &world.root()], &[each("--key", &old)]).good();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    world.agent("web-1", &["once"]).good();
+
+    let next = world.at("root-2.json");
+    let names: Vec<String> = (0..8).map(|number| format!("old-{number}")).collect();
+    let changes = [each("--remove-key", &names), each("--root-key", &new)];
+    clavel(&["root", "next", &world.root(), "-o", &next], &changes).good();
+    clavel(&["root", "sign", &next], &[each("--key", &old), each("--key", &new)]).good();
+    clavel(&["root", "publish", &next, "--repository", &world.at("fleet.git")], &[]).good();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+    let kept: serde_json::Value = serde_json::from_str(&world.read_file("web-1/state/root.json")).unwrap();
+    assert_eq!(kept["signatures"].as_array().unwrap().len(), 16);
+}
+
+#[test]
 fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     let world = World::new();
     let key = |name: &str| {

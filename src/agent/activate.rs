@@ -194,6 +194,8 @@ impl Activation {
                 .with_environment(store, target, invocation(program))
                 .within(self.deadline)
                 .passing_output_on()
+                // An activation starts services.
+                .leaving_survivors_alone()
                 .run();
             let failed = |source| ActivateError::Failed { deployment: target.deployment.clone(), source };
             run.await.map_err(failed)?;

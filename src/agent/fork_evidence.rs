@@ -89,6 +89,7 @@ fn fork_of(refusal: &Refusal) -> Option<Fork> {
         | Refusal::TooManyDocuments { .. }
         | Refusal::IndexRollback { .. }
         | Refusal::Rollback { .. }
+        | Refusal::CameBack { .. }
         | Refusal::NotAllowed { .. }
         | Refusal::SharedUnit { .. } => return None,
     };

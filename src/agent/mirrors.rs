@@ -38,7 +38,7 @@ pub(super) struct Believed {
     /// The digest of its index.
     pub(super) index: Option<Sha256Digest>,
     /// The result of the checks; `None` where everything at this commit was done before.
-    pub(super) verdict: Option<Verdict>,
+    pub(super) verdict: Option<Box<Verdict>>,
     /// The error of this machine's clock, if there is one.
     pub(super) clock: Option<ClockTrouble>,
     /// The commit that was believed before, where this one is not made on top of it.
@@ -354,9 +354,9 @@ mod tests {
         let Finding::Believed(believed) = believed(number) else { panic!() };
         let seen = SeenDocument { revision: 3.try_into().unwrap(), content_digest: crate::trust::digest(content) };
         let documents = [("deployments/web-1.json".parse().unwrap(), seen)].into();
-        let trusted = Trusted { index: None, documents };
+        let trusted = Trusted { documents, ..Trusted::default() };
         let verdict = Verdict { trusted, orders: Vec::new(), withdrawn: Vec::new(), unfit: Vec::new(), clock: None };
-        Finding::Believed(Believed { verdict: Some(verdict), ..believed })
+        Finding::Believed(Believed { verdict: Some(Box::new(verdict)), ..believed })
     }
 
     #[test]

@@ -28,7 +28,7 @@ pub use account::AccountError;
 pub use activate::ActivateError;
 pub use daemon::{AgentEvent, run};
 pub use decide::{Decision, Retry, SkipReason};
-pub use fetch::{BranchFetchError, ChildError, FETCH_COMMAND, answer};
+pub use fetch::BranchFetchError;
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};
 pub use lifecycle::{
     ActivationFailure, Candidate, FailedRollout, Lifecycle, MAX_ATTEMPTS, Rollback, RollbackResult, Rollout,

@@ -101,7 +101,9 @@ impl<'a> Pass<'a> {
             tell(Event::Fetched(tip));
         }
         self.clock_trouble = clock;
-        let Some(Verdict { trusted, orders, withdrawn, unfit, .. }) = verdict else { return Ok(self.up_to_date()) };
+        let Some(Verdict { trusted, orders, withdrawn, unfit, .. }) = verdict.map(|verdict| *verdict) else {
+            return Ok(self.up_to_date());
+        };
         let is_asked_for = |name: &Name| {
             orders.iter().any(|order| order.deployment.name == *name) || unfit.iter().any(|(unfit, _)| unfit == name)
         };

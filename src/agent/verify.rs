@@ -5,7 +5,7 @@
 //! 1. the root's expiry;
 //! 2. the index: signatures, fleet, branch, epoch, no lower version, no other content of the same version, expiry;
 //! 3. the bins of the agent's names, and in them the agent's own document and the deployments that it names: listed by hash,
-//!    signed, the right name, no lower revision, no other content of the same revision;
+//!    signed, the right name, no lower revision, no other content of the same revision, none back behind its tombstone;
 //! 4. their units: one deployment for each, this machine's arch, a type that it can be; a deployment that fits this machine or
 //!    this Clavel in none of these ways is left out, and harms no other;
 //! 5. the approvals, which refuse nothing here: `decide` waits for them.
@@ -69,6 +69,9 @@ pub struct Trusted {
     pub index: Option<SeenIndex>,
     /// The newest revision of each document that concerned this agent.
     pub documents: BTreeMap<DocumentPath, SeenDocument>,
+    /// The last revision of each document that concerned this agent and is withdrawn. One that comes back counts on from there.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub withdrawn: BTreeMap<DocumentPath, Revision>,
 }
 
 /// An agent that asks, and for what.
@@ -154,7 +157,8 @@ pub fn verify<F: Files>(
     let seen = trusted_in_epoch(trusted, requester.root.root().epoch)?;
     check_index_goes_forward(&index, seen.index.as_ref())?;
     let clock = time.check_index(&index.seen())?;
-    let mut check = DocumentCheck { branch, index, trusted: &seen, documents: BTreeMap::new() };
+    let mut check =
+        DocumentCheck { branch, index, trusted: &seen, documents: BTreeMap::new(), withdrawn: BTreeMap::new() };
     let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(requester.agent)? else {
         let withdrawn = vec![requester.agent.clone()];
         return Ok(Verdict { trusted: check.remembered()?, orders: Vec::new(), withdrawn, unfit: Vec::new(), clock });
@@ -275,6 +279,7 @@ struct DocumentCheck<'a, F> {
     index: VerifiedIndex,
     trusted: &'a Trusted,
     documents: BTreeMap<DocumentPath, SeenDocument>,
+    withdrawn: BTreeMap<DocumentPath, Revision>,
 }
 
 impl<F: Files> DocumentCheck<'_, F> {
@@ -289,8 +294,11 @@ impl<F: Files> DocumentCheck<'_, F> {
     }
 
     fn check_goes_forward(&self, path: &DocumentPath, found: SeenDocument) -> Result<(), Refusal> {
-        let Some(seen) = self.trusted.documents.get(path) else { return Ok(()) };
         let path = || path.clone();
+        if let Some(withdrawn) = self.trusted.withdrawn.get(&path()).copied().filter(|last| found.revision <= *last) {
+            return Err(Refusal::CameBack { path: path(), withdrawn, found: found.revision });
+        }
+        let Some(seen) = self.trusted.documents.get(&path()) else { return Ok(()) };
         if found.revision < seen.revision {
             return Err(Refusal::Rollback { path: path(), seen: seen.revision, found: found.revision });
         }
@@ -301,11 +309,24 @@ impl<F: Files> DocumentCheck<'_, F> {
         Ok(())
     }
 
+    /// Checks that a tombstone of this revision is of nothing older than what was believed.
+    fn check_tombstone(&self, path: &DocumentPath, found: Revision) -> Result<(), Refusal> {
+        let listed = self.trusted.documents.get(path).map(|seen| seen.revision);
+        match listed.max(self.trusted.withdrawn.get(path).copied()) {
+            Some(seen) if found < seen => Err(Refusal::Rollback { path: path.clone(), seen, found }),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads and checks a document. `None` where a tombstone withdraws it; without one, a missing document is refused.
     fn unless_withdrawn<S: Specification>(&mut self, name: &Name) -> Result<Option<Checked<S>>, Refusal> {
         match self.document::<S>(name) {
             Ok(found) => Ok(Some(found)),
-            Err(Refusal::Branch(BranchError::Document(DocumentError::Withdrawn { .. }))) => Ok(None),
+            Err(Refusal::Branch(BranchError::Document(DocumentError::Withdrawn { path, revision }))) => {
+                self.check_tombstone(&path, revision)?;
+                self.withdrawn.insert(path, revision);
+                Ok(None)
+            }
             Err(refusal) => Err(refusal),
         }
     }
@@ -329,13 +350,16 @@ impl<F: Files> DocumentCheck<'_, F> {
     /// Everything that the agent trusted before, and everything that it has just checked.
     fn remembered(self) -> Result<Trusted, Refusal> {
         let seen = self.index.seen();
-        let mut documents = self.trusted.documents.clone();
+        let (mut documents, mut withdrawn) = (self.trusted.documents.clone(), self.trusted.withdrawn.clone());
+        withdrawn.retain(|path, _| !self.documents.contains_key(path));
         documents.extend(self.documents);
+        withdrawn.extend(self.withdrawn);
         // The agent must not forget any of them, and a publisher's key alone must not be able to fill the disk.
-        if documents.len() > MAX_DOCUMENTS {
+        let only_withdrawn = withdrawn.keys().filter(|path| !documents.contains_key(*path)).count();
+        if documents.len() + only_withdrawn > MAX_DOCUMENTS {
             return Err(Refusal::TooManyDocuments { limit: MAX_DOCUMENTS });
         }
-        Ok(Trusted { index: Some(seen), documents })
+        Ok(Trusted { index: Some(seen), documents, withdrawn })
     }
 }
 

@@ -22,7 +22,7 @@ pub use layout::Layout;
 pub use layout_check::LayoutError;
 pub use read_back::{ReadBack, ReadBackError};
 pub use root_chain::{RootChain, RootsError};
-pub use writer::{BranchWriter, OpenBranch, Proposal, WriteError};
+pub use writer::{BranchWriter, FETCH_DEADLINE, OpenBranch, Proposal, WriteError};
 
 /// The types of `git` that a caller has to name to use this room: `Remote` for [`BranchWriter`], `Snapshot` and `CommitId` for
 /// [`OpenBranch`], and `Change` and `Identity` for [`Proposal`]. `publish` takes them from here, because it may not use `git`.

@@ -91,7 +91,10 @@ mod tests {
         let attempt = async |writer: &BranchWriter<'_>| -> Result<_, WriteError> {
             let (by, read_back) = (by.clone(), Some(read_back.clone()));
             let (changes, message) = (changes.clone(), message.to_owned());
-            Ok(((), Some(Proposal { on: writer.open()?, changes, message, by, at: SystemTime::now(), read_back })))
+            Ok((
+                (),
+                Some(Proposal { on: writer.open().await?, changes, message, by, at: SystemTime::now(), read_back }),
+            ))
         };
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let written = runtime.block_on(writer.commit_with_retry(attempt)).map(drop);

@@ -3,16 +3,17 @@
 //! If another writer moves the branch meanwhile, the caller decides again from the new tip.
 
 use std::path::Path;
-use std::sync::atomic::AtomicBool;
 use std::time::{Duration, SystemTime};
 
 use super::read_back::{ReadBack, ReadBackError};
 use crate::git::{
-    Change, CommitError, CommitId, Depth, FetchError, FetchRequest, GitError, Identity, NewCommit, OpenError, Prepared,
-    Push, PushError, ReadError, RefName, Remote, Repository, Snapshot,
+    Change, CommitError, CommitId, ConfinedFetch, ConfinedFetchError, Depth, GitError, Identity, NewCommit, OpenError,
+    Prepared, Push, PushError, ReadError, RefName, Remote, Repository, Snapshot, WhenBusy,
 };
 use crate::model::BranchName;
 
+/// The longest time that the fetch of a whole branch may take.
+pub const FETCH_DEADLINE: Duration = Duration::from_mins(10);
 /// The longest time that one push may take.
 const PUSH_DEADLINE: Duration = Duration::from_mins(5);
 /// The most attempts to write while other writers move the branch.
@@ -89,7 +90,7 @@ pub enum WriteError {
     ReadBack(#[from] ReadBackError),
     /// The branch could not be fetched from its repository.
     #[error(transparent)]
-    Fetch(#[from] FetchError),
+    Fetch(#[from] ConfinedFetchError),
     /// The commit could not be pushed to the repository.
     #[error(transparent)]
     Push(#[from] PushError),
@@ -116,28 +117,31 @@ enum WriteResult {
 
 impl BranchWriter<'_> {
     /// Opens the branch in its repository on this machine, or fetches it into the copy.
-    pub fn open(&self) -> Result<OpenBranch, WriteError> {
+    pub async fn open(&self) -> Result<OpenBranch, WriteError> {
         let repository = match self.remote.local_path() {
             Some(path) => Repository::open(&path)?,
-            None => self.fetch()?,
+            None => self.fetch().await?,
         };
         let tip = repository.tip(self.branch)?;
         Ok(OpenBranch { repository, tip })
     }
 
-    fn fetch(&self) -> Result<Repository, WriteError> {
-        let repository = Repository::open_or_create_bare(self.copy)?;
-        let request = FetchRequest {
+    async fn fetch(&self) -> Result<Repository, WriteError> {
+        Repository::open_or_create_bare(self.copy)?;
+        let fetch = ConfinedFetch {
             remote: self.remote,
             branch: self.branch,
+            copy: self.copy,
             into: &RefName::of(self.branch),
             depth: Depth::Full,
             ssh_command: self.ssh_command,
-            interrupt: &AtomicBool::new(false),
+            within: FETCH_DEADLINE,
+            // Another process of claveld may publish to the same branch.
+            when_busy: WhenBusy::Wait,
         };
         // `open` reads the tip, whether the fetch moved it or not.
-        let _ = repository.fetch(&request)?;
-        Ok(repository)
+        let _ = fetch.run().await?;
+        Ok(Repository::open(self.copy)?)
     }
 
     /// Makes the commit that `attempt` proposes, and pushes it if the repository is on another machine. `attempt` opens the

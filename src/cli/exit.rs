@@ -7,7 +7,7 @@ use crate::branch::{BranchError, RootsError, WriteError};
 use crate::claveld::{GateError, HookError};
 use crate::config::ConfigError;
 use crate::evaluate::EvaluateError;
-use crate::git::{FetchError, OpenError, PreviewError};
+use crate::git::{ConfinedFetchError, OpenError, PreviewError};
 use crate::model::describe_error;
 use crate::publish::{OperateError, PublishBaseError, PublishError};
 use crate::trust::{AnchorError, SecretKeyError};
@@ -150,8 +150,8 @@ impl From<BranchError> for Exit {
     }
 }
 
-impl From<FetchError> for Exit {
-    fn from(error: FetchError) -> Self {
+impl From<ConfinedFetchError> for Exit {
+    fn from(error: ConfinedFetchError) -> Self {
         Self::new(Code::Repository, error)
     }
 }

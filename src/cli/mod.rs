@@ -7,6 +7,7 @@ pub mod agent;
 pub mod clavel;
 pub mod claveld;
 mod exit;
+mod fetch;
 mod output;
 
 use std::process::ExitCode;
@@ -14,10 +15,17 @@ use std::process::ExitCode;
 use clap::Parser;
 use rustix::process::{Resource, Rlimit};
 
+use crate::git::FETCH_COMMAND;
+
 pub use exit::Exit;
 
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<(), Exit>) -> ExitCode {
+    // Only the programs themselves use this subcommand, so no help and no completion shows it.
+    if std::env::args_os().skip(1).eq([FETCH_COMMAND]) {
+        start_log(0);
+        return run_to_exit_code(fetch::run());
+    }
     let arguments = A::parse();
     start_log(verbosity(&arguments));
     run_to_exit_code(run(arguments))

@@ -1,8 +1,8 @@
 //! Fetching one branch of a remote into one ref of a local repository, through gix.
 //!
-//! The ref moves last, and only to a commit whose objects are all there. `agent` decides whether the commit can be trusted.
-//! A fetch blocks its thread and has no limit on time, memory or disk. An agent does not trust its mirrors with those, so
-//! it runs the fetch in a process of its own (`agent/fetch`).
+//! The ref moves last, and only to a commit whose objects are all there. The caller decides whether the commit can be trusted.
+//! A fetch blocks its thread and has no limit on time, memory or disk. Nobody trusts a remote with those, so only `confined` runs
+//! one, in a process of its own.
 
 use std::fs;
 use std::num::NonZeroU32;
@@ -13,6 +13,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gix::progress::Discard;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
+use serde::{Deserialize, Serialize};
 
 use super::address::{CommitId, RefName};
 use super::commit::sync_file;
@@ -27,8 +28,12 @@ use crate::model::BranchName;
 /// end a connection that hangs, because gix cannot interrupt a read.
 const SSH: &str = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=4";
 
+/// The threads that check a pack.
+const MOST_THREADS: &str = "2";
+
 /// How much of a branch is fetched.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Depth {
     /// The newest commit, for a reader. Later fetches add to it.
     Tip,
@@ -38,19 +43,19 @@ pub enum Depth {
 
 /// One branch to fetch, and the local ref that follows it.
 #[derive(Debug)]
-pub struct FetchRequest<'a> {
+pub(super) struct FetchRequest<'a> {
     /// The remote.
-    pub remote: &'a Remote,
+    pub(super) remote: &'a Remote,
     /// The branch of the remote. Rewritten history is accepted.
-    pub branch: &'a BranchName,
+    pub(super) branch: &'a BranchName,
     /// The local ref that follows the branch.
-    pub into: &'a RefName,
+    pub(super) into: &'a RefName,
     /// How much of the branch is fetched.
-    pub depth: Depth,
+    pub(super) depth: Depth,
     /// The command that replaces plain `ssh`. It has to understand OpenSSH's options.
-    pub ssh_command: Option<&'a str>,
+    pub(super) ssh_command: Option<&'a str>,
     /// The fetch ends early when this becomes true.
-    pub interrupt: &'a AtomicBool,
+    pub(super) interrupt: &'a AtomicBool,
 }
 
 /// The result of a fetch.
@@ -74,7 +79,7 @@ struct Received {
 
 impl Repository {
     /// Moves the local ref to the tip of the remote's branch. If the branch has not moved, the remote sends only its refs.
-    pub fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchError> {
+    pub(super) fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchError> {
         match request.remote {
             Remote::Url(url) => self.fetch_url(request, url),
         }
@@ -155,7 +160,9 @@ impl Repository {
         let command = request.ssh_command.unwrap_or(SSH);
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
-        for (key, value) in [("core.sshCommand", command), ("ssh.variant", "ssh")] {
+        // Each thread that checks a pack has buffers and a stack, and a fetch has little memory, however many processors there are.
+        let settings = [("core.sshCommand", command), ("ssh.variant", "ssh"), ("pack.threads", MOST_THREADS)];
+        for (key, value) in settings {
             config
                 .set_raw_value(key, value)
                 .map_err(|error| GitError::new(format!("set {key} for a fetch"), &error))?;

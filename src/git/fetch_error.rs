@@ -25,7 +25,7 @@ pub enum Remedy {
 
 /// The reason why nothing was fetched. The local ref stays where it was.
 #[derive(Debug, thiserror::Error)]
-pub enum FetchError {
+pub(super) enum FetchError {
     /// The remote could not be reached, or the connection broke off.
     #[error("cannot fetch branch `{branch}` from {remote}: {why}; check that this machine can reach it")]
     Unreachable {
@@ -125,7 +125,7 @@ pub enum FetchError {
 
 impl FetchError {
     /// The remedy for this error.
-    pub fn remedy(&self) -> Remedy {
+    pub(super) fn remedy(&self) -> Remedy {
         match self {
             Self::Unreachable { .. }
             | Self::TooMuchMemory { .. }

@@ -35,12 +35,9 @@ impl Repository {
         if files.iter().any(|file| has_extension(file, "keep")) {
             return Ok(Leftovers::PackInDoubt);
         }
-        let there: HashSet<&PathBuf> = files.iter().collect();
-        let is_complete = |file: &Path| {
-            let is_pack = has_extension(file, "pack") || has_extension(file, "idx");
-            is_pack && ["pack", "idx"].iter().all(|half| there.contains(&file.with_extension(half)))
-        };
-        files.iter().filter(|file| !is_complete(file)).try_for_each(|file| remove_file(file)).map_err(failed)?;
+        parts_of_packs(&git_dir)
+            .and_then(|parts| parts.iter().try_for_each(|file| remove_file(file)))
+            .map_err(failed)?;
         Ok(Leftovers::Cleared)
     }
 
@@ -53,6 +50,22 @@ impl Repository {
         // A file that was deleted meanwhile has no size.
         Ok(files.iter().filter_map(|file| fs::symlink_metadata(file).ok()).map(|metadata| metadata.len()).sum())
     }
+}
+
+/// The parts of packs in a repository, which a fetch has not completed.
+pub(super) fn parts_of_packs(git_dir: &Path) -> io::Result<HashSet<PathBuf>> {
+    let files: HashSet<PathBuf> = files_in(&git_dir.join("objects/pack"))?.into_iter().collect();
+    let is_complete = |file: &Path| {
+        let is_pack = has_extension(file, "pack") || has_extension(file, "idx");
+        is_pack && ["pack", "idx"].iter().all(|half| files.contains(&file.with_extension(half)))
+    };
+    Ok(files.iter().filter(|file| !is_complete(file)).cloned().collect())
+}
+
+/// Removes the parts of packs that are not among those of `before`.
+pub(super) fn remove_parts_since(git_dir: &Path, before: &HashSet<PathBuf>) -> io::Result<()> {
+    let now = parts_of_packs(git_dir)?;
+    now.difference(before).try_for_each(|file| remove_file(file))
 }
 
 fn has_extension(file: &Path, extension: &str) -> bool {
@@ -79,8 +92,8 @@ fn remove_file(file: &Path) -> io::Result<()> {
 mod tests {
     use std::sync::atomic::AtomicBool;
 
+    use super::super::fetch::{Depth, FetchRequest, Fetched};
     use super::super::fixture::{self, TestFolder};
-    use super::super::{Depth, FetchRequest, Fetched};
     use super::*;
 
     fn into() -> RefName {
@@ -125,6 +138,20 @@ mod tests {
         assert!(left.iter().all(|file| !file.exists()));
         assert_eq!((cache.tip_of_ref(&into()).unwrap(), cache.fetched_bytes().unwrap()), (tip, size));
         fixture::git(&git_dir, &["fsck", "--strict"]);
+    }
+
+    #[test]
+    fn only_the_parts_of_a_fetch_that_failed_are_removed() {
+        let dir = TestFolder::new();
+        let (cache, packs) = fetched(&dir);
+        let (git_dir, size) = (dir.path().join("cache.git"), cache.fetched_bytes().unwrap());
+        let [earlier, later] = [".tmpEarlier", ".tmpLater"].map(|name| packs.join(name));
+        fs::write(&earlier, "").unwrap();
+        let before = parts_of_packs(&git_dir).unwrap();
+        fs::write(&later, "x").unwrap();
+        remove_parts_since(&git_dir, &before).unwrap();
+        assert!(earlier.exists() && !later.exists());
+        assert_eq!(cache.fetched_bytes().unwrap(), size);
     }
 
     #[test]

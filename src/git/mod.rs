@@ -15,6 +15,7 @@
 mod address;
 mod commit;
 mod complete;
+mod confined;
 mod fetch;
 mod fetch_error;
 mod files;
@@ -34,8 +35,11 @@ mod symbolic_ref;
 
 pub use address::{CommitId, RefName};
 pub use commit::{Change, CommitError, Identity, NewCommit, Prepared, PreparedCommit};
-pub use fetch::{Depth, FetchRequest, Fetched};
-pub use fetch_error::{FetchError, Remedy};
+pub use confined::{
+    ChildError, ConfinedFetch, ConfinedFetchError, FETCH_COMMAND, WhenBusy, answer as answer_fetch, lock_of,
+};
+pub use fetch::{Depth, Fetched};
+pub use fetch_error::Remedy;
 pub use files::Files;
 pub use leftovers::Leftovers;
 pub use lock::HeldLock;

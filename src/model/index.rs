@@ -126,6 +126,15 @@ impl Bin {
         self.documents.get(folder).into_iter().flat_map(Map::iter)
     }
 
+    /// A document that is both listed and withdrawn: its folder and its name.
+    pub fn listed_and_withdrawn(&self) -> Option<(&FolderName, &Name)> {
+        self.tombstones.iter().find_map(|(folder, withdrawn)| {
+            let listed = self.documents.get(folder.as_str())?;
+            let name = withdrawn.iter().map(|(name, _)| name).find(|name| listed.get(name.as_str()).is_some())?;
+            Some((folder, name))
+        })
+    }
+
     /// Every name in it, as often as it stands there.
     pub fn names(&self) -> impl Iterator<Item = &Name> {
         let documents = self.documents.iter().flat_map(|(_, names)| names.iter().map(|(name, _)| name));

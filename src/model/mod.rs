@@ -59,7 +59,7 @@ pub use provenance::{Provenance, ProvenanceError};
 pub use publish_policy::PublishPolicy;
 pub use rendering::{is_rendering, parse_rendering, read_part};
 pub use role_key::{HardwareKey, RoleKey};
-pub use root::{ApprovalPolicy, MAX_KEYS, Role, Roles, Root, Threshold};
+pub use root::{ApprovalPolicy, MAX_KEYS, MAX_SIGNATURES, Role, Roles, Root, Threshold};
 pub use source::{LockedSource, Source};
 pub use text::{Invalid, excerpt, is_printable, printable_line, printable_lines};
 pub use timestamp::Timestamp;

@@ -13,6 +13,9 @@ use super::{
 /// The most keys that one role may have.
 pub const MAX_KEYS: usize = 64;
 
+/// The most signatures of one file.
+pub const MAX_SIGNATURES: usize = 16;
+
 /// The keys of each role and the approval policies, at one version (The Update Framework, section 4.3).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Root {
@@ -95,7 +98,10 @@ pub struct ApprovalPolicy {
     pub pattern: Pattern,
 }
 
-/// How many different keys have to sign: 1 to 64.
+/// The highest threshold. A root that puts all keys of a role in place of others is signed by the thresholds of both, in one file.
+const HIGHEST_THRESHOLD: usize = MAX_SIGNATURES / 2;
+
+/// How many different keys have to sign: 1 to 8.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(transparent)]
 pub struct Threshold(NonZeroU8);
@@ -113,8 +119,14 @@ impl Threshold {
 impl TryFrom<u64> for Threshold {
     type Error = Invalid;
     fn try_from(number: u64) -> Result<Self, Invalid> {
-        let number_of_keys = u8::try_from(number).ok().filter(|n| usize::from(*n) <= MAX_KEYS);
-        let bad = || Invalid::new("a threshold", &number.to_string(), format!("it has to be from 1 to {MAX_KEYS}"));
+        let number_of_keys = u8::try_from(number).ok().filter(|n| usize::from(*n) <= HIGHEST_THRESHOLD);
+        let rule = || {
+            format!(
+                "it has to be from 1 to {HIGHEST_THRESHOLD}: a file holds at most {MAX_SIGNATURES} signatures, and a root that \
+                 replaces all keys needs those of the old ones and of the new ones"
+            )
+        };
+        let bad = || Invalid::new("a threshold", &number.to_string(), rule());
         number_of_keys.and_then(NonZeroU8::new).map(Self).ok_or_else(bad)
     }
 }
@@ -145,7 +157,7 @@ impl JsonSchema for Threshold {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_KEYS })
+        schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": HIGHEST_THRESHOLD })
     }
 }
 
@@ -214,10 +226,12 @@ mod tests {
     }
 
     #[test]
-    fn a_threshold_is_from_1_to_64() {
-        for bad in ["0", "65", "-1", "1.0", "256", "\"1\""] {
+    fn a_threshold_is_at_most_half_of_the_signatures_of_a_file() {
+        for bad in ["0", "9", "16", "64", "65", "-1", "1.0", "256", "\"1\""] {
             assert!(serde_json::from_str::<Threshold>(bad).is_err(), "{bad}");
         }
-        assert_eq!(serde_json::from_str::<Threshold>("64").unwrap().get(), 64);
+        assert_eq!(serde_json::from_str::<Threshold>("8").unwrap().get(), HIGHEST_THRESHOLD);
+        let error = "9".parse::<Threshold>().unwrap_err().to_string();
+        assert!(error.contains("from 1 to 8: a file holds at most 16 signatures"), "{error}");
     }
 }

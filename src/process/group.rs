@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process_group};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, Command};
+use tokio::process::{Child, ChildStdin, Command};
 
 use super::error::ProcessError;
-use super::invocation::{Invocation, Streams};
+use super::invocation::{InputEnd, Invocation, Streams, Survivors};
 use super::processor::Processor;
 
 /// The number of bytes at the end of standard error that are kept.
@@ -17,6 +17,8 @@ const STDERR_TAIL: usize = 16 << 10;
 const MAX_MARKED_BYTES: usize = 64 << 20;
 /// The time that a process group has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
+/// The time that the output of a program that has ended is read further where processes that it left running may hold it open.
+const LAST_OUTPUT: Duration = Duration::from_secs(1);
 
 /// The standard output of a program that ended, and its exit status.
 pub(super) struct ExitedProgram {
@@ -45,7 +47,8 @@ impl From<std::io::Error> for CollectError {
     }
 }
 
-/// A child process and the process group that it leads. If this is dropped before the child has ended, the group is killed.
+/// A child process and the process group that it leads. The group ends with the child: when the child ends by itself, unless the
+/// invocation lets its survivors alone, and when this is dropped before.
 pub(super) struct ProcessGroup {
     child: Child,
     leader: Option<Pid>,
@@ -90,7 +93,7 @@ impl ProcessGroup {
         Ok(Self { child, leader, ended: false, _processor: processor })
     }
 
-    /// Writes the input of the child and collects its output until it ends.
+    /// Writes the input of the child and collects its output until it ends, and ends what it left running.
     pub(super) async fn collect_output(
         &mut self,
         invocation: &Invocation,
@@ -98,13 +101,38 @@ impl ProcessGroup {
     ) -> Result<ExitedProgram, CollectError> {
         let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
         let streams = invocation.streams;
-        let ((), stdout, ()) = tokio::try_join!(
-            write_input(stdin, &invocation.stdin),
-            read_stdout(stdout, invocation.output_limit, streams),
-            read_stderr(stderr, invocation, errors),
-        )?;
-        let status = self.child.wait().await?;
+        let exchange = async {
+            let (_held, stdout, ()) = tokio::try_join!(
+                write_input(stdin, &invocation.stdin, invocation.input_end),
+                read_stdout(stdout, invocation.output_limit, streams),
+                read_stderr(stderr, invocation, errors),
+            )?;
+            Ok::<_, CollectError>(stdout)
+        };
+        tokio::pin!(exchange);
+        // What the child left running may hold its output open, so the end of the output cannot be waited for alone.
+        let first = tokio::select! {
+            stdout = &mut exchange => Ok(stdout?),
+            status = self.child.wait() => Err(status?),
+        };
+        let (status, collected) = match first {
+            Ok(stdout) => (self.child.wait().await?, Some(stdout)),
+            Err(status) => (status, None),
+        };
         self.ended = true;
+        if invocation.survivors == Survivors::Ended {
+            // The kernel gives the number of a group to no other while the group has a process.
+            self.signal(Signal::KILL);
+        }
+        let stdout = match (collected, invocation.survivors) {
+            (Some(stdout), _) => stdout,
+            (None, Survivors::Ended) => exchange.await?,
+            // What they write later is not of the program any more.
+            (None, Survivors::LetAlone) => match tokio::time::timeout(LAST_OUTPUT, exchange).await {
+                Ok(stdout) => stdout?,
+                Err(_) => Vec::new(),
+            },
+        };
         Ok(ExitedProgram { stdout, status })
     }
 
@@ -145,13 +173,17 @@ impl Drop for ProcessGroup {
     }
 }
 
-/// Writes `bytes` to the program's standard input, and closes it.
-async fn write_input(stdin: Option<tokio::process::ChildStdin>, bytes: &[u8]) -> Result<(), CollectError> {
-    let Some(mut stdin) = stdin else { return Ok(()) };
+/// Writes `bytes` to the program's standard input, and closes it, or returns it where it is to be held open.
+async fn write_input(
+    stdin: Option<ChildStdin>,
+    bytes: &[u8],
+    end: InputEnd,
+) -> Result<Option<ChildStdin>, CollectError> {
+    let Some(mut stdin) = stdin else { return Ok(None) };
     match stdin.write_all(bytes).await {
         // A program may end without reading all of its input. If that is an error, its exit code says so.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        other => Ok(other?),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(Some(stdin).filter(|_| end == InputEnd::Held)),
     }
 }
 

@@ -40,6 +40,24 @@ pub(super) enum Streams {
     PassedOn,
 }
 
+/// What becomes of the processes that the program left running in its group, once it has ended by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Survivors {
+    /// They are ended.
+    Ended,
+    /// They run on.
+    LetAlone,
+}
+
+/// Whether the program's standard input ends where the input that was given ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum InputEnd {
+    /// It ends there.
+    Closed,
+    /// It ends with this process, or once the output of the program has ended.
+    Held,
+}
+
 /// A program that is to be run.
 #[derive(Debug)]
 pub struct Invocation {
@@ -48,6 +66,8 @@ pub struct Invocation {
     pub(super) environment: Vec<(OsString, Option<OsString>)>,
     pub(super) directory: Option<PathBuf>,
     pub(super) stdin: Vec<u8>,
+    pub(super) input_end: InputEnd,
+    pub(super) survivors: Survivors,
     pub(super) deadline: Duration,
     pub(super) output_limit: usize,
     pub(super) memory_limit: Option<u64>,
@@ -67,6 +87,8 @@ impl Invocation {
             environment: Vec::new(),
             directory: None,
             stdin: Vec::new(),
+            input_end: InputEnd::Closed,
+            survivors: Survivors::Ended,
             deadline: DEFAULT_DEADLINE,
             output_limit: DEFAULT_OUTPUT_LIMIT,
             memory_limit: None,
@@ -124,6 +146,21 @@ impl Invocation {
     #[must_use]
     pub fn stdin(mut self, bytes: impl Into<Vec<u8>>) -> Self {
         self.stdin = bytes.into();
+        self
+    }
+
+    /// Leaves the standard input open after the bytes that were written to it, so that the program reads its end when this process
+    /// has ended, however that came about.
+    #[must_use]
+    pub fn holding_stdin_open(mut self) -> Self {
+        self.input_end = InputEnd::Held;
+        self
+    }
+
+    /// Lets run on what the program leaves running when it ends by itself; otherwise its process group is ended with it.
+    #[must_use]
+    pub fn leaving_survivors_alone(mut self) -> Self {
+        self.survivors = Survivors::LetAlone;
         self
     }
 

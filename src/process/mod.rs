@@ -1,7 +1,7 @@
 //! The one place that runs programs.
 //!
-//! Every program runs in a process group of its own, under a deadline, without the terminal's standard input, and with
-//! bounded output. Its argv is logged once. The arguments, and the reason for each flag, belong to the room that runs the
+//! Every program runs in a process group of its own that ends with it, under a deadline, without the terminal's standard input,
+//! and with bounded output. Its argv is logged once. The arguments, and the reason for each flag, belong to the room that runs the
 //! program (`nix`, `store`, `git`, `agent`).
 
 mod error;

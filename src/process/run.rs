@@ -101,18 +101,60 @@ mod tests {
         let script = format!("sleep 600 & echo $! > {}; wait", pid_file.display());
         let error = Invocation::new("sh").args(["-c", &script]).within(Duration::from_millis(300)).run().await;
         assert!(matches!(error, Err(ProcessError::TimedOut { .. })), "{error:?}");
-        let grandchild: i32 = std::fs::read_to_string(&pid_file).unwrap().trim().parse().unwrap();
-        let still_there = || {
-            let stat = std::fs::read_to_string(format!("/proc/{grandchild}/stat")).unwrap_or_default();
-            !stat.is_empty() && !stat.contains(") Z ")
-        };
+        assert_ends(std::fs::read_to_string(&pid_file).unwrap().trim()).await;
+    }
+
+    fn runs(process: &str) -> bool {
+        let stat = std::fs::read_to_string(format!("/proc/{process}/stat")).unwrap_or_default();
+        !stat.is_empty() && !stat.contains(") Z ")
+    }
+
+    async fn assert_ends(process: &str) {
         for _ in 0..200 {
-            if !still_there() {
+            if !runs(process) {
                 return;
             }
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
-        panic!("the grandchild outlived the deadline");
+        panic!("the grandchild outlived its group");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_a_program_left_running_ends_with_it() {
+        // With its output open, and without; where it succeeds, and where it fails.
+        for (redirected, code) in [("", 0), (">/dev/null 2>&1", 0), ("", 3)] {
+            let script = format!("echo all; sleep 600 {redirected} & echo $! >&2; exit {code}");
+            let run = Invocation::new("sh").args(["-c", &script]).within(Duration::from_secs(60)).run().await;
+            let stderr = match run {
+                Ok(output) => {
+                    assert_eq!(output.stdout, b"all\n");
+                    output.stderr
+                }
+                Err(ProcessError::Failed { code: 3, stderr, .. }) if code == 3 => stderr,
+                Err(error) => panic!("{error}"),
+            };
+            assert_ends(stderr.trim()).await;
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_is_let_alone_runs_on_and_is_not_waited_for() {
+        for redirected in ["", ">/dev/null 2>&1"] {
+            let script = format!("sleep 600 {redirected} & echo $! >&2");
+            let program = Invocation::new("sh").args(["-c", &script]).within(Duration::from_secs(60));
+            let process = program.leaving_survivors_alone().run().await.unwrap().stderr;
+            assert!(runs(process.trim()));
+            Invocation::new("kill").arg(process.trim()).run().await.unwrap();
+        }
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn an_input_that_is_held_open_does_not_end_before_the_output() {
+        let script = "read -r line; echo $line; read -t 1 -r more; echo $?";
+        let bash = || Invocation::new("bash").args(["-c", script]).stdin("hello\n");
+        // `read` has a status above 128 where time ran out, and 1 at the end of the input.
+        assert_eq!(bash().run().await.unwrap().stdout, b"hello\n1\n");
+        assert_eq!(bash().holding_stdin_open().run().await.unwrap().stdout, b"hello\n142\n");
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -56,14 +56,14 @@ pub(super) struct PublishAttempt {
 impl PublishContext {
     /// Reads the branch, and checks that this claveld may build on it. For `input` it reads the bins in which something may have
     /// changed, and without an input all of them.
-    pub(super) fn begin(
+    pub(super) async fn begin(
         &self,
         writer: &BranchWriter<'_>,
         input: Option<(&PublishInput<'_>, Look)>,
     ) -> Result<PublishAttempt, PublishError> {
         // The note is read before the branch: another process that publishes in between can only make the branch newer.
         let last = self.note.last()?;
-        let on = writer.open()?;
+        let on = writer.open().await?;
         let files = on.files().map_err(|error| self.branch_error(BranchError::from(error).into()))?;
         let (scope, digests) = self.scope(&on, files.as_ref(), last.as_ref(), input);
         let base = match &files {

@@ -103,7 +103,7 @@ impl Publisher {
         answers: &mut CacheAnswers,
         diffs: &mut SystemDiffs<'_>,
     ) -> Result<(Attempted, Option<Proposal>), PublishError> {
-        let attempt = self.context.begin(writer, Some((input, look)))?;
+        let attempt = self.context.begin(writer, Some((input, look))).await?;
         let cut = within(&attempt.scope, input.evaluations);
         let looked_at = PublishInput { evaluations: cut.as_deref().unwrap_or(input.evaluations), ..*input };
         let PublishDecision { mut plan, withheld, unready, kept_back, lost } =
@@ -177,7 +177,7 @@ impl Publisher {
         request: &OperatorRequest,
         diffs: &mut SystemDiffs<'_>,
     ) -> Result<((OperationReport, NewIndex), Option<Proposal>), PublishError> {
-        let attempt = self.context.begin(writer, None)?;
+        let attempt = self.context.begin(writer, None).await?;
         let branch = &attempt.base.branch;
         let past = match (request.operation, branch.deployments.get(&request.name)) {
             (Operation::RollBack(to), Some(present)) if to < present.revision() => {

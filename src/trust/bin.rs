@@ -52,10 +52,22 @@ pub enum BinError {
         /// The bin of the name.
         right: BinId,
     },
+    /// It lists a document that it has a tombstone of.
+    #[error(
+        "the bin {bin} of the index lists {path} and says that it was withdrawn, and only one can hold; somebody has a publisher's \
+         key, or published wrongly"
+    )]
+    ListedAndWithdrawn {
+        /// The bin.
+        bin: BinId,
+        /// The folder and the name of the document.
+        path: String,
+    },
 }
 
 impl VerifiedBin {
-    /// Verifies that `bytes` are the bin `id` of `index`, and that every name in it belongs there.
+    /// Verifies that `bytes` are the bin `id` of `index`, that every name in it belongs there, and that it lists no document that was
+    /// withdrawn.
     pub fn verify(id: BinId, bytes: Option<&[u8]>, index: &Verified<Index>) -> Result<Self, BinError> {
         let listed = index.bins.get(id).ok_or(BinError::Absent { bin: id })?;
         let bytes = bytes.ok_or(BinError::Absent { bin: id })?;
@@ -69,6 +81,9 @@ impl VerifiedBin {
             if right != id {
                 return Err(BinError::OtherBin { bin: id, name: name.clone(), right });
             }
+        }
+        if let Some((folder, name)) = bin.listed_and_withdrawn() {
+            return Err(BinError::ListedAndWithdrawn { bin: id, path: format!("{folder}/{name}.json") });
         }
         Ok(Self { id, bin })
     }

@@ -10,11 +10,9 @@ use super::usable_key::UsableKey;
 use super::{Authority, SecretKey, Signature, SignedError, SshSignature, SshSignatureError};
 use crate::model::json::{self, JsonError};
 use crate::model::{
-    FleetId, Invalid, List, Payload, PublicKey, RoleKey, Sha256Digest, is_rendering, parse_rendering, read_part,
+    FleetId, Invalid, List, MAX_SIGNATURES, Payload, PublicKey, RoleKey, Sha256Digest, is_rendering, parse_rendering,
+    read_part,
 };
-
-/// The most signatures of one file.
-const MOST_SIGNATURES: usize = 16;
 
 /// The SHA-256 of `bytes`.
 pub fn digest(bytes: &[u8]) -> Sha256Digest {
@@ -34,7 +32,7 @@ pub struct Signed<P> {
 /// A file of the branch, taken apart: the signatures and what they are of.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Envelope {
-    signatures: List<SignatureEntry, MOST_SIGNATURES>,
+    signatures: List<SignatureEntry, MAX_SIGNATURES>,
     /// The canonical form of what was signed. It has the fields that this version does not know.
     canonical: Vec<u8>,
     /// The fields beside these two. No signature covers them, and nobody reads them.
@@ -59,7 +57,7 @@ enum SignatureEntry {
 #[serde(bound = "P: Payload")]
 #[schemars(rename = "Signed", bound = "P: Payload + JsonSchema")]
 struct KnownFile<P> {
-    signatures: List<Signature, MOST_SIGNATURES>,
+    signatures: List<Signature, MAX_SIGNATURES>,
     signed: P,
 }
 
@@ -96,7 +94,7 @@ impl Envelope {
         };
         let mut take = |field: &str| others.remove(field).ok_or_else(|| malformed(missing(field)));
         let (signed, entries) = (take("signed")?, take("signatures")?);
-        let entries: List<Value, MOST_SIGNATURES> = read_part(&entries, "signatures").map_err(malformed)?;
+        let entries: List<Value, MAX_SIGNATURES> = read_part(&entries, "signatures").map_err(malformed)?;
         let entries = entries.iter().enumerate().map(|(at, entry)| SignatureEntry::read(at, entry));
         let entries: Vec<SignatureEntry> = entries.collect::<Result<_, JsonError>>().map_err(malformed)?;
         let signatures = entries.try_into().unwrap_or_default();

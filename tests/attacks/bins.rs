@@ -168,6 +168,20 @@ fn a_tombstone_in_another_bin() {
 }
 
 #[test]
+fn a_document_that_is_listed_and_withdrawn() {
+    let siege = sixteen();
+    let claveld = siege.claveld();
+    for folder in ["agents", "deployments", "units"] {
+        let mut branch = siege.branch();
+        branch.edit_bin(OWN, &[&claveld], |bin| bin["tombstones"][folder]["web-1"] = json!({ "revision": 1 }));
+        siege.holds(
+            &branch,
+            &format!("the bin c of the index lists {folder}/web-1.json and says that it was withdrawn"),
+        );
+    }
+}
+
+#[test]
 fn a_bin_that_is_not_in_the_one_rendering() {
     let siege = sixteen();
     let mut branch = siege.branch();

@@ -36,6 +36,32 @@ fn a_document_that_was_rolled_back() {
 }
 
 #[test]
+fn a_document_that_comes_back_behind_its_tombstone() {
+    let siege = Siege::begin();
+    let claveld = siege.claveld();
+    let mut branch = siege.branch();
+    let file = branch.files.remove(DEPLOYMENT).unwrap();
+    branch.reindex(&[&claveld], |index| {
+        index["version"] = json!(2);
+        index["tombstones"][DEPLOYMENT] = json!({ "revision": 5 });
+    });
+    branch.push(Onto::Tip);
+    siege.world.agent("web-1", &["once"]).good();
+    for (version, revision) in [(3, 3), (4, 5)] {
+        let mut branch = siege.branch();
+        branch.files.insert(DEPLOYMENT.to_owned(), file.clone());
+        branch.edit(DEPLOYMENT, &[&claveld], |signed| signed["revision"] = json!(revision));
+        branch.reindex(&[&claveld], |index| {
+            index["version"] = json!(version);
+            index["tombstones"] = json!({});
+        });
+        branch.push(Onto::Tip);
+        let why = format!("was withdrawn after its revision 5, and came back at revision {revision}");
+        siege.refused(&format!("{DEPLOYMENT} {why}"));
+    }
+}
+
+#[test]
 fn another_content_under_the_same_revision() {
     let siege = Siege::begin();
     let claveld = siege.claveld();

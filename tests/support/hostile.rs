@@ -105,7 +105,7 @@ fn serve(connection: TcpStream, malice: Malice, good: &Good, over: &AtomicBool) 
     }
     if malice == Malice::ManyEnds {
         out.write_all(&line("shallow-info\n"))?;
-        (0..1_000_000).try_for_each(|end| out.write_all(&line(&format!("shallow {end:040x}\n"))))?;
+        (0..250_000).try_for_each(|end| out.write_all(&line(&format!("shallow {end:040x}\n"))))?;
         out.write_all(b"0001")?;
     }
     out.write_all(&line("packfile\n"))?;
@@ -184,7 +184,7 @@ fn packed(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// So many objects that no client receives them all, and few enough that a client can allocate room for them beforehand.
-const MANY: u32 = 1_000_000;
+const MANY: u32 = 250_000;
 const BLOB: u8 = 3;
 const OFFSET_DELTA: u8 = 6;
 

@@ -46,6 +46,12 @@ pub(super) fn roots() -> Vec<Vector> {
         refused("root-older-as-newest", "roots", "root.json is the second of three roots", newest),
         refused("root-format-2", "format", "the root is for newer readers", next(|root| root["format"] = json!(2))),
         refused("root-format-2-forged", "signatures", "a stranger says that the root is for newer readers", forged),
+        refused(
+            "root-threshold-9",
+            "malformed",
+            "nine have to sign, and one root could not hold the signatures of nine old keys and nine new ones",
+            next(|root| root["roles"]["approver"]["threshold"] = json!(9)),
+        ),
         refused("root-epoch-leaps", "epoch", "an epoch goes up by two", next(|root| root["epoch"] = json!(3))),
         refused(
             "root-other-fleet",
@@ -158,6 +164,9 @@ pub(super) fn bins() -> Vec<Vector> {
             bin["held"][name] = json!({ "revision": 1, "since": "2026-01-01T00:00:00Z", "why": "" });
         });
     });
+    let buried = changed(Branch::sixteen(), |branch| {
+        branch.edit_bin(&own, |bin| bin["tombstones"]["deployments"]["web-1"] = json!({ "revision": 1 }));
+    });
     let fewer = changed(Branch::sixteen(), |branch| {
         branch.files.remove("index/0.json");
         branch.sign_bins();
@@ -172,6 +181,7 @@ pub(super) fn bins() -> Vec<Vector> {
         refused("bin-tampered", "digest", "a field was added to the bin", tampered),
         refused("bin-swapped", "digest", "two bins changed places", swapped),
         refused("bin-other-name", "bins", "a bin lists a name of another bin", foreign),
+        refused("bin-tombstone-of-listed", "tombstone", "a document is listed and withdrawn", buried),
         refused("bin-wrong-number", "malformed", "there are 15 bins", fewer),
         refused("bin-none", "malformed", "there are no bins", none),
         refused("bin-schema-2", "newer", "the bin is of another schema", newer),

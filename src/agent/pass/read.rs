@@ -127,7 +127,7 @@ impl Pass<'_> {
         let index = verdict.trusted.index.as_ref();
         let (version, index) = (index.map(|index| index.version), index.map(|index| index.content_digest));
         let rewrote = self.state.believed_at.filter(|before| repository.was_rewritten(tip, *before));
-        Ok(Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(verdict), rewrote })
+        Ok(Believed { tip, version, index, clock: verdict.clock.clone(), verdict: Some(Box::new(verdict)), rewrote })
     }
 
     /// Trusts a newer root from now on. Its chain proves it, so it counts even where the rest of the branch is refused: a key

@@ -100,6 +100,19 @@ pub enum Refusal {
         /// The one on the branch.
         found: Revision,
     },
+    /// A document that was withdrawn came back, and its revisions do not go on.
+    #[error(
+        "{path} was withdrawn after its revision {withdrawn}, and came back at revision {found}: what comes back counts on from \
+         there"
+    )]
+    CameBack {
+        /// The document.
+        path: DocumentPath,
+        /// Its last revision before it was withdrawn.
+        withdrawn: Revision,
+        /// The one on the branch.
+        found: Revision,
+    },
     /// Another content of the same revision was believed before.
     #[error(
         "there are two contents of {path} at revision {revision}: {seen} was believed before, and now it is {found}"

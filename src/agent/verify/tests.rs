@@ -227,6 +227,51 @@ fn a_withdrawal_needs_a_tombstone() {
 }
 
 #[test]
+fn what_was_withdrawn_comes_back_only_with_a_higher_revision() {
+    let mut world = World::new();
+    let before = world.verify(&Trusted::default()).unwrap().trusted;
+    world.remove(&deployment_path());
+    let buried_at = |world: &mut World, last: u64| {
+        world.listing.tombstones.insert(deployment_path(), Tombstone { revision: revision(last) });
+        world.index.version = world.index.version.next().unwrap();
+        world.publish();
+    };
+    buried_at(&mut world, 2);
+    assert_eq!(world.refusal(&before), "deployments/web-1.json went back from revision 3 to 2");
+    buried_at(&mut world, 5);
+    let buried = world.verify(&before).unwrap().trusted;
+    assert_eq!(buried.withdrawn, [(deployment_path(), revision(5))].into());
+    buried_at(&mut world, 4);
+    assert_eq!(world.refusal(&buried), "deployments/web-1.json went back from revision 5 to 4");
+
+    world.listing.tombstones.clear();
+    let back_at = |world: &mut World, at: u64| {
+        world.put("web-1", at, DeploymentSpecification { unit: name("web-1"), template: template("a") });
+        world.index.version = world.index.version.next().unwrap();
+        world.publish();
+    };
+    for at in [3, 5] {
+        back_at(&mut world, at);
+        let why = format!("was withdrawn after its revision 5, and came back at revision {at}");
+        assert!(world.refusal(&buried).contains(&why), "{}", world.refusal(&buried));
+    }
+    back_at(&mut world, 6);
+    let back = world.verify(&buried).unwrap();
+    assert_eq!((back.orders[0].deployment.revision, back.trusted.withdrawn.len()), (revision(6), 0));
+}
+
+#[test]
+fn a_document_is_not_both_listed_and_withdrawn() {
+    for count in BinCount::every().take(2) {
+        let mut world = World::with_bins(count);
+        world.listing.tombstones.insert(deployment_path(), Tombstone { revision: revision(2) });
+        world.publish();
+        let refusal = world.refusal(&Trusted::default());
+        assert!(refusal.contains("lists deployments/web-1.json and says that it was withdrawn"), "{refusal}");
+    }
+}
+
+#[test]
 fn an_agent_gets_the_deployments_of_its_document_for_a_unit_of_this_machine() {
     let mut world = World::new();
     let refused = world.verify_as(&Trusted::default(), Some(&[name("web-2")]), now()).unwrap_err();

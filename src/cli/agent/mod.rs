@@ -1,6 +1,5 @@
 //! The command line of `clavel-agent`, which brings the units of this machine to the state of the branch.
 
-mod fetch;
 mod once;
 mod run;
 mod status;
@@ -11,7 +10,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::Exit;
-use crate::agent::FETCH_COMMAND;
 use crate::config::AgentConfig;
 
 /// The command line of `clavel-agent`.
@@ -63,11 +61,6 @@ impl AgentConfigArgument {
 
 /// Runs `clavel-agent` with the arguments of this process.
 pub fn main() -> ExitCode {
-    // Only the agent itself uses this subcommand, so no help and no completion shows it.
-    if std::env::args_os().skip(1).eq([FETCH_COMMAND]) {
-        super::start_log(0);
-        return super::run_to_exit_code(fetch::run());
-    }
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {

@@ -40,7 +40,7 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
         .read_some()?
         .try_into()
         .map_err(|_| wrong("cannot approve with several keys at once: give one --key or --ssh-key"))?;
-    let view = place.view(Depth::Full)?;
+    let view = place.view(Depth::Full).await?;
     let (branch, root) = view.verified()?;
     let mut index = branch.whole_index()?;
     check_fresh(root, index.index().expires)?;

@@ -67,9 +67,9 @@ pub(super) struct Difference {
     system: Option<SystemDiff>,
 }
 
-pub(super) fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
+pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
     match (&arguments.subject, &arguments.other) {
-        (Subject::Deployment(name), None) => compare_revisions(arguments, name, verbosity),
+        (Subject::Deployment(name), None) => compare_revisions(arguments, name, verbosity).await,
         (Subject::Derivation(old), Some(new)) => {
             let diff = comparer().compare(Some(old), Some(new)).into();
             if arguments.json { output::json(&diff) } else { print_diff(&diff, "", verbosity) }
@@ -78,8 +78,8 @@ pub(super) fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
     }
 }
 
-fn compare_revisions(arguments: &Arguments, name: &Name, verbosity: u8) -> Result<(), Exit> {
-    let view = arguments.branch.view(Depth::Full)?;
+async fn compare_revisions(arguments: &Arguments, name: &Name, verbosity: u8) -> Result<(), Exit> {
+    let view = arguments.branch.view(Depth::Full).await?;
     // This warns where no root was named. The branch at its tip is not needed.
     let _ = view.verified_or_warn();
     let (old, new) = find_revisions(&view, name, RevisionRange { from: arguments.from, to: arguments.to })?;

@@ -16,8 +16,8 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let view = arguments.branch.view(Depth::Tip)?;
+pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let view = arguments.branch.view(Depth::Tip).await?;
     let Some(branch) = view.verified_or_warn() else {
         let index = view.unverified_index()?;
         let names = index.deployments().into_iter();

@@ -109,14 +109,14 @@ pub fn main() -> ExitCode {
             Command::Init(arguments) => init::run(&arguments),
             Command::Root(command) => root::run(&command).await,
             Command::Key(command) => key::run(&command),
-            Command::List(arguments) => list::run(&arguments),
-            Command::Diff(arguments) => diff::run(&arguments, verbose),
+            Command::List(arguments) => list::run(&arguments).await,
+            Command::Diff(arguments) => diff::run(&arguments, verbose).await,
             Command::Approve(arguments) => approve::run(&arguments, verbose).await,
-            Command::Show(arguments) => show::run(&arguments),
+            Command::Show(arguments) => show::run(&arguments).await,
             Command::RollBack(arguments) => operate::roll_back(arguments).await,
             Command::Hold(arguments) => operate::hold(arguments).await,
             Command::Release(arguments) => operate::release(arguments).await,
-            Command::Verify(arguments) => verify::run(&arguments),
+            Command::Verify(arguments) => verify::run(&arguments).await,
         },
     )
 }

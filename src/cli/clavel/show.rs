@@ -31,8 +31,8 @@ enum ShownKind {
     Agent,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let view = arguments.branch.view(Depth::Tip)?;
+pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let view = arguments.branch.view(Depth::Tip).await?;
     match arguments.kind {
         ShownKind::Deployment => {
             let name = &arguments.name;

@@ -39,8 +39,8 @@ struct VerifyOutput {
     errors: Vec<String>,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let view = arguments.branch.view(Depth::Tip)?;
+pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let view = arguments.branch.view(Depth::Tip).await?;
     let (branch, root) = view.verified()?;
     let mut index = branch.index()?;
     let mut errors = Vec::new();

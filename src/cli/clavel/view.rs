@@ -1,15 +1,14 @@
 //! Opens the branch that a command reads: in a repository on this machine, or fetched from elsewhere.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::AtomicBool;
 use std::time::SystemTime;
 
-use crate::branch::{Branch, BranchWriter, Layout, Proposal, RootChain};
+use crate::branch::{Branch, BranchWriter, FETCH_DEADLINE, Layout, Proposal, RootChain};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{
-    Change, CommitId, Depth, FetchRequest, Fetched, GitError, Identity, ReadError, RefName, Remote, Repository,
-    Snapshot,
+    Change, CommitId, ConfinedFetch, Depth, Fetched, GitError, Identity, ReadError, RefName, Remote, Repository,
+    Snapshot, WhenBusy,
 };
 use crate::model::{
     Bin, BranchFile as _, BranchName, Document, DocumentPath, Folder, Hold, Index, Name, Payload, Specification,
@@ -49,7 +48,7 @@ impl RepositoryArguments {
         let copy = folder.path().join("branch.git");
         let writer = BranchWriter { remote: &self.repository, branch: &self.branch, ssh_command: None, copy: &copy };
         let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
-            let on = writer.open()?;
+            let on = writer.open().await?;
             let files = on.files().map_err(|error| Exit::new(Code::Repository, error))?;
             let (changes, message) = decide(files.as_ref())?;
             let by = Identity { name: "clavel".to_owned(), email: "clavel@clavel.invalid".to_owned() };
@@ -95,7 +94,7 @@ impl BranchArguments {
     }
 
     /// Opens the branch. From a repository elsewhere, it fetches as much history as `depth` says.
-    pub(super) fn view(&self, depth: Depth) -> Result<View, Exit> {
+    pub(super) async fn view(&self, depth: Depth) -> Result<View, Exit> {
         let git = |error: GitError| Exit::new(Code::Repository, error);
         let read = |error: ReadError| Exit::new(Code::Repository, error);
         let (repository, tip, fetched) = if let Some(path) = self.place.repository.local_path() {
@@ -104,20 +103,23 @@ impl BranchArguments {
             (repository, tip, None)
         } else {
             let folder = tempfile::tempdir().map_err(Exit::machine)?;
-            let repository = Repository::open_or_create_bare(&folder.path().join("branch.git"))?;
-            let request = FetchRequest {
+            let copy = folder.path().join("branch.git");
+            Repository::open_or_create_bare(&copy)?;
+            let fetch = ConfinedFetch {
                 remote: &self.place.repository,
                 branch: &self.place.branch,
+                copy: &copy,
                 into: &RefName::of(&self.place.branch),
                 depth,
                 ssh_command: None,
-                interrupt: &AtomicBool::new(false),
+                within: FETCH_DEADLINE,
+                when_busy: WhenBusy::Refuse,
             };
-            let tip = match repository.fetch(&request)? {
+            let tip = match fetch.run().await? {
                 Fetched::Unchanged(tip) | Fetched::Moved(tip) => Some(tip),
                 Fetched::BranchMissing => None,
             };
-            (repository, tip, Some(folder))
+            (Repository::open(&copy)?, tip, Some(folder))
         };
         let missing = || {
             let message =

@@ -120,8 +120,8 @@ impl Bench {
     }
 
     /// The deployment on the branch, as a publisher reads and verifies it.
-    fn published(&self) -> Option<Deployment> {
-        let attempt = self.publisher.context.begin(&self.publisher.writer(), None).unwrap();
+    async fn published(&self) -> Option<Deployment> {
+        let attempt = self.publisher.context.begin(&self.publisher.writer(), None).await.unwrap();
         let document = attempt.base.branch.deployments.get(&fixture::name("web"))?.known()?;
         Some((**document).clone())
     }
@@ -157,19 +157,19 @@ async fn a_deployment_waits_until_its_cache_has_it() {
     let report = bench.publish().await;
     assert_eq!(awaited(&report), (path("top"), None));
     assert!(report.commit.is_some() && report.changes.is_empty(), "the first index is published: {report:?}");
-    assert_eq!(bench.published(), None);
+    assert_eq!(bench.published().await, None);
     let report = bench.publish().await;
     assert_eq!((awaited(&report), report.commit), ((path("top"), None), None));
     // A deployment that is published when its own path is cached does not wait for what that path needs.
     bench.store.put("top", 1, &["dep"]);
     let report = bench.publish().await;
     assert!(report.commit.is_some() && report.unready.waiting.is_empty(), "{report:?}");
-    let web = bench.published().unwrap();
+    let web = bench.published().await.unwrap();
     assert_eq!((web.revision, web.specification.template.nar_id.to_string()), (revision(1), path("top")));
     assert_eq!(web.specification.template.metadata.pin().unwrap(), None);
     // Until the next path is cached, the branch keeps the one before it.
     assert_eq!(awaited(&bench.publish_path("next").await), (path("next"), None));
-    assert_eq!(bench.published(), Some(web));
+    assert_eq!(bench.published().await, Some(web));
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -177,11 +177,11 @@ async fn a_deployment_waits_for_its_whole_closure_and_is_pinned_once() {
     let bench = Bench::new(PublishPolicy::WhenPinned);
     bench.store.put("top", 1, &["dep", "top"]);
     assert_eq!(awaited(&bench.publish().await), (path("dep"), Some(path("top"))));
-    assert_eq!(bench.published(), None);
+    assert_eq!(bench.published().await, None);
     bench.store.put("dep", 2, &[]);
     let report = bench.publish().await;
     assert!(report.commit.is_some() && report.unready.waiting.is_empty(), "{report:?}");
-    let web = bench.published().unwrap();
+    let web = bench.published().await.unwrap();
     let closure = [("top", 1), ("dep", 2)]
         .map(|(name, content)| (path(name).parse().unwrap(), cache_entry(name, content, &[]).content()));
     let pin = pin_of(&path("top").parse().unwrap(), &closure.into()).unwrap();
@@ -191,7 +191,7 @@ async fn a_deployment_waits_for_its_whole_closure_and_is_pinned_once() {
     bench.store.put("top", 3, &[]);
     let report = bench.publish().await;
     assert_eq!((report.commit, report.unready.waiting), (None, Vec::new()));
-    assert_eq!(bench.published(), Some(web));
+    assert_eq!(bench.published().await, Some(web));
 }
 
 #[tokio::test(flavor = "current_thread")]
@@ -201,7 +201,7 @@ async fn a_published_deployment_gets_its_pin_in_a_new_revision() {
     bench.publish().await;
     let bench = bench.with_policy(PublishPolicy::WhenPinned);
     bench.publish().await;
-    let web = bench.published().unwrap();
+    let web = bench.published().await.unwrap();
     assert_eq!(
         (web.revision, web.specification.template.metadata.pin().unwrap().map(|pin| pin.nar_hash)),
         (revision(2), Some(hash(1)))

@@ -1,36 +1,57 @@
 //! The fetching process: it reads a request from standard input, limits itself, and writes an answer to standard output.
 //!
-//! The agent runs it as `clavel-agent fetch`; people never do. The request has the URL with its secrets, so that they are not
-//! in the arguments, which every user of the machine can read.
+//! A program runs itself anew as this process; people never do. The request has the URL with its secrets, so that they are not
+//! in the arguments, which every user of the machine can read. It is one line; the program then holds the input open, so its
+//! end says that the program has ended.
 
-use std::fs::TryLockError;
-use std::path::{Path, PathBuf};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read};
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use rustix::process::{
+    Resource, Rlimit, Signal, getpgrp, getpid, getrlimit, kill_process, kill_process_group, setrlimit,
+};
 use serde::{Deserialize, Serialize};
 
-use super::limits::{
-    LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MAX_ADDED_BYTES, MAX_PRIVATE_MEMORY, WATCH_INTERVAL,
-};
-use crate::disk::FileLock;
-use crate::git::{CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, Remote, Repository};
+use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MAX_ADDED_BYTES, WATCH_INTERVAL, memory_for};
+use crate::git::address::{CommitId, RefName};
+use crate::git::fetch::{Depth, FetchRequest, Fetched};
+use crate::git::fetch_error::{FetchError, Remedy};
+use crate::git::remote::Remote;
+use crate::git::repository::{GitError, OpenError, Repository};
 use crate::model::json::{self, JsonError};
 use crate::model::{BranchName, Invalid, describe_error};
 
-/// The subcommand of `clavel-agent` that runs this process.
+/// The hidden subcommand of each program that runs this process.
 pub const FETCH_COMMAND: &str = "fetch";
 
-/// A fetch, as the agent asks for it.
+/// What becomes of a fetch into a repository into which another one is running.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WhenBusy {
+    /// It is an error at once.
+    Refuse,
+    /// It waits for the other one, within its own deadline.
+    Wait,
+}
+
+/// A fetch, as the program asks for it.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ChildRequest {
-    /// The URL of the mirror, with its secrets.
+    /// The URL of the remote, with its secrets.
     pub(super) url: String,
     pub(super) branch: BranchName,
-    /// The repository to fetch into, which no other process may use meanwhile.
+    /// The repository to fetch into.
     pub(super) copy: PathBuf,
+    /// The ref that follows the branch there.
+    pub(super) into: String,
+    pub(super) depth: Depth,
+    /// The file that this process locks for as long as it lives.
+    pub(super) lock: PathBuf,
+    pub(super) when_busy: WhenBusy,
     pub(super) ssh_command: Option<String>,
     /// The deadline.
     pub(super) milliseconds: u64,
@@ -44,7 +65,7 @@ pub(super) enum ChildAnswer {
     Unchanged { tip: CommitId },
     /// The ref has moved to this commit.
     Moved { tip: CommitId },
-    /// The mirror has no such branch.
+    /// The remote has no such branch.
     Missing {},
     /// git reported an error.
     Failed { remedy: Remedy, message: String },
@@ -62,78 +83,109 @@ pub(super) enum ChildAnswer {
 #[derive(Debug, thiserror::Error)]
 pub enum ChildError {
     /// The request cannot be read.
-    #[error("cannot read the request on standard input (clavel-agent runs this command by itself)")]
+    #[error("cannot read the request on standard input (Clavel runs this command by itself)")]
     Request(#[from] JsonError),
+    /// Standard input cannot be read or watched.
+    #[error("cannot read standard input")]
+    Input(#[source] io::Error),
     /// The URL or the ref in the request is invalid.
     #[error(transparent)]
     Invalid(#[from] Invalid),
     /// The limits could not be set. Without them nothing is fetched.
     #[error("cannot limit the memory and the files of this process")]
-    Limits(#[source] std::io::Error),
+    Limits(#[source] io::Error),
     /// The lock cannot be used.
     #[error("cannot lock {}", path.display())]
     Lock {
         /// The file.
         path: PathBuf,
         /// The system's error.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The copy cannot be opened.
     #[error(transparent)]
     Open(#[from] OpenError),
     /// The copy cannot be read.
     #[error(transparent)]
-    Git(#[from] crate::git::GitError),
+    Git(#[from] GitError),
 }
 
-/// Fetches as `request` asks, with limits on this process, and returns the bytes of the answer.
-pub async fn answer(request: &[u8]) -> Result<Vec<u8>, ChildError> {
-    let request: ChildRequest = json::parse(request, LARGEST_REQUEST)?;
-    let url = request.url.parse()?;
-    // The agent has set wider limits on this process already.
-    limit_this_process().map_err(ChildError::Limits)?;
-    let path = lock_of(&request.copy);
-    let answer = match FileLock::try_take(&path) {
-        Ok(lock) => {
-            // It lasts until the process ends, because the fetch may still run when a limit was reached.
-            std::mem::forget(lock);
-            fetch(&request, url).await?
-        }
-        Err(TryLockError::WouldBlock) => ChildAnswer::Busy {},
-        Err(TryLockError::Error(source)) => return Err(ChildError::Lock { path, source }),
+/// Fetches as the first line of `input` asks, with limits on this process, and returns the bytes of the answer. At the end of
+/// `input`, this process and its group end.
+pub async fn answer(input: impl Read + Send + 'static) -> Result<Vec<u8>, ChildError> {
+    let (mut input, mut line) = (BufReader::new(input), Vec::new());
+    (&mut input).take(LARGEST_REQUEST + 1).read_until(b'\n', &mut line).map_err(ChildError::Input)?;
+    let request: ChildRequest = json::parse(line.trim_ascii_end(), LARGEST_REQUEST)?;
+    end_with(input).map_err(ChildError::Input)?;
+    let (url, into) = (request.url.parse()?, request.into.parse()?);
+    // The program has set wider limits on this process already.
+    limit_this_process(memory_for(request.depth).data).map_err(ChildError::Limits)?;
+    let lock = |source| ChildError::Lock { path: request.lock.clone(), source };
+    let held = File::options().create(true).append(true).open(&request.lock).map_err(lock)?;
+    let answer = match take(&held, &request).await {
+        Ok(()) => fetch(&request, url, into).await?,
+        Err(std::fs::TryLockError::WouldBlock) => ChildAnswer::Busy {},
+        Err(std::fs::TryLockError::Error(source)) => return Err(lock(source)),
     };
     Ok(json::compact(&answer))
 }
 
-fn limit_this_process() -> std::io::Result<()> {
+/// Locks the file, as soon as no other process has it where the request says so.
+async fn take(lock: &File, request: &ChildRequest) -> Result<(), std::fs::TryLockError> {
+    let deadline = tokio::time::Instant::now() + Duration::from_millis(request.milliseconds);
+    loop {
+        match lock.try_lock() {
+            Err(std::fs::TryLockError::WouldBlock)
+                if request.when_busy == WhenBusy::Wait && tokio::time::Instant::now() < deadline =>
+            {
+                tokio::time::sleep(WATCH_INTERVAL / 4).await;
+            }
+            taken => return taken,
+        }
+    }
+}
+
+fn limit_this_process(most_data: u64) -> io::Result<()> {
     let limit = |resource, bytes: u64| {
         // A lower limit that is set already cannot be raised.
         let bytes = Some(getrlimit(resource).maximum.map_or(bytes, |maximum| maximum.min(bytes)));
         setrlimit(resource, Rlimit { current: bytes, maximum: bytes })
     };
-    limit(Resource::Data, MAX_PRIVATE_MEMORY)?;
+    limit(Resource::Data, most_data)?;
     limit(Resource::Fsize, LARGEST_FILE)?;
     // A core dump would be another large file, with the URL's secrets in it.
-    limit(Resource::Core, 0)?;
-    // If the agent is killed, nobody needs the answer. On other systems the deadline ends this process.
-    #[cfg(target_os = "linux")]
-    rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-    Ok(())
+    Ok(limit(Resource::Core, 0)?)
 }
 
-async fn fetch(request: &ChildRequest, url: Remote) -> Result<ChildAnswer, ChildError> {
-    let into = fetched_ref()?;
+/// Ends this process and all that it started (`git upload-pack`, ssh) where the program has ended, since nobody needs the answer then.
+/// The program ends this group itself as long as it lives.
+fn end_with(mut input: impl Read + Send + 'static) -> io::Result<()> {
+    let watch = move || {
+        let mut byte = [0];
+        while input.read(&mut byte).is_ok_and(|count| count > 0) {}
+        // The group of a person's shell, which may have started this process, is not ours to end.
+        let _ = if getpgrp() == getpid() {
+            kill_process_group(getpid(), Signal::KILL)
+        } else {
+            kill_process(getpid(), Signal::KILL)
+        };
+    };
+    // A thread of its own, which waits for nothing else.
+    std::thread::Builder::new().stack_size(64 << 10).spawn(watch).map(drop)
+}
+
+async fn fetch(request: &ChildRequest, url: Remote, into: RefName) -> Result<ChildAnswer, ChildError> {
     let repository = Repository::open(&request.copy)?;
     let before = repository.fetched_bytes()?;
     let watched = repository.clone();
-    let (branch, ssh_command) = (request.branch.clone(), request.ssh_command.clone());
+    let (branch, depth, ssh_command) = (request.branch.clone(), request.depth, request.ssh_command.clone());
     // gix blocks, and a read that hangs cannot be interrupted; it ends with this process.
     let fetching = tokio::task::spawn_blocking(move || {
         repository.fetch(&FetchRequest {
             remote: &url,
             branch: &branch,
             into: &into,
-            depth: Depth::Tip,
+            depth,
             ssh_command: ssh_command.as_deref(),
             interrupt: &AtomicBool::new(false),
         })
@@ -173,16 +225,6 @@ impl ChildAnswer {
     fn failed(remedy: Remedy, message: &str) -> Self {
         Self::Failed { remedy, message: message.chars().take(LONGEST_MESSAGE).collect() }
     }
-}
-
-/// The ref that follows the branch in each copy. It says what was fetched, not what is believed.
-pub(super) fn fetched_ref() -> Result<RefName, Invalid> {
-    "refs/clavel/fetched".parse()
-}
-
-/// The file that a process locks while it fetches into `copy`. A fetching process locks it for as long as it lives.
-pub(super) fn lock_of(copy: &Path) -> PathBuf {
-    copy.with_extension("lock")
 }
 
 #[cfg(test)]

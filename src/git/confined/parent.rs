@@ -1,0 +1,140 @@
+//! The side of the program that wants a fetch: it starts the fetching process, and waits for it.
+//!
+//! The fetching process itself is `child`.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use rustix::process::Signal;
+
+use super::child::{ChildAnswer, ChildRequest, FETCH_COMMAND, WhenBusy};
+use super::error::ConfinedFetchError;
+use super::limits::{GRACE, LARGEST_ANSWER, LARGEST_FILE, MAX_ADDED_BYTES, memory_for};
+use crate::git::address::RefName;
+use crate::git::fetch::{Depth, Fetched};
+use crate::git::leftovers::{parts_of_packs, remove_parts_since};
+use crate::git::remote::Remote;
+use crate::model::{BranchName, json};
+use crate::process::{Invocation, ProcessError};
+
+/// One branch to fetch, and the local ref that follows it.
+#[derive(Debug, Clone, Copy)]
+pub struct ConfinedFetch<'a> {
+    /// The remote.
+    pub remote: &'a Remote,
+    /// The branch of the remote. Rewritten history is accepted.
+    pub branch: &'a BranchName,
+    /// The bare repository to fetch into.
+    pub copy: &'a Path,
+    /// The ref that follows the branch there.
+    pub into: &'a RefName,
+    /// How much of the branch is fetched.
+    pub depth: Depth,
+    /// The command that replaces plain `ssh`. It has to understand OpenSSH's options.
+    pub ssh_command: Option<&'a str>,
+    /// The deadline.
+    pub within: Duration,
+    /// What becomes of it if another fetch into `copy` is running.
+    pub when_busy: WhenBusy,
+}
+
+impl ConfinedFetch<'_> {
+    /// Moves the local ref to the tip of the remote's branch. Only a repository that is opened afterwards sees what was fetched.
+    pub async fn run(&self) -> Result<Fetched, ConfinedFetchError> {
+        let before = parts_of_packs(self.copy).unwrap_or_default();
+        let fetched = self.run_child().await;
+        match &fetched {
+            // What is new there is of the fetch that is running.
+            Ok(_) | Err(ConfinedFetchError::Busy { .. }) => {}
+            // The process has ended, and a retry must not add to the parts of packs that it left.
+            Err(_) => {
+                if let Err(error) = remove_parts_since(self.copy, &before) {
+                    tracing::warn!(%error, "cannot clear the files that a failed fetch left");
+                }
+            }
+        }
+        fetched
+    }
+
+    async fn run_child(&self) -> Result<Fetched, ConfinedFetchError> {
+        let request = ChildRequest {
+            url: self.remote.reveal().to_owned(),
+            branch: self.branch.clone(),
+            copy: self.copy.to_owned(),
+            into: self.into.as_str().to_owned(),
+            depth: self.depth,
+            lock: lock_of(self.copy),
+            when_busy: self.when_busy,
+            ssh_command: self.ssh_command.map(str::to_owned),
+            milliseconds: u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX),
+        };
+        let output = Invocation::new(this_program()?)
+            .arg(FETCH_COMMAND)
+            .stdin([&json::compact(&request)[..], b"\n"].concat())
+            // At its end the process knows that this one was killed, and ends its whole group.
+            .holding_stdin_open()
+            // The process ends by itself at its own deadline; this one is for a process that hangs.
+            .within(self.within + GRACE)
+            .within_memory(memory_for(self.depth).held)
+            .at_most(LARGEST_ANSWER)
+            // Clavel may run inside a hook, whose variables name another repository.
+            .outside_any_repository()
+            .run()
+            .await
+            .map_err(|error| self.describe_end(error))?;
+        let unreadable = |source| ConfinedFetchError::Answer { repository: self.remote.to_string(), source };
+        let answer = json::parse(&output.stdout, LARGEST_ANSWER as u64).map_err(unreadable)?;
+        self.result_of(answer)
+    }
+
+    fn result_of(&self, answer: ChildAnswer) -> Result<Fetched, ConfinedFetchError> {
+        let (repository, branch) = (self.remote.to_string(), self.branch.clone());
+        match answer {
+            ChildAnswer::Unchanged { tip } => Ok(Fetched::Unchanged(tip)),
+            ChildAnswer::Moved { tip } => Ok(Fetched::Moved(tip)),
+            ChildAnswer::Missing {} => Ok(Fetched::BranchMissing),
+            ChildAnswer::Failed { remedy, message } => Err(ConfinedFetchError::Failed { remedy, message }),
+            ChildAnswer::TooSlow {} => Err(ConfinedFetchError::TooSlow { repository, branch, limit: self.within }),
+            ChildAnswer::TooLarge {} => {
+                Err(ConfinedFetchError::TooLarge { repository, branch, limit: MAX_ADDED_BYTES })
+            }
+            ChildAnswer::TooMuchMemory {} => Err(self.too_much_memory(memory_for(self.depth).data)),
+            ChildAnswer::Busy {} => Err(ConfinedFetchError::Busy { repository }),
+        }
+    }
+
+    /// The error of a fetching process that ended without an answer.
+    fn describe_end(&self, error: ProcessError) -> ConfinedFetchError {
+        let (repository, branch) = (self.remote.to_string(), self.branch.clone());
+        match error {
+            ProcessError::TimedOut { .. } => ConfinedFetchError::TooSlow { repository, branch, limit: self.within },
+            ProcessError::TooMuchMemory { limit, .. } => self.too_much_memory(limit),
+            // The kernel's signal for a file that grew beyond RLIMIT_FSIZE.
+            ProcessError::Killed { signal, .. } if signal == Signal::XFSZ.as_raw() => {
+                ConfinedFetchError::TooLarge { repository, branch, limit: LARGEST_FILE }
+            }
+            // A Rust program aborts where the kernel refuses it memory for the heap or the stack.
+            ProcessError::Killed { signal, .. } if signal == Signal::ABORT.as_raw() => {
+                self.too_much_memory(memory_for(self.depth).data)
+            }
+            source => ConfinedFetchError::Process { repository, source },
+        }
+    }
+
+    fn too_much_memory(&self, limit: u64) -> ConfinedFetchError {
+        let (repository, branch) = (self.remote.to_string(), self.branch.clone());
+        ConfinedFetchError::TooMuchMemory { repository, branch, limit }
+    }
+}
+
+/// The file that a process locks while it fetches into `copy`.
+pub fn lock_of(copy: &Path) -> PathBuf {
+    copy.with_extension("lock")
+}
+
+/// The file of this program, and not of another version that replaced it.
+fn this_program() -> Result<PathBuf, ConfinedFetchError> {
+    let program = std::env::current_exe().map_err(ConfinedFetchError::Program)?;
+    // Where the file was replaced, Linux reports a path that does not exist; this link still leads to the running program.
+    Ok(if program.exists() { program } else { "/proc/self/exe".into() })
+}
