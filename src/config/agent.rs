@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::credentials::{AllCredentials, CredentialsTable};
 use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
 use crate::git::Remote;
 use crate::model::{BranchName, Invalid, List, Name};
@@ -108,6 +109,8 @@ struct AgentFile {
     interval: Option<Span>,
     ssh_command: Option<String>,
     #[serde(default)]
+    credentials: Vec<CredentialsTable>,
+    #[serde(default)]
     fetch: FetchTable,
     #[serde(default)]
     nix: NixTable,
@@ -167,9 +170,11 @@ impl ConfigFile for AgentFile {
             let profile = unit.profile.map(|profile| directory.join(profile));
             units.insert(name, UnitConfig { profile, command: unit.command, user: unit.user });
         }
+        let credentials = AllCredentials::new(&self.credentials, directory)?;
+        let mirrors = all_mirrors(self.repository, &self.mirrors)?;
         Ok(AgentConfig {
             name: self.name,
-            mirrors: all_mirrors(self.repository, &self.mirrors)?,
+            mirrors: mirrors.into_iter().map(|mirror| credentials.of(mirror)).collect(),
             branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,
             root: self.root.0.below(directory),
             deployments: self.deployments,
@@ -189,8 +194,7 @@ impl ConfigFile for AgentFile {
 fn all_mirrors(repository: Remote, mirrors: &[Remote]) -> Result<Vec<Remote>, (&'static str, String)> {
     let mut all = vec![repository];
     for mirror in mirrors {
-        // Compare the texts without secrets: the agent names its copies of the mirrors by them.
-        if all.iter().any(|other| other.to_string() == mirror.to_string()) {
+        if all.contains(mirror) {
             return Err(("mirrors", format!("{mirror} is named twice")));
         }
         all.push(mirror.clone());
@@ -232,8 +236,12 @@ mod tests {
         let mirrors = |list: &str| read(&format!("{minimal}mirrors = [{list}]\n"));
         let mirrors_of = |config: AgentConfig| config.mirrors.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(mirrors_of(read(minimal).unwrap()), ["/srv/fleet.git"]);
-        let both = mirrors("\"https://me:pw@b.example/fleet.git\"").unwrap();
-        assert_eq!(mirrors_of(both), ["/srv/fleet.git", "https://***@b.example/fleet.git"]);
+        let both = mirrors("\"https://b.example/fleet.git\"").unwrap();
+        assert_eq!(mirrors_of(both), ["/srv/fleet.git", "https://b.example/fleet.git"]);
+        for secret in ["me:pw", "pw"] {
+            let error = mirrors(&format!("\"https://{secret}@b.example/fleet.git\"")).unwrap_err().to_string();
+            assert!(error.contains("[[credentials]]") && !error.contains("pw"), "{error}");
+        }
         let error = mirrors("\"/srv/fleet.git\"").unwrap_err().to_string();
         assert!(error.contains("`mirrors`: /srv/fleet.git is named twice"), "{error}");
         let sixteen = (0..16).map(|n| format!("\"/srv/{n}.git\",")).collect::<Vec<_>>().concat();
@@ -260,6 +268,9 @@ mod tests {
             "state-directory",
             "interval",
             "ssh-command",
+            "url",
+            "user",
+            "password-file",
             "store",
             "timeout",
             "profile",

@@ -7,6 +7,7 @@
 mod address;
 mod commit;
 mod complete;
+mod credentials;
 mod fetch;
 mod fetch_error;
 mod files;
@@ -25,6 +26,7 @@ mod snapshot;
 
 pub use address::{CommitId, RefName};
 pub use commit::{Change, CommitError, Identity, NewCommit, Prepared, PreparedCommit};
+pub use credentials::Credentials;
 pub use fetch::{Depth, FetchRequest, Fetched};
 pub use fetch_error::{FetchError, Remedy};
 pub use files::Files;

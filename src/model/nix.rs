@@ -9,6 +9,7 @@ use nix_derivation::{CAHash, NixHash, store_path};
 
 use super::text::{as_text, printable, validated_text};
 use super::{Invalid, NarHash};
+use crate::redact::user_part;
 
 /// A path directly in `/nix/store`: `/nix/store/HASH-NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -131,6 +132,14 @@ fn check_substituter(text: &str) -> Result<(), String> {
     if !is_url && !text.starts_with('/') {
         return Err("it has to be a URL such as https://cache.example.org, or an absolute path".to_owned());
     }
+    if let Some((scheme, rest)) = text.split_once("://") {
+        let user = &rest[..user_part(rest)];
+        if !user.is_empty() && (!scheme.starts_with("ssh") || user.contains(':')) {
+            let why = "a user, password or token in it would be published; write it without, and give it to Nix with \
+                       `netrc-file` in nix.conf on each machine";
+            return Err(why.to_owned());
+        }
+    }
     let parameters = text.split_once('?').map_or("", |(_, query)| query);
     for parameter in parameters.split('&').filter_map(|parameter| parameter.split('=').next()) {
         match parameter {
@@ -251,8 +260,12 @@ mod tests {
             "file:///srv/cache?a=b&trusted=1",
             "https://a?tr%75sted=1",
             "file:///a?secret-key=/b",
+            "https://u:s3cret@h",
+            "https://s3cret@h",
+            "ssh://u:s3cret@h",
         ] {
-            assert!(bad.parse::<Substituter>().is_err(), "{bad}");
+            let error = bad.parse::<Substituter>().unwrap_err().to_string();
+            assert!(!error.contains("s3cret"), "{error}");
         }
         for good in ["https://cache.example.org", "file:///srv/cache?priority=10", "s3://bucket", "/srv/cache"] {
             assert!(good.parse::<Substituter>().is_ok(), "{good}");

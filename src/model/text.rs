@@ -21,9 +21,11 @@ impl Invalid {
     /// The error that `text` is not `what`, because of `why`.
     pub fn new(what: &'static str, text: &str, why: impl Into<String>) -> Self {
         const MOST_CHARACTERS: usize = 160;
+        // A value that is refused may be a URL with a password.
+        let text = crate::redact::without_users(text);
         let text = match text.char_indices().nth(MOST_CHARACTERS) {
             Some((end, _)) => format!("{}…", &text[..end]),
-            None => text.to_owned(),
+            None => text,
         };
         // The error is read at a terminal, which no character of the text may control.
         let text = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();

@@ -1,7 +1,7 @@
 //! The fetching process: it reads a request from standard input, limits itself, and writes an answer to standard output.
 //!
-//! The agent runs it as `clavel-agent fetch`; people never do. The request has the URL with its secrets, so that they are not
-//! in the arguments, which every user of the machine can read.
+//! The agent runs it as `clavel-agent fetch`; people never do. Nothing of the request is in the
+//! arguments, which every user of the machine can read.
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
@@ -12,7 +12,9 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use serde::{Deserialize, Serialize};
 
 use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MOST_ADDED, MOST_DATA, WATCH_INTERVAL};
-use crate::git::{CommitId, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, Remote, Repository};
+use crate::git::{
+    CommitId, Credentials, Depth, FetchError, FetchRequest, Fetched, OpenError, RefName, Remedy, Remote, Repository,
+};
 use crate::model::BranchName;
 use crate::model::json::{self, JsonError};
 
@@ -23,8 +25,10 @@ pub const FETCH_COMMAND: &str = "fetch";
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ChildRequest {
-    /// The URL of the mirror, with its secrets.
+    /// The URL of the mirror.
     pub(super) url: String,
+    /// The user, and the file with the password; this process reads it.
+    pub(super) credentials: Option<Credentials>,
     pub(super) branch: BranchName,
     /// The repository to fetch into, which no other process may use meanwhile.
     pub(super) copy: PathBuf,
@@ -90,7 +94,8 @@ pub enum ChildError {
 /// Fetches as `request` asks, with limits on this process, and returns the bytes of the answer.
 pub async fn answer(request: &[u8]) -> Result<Vec<u8>, ChildError> {
     let request: ChildRequest = json::parse(request, LARGEST_REQUEST)?;
-    let (url, into) = (request.url.parse()?, request.into.parse()?);
+    let (url, into) = (request.url.parse::<Remote>()?, request.into.parse()?);
+    let url = url.with_credentials(request.credentials.clone());
     // The agent has set wider limits on this process already.
     limit_this_process().map_err(ChildError::Limits)?;
     let lock = |source| ChildError::Lock { path: request.lock.clone(), source };
@@ -113,7 +118,7 @@ fn limit_this_process() -> std::io::Result<()> {
     };
     limit(Resource::Data, MOST_DATA)?;
     limit(Resource::Fsize, LARGEST_FILE)?;
-    // A core dump would be another large file, with the URL's secrets in it.
+    // A core dump would be another large file, with the password in it.
     limit(Resource::Core, 0)?;
     // If the agent is killed, nobody needs the answer. On other systems the deadline ends this process.
     #[cfg(target_os = "linux")]

@@ -90,7 +90,8 @@ fn fetched_ref() -> Result<RefName, BranchFetchError> {
 async fn run_child(config: &AgentConfig, mirror: &Remote, path: &Path) -> Result<ChildAnswer, BranchFetchError> {
     let limit = config.fetch_deadline;
     let request = ChildRequest {
-        url: mirror.reveal().to_owned(),
+        url: mirror.to_string(),
+        credentials: mirror.credentials().cloned(),
         branch: config.branch.clone(),
         copy: path.to_owned(),
         into: FETCHED.to_owned(),
