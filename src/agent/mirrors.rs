@@ -345,7 +345,7 @@ mod tests {
         let Finding::Believed(believed) = believed(number) else { panic!() };
         let seen = SeenDocument { revision: 3.try_into().unwrap(), content: crate::trust::digest(content) };
         let documents = [("deployments/web-1.json".parse().unwrap(), seen)].into();
-        let trusted = Trusted { index: None, documents };
+        let trusted = Trusted { index: None, documents, ..Trusted::default() };
         let verdict = Verdict { trusted, orders: Vec::new(), withdrawn: Vec::new(), unfit: Vec::new(), clock: None };
         Finding::Believed(Believed { verdict: Some(verdict), ..believed })
     }

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::credentials::{AllCredentials, CredentialsTable};
 use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
 use crate::git::Remote;
-use crate::model::{BranchName, Invalid, List, Name};
+use crate::model::{BranchName, Invalid, List, Name, UnitType};
 use crate::trust::AnchorLocation;
 
 /// The settings of an agent.
@@ -27,7 +27,7 @@ pub struct AgentConfig {
     pub root: AnchorLocation,
     /// The Deployments to take, of those that the agent may ask for. The default is all of them.
     pub deployments: Option<List<Name, 1024>>,
-    /// The settings of each unit, by its name.
+    /// The units that the agent serves, and the settings of each. Where there is none, it serves the unit of its own name.
     pub units: BTreeMap<Name, UnitConfig>,
     /// The folder of the agent's state.
     pub state_directory: PathBuf,
@@ -48,6 +48,8 @@ pub struct AgentConfig {
 /// The settings of one unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitConfig {
+    /// The only type that the unit may be of. Without it, the type that the agent sees first counts.
+    pub unit_type: Option<UnitType>,
     /// The profile of the unit. The default depends on its type.
     pub profile: Option<PathBuf>,
     /// The command that activates a unit of the type `command`, with its arguments.
@@ -142,6 +144,8 @@ struct ActivateTable {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct UnitTable {
+    #[serde(rename = "type")]
+    unit_type: Option<UnitType>,
     profile: Option<PathBuf>,
     command: Option<Vec<String>>,
     user: Option<UserName>,
@@ -168,7 +172,16 @@ impl ConfigFile for AgentFile {
                 return Err(("units.NAME.command", format!("the command of the unit `{name}` is empty")));
             }
             let profile = unit.profile.map(|profile| directory.join(profile));
-            units.insert(name, UnitConfig { profile, command: unit.command, user: unit.user });
+            // A command activates units of this type alone, so it says the type as well.
+            let implied = unit.command.as_ref().map(|_| UnitType::Command);
+            if let (Some(UnitType::Command), Some(other)) = (implied, unit.unit_type)
+                && other != UnitType::Command
+            {
+                let why = format!("the unit `{name}` has a command, so its type is command, and not {other}");
+                return Err(("units.NAME.type", why));
+            }
+            let unit_type = unit.unit_type.or(implied);
+            units.insert(name, UnitConfig { unit_type, profile, command: unit.command, user: unit.user });
         }
         let credentials = AllCredentials::new(&self.credentials, directory)?;
         let mirrors = all_mirrors(self.repository, &self.mirrors)?;
@@ -249,6 +262,14 @@ mod tests {
         assert_eq!(read(&format!("{minimal}[fetch]\ntimeout = \"3s\"\n")).unwrap().fetch_deadline.as_secs(), 3);
         let error = read(&format!("{minimal}[units.r]\ncommand = []\n")).unwrap_err().to_string();
         assert!(error.contains("the command of the unit `r` is empty"), "{error}");
+        let type_of = |text: &str| {
+            read(&format!("{minimal}[units.r]\n{text}")).map(|config| config.units[&"r".parse::<Name>().unwrap()].unit_type)
+        };
+        assert_eq!(type_of("").unwrap(), None);
+        assert_eq!(type_of("type = \"system-manager\"").unwrap(), Some(UnitType::SystemManager));
+        assert_eq!(type_of("command = [\"/x\"]").unwrap(), Some(UnitType::Command));
+        let error = type_of("command = [\"/x\"]\ntype = \"nixos\"").unwrap_err().to_string();
+        assert!(error.contains("`units.NAME.type`") && error.contains("and not nixos"), "{error}");
         let error = read(&format!("{minimal}[units.r]\nuser = \"-x\"\n")).unwrap_err().to_string();
         assert!(error.contains("is not the name of a user"), "{error}");
     }
@@ -273,6 +294,7 @@ mod tests {
             "password-file",
             "store",
             "timeout",
+            "type",
             "profile",
             "command",
             "user",
