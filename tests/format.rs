@@ -58,7 +58,8 @@ fn verify_as_agent(vector: &Path, case: &Value) -> Result<Verdict, Refusal> {
     let (system, now) = (text("system").parse().unwrap(), text("now").parse().unwrap());
     // Which units an agent serves is in its configuration, and not in the format.
     let units = files.keys().filter_map(|path| Some(path.strip_suffix(".json")?.rsplit_once("units/")?));
-    let units = units.map(|(_, unit)| unit.rsplit('/').next().unwrap().parse().map(|unit| (unit, UnitConfig::default())));
+    let units =
+        units.map(|(_, unit)| unit.rsplit('/').next().unwrap().parse().map(|unit| (unit, UnitConfig::default())));
     let units = units.filter_map(Result::ok).collect();
     let requester =
         Requester { agent: &agent, wanted: None, units: &units, system: &system, branch: &branch, root: &roots.newest };

@@ -137,7 +137,7 @@ fn a_removed_host_leaves_a_tombstone_and_returns_with_the_next_revision() {
 }
 
 #[test]
-fn two_sources_share_a_branch_and_a_name_that_both_claim_is_left_alone() {
+fn two_sources_share_a_branch_and_a_name_belongs_to_the_first() {
     let world = World::new();
     second_source(&world, &host("db-1"));
     world.publish().good();
@@ -149,6 +149,17 @@ fn two_sources_share_a_branch_and_a_name_that_both_claim_is_left_alone() {
     let said = world.publish().refused(1, "deployments/web-1.json is claimed by");
     assert!(said.contains(&world.flake()) && said.contains("/second?ref=main"), "{said}");
     assert_eq!(world.on_branch("deployments/web-1.json"), before);
+    assert!(said.contains("published it first and goes on with it"), "{said}");
+    // The first one goes on with its name, whatever the other one claims.
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Web-1 greets");
+    world.publish().refused(1, "deployments/web-1.json is claimed by");
+    assert_ne!(world.on_branch("deployments/web-1.json"), before);
+    // A source with `names` publishes those alone, and what else it has is a failure of its own.
+    let named = world.read_file("claveld.toml").replace("/second?ref=main\"", "/second?ref=main\"\nnames = [\"DB-*\"]");
+    world.write_file("claveld.toml", &named);
+    let said = world.publish().refused(1, "may not publish the name `web-1`");
+    assert!(!said.contains("is claimed by"), "{said}");
     // The second source has no db-1 any more, and its withdrawal is published all the same.
     assert_eq!(world.on_branch("deployments/db-1.json"), None);
 }

@@ -198,7 +198,9 @@ pub fn verify<F: Files>(
 fn trusted_in_epoch(trusted: &Trusted, epoch: Epoch) -> Result<Trusted, Refusal> {
     match &trusted.index {
         Some(seen) if seen.epoch > epoch => Err(Refusal::EpochRollback { seen: seen.epoch, found: epoch }),
-        Some(seen) if seen.epoch < epoch => Ok(Trusted { unit_types: trusted.unit_types.clone(), ..Trusted::default() }),
+        Some(seen) if seen.epoch < epoch => {
+            Ok(Trusted { unit_types: trusted.unit_types.clone(), ..Trusted::default() })
+        }
         _ => Ok(trusted.clone()),
     }
 }

@@ -263,7 +263,8 @@ mod tests {
         let error = read(&format!("{minimal}[units.r]\ncommand = []\n")).unwrap_err().to_string();
         assert!(error.contains("the command of the unit `r` is empty"), "{error}");
         let type_of = |text: &str| {
-            read(&format!("{minimal}[units.r]\n{text}")).map(|config| config.units[&"r".parse::<Name>().unwrap()].unit_type)
+            read(&format!("{minimal}[units.r]\n{text}"))
+                .map(|config| config.units[&"r".parse::<Name>().unwrap()].unit_type)
         };
         assert_eq!(type_of("").unwrap(), None);
         assert_eq!(type_of("type = \"system-manager\"").unwrap(), Some(UnitType::SystemManager));

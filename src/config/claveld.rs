@@ -155,6 +155,8 @@ struct SourceTable {
     include: Vec<Pattern>,
     #[serde(default)]
     exclude: Vec<Pattern>,
+    #[serde(default)]
+    names: Vec<Pattern>,
 }
 
 impl ClaveldConfig {
@@ -219,8 +221,8 @@ impl ConfigFile for ClaveldFile {
 
 impl SourceTable {
     fn into_settings(self) -> Source {
-        let Self { flake, substituters, substituters_public_keys, include, exclude } = self;
-        Source { flake, substituters, substituters_public_keys, include, exclude }
+        let Self { flake, substituters, substituters_public_keys, include, exclude, names } = self;
+        Source { flake, substituters, substituters_public_keys, include, exclude, names }
     }
 }
 
@@ -356,6 +358,7 @@ mod tests {
             "substituters-public-keys",
             "include",
             "exclude",
+            "names",
         ] {
             assert!(text.contains(&format!("{key} = ")), "the example lacks {key}");
         }

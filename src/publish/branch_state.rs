@@ -7,7 +7,7 @@ use std::ops::Deref;
 
 use crate::branch::VerifiedIndex;
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FlakeReference, FleetId, Hold, Metadata, Name,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FleetId, Hold, Metadata, Name,
     Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
 };
 use crate::trust::Verified;
@@ -139,11 +139,6 @@ impl<S: Specification> ExistingDocument<S> {
             Self::Restored(..) | Self::Altered(_) | Self::Unvouched(_) => true,
             Self::Intact(_) | Self::Outgoing(..) => false,
         }
-    }
-
-    /// The source that the document came from, where that is known.
-    pub(super) fn source(&self) -> Option<&FlakeReference> {
-        self.known()?.provenance().map(|provenance| &provenance.source)
     }
 }
 

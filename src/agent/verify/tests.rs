@@ -5,8 +5,8 @@ use super::*;
 use crate::branch::Layout;
 use crate::branch::fixture::{Listing, index, index_files};
 use crate::model::{
-    ApprovalPolicy, BinCount, Draft, Folder, Index, IndexEntry, List, Metadata, NarTemplateSpecification, Root, Threshold,
-    Tombstone, UnitType,
+    ApprovalPolicy, BinCount, Draft, Folder, Index, IndexEntry, List, Metadata, NarTemplateSpecification, Root,
+    Threshold, Tombstone, UnitType,
 };
 use crate::trust::fixture::{self, Fleet};
 use crate::trust::{Signed, digest};
