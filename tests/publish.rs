@@ -96,6 +96,32 @@ fn what_does_not_belong_on_the_branch_is_removed_and_told() {
 }
 
 #[test]
+fn junk_approvals_and_a_forged_readme_are_gone_after_the_next_publication() {
+    let world = World::new();
+    world.publish().good();
+    let readme = world.on_branch("README.md");
+    let junk = |text: &str| Some(text.to_owned());
+    world.tamper(&BTreeMap::from([
+        ("README.md", junk("# Ask mallory\n")),
+        ("approvals/web-1/mallory.json", junk("{}\n")),
+        ("approvals/zz/mallory.json", junk("{}\n")),
+        ("deployments/zz.json", junk("{}\n")),
+    ]));
+    let said = world.verify().refused(5, "`approvals/web-1/mallory.json` does not belong on the branch");
+    for path in ["approvals/zz", "deployments/zz.json"] {
+        assert!(said.contains(&format!("`{path}` does not belong on the branch")), "{said}");
+    }
+    // Nothing else is to be published.
+    world.publish().good();
+    assert_eq!(world.on_branch("README.md"), readme);
+    for path in ["approvals/web-1/mallory.json", "approvals/zz/mallory.json", "deployments/zz.json"] {
+        assert_eq!(world.on_branch(path), None, "{path}");
+    }
+    world.verify().good();
+    assert!(world.publish().good().starts_with("nothing changed"));
+}
+
+#[test]
 fn the_published_branch_is_an_orphan_that_anybody_can_verify() {
     let world = World::new();
     world.publish().good();

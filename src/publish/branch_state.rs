@@ -5,10 +5,10 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::Deref;
 
-use crate::branch::VerifiedIndex;
+use crate::branch::{ForeignEntry, VerifiedIndex};
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FleetId, Hold, Metadata, Name,
-    Provenance, Revision, Sha256Digest, Specification, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FleetId, Hold, Metadata, Name, Provenance,
+    Revision, Sha256Digest, Specification, UnitSpecification,
 };
 use crate::trust::Verified;
 
@@ -53,7 +53,7 @@ pub(super) struct BranchState {
     /// Whether the publishers of an older root signed the index, so that those of the newest root have to sign it again.
     pub(super) is_of_an_older_root: bool,
     /// The paths of entries that do not belong on the branch, so that agents refuse it. The publication removes them.
-    pub(super) foreign: Vec<String>,
+    pub(super) foreign: Vec<ForeignEntry>,
 }
 
 impl BranchState {
