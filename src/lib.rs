@@ -14,6 +14,7 @@ pub mod model;
 pub mod nix;
 pub mod process;
 pub mod publish;
+pub mod redact;
 pub mod signers;
 pub mod store;
 pub mod trust;

@@ -359,3 +359,18 @@ fn a_full_or_read_only_disk_leaves_what_runs() {
     let mode = std::fs::metadata(world.path("web-1/state/state.json")).unwrap().permissions().mode();
     assert_eq!(mode & 0o077, 0, "the state is its owner's alone");
 }
+
+#[test]
+fn a_folder_that_is_no_cache_is_not_asked() {
+    let world = World::new();
+    std::fs::create_dir(world.path("unmounted")).unwrap();
+    for cache in [world.at("unmounted"), format!("file://{}", world.at("unmounted"))] {
+        world.use_cache(&cache);
+        world.push("A cache that is not mounted");
+        world.publish().good();
+        world.configure_agent("web-1", &world.at("fleet.git"), "");
+        let said = world.agent("web-1", &["once"]).stderr;
+        assert!(said.contains("there is no cache at"), "{said}");
+        assert_eq!(std::fs::read_dir(world.path("unmounted")).unwrap().count(), 0);
+    }
+}

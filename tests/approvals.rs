@@ -129,6 +129,8 @@ fn what_is_no_approval_of_it_counts_nothing_and_is_in_nobodys_way() {
     approve(&world, &["--key", &world.at("alice.secret")]).good();
     approve(&world, &["--ssh-key", &world.at("bob")]).good();
     assert_eq!(pass(&world), "web-1: switched to revision 2\n");
+    world.verify().refused(5, "`approvals/web-1/mallory.json` does not belong on the branch");
+    world.publish().good();
     world.verify().good();
 }
 

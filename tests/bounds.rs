@@ -323,12 +323,14 @@ fn what_fetches_from_a_mirror_that_hangs_ends_with_an_agent_that_was_killed() {
 }
 
 #[test]
-fn secrets_of_a_url_stand_in_no_arguments_and_in_no_error() {
+fn secrets_of_a_repository_stand_in_no_arguments_and_in_no_error() {
     let world = World::new();
     // The server speaks no TLS and never answers.
     let listener = std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, 0)).unwrap();
-    let url = format!("https://me:s3cret@{}/fleet.git", listener.local_addr().unwrap());
-    world.configure_agent("web-1", &url, "fetch.timeout = \"3s\"");
+    let url = format!("https://{}/fleet.git", listener.local_addr().unwrap());
+    let credentials = format!("fetch.timeout = \"3s\"\n[[credentials]]\nurl = \"{url}\"\npassword-file = \"t0ken\"");
+    world.configure_agent("web-1", &url, &credentials);
+    world.write_file("t0ken", "s3cret\n");
     let mut agent =
         world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "-v", "--config", &world.at("web-1.toml")]);
     until("it fetches", || !fetches_of(agent.id()).is_empty());
@@ -339,6 +341,6 @@ fn secrets_of_a_url_stand_in_no_arguments_and_in_no_error() {
     assert!(!String::from_utf8_lossy(&environment).contains("s3cret"));
     assert_eq!(agent.wait(), Some(4));
     let said = agent.said();
-    assert!(said.contains("from https://***@127.0.0.1") && !said.contains("s3cret"), "{said}");
+    assert!(said.contains("from https://127.0.0.1") && !said.contains("s3cret") && !said.contains("t0ken"), "{said}");
     assert!(!world.read_file("web-1/state/last-pass.json").contains("s3cret"));
 }

@@ -52,3 +52,21 @@ fn a_path_without_a_repository_is_an_error() {
     );
     world.publish().refused(4, "/does/not/exist");
 }
+
+#[test]
+fn a_secret_in_a_url_is_refused_and_shown_nowhere() {
+    let world = World::new();
+    let good = world.read_file("claveld.toml");
+    let repository = format!("repository = \"{}\"", world.at("fleet.git"));
+    for text in [
+        good.replace(&repository, "repository = \"https://t0ken@h/fleet.git\""),
+        good.replace("flake = \"git+file://", "flake = \"git+https://me:t0ken@h"),
+        good.replace("[[source]]", "[[source]]\nsubstituters = [\"https://me:t0ken@h\"]"),
+    ] {
+        assert_ne!(text, good);
+        world.write_file("claveld.toml", &text);
+        world.publish().refused_without(3, "write it without", "t0ken");
+    }
+    world.configure_agent("web-1", "https://t0ken@h/fleet.git", "");
+    world.agent("web-1", &["once"]).refused_without(3, "[[credentials]]", "t0ken");
+}

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use clavel::agent::{Clocks, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};
 use clavel::branch::{BranchError, RootChain, RootsError};
+use clavel::config::UnitConfig;
 use clavel::trust::{Anchor, Approvals, BinError, DocumentError, RootError, SignedError};
 use serde_json::{Map, Value, json};
 
@@ -55,7 +56,13 @@ fn verify_as_agent(vector: &Path, case: &Value) -> Result<Verdict, Refusal> {
     let roots = RootChain::from_anchor(&files, &Anchor::Digest(text("anchor").parse().unwrap()))?;
     let (agent, branch) = (text("agent").parse().unwrap(), text("branch").parse().unwrap());
     let (system, now) = (text("system").parse().unwrap(), text("now").parse().unwrap());
-    let requester = Requester { agent: &agent, wanted: None, system: &system, branch: &branch, root: &roots.newest };
+    // Which units an agent serves is in its configuration, and not in the format.
+    let units = files.keys().filter_map(|path| Some(path.strip_suffix(".json")?.rsplit_once("units/")?));
+    let units =
+        units.map(|(_, unit)| unit.rsplit('/').next().unwrap().parse().map(|unit| (unit, UnitConfig::default())));
+    let units = units.filter_map(Result::ok).collect();
+    let requester =
+        Requester { agent: &agent, wanted: None, units: &units, system: &system, branch: &branch, root: &roots.newest };
     let clocks = Clocks { now, uptime: None };
     verify(&files, &requester, &Trusted::default(), Time { clocks: &clocks, baseline: None })
 }

@@ -4,14 +4,15 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The rooms that each room may import.
-const RULES: [(&str, &[&str]); 18] = [
-    ("model", &[]),
-    ("process", &[]),
+const RULES: [(&str, &[&str]); 19] = [
+    ("model", &["redact"]),
+    ("process", &["redact"]),
+    ("redact", &[]),
     ("disk", &[]),
     ("trust", &["model"]),
     ("changes", &["model"]),
     ("signers", &["model", "trust"]),
-    ("git", &["model", "process"]),
+    ("git", &["model", "process", "redact"]),
     ("branch", &["model", "trust", "git"]),
     ("store", &["model", "process"]),
     ("nix", &["model", "process"]),

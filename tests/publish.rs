@@ -96,6 +96,32 @@ fn what_does_not_belong_on_the_branch_is_removed_and_told() {
 }
 
 #[test]
+fn junk_approvals_and_a_forged_readme_are_gone_after_the_next_publication() {
+    let world = World::new();
+    world.publish().good();
+    let readme = world.on_branch("README.md");
+    let junk = |text: &str| Some(text.to_owned());
+    world.tamper(&BTreeMap::from([
+        ("README.md", junk("# Ask mallory\n")),
+        ("approvals/web-1/mallory.json", junk("{}\n")),
+        ("approvals/zz/mallory.json", junk("{}\n")),
+        ("deployments/zz.json", junk("{}\n")),
+    ]));
+    let said = world.verify().refused(5, "`approvals/web-1/mallory.json` does not belong on the branch");
+    for path in ["approvals/zz", "deployments/zz.json"] {
+        assert!(said.contains(&format!("`{path}` does not belong on the branch")), "{said}");
+    }
+    // Nothing else is to be published.
+    world.publish().good();
+    assert_eq!(world.on_branch("README.md"), readme);
+    for path in ["approvals/web-1/mallory.json", "approvals/zz/mallory.json", "deployments/zz.json"] {
+        assert_eq!(world.on_branch(path), None, "{path}");
+    }
+    world.verify().good();
+    assert!(world.publish().good().starts_with("nothing changed"));
+}
+
+#[test]
 fn the_published_branch_is_an_orphan_that_anybody_can_verify() {
     let world = World::new();
     world.publish().good();
@@ -137,7 +163,7 @@ fn a_removed_host_leaves_a_tombstone_and_returns_with_the_next_revision() {
 }
 
 #[test]
-fn two_sources_share_a_branch_and_a_name_that_both_claim_is_left_alone() {
+fn two_sources_share_a_branch_and_a_name_belongs_to_the_first() {
     let world = World::new();
     second_source(&world, &host("db-1"));
     world.publish().good();
@@ -149,6 +175,17 @@ fn two_sources_share_a_branch_and_a_name_that_both_claim_is_left_alone() {
     let said = world.publish().refused(1, "deployments/web-1.json is claimed by");
     assert!(said.contains(&world.flake()) && said.contains("/second?ref=main"), "{said}");
     assert_eq!(world.on_branch("deployments/web-1.json"), before);
+    assert!(said.contains("published it first and goes on with it"), "{said}");
+    // The first one goes on with its name, whatever the other one claims.
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Web-1 greets");
+    world.publish().refused(1, "deployments/web-1.json is claimed by");
+    assert_ne!(world.on_branch("deployments/web-1.json"), before);
+    // A source with `names` publishes those alone, and what else it has is a failure of its own.
+    let named = world.read_file("claveld.toml").replace("/second?ref=main\"", "/second?ref=main\"\nnames = [\"DB-*\"]");
+    world.write_file("claveld.toml", &named);
+    let said = world.publish().refused(1, "may not publish the name `web-1`");
+    assert!(!said.contains("is claimed by"), "{said}");
     // The second source has no db-1 any more, and its withdrawal is published all the same.
     assert_eq!(world.on_branch("deployments/db-1.json"), None);
 }

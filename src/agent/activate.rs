@@ -122,7 +122,7 @@ impl Activation {
         profiles: &Path,
         deadline: Duration,
     ) -> Result<Self, ActivateError> {
-        let UnitConfig { profile, command, user } = config.cloned().unwrap_or_default();
+        let UnitConfig { unit_type: _, profile, command, user } = config.cloned().unwrap_or_default();
         let unit_type = unit.unit_type;
         let name = || unit.name.clone();
         if command.is_some() && unit_type != UnitType::Command {

@@ -6,7 +6,8 @@
 //! 2. the index: signatures, fleet, branch, epoch, no lower version, no other content of the same version, expiry;
 //! 3. the bins of the agent's names, and in them the agent's own document and the deployments that it names: listed by hash,
 //!    signed, the right name, no lower revision, no other content of the same revision, none back behind its tombstone;
-//! 4. their units: one deployment for each, this machine's arch, a type that it can be; a deployment that fits this machine or
+//! 4. their units: served by this agent and of the type that it serves, one deployment for each, this machine's arch, a type
+//!    that it can be; a deployment that fits this machine or
 //!    this Clavel in none of these ways is left out, and harms no other;
 //! 5. the approvals, which refuse nothing here: `decide` waits for them.
 //!
@@ -19,10 +20,11 @@ use serde::{Deserialize, Serialize};
 use super::freshness::{ClockTrouble, Clocks, Validity, check_validity};
 use super::lifecycle::Candidate;
 use crate::branch::{Branch, BranchError, VerifiedIndex};
+use crate::config::UnitConfig;
 use crate::git::Files;
 use crate::model::{
     AgentSpecification, BranchName, Deployment, DeploymentSpecification, Document, DocumentPath, Epoch, Index,
-    IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification,
+    IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
 };
 use crate::trust::{Approvals, DocumentError, TrustedRoot, Verified};
 
@@ -72,6 +74,9 @@ pub struct Trusted {
     /// The last revision of each document that concerned this agent and is withdrawn. One that comes back counts on from there.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub withdrawn: BTreeMap<DocumentPath, Revision>,
+    /// The type of each unit that the agent has served. It stays until the configuration names another one.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub unit_types: BTreeMap<Name, UnitType>,
 }
 
 /// An agent that asks, and for what.
@@ -81,6 +86,8 @@ pub struct Requester<'a> {
     pub agent: &'a Name,
     /// The deployments that it wants, of those that it may have; `None` for all.
     pub wanted: Option<&'a [Name]>,
+    /// The units that it serves; where there is none, the one of its own name.
+    pub units: &'a BTreeMap<Name, UnitConfig>,
     /// The system of this machine.
     pub system: &'a System,
     /// The branch.
@@ -157,8 +164,9 @@ pub fn verify<F: Files>(
     let seen = trusted_in_epoch(trusted, requester.root.root().epoch)?;
     check_index_goes_forward(&index, seen.index.as_ref())?;
     let clock = time.check_index(&index.seen())?;
-    let mut check =
-        DocumentCheck { branch, index, trusted: &seen, documents: BTreeMap::new(), withdrawn: BTreeMap::new() };
+    let unit_types = seen.unit_types.clone();
+    let (documents, withdrawn) = (BTreeMap::new(), BTreeMap::new());
+    let mut check = DocumentCheck { branch, index, trusted: &seen, documents, withdrawn, unit_types };
     let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(requester.agent)? else {
         let withdrawn = vec![requester.agent.clone()];
         return Ok(Verdict { trusted: check.remembered()?, orders: Vec::new(), withdrawn, unfit: Vec::new(), clock });
@@ -166,7 +174,7 @@ pub fn verify<F: Files>(
     let wanted = wanted_deployments(requester, &agent.specification)?;
     let (mut orders, mut withdrawn, mut not_for_here) = (Vec::<Order>::new(), Vec::new(), Vec::new());
     for name in wanted {
-        let (deployment, content_digest, unit) = match check.deployment(&name, requester.system) {
+        let (deployment, content_digest, unit) = match check.deployment(&name, requester) {
             Ok(Some(found)) => found,
             Ok(None) => {
                 withdrawn.push(name);
@@ -196,7 +204,9 @@ pub fn verify<F: Files>(
 fn trusted_in_epoch(trusted: &Trusted, epoch: Epoch) -> Result<Trusted, Refusal> {
     match &trusted.index {
         Some(seen) if seen.epoch > epoch => Err(Refusal::EpochRollback { seen: seen.epoch, found: epoch }),
-        Some(seen) if seen.epoch < epoch => Ok(Trusted::default()),
+        Some(seen) if seen.epoch < epoch => {
+            Ok(Trusted { unit_types: trusted.unit_types.clone(), ..Trusted::default() })
+        }
         _ => Ok(trusted.clone()),
     }
 }
@@ -280,6 +290,7 @@ struct DocumentCheck<'a, F> {
     trusted: &'a Trusted,
     documents: BTreeMap<DocumentPath, SeenDocument>,
     withdrawn: BTreeMap<DocumentPath, Revision>,
+    unit_types: BTreeMap<Name, UnitType>,
 }
 
 impl<F: Files> DocumentCheck<'_, F> {
@@ -332,19 +343,41 @@ impl<F: Files> DocumentCheck<'_, F> {
     }
 
     /// Reads and checks a deployment and its unit. `None` where a tombstone withdraws the deployment.
-    fn deployment(&mut self, name: &Name, machine: &System) -> Result<Option<CheckedDeployment>, DeploymentRefusal> {
+    fn deployment(
+        &mut self,
+        name: &Name,
+        requester: &Requester<'_>,
+    ) -> Result<Option<CheckedDeployment>, DeploymentRefusal> {
+        let machine = requester.system;
         let Some((deployment, content_digest)) = self.unless_withdrawn::<DeploymentSpecification>(name)? else {
             return Ok(None);
         };
         let (unit, _) = self.document::<UnitSpecification>(&deployment.specification.unit)?;
         let UnitSpecification { arch, unit_type } = unit.specification.clone();
+        let expected = self.served_type(&unit.name, requester)?;
         if arch != *machine {
             return Err(Unfit::OtherArch { unit: unit.name.clone(), arch, machine: machine.clone() }.into());
         }
         if !unit_type.is_for(machine) {
             return Err(Unfit::OtherType { unit: unit.name.clone(), unit_type, machine: machine.clone() }.into());
         }
+        if let Some(expected) = expected.filter(|expected| *expected != unit_type) {
+            return Err(Unfit::OtherTypeThanServed { unit: unit.name.clone(), unit_type, expected }.into());
+        }
+        self.unit_types.insert(unit.name.clone(), unit_type);
         Ok(Some((deployment, content_digest, unit)))
+    }
+
+    /// The type that a unit has to be of: the one in the configuration, or the first that the agent saw. An error if the agent
+    /// does not serve the unit: whoever writes the flake must not choose what else runs here, as the superuser.
+    fn served_type(&self, unit: &Name, requester: &Requester<'_>) -> Result<Option<UnitType>, Unfit> {
+        let Requester { agent, units, .. } = requester;
+        let config = units.get(unit);
+        if config.is_none() && !(units.is_empty() && unit == *agent) {
+            let served = if units.is_empty() { vec![(*agent).clone()] } else { units.keys().cloned().collect() };
+            return Err(Unfit::NotServed { unit: unit.clone(), served });
+        }
+        Ok(config.and_then(|config| config.unit_type).or_else(|| self.unit_types.get(unit).copied()))
     }
 
     /// Everything that the agent trusted before, and everything that it has just checked.
@@ -359,7 +392,7 @@ impl<F: Files> DocumentCheck<'_, F> {
         if documents.len() + only_withdrawn > MAX_DOCUMENTS {
             return Err(Refusal::TooManyDocuments { limit: MAX_DOCUMENTS });
         }
-        Ok(Trusted { index: Some(seen), documents, withdrawn })
+        Ok(Trusted { index: Some(seen), documents, withdrawn, unit_types: self.unit_types })
     }
 }
 

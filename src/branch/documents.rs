@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::layout::Layout;
-use super::layout_check::{LayoutError, check_bin, check_top, foreign_entries};
+use super::layout_check::{ForeignEntry, LayoutError, check_bin, check_top, foreign_entries};
 use crate::git::{Files, ReadError};
 use crate::model::{
     Bin, BinCount, BinId, BranchFile as _, BranchName, Deployment, Document, DocumentPath, Epoch, Folder, Hold, Index,
@@ -205,9 +205,9 @@ impl<'a, F: Files> Branch<'a, F> {
         Ok(())
     }
 
-    /// The paths of the entries that do not belong on the branch: at the top, and beside the documents of the bins that were read.
-    pub fn foreign_entries(&self, index: &VerifiedIndex) -> Result<Vec<String>, BranchError> {
-        Ok(foreign_entries(self.files, &index.index, index.bins())?)
+    /// The entries that do not belong on the branch: at the top, and beside the documents and approvals of the bins that were read.
+    pub fn foreign_entries(&self, index: &VerifiedIndex) -> Result<Vec<ForeignEntry>, BranchError> {
+        Ok(foreign_entries(self.files, self.root, &index.index, index.bins())?)
     }
 
     /// Reads and verifies one document, which has to be as its bin of `index` lists it.

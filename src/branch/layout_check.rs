@@ -8,11 +8,12 @@
 //! can be. It does not read the contents of the files.
 
 use std::collections::HashSet;
+use std::fmt;
 
 use super::layout::{BranchFolder, Layout};
 use crate::git::{Files, Mode, ReadError};
-use crate::model::{BinCount, Index, Name};
-use crate::trust::VerifiedBin;
+use crate::model::{BinCount, DocumentPath, Folder as Documents, Index, Name};
+use crate::trust::{TrustedRoot, VerifiedBin};
 
 /// The most bytes of a name that an error shows.
 const LONGEST_SHOWN_NAME: usize = 160;
@@ -188,44 +189,76 @@ pub(super) fn check_bin(files: &impl Files, index: &Index, bin: &VerifiedBin) ->
     check_folder(files, &layout.folder("approvals", bin.id()), BranchFolder::Approvals)
 }
 
-/// Whether git accepts an entry of this name, so that a commit can remove it.
-fn is_plain(name: &str) -> bool {
-    let is_special = [".", "..", ".git"].iter().any(|special| name.eq_ignore_ascii_case(special));
-    !is_special && !name.is_empty() && !name.contains(|c: char| c.is_control() || matches!(c, '/' | '\\'))
+/// An entry that nothing signed on the branch accounts for. `Display` gives its path, where bytes that are not plain ASCII are
+/// escaped.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ForeignEntry {
+    /// The folder; empty for the top.
+    pub folder: String,
+    /// The bytes of its name.
+    pub name: Vec<u8>,
 }
 
-/// The paths of the entries that the checks above refuse as foreign. The publisher removes them. A path that is no plain text is
-/// left out.
+impl fmt::Display for ForeignEntry {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&path_in(&self.folder, &self.name))
+    }
+}
+
+/// The entries that the checks above refuse as foreign, and approvals of what the index does not list or by who is no approver of
+/// `root`. The publisher removes them.
 pub(super) fn foreign_entries<'b>(
     files: &impl Files,
+    root: &TrustedRoot,
     index: &Index,
     bins: impl Iterator<Item = &'b VerifiedBin>,
-) -> Result<Vec<String>, ReadError> {
+) -> Result<Vec<ForeignEntry>, ReadError> {
     let (count, mut found) = (index.bins.count(), Vec::new());
     let layout = Layout::of(count);
     let folders = || index.folders.iter().map(AsRef::<str>::as_ref);
-    let mut look = |path: &str, folder: BranchFolder<'_>| -> Result<(), ReadError> {
-        let tree = match files.tree(path, folder.most_bytes()) {
-            // The publication says what is wrong there when it is read back.
-            Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => None,
-            tree => tree?,
+    // Looks at one folder, and returns the names of the entries that belong there.
+    let mut look =
+        |path: &str, folder: BranchFolder<'_>, is_known: &dyn Fn(&str) -> bool| -> Result<Vec<String>, ReadError> {
+            let tree = match files.tree(path, folder.most_bytes()) {
+                // The publication says what is wrong there when it is read back.
+                Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => None,
+                tree => tree?,
+            };
+            let (tree, mut known) = (tree.unwrap_or_default(), Vec::new());
+            for (mode, name) in TreeEntries(&tree).map_while(Result::ok) {
+                let text = std::str::from_utf8(name).ok().filter(|text| folder.accepts(name, mode) && is_known(text));
+                match text {
+                    Some(text) => known.push(text.to_owned()),
+                    None => found.push(ForeignEntry { folder: path.to_owned(), name: name.to_owned() }),
+                }
+            }
+            Ok(known)
         };
-        let tree = tree.unwrap_or_default();
-        let entries = TreeEntries(&tree).map_while(Result::ok).filter(|(mode, name)| !folder.accepts(name, mode));
-        let names = entries.filter_map(|(_, name)| std::str::from_utf8(name).ok().filter(|name| is_plain(name)));
-        found.extend(names.map(|name| if path.is_empty() { name.to_owned() } else { format!("{path}/{name}") }));
-        Ok(())
-    };
-    look("", BranchFolder::Top(index))?;
-    look("index", BranchFolder::Index(count))?;
-    look("roots", BranchFolder::Roots)?;
+    let any = |_: &str| true;
+    look("", BranchFolder::Top(index), &any)?;
+    look("index", BranchFolder::Index(count), &any)?;
+    look("roots", BranchFolder::Roots, &any)?;
     if count != BinCount::ONE {
-        folders().chain(["approvals"]).try_for_each(|folder| look(folder, BranchFolder::Bins(count)))?;
-    }
-    for bin in bins {
         folders()
-            .try_for_each(|folder| look(&layout.folder(folder, bin.id()), BranchFolder::Documents(folder, bin)))?;
-        look(&layout.folder("approvals", bin.id()), BranchFolder::Approvals)?;
+            .chain(["approvals"])
+            .try_for_each(|folder| look(folder, BranchFolder::Bins(count), &any).map(drop))?;
+    }
+    let approvers = &root.root().roles.approver.keys;
+    let is_approver = |file: &str| {
+        file.strip_suffix(".json").is_some_and(|stem| approvers.iter().any(|key| key.id().to_string() == stem))
+    };
+    for bin in bins {
+        for folder in folders() {
+            look(&layout.folder(folder, bin.id()), BranchFolder::Documents(folder, bin), &any)?;
+        }
+        // A withdrawn deployment may come back, and keeps its approvals.
+        let path = |name: &str| Some(DocumentPath::new(Documents::Deployments, name.parse().ok()?));
+        let is_listed =
+            |name: &str| path(name).is_some_and(|path| bin.document(&path).is_some() || bin.tombstone(&path).is_some());
+        let folder = layout.folder("approvals", bin.id());
+        for name in look(&folder, BranchFolder::Approvals, &is_listed)? {
+            look(&format!("{folder}/{name}"), BranchFolder::ApprovalsOfOne, &is_approver)?;
+        }
     }
     Ok(found)
 }

@@ -19,7 +19,7 @@ pub use approvals::AgentsByDeployment;
 pub use documents::{Branch, BranchError, VerifiedIndex, find_document};
 pub use history::{History, PastDeployment, RevisionLookup, search_files};
 pub use layout::Layout;
-pub use layout_check::LayoutError;
+pub use layout_check::{ForeignEntry, LayoutError};
 pub use read_back::{ReadBack, ReadBackError};
 pub use root_chain::{RootChain, RootsError};
 pub use writer::{BranchWriter, FETCH_DEADLINE, OpenBranch, Proposal, WriteError};

@@ -124,7 +124,10 @@ pub(super) async fn evaluate_targets(
     for Target { source, revision, remembered_as } in targets {
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
         match evaluator.evaluate(source, revision.as_ref(), remembered_as, now(), &progress).await {
-            Ok(evaluation) => evaluations.push(evaluation),
+            Ok(mut evaluation) => {
+                evaluation.drafts.restrict_to_names_of(source);
+                evaluations.push(evaluation);
+            }
             Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
         }
     }

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::credentials::{AllCredentials, CredentialsTable};
 use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
 use crate::git::Remote;
-use crate::model::{BranchName, Invalid, List, Name};
+use crate::model::{BranchName, Invalid, List, Name, UnitType};
 use crate::trust::AnchorLocation;
 
 /// The settings of an agent.
@@ -26,7 +27,7 @@ pub struct AgentConfig {
     pub root: AnchorLocation,
     /// The Deployments to take, of those that the agent may ask for. The default is all of them.
     pub deployments: Option<List<Name, 1024>>,
-    /// The settings of each unit, by its name.
+    /// The units that the agent serves, and the settings of each. Where there is none, it serves the unit of its own name.
     pub units: BTreeMap<Name, UnitConfig>,
     /// The folder of the agent's state.
     pub state_directory: PathBuf,
@@ -47,6 +48,8 @@ pub struct AgentConfig {
 /// The settings of one unit.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct UnitConfig {
+    /// The only type that the unit may be of. Without it, the type that the agent sees first counts.
+    pub unit_type: Option<UnitType>,
     /// The profile of the unit. The default depends on its type.
     pub profile: Option<PathBuf>,
     /// The command that activates a unit of the type `command`, with its arguments.
@@ -108,6 +111,8 @@ struct AgentFile {
     interval: Option<Span>,
     ssh_command: Option<String>,
     #[serde(default)]
+    credentials: Vec<CredentialsTable>,
+    #[serde(default)]
     fetch: FetchTable,
     #[serde(default)]
     nix: NixTable,
@@ -139,6 +144,8 @@ struct ActivateTable {
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct UnitTable {
+    #[serde(rename = "type")]
+    unit_type: Option<UnitType>,
     profile: Option<PathBuf>,
     command: Option<Vec<String>>,
     user: Option<UserName>,
@@ -165,11 +172,22 @@ impl ConfigFile for AgentFile {
                 return Err(("units.NAME.command", format!("the command of the unit `{name}` is empty")));
             }
             let profile = unit.profile.map(|profile| directory.join(profile));
-            units.insert(name, UnitConfig { profile, command: unit.command, user: unit.user });
+            // A command activates units of this type alone, so it says the type as well.
+            let implied = unit.command.as_ref().map(|_| UnitType::Command);
+            if let (Some(UnitType::Command), Some(other)) = (implied, unit.unit_type)
+                && other != UnitType::Command
+            {
+                let why = format!("the unit `{name}` has a command, so its type is command, and not {other}");
+                return Err(("units.NAME.type", why));
+            }
+            let unit_type = unit.unit_type.or(implied);
+            units.insert(name, UnitConfig { unit_type, profile, command: unit.command, user: unit.user });
         }
+        let credentials = AllCredentials::new(&self.credentials, directory)?;
+        let mirrors = all_mirrors(self.repository, &self.mirrors)?;
         Ok(AgentConfig {
             name: self.name,
-            mirrors: all_mirrors(self.repository, &self.mirrors)?,
+            mirrors: mirrors.into_iter().map(|mirror| credentials.of(mirror)).collect(),
             branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,
             root: self.root.0.below(directory),
             deployments: self.deployments,
@@ -189,8 +207,7 @@ impl ConfigFile for AgentFile {
 fn all_mirrors(repository: Remote, mirrors: &[Remote]) -> Result<Vec<Remote>, (&'static str, String)> {
     let mut all = vec![repository];
     for mirror in mirrors {
-        // Compare the texts without secrets: the agent names its copies of the mirrors by them.
-        if all.iter().any(|other| other.to_string() == mirror.to_string()) {
+        if all.contains(mirror) {
             return Err(("mirrors", format!("{mirror} is named twice")));
         }
         all.push(mirror.clone());
@@ -232,8 +249,12 @@ mod tests {
         let mirrors = |list: &str| read(&format!("{minimal}mirrors = [{list}]\n"));
         let mirrors_of = |config: AgentConfig| config.mirrors.iter().map(ToString::to_string).collect::<Vec<_>>();
         assert_eq!(mirrors_of(read(minimal).unwrap()), ["/srv/fleet.git"]);
-        let both = mirrors("\"https://me:pw@b.example/fleet.git\"").unwrap();
-        assert_eq!(mirrors_of(both), ["/srv/fleet.git", "https://***@b.example/fleet.git"]);
+        let both = mirrors("\"https://b.example/fleet.git\"").unwrap();
+        assert_eq!(mirrors_of(both), ["/srv/fleet.git", "https://b.example/fleet.git"]);
+        for secret in ["me:pw", "pw"] {
+            let error = mirrors(&format!("\"https://{secret}@b.example/fleet.git\"")).unwrap_err().to_string();
+            assert!(error.contains("[[credentials]]") && !error.contains("pw"), "{error}");
+        }
         let error = mirrors("\"/srv/fleet.git\"").unwrap_err().to_string();
         assert!(error.contains("`mirrors`: /srv/fleet.git is named twice"), "{error}");
         let sixteen = (0..16).map(|n| format!("\"/srv/{n}.git\",")).collect::<Vec<_>>().concat();
@@ -241,6 +262,15 @@ mod tests {
         assert_eq!(read(&format!("{minimal}[fetch]\ntimeout = \"3s\"\n")).unwrap().fetch_deadline.as_secs(), 3);
         let error = read(&format!("{minimal}[units.r]\ncommand = []\n")).unwrap_err().to_string();
         assert!(error.contains("the command of the unit `r` is empty"), "{error}");
+        let type_of = |text: &str| {
+            read(&format!("{minimal}[units.r]\n{text}"))
+                .map(|config| config.units[&"r".parse::<Name>().unwrap()].unit_type)
+        };
+        assert_eq!(type_of("").unwrap(), None);
+        assert_eq!(type_of("type = \"system-manager\"").unwrap(), Some(UnitType::SystemManager));
+        assert_eq!(type_of("command = [\"/x\"]").unwrap(), Some(UnitType::Command));
+        let error = type_of("command = [\"/x\"]\ntype = \"nixos\"").unwrap_err().to_string();
+        assert!(error.contains("`units.NAME.type`") && error.contains("and not nixos"), "{error}");
         let error = read(&format!("{minimal}[units.r]\nuser = \"-x\"\n")).unwrap_err().to_string();
         assert!(error.contains("is not the name of a user"), "{error}");
     }
@@ -260,8 +290,12 @@ mod tests {
             "state-directory",
             "interval",
             "ssh-command",
+            "url",
+            "user",
+            "password-file",
             "store",
             "timeout",
+            "type",
             "profile",
             "command",
             "user",

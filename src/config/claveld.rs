@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
+use super::credentials::{AllCredentials, CredentialsTable};
 use super::{ConfigError, ConfigFile, Size, Span, WrittenAnchor};
 use crate::git::Remote;
 use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, PublishPolicy, Source, Substituter};
@@ -68,6 +69,8 @@ pub struct PublishConfig {
 struct ClaveldFile {
     state_directory: Option<PathBuf>,
     publish: PublishTable,
+    #[serde(default)]
+    credentials: Vec<CredentialsTable>,
     #[serde(default)]
     evaluate: EvaluateTable,
     #[serde(default)]
@@ -152,6 +155,8 @@ struct SourceTable {
     include: Vec<Pattern>,
     #[serde(default)]
     exclude: Vec<Pattern>,
+    #[serde(default)]
+    names: Vec<Pattern>,
 }
 
 impl ClaveldConfig {
@@ -196,7 +201,7 @@ impl ConfigFile for ClaveldFile {
                 records: state_directory.join("evaluations"),
             },
             publish: PublishConfig {
-                repository: self.publish.repository,
+                repository: AllCredentials::new(&self.credentials, directory)?.of(self.publish.repository),
                 branch: self.publish.branch.map_or_else(default_branch, Ok)?,
                 root: self.publish.root.0.below(directory),
                 secret_keys,
@@ -216,8 +221,8 @@ impl ConfigFile for ClaveldFile {
 
 impl SourceTable {
     fn into_settings(self) -> Source {
-        let Self { flake, substituters, substituters_public_keys, include, exclude } = self;
-        Source { flake, substituters, substituters_public_keys, include, exclude }
+        let Self { flake, substituters, substituters_public_keys, include, exclude, names } = self;
+        Source { flake, substituters, substituters_public_keys, include, exclude, names }
     }
 }
 
@@ -259,6 +264,15 @@ mod tests {
         for (from, to, expected) in [
             ("[publish]", "[publish]\nbranhc = \"x\"", "line 3"),
             ("[publish]", "[publish]\nbranhc = \"x\"", "unknown field `branhc`"),
+            (
+                "[publish]\n        repository = \"",
+                "[publish]\n        repository = \"https://TOKEN@h",
+                "[[credentials]]",
+            ),
+            ("git+file://", "git+https://TOKEN@h", "netrc"),
+            ("git+file://", "git+ssh://git:TOKEN@h", "netrc"),
+            ("git+file:///srv/git/fleet.git?", "https://h/x?access_token=TOKEN&", "netrc"),
+            ("[[source]]", "[[source]]\nsubstituters = [\"https://TOKEN@h\"]", "netrc"),
             ("secret-key-file", "#", "`publish.secret-key-file`: there is no key to sign with"),
             ("secret-key-file", "secret-key-credential = \"../key\"\nsecret-key-file", "not the name of a credential"),
             ("secret-key-file", "secret-key-agent = { socket = \"s\" }\nsecret-key-file", "missing field `public-key`"),
@@ -274,6 +288,7 @@ mod tests {
         ] {
             let error = read(&MINIMAL.replacen(from, to, 1)).unwrap_err().to_string();
             assert!(error.contains(expected) && error.contains("claveld.toml"), "{error}");
+            assert!(!error.contains("TOKEN"), "{error}");
         }
         let error = describe_error(&ClaveldConfig::read(Path::new("/does/not/exist.toml")).unwrap_err());
         assert!(error.starts_with("cannot read the configuration /does/not/exist.toml: "), "{error}");
@@ -330,6 +345,9 @@ mod tests {
             "secret-key-agent",
             "expires-after",
             "ssh-command",
+            "url",
+            "user",
+            "password-file",
             "wait-for-cache",
             "pin",
             "timeout",
@@ -341,6 +359,7 @@ mod tests {
             "substituters-public-keys",
             "include",
             "exclude",
+            "names",
         ] {
             assert!(text.contains(&format!("{key} = ")), "the example lacks {key}");
         }

@@ -5,6 +5,7 @@
 
 mod agent;
 mod claveld;
+mod credentials;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -1,10 +1,12 @@
 //! The result of one evaluation: the drafts of a source, and what was done for them. No I/O.
 
+use std::collections::BTreeMap;
+
 use serde::{Serialize, Serializer};
 
-use super::outputs::Item;
+use super::outputs::{FlakeOutput, Item};
 use super::reason::EvalReason;
-use crate::model::{AgentSpecification, DeploymentSpecification, Draft, LockedSource, UnitSpecification};
+use crate::model::{AgentSpecification, DeploymentSpecification, Draft, LockedSource, Name, Source, UnitSpecification};
 
 /// The result of evaluating one source. `claveld evaluate --json` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
@@ -61,6 +63,28 @@ pub struct Drafts {
     pub failures: Vec<Failure>,
 }
 
+impl Drafts {
+    /// Turns every draft into a failure whose name the source may not publish, or that is about a document of such a name.
+    pub fn restrict_to_names_of(&mut self, source: &Source) {
+        let refused = |name: &Name| (!source.may_publish(name)).then(|| name.clone());
+        let mut failures = BTreeMap::new();
+        let mut check = |output: FlakeOutput, own: &Name, about: &[Name]| {
+            let Some(why) = refused(own).or_else(|| about.iter().find_map(refused)) else { return true };
+            let item = Item { output, level: None, name: own.to_string() };
+            let error = format!("the source may not publish the name `{why}`: no pattern of its `names` matches it");
+            // A failure is about all documents of its name.
+            failures.entry(own.clone()).or_insert(Failure { item, error });
+            false
+        };
+        self.deployments.retain(|draft| {
+            check(FlakeOutput::Deployments, &draft.name, std::slice::from_ref(&draft.specification.unit))
+        });
+        self.units.retain(|draft| check(FlakeOutput::Units, &draft.name, &[]));
+        self.agents.retain(|draft| check(FlakeOutput::Agents, &draft.name, &draft.specification.deployments));
+        self.failures.extend(failures.into_values());
+    }
+}
+
 /// One attribute that gives no document. In JSON it is text for people, where a long name is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
@@ -104,4 +128,39 @@ fn as_text<S: Serializer>(item: &Item, serializer: S) -> Result<S::Ok, S::Error>
 
 fn as_texts<S: Serializer>(items: &[Item], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(items.iter().map(Item::to_string))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{List, Metadata, UnitType};
+
+    #[test]
+    fn a_name_that_no_pattern_allows_is_a_failure_of_its_documents_alone() {
+        let name = |text: &str| text.parse::<Name>().unwrap();
+        let unit = |of: &str| {
+            let specification = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
+            Draft::new(name(of), Metadata::default(), specification)
+        };
+        let agent = |of: &str, deployment: &str| {
+            let deployments = List::one(name(deployment));
+            Draft::new(name(of), Metadata::default(), AgentSpecification { deployments })
+        };
+        let all = Drafts {
+            units: vec![unit("A-1"), unit("b-1")],
+            agents: vec![agent("a-1", "a-1"), agent("a-2", "b-1"), agent("b-1", "b-1")],
+            ..Drafts::default()
+        };
+        let mut drafts = all.clone();
+        let mut source = Source::bare("x".parse().unwrap());
+        drafts.restrict_to_names_of(&source);
+        assert_eq!(drafts, all);
+        source.names = vec!["a-*".parse().unwrap()];
+        drafts.restrict_to_names_of(&source);
+        assert_eq!(drafts.units, [unit("A-1")]);
+        assert_eq!(drafts.agents, [agent("a-1", "a-1")]);
+        let failed: Vec<&str> = drafts.failures.iter().map(|failure| failure.item.name.as_str()).collect();
+        assert_eq!(failed, ["a-2", "b-1"]);
+        assert!(drafts.failures.iter().all(|failure| failure.error.contains("may not publish the name `b-1`")));
+    }
 }

@@ -42,12 +42,20 @@ pub enum Change {
         /// Like `a.json` or `folder/a.json`.
         path: String,
     },
+    /// An entry is removed by the bytes of its name, which may be none that a file can have.
+    RemoveEntry {
+        /// The folder; empty for the top.
+        folder: String,
+        /// The name in the folder.
+        name: Vec<u8>,
+    },
 }
 
 impl Change {
     fn path(&self) -> &str {
         match self {
             Self::Put { path, .. } | Self::Move { to: path, .. } | Self::Remove { path } => path,
+            Self::RemoveEntry { folder, .. } => folder,
         }
     }
 }
@@ -175,6 +183,10 @@ impl Repository {
     pub fn prepare(&self, new: &NewCommit<'_>) -> Result<Prepared, CommitError> {
         for change in new.changes {
             let path = change.path();
+            // What nobody may write can stand there all the same, and has to go.
+            if matches!(change, Change::RemoveEntry { .. }) {
+                continue;
+            }
             check_path(path).map_err(|why| CommitError::BadPath { path: path.to_owned(), why })?;
         }
         self.check_tip(new)?;
@@ -235,13 +247,18 @@ impl Repository {
         let before = new.expected.map(|tip| self.snapshot(tip)).transpose()?;
         // Everything that is removed goes first: a file may take the place of a folder that becomes empty.
         for change in new.changes {
+            if let Change::RemoveEntry { folder, name } = change {
+                let parts = folder.split('/').filter(|part| !part.is_empty()).map(str::as_bytes).chain([&name[..]]);
+                editor.remove(parts.map(gix::bstr::BStr::new)).map_err(|error| failed(folder, &error))?;
+                continue;
+            }
             let (Change::Move { from: path, .. } | Change::Remove { path }) = change else { continue };
             editor.remove(path.split('/')).map_err(|error| failed(path, &error))?;
         }
         for change in new.changes {
             let path = change.path();
             match change {
-                Change::Remove { .. } => continue,
+                Change::Remove { .. } | Change::RemoveEntry { .. } => continue,
                 Change::Move { from, .. } => {
                     let Some(blob) = before.as_ref().map(|files| files.file_id(from)).transpose()?.flatten() else {
                         continue;

@@ -13,16 +13,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use gix::progress::Discard;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
+use gix::sec::identity::Account;
 use serde::{Deserialize, Serialize};
 
 use super::address::{CommitId, RefName};
 use super::commit::sync_file;
 use super::complete::{self, CheckedHistory};
+use super::credentials::Credentials;
 use super::fetch_error::{FetchError, LARGEST_SHALLOW};
 use super::lock::HeldLock;
 use super::remote::{Remote, RemoteUrl};
 use super::repository::{GitError, Repository, in_one_line};
 use crate::model::BranchName;
+use crate::redact::without_users;
 
 /// The ssh command where none is configured. `BatchMode`, because nobody is there to type a password; the other options
 /// end a connection that hangs, because gix cannot interrupt a read.
@@ -93,9 +96,14 @@ impl Repository {
         let local = self.configured_for(request)?;
         let remote = request.gix_remote(url, &local)?;
         let failed = |stage| move |error: gix::Error| request.failed(url, stage, &error);
+        let account = account(url).map_err(|why| FetchError::Refused {
+            remote: request.remote.to_string(),
+            branch: request.branch.clone(),
+            why,
+        })?;
         let connection = remote.connect(Direction::Fetch).map_err(failed(Stage::Connect))?;
         let prepared = connection
-            .with_credentials(|action| Ok(credentials(url, action)))
+            .with_credentials(|action| Ok(answer(account.as_ref(), action)))
             .prepare_fetch(Discard, gix::remote::ref_map::Options::default())
             .map_err(failed(Stage::Connect))?;
         let tip = prepared.ref_map().mappings.first().and_then(|mapping| mapping.remote.as_id());
@@ -217,7 +225,7 @@ impl FetchRequest<'_> {
         FetchError::RepositoryNotFound { remote: self.remote.to_string(), branch: self.branch.clone(), why }
     }
 
-    /// Converts an error of gix. Its text may quote the URL, so the secrets of the URL are taken out.
+    /// Converts an error of gix. Its text may quote a URL that a server named, so the users of URLs are taken out.
     fn failed(&self, url: &RemoteUrl, stage: Stage, error: &gix::Error) -> FetchError {
         let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         if self.interrupt.load(Ordering::Relaxed) {
@@ -230,10 +238,10 @@ impl FetchRequest<'_> {
         }
         if error.is_unauthenticated() {
             // The text of gix is about a credential helper, and no helper is used here.
-            let why = "it asks for credentials, and the URL has none that it accepts".to_owned();
+            let why = "it asks for credentials, and [[credentials]] has none that it accepts".to_owned();
             return FetchError::Refused { remote, branch, why };
         }
-        let why = url.redact(&in_one_line(error));
+        let why = without_users(&in_one_line(error));
         if error.is_resource_exhausted() {
             FetchError::TooMuchMemory { remote, branch, why }
         } else if error.is_permission_denied() {
@@ -273,17 +281,22 @@ fn owned_by_another_user(path: &Path) -> Option<String> {
     })
 }
 
-/// The credentials of a URL that has a user and no password. Hosts accept a token as the user, but gix by itself sends a
-/// user only together with a password. This asks no credential helper and no person.
-fn credentials(
-    url: &RemoteUrl,
+/// The account of a URL that has credentials.
+fn account(url: &RemoteUrl) -> Result<Option<Account>, String> {
+    let of = |credentials: &Credentials| {
+        let (username, password) = (credentials.user.clone(), credentials.password()?);
+        Ok(Account { username, password, oauth_refresh_token: None })
+    };
+    url.credentials().map(of).transpose()
+}
+
+/// Answers a server that asks for credentials. This asks no credential helper and no person.
+fn answer(
+    account: Option<&Account>,
     action: gix::credentials::helper::Action,
 ) -> Option<gix::credentials::protocol::Outcome> {
     let gix::credentials::helper::Action::Get(context) = action else { return None };
-    let user = url.parsed().user().filter(|_| url.parsed().password().is_none())?;
-    let identity =
-        gix::sec::identity::Account { username: user.to_owned(), password: String::new(), oauth_refresh_token: None };
-    Some(gix::credentials::protocol::Outcome { identity, next: context.into() })
+    Some(gix::credentials::protocol::Outcome { identity: account?.clone(), next: context.into() })
 }
 
 /// The size of the file `shallow` in bytes. Every reader of the history reads all of that file.

@@ -16,6 +16,7 @@ mod address;
 mod commit;
 mod complete;
 mod confined;
+mod credentials;
 mod fetch;
 mod fetch_error;
 mod files;
@@ -38,6 +39,7 @@ pub use commit::{Change, CommitError, Identity, NewCommit, Prepared, PreparedCom
 pub use confined::{
     ChildError, ConfinedFetch, ConfinedFetchError, FETCH_COMMAND, WhenBusy, answer as answer_fetch, lock_of,
 };
+pub use credentials::Credentials;
 pub use fetch::{Depth, Fetched};
 pub use fetch_error::Remedy;
 pub use files::Files;

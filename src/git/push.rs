@@ -2,7 +2,7 @@
 //! that.
 //!
 //! Unlike a fetch, a push follows the machine's git configuration: an operator gives `claveld` the right to write through
-//! the credential helpers there.
+//! the credential helpers there, or a `[[credentials]]` table in its configuration.
 
 use std::time::Duration;
 
@@ -12,10 +12,13 @@ use super::repository::Repository;
 use crate::model::BranchName;
 use crate::process::{Invocation, ProcessError};
 
+/// The variable through which the user reaches git.
+const USER: &str = "CLAVEL_GIT_USER";
 /// The variable through which the password reaches git.
 const PASSWORD: &str = "CLAVEL_GIT_PASSWORD";
-/// A credential helper that answers with [`PASSWORD`]. Git runs it in the shell with the argument `get`.
-const HELPER: &str = r#"!f() { test "$1" = get && printf 'password=%s\n' "$CLAVEL_GIT_PASSWORD"; }; f"#;
+/// A credential helper that answers with [`USER`] and [`PASSWORD`]. Git runs it in the shell with the argument `get`.
+const HELPER: &str =
+    r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$CLAVEL_GIT_USER" "$CLAVEL_GIT_PASSWORD"; }; f"#;
 /// The number of lines of git's output that an error has.
 const MAX_OUTPUT_LINES: usize = 12;
 
@@ -82,13 +85,18 @@ impl Push<'_> {
     pub async fn run(&self, repository: &Repository) -> Result<(), PushError> {
         match self.remote {
             Remote::Url(url) => {
-                let outcome = self.invocation(repository, url).run().await;
-                outcome.map(drop).map_err(|error| self.failed(url, error))
+                let invocation = self.invocation(repository, url).map_err(|output| PushError::Failed {
+                    remote: self.remote.to_string(),
+                    branch: self.branch.clone(),
+                    output,
+                })?;
+                let outcome = invocation.run().await;
+                outcome.map(drop).map_err(|error| self.failed(error))
             }
         }
     }
 
-    fn invocation(&self, repository: &Repository, url: &RemoteUrl) -> Invocation {
+    fn invocation(&self, repository: &Repository, url: &RemoteUrl) -> Result<Invocation, String> {
         let target = format!("{}:{}", self.commit, RefName::of(self.branch));
         let git = Invocation::new("git")
             // Clavel may run inside a hook, whose variables name another repository.
@@ -113,16 +121,16 @@ impl Push<'_> {
             None if std::env::var_os("GIT_SSH_COMMAND").is_none() => git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
             None => git,
         };
-        with_remote(git, url).args(["--", "clavel", &target])
+        Ok(with_remote(git, url)?.args(["--", "clavel", &target]))
     }
 
     /// The error for a run of git that failed.
-    fn failed(&self, url: &RemoteUrl, error: ProcessError) -> PushError {
+    fn failed(&self, error: ProcessError) -> PushError {
         let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         let ProcessError::Failed { stderr, .. } = &error else {
             return PushError::NotRun { remote, branch, source: error };
         };
-        let output = url.redact(&last_lines(stderr));
+        let output = last_lines(stderr);
         match rejection(stderr) {
             Some(PushRejection::Moved) => PushError::Moved { remote, branch },
             Some(PushRejection::Declined) => PushError::Declined { remote, branch, output },
@@ -131,28 +139,22 @@ impl Push<'_> {
     }
 }
 
-/// Passes the URL through the environment, because every user of the machine can read arguments, and they are logged.
-fn with_remote(git: Invocation, url: &RemoteUrl) -> Invocation {
-    let mut settings = Vec::new();
-    match url.parsed().password() {
-        Some(_) => {
-            let mut bare = url.parsed().clone();
-            bare.set_password(None);
-            settings.push(("remote.clavel.url", bare.to_bstring().to_string()));
-            // The empty value removes the machine's helpers. Git would ask them first, and hand them the password to store.
-            settings.push(("credential.helper", String::new()));
-            settings.push(("credential.helper", HELPER.to_owned()));
-        }
-        None => settings.push(("remote.clavel.url", url.reveal().to_owned())),
+/// Passes the password through the environment, because every user of the machine can read arguments, and they are logged.
+fn with_remote(git: Invocation, url: &RemoteUrl) -> Result<Invocation, String> {
+    let mut settings = vec![("remote.clavel.url", url.to_string())];
+    if url.credentials().is_some() {
+        // The empty value removes the machine's helpers. Git would ask them first, and hand them the password to store.
+        settings.push(("credential.helper", String::new()));
+        settings.push(("credential.helper", HELPER.to_owned()));
     }
     let git = git.env("GIT_CONFIG_COUNT", settings.len().to_string());
     let git = settings.into_iter().enumerate().fold(git, |git, (number, (key, value))| {
         git.env(format!("GIT_CONFIG_KEY_{number}"), key).env(format!("GIT_CONFIG_VALUE_{number}"), value)
     });
-    match url.parsed().password() {
-        Some(password) => git.env(PASSWORD, password),
+    Ok(match url.credentials() {
+        Some(credentials) => git.env(USER, &credentials.user).env(PASSWORD, credentials.password()?),
         None => git,
-    }
+    })
 }
 
 /// The reason that git gives for a rejected branch.
@@ -250,7 +252,13 @@ mod tests {
             matches!(&error, PushError::Failed { output, .. } if output.contains("/nowhere/at-all.git")),
             "{error}"
         );
-        let error = push(&from, "https://me:secret@127.0.0.1:1/x.git", commit).await.unwrap_err();
+        let password_file = dir.path().join("token");
+        std::fs::write(&password_file, "secret\n").unwrap();
+        let credentials = super::super::Credentials { user: "me".to_owned(), password_file };
+        let remote = "https://127.0.0.1:1/x.git".parse::<Remote>().unwrap().with_credentials(Some(credentials));
+        let (branch, within) = (fixture::branch(), Duration::from_mins(1));
+        let push = Push { remote: &remote, branch: &branch, commit, ssh_command: None, within };
+        let error = push.run(&from).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         assert!(error.to_string().contains("127.0.0.1"), "{error}");
     }

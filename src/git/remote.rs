@@ -11,9 +11,11 @@ use gix::bstr::{BStr, ByteSlice as _};
 use gix::url::{ArgumentSafety, Scheme};
 use serde::Deserialize;
 
+use super::credentials::Credentials;
 use crate::model::Invalid;
+use crate::redact::user_part;
 
-/// The repository that a branch is fetched from and pushed to. `Display` shows no secrets.
+/// The repository that a branch is fetched from and pushed to. It has no secrets: its credentials are in a file.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Remote {
@@ -22,10 +24,18 @@ pub enum Remote {
 }
 
 impl Remote {
-    /// The text that was parsed, with its secrets. It is only for the program that connects.
-    pub fn reveal(&self) -> &str {
+    /// The same repository, for which `credentials` count.
+    #[must_use]
+    pub fn with_credentials(self, credentials: Option<Credentials>) -> Self {
         match self {
-            Self::Url(url) => url.reveal(),
+            Self::Url(url) => Self::Url(RemoteUrl { credentials, ..url }),
+        }
+    }
+
+    /// Who Clavel is to the host of the repository, where it is somebody.
+    pub fn credentials(&self) -> Option<&Credentials> {
+        match self {
+            Self::Url(url) => url.credentials(),
         }
     }
 
@@ -73,18 +83,18 @@ impl schemars::JsonSchema for Remote {
 
 /// The address of a repository: a URL or an absolute path, as git accepts them.
 ///
-/// `Display` hides the user and the password of an HTTP URL, since hosts accept tokens in both places;
-/// [`RemoteUrl::reveal`] returns the real value.
+/// It has no password and no token: hosts accept tokens as the user too, so only an SSH URL has a user.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct RemoteUrl {
     text: String,
     url: gix::Url,
+    credentials: Option<Credentials>,
 }
 
 impl RemoteUrl {
-    /// The URL as it was written, with its secrets. It is only for the program that connects.
-    pub fn reveal(&self) -> &str {
-        &self.text
+    /// Who Clavel is to the host, where it is somebody.
+    pub(super) fn credentials(&self) -> Option<&Credentials> {
+        self.credentials.as_ref()
     }
 
     /// The path of a repository on this machine; `None` for one on another machine.
@@ -96,28 +106,39 @@ impl RemoteUrl {
     pub(super) fn parsed(&self) -> &gix::Url {
         &self.url
     }
-
-    /// Replaces the secrets of this URL in `text`, which another program wrote.
-    pub(super) fn redact(&self, text: &str) -> String {
-        let mut text = text.replace(&self.text, &self.to_string());
-        let canonical = self.url.to_bstring().to_string();
-        text = text.replace(&canonical, &self.to_string());
-        match self.url.password() {
-            Some(password) if !password.is_empty() => text.replace(password, "***"),
-            _ => text,
-        }
-    }
 }
 
 impl FromStr for RemoteUrl {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid = |why: String| Invalid::new("the URL of a repository", &without_userinfo(text), why);
+        let invalid = |why: String| Invalid::new("the URL of a repository", text, why);
+        check_no_secret(text).map_err(|why| {
+            // What follows the last `@` names the host, also where there is no scheme.
+            let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
+            Invalid::new("the URL of a repository", shown, why)
+        })?;
         check_form(text).map_err(|why| invalid(why.to_owned()))?;
         let url = gix::url::parse(BStr::new(text)).map_err(|_| invalid("git cannot read it".to_owned()))?;
         check_parts(&url).map_err(|why| invalid(why.to_owned()))?;
-        Ok(Self { text: text.to_owned(), url })
+        Ok(Self { text: text.to_owned(), url, credentials: None })
+    }
+}
+
+/// Refuses a URL with a password or a token in it.
+fn check_no_secret(text: &str) -> Result<(), &'static str> {
+    match text.split_once("://") {
+        Some(("ssh", rest)) if rest[..user_part(rest)].contains(':') => {
+            Err("ssh takes no password from a URL; use a key, for example with ssh-command")
+        }
+        Some((scheme, rest)) if scheme != "ssh" && user_part(rest) > 0 => {
+            Err("a user, a password or a token in a URL is shown in many \
+             places; write it without, and put it into a file that a [[credentials]] table of the configuration names")
+        }
+        None if !text.starts_with('/') && text.split_once('@').is_some_and(|(user, _)| user.contains(':')) => {
+            Err("ssh takes no password from an address; use a key, for example with ssh-command")
+        }
+        Some(_) | None => Ok(()),
     }
 }
 
@@ -157,9 +178,6 @@ fn check_parts(url: &gix::Url) -> Result<(), &'static str> {
         return Err("its path begins with `-`, which git would read as an option");
     }
     match url.scheme {
-        Scheme::Ssh if url.password().is_some() => Err("ssh takes no password from a URL; use a key"),
-        Scheme::Git if url.user().is_some() => Err("git:// has no users; leave the user out"),
-        Scheme::Http if url.user().is_some() => Err("http:// would send its user or password in clear text; use https"),
         Scheme::File if url.host().is_some() => Err("a file URL has three slashes: file:///path"),
         Scheme::File | Scheme::Git | Scheme::Ssh | Scheme::Http | Scheme::Https => match url.host() {
             Some("") => Err("its host is missing"),
@@ -170,19 +188,9 @@ fn check_parts(url: &gix::Url) -> Result<(), &'static str> {
     }
 }
 
-/// Replaces the user and the password of an HTTP URL by `***`.
-fn without_userinfo(text: &str) -> String {
-    let Some((scheme @ ("http" | "https"), rest)) = text.split_once("://") else { return text.to_owned() };
-    let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
-    match rest[..end].rsplit_once('@') {
-        Some((_, host)) => format!("{scheme}://***@{host}{}", &rest[end..]),
-        None => text.to_owned(),
-    }
-}
-
 impl fmt::Display for RemoteUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&without_userinfo(&self.text))
+        f.pad(&self.text)
     }
 }
 
@@ -232,25 +240,19 @@ mod tests {
             ("./a:b", "absolute path"),
             ("https://example.org/\nx", "control"),
             ("ssh://git:secret@example.org/x", "password"),
-            ("http://me:secret@example.org/x", "clear text"),
+            ("git:secret@example.org:x", "password"),
+            ("http://me:secret@example.org/x", "[[credentials]]"),
+            ("https://TOKEN@example.org/x", "[[credentials]]"),
+            ("git://secret@example.org/x", "[[credentials]]"),
+            ("https://me:sec/ret@example.org/x", "[[credentials]]"),
             ("https:///x", ""),
             ("file://host/x", ""),
         ] {
             let error = bad.parse::<RemoteUrl>().unwrap_err().to_string();
             assert!(error.contains(why), "{bad}: {error}");
+            assert!(["secret", "sec/", "TOKEN"].iter().all(|secret| !error.contains(secret)), "{bad}: {error}");
             assert!(serde_json::from_value::<Remote>(bad.into()).is_err());
         }
-    }
-
-    #[test]
-    fn secrets_are_hidden() {
-        let url: RemoteUrl = "https://me:s%40crt@example.org/fleet.git".parse().unwrap();
-        assert_eq!(url.to_string(), "https://***@example.org/fleet.git");
-        assert_eq!(url.reveal(), "https://me:s%40crt@example.org/fleet.git");
-        assert!(!format!("{url:?}").contains("crt"));
-        assert_eq!(url.redact("fatal: https://me:s%40crt@example.org/fleet.git: s@crt"), format!("fatal: {url}: ***"));
-        let error = "https://me:secret@example.org/\n".parse::<RemoteUrl>().unwrap_err().to_string();
-        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

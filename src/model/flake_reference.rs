@@ -17,11 +17,16 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, percent_e
 
 use super::Invalid;
 use super::text::{as_text, check_printable_ascii};
+use crate::redact::user_part;
 
 /// The most characters of a reference.
 const LONGEST: usize = 1024;
 /// The scheme of a git repository on this machine.
 const LOCAL_GIT: &str = "git+file";
+/// Words in the names of the parameters that carry a password or a token.
+const SECRET_PARAMETERS: [&str; 7] = ["token", "passw", "secret", "signature", "credential", "api-key", "api_key"];
+const HAS_SECRET: &str = "a password or token in it would be published; write it without, and give it to Nix: for HTTPS with \
+                          `netrc-file` or `access-tokens` in nix.conf or git's credential helper, for SSH with a key";
 /// The characters that need no encoding in a path or in the value of a parameter (RFC 3986, sections 3.3 and 3.4).
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 
@@ -96,6 +101,23 @@ impl FlakeReference {
         format!("{LOCAL_GIT}://{path}{query}").parse()
     }
 
+    /// The reference up to a password or token in it; none where it has none. Its text is in signed documents, in commit
+    /// messages and in output. A plain user is not secret where the connection is SSH.
+    fn secret(&self) -> Option<String> {
+        let scheme = self.scheme.as_deref()?;
+        let is_secret = |key: &str| {
+            let key = percent_decode_str(key).decode_utf8_lossy().to_lowercase();
+            SECRET_PARAMETERS.iter().any(|word| key.contains(word))
+        };
+        if self.parameters.iter().any(|parameter| is_secret(&parameter.key)) {
+            return Some(format!("{scheme}:{}?…", self.location));
+        }
+        let rest = self.text.get(scheme.len() + 1..)?.strip_prefix("//")?;
+        let user = &rest[..user_part(rest)];
+        let is_plain = scheme.ends_with("ssh") && !user.contains(':');
+        (!user.is_empty() && !is_plain).then(|| format!("{scheme}://…"))
+    }
+
     /// The decoded value of the first parameter called `key`.
     fn parameter(&self, key: &str) -> Option<String> {
         let Parameter { value, .. } = self.parameters.iter().find(|parameter| parameter.key == key)?;
@@ -124,7 +146,11 @@ impl FromStr for FlakeReference {
             Parameter { key: key.to_owned(), value: value.to_owned() }
         };
         let parameters = query.into_iter().flat_map(|query| query.split('&')).map(parameter).collect();
-        Ok(Self { text: text.to_owned(), scheme, location: location.to_owned(), parameters })
+        let reference = Self { text: text.to_owned(), scheme, location: location.to_owned(), parameters };
+        match reference.secret() {
+            Some(shown) => Err(Invalid::new("a flake reference", &shown, HAS_SECRET)),
+            None => Ok(reference),
+        }
     }
 }
 
@@ -161,6 +187,26 @@ mod tests {
     fn an_option_or_a_fragment_is_refused() {
         for bad in ["--impure", "a#b", "", "a b", "a\nb", &"x".repeat(1025)] {
             assert!(bad.parse::<FlakeReference>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_password_or_token_is_refused_and_not_shown() {
+        for bad in [
+            "git+https://u:s3cret@h/x?ref=main",
+            "git+https://s3cret@h/x",
+            "https://u:s3/s3cret@h/x.tar.gz",
+            "git+ssh://git:s3cret@h/x",
+            "git+file://s3cret@h/x",
+            "https://h/x.tar.gz?private_token=s3cret",
+            "https://h/x.tar.gz?access%5Ftoken=s3cret",
+            "https://h/x.tar.gz?X-Amz-Signature=s3cret",
+        ] {
+            let error = bad.parse::<FlakeReference>().unwrap_err().to_string();
+            assert!(!error.contains("s3") && error.contains("netrc-file"), "{error}");
+        }
+        for good in ["git+ssh://git@h/x", "git+https://h/x?ref=a@b", "github:o/r", "path:/a@b", "https://h:80/a@b"] {
+            assert_eq!(parsed(good).as_str(), good);
         }
     }
 

@@ -4,7 +4,7 @@
 //! other modules share these types and add the work.
 //!
 //! I/O and cryptography do not belong here: `trust` verifies documents, and `branch` reads them. Nothing here may depend on
-//! another module of Clavel.
+//! another module of Clavel but `redact`.
 
 mod approval;
 mod bins;

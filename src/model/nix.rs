@@ -9,6 +9,7 @@ use nix_derivation::{CAHash, NixHash, store_path};
 
 use super::text::{as_text, check_printable_ascii, validated_text};
 use super::{Invalid, NarHash};
+use crate::redact::user_part;
 
 /// A path directly in `/nix/store`: `/nix/store/HASH-NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -110,40 +111,91 @@ fn check_system(text: &str) -> Result<(), String> {
 }
 
 validated_text! {
-    /// A binary cache as Nix's `substituters` names it: a URL, or an absolute path.
-    Substituter, what: "a substituter", check: check_substituter, pattern: "^([a-z][a-z0-9+.-]*://|/)[!-~]{1,512}$"
+    /// A binary cache as Nix's `substituters` names it: a URL, or the absolute path of its folder.
+    Substituter, what: "a substituter", check: check_substituter,
+    pattern: "^((https?|s3|ssh|ssh-ng)://|file:///|/)[!-~]{1,512}$"
 }
+
+/// The parameters that every cache may have. They decide in which order Nix asks, and nothing else.
+const CACHE_PARAMETERS: [&str; 2] = ["priority", "want-mass-query"];
+/// The parameters that say where a bucket is.
+const BUCKET_PARAMETERS: [&str; 3] = ["endpoint", "region", "scheme"];
 
 impl Substituter {
     /// Whether the cache serves plain files, from this machine or over HTTP, without a login.
     pub fn serves_files(&self) -> bool {
         ["https://", "http://", "file://"].iter().any(|scheme| self.as_str().starts_with(scheme))
     }
+
+    /// The folder of a cache on this machine, as it is written; none for every other cache.
+    pub fn folder(&self) -> Option<&str> {
+        let written = self.as_str();
+        let path = written.strip_prefix("file://").or_else(|| written.starts_with('/').then_some(written))?;
+        Some(path.split('?').next().unwrap_or_default())
+    }
+
+    /// The URL that Nix gets. It would take a plain path for the root of a store, and make one there.
+    pub fn for_nix(&self) -> String {
+        if self.as_str().starts_with('/') { format!("file://{self}") } else { self.to_string() }
+    }
 }
 
+/// Accepts the listed schemes and parameters. Nix has many more, and some of them read keys, run programs, write files or turn
+/// checks off.
 fn check_substituter(text: &str) -> Result<(), String> {
     check_printable_ascii(text, 512)?;
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-    let is_url = scheme.is_some_and(|scheme| {
-        scheme.starts_with(|c: char| c.is_ascii_lowercase())
-            && scheme.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || "+.-".contains(c))
-    });
-    if !is_url && !text.starts_with('/') {
+    if let Some(path) = text.strip_prefix('/') {
+        return match path.chars().find(|c| "?#%".contains(*c)) {
+            Some(c) => Err(format!("a path may not contain `{c}`")),
+            None => Ok(()),
+        };
+    }
+    let Some((scheme, rest)) = text.split_once("://") else {
         return Err("it has to be a URL such as https://cache.example.org, or an absolute path".to_owned());
-    }
-    let parameters = text.split_once('?').map_or("", |(_, query)| query);
-    for parameter in parameters.split('&').filter_map(|parameter| parameter.split('=').next()) {
-        match parameter {
-            "trusted" => return Err("`trusted` would turn off the check of signatures".to_owned()),
-            "secret-key" | "secret-keys" => {
-                return Err(format!("`{parameter}` serves to write to a cache, and Clavel only reads from it"));
-            }
-            // Nix decodes the name, which could then be one of those above.
-            _ if parameter.contains('%') => return Err("the name of a parameter may not be percent-encoded".to_owned()),
-            _ => {}
+    };
+    let (place, query) = rest.split_once('?').map_or((rest, None), |(place, query)| (place, Some(query)));
+    let user = &rest[..user_part(rest)];
+    match scheme {
+        "ssh" | "ssh-ng" if !user.contains(':') => {}
+        "https" | "http" | "s3" | "file" | "ssh" | "ssh-ng" if !user.is_empty() => {
+            let why = "a user, password or token in it would be published; write it without, and give it to Nix with \
+                       `netrc-file` in nix.conf on each machine";
+            return Err(why.to_owned());
         }
+        "https" | "http" | "s3" | "file" => {}
+        _ => return Err("only https, http, s3, ssh, ssh-ng and file URLs and absolute paths are allowed".to_owned()),
     }
-    Ok(())
+    if place.contains('#') {
+        return Err("it may not contain `#`".to_owned());
+    }
+    if scheme == "file" && place.contains('%') {
+        return Err("a path may not contain `%`: some versions of Nix decode it, and some do not".to_owned());
+    }
+    if scheme == "file" && !place.starts_with('/') {
+        return Err("a file URL has three slashes: file:///path".to_owned());
+    }
+    if scheme != "file" && place[user.len()..].starts_with(['/', '-', ':'])
+        || place.starts_with('-')
+        || place.is_empty()
+    {
+        return Err("its host is missing, or begins with `-`".to_owned());
+    }
+    query.into_iter().flat_map(|query| query.split('&')).try_for_each(|parameter| check_parameter(scheme, parameter))
+}
+
+fn check_parameter(scheme: &str, parameter: &str) -> Result<(), String> {
+    let (name, value) = parameter.split_once('=').unwrap_or((parameter, ""));
+    let is_of_bucket = scheme == "s3" && BUCKET_PARAMETERS.contains(&name);
+    if !(CACHE_PARAMETERS.contains(&name) || is_of_bucket) {
+        let allowed = CACHE_PARAMETERS.join(", ");
+        let of_bucket = BUCKET_PARAMETERS.join(", ");
+        return Err(format!("only the parameters {allowed}, and for s3:// also {of_bucket}, are allowed"));
+    }
+    if value.chars().all(|c| c.is_ascii_alphanumeric() || "._:-".contains(c)) {
+        Ok(())
+    } else {
+        Err(format!("the value of `{name}` may contain A-Z a-z 0-9 . _ : and - alone"))
+    }
 }
 
 validated_text! {
@@ -241,22 +293,70 @@ mod tests {
     }
 
     #[test]
-    fn a_substituter_is_never_an_option_and_never_disables_checks() {
+    fn a_substituter_is_of_the_allowed_schemes_and_has_the_allowed_parameters() {
         for bad in [
             "--help",
             "daemon",
+            "auto",
+            "local",
             "http//x",
             "https://a b",
             "Http://x",
+            "unix:///run/x",
+            "local:///srv/x",
+            "local?root=/srv/x",
+            "dummy://",
+            "https://",
+            "https:///x",
+            "ssh://-oProxyCommand=x",
+            "ssh://u@-oProxyCommand=x",
+            "file://host/x",
+            "file://srv/cache",
+            "file:///srv/a%20b",
+            "/srv/cache?root=/x",
+            "https://a#b",
             "file:///srv/cache?a=b&trusted=1",
             "https://a?tr%75sted=1",
+            "https://a?priority=1&",
+            "https://a?priority=%31",
             "file:///a?secret-key=/b",
+            "https://a?local-nar-cache=/b",
+            "https://a?region=eu",
+            "ssh://a?ssh-key=/root/.ssh/id",
+            "ssh://a?remote-program=/b",
+            "ssh-ng://a?remote-store=/b",
+            "s3://a?profile=b",
+            "https://u:s3cret@h",
+            "https://s3cret@h",
+            "s3://s3cret@h",
+            "ssh://u:s3cret@h",
         ] {
-            assert!(bad.parse::<Substituter>().is_err(), "{bad}");
+            let error = bad.parse::<Substituter>().expect_err(bad).to_string();
+            assert!(!error.contains("s3cret"), "{error}");
         }
-        for good in ["https://cache.example.org", "file:///srv/cache?priority=10", "s3://bucket", "/srv/cache"] {
+        for good in [
+            "https://cache.example.org",
+            "http://127.0.0.1:8080/x?priority=10&want-mass-query=true",
+            "file:///srv/cache?priority=10",
+            "s3://bucket?region=eu-west-1&endpoint=s3.example.org&scheme=https",
+            "ssh://nix@builder",
+            "ssh-ng://builder",
+            "/srv/cache",
+        ] {
             assert!(good.parse::<Substituter>().is_ok(), "{good}");
         }
+    }
+
+    #[test]
+    fn a_path_is_the_folder_of_a_cache_and_never_the_root_of_a_store() {
+        let of = |text: &str| {
+            let cache: Substituter = text.parse().unwrap();
+            (cache.folder().map(ToOwned::to_owned), cache.for_nix())
+        };
+        let folder = Some("/srv/cache".to_owned());
+        assert_eq!(of("/srv/cache"), (folder.clone(), "file:///srv/cache".to_owned()));
+        assert_eq!(of("file:///srv/cache?priority=1"), (folder, "file:///srv/cache?priority=1".to_owned()));
+        assert_eq!(of("https://h"), (None, "https://h".to_owned()));
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //!
 //! Reading the configuration that names them belongs to `config`, and fetching them to `nix`.
 
-use super::{FlakeReference, List, NarHash, Pattern, PublicKey, SourceRevision, Substituter};
+use super::{FlakeReference, List, Name, NarHash, Pattern, PublicKey, SourceRevision, Substituter};
 
 /// A Nix flake that claveld watches, and the defaults for its Deployments.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,13 +17,27 @@ pub struct Source {
     pub include: Vec<Pattern>,
     /// Patterns of the names that are excluded from the selection.
     pub exclude: Vec<Pattern>,
+    /// Patterns of the names that the source may publish, compared without regard to case. An empty list allows all.
+    pub names: Vec<Pattern>,
 }
 
 impl Source {
     /// A source without defaults or patterns.
     pub fn bare(flake: FlakeReference) -> Self {
         let (substituters, substituters_public_keys) = (List::default(), List::default());
-        Self { flake, substituters, substituters_public_keys, include: Vec::new(), exclude: Vec::new() }
+        Self {
+            flake,
+            substituters,
+            substituters_public_keys,
+            include: Vec::new(),
+            exclude: Vec::new(),
+            names: Vec::new(),
+        }
+    }
+
+    /// Whether the source may publish documents of that name.
+    pub fn may_publish(&self, name: &Name) -> bool {
+        self.names.is_empty() || self.names.iter().any(|pattern| pattern.matches_folded(name))
     }
 
     /// Whether every deployment of the flake is selected.

@@ -24,7 +24,9 @@ impl Invalid {
     /// The error that `text` is not `what`, because of `why`.
     pub fn new(what: &'static str, text: &str, why: impl Into<String>) -> Self {
         const MAX_CHARACTERS: usize = 160;
-        let mut shown = printable_line(text, MAX_CHARACTERS);
+        // A value that is refused may be a URL with a password.
+        let text = crate::redact::without_users(text);
+        let mut shown = printable_line(&text, MAX_CHARACTERS);
         if text.chars().nth(MAX_CHARACTERS).is_some() {
             shown.push('…');
         }

@@ -6,6 +6,7 @@ use super::error::ProcessError;
 use super::group::{CollectError, ExitedProgram, ProcessGroup, StderrText};
 use super::invocation::Invocation;
 use super::memory::MemoryLimit;
+use crate::redact::without_users;
 
 /// The output of a program that succeeded.
 #[derive(Debug)]
@@ -44,7 +45,7 @@ impl Invocation {
         if let Some(limit) = memory.exceeded() {
             return Err(too_much_memory(limit));
         }
-        let stderr = String::from_utf8_lossy(&errors.tail).into_owned();
+        let stderr = without_users(&String::from_utf8_lossy(&errors.tail));
         match ended {
             Ok(Ok(exited)) => result_of(command, exited, stderr, errors.marked_lines, memory.peak()),
             Ok(Err(CollectError::TooMuchOutput)) => Err(ProcessError::TooMuchOutput { command, limit }),
@@ -92,6 +93,13 @@ mod tests {
         let error = Invocation::new("sh").args(["-c", "echo why >&2; exit 3"]).run().await.unwrap_err();
         assert!(matches!(&error, ProcessError::Failed { code: 3, stderr, .. } if stderr == "why\n"), "{error}");
         assert_eq!(error.to_string(), "`sh` failed with exit code 3:\nwhy");
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn what_a_program_says_is_kept_without_the_users_of_urls() {
+        let say = "echo \"no: 'https://T0KEN@h/x' and k OK\" >&2; exit 1";
+        let error = Invocation::new("sh").args(["-c", say]).run().await.unwrap_err();
+        assert_eq!(error.stderr(), "no: 'https://h/x' and k OK\n");
     }
 
     #[tokio::test(flavor = "current_thread")]

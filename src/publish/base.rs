@@ -7,12 +7,17 @@ use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::document_loader::{DocumentLoader, DocumentPlaces};
 use super::note::{BranchIndex, PublishedIndex};
 use super::settled::Scope;
-use crate::branch::{Branch, BranchError, Layout, OpenBranch, RootChain, RootsError, Snapshot, VerifiedIndex};
+use crate::branch::{
+    Branch, BranchError, ForeignEntry, Layout, OpenBranch, RootChain, RootsError, Snapshot, VerifiedIndex,
+};
 use crate::model::{
     Bin, BinCount, BranchFile as _, BranchName, DocumentPath, Epoch, Index, Name, Sha256Digest, Specification,
     parse_rendering,
 };
 use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest, parse_bin};
+
+/// The most bytes of the README that are compared.
+const LARGEST_README: u64 = 4 << 20;
 
 /// The most entries that claveld reads of one folder.
 const MAX_ENTRIES: usize = 200_000;
@@ -82,7 +87,8 @@ impl PublishBase {
         let is_ours = last.is_some_and(|last| last.sha256 == found);
         let places = DocumentPlaces { on, snapshot, published: last.map(|last| last.commit) };
         let load = |previous_roots, index| -> Result<Self, BranchError> {
-            let foreign = Branch::to_repair(snapshot, root, name).foreign_entries(&index)?;
+            let mut foreign = Branch::to_repair(snapshot, root, name).foreign_entries(&index)?;
+            foreign.extend(forged_readme(on, snapshot, last.filter(|_| is_ours)));
             let branch = DocumentLoader { root, previous_roots }.load(places, index, found)?;
             let branch = BranchState { foreign, ..branch };
             Ok(Self::on(root, branch).without_unvouched_holds())
@@ -155,6 +161,15 @@ fn claimed_holds(snapshot: &Snapshot, count: BinCount) -> Vec<Name> {
     let files = count.bins().map(|bin| snapshot.read(&Layout::bin(bin), Bin::LARGEST));
     let bins = files.filter_map(|file| parse_bin(&file.ok()??).ok());
     bins.flat_map(|bin| bin.held.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()).collect()
+}
+
+/// The README, where it is not the one that this claveld published with the index that it published last. Nobody signs it.
+fn forged_readme(on: &OpenBranch, snapshot: &Snapshot, last: Option<&PublishedIndex>) -> Option<ForeignEntry> {
+    let published = on.repository().snapshot(last?.commit).ok()?;
+    let own = published.read(Layout::README, LARGEST_README).ok()?;
+    let found = snapshot.read(Layout::README, LARGEST_README).ok();
+    let entry = || ForeignEntry { folder: String::new(), name: Layout::README.as_bytes().to_vec() };
+    (found != Some(own)).then(entry)
 }
 
 /// The branch of an index that a publisher of an older root signed, and that is not the one this claveld published last. A

@@ -4,10 +4,10 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use crate::branch::VerifiedIndex;
+use crate::branch::{ForeignEntry, VerifiedIndex};
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FlakeReference, FleetId, Hold, Name, Revision,
-    Sha256Digest, Specification, UnitSpecification,
+    AgentSpecification, DeploymentSpecification, Document, DocumentPath, FleetId, Hold, Name, Revision, Sha256Digest,
+    Specification, UnitSpecification,
 };
 use crate::trust::Verified;
 
@@ -45,7 +45,7 @@ pub(super) struct BranchState {
     /// Whether the publishers of an older root signed the index, so that those of the newest root have to sign it again.
     pub(super) is_of_an_older_root: bool,
     /// The paths of entries that do not belong on the branch, so that agents refuse it. The publication removes them.
-    pub(super) foreign: Vec<String>,
+    pub(super) foreign: Vec<ForeignEntry>,
 }
 
 impl BranchState {
@@ -110,10 +110,5 @@ impl<S: Specification> ExistingDocument<S> {
             Self::Restored(..) | Self::Altered(_) | Self::Unvouched(_) => true,
             Self::Intact(_) | Self::Outgoing(..) => false,
         }
-    }
-
-    /// The source that the document came from, where that is known.
-    pub(super) fn source(&self) -> Option<&FlakeReference> {
-        self.known()?.provenance().map(|provenance| &provenance.source)
     }
 }

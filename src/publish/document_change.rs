@@ -46,17 +46,25 @@ impl fmt::Display for DocumentChange {
     }
 }
 
-/// A name that two sources claim. The branch keeps the document that it has under the name.
+/// A name that several sources claim. The one that published it first goes on with it.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub struct NameConflict {
     /// The document.
     pub path: DocumentPath,
+    /// The source that published it first; none where nobody has published it yet.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub owner: Option<String>,
     /// The sources that claim it.
     pub sources: Vec<String>,
 }
 
 impl fmt::Display for NameConflict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} is claimed by {}; rename one of them", self.path, self.sources.join(" and by "))
+        let Self { path, owner, sources } = self;
+        write!(f, "{path} is claimed by {}", sources.join(" and by "))?;
+        match owner {
+            Some(owner) => write!(f, "; {owner} published it first and goes on with it: rename the other one"),
+            None => write!(f, "; nobody has published it yet: rename one of them, or give each source its `names`"),
+        }
     }
 }

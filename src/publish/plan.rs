@@ -2,8 +2,8 @@
 //! evaluations go in, a plan comes out.
 //!
 //! A document gets a new revision only where its specification changed. A document that its source gives no more is
-//! withdrawn, unless the attribute that gave it is broken at the moment. A name that two sources claim keeps the document
-//! that it has.
+//! withdrawn, unless the attribute that gave it is broken at the moment. A name belongs to the source that
+//! published it first, for as long as that source gives it: another source that claims it is refused, and blocks nothing.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -187,10 +187,20 @@ impl<'a> Planner<'a> {
         let mut contested = BTreeSet::new();
         for (folded, claims) in &claims {
             let owner = owners.get(folded).and_then(|name| existing.get(*name));
-            if let Some(conflict) = self.conflict(claims, owner) {
-                self.conflicts.push(conflict);
+            let conflict = self.conflict(claims, owner);
+            // The owner goes on with its name. Where nobody owns it yet, nobody gets it.
+            let claim = match &conflict {
+                Some(NameConflict { owner: Some(owner), .. }) => {
+                    claims.iter().find(|(source, _)| source.as_str() == owner)
+                }
+                Some(NameConflict { owner: None, .. }) => None,
+                None => claims.first(),
+            };
+            if conflict.is_some() && claim.is_none() {
                 contested.insert(folded.clone());
-            } else if let [(_, draft), ..] = claims[..]
+            }
+            self.conflicts.extend(conflict);
+            if let Some((_, draft)) = claim
                 && !withheld.contains(&draft.name)
             {
                 written.extend(self.document(existing.get(&draft.name), draft)?);
@@ -230,23 +240,30 @@ impl<'a> Planner<'a> {
         Ok(Some(document))
     }
 
-    /// The conflict of two sources that claim one name. A source that this round did not evaluate still claims the documents
-    /// that it owns.
+    /// The conflict of a name that a source claims and that is not its own, or that several claim and nobody has yet.
     fn conflict<S: Specification>(
         &self,
         claims: &[Claim<'_, S>],
         existing: Option<&ExistingDocument<S>>,
     ) -> Option<NameConflict> {
-        let mut sources: BTreeSet<String> = claims.iter().map(|(source, _)| source.to_string()).collect();
-        if let Some(owner) = existing.and_then(ExistingDocument::source) {
-            let is_input = self.input.evaluations.iter().any(|evaluation| evaluation.source.flake == *owner);
-            if self.input.configured.contains(owner) && !is_input {
-                sources.insert(owner.to_string());
-            }
-        }
+        let owner = existing.and_then(ExistingDocument::known).filter(|document| self.still_claims(claims, document));
+        let owner = owner.and_then(|document| document.provenance()).map(|provenance| provenance.source.to_string());
+        let claiming = claims.iter().map(|(source, _)| source.to_string());
+        let sources: BTreeSet<String> = claiming.chain(owner.clone()).collect();
         let name = claims.first()?.1.name.clone();
         let path = DocumentPath::new(S::FOLDER, name);
-        (sources.len() > 1).then(|| NameConflict { path, sources: sources.into_iter().collect() })
+        (sources.len() > 1).then(|| NameConflict { path, owner, sources: sources.into_iter().collect() })
+    }
+
+    /// Whether the source that published a document goes on with it: it claims the name, or is not known to have dropped it,
+    /// because this round did not evaluate it or the attribute that gave it is broken.
+    fn still_claims<S: Specification>(&self, claims: &[Claim<'_, S>], document: &Document<S>) -> bool {
+        let Some(provenance) = document.provenance() else { return false };
+        let owner = &provenance.source;
+        let is_broken = |evaluation: &Evaluation| is_broken(&evaluation.drafts.failures, provenance, &document.name);
+        let evaluation = self.input.evaluations.iter().find(|evaluation| evaluation.source.flake == *owner);
+        claims.iter().any(|(source, _)| *source == owner)
+            || self.input.configured.contains(owner) && evaluation.is_none_or(is_broken)
     }
 
     fn document<S: Specification>(

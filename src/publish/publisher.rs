@@ -110,7 +110,7 @@ impl Publisher {
             self.decide(&attempt, &looked_at, answers).await?;
         let sign_anew_at = self.sign_anew_at(&attempt, plan.index);
         let lost_holds = attempt.base.lost_holds.clone();
-        let removed = attempt.base.branch.foreign.clone();
+        let removed = attempt.base.branch.foreign.iter().map(ToString::to_string).collect();
         let mut round = self.round(&attempt, input, &plan, &withheld);
         let tip = attempt.on.tip();
         let report = |plan: Plan, version| {

@@ -9,7 +9,7 @@ use super::branch_state::ExistingDocument;
 use super::plan::Plan;
 use super::readme::{MAX_LISTED_DEPLOYMENTS, Rows, readme};
 use super::settled::Scope;
-use crate::branch::{Change as FileChange, Layout};
+use crate::branch::{Change as FileChange, ForeignEntry, Layout};
 use crate::model::{
     BinCount, BinId, BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind,
     Name, Schema, Sha256Digest, Specification, Timestamp,
@@ -84,8 +84,9 @@ impl BranchSigner<'_> {
         let bins = next_bins(plan, &base.branch, base.bins, scope, &entries)?;
         let (before, layout) = (Layout::of(base.bins), Layout::of(bins.digests.count()));
         let mut changes = first_files(base);
-        let foreign = base.stale_entries.iter().chain(&base.branch.foreign);
-        changes.extend(foreign.map(|path| FileChange::Remove { path: path.clone() }));
+        changes.extend(base.stale_entries.iter().map(|path| FileChange::Remove { path: path.clone() }));
+        let foreign = base.branch.foreign.iter().cloned();
+        changes.extend(foreign.map(|ForeignEntry { folder, name }| FileChange::RemoveEntry { folder, name }));
         let withdrawn = plan.changes.iter().filter(|change| change.tombstone().is_some());
         changes.extend(withdrawn.map(|change| FileChange::Remove { path: before.document(&change.path) }));
         if before != layout {

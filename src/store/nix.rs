@@ -99,7 +99,7 @@ impl MachineNix {
         let run = self
             .realise_command(&template.nar_id, gc_root)
             .within_memory(MAX_MEMORY_TO_FETCH)
-            .args(["--option", "substituters", &joined(&template.substituters, " ")])
+            .args(["--option", "substituters", &joined(&usable_caches(&template.substituters), " ")])
             .args(["--option", "trusted-public-keys", &joined(&template.substituters_public_keys, " ")])
             // Nix also trusts the keys with which this machine signs. Only the keys of the template must count.
             .args(["--option", "secret-key-files", ""])
@@ -148,19 +148,11 @@ impl MachineNix {
 
     /// A run that queries `cache`.
     fn query_command(&self, cache: &Substituter) -> io::Result<Invocation> {
-        // Nix would turn any folder that it is asked about into a cache, and a flake may name any folder.
-        if let Some(path) = cache.as_str().strip_prefix("file://") {
-            let path = path.split('?').next().unwrap_or_default();
-            // Some versions of Nix decode the path, and some do not.
-            let decoded = percent_encoding::percent_decode_str(path).decode_utf8_lossy();
-            let cache_info = |path: &str| fs::metadata(Path::new(path).join("nix-cache-info"));
-            cache_info(path)
-                .or_else(|_| cache_info(&decoded))
-                .map_err(|error| io::Error::new(error.kind(), format!("there is no cache at {path}: {error}")))?;
-        }
+        check_folder(cache)?;
         // The cache has to answer, and not the store of this machine. A hostile cache can name ever more paths, so the query
         // has a deadline of its own.
-        let verb = ["path-info", "--json", "--store", cache.as_str()];
+        let cache = cache.for_nix();
+        let verb = ["path-info", "--json", "--store", &cache];
         let run = Invocation::nix(&verb, self.deadline.min(LONGEST_QUERY))
             .within_memory(MAX_MEMORY_TO_QUERY)
             // An answer that Nix remembers may be wrong: a path may be there now, or have another signature.
@@ -205,6 +197,27 @@ impl MachineNix {
         let act = || format!("set the profile {} to {path}", profile.display());
         run.run().await.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
     }
+}
+
+/// Fails for a folder of this machine that is no cache. Nix would turn any folder that it is asked about into one, and a flake
+/// may name any folder.
+fn check_folder(cache: &Substituter) -> io::Result<()> {
+    let Some(path) = cache.folder() else { return Ok(()) };
+    let no_cache = |error: io::Error| io::Error::new(error.kind(), format!("there is no cache at {path}: {error}"));
+    fs::metadata(Path::new(path).join("nix-cache-info")).map(drop).map_err(no_cache)
+}
+
+/// What Nix is asked to fetch from. A folder that is no cache, for example of a disk that is not mounted, is left out: another
+/// cache may have the path.
+fn usable_caches(caches: &[Substituter]) -> Vec<String> {
+    let mut usable = Vec::new();
+    for cache in caches {
+        match check_folder(cache) {
+            Ok(()) => usable.push(cache.for_nix()),
+            Err(error) => tracing::warn!(%cache, %error, "a substituter is not asked"),
+        }
+    }
+    usable
 }
 
 /// Runs `nix path-info --json`. Returns the entries of the paths that exist.
@@ -261,6 +274,24 @@ mod tests {
     fn entry(json: &str) -> Option<CacheEntry> {
         let all: PathInfo = serde_json::from_str(json).unwrap();
         all.present().next().map(|(_, value)| serde_json::from_value(value).unwrap())
+    }
+
+    #[test]
+    fn a_folder_that_is_no_cache_is_not_asked_and_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().display().to_string();
+        let caches: Vec<Substituter> =
+            [path.clone(), format!("file://{path}"), "https://h".to_owned()].map(|cache| cache.parse().unwrap()).into();
+        assert_eq!(usable_caches(&caches), ["https://h"]);
+        let nix = MachineNix { root: None, deadline: LONGEST_QUERY, output: Output::Capture };
+        let refused = |cache| nix.query_command(cache).map(drop).unwrap_err().to_string();
+        assert!(caches[..2].iter().all(|cache| refused(cache).contains("there is no cache at")));
+        assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);
+        fs::write(folder.path().join("nix-cache-info"), "StoreDir: /nix/store\n").unwrap();
+        assert_eq!(
+            usable_caches(&caches),
+            [format!("file://{path}"), format!("file://{path}"), "https://h".to_owned()]
+        );
     }
 
     #[test]

@@ -105,6 +105,29 @@ fn a_unit_of_another_kind_of_machine() {
 }
 
 #[test]
+fn a_unit_that_the_agent_does_not_serve_or_of_another_type() {
+    let siege = Siege::begin();
+    siege.world.agent("web-1", &["once"]).good();
+    let claveld = siege.claveld();
+    let mut branch = siege.branch();
+    branch.edit("units/web-1.json", &[&claveld], |signed| {
+        signed["revision"] = json!(2);
+        signed["specification"]["type"] = json!("system-manager");
+    });
+    branch.reindex(&[&claveld], |index| index["version"] = json!(2));
+    branch.push(Onto::Tip);
+    siege.refused("of type system-manager, and this agent serves that unit as type nixos");
+    let mut branch = siege.branch();
+    branch.edit(DEPLOYMENT, &[&claveld], |signed| {
+        signed["revision"] = json!(2);
+        signed["specification"]["unit"] = json!("web-2");
+    });
+    branch.reindex(&[&claveld], |index| index["version"] = json!(3));
+    branch.push(Onto::Tip);
+    siege.refused("it is for the unit `web-2`, and this agent serves `web-1`");
+}
+
+#[test]
 fn a_document_of_another_kind() {
     let siege = Siege::begin();
     let claveld = siege.claveld();

@@ -39,10 +39,8 @@ impl Siege {
         self.fleet_git(&["hash-object", "-t", "tree", "--literally", "-w", &self.world.at("tree")])
     }
 
-    /// Asserts that the agent refuses, with its path, the entry `wrong` in `folder`, in place of the entry of that name or beside
-    /// it.
-    #[track_caller]
-    fn holds_in(&self, folder: &str, wrong: &[(&str, Vec<u8>)], why: &str) {
+    /// A commit on top of the branch that has the entries `wrong` in `folder`, in place of those of their names or beside them.
+    fn with_entries(&self, folder: &str, wrong: &[(&str, Vec<u8>)]) -> String {
         let mut entries = self.entries(folder);
         entries.retain(|(name, _)| wrong.iter().all(|(other, _)| other != name));
         entries.extend(wrong.iter().map(|(name, bytes)| ((*name).to_owned(), bytes.clone())));
@@ -55,7 +53,14 @@ impl Siege {
             top.sort_by_key(in_gits_order);
             tree = self.write_tree(&top);
         }
-        let commit = self.fleet_git(&["commit-tree", &tree, "-p", "deployments", "-m", "An odd tree"]);
+        self.fleet_git(&["commit-tree", &tree, "-p", "deployments", "-m", "An odd tree"])
+    }
+
+    /// Asserts that the agent refuses, with its path, the entry `wrong` in `folder`, in place of the entry of that name or beside
+    /// it.
+    #[track_caller]
+    fn holds_in(&self, folder: &str, wrong: &[(&str, Vec<u8>)], why: &str) {
+        let commit = self.with_entries(folder, wrong);
         self.show(&commit);
         self.refused(why);
         self.restore();
@@ -108,4 +113,28 @@ fn names_that_stand_there_twice() {
     let one = || entry("100644", "web-1.json", &blob);
     siege.holds_in("deployments", &[("web-1.json", one()), ("web-1.json", one())], "`deployments/web-1.json`");
     siege.holds_in("deployments", &[("WEB-1.json", entry("100644", "WEB-1.json", &blob))], "does not belong");
+}
+
+#[test]
+fn odd_names_are_named_by_verify_and_gone_after_the_next_publication() {
+    let siege = Siege::begin();
+    let (blob, tree) = (siege.id("deployments/web-1.json"), siege.id("deployments"));
+    for (mode, name) in [
+        ("100644", "a\nb"),
+        ("100644", "a\u{7f}\u{e9}"),
+        ("100644", "a\\b"),
+        ("120000", "link"),
+        ("100755", "run.sh"),
+        ("160000", "module"),
+        ("40000", ".git"),
+    ] {
+        for folder in ["", "deployments"] {
+            let id = if mode == "40000" { &tree } else { &blob };
+            let commit = siege.with_entries(folder, &[(name, entry(mode, name, id))]);
+            siege.fleet_git(&["update-ref", "refs/heads/deployments", &commit]);
+            siege.world.verify().refused(5, "does not belong on the branch");
+            siege.world.publish().good();
+            siege.world.verify().good();
+        }
+    }
 }

@@ -119,6 +119,7 @@ impl Pass<'_> {
         let requester = Requester {
             agent: &self.config.name,
             wanted: self.config.deployments.as_deref(),
+            units: &self.config.units,
             system: &self.system,
             branch: &self.config.branch,
             root: &roots.newest,

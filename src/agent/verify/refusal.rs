@@ -165,6 +165,31 @@ pub enum Unfit {
         /// What this Clavel does not understand.
         source: SignedError,
     },
+    /// The agent does not serve the unit.
+    #[error(
+        "it is for the unit `{unit}`, and this agent serves {}; if it has to serve this unit as well, add a table \
+         [units.\"{unit}\"] to its configuration",
+        quoted(served)
+    )]
+    NotServed {
+        /// The unit.
+        unit: Name,
+        /// The units that the agent serves.
+        served: Vec<Name>,
+    },
+    /// The unit is of another type than the agent serves it as.
+    #[error(
+        "it is for the unit `{unit}` of type {unit_type}, and this agent serves that unit as type {expected}; if the change is \
+         meant, set `type = \"{unit_type}\"` in [units.\"{unit}\"] of its configuration"
+    )]
+    OtherTypeThanServed {
+        /// The unit.
+        unit: Name,
+        /// The type on the branch.
+        unit_type: UnitType,
+        /// The type in the configuration, or the first that the agent saw.
+        expected: UnitType,
+    },
     /// The unit is of another arch than this machine.
     #[error("it is for the unit `{unit}` of arch {arch}, and this machine is {machine}")]
     OtherArch {

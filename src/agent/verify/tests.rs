@@ -5,7 +5,7 @@ use super::*;
 use crate::branch::Layout;
 use crate::branch::fixture::{Listing, index, index_files};
 use crate::model::{
-    ApprovalPolicy, BinCount, Draft, Index, IndexEntry, List, Metadata, NarTemplateSpecification, Root,
+    ApprovalPolicy, BinCount, Draft, Folder, Index, IndexEntry, List, Metadata, NarTemplateSpecification, Root,
     TemplateMetadata, Threshold, Tombstone, UnitType, describe_error,
 };
 use crate::trust::fixture::{self, Fleet};
@@ -101,9 +101,21 @@ impl World {
     }
 
     fn verify_as(&self, trusted: &Trusted, wanted: Option<&[Name]>, now: Timestamp) -> Result<Verdict, Refusal> {
+        let listed = self.listing.documents.keys().filter(|path| path.folder() == Folder::Units);
+        let units = listed.map(|path| (path.name().clone(), UnitConfig::default())).collect();
+        self.verify_serving(&units, trusted, wanted, now)
+    }
+
+    fn verify_serving(
+        &self,
+        units: &BTreeMap<Name, UnitConfig>,
+        trusted: &Trusted,
+        wanted: Option<&[Name]>,
+        now: Timestamp,
+    ) -> Result<Verdict, Refusal> {
         let (branch, root) = (branch(), &self.fleet.root);
         let (agent, system) = (name("web-1"), "x86_64-linux".parse().unwrap());
-        let requester = Requester { agent: &agent, wanted, system: &system, branch: &branch, root };
+        let requester = Requester { agent: &agent, wanted, units, system: &system, branch: &branch, root };
         verify(&self.files, &requester, trusted, Time { clocks: &Clocks { now, uptime: None }, baseline: None })
     }
 
@@ -124,6 +136,56 @@ fn a_signed_and_listed_deployment_becomes_an_order() {
     assert_eq!(verdict.trusted.documents.len(), 3);
     // The same again is still believed.
     assert!(World::new().verify(&Trusted::default()).is_ok());
+}
+
+#[test]
+fn an_agent_serves_the_units_of_its_configuration_and_no_other() {
+    let mut world = World::new();
+    world.put("x", 1, DeploymentSpecification { unit: name("router-1"), template: template("x") });
+    world.put("web-1", 4, AgentSpecification { deployments: vec![name("web-1"), name("x")].try_into().unwrap() });
+    world.put_unit("router-1", "x86_64-linux");
+    world.publish();
+    let served = |units: &[&str]| {
+        let units = units.iter().map(|unit| (name(unit), UnitConfig::default())).collect();
+        let verdict = world.verify_serving(&units, &Trusted::default(), None, now()).unwrap();
+        let unfit: Vec<String> = verdict.unfit.iter().map(|(_, why)| why.to_string()).collect();
+        (verdict.orders.iter().map(|order| order.unit.name.to_string()).collect::<Vec<_>>(), unfit.concat())
+    };
+    // Without a table, the unit of its own name.
+    let (orders, unfit) = served(&[]);
+    assert_eq!(orders, ["web-1"]);
+    assert!(unfit.contains("it is for the unit `router-1`, and this agent serves `web-1`"), "{unfit}");
+    // With tables, those alone.
+    let (orders, unfit) = served(&["router-1"]);
+    assert_eq!(orders, ["router-1"]);
+    assert!(unfit.contains("it is for the unit `web-1`, and this agent serves `router-1`"), "{unfit}");
+    assert_eq!(served(&["router-1", "web-1"]), (vec!["web-1".to_owned(), "router-1".to_owned()], String::new()));
+}
+
+#[test]
+fn a_unit_keeps_its_type_until_the_configuration_says_otherwise() {
+    let mut world = World::new();
+    let seen = world.verify(&Trusted::default()).unwrap().trusted;
+    let moved = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::SystemManager };
+    world.put("web-1", 4, moved);
+    world.index.version = IndexVersion::try_from(6).unwrap();
+    world.publish();
+    let with = |unit_type, trusted: &Trusted| {
+        let units = BTreeMap::from([(name("web-1"), UnitConfig { unit_type, ..UnitConfig::default() })]);
+        world.verify_serving(&units, trusted, None, now()).unwrap()
+    };
+    // Without a type in the configuration, the first one that was seen.
+    let refused = with(None, &seen);
+    assert!(refused.orders.is_empty());
+    let why = refused.unfit[0].1.to_string();
+    assert!(why.contains("of type system-manager, and this agent serves that unit as type nixos"), "{why}");
+    // It does not come through by a second look.
+    assert!(with(None, &refused.trusted).orders.is_empty());
+    let taken = with(Some(UnitType::SystemManager), &refused.trusted);
+    assert_eq!(taken.orders.len(), 1);
+    assert_eq!(with(None, &taken.trusted).orders.len(), 1);
+    // A type in the configuration counts for a new agent as well.
+    assert!(with(Some(UnitType::Command), &Trusted::default()).orders.is_empty());
 }
 
 #[test]

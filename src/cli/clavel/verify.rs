@@ -6,7 +6,7 @@ use std::time::SystemTime;
 use serde::Serialize;
 
 use super::view::BranchArguments;
-use crate::branch::{Branch, VerifiedIndex};
+use crate::branch::{Branch, BranchError, VerifiedIndex};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, Files};
@@ -42,10 +42,18 @@ struct VerifyOutput {
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let view = arguments.branch.view(Depth::Tip).await?;
     let (branch, root) = view.verified()?;
-    let mut index = branch.index()?;
+    // An agent refuses the branch at the first entry that does not belong there. Here all of them are named.
+    let to_repair = Branch::to_repair(&view.snapshot, root, view.name());
+    let mut index = to_repair.index()?;
     let mut errors = Vec::new();
     for bin in index.index().bins.count().bins() {
-        errors.extend(branch.read_bin(&mut index, bin).err().map(|error| describe_error(&error)));
+        errors.extend(to_repair.read_bin(&mut index, bin).err().map(|error| describe_error(&error)));
+    }
+    let foreign = to_repair.foreign_entries(&index)?;
+    let why = "it is not what the index and the root account for, and the next publication removes it";
+    errors.extend(foreign.iter().map(|entry| format!("`{entry}` does not belong on the branch: {why}")));
+    if errors.is_empty() {
+        errors.extend(read_strictly(&branch).err().map(|error| describe_error(&error)));
     }
     let deployments = verify_all::<DeploymentSpecification, _>(&branch, &mut index, &mut errors);
     let units = verify_all::<UnitSpecification, _>(&branch, &mut index, &mut errors);
@@ -73,6 +81,12 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         ))?;
     }
     if is_good { Ok(()) } else { Err(Exit::silent(Code::Refused)) }
+}
+
+/// Reads the index and all of its bins as an agent does.
+fn read_strictly<F: Files>(branch: &Branch<'_, F>) -> Result<(), BranchError> {
+    let mut index = branch.index()?;
+    index.index().bins.count().bins().try_for_each(|bin| branch.read_bin(&mut index, bin))
 }
 
 /// Finds the deployments that lack approvals, and describes what they lack.

@@ -1,8 +1,7 @@
 //! The fetching process: it reads a request from standard input, limits itself, and writes an answer to standard output.
 //!
-//! A program runs itself anew as this process; people never do. The request has the URL with its secrets, so that they are not
-//! in the arguments, which every user of the machine can read. It is one line; the program then holds the input open, so its
-//! end says that the program has ended.
+//! A program runs itself anew as this process; people never do. Nothing of the request is in the arguments, which every user of
+//! the machine can read. It is one line; the program then holds the input open, so its end says that the program has ended.
 
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read};
@@ -17,6 +16,7 @@ use serde::{Deserialize, Serialize};
 
 use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MAX_ADDED_BYTES, WATCH_INTERVAL, memory_for};
 use crate::git::address::{CommitId, RefName};
+use crate::git::credentials::Credentials;
 use crate::git::fetch::{Depth, FetchRequest, Fetched};
 use crate::git::fetch_error::{FetchError, Remedy};
 use crate::git::remote::Remote;
@@ -41,8 +41,10 @@ pub enum WhenBusy {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub(super) struct ChildRequest {
-    /// The URL of the remote, with its secrets.
+    /// The URL of the remote.
     pub(super) url: String,
+    /// The user, and the file with the password; this process reads it.
+    pub(super) credentials: Option<Credentials>,
     pub(super) branch: BranchName,
     /// The repository to fetch into.
     pub(super) copy: PathBuf,
@@ -117,7 +119,8 @@ pub async fn answer(input: impl Read + Send + 'static) -> Result<Vec<u8>, ChildE
     (&mut input).take(LARGEST_REQUEST + 1).read_until(b'\n', &mut line).map_err(ChildError::Input)?;
     let request: ChildRequest = json::parse(line.trim_ascii_end(), LARGEST_REQUEST)?;
     end_with(input).map_err(ChildError::Input)?;
-    let (url, into) = (request.url.parse()?, request.into.parse()?);
+    let (url, into) = (request.url.parse::<Remote>()?, request.into.parse()?);
+    let url = url.with_credentials(request.credentials.clone());
     // The program has set wider limits on this process already.
     limit_this_process(memory_for(request.depth).data).map_err(ChildError::Limits)?;
     let lock = |source| ChildError::Lock { path: request.lock.clone(), source };
@@ -153,7 +156,7 @@ fn limit_this_process(most_data: u64) -> io::Result<()> {
     };
     limit(Resource::Data, most_data)?;
     limit(Resource::Fsize, LARGEST_FILE)?;
-    // A core dump would be another large file, with the URL's secrets in it.
+    // A core dump would be another large file, with the password in it.
     Ok(limit(Resource::Core, 0)?)
 }
 

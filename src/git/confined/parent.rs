@@ -58,7 +58,8 @@ impl ConfinedFetch<'_> {
 
     async fn run_child(&self) -> Result<Fetched, ConfinedFetchError> {
         let request = ChildRequest {
-            url: self.remote.reveal().to_owned(),
+            url: self.remote.to_string(),
+            credentials: self.remote.credentials().cloned(),
             branch: self.branch.clone(),
             copy: self.copy.to_owned(),
             into: self.into.as_str().to_owned(),

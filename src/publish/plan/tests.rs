@@ -107,19 +107,44 @@ fn only_a_full_round_withdraws_the_documents_of_a_removed_source() {
 }
 
 #[test]
-fn a_name_that_two_sources_claim_is_a_conflict_and_keeps_its_document() {
-    let both = [
-        units("a", vec![unit("a", "x", "aarch64-linux"), unit("a", "free", "x86_64-linux")], &[]),
-        units("b", vec![unit("b", "X", "x86_64-linux")], &[]),
-    ];
+fn a_name_belongs_to_the_source_that_published_it_first() {
+    let owner = |failing: &[&str]| {
+        let own = if failing.is_empty() { vec![unit("a", "x", "aarch64-linux")] } else { vec![] };
+        units("a", [own, vec![unit("a", "free", "x86_64-linux")]].concat(), failing)
+    };
     let before = branch(&[(unit("a", "x", "x86_64-linux"), 3)], &[]);
-    let plan = planned(&before, &["a", "b"], &both, OrphanPolicy::Withdraw);
-    assert_eq!(describe(&plan), ["units/free.json new, revision 1"]);
-    let [conflict] = &plan.conflicts[..] else { panic!("{:?}", plan.conflicts) };
-    assert_eq!(conflict.sources, ["git+https://git.example.org/a", "git+https://git.example.org/b"]);
-    // The same holds where the owner was not evaluated this time.
-    let plan = planned(&before, &["a", "b"], &both[1..], OrphanPolicy::Keep);
-    assert_eq!(plan.conflicts.len(), 1);
+    for claimed in ["x", "X"] {
+        let other = units("b", vec![unit("b", claimed, "x86_64-linux"), unit("b", "y", "x86_64-linux")], &[]);
+        // The owner goes on with its updates, and the other one with its other names.
+        let plan = planned(&before, &["a", "b"], &[owner(&[]), other.clone()], OrphanPolicy::Withdraw);
+        let own = ["units/free.json new, revision 1", "units/x.json revision 3 → 4", "units/y.json new, revision 1"];
+        assert_eq!(describe(&plan), own);
+        assert_eq!(
+            plan.units.iter().find(|unit| unit.name == name("x")).unwrap().specification.arch.as_str(),
+            "aarch64-linux"
+        );
+        let [conflict] = &plan.conflicts[..] else { panic!("{:?}", plan.conflicts) };
+        assert_eq!(conflict.owner.as_deref(), Some("git+https://git.example.org/a"));
+        assert_eq!(conflict.sources, ["git+https://git.example.org/a", "git+https://git.example.org/b"]);
+        // It stays where the owner is broken, or was not evaluated.
+        for evaluations in [vec![owner(&["x"]), other.clone()], vec![other.clone()]] {
+            let plan = planned(&before, &["a", "b"], &evaluations, OrphanPolicy::Keep);
+            assert_eq!(plan.conflicts.len(), 1);
+            assert!(!describe(&plan).iter().any(|change| change.starts_with("units/x.json")), "{:?}", describe(&plan));
+        }
+        // Another source may have it when its owner has dropped it.
+        let dropped = units("a", vec![], &[]);
+        let plan = planned(&before, &["a", "b"], &[dropped, other], OrphanPolicy::Withdraw);
+        assert!(plan.conflicts.is_empty());
+    }
+}
+
+#[test]
+fn a_new_name_that_two_sources_claim_is_published_for_neither() {
+    let both = ["a", "b"].map(|source| units(source, vec![unit(source, "x", "x86_64-linux")], &[]));
+    let plan = planned(&empty(), &["a", "b"], &both, OrphanPolicy::Withdraw);
+    assert!(describe(&plan).is_empty());
+    assert_eq!((plan.conflicts.len(), &plan.conflicts[0].owner), (1, &None));
 }
 
 #[test]
