@@ -57,7 +57,7 @@ fn verify_as_agent(vector: &Path, case: &Value) -> Result<Verdict, Refusal> {
     let (agent, branch) = (text("agent").parse().unwrap(), text("branch").parse().unwrap());
     let (system, now) = (text("system").parse().unwrap(), text("now").parse().unwrap());
     // Which units an agent serves is in its configuration, and not in the format.
-    let units = files.keys().filter_map(|path| Some(path.strip_suffix(".json")?.rsplit_once("units/")?));
+    let units = files.keys().filter_map(|path| path.strip_suffix(".json")?.rsplit_once("units/"));
     let units =
         units.map(|(_, unit)| unit.rsplit('/').next().unwrap().parse().map(|unit| (unit, UnitConfig::default())));
     let units = units.filter_map(Result::ok).collect();

@@ -132,7 +132,7 @@ mod tests {
         // With its output open, and without; where it succeeds, and where it fails.
         for (redirected, code) in [("", 0), (">/dev/null 2>&1", 0), ("", 3)] {
             let script = format!("echo all; sleep 600 {redirected} & echo $! >&2; exit {code}");
-            let run = Invocation::new("sh").args(["-c", &script]).within(Duration::from_secs(60)).run().await;
+            let run = Invocation::new("sh").args(["-c", &script]).within(Duration::from_mins(1)).run().await;
             let stderr = match run {
                 Ok(output) => {
                     assert_eq!(output.stdout, b"all\n");
@@ -149,7 +149,7 @@ mod tests {
     async fn what_is_let_alone_runs_on_and_is_not_waited_for() {
         for redirected in ["", ">/dev/null 2>&1"] {
             let script = format!("sleep 600 {redirected} & echo $! >&2");
-            let program = Invocation::new("sh").args(["-c", &script]).within(Duration::from_secs(60));
+            let program = Invocation::new("sh").args(["-c", &script]).within(Duration::from_mins(1));
             let process = program.leaving_survivors_alone().run().await.unwrap().stderr;
             assert!(runs(process.trim()));
             Invocation::new("kill").arg(process.trim()).run().await.unwrap();

@@ -55,7 +55,7 @@ enum SignatureEntry {
 /// A file whose every field this version knows.
 #[derive(Serialize, Deserialize, JsonSchema)]
 #[serde(bound = "P: Payload")]
-#[schemars(rename = "Signed", bound = "P: Payload + JsonSchema")]
+#[schemars(rename = "Signed", description = "A document and its signatures", bound = "P: Payload + JsonSchema")]
 struct KnownFile<P> {
     signatures: List<Signature, MAX_SIGNATURES>,
     signed: P,
