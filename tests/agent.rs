@@ -155,7 +155,8 @@ fn what_does_not_belong_on_the_branch_is_refused_by_its_path() {
     ] {
         world.tamper(&BTreeMap::from([(path, Some("{}\n".to_owned()))]));
         world.agent("web-1", &["once"]).refused(5, why);
-        world.clavel(&["verify", "--repository", &world.at("fleet.git"), "--root", &world.root()]).refused(5, why);
+        let verify = ["verify", "--repository", &world.at("fleet.git"), "--root", &world.root()];
+        world.clavel(&verify).refused(5, "does not belong on the branch");
         assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
         world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
     }

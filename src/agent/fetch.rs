@@ -71,7 +71,7 @@ pub enum BranchFetchError {
     #[error(transparent)]
     Confined(ConfinedFetchError),
     /// This machine failed.
-    #[error("cannot {act}: {source}")]
+    #[error("cannot {act}")]
     Machine {
         /// The action.
         act: String,

@@ -70,7 +70,7 @@ pub enum ConfinedFetchError {
         repository: String,
     },
     /// The fetching process failed.
-    #[error("cannot fetch from {repository}: {source}")]
+    #[error("cannot fetch from {repository}")]
     Process {
         /// The repository, without secrets.
         repository: String,
@@ -78,7 +78,7 @@ pub enum ConfinedFetchError {
         source: ProcessError,
     },
     /// The fetching process gave an answer that cannot be read.
-    #[error("cannot fetch from {repository}: the answer of the fetching process cannot be read: {source}")]
+    #[error("cannot fetch from {repository}: the answer of the fetching process cannot be read")]
     Answer {
         /// The repository, without secrets.
         repository: String,
@@ -86,6 +86,6 @@ pub enum ConfinedFetchError {
         source: JsonError,
     },
     /// The file of this program cannot be found.
-    #[error("cannot find the file of this program: {0}")]
-    Program(io::Error),
+    #[error("cannot find the file of this program")]
+    Program(#[source] io::Error),
 }
