@@ -66,7 +66,8 @@ impl Bench {
     fn claveld(&self, records: &str, more: &[&str]) -> Evaluated {
         let (flake, memory) = (self.fleet.reference(), MEMORY.to_string());
         let records = self.folder.path().join(records);
-        let mut arguments = vec!["evaluate", &flake, "--json", "--processes", PROCESSES, "--memory", &memory];
+        let mut arguments =
+            vec!["evaluate", &flake, "--json", "--input", "path", "--processes", PROCESSES, "--memory", &memory];
         if more.is_empty() {
             arguments.extend(["--records", records.to_str().unwrap()]);
         }

@@ -19,6 +19,8 @@
   shellcheck,
   stdenv,
   strace,
+  bubblewrap,
+  util-linux,
 }:
 
 mkShell {
@@ -41,5 +43,7 @@ mkShell {
     fcgiwrap
     libfaketime
     strace
+    bubblewrap
+    util-linux
   ];
 }

@@ -1,6 +1,6 @@
 //! Promise: a flake that Clavel calls sees the same `self` and inputs as with Nix, and gives the same derivations.
 
-use crate::support::world::{World, until};
+use crate::support::world::{LOCAL_INPUTS, World, until};
 
 /// A host whose derivation contains everything that a flake can see of `self` and of its inputs.
 const FLAKE: &str = r#"{
@@ -48,7 +48,7 @@ fn assert_same(world: &World, flake: &str) {
     let attribute = format!("{flake}#nixosConfigurations.host.config.system.build.toplevel.drvPath");
     let by_nix = world.run("nix", &["eval", "--raw", "--option", "tarball-ttl", "0", &attribute]).good();
     for more in [&[][..], &["--records", &world.at("records")]] {
-        let found = world.claveld(&[&["evaluate", flake, "--json"], more].concat()).json();
+        let found = world.claveld(&[&["evaluate", flake, "--json"], &LOCAL_INPUTS[..], more].concat()).json();
         assert_eq!(found["deployments"][0]["metadata"]["drvPath"], by_nix.trim(), "{found:#}");
     }
 }

@@ -47,7 +47,7 @@ fn a_host_that_needed_more_than_a_share_the_last_time_runs_alone_at_once() {
     evaluate(&world, 250, &arguments).good();
     // If it had started beside the others, claveld would have ended it and started it again.
     let ran = evaluate(&world, 251, &[&arguments[..], &["-v"]].concat());
-    let is_watched = |line: &&str| line.contains("strace") && line.contains("nix-instantiate");
+    let is_watched = |line: &&str| line.contains("strace") && line.contains("--eval");
     let processes = ran.stderr.lines().filter(is_watched).count();
     assert_eq!(processes, 4, "the names and three hosts: {}", ran.stderr);
 }

@@ -206,12 +206,15 @@ fn evaluations_end_when_claveld_is_stopped() {
     until("nix ends", || std::fs::read_to_string(&stat).map_or(true, |stat| stat.contains(") Z ")));
 }
 
-/// The child of `parent` that has evaluated for longer than it takes to list the names.
+/// The process below `parent` that has evaluated for longer than it takes to list the names.
 fn evaluator_of(parent: u32) -> Option<i32> {
     /// Hundredths of a second (`proc_pid_stat(5)`, field 14).
     const TICKS: u64 = 30;
     let children = std::fs::read_to_string(format!("/proc/{parent}/task/{parent}/children")).ok()?;
     children.split_whitespace().find_map(|child| {
+        if let Some(below) = evaluator_of(child.parse().ok()?) {
+            return Some(below);
+        }
         let stat = std::fs::read_to_string(format!("/proc/{child}/stat")).ok()?;
         let (_, fields) = stat.rsplit_once(')')?;
         let used: u64 = fields.split_whitespace().nth(11)?.parse().ok()?;

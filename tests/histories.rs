@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use crate::support::command::{NIX_CONFIG, hermetic_git, program};
 use crate::support::fleet::{Fleet, Mix, Options, Seeded, Weight};
+use crate::support::world::LOCAL_INPUTS;
 
 /// The hosts of one fleet. Two fleets have one host of each kind, and one for each fact about the source.
 const HOSTS: u32 = 11;
@@ -48,7 +49,7 @@ impl History {
 
     fn found(&self, more: &[&str]) -> Value {
         let flake = self.fleet.reference();
-        let arguments = [&["evaluate", &flake, "--json"], more].concat();
+        let arguments = [&["evaluate", &flake, "--json"], &LOCAL_INPUTS[..], more].concat();
         serde_json::from_str(&self.run(env!("CARGO_BIN_EXE_claveld"), &arguments)).unwrap()
     }
 

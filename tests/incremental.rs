@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::world::{World, until};
+use crate::support::world::{LOCAL_INPUTS, World, until};
 
 /// A flake with one host for each way in which a host can depend on its source.
 const FLAKE: &str = r#"{
@@ -98,7 +98,7 @@ impl Fleet {
     #[track_caller]
     fn found(&self, more: &[&str]) -> (Value, Value) {
         let flake = self.0.flake();
-        let mut found = self.0.claveld(&[&["evaluate", &flake, "--json"], more].concat()).json();
+        let mut found = self.0.claveld(&[&["evaluate", &flake, "--json"], &LOCAL_INPUTS[..], more].concat()).json();
         let work = found.as_object_mut().unwrap().remove("work").unwrap();
         for deployment in found["deployments"].as_array_mut().unwrap() {
             // The path and revision of the source change with it, and are no part of the deployment.
@@ -163,7 +163,11 @@ fn the_reason_is_given_for_hosts_that_are_always_evaluated() {
     let fleet = Fleet::new();
     fleet.0.write("README.md", "read by nobody");
     fleet.0.push("A change");
-    let said = fleet.0.claveld(&["evaluate", &fleet.0.flake(), "--records", &fleet.0.at("records")]).also_good().stderr;
+    let said = fleet
+        .0
+        .claveld(&[&["evaluate", &fleet.0.flake(), "--records", &fleet.0.at("records")], &LOCAL_INPUTS[..]].concat())
+        .also_good()
+        .stderr;
     for expected in [
         "evaluated nixosConfigurations.revision: it uses self.rev",
         "evaluated nixosConfigurations.below-self, nixosConfigurations.whole: it uses self.outPath",
@@ -245,7 +249,8 @@ fn a_wrong_record_is_found_by_an_evaluation_of_everything() {
     entries[plain][1]["answer"] = other;
     std::fs::write(&record, lie.to_string()).unwrap();
     let records = fleet.0.at("records");
-    let full = ["evaluate", &fleet.0.flake(), "--records", &records, "--full"];
+    let flake = fleet.0.flake();
+    let full = [&["evaluate", &flake, "--records", &records, "--full"], &LOCAL_INPUTS[..]].concat();
     let ran = fleet.0.claveld(&full);
     assert_eq!(ran.code, Some(1));
     assert!(ran.stderr.contains("nixosConfigurations.plain differs from its recorded value"), "{}", ran.stderr);

@@ -123,6 +123,9 @@ in
         config.nix.package
         # Claveld uses it to see what an evaluation reads.
         pkgs.strace
+        # The cage of an evaluation, and its limits.
+        pkgs.bubblewrap
+        pkgs.util-linux
       ];
       environment = {
         HOME = "/var/lib/claveld";
@@ -148,10 +151,7 @@ in
         CapabilityBoundingSet = "";
         ProtectClock = true;
         ProtectHostname = true;
-        ProtectKernelLogs = true;
         ProtectKernelModules = true;
-        ProtectKernelTunables = true;
-        ProtectProc = "invisible";
         LockPersonality = true;
         RestrictAddressFamilies = [
           "AF_UNIX"
@@ -160,7 +160,7 @@ in
           "AF_NETLINK"
         ];
         RestrictRealtime = true;
-        RestrictNamespaces = true;
+        RestrictNamespaces = "cgroup ipc mnt net pid user uts";
         RestrictSUIDSGID = true;
         SystemCallArchitectures = "native";
         LimitCORE = 0;

@@ -108,9 +108,10 @@ impl RoundOutcome {
 
 /// The evaluator that `config` describes.
 pub(super) fn evaluator(config: &EvaluateConfig, mode: EvalMode) -> Evaluator {
-    let EvaluateConfig { deadline, processes, memory, records } = config;
+    let EvaluateConfig { deadline, processes, memory, records, isolation, inputs } = config;
     let budget = Budget::of_this_machine(*processes, *memory);
-    Evaluator { nix: Nix::new(*deadline), budget, records: Some(records.clone()), mode }
+    let nix = Nix::new(*deadline, *isolation);
+    Evaluator { nix, inputs: inputs.clone(), budget, records: Some(records.clone()), mode }
 }
 
 /// Evaluates `targets`. Returns the evaluations, and the sources that could not be evaluated at all.
@@ -212,7 +213,7 @@ impl<'a> RoundRunner<'a> {
             // An error is reported by the round, which tries again.
             let is_same = match before {
                 Some(before) => {
-                    let now = self.evaluator.nix.lock(&source.flake, None).await;
+                    let now = self.evaluator.nix.fetch(&source.flake, None).await;
                     now.is_ok_and(|now| now.source == before.source)
                 }
                 None => false,

@@ -9,7 +9,10 @@ use serde::Deserialize;
 use super::credentials::{AllCredentials, CredentialsTable};
 use super::{ConfigError, ConfigFile, Size, Span, WrittenAnchor};
 use crate::git::Remote;
-use crate::model::{BranchName, FlakeReference, List, Pattern, PublicKey, PublishPolicy, Source, Substituter};
+use crate::model::{
+    BranchName, FlakeReference, InputOrigin, InputPolicy, Isolation, List, Pattern, PublicKey, PublishPolicy, Source,
+    Substituter,
+};
 use crate::trust::{AnchorLocation, KeyLocation};
 
 const MINUTE: Duration = Duration::from_mins(1);
@@ -41,6 +44,10 @@ pub struct EvaluateConfig {
     pub memory: Option<u64>,
     /// The folder of the evaluation records.
     pub records: PathBuf,
+    /// Whether evaluations run in a cage.
+    pub isolation: Isolation,
+    /// The places from which inputs may come.
+    pub inputs: InputPolicy,
 }
 
 /// The settings of publishing.
@@ -135,6 +142,9 @@ struct EvaluateTable {
     timeout: Option<Span>,
     processes: Option<NonZeroUsize>,
     memory: Option<Size>,
+    #[serde(default)]
+    isolation: Isolation,
+    inputs: Option<List<InputOrigin, 64>>,
 }
 
 #[derive(Deserialize, Default)]
@@ -199,6 +209,8 @@ impl ConfigFile for ClaveldFile {
                 processes: self.evaluate.processes,
                 memory,
                 records: state_directory.join("evaluations"),
+                isolation: self.evaluate.isolation,
+                inputs: self.evaluate.inputs.map_or_else(InputPolicy::default, |origins| origins.to_vec().into()),
             },
             publish: PublishConfig {
                 repository: AllCredentials::new(&self.credentials, directory)?.of(self.publish.repository),

@@ -1,5 +1,5 @@
 # Calls a flake as Nix itself calls it (Nix's manual, "nix flake"), and prints a trace for each attribute of `self` and for
-# each input that the flake uses. Trees that are not in the store are fetched when they are used.
+# each input that the flake uses. A tree that is not in the store ends the evaluation when it is used.
 #   data   the data that `lock.rs` makes of the lock
 #   mark   the beginning of Clavel's traces
 #   moved  null, or another name for the flake's own tree: the flake is then called at the store path of that name
@@ -27,16 +27,16 @@ let
     key: tree:
     let
       own = key == data.root;
-      fetched = fetchTree (
-        if tree ? storePath then
-          {
+      # Clavel has fetched every tree before, outside of the cage.
+      fetched =
+        if tree ? absent then
+          abort tree.absent
+        else
+          fetchTree {
             type = "path";
             path = tree.storePath;
             inherit (tree) narHash;
-          }
-        else
-          tree.locked
-      );
+          };
       outPath =
         if own && moved != null then
           path {

@@ -19,6 +19,16 @@ pub enum EvaluateError {
         /// The attribute below `clavel`.
         attribute: String,
     },
+    /// An input cannot be fetched.
+    #[error("cannot fetch the input {input} of {flake}: {why}")]
+    Input {
+        /// The source.
+        flake: String,
+        /// Its key in the lock.
+        input: String,
+        /// The reason.
+        why: String,
+    },
     /// Nix gave an answer that does not have the expected form.
     #[error("cannot understand the answer of nix about {flake}: {why}")]
     Answer {
@@ -34,7 +44,7 @@ impl EvaluateError {
     pub fn message(&self) -> String {
         match self {
             Self::Source(error) => error.message(),
-            Self::UnknownOutput { .. } | Self::Answer { .. } => describe_error(self),
+            Self::UnknownOutput { .. } | Self::Input { .. } | Self::Answer { .. } => describe_error(self),
         }
     }
 
@@ -42,7 +52,7 @@ impl EvaluateError {
     pub(super) fn is_limit(&self) -> bool {
         match self {
             Self::Source(error) => error.is_limit(),
-            Self::UnknownOutput { .. } | Self::Answer { .. } => false,
+            Self::UnknownOutput { .. } | Self::Input { .. } | Self::Answer { .. } => false,
         }
     }
 }

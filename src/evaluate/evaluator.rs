@@ -23,7 +23,7 @@ use super::reason::EvalReason;
 use super::record::{CurrentSource, FreshAnswer, Record, RecordKey, RelocationCheck};
 use super::schedule::{Cost, Precision, Schedule, Task};
 use super::select::{Selection, select};
-use crate::model::{FlakeReference, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
+use crate::model::{FlakeReference, InputPolicy, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
 use crate::nix::Nix;
 
 /// Evaluates sources, with one Nix and within one budget.
@@ -31,6 +31,8 @@ use crate::nix::Nix;
 pub struct Evaluator {
     /// The Nix of this machine.
     pub nix: Nix,
+    /// The places from which inputs may come.
+    pub inputs: InputPolicy,
     /// The limits for all evaluating processes together.
     pub budget: Budget,
     /// The folder of the records, which say what answers depend on. Without it, nothing is recorded.
@@ -54,8 +56,8 @@ impl Evaluator {
         progress: &dyn Fn(Progress),
     ) -> Result<Evaluation, EvaluateError> {
         progress(Progress::Locking);
-        let (flake, watched) = tokio::join!(self.nix.lock(&source.flake, revision), self.can_watch());
-        let caller = FlakeCaller::open(&self.nix, flake?, watched.err()).await?;
+        let (flake, watched) = tokio::join!(self.nix.fetch(&source.flake, revision), self.can_watch());
+        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake?, watched.err()).await?;
         let Answered { excluded, answers, work } = match caller.observable() {
             Ok(lock) => {
                 let path = self.records.as_deref().map(|folder| record_path(folder, recorded_as));

@@ -1,17 +1,17 @@
 //! Asks Nix questions about one flake at one content, and says what each answer depends on.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use serde::de::DeserializeOwned;
 
 use super::error::EvaluateError;
-use super::lock::{CallObstacle, Lock, ResolvedLock};
+use super::lock::{AbsentInputs, CallObstacle, Lock, ResolvedLock, store_path_of};
 use super::observe::Observation;
 use super::outputs::{NixString, Question, template};
 use super::schedule::Cost;
-use crate::model::{LockedSource, Sha256Digest, StorePath, describe_error};
-use crate::nix::{EvalRequest, LockedFlake, Nix, NixError, SystemCalls, Watch};
+use crate::model::{InputPolicy, LockedSource, Sha256Digest, StorePath};
+use crate::nix::{EvalRequest, FetchedFlake, LockedInput, Nix, NixError, SystemCalls, Watch};
 
 /// The function that calls a flake so that its reads are seen.
 const CALL: &str = include_str!("call.nix");
@@ -67,20 +67,33 @@ impl<'a> FlakeCaller<'a> {
     /// Prepares questions about `flake`. `unwatched` says why its reads cannot be watched on this machine.
     pub(super) async fn open(
         nix: &'a Nix,
-        flake: LockedFlake,
+        inputs: &InputPolicy,
+        flake: FetchedFlake,
         unwatched: Option<String>,
     ) -> Result<Self, EvaluateError> {
-        let LockedFlake { source, tree, locked, lock } = flake;
+        let lock = nix.read_lock(&flake).await?;
+        let FetchedFlake { source, tree, locked } = flake;
         let mark = random_mark()?;
-        let resolved = serde_json::from_value::<Lock>(lock)
-            .map_err(|error| CallObstacle::UnknownLock(error.to_string()))
-            .and_then(|lock| ResolvedLock::new(lock, &locked));
+        let lock = serde_json::from_value::<Lock>(lock).map_err(|error| CallObstacle::UnknownLock(error.to_string()));
+        let absent = match &lock {
+            Ok(lock) => fetch_inputs(nix, inputs, lock).await,
+            Err(_) => BTreeMap::new(),
+        };
+        let is_called_by_nix = lock.as_ref().map_or(true, |lock| ResolvedLock::new(lock.clone(), &locked).is_err());
+        if let Some((input, why)) = absent.iter().next().filter(|_| is_called_by_nix) {
+            // Nix would try to fetch it in the cage, and say that there is no network.
+            return Err(EvaluateError::Input {
+                flake: source.flake.to_string(),
+                input: input.clone(),
+                why: why.clone(),
+            });
+        }
+        let resolved = lock.and_then(|lock| ResolvedLock::new(lock, &locked));
         let method = match resolved {
             Ok(lock) => match lock.own().other_name() {
                 Some(other_name) if lock.own().store_path == tree => {
-                    let missing = fetch_missing(nix, &source, &lock).await;
-                    let original = call_expression(&lock, &missing, &mark, None);
-                    let relocated = call_expression(&lock, &missing, &mark, Some(&other_name));
+                    let original = call_expression(&lock, &absent, &mark, None);
+                    let relocated = call_expression(&lock, &absent, &mark, Some(&other_name));
                     CallMethod::ByClavel { lock, original, relocated, unwatched }
                 }
                 _ => CallMethod::ByNix("the store path of its tree does not follow from its hash".to_owned()),
@@ -165,26 +178,29 @@ impl<'a> FlakeCaller<'a> {
 }
 
 /// The expression that calls the flake of `lock`, with its own tree under the name `other_name` where one is given.
-fn call_expression(lock: &ResolvedLock, missing: &BTreeSet<StorePath>, mark: &str, other_name: Option<&str>) -> String {
-    let data = NixString(&lock.as_data(missing).to_string()).to_string();
+fn call_expression(lock: &ResolvedLock, absent: &AbsentInputs, mark: &str, other_name: Option<&str>) -> String {
+    let data = NixString(&lock.as_data(absent).to_string()).to_string();
     let moved = other_name.map_or_else(|| "null".to_owned(), |name| NixString(name).to_string());
     format!("(({CALL}) {{ data = builtins.fromJSON {data}; mark = {}; moved = {moved}; }})", NixString(mark))
 }
 
-/// Brings the inputs into the store, all at once and by Nix's own means. Returns those that are still missing: Nix fetches
-/// them where they are used, and reports its own errors then.
-async fn fetch_missing(nix: &Nix, source: &LockedSource, lock: &ResolvedLock) -> BTreeSet<StorePath> {
-    let missing = || -> BTreeSet<StorePath> {
-        let paths = lock.others().map(|tree| &tree.store_path);
-        paths.filter(|path| !Path::new(&path.to_string()).exists()).cloned().collect()
-    };
-    if missing().is_empty() {
-        return BTreeSet::new();
+/// Brings the inputs of `lock` into the store. Returns the keys of those that are not there, with the reason. An input that is
+/// never used may be absent.
+async fn fetch_inputs(nix: &Nix, policy: &InputPolicy, lock: &Lock) -> AbsentInputs {
+    let is_absent = |path: &StorePath| !Path::new(&path.to_string()).exists();
+    // What the policy refuses is refused even where it is in the store.
+    let wanted: Vec<(&String, &LockedInput)> = lock
+        .inputs()
+        .filter(|(_, locked)| {
+            policy.check(locked).is_err() || store_path_of(locked).is_none_or(|path| is_absent(&path))
+        })
+        .collect();
+    if wanted.is_empty() {
+        return BTreeMap::new();
     }
-    if let Err(error) = nix.fetch_inputs(&source.locked).await {
-        tracing::debug!(error = %describe_error(&error), "not all inputs could be fetched");
-    }
-    missing()
+    let inputs: Vec<&LockedInput> = wanted.iter().map(|(_, locked)| *locked).collect();
+    let results = nix.fetch_inputs(&inputs, policy).await;
+    wanted.iter().zip(results).filter_map(|((key, _), result)| Some(((*key).clone(), result.err()?))).collect()
 }
 
 /// A word that no flake can guess, so that Clavel's traces are told apart from a flake's own.

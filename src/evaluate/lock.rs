@@ -2,7 +2,7 @@
 //!
 //! Reading the lock is the work of `nix`; calling the flake with it is the work of `call.nix`.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
@@ -119,11 +119,6 @@ impl ResolvedLock {
         &self.trees[&self.root]
     }
 
-    /// The trees of all inputs.
-    pub(super) fn others(&self) -> impl Iterator<Item = &LockedTree> {
-        self.trees.iter().filter(|(key, _)| **key != self.root).map(|(_, tree)| tree)
-    }
-
     /// The names of the flake's own inputs.
     pub(super) fn names(&self) -> impl Iterator<Item = &str> {
         self.own().inputs.keys().map(String::as_str)
@@ -165,21 +160,41 @@ impl ResolvedLock {
         Some(())
     }
 
-    /// The data for `call.nix`. Trees at `missing` paths have no store path, so that Nix fetches them.
-    pub(super) fn as_data(&self, missing: &BTreeSet<StorePath>) -> Value {
-        let data = |tree: &LockedTree| {
+    /// The data for `call.nix`. An absent input has the reason in place of its store path.
+    pub(super) fn as_data(&self, absent: &AbsentInputs) -> Value {
+        let data = |(key, tree): (&String, &LockedTree)| {
             let mut data = json!(tree);
-            if let (true, Some(fields)) = (missing.contains(&tree.store_path), data.as_object_mut()) {
+            if let (Some(why), Some(fields)) = (absent.get(key), data.as_object_mut()) {
                 fields.remove("storePath");
+                fields.insert("absent".to_owned(), format!("cannot fetch the input {key}: {why}").into());
             }
-            data
+            (key.clone(), data)
         };
-        let trees: BTreeMap<&String, Value> = self.trees.iter().map(|(key, tree)| (key, data(tree))).collect();
+        let trees: BTreeMap<String, Value> = self.trees.iter().map(data).collect();
         json!({ "root": self.root, "trees": trees })
     }
 }
 
+/// The inputs that are not in the store, by their keys in the lock, with the reason of each.
+pub(super) type AbsentInputs = BTreeMap<String, String>;
+
+/// The store path of a locked tree; none where it has no hash.
+pub(super) fn store_path_of(locked: &Map<String, Value>) -> Option<StorePath> {
+    let hash: NarHash = locked.get("narHash")?.as_str()?.parse().ok()?;
+    StorePath::of_source(&hash).ok()
+}
+
 impl Lock {
+    /// The keys and the locked attributes of all inputs, but for folders of the flake itself.
+    pub(super) fn inputs(&self) -> impl Iterator<Item = (&String, &Map<String, Value>)> {
+        let is_own = |locked: &Map<String, Value>| {
+            let is_path = locked.get("type").and_then(Value::as_str) == Some("path");
+            is_path && locked.get("path").and_then(Value::as_str).is_some_and(|path| !path.starts_with('/'))
+        };
+        let nodes = self.nodes.iter().filter(|(key, _)| **key != self.root).map(|(key, node)| (key, &node.locked));
+        nodes.filter(move |(_, locked)| !is_own(locked))
+    }
+
     fn resolve(&self, spec: &InputSpec) -> Result<String, CallObstacle> {
         self.resolve_within(spec, LONGEST_FOLLOWS)
     }

@@ -40,8 +40,8 @@ impl Evaluator {
         if pending.is_empty() {
             return Ok(());
         }
-        let flake = self.nix.lock(&source.flake, revision).await?;
-        let caller = FlakeCaller::open(&self.nix, flake, None).await?;
+        let flake = self.nix.fetch(&source.flake, revision).await?;
+        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake, None).await?;
         if caller.observable().is_err() || !record.is_of(&caller.tree, caller.environment()) {
             // The source changed since. The answers that still hold are checked at its next content.
             return Ok(());

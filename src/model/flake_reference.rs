@@ -118,6 +118,33 @@ impl FlakeReference {
         (!user.is_empty() && !is_plain).then(|| format!("{scheme}://…"))
     }
 
+    /// The scheme, such as `git+file`; none for a path or a name of the registry.
+    pub fn scheme(&self) -> Option<&str> {
+        self.scheme.as_deref()
+    }
+
+    /// The fetcher of Nix that the scheme chooses (Nix's manual, "nix flake").
+    pub fn fetcher(&self) -> &str {
+        match self.scheme().map(|scheme| scheme.split('+').next().unwrap_or(scheme)) {
+            Some("https" | "http" | "file") => "tarball",
+            Some("flake") | None => "indirect",
+            Some(fetcher) => fetcher,
+        }
+    }
+
+    /// The folder of its `flake.nix` in its tree; none for the tree itself.
+    pub fn folder(&self) -> Option<String> {
+        self.parameter("dir").filter(|folder| !folder.is_empty())
+    }
+
+    /// The reference to its whole tree.
+    pub fn without_folder(&self) -> String {
+        let front = self.text.split('?').next().unwrap_or_default();
+        let others = self.text.split_once('?').map_or("", |(_, query)| query).split('&');
+        let others: Vec<&str> = others.filter(|p| !p.is_empty() && *p != "dir" && !p.starts_with("dir=")).collect();
+        if others.is_empty() { front.to_owned() } else { format!("{front}?{}", others.join("&")) }
+    }
+
     /// The decoded value of the first parameter called `key`.
     fn parameter(&self, key: &str) -> Option<String> {
         let Parameter { value, .. } = self.parameters.iter().find(|parameter| parameter.key == key)?;

@@ -14,6 +14,7 @@ mod document;
 mod error_chain;
 mod flake_reference;
 mod index;
+mod isolation;
 pub mod json;
 mod key;
 mod list;
@@ -46,6 +47,7 @@ pub use document::{
 pub use error_chain::describe_error;
 pub use flake_reference::FlakeReference;
 pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MAX_ENTRIES_OF_A_BIN, Tombstone};
+pub use isolation::{AllowedInput, InputOrigin, InputPolicy, Isolation, RefusedInput, is_private};
 pub use key::{KeyId, PublicKey};
 pub use list::List;
 pub use map::Map;

@@ -66,8 +66,10 @@ pub struct EvalOutput {
 impl Nix {
     /// Whether strace can watch a program on this machine; otherwise why not.
     pub async fn can_watch(&self) -> Result<(), String> {
-        let watched = strace(Path::new("/dev/null")).arg("true").within(Duration::from_secs(30)).run().await;
-        watched.map(drop).map_err(|error| match error {
+        let tried =
+            strace(Path::new("/dev/null")).args(["nix-instantiate", "--version"]).within(Duration::from_secs(30));
+        let tried = self.caged(tried, None).await.map_err(|error| describe_error(&error))?;
+        tried.run().await.map(drop).map_err(|error| match error {
             ProcessError::NotStarted { .. } => "there is no strace on the PATH".to_owned(),
             other => {
                 format!("strace cannot watch a program on this machine: {}", describe_error(&other).replace('\n', " "))
@@ -98,7 +100,9 @@ impl Nix {
         let log = folder.path().join("calls");
         let started = Instant::now();
         let run = match request.watch {
-            Watch::Files => strace(&log).arg("nix-instantiate").reported_as("nix-instantiate"),
+            Watch::Files => strace(&self.path_inside(folder.path()).join("calls"))
+                .arg("nix-instantiate")
+                .reported_as("nix-instantiate"),
             Watch::Nothing => Invocation::new("nix-instantiate"),
         };
         let run = run
@@ -112,6 +116,8 @@ impl Nix {
             .args(["--option", "allow-import-from-derivation", "false"])
             // If anything else requests a build, there is no builder.
             .args(["--option", "max-jobs", "0", "--option", "builders", ""])
+            // The daemon would ask its caches for a path that is missing, and a flake can name any path.
+            .args(["--option", "substitute", "false"])
             // The nixConfig of a flake must not change how it is evaluated.
             .args(["--option", "accept-flake-config", "false"])
             // The expression comes by the standard input, since it may be longer than an argument may be.
@@ -122,10 +128,18 @@ impl Nix {
             .at_most(request.largest);
         let run = match request.watch {
             // Newer versions cache across processes the store path of a folder, and would not read the folder again.
-            Watch::Files => run.env("NIX_CACHE_HOME", folder.path()).env("XDG_CACHE_HOME", folder.path()),
+            Watch::Files => {
+                let caches = self.path_inside(folder.path());
+                run.env("NIX_CACHE_HOME", caches).env("XDG_CACHE_HOME", caches)
+            }
             Watch::Nothing => run,
         };
-        let output = run.run().await.map_err(|failure| NixError::failed(action(), failure))?;
+        let output = self
+            .caged(run, Some(folder.path()))
+            .await?
+            .run()
+            .await
+            .map_err(|failure| NixError::failed(action(), failure))?;
         let calls = match request.watch {
             Watch::Files => read_log(&log).map_err(files)?,
             Watch::Nothing => SystemCalls::NotWatched,

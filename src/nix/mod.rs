@@ -1,19 +1,27 @@
-//! Evaluates with the machine's Nix: lock a flake, fetch its inputs, evaluate an expression.
+//! Evaluates with the machine's Nix: fetch a flake and its inputs, read its lock, evaluate an expression.
+//!
+//! `flake` and `inputs` fetch, with the network and claveld's credentials, and evaluate nothing of the flake. All else runs in a
+//! cage (`process/cage.rs`), unless the configuration turns it off.
 //!
 //! A comment beside each option says why it is set; docs/design/evaluation.md has them in one table. Deciding what to
 //! evaluate, and what follows from the answer, belongs to `evaluate`. The store of Nix belongs to `store`.
 
 mod evaluate;
 mod flake;
+mod inputs;
 mod settings;
 
+use std::path::Path;
 use std::time::Duration;
 
-pub use evaluate::{EvalOutput, EvalRequest, SystemCalls, Watch};
-pub use flake::LockedFlake;
+use tokio::sync::OnceCell;
 
-use crate::model::describe_error;
-use crate::process::{Invocation, ProcessError};
+pub use evaluate::{EvalOutput, EvalRequest, SystemCalls, Watch};
+pub use flake::FetchedFlake;
+pub use inputs::LockedInput;
+
+use crate::model::{Isolation, describe_error};
+use crate::process::{Cage, CageError, Invocation, ProcessError};
 
 /// Why a request to Nix failed.
 #[derive(Debug, thiserror::Error)]
@@ -34,6 +42,9 @@ pub enum NixError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// There is no cage on this machine.
+    #[error("cannot evaluate a flake")]
+    NoCage(#[from] CageError),
     /// Nix printed something of an unknown form.
     #[error(
         "cannot {action}: nix printed something that Clavel does not understand ({why}); use a Nix from 2.8 to 2.34"
@@ -60,7 +71,7 @@ impl NixError {
     pub fn message(&self) -> String {
         match self {
             Self::Failed { source, .. } => source.to_string(),
-            Self::Files { .. } | Self::Unexpected { .. } => describe_error(self),
+            Self::Files { .. } | Self::NoCage(_) | Self::Unexpected { .. } => describe_error(self),
         }
     }
 
@@ -72,9 +83,13 @@ impl NixError {
                     true
                 }
                 ProcessError::Failed { stderr, .. } => ran_out_of_memory(stderr),
-                ProcessError::NotStarted { .. } | ProcessError::TooMuchOutput { .. } | ProcessError::Io { .. } => false,
+                ProcessError::NotStarted { .. }
+                | ProcessError::TooMuchOutput { .. }
+                | ProcessError::TooManyProcesses { .. }
+                | ProcessError::TooMuchWritten { .. }
+                | ProcessError::Io { .. } => false,
             },
-            Self::Unexpected { .. } | Self::Files { .. } => false,
+            Self::Unexpected { .. } | Self::NoCage(_) | Self::Files { .. } => false,
         }
     }
 }
@@ -86,20 +101,41 @@ fn ran_out_of_memory(stderr: &str) -> bool {
     messages.iter().any(|message| stderr.contains(message))
 }
 
+/// The programs that run in the cage.
+const PROGRAMS: [&str; 3] = ["nix-instantiate", "nix", "strace"];
+
 /// The Nix of this machine, for evaluations.
 #[derive(Debug, Clone)]
 pub struct Nix {
     /// The longest time of one command.
     deadline: Duration,
+    isolation: Isolation,
+    /// The cage, once it is known to work.
+    cage: OnceCell<Cage>,
 }
 
 impl Nix {
     /// The Nix on the PATH. No command may take longer than `deadline`.
-    pub fn new(deadline: Duration) -> Self {
-        Self { deadline }
+    pub fn new(deadline: Duration, isolation: Isolation) -> Self {
+        Self { deadline, isolation, cage: OnceCell::new() }
     }
 
-    fn nix(&self, verb: &[&str]) -> Invocation {
-        Invocation::nix(verb, self.deadline)
+    /// Puts `run` into the cage, where there is to be one. `folder` is the folder outside that it may write to.
+    async fn caged(&self, run: Invocation, folder: Option<&Path>) -> Result<Invocation, NixError> {
+        match self.isolation {
+            Isolation::None => Ok(run),
+            Isolation::Cage => {
+                let cage = self.cage.get_or_try_init(|| Cage::open(&PROGRAMS)).await?;
+                Ok(run.in_cage(cage, folder))
+            }
+        }
+    }
+
+    /// The path of `folder` for a program that [`Nix::caged`] runs.
+    fn path_inside<'a>(&self, folder: &'a Path) -> &'a Path {
+        match self.isolation {
+            Isolation::None => folder,
+            Isolation::Cage => Path::new(Cage::WRITABLE),
+        }
     }
 }

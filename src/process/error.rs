@@ -61,6 +61,22 @@ pub enum ProcessError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The program and those below it were more processes than the limit, and were ended.
+    #[error("`{command}` started more than {limit} processes and was ended")]
+    TooManyProcesses {
+        /// The program and its first argument.
+        command: String,
+        /// The limit.
+        limit: u64,
+    },
+    /// The program wrote more than the limit to files and to the store, and was ended.
+    #[error("`{command}` wrote more than {} to files and to the store and was ended", bytesize::ByteSize(*limit))]
+    TooMuchWritten {
+        /// The program and its first argument.
+        command: String,
+        /// The limit in bytes.
+        limit: u64,
+    },
     /// Its input could not be written, or its output could not be read.
     #[error("cannot exchange data with `{command}`")]
     Io {
@@ -76,7 +92,12 @@ impl ProcessError {
     pub fn stderr(&self) -> &str {
         match self {
             Self::Failed { stderr, .. } | Self::Killed { stderr, .. } | Self::TimedOut { stderr, .. } => stderr,
-            Self::NotStarted { .. } | Self::TooMuchOutput { .. } | Self::TooMuchMemory { .. } | Self::Io { .. } => "",
+            Self::NotStarted { .. }
+            | Self::TooMuchOutput { .. }
+            | Self::TooMuchMemory { .. }
+            | Self::TooManyProcesses { .. }
+            | Self::TooMuchWritten { .. }
+            | Self::Io { .. } => "",
         }
     }
 }

@@ -61,6 +61,9 @@ impl ProcessGroup {
         #[expect(clippy::disallowed_methods, reason = "this is the one place that starts programs")]
         let mut command = Command::new(&invocation.program);
         command.args(&invocation.arguments);
+        if !invocation.inherits_environment {
+            command.env_clear();
+        }
         for (key, value) in &invocation.environment {
             match value {
                 Some(value) => command.env(key, value),

@@ -5,6 +5,8 @@ use std::fmt;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use super::memory::CageBounds;
+
 /// The deadline of a program for which the caller sets none: one hour.
 const DEFAULT_DEADLINE: Duration = Duration::from_hours(1);
 /// The most bytes of standard output where the caller sets no limit: 64 MiB.
@@ -64,6 +66,8 @@ pub struct Invocation {
     pub(super) program: OsString,
     pub(super) arguments: Vec<OsString>,
     pub(super) environment: Vec<(OsString, Option<OsString>)>,
+    /// Whether the program gets the variables of this process too.
+    pub(super) inherits_environment: bool,
     pub(super) directory: Option<PathBuf>,
     pub(super) stdin: Vec<u8>,
     pub(super) input_end: InputEnd,
@@ -71,6 +75,7 @@ pub struct Invocation {
     pub(super) deadline: Duration,
     pub(super) output_limit: usize,
     pub(super) memory_limit: Option<u64>,
+    pub(super) bounds: Option<CageBounds>,
     pub(super) one_processor: bool,
     pub(super) mark: Option<String>,
     pub(super) streams: Streams,
@@ -85,6 +90,7 @@ impl Invocation {
             program: program.into(),
             arguments: Vec::new(),
             environment: Vec::new(),
+            inherits_environment: true,
             directory: None,
             stdin: Vec::new(),
             input_end: InputEnd::Closed,
@@ -92,6 +98,7 @@ impl Invocation {
             deadline: DEFAULT_DEADLINE,
             output_limit: DEFAULT_OUTPUT_LIMIT,
             memory_limit: None,
+            bounds: None,
             one_processor: false,
             mark: None,
             streams: Streams::Collected,

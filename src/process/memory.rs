@@ -1,5 +1,5 @@
-//! Limits the memory of a process group: by a control group of its own where that is allowed, and by a watch on the memory of
-//! its processes.
+//! Limits what a program and all programs below it use: memory, by a control group of its own where that is allowed and by a
+//! watch; processes and written bytes, for a program in a cage, by the watch.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -28,13 +28,43 @@ pub(super) struct MemoryLimit {
     control_group: Option<ControlGroup>,
     limit: u64,
     peak: u64,
+    /// The other limits, of a program in a cage.
+    bounds: Option<CageBounds>,
+}
+
+/// What a program in a cage may use besides memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct CageBounds {
+    /// How many processes may run at once.
+    pub(super) processes: u64,
+    /// How many bytes they may write, to files and to the daemon of Nix.
+    pub(super) written: u64,
+}
+
+/// The limit that a program exceeded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Excess {
+    Memory,
+    Processes(u64),
+    Written(u64),
+}
+
+/// What a program and all programs below it use.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Usage {
+    /// Resident memory, in bytes. Memory that two of them share counts twice.
+    memory: u64,
+    processes: u64,
+    /// Bytes written, to files and to anything else. Those of processes that have ended are not known.
+    written: u64,
 }
 
 impl MemoryLimit {
-    /// Sets the limit of the group that `leader` leads.
-    pub(super) fn set(leader: Option<Pid>, limit: Option<u64>) -> Self {
+    /// Sets the limits of `leader` and of everything below it.
+    pub(super) fn set(leader: Option<Pid>, limit: Option<u64>, bounds: Option<CageBounds>) -> Self {
         let (Some(leader), Some(limit)) = (leader, limit) else {
-            return Self { leader: None, control_group: None, limit: u64::MAX, peak: 0 };
+            let leader = leader.filter(|_| bounds.is_some());
+            return Self { leader, control_group: None, limit: u64::MAX, peak: 0, bounds };
         };
         let control_group = system::own_control_group()
             .and_then(|own| parent_of(&own))
@@ -44,20 +74,26 @@ impl MemoryLimit {
             // This is only a second line of defence; the watch is the first.
             let _ = prlimit(Some(leader), Resource::Data, Rlimit { current: mapped, maximum: mapped });
         }
-        Self { leader: Some(leader), control_group, limit, peak: 0 }
+        Self { leader: Some(leader), control_group, limit, peak: 0, bounds }
     }
 
-    /// Returns when the group holds more than its limit. It also watches a group that has a control group, because processes
+    /// Returns when the program uses more than a limit. It also watches a group that has a control group, because processes
     /// that the leader started before it was moved there are not in it.
-    pub(super) async fn watch(&mut self) {
+    pub(super) async fn watch(&mut self) -> Excess {
         let Some(leader) = self.leader else { return std::future::pending().await };
         loop {
             // The wait comes first: measuring all processes of a machine costs much beside a program that ends in a few
             // milliseconds, and until then the limit of the kernel holds.
             tokio::time::sleep(MEASURE_EVERY).await;
-            self.peak = self.peak.max(system::held_by_group(leader));
+            let usage = system::usage_below(leader);
+            self.peak = self.peak.max(usage.memory);
             if self.peak > self.limit {
-                return;
+                return Excess::Memory;
+            }
+            match self.bounds {
+                Some(bounds) if usage.processes > bounds.processes => return Excess::Processes(bounds.processes),
+                Some(bounds) if usage.written > bounds.written => return Excess::Written(bounds.written),
+                Some(_) | None => {}
             }
         }
     }
@@ -77,6 +113,8 @@ impl MemoryLimit {
 /// The memory of the machine and its processes, as Linux reports it in `/proc`.
 #[cfg(target_os = "linux")]
 mod system {
+    use std::collections::{BTreeMap, BTreeSet};
+
     use procfs::Current as _;
     use rustix::process::Pid;
 
@@ -84,13 +122,31 @@ mod system {
         procfs::Meminfo::current().ok().map(|info| info.mem_total)
     }
 
-    /// The resident memory of all processes of the group, in bytes. Memory that two of them share counts twice.
-    pub(super) fn held_by_group(leader: Pid) -> u64 {
-        let Ok(processes) = procfs::process::all_processes() else { return 0 };
+    /// What the processes of the group that `top` leads use, with all processes below them in whatever group.
+    pub(super) fn usage_below(top: Pid) -> super::Usage {
+        let mut usage = super::Usage::default();
+        let Ok(processes) = procfs::process::all_processes() else { return usage };
         // A process that has ended meanwhile has no `stat`, and holds nothing.
-        let stats = processes.filter_map(|process| process.ok()?.stat().ok());
-        let in_group = stats.filter(|stat| stat.pgrp == leader.as_raw_nonzero().get());
-        in_group.map(|stat| stat.rss).sum::<u64>() * rustix::param::page_size() as u64
+        let all: Vec<_> =
+            processes.filter_map(|process| process.ok().and_then(|p| Some((p.stat().ok()?, p)))).collect();
+        let mut children: BTreeMap<i32, Vec<i32>> = BTreeMap::new();
+        for (stat, _) in &all {
+            children.entry(stat.ppid).or_default().push(stat.pid);
+        }
+        let top = top.as_raw_nonzero().get();
+        let mut open: Vec<i32> = all.iter().filter(|(stat, _)| stat.pgrp == top).map(|(stat, _)| stat.pid).collect();
+        let mut below = BTreeSet::new();
+        while let Some(id) = open.pop() {
+            if below.insert(id) {
+                open.extend(children.get(&id).into_iter().flatten());
+            }
+        }
+        for (stat, process) in all.iter().filter(|(stat, _)| below.contains(&stat.pid)) {
+            usage.memory += stat.rss * rustix::param::page_size() as u64;
+            usage.processes += 1;
+            usage.written += process.io().map_or(0, |io| io.wchar);
+        }
+        usage
     }
 
     /// The path of this process's own control group (version 2).
@@ -109,8 +165,8 @@ mod system {
         None
     }
 
-    pub(super) fn held_by_group(_: Pid) -> u64 {
-        0
+    pub(super) fn usage_below(_: Pid) -> super::Usage {
+        super::Usage::default()
     }
 
     pub(super) fn own_control_group() -> Option<String> {
@@ -176,10 +232,11 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn the_memory_of_a_group_is_that_of_its_processes() {
         let own = rustix::process::getpgrp();
-        assert!(system::held_by_group(own) > 1 << 20);
-        assert!(system::held_by_group(own) < system::machine_memory().unwrap());
+        let usage = system::usage_below(own);
+        assert!(usage.memory > 1 << 20 && usage.processes >= 1, "{usage:?}");
+        assert!(usage.memory < system::machine_memory().unwrap());
         // No process leads a group of this number: it is above the largest that Linux gives (`pid_max`).
-        assert_eq!(system::held_by_group(Pid::from_raw(i32::MAX).unwrap()), 0);
+        assert_eq!(system::usage_below(Pid::from_raw(i32::MAX).unwrap()), Usage::default());
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and with bounded output. Its argv is logged once. The arguments, and the reason for each flag, belong to the room that runs the
 //! program (`nix`, `store`, `git`, `agent`).
 
+mod cage;
 mod error;
 mod group;
 mod invocation;
@@ -12,6 +13,7 @@ mod nix;
 mod processor;
 mod run;
 
+pub use cage::{Cage, CageError};
 pub use error::ProcessError;
 pub use invocation::Invocation;
 pub use memory::machine_memory;

@@ -34,9 +34,12 @@ impl ProcessError {
                 if message.is_empty() { self.to_string() } else { message }
             }
             Self::NotStarted { source, .. } | Self::Io { source, .. } => format!("{self}: {source}"),
-            Self::Killed { .. } | Self::TimedOut { .. } | Self::TooMuchOutput { .. } | Self::TooMuchMemory { .. } => {
-                self.to_string()
-            }
+            Self::Killed { .. }
+            | Self::TimedOut { .. }
+            | Self::TooMuchOutput { .. }
+            | Self::TooMuchMemory { .. }
+            | Self::TooManyProcesses { .. }
+            | Self::TooMuchWritten { .. } => self.to_string(),
         }
     }
 }

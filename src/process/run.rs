@@ -5,7 +5,7 @@ use std::os::unix::process::ExitStatusExt as _;
 use super::error::ProcessError;
 use super::group::{CollectError, ExitedProgram, ProcessGroup, StderrText};
 use super::invocation::Invocation;
-use super::memory::MemoryLimit;
+use super::memory::{Excess, MemoryLimit};
 use crate::redact::without_users;
 
 /// The output of a program that succeeded.
@@ -29,16 +29,16 @@ impl Invocation {
         let command = self.short_name();
         let (deadline, limit) = (self.deadline, self.output_limit);
         let mut group = ProcessGroup::spawn(&self)?;
-        let mut memory = MemoryLimit::set(group.leader(), self.memory_limit);
+        let mut memory = MemoryLimit::set(group.leader(), self.memory_limit, self.bounds);
         let mut errors = StderrText::default();
         let ended = tokio::select! {
             ended = tokio::time::timeout(deadline, group.collect_output(&self, &mut errors)) => ended.map_err(|_| Limit::Time),
-            () = memory.watch() => Err(Limit::Memory),
+            excess = memory.watch() => Err(Limit::Use(excess)),
         };
         match &ended {
             Ok(Ok(_)) => {}
             // It gets no time to end by itself, because it would take still more memory meanwhile.
-            Err(Limit::Memory) => group.kill().await,
+            Err(Limit::Use(_)) => group.kill().await,
             Ok(Err(_)) | Err(Limit::Time) => group.end().await,
         }
         let too_much_memory = |limit| ProcessError::TooMuchMemory { command: self.short_name(), limit };
@@ -47,11 +47,15 @@ impl Invocation {
         }
         let stderr = without_users(&String::from_utf8_lossy(&errors.tail));
         match ended {
-            Ok(Ok(exited)) => result_of(command, exited, stderr, errors.marked_lines, memory.peak()),
+            Ok(Ok(exited)) => {
+                result_of(command, !self.inherits_environment, exited, stderr, errors.marked_lines, memory.peak())
+            }
             Ok(Err(CollectError::TooMuchOutput)) => Err(ProcessError::TooMuchOutput { command, limit }),
             Ok(Err(CollectError::Io(source))) => Err(ProcessError::Io { command, source }),
             Err(Limit::Time) => Err(ProcessError::TimedOut { command, deadline, stderr }),
-            Err(Limit::Memory) => Err(too_much_memory(self.memory_limit.unwrap_or_default())),
+            Err(Limit::Use(Excess::Memory)) => Err(too_much_memory(self.memory_limit.unwrap_or_default())),
+            Err(Limit::Use(Excess::Processes(limit))) => Err(ProcessError::TooManyProcesses { command, limit }),
+            Err(Limit::Use(Excess::Written(limit))) => Err(ProcessError::TooMuchWritten { command, limit }),
         }
     }
 }
@@ -59,17 +63,23 @@ impl Invocation {
 /// The limit because of which Clavel ended a program.
 enum Limit {
     Time,
-    Memory,
+    Use(Excess),
 }
 
 fn result_of(
     command: String,
+    is_caged: bool,
     ExitedProgram { stdout, status }: ExitedProgram,
     stderr: String,
     marked_lines: Vec<String>,
     peak_memory: u64,
 ) -> Result<ProcessOutput, ProcessError> {
-    match (status.code(), status.signal()) {
+    // A program in a cage is a grandchild, whose signal bwrap reports as the shell does.
+    let status = match (status.code(), status.signal()) {
+        (Some(code), _) if is_caged && code > 128 => (None, Some(code - 128)),
+        other => other,
+    };
+    match status {
         (Some(0), _) => Ok(ProcessOutput { stdout, stderr, marked_lines, peak_memory }),
         (Some(code), _) => Err(ProcessError::Failed { command, code, stderr }),
         (None, signal) => Err(ProcessError::Killed { command, signal: signal.unwrap_or(0), stderr }),

@@ -49,6 +49,9 @@ impl Ran {
     }
 }
 
+/// The arguments of `claveld evaluate` with which a flake may have inputs on this machine.
+pub(crate) const LOCAL_INPUTS: [&str; 4] = ["--input", "path", "--input", "file"];
+
 /// The fixture fleet with everything around it. Units: `web-1`, `web-2` (nixos) and `router-1` (command).
 pub(crate) struct World {
     dir: tempfile::TempDir,

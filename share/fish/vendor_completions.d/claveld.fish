@@ -43,6 +43,9 @@ complete -c claveld -n "__fish_claveld_using_subcommand once" -s h -l help -d 'P
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l timeout -d 'The longest time that one run of Nix may take' -r
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l processes -d 'The number of hosts to evaluate at the same time [default: the machine\'s processors]' -r
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l memory -d 'The most memory for all evaluations together, such as 4GiB [default: three quarters of the machine\'s]' -r
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l isolation -d '`cage` keeps the flake from everything but the store; `none` is for a flake that you wrote yourself' -r -f -a "cage\t''
+none\t''"
+complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l input -d 'Let inputs come from here: `https`, `path`, `https://git.lan`. May be given more than once [default: https, ssh, git, github, gitlab, sourcehut]' -r
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l include -d 'Take only deployments whose name matches: `web-*`, `homeConfigurations.*`. May be given more than once' -r
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l exclude -d 'Leave out deployments whose name matches. May be given more than once' -r
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -l records -d 'Keep records in this folder, and evaluate only what changed since the last time' -r -F

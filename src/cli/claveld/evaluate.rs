@@ -12,7 +12,9 @@ use crate::claveld::Completeness;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::evaluate::{Budget, Drafts, EvalMode, Evaluation, Evaluator};
-use crate::model::{FlakeReference, Pattern, Source, UnitSpecification, describe_error};
+use crate::model::{
+    FlakeReference, InputOrigin, InputPolicy, Isolation, Pattern, Source, UnitSpecification, describe_error,
+};
 use crate::nix::Nix;
 
 #[derive(Debug, clap::Args)]
@@ -31,6 +33,13 @@ pub(super) struct Arguments {
     /// The most memory for all evaluations together, such as 4GiB [default: three quarters of the machine's].
     #[arg(long, value_name = "SIZE")]
     memory: Option<ByteSize>,
+    /// `cage` keeps the flake from everything but the store; `none` is for a flake that you wrote yourself.
+    #[arg(long, value_name = "KIND", default_value = "cage")]
+    isolation: CageOrNone,
+    /// Let inputs come from here: `https`, `path`, `https://git.lan`. May be given more than once [default: https, ssh, git, github,
+    /// gitlab, sourcehut].
+    #[arg(long = "input", value_name = "ORIGIN")]
+    inputs: Vec<InputOrigin>,
     /// Take only deployments whose name matches: `web-*`, `homeConfigurations.*`. May be given more than once.
     #[arg(long, value_name = "PATTERN")]
     include: Vec<Pattern>,
@@ -45,9 +54,29 @@ pub(super) struct Arguments {
     full: bool,
 }
 
+/// The kinds of isolation, as an argument names them.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum CageOrNone {
+    Cage,
+    None,
+}
+
+impl From<CageOrNone> for Isolation {
+    fn from(kind: CageOrNone) -> Self {
+        match kind {
+            CageOrNone::Cage => Self::Cage,
+            CageOrNone::None => Self::None,
+        }
+    }
+}
+
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let evaluator = Evaluator {
-        nix: Nix::new(arguments.timeout),
+        nix: Nix::new(arguments.timeout, arguments.isolation.into()),
+        inputs: match &arguments.inputs[..] {
+            [] => InputPolicy::default(),
+            origins => origins.to_vec().into(),
+        },
         budget: Budget::of_this_machine(arguments.processes, arguments.memory.map(|memory| memory.as_u64())),
         records: arguments.records.clone(),
         mode: if arguments.full { EvalMode::Everything } else { EvalMode::Changed },

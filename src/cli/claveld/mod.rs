@@ -49,7 +49,7 @@ enum Command {
     #[command(
         after_help = "Examples:\n  claveld evaluate .\n  claveld evaluate git+https://git.example.org/fleet?ref=main --json"
     )]
-    Evaluate(evaluate::Arguments),
+    Evaluate(Box<evaluate::Arguments>),
     /// Run as a git hook: check a push before git accepts it, or evaluate and publish it afterwards.
     #[command(
         after_help = "Examples (hooks/pre-receive and hooks/post-receive in the flake's bare repository):\n  exec claveld hook pre-receive --config /etc/clavel/claveld.toml\n  exec claveld hook post-receive --config /etc/clavel/claveld.toml"

@@ -1,0 +1,275 @@
+//! The cage of a program that works on what others wrote: namespaces of its own, made by bubblewrap (bwrap(1)).
+//!
+//! The kernel keeps it, whatever the program does. Inside there is the store of Nix, the programs of the system, an empty home and
+//! an empty temporary folder; there is no network, no process from outside, and no variable of the environment but a few.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use super::error::ProcessError;
+use super::invocation::Invocation;
+use super::memory::CageBounds;
+
+/// The folders of the system's programs and libraries. Packages alone write there, and no secret belongs there.
+const SYSTEM_FOLDERS: [&str; 9] = [
+    "/usr/bin",
+    "/usr/sbin",
+    "/usr/lib",
+    "/usr/lib32",
+    "/usr/lib64",
+    "/usr/libx32",
+    "/usr/libexec",
+    "/usr/share/git-core",
+    "/usr/share/nix",
+];
+/// Links to folders of `/usr`, or folders of their own on older systems.
+const SYSTEM_LINKS: [&str; 5] = ["/bin", "/sbin", "/lib", "/lib32", "/lib64"];
+/// The largest file that a program in a cage may write, in bytes, beyond the size of Nix's database.
+const MAX_FILE: u64 = 256 << 20;
+/// The most bytes of the temporary folder and of the home together. They are in memory.
+const MAX_TEMPORARY: u64 = 256 << 20;
+/// The most processes of a program in a cage. Root has no such limit, but for the watch of the process group.
+const MAX_PROCESSES: u64 = 256;
+/// The most bytes that a program in a cage may write, to the store above all: 2 GiB. A real host has some 15 MiB of `.drv` files,
+/// and at most 64 share a process.
+const MAX_WRITTEN: u64 = 2 << 30;
+/// The database of a store without a daemon.
+const DATABASE: &str = "/nix/var/nix/db/db.sqlite";
+/// The socket of Nix's daemon.
+const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
+
+/// A cage on this machine, which was seen to work.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cage {
+    /// The file of `prlimit`: these programs have no PATH, and no other variable, which a program inside could read.
+    prlimit: PathBuf,
+    /// Its arguments, then those of `bwrap`.
+    arguments: Vec<OsString>,
+}
+
+/// The reason why there is no cage on this machine.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "cannot isolate the evaluation: install bubblewrap and util-linux, and let claveld's user make user namespaces; or, if \
+     you wrote every flake yourself, set `isolation = \"none\"`"
+)]
+pub struct CageError {
+    /// The reason.
+    source: ProcessError,
+}
+
+/// The folders of this machine that a cage shows. `Cage::of` makes the arguments of it.
+#[derive(Debug, Default)]
+struct View {
+    /// Folders and files, each at its own path, that can be read.
+    readable: Vec<PathBuf>,
+    /// Links, and their targets.
+    links: Vec<(PathBuf, PathBuf)>,
+    /// The folders of the programs.
+    path: Vec<PathBuf>,
+    /// The size of the database of a store without a daemon; none where a daemon writes to the store.
+    database: Option<u64>,
+}
+
+impl Cage {
+    /// The path, inside, of the folder outside that a program may write to.
+    pub const WRITABLE: &str = "/log";
+
+    /// The cage for `programs` on this machine. It tries whether the first of them starts in it.
+    pub async fn open(programs: &[&str]) -> Result<Self, CageError> {
+        let tool = |program: &str| {
+            find_program(program).ok_or_else(|| CageError {
+                source: ProcessError::NotStarted {
+                    program: program.to_owned(),
+                    source: std::io::ErrorKind::NotFound.into(),
+                },
+            })
+        };
+        let cage = Self::of(&View::of_this_machine(programs), tool("prlimit")?, &tool("bwrap")?);
+        let first = Invocation::new(programs.first().copied().unwrap_or("true")).arg("--version");
+        let tried = first.within(Duration::from_secs(30)).in_cage(&cage, None).run().await;
+        tried.map(|_| cage).map_err(|source| CageError { source })
+    }
+
+    fn of(view: &View, prlimit: PathBuf, bwrap: &Path) -> Self {
+        let mut arguments: Vec<OsString> = Vec::new();
+        let mut add = |words: &[&str], paths: &[&Path]| {
+            arguments.extend(words.iter().map(OsString::from));
+            arguments.extend(paths.iter().map(|path| path.as_os_str().to_owned()));
+        };
+        let largest_file = MAX_FILE + view.database.unwrap_or_default();
+        add(&[&format!("--fsize={largest_file}"), &format!("--nproc={MAX_PROCESSES}"), "--core=0"], &[bwrap]);
+        // No network, no process from outside, no rights in the namespaces of the machine; and it never outlives claveld.
+        add(&["--unshare-all", "--die-with-parent", "--new-session", "--clearenv"], &[]);
+        let temporary = MAX_TEMPORARY.to_string();
+        add(&["--dev", "/dev", "--proc", "/proc", "--size", &temporary, "--tmpfs", "/tmp", "--dir", "/tmp/home"], &[]);
+        for path in &view.readable {
+            add(&["--ro-bind"], &[path, path]);
+        }
+        for (link, target) in &view.links {
+            add(&["--symlink"], &[target, link]);
+        }
+        if view.database.is_some() {
+            // Nix itself writes the `.drv` files, and marks what it uses. It sees no profile and no GC root.
+            add(&["--bind", "/nix/store", "/nix/store", "--tmpfs", "/nix/var/nix"], &[]);
+            for path in ["/nix/var/nix/db", "/nix/var/nix/temproots", "/nix/var/nix/gc.lock"] {
+                add(&["--bind-try", path, path], &[]);
+            }
+        } else {
+            add(&["--ro-bind", "/nix/store", "/nix/store", "--ro-bind"], &[Path::new(DAEMON), Path::new(DAEMON)]);
+            add(&["--setenv", "NIX_REMOTE", "daemon"], &[]);
+        }
+        // Nix wants the name of its user, and there is no file that has it.
+        add(
+            &["--setenv", "HOME", "/tmp/home", "--setenv", "USER", "clavel", "--chdir", "/tmp", "--setenv", "PATH"],
+            &[],
+        );
+        arguments.push(std::env::join_paths(&view.path).unwrap_or_default());
+        Self { prlimit, arguments }
+    }
+}
+
+impl View {
+    fn of_this_machine(programs: &[&str]) -> Self {
+        let mut view = Self::default();
+        view.readable.extend(SYSTEM_FOLDERS.iter().map(PathBuf::from).filter(|folder| folder.is_dir()));
+        for link in SYSTEM_LINKS.map(PathBuf::from) {
+            match fs::read_link(&link) {
+                Ok(target) => view.links.push((link, target)),
+                Err(_) if link.is_dir() => view.readable.push(link),
+                Err(_) => {}
+            }
+        }
+        for program in programs.iter().filter_map(|program| find_program(program)) {
+            view.add_program(&program);
+        }
+        view.path.extend(["/usr/bin", "/bin"].map(PathBuf::from));
+        let has_daemon = Path::new(DAEMON).exists();
+        view.database = (!has_daemon).then(|| fs::metadata(DATABASE).map_or(0, |about| about.len()));
+        view
+    }
+
+    /// Adds the folder of a program to the path. A program outside of the store and of the system brings the folder above its
+    /// `bin`, which has its libraries.
+    fn add_program(&mut self, program: &Path) {
+        let Some(folder) = program.parent() else { return };
+        if !self.path.iter().any(|known| known == folder) {
+            self.path.push(folder.to_owned());
+        }
+        let is_seen =
+            |path: &Path| path.starts_with("/nix/store") || self.readable.iter().any(|seen| path.starts_with(seen));
+        if is_seen(program) {
+            return;
+        }
+        let above =
+            folder.parent().filter(|above| folder.ends_with("bin") && above.parent().is_some() && !is_home(above));
+        self.readable.push(above.unwrap_or(program).to_owned());
+    }
+}
+
+/// Whether `folder` is the home of this user, or above it.
+fn is_home(folder: &Path) -> bool {
+    std::env::var_os("HOME").is_some_and(|home| Path::new(&home).starts_with(folder))
+}
+
+/// The file of a program on the PATH, without links.
+fn find_program(program: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH")?;
+    std::env::split_paths(&path).map(|folder| folder.join(program)).find_map(|file| file.canonicalize().ok())
+}
+
+impl Invocation {
+    /// Runs the program in `cage`. `writable` is a folder outside that it sees as [`Cage::WRITABLE`].
+    ///
+    /// Variables that were set before are set inside; all others are not there.
+    #[must_use]
+    pub fn in_cage(mut self, cage: &Cage, writable: Option<&Path>) -> Self {
+        let name = self.short_name();
+        let mut arguments = cage.arguments.clone();
+        if let Some(folder) = writable {
+            arguments.extend(["--bind".into(), folder.as_os_str().to_owned(), Cage::WRITABLE.into()]);
+        }
+        for (key, value) in std::mem::take(&mut self.environment) {
+            if let Some(value) = value {
+                arguments.extend(["--setenv".into(), key, value]);
+            }
+        }
+        arguments.extend(["--".into(), std::mem::replace(&mut self.program, cage.prlimit.clone().into())]);
+        arguments.append(&mut self.arguments);
+        self.arguments = arguments;
+        self.inherits_environment = false;
+        self.bounds = Some(CageBounds { processes: MAX_PROCESSES, written: MAX_WRITTEN });
+        self.reported_as(&name)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn words(view: &View) -> String {
+        let words: Vec<String> = Cage::of(view, "/prlimit".into(), Path::new("/bwrap"))
+            .arguments
+            .iter()
+            .map(|a| a.to_string_lossy().into_owned())
+            .collect();
+        words.join(" ")
+    }
+
+    #[test]
+    fn a_cage_shows_what_its_view_names_and_no_more() {
+        let view = View {
+            readable: vec!["/usr/lib".into()],
+            links: vec![("/lib".into(), "usr/lib".into())],
+            path: vec!["/usr/bin".into()],
+            database: None,
+        };
+        let words = words(&view);
+        let binds: Vec<&str> = words.split("--ro-bind ").skip(1).map(|bind| bind.split(' ').next().unwrap()).collect();
+        assert_eq!(binds, ["/usr/lib", "/nix/store", DAEMON]);
+        assert!(words.contains("--symlink usr/lib /lib") && words.ends_with("--setenv PATH /usr/bin"), "{words}");
+        assert!(!words.contains("--bind ") && words.contains("--unshare-all"), "{words}");
+    }
+
+    #[test]
+    fn without_a_daemon_nix_writes_to_the_store_and_to_its_database_alone() {
+        let words = words(&View { database: Some(1 << 30), ..View::default() });
+        let binds: Vec<&str> = words.split("--bind").skip(1).map(|bind| bind.split(' ').nth(1).unwrap()).collect();
+        assert_eq!(binds, ["/nix/store", "/nix/var/nix/db", "/nix/var/nix/temproots", "/nix/var/nix/gc.lock"]);
+        assert!(words.starts_with(&format!("--fsize={}", (1_u64 << 30) + MAX_FILE)), "{words}");
+    }
+
+    #[test]
+    fn a_program_elsewhere_brings_its_own_folder_and_never_a_home() {
+        let mut view = View { readable: vec!["/usr/bin".into()], ..View::default() };
+        let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
+        for program in ["/usr/bin/nix", "/nix/store/x-nix/bin/nix", "/opt/nix/bin/nix", "/bin/nix"] {
+            view.add_program(Path::new(program));
+        }
+        view.add_program(&home.join("bin/nix"));
+        let expected = ["/usr/bin", "/opt/nix", "/bin/nix"].map(PathBuf::from);
+        assert_eq!(view.readable, [&expected[..], &[home.join("bin/nix")]].concat());
+    }
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_program_in_a_cage_sees_nothing_of_this_machine() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::write(folder.path().join("secret"), "key").unwrap();
+        let cage = Cage::open(&["bash"]).await.unwrap();
+        let script = format!(
+            "cat {0}/secret; ls /etc /home /root /var; cat /proc/*/environ | tr '\\0' '\\n'; cat /proc/[0-9]*/comm; cat /proc/net/dev; \
+             echo x > /usr/bin/x; echo kept > /log/kept; exit 0",
+            folder.path().display()
+        );
+        let run = Invocation::new("bash").args(["-c", &script]).env("SHOWN", "shown");
+        let output = run.in_cage(&cage, Some(folder.path())).run().await.unwrap();
+        let said = String::from_utf8(output.stdout).unwrap();
+        assert!(said.contains("SHOWN=shown") && said.contains("lo:"), "{said}");
+        assert!(!said.contains("key") && !said.contains("CARGO") && !said.contains("cargo"), "{said}");
+        assert!(!said.contains("eth") && output.stderr.contains("/etc"), "{said}");
+        assert_eq!(fs::read_to_string(folder.path().join("kept")).unwrap(), "kept\n");
+        assert!(!Path::new("/usr/bin/x").exists());
+    }
+}
