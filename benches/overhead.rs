@@ -32,7 +32,7 @@ fn main() {
     world.build(&["web-1"]);
     world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
     world.agent("web-1", &["once"]).good();
-    let rows = [no_op_pass(&world), evaluation(&world), publication(&world)];
+    let rows = [no_op_pass(&world), evaluation(&world), publication(&world), cage(&world)];
     let mut out = std::io::stdout().lock();
     writeln!(out, "{:50} {:>9} {:>9}   beside", "", "ours", "peer").unwrap();
     for Row { what, ours, peer, verdict } in rows {
@@ -76,6 +76,21 @@ fn no_op_pass(world: &World) -> Row {
     );
     let verdict = format!("{:.2} times (goal: at most 2)", ratio(ours, peer));
     Row { what: "clavel-agent once, nothing to do / git ls-remote", ours, peer, verdict }
+}
+
+/// Compares an evaluation of one host in the cage with the same outside of it.
+fn cage(world: &World) -> Row {
+    /// The programs that then run in it: one reads the lock, one lists the names, one evaluates the host. The time to try whether
+    /// there is a cage at all is part of theirs.
+    const EVALUATORS: u32 = 3;
+    let flake = world.flake();
+    let evaluate = |isolation: &str| {
+        world.claveld(&["evaluate", &flake, "--include", "web-1", "--isolation", isolation, "--json"]).good()
+    };
+    let (ours, peer) = interleaved(|| (), || evaluate("cage"), || evaluate("none"));
+    let each = ours.saturating_sub(peer) / EVALUATORS;
+    let verdict = format!("{} for each evaluator (goal: at most 30 ms)", format_time(each));
+    Row { what: "claveld evaluate, in the cage / without it", ours, peer, verdict }
 }
 
 /// The medians of both sides. The call of `before` ahead of each run is not timed.
