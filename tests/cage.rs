@@ -159,10 +159,11 @@ fn new_files(folder: &Path, started: SystemTime, give: &mut dyn FnMut(&str)) {
         }
         if about.is_dir() {
             new_files(&entry.path(), started, give);
-        } else if about.is_file() && about.len() < 64 << 10 {
-            if let Ok(text) = std::fs::read_to_string(entry.path()) {
-                give(&text);
-            }
+        } else if about.is_file()
+            && about.len() < 64 << 10
+            && let Ok(text) = std::fs::read_to_string(entry.path())
+        {
+            give(&text);
         }
     }
 }
