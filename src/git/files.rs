@@ -36,8 +36,8 @@ impl Files for BTreeMap<String, Vec<u8>> {
         let prefix = if path.is_empty() { String::new() } else { format!("{path}/") };
         // Git sorts a folder as if its name ended in `/`.
         let entries: BTreeMap<&str, &str> = self
-            .keys()
-            .filter_map(|file| file.strip_prefix(&prefix))
+            .range(prefix.clone()..)
+            .map_while(|(file, _)| file.strip_prefix(&prefix))
             .map(|rest| rest.find('/').map_or((rest, "100644"), |end| (&rest[..=end], "40000")))
             .collect();
         let entry = |(name, mode): (&str, &str)| {
