@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use serde::de::DeserializeOwned;
 
 use super::error::EvaluateError;
-use super::lock::{AbsentInputs, CallObstacle, Lock, ResolvedLock, store_path_of};
+use super::lock::{AbsentInputs, CallObstacle, Lock, ResolvedLock, as_fetched, store_path_of};
 use super::observe::Observation;
 use super::outputs::{NixString, Question, template};
 use super::schedule::Cost;
@@ -79,15 +79,6 @@ impl<'a> FlakeCaller<'a> {
             Ok(lock) => fetch_inputs(nix, inputs, lock).await,
             Err(_) => BTreeMap::new(),
         };
-        let is_called_by_nix = lock.as_ref().map_or(true, |lock| ResolvedLock::new(lock.clone(), &locked).is_err());
-        if let Some((input, why)) = absent.iter().next().filter(|_| is_called_by_nix) {
-            // Nix would try to fetch it in the cage, and say that there is no network.
-            return Err(EvaluateError::Input {
-                flake: source.flake.to_string(),
-                input: input.clone(),
-                why: why.clone(),
-            });
-        }
         let resolved = lock.and_then(|lock| ResolvedLock::new(lock, &locked));
         let method = match resolved {
             Ok(lock) => match lock.own().other_name() {
@@ -100,6 +91,10 @@ impl<'a> FlakeCaller<'a> {
             },
             Err(obstacle) => CallMethod::ByNix(obstacle.to_string()),
         };
+        if let (CallMethod::ByNix(_), Some((input, why))) = (&method, absent.into_iter().next()) {
+            // Nix would try to fetch it in the cage, and say that there is no network.
+            return Err(EvaluateError::Input { flake: source.flake.to_string(), input, why });
+        }
         Ok(Self { nix, source, tree, method, mark })
     }
 
@@ -189,16 +184,17 @@ fn call_expression(lock: &ResolvedLock, absent: &AbsentInputs, mark: &str, other
 async fn fetch_inputs(nix: &Nix, policy: &InputPolicy, lock: &Lock) -> AbsentInputs {
     let is_absent = |path: &StorePath| !Path::new(&path.to_string()).exists();
     // What the policy refuses is refused even where it is in the store.
-    let wanted: Vec<(&String, &LockedInput)> = lock
+    let wanted: Vec<(&String, LockedInput)> = lock
         .inputs()
         .filter(|(_, locked)| {
             policy.check(locked).is_err() || store_path_of(locked).is_none_or(|path| is_absent(&path))
         })
+        .map(|(key, locked)| (key, as_fetched(locked)))
         .collect();
     if wanted.is_empty() {
         return BTreeMap::new();
     }
-    let inputs: Vec<&LockedInput> = wanted.iter().map(|(_, locked)| *locked).collect();
+    let inputs: Vec<&LockedInput> = wanted.iter().map(|(_, locked)| locked).collect();
     let results = nix.fetch_inputs(&inputs, policy).await;
     wanted.iter().zip(results).filter_map(|((key, _), result)| Some(((*key).clone(), result.err()?))).collect()
 }

@@ -178,6 +178,13 @@ impl ResolvedLock {
 /// The inputs that are not in the store, by their keys in the lock, with the reason of each.
 pub(super) type AbsentInputs = BTreeMap<String, String>;
 
+/// The locked attributes that `fetchTree` takes. Newer versions mark a tree that needs no query of its origin; it accepts neither the
+/// mark nor the folder of the flake.
+pub(super) fn as_fetched(locked: &Map<String, Value>) -> Map<String, Value> {
+    let is_for_it = |name: &str| !matches!(name, "dir" | "__final");
+    locked.iter().filter(|(name, _)| is_for_it(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+}
+
 /// The store path of a locked tree; none where it has no hash.
 pub(super) fn store_path_of(locked: &Map<String, Value>) -> Option<StorePath> {
     let hash: NarHash = locked.get("narHash")?.as_str()?.parse().ok()?;
@@ -224,10 +231,7 @@ fn tree(
     let store_path =
         StorePath::of_source(&nar_hash).map_err(|invalid| CallObstacle::UnknownLock(invalid.to_string()))?;
     let dir = locked.get("dir").and_then(Value::as_str).unwrap_or_default().to_owned();
-    // Newer versions mark a tree that needs no query of its origin. `fetchTree` does not accept the mark.
-    let fetched_by = locked.iter().filter(|(name, _)| !matches!(name.as_str(), "dir" | "__final"));
-    let info = info(locked);
-    let locked = fetched_by.map(|(name, value)| (name.clone(), value.clone())).collect();
+    let (info, locked) = (info(locked), as_fetched(locked));
     Ok(LockedTree { locked, store_path, nar_hash, dir, flake, info, inputs })
 }
 
@@ -320,6 +324,16 @@ mod tests {
         assert!(before.digest_of("lib").is_some());
         let by_name = resolved(&LOCK.replace("\"lib\":[\"lib\"]", "\"lib\":\"lib\"")).unwrap();
         assert_ne!(before.digest_of("tools"), by_name.digest_of("tools"));
+    }
+
+    #[test]
+    fn an_input_is_fetched_by_the_attributes_that_fetch_tree_takes() {
+        let marked = LOCK.replace(r#""path":"/c","#, r#""path":"/c","dir":"sub","__final":true,"#);
+        let (marked, plain): (Lock, Lock) =
+            (serde_json::from_str(&marked).unwrap(), serde_json::from_str(LOCK).unwrap());
+        let tools = |lock: &Lock| lock.inputs().find(|(key, _)| *key == "tools").map(|(_, locked)| as_fetched(locked));
+        assert_eq!(marked.inputs().find(|(key, _)| *key == "tools").unwrap().1["dir"], "sub");
+        assert_eq!(tools(&marked), tools(&plain));
     }
 
     #[test]
