@@ -1,12 +1,13 @@
 //! The agent's copies of the branch: one bare repository for each mirror. A copy is a cache.
 //!
-//! The agent trusts no mirror. A separate process with limits on time, memory and disk talks to it ([`ConfinedFetch`]). Each mirror has its own repository: git tells a server which objects it has
-//! already, and objects of a lying server must not make it leave out those of an honest one.
+//! The agent trusts no mirror. A separate process with limits on time, memory and disk talks to it ([`ConfinedFetch`]). Each mirror
+//! has its own repository: git tells a server which objects it has already, and objects of a lying server must not make it leave
+//! out those of an honest one.
 //!
 //! Nothing here is believed yet; `verify` decides that.
 
 use std::collections::BTreeSet;
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -14,16 +15,18 @@ use std::time::Duration;
 use futures_util::stream::{self, StreamExt as _};
 
 use crate::config::AgentConfig;
+use crate::disk::FileLock;
 use crate::git::{
     CommitId, ConfinedFetch, ConfinedFetchError, Depth, Fetched, GitError, Leftovers, OpenError, RefName, Remedy,
     Remote, Repository, WhenBusy, lock_of,
 };
+use crate::model::describe_error;
 use crate::trust::digest;
 
 /// How many mirrors are asked at the same time. Each may use all the memory of its limit.
 const AT_A_TIME: usize = 4;
 /// The most that all fetches together bring into one copy, in bytes: 512 MiB. A larger copy is started afresh.
-const MOST_KEPT: u64 = 512 << 20;
+const MAX_COPY_BYTES: u64 = 512 << 20;
 /// The ref that follows the branch in each copy. It says what was fetched, not what is believed.
 const FETCHED: &str = "refs/clavel/fetched";
 
@@ -127,6 +130,7 @@ async fn fetch_mirror(
 ) -> Result<(Repository, CommitId), BranchFetchError> {
     match fetch_into(config, mirror, path, rescue).await {
         Err(error) if error.is_broken_copy() => {
+            let error = describe_error(&error);
             tracing::warn!(%error, "the copy of the branch is broken; it is deleted and fetched again");
             rescue(path);
             Repository::start_afresh(path)?;
@@ -150,7 +154,7 @@ async fn fetch_into(
         Err(error) => {
             // The process has ended, so its files can be deleted.
             if let Err(error) = prepare(mirror, path, rescue) {
-                tracing::warn!(%error, "cannot clear the files that a failed fetch left");
+                tracing::warn!(error = %describe_error(&error), "cannot clear the files that a failed fetch left");
             }
             Err(error)
         }
@@ -161,17 +165,18 @@ async fn fetch_into(
 fn prepare(mirror: &Remote, path: &Path, rescue: &dyn Fn(&Path)) -> Result<(), BranchFetchError> {
     let lock = lock_of(path);
     let machine = |source| BranchFetchError::Machine { act: format!("lock {}", lock.display()), source };
-    let held = File::options().create(true).append(true).open(&lock).map_err(machine)?;
-    match held.try_lock() {
-        Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Err(BranchFetchError::Busy { repository: mirror.to_string() }),
-        Err(TryLockError::Error(error)) => return Err(machine(error)),
-    }
+    let _held = FileLock::try_take(&lock).map_err(|error| match error {
+        TryLockError::WouldBlock => BranchFetchError::Busy { repository: mirror.to_string() },
+        TryLockError::Error(error) => machine(error),
+    })?;
     let repository = Repository::open_or_create_bare(path)?;
     let into = fetched_ref()?;
     let leftovers = repository.clear_leftovers(&into)?;
     // Every fetch adds a pack.
-    if leftovers == Leftovers::PackInDoubt || repository.has_many_packs()? || repository.fetched_bytes()? > MOST_KEPT {
+    if leftovers == Leftovers::PackInDoubt
+        || repository.has_many_packs()?
+        || repository.fetched_bytes()? > MAX_COPY_BYTES
+    {
         rescue(path);
         Repository::start_afresh(path)?;
     }
