@@ -8,10 +8,10 @@ use serde::de::DeserializeOwned;
 use super::error::EvaluateError;
 use super::lock::{AbsentInputs, CallObstacle, Lock, ResolvedLock, as_fetched, store_path_of};
 use super::observe::Observation;
-use super::outputs::{NixString, Question, template};
+use super::outputs::{Question, template};
 use super::schedule::Cost;
 use crate::model::{InputPolicy, LockedSource, Sha256Digest, StorePath};
-use crate::nix::{EvalRequest, FetchedFlake, LockedInput, Nix, NixError, SystemCalls, Watch};
+use crate::nix::{EvalRequest, FetchedFlake, LockedInput, Nix, NixError, NixString, SystemCalls, Watch};
 
 /// The function that calls a flake so that its reads are seen.
 const CALL: &str = include_str!("call.nix");

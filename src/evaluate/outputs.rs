@@ -13,6 +13,7 @@ use crate::model::{
     Attribute, FlakeReference, Invalid, List, Metadata, Name, PublicKey, StorePath, Substituter, System, UnitType,
     printable_line,
 };
+use crate::nix::NixString;
 
 /// The functions in Nix's language that answer the questions.
 const OUTPUTS: &str = include_str!("outputs.nix");
@@ -182,16 +183,6 @@ impl Question<'_> {
     }
 }
 
-/// A text, displayed as a string of Nix's language (Nix's manual, "String literal").
-pub(super) struct NixString<'a>(pub(super) &'a str);
-
-impl fmt::Display for NixString<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let escaped = self.0.replace('\\', "\\\\").replace('"', "\\\"").replace("${", "\\${");
-        write!(f, "\"{escaped}\"")
-    }
-}
-
 /// The names that lead to an item below its output.
 #[derive(Debug, Deserialize)]
 #[serde(untagged)]
@@ -307,7 +298,6 @@ mod tests {
 
     #[test]
     fn a_name_cannot_end_the_string_it_stands_in() {
-        assert_eq!(NixString(r#"a"${b}\"#).to_string(), r#""a\"\${b}\\""#);
         let item = FlakeOutput::Units.item("a.b");
         let question = Question::One(&item).expression("flake");
         assert!(question.ends_with(r#" flake).one [ "units" "a.b" ]"#), "{question}");

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use super::{Nix, NixError, settings};
 use crate::model::describe_error;
-use crate::process::{Invocation, ProcessError};
+use crate::process::{Invocation, find_program};
 
 /// The largest log of strace for one evaluation. A NixOS host reads some thousands of files, which gives 4 MiB.
 const LARGEST_LOG: u64 = 256 << 20;
@@ -66,30 +66,39 @@ pub struct EvalOutput {
 impl Nix {
     /// Whether strace can watch a program on this machine; otherwise why not.
     pub async fn can_watch(&self) -> Result<(), String> {
+        if find_program("strace").is_none() {
+            return Err("there is no strace on the PATH".to_owned());
+        }
         let tried =
             strace(Path::new("/dev/null")).args(["nix-instantiate", "--version"]).within(Duration::from_secs(30));
         let tried = self.caged(tried, None).await.map_err(|error| describe_error(&error))?;
-        tried.run().await.map(drop).map_err(|error| match error {
-            ProcessError::NotStarted { .. } => "there is no strace on the PATH".to_owned(),
-            other => {
-                format!("strace cannot watch a program on this machine: {}", describe_error(&other).replace('\n', " "))
-            }
+        tried.run().await.map(drop).map_err(|error| {
+            format!("strace cannot watch a program on this machine: {}", describe_error(&error).replace('\n', " "))
         })
     }
 
     /// Everything on this machine that answers may depend on: the program of Nix and its settings.
     pub fn identity(&self) -> String {
-        let program = std::env::var_os("PATH").and_then(|path| {
-            std::env::split_paths(&path)
-                .map(|folder| folder.join("nix-instantiate"))
-                .find_map(|p| p.canonicalize().ok())
-        });
+        let program = find_program("nix-instantiate");
         let about = program.as_ref().and_then(|program| std::fs::metadata(program).ok());
         let about = about.map(|about| (about.len(), about.mtime(), about.mtime_nsec()));
         let mut settings: Vec<_> =
             std::env::vars_os().filter(|(key, _)| key.to_string_lossy().starts_with("NIX_")).collect();
         settings.sort();
         format!("{program:?} {about:?} {settings:?} {:?}", settings::files())
+    }
+
+    /// The options of every evaluation, in or outside of the cage. `run` ends in `nix-instantiate`.
+    pub(super) fn evaluating(&self, run: Invocation, expression: &str) -> Invocation {
+        run.of_nix(self.deadline)
+            .args(["--extra-experimental-features", "nix-command flakes"])
+            // The evaluation of a host's drvPath writes its .drv file, so the store must be writable.
+            .args(["--eval", "--strict", "--json", "--read-write-mode"])
+            // The nixConfig of a flake must not change how it is evaluated.
+            .args(["--option", "accept-flake-config", "false"])
+            // The expression comes by the standard input, since it may be longer than an argument may be.
+            .arg("-")
+            .stdin(expression)
     }
 
     /// Evaluates the expression of `request`.
@@ -105,11 +114,8 @@ impl Nix {
                 .reported_as("nix-instantiate"),
             Watch::Nothing => Invocation::new("nix-instantiate"),
         };
-        let run = run
-            .of_nix(self.deadline)
-            .args(["--extra-experimental-features", "nix-command flakes"])
-            // The evaluation of a host's drvPath writes its .drv file, so the store must be writable.
-            .args(["--eval", "--strict", "--json", "--read-write-mode"])
+        let run = self
+            .evaluating(run, request.expression)
             // A host must depend on the flake alone, not on this machine.
             .args(["--option", "pure-eval", "true"])
             // Importing from a derivation would build it.
@@ -118,11 +124,6 @@ impl Nix {
             .args(["--option", "max-jobs", "0", "--option", "builders", ""])
             // The daemon would ask its caches for a path that is missing, and a flake can name any path.
             .args(["--option", "substitute", "false"])
-            // The nixConfig of a flake must not change how it is evaluated.
-            .args(["--option", "accept-flake-config", "false"])
-            // The expression comes by the standard input, since it may be longer than an argument may be.
-            .arg("-")
-            .stdin(request.expression)
             .collecting_marked_lines(format!("trace: {}", request.mark))
             .within_memory(request.memory)
             .at_most(request.largest);

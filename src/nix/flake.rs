@@ -6,7 +6,7 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
-use super::{Nix, NixError};
+use super::{Nix, NixError, NixString};
 use crate::model::{FlakeReference, Invalid, LockedSource, NarHash, SourceRevision, StorePath};
 use crate::process::Invocation;
 
@@ -47,19 +47,17 @@ impl Nix {
             None => flake.clone(),
         };
         let resolved = resolve(&asked).map_err(|source| NixError::Files { action: action(), source })?;
-        // The JSON of a JSON text is a text of Nix, but for `${`.
-        let fetched = Value::from(fetch_argument(&resolved).to_string()).to_string().replace("${", "\\${");
+        let fetched = fetch_argument(&resolved).to_string();
         let attributes =
             "builtins.removeAttrs tree [ \"outPath\" \"shortRev\" \"dirtyShortRev\" \"lastModifiedDate\" ]";
         let expression = format!(
-            "let tree = builtins.fetchTree (builtins.fromJSON {fetched}); in {attributes} // {{ path = tree.outPath; }}"
+            "let tree = builtins.fetchTree (builtins.fromJSON {}); in {attributes} // {{ path = tree.outPath; }}",
+            NixString(&fetched)
         );
         let run = self
-            .evaluation()
+            .evaluating(Invocation::new("nix-instantiate"), &expression)
             // Query the branch each time, because Nix would otherwise use an answer of the last hour.
             .args(["--option", "tarball-ttl", "0"])
-            .arg("-")
-            .stdin(expression)
             .run();
         let output = run.await.map_err(|failure| NixError::failed(action(), failure))?;
         let mut locked: Map<String, Value> =
@@ -104,15 +102,6 @@ impl Nix {
         let metadata = metadata.map_err(|error| NixError::Unexpected { action: action(), why: error.to_string() })?;
         Ok(metadata.locks)
     }
-
-    /// An evaluation outside of the cage, of an expression of Clavel's own.
-    pub(super) fn evaluation(&self) -> Invocation {
-        Invocation::new("nix-instantiate")
-            .of_nix(self.deadline)
-            .args(["--extra-experimental-features", "nix-command flakes"])
-            .args(["--eval", "--strict", "--json", "--read-write-mode"])
-            .args(["--option", "accept-flake-config", "false"])
-    }
 }
 
 /// The reference with the scheme that Nix's command line would choose for it: a path in a git repository stands for the
@@ -152,7 +141,8 @@ fn fetch_argument(flake: &FlakeReference) -> Value {
     let mut attributes = Map::new();
     attributes.insert("type".to_owned(), flake.fetcher().into());
     let mut set = |name: &str, value: &str| drop(attributes.insert(name.to_owned(), decoded(value).into()));
-    let version = |text: &str| if is_revision(text) { "rev" } else { "ref" };
+    // A part that is no revision is the name of a branch.
+    let version = |text: &str| if text.parse::<SourceRevision>().is_ok() { "rev" } else { "ref" };
     match scheme {
         "path" => set("path", location),
         "flake" => {
@@ -181,11 +171,6 @@ fn fetch_argument(flake: &FlakeReference) -> Value {
         attributes.insert(name.to_owned(), number.map_or_else(|| value.into(), Value::from));
     }
     attributes.into()
-}
-
-/// Whether a part of a reference is a revision, and no name of a branch.
-fn is_revision(text: &str) -> bool {
-    text.parse::<SourceRevision>().is_ok()
 }
 
 impl Tree {

@@ -5,8 +5,9 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::{Nix, NixError};
+use super::{Nix, NixError, NixString};
 use crate::model::{AllowedInput, InputPolicy, RefusedInput, is_private};
+use crate::process::Invocation;
 
 /// An input of a flake, by the attributes of its lock.
 pub type LockedInput = Map<String, Value>;
@@ -36,16 +37,13 @@ impl Nix {
     }
 
     async fn fetch_trees(&self, inputs: &[&LockedInput]) -> Result<(), NixError> {
-        // The JSON of a JSON text is a text of Nix, but for `${`.
-        let json =
-            Value::from(inputs.iter().map(|input| Value::Object((*input).clone())).collect::<Value>().to_string());
-        let json = json.to_string().replace("${", "\\${");
+        let json = inputs.iter().map(|input| Value::Object((*input).clone())).collect::<Value>().to_string();
+        let trees = "map (input: (builtins.fetchTree input).outPath)";
+        let expression = format!("{trees} (builtins.fromJSON {})", NixString(&json));
         let run = self
-            .evaluation()
+            .evaluating(Invocation::new("nix-instantiate"), &expression)
             // It refuses an input whose content can change.
             .args(["--option", "pure-eval", "true"])
-            .arg("-")
-            .stdin(format!("map (input: (builtins.fetchTree input).outPath) (builtins.fromJSON {json})"))
             .run();
         run.await.map(drop).map_err(|failure| NixError::failed("fetch the inputs".to_owned(), failure))
     }

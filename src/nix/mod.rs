@@ -10,6 +10,7 @@ mod evaluate;
 mod flake;
 mod inputs;
 mod settings;
+mod string;
 
 use std::path::Path;
 use std::time::Duration;
@@ -19,6 +20,7 @@ use tokio::sync::OnceCell;
 pub use evaluate::{EvalOutput, EvalRequest, SystemCalls, Watch};
 pub use flake::FetchedFlake;
 pub use inputs::LockedInput;
+pub use string::NixString;
 
 use crate::model::{Isolation, describe_error};
 use crate::process::{Cage, CageError, Invocation, ProcessError};

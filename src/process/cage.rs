@@ -175,7 +175,7 @@ fn is_home(folder: &Path) -> bool {
 }
 
 /// The file of a program on the PATH, without links.
-fn find_program(program: &str) -> Option<PathBuf> {
+pub fn find_program(program: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;
     std::env::split_paths(&path).map(|folder| folder.join(program)).find_map(|file| file.canonicalize().ok())
 }

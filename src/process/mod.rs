@@ -13,7 +13,7 @@ mod nix;
 mod processor;
 mod run;
 
-pub use cage::{Cage, CageError};
+pub use cage::{Cage, CageError, find_program};
 pub use error::ProcessError;
 pub use invocation::Invocation;
 pub use memory::machine_memory;
