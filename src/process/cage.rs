@@ -37,6 +37,8 @@ const MAX_PROCESSES: u64 = 256;
 const MAX_WRITTEN: u64 = 2 << 30;
 /// The database of a store without a daemon.
 const DATABASE: &str = "/nix/var/nix/db/db.sqlite";
+/// The lock of its garbage collector.
+const GC_LOCK: &str = "/nix/var/nix/gc.lock";
 /// The socket of Nix's daemon.
 const DAEMON: &str = "/nix/var/nix/daemon-socket/socket";
 
@@ -51,13 +53,28 @@ pub struct Cage {
 
 /// The reason why there is no cage on this machine.
 #[derive(Debug, thiserror::Error)]
-#[error(
-    "cannot isolate the evaluation: install bubblewrap and util-linux, and let claveld's user make user namespaces; or, if \
-     you wrote every flake yourself, set `isolation = \"none\"`"
-)]
-pub struct CageError {
-    /// The reason.
-    source: ProcessError,
+pub enum CageError {
+    /// A program in it does not start.
+    #[error(
+        "cannot isolate the evaluation: install bubblewrap and util-linux, and let claveld's user make user namespaces; or, \
+         if you wrote every flake yourself, set `isolation = \"none\"`"
+    )]
+    NotHere {
+        /// The reason.
+        source: ProcessError,
+    },
+    /// Nix has no store yet, and cannot make one.
+    #[error("cannot make the store of Nix that an evaluation writes to")]
+    NoStore {
+        /// The reason.
+        source: ProcessError,
+    },
+    /// The lock of the garbage collector cannot be shown to a program inside.
+    #[error("cannot open {GC_LOCK}, the lock of Nix's garbage collector")]
+    NoLock {
+        /// The error of the operating system.
+        source: std::io::Error,
+    },
 }
 
 /// The folders of this machine that a cage shows. `Cage::of` makes the arguments of it.
@@ -80,17 +97,18 @@ impl Cage {
     /// The cage for `programs` on this machine. It tries whether the first of them starts in it.
     pub async fn open(programs: &[&str]) -> Result<Self, CageError> {
         let tool = |program: &str| {
-            find_program(program).ok_or_else(|| CageError {
+            find_program(program).ok_or_else(|| CageError::NotHere {
                 source: ProcessError::NotStarted {
                     program: program.to_owned(),
                     source: std::io::ErrorKind::NotFound.into(),
                 },
             })
         };
+        complete_store().await?;
         let cage = Self::of(&View::of_this_machine(programs), tool("prlimit")?, &tool("bwrap")?);
         let first = Invocation::new(programs.first().copied().unwrap_or("true")).arg("--version");
         let tried = first.within(Duration::from_secs(30)).in_cage(&cage, None).run().await;
-        tried.map(|_| cage).map_err(|source| CageError { source })
+        tried.map(|_| cage).map_err(|source| CageError::NotHere { source })
     }
 
     fn of(view: &View, prlimit: PathBuf, bwrap: &Path) -> Self {
@@ -114,8 +132,8 @@ impl Cage {
         if view.database.is_some() {
             // Nix itself writes the `.drv` files, and marks what it uses. It sees no profile and no GC root.
             add(&["--bind", "/nix/store", "/nix/store", "--tmpfs", "/nix/var/nix"], &[]);
-            for path in ["/nix/var/nix/db", "/nix/var/nix/temproots", "/nix/var/nix/gc.lock"] {
-                add(&["--bind-try", path, path], &[]);
+            for path in ["/nix/var/nix/db", "/nix/var/nix/temproots", GC_LOCK] {
+                add(&["--bind", path, path], &[]);
             }
         } else {
             add(&["--ro-bind", "/nix/store", "/nix/store", "--ro-bind"], &[Path::new(DAEMON), Path::new(DAEMON)]);
@@ -129,6 +147,21 @@ impl Cage {
         arguments.push(std::env::join_paths(&view.path).unwrap_or_default());
         Self { prlimit, arguments }
     }
+}
+
+/// Makes what is missing of a store without a daemon, which Nix makes at its first use: a cage cannot show what is not there, and
+/// what Nix made inside would be gone with the cage.
+async fn complete_store() -> Result<(), CageError> {
+    if Path::new(DAEMON).exists() {
+        return Ok(());
+    }
+    if !Path::new(DATABASE).exists() {
+        let init = Invocation::new("nix-store").arg("--init").within(Duration::from_secs(30)).run().await;
+        init.map_err(|source| CageError::NoStore { source })?;
+    }
+    // The garbage collector leaves alone what is used by those that hold this file.
+    let lock = fs::File::options().create(true).append(true).open(GC_LOCK);
+    lock.map(drop).map_err(|source| CageError::NoLock { source })
 }
 
 impl View {
