@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::openssh::{Agent, new_key};
+use crate::support::openssh::{SshAgent, new_key};
 use crate::support::world::{Ran, World};
 
 /// A published fleet whose web machines need two approvals, by alice, who has a key of Clavel, or bob and carol, who have
@@ -90,7 +90,7 @@ fn it_waits_until_enough_have_approved_that_very_revision() {
     assert!(show.contains("approvals") && show.contains("0 of 2"), "{show}");
 
     // Carol's key is in her ssh-agent.
-    let agent = Agent::start(&world);
+    let agent = SshAgent::start(&world);
     agent.add(&world, &["-q", &world.at("carol")]).good();
     std::fs::remove_file(world.path("carol")).unwrap();
     let carol = arguments(&world, &["--ssh-key", &world.at("carol.pub"), "--yes"]);

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::attacker::{Branch, Onto, StolenKey};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey};
 use crate::support::ssh::SshServer;
 use crate::support::world::{Ran, World, until};
 
@@ -109,7 +109,7 @@ fn an_altered_document_of_a_held_deployment_is_repaired_from_the_held_revision()
 fn what_is_held_stays_so_where_nothing_has_it_any_more() {
     let world = at_revision_2();
     operate(&world, &["rollback", "web-1", "--to", "1"]).good();
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     let whole = branch.clone();
     branch.files.remove("deployments/web-1.json");
     // The branch gets a new history that does not have the revision. The repository still has it, because claveld pushed it there.
@@ -120,7 +120,7 @@ fn what_is_held_stays_so_where_nothing_has_it_any_more() {
         whole.signed("deployments/web-1.json")["specification"]
     );
 
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     let (whole, gone) = (branch.clone(), branch.files.remove("deployments/web-1.json").unwrap());
     branch.push(Onto::Nothing);
     world.git(&["-C", &world.at("fleet.git"), "gc", "-q", "--prune=now"]);
@@ -176,7 +176,7 @@ fn nobody_goes_back_to_what_no_publisher_of_the_newest_root_signed() {
     let world = World::new();
     world.publish().good();
     let mallory = StolenKey::own("mallory-1", 7);
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     let good = branch.clone();
     // Somebody with write access puts a revision of their own into the history, and takes it away again.
     branch.edit("deployments/web-1.json", &[&mallory], |signed| {
@@ -222,7 +222,7 @@ fn a_branch_that_went_back_is_not_built_on() {
 
     // A thief of the key signs another index of the same version.
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     branch.reindex(&[&thief], |index| index["expires"] = json!("2100-01-01T00:00:00Z"));
     branch.push(Onto::Tip);
     world.publish().refused(5, "it has another index under that version now");

@@ -4,7 +4,7 @@
 use serde_json::{Value, json};
 
 use crate::rotation::next_root;
-use crate::support::attacker::{Branch, Onto, StolenKey, sha256};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey, sha256};
 use crate::support::world::World;
 
 /// A machine that runs the first revision of `web-1`, and the key of its publisher.
@@ -43,7 +43,7 @@ fn with_new_fields(value: &mut Value) {
 }
 
 /// Adds a field to a file beside what is signed, and to each of its signatures.
-fn with_new_envelope(branch: &mut Branch<'_>, path: &str) {
+fn with_new_envelope(branch: &mut ForgedBranch<'_>, path: &str) {
     let mut file: Value = serde_json::from_slice(&branch.files[path].bytes).unwrap();
     file["newField"] = json!(1);
     for signature in file["signatures"].as_array_mut().unwrap() {
@@ -58,7 +58,7 @@ fn with_new_envelope(branch: &mut Branch<'_>, path: &str) {
 fn fields_kinds_and_folders_of_a_newer_clavel_are_ignored() {
     let (world, key) = running();
     world.change_from_memory("Welcome", "Hello");
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     for path in ["deployments/web-1.json", "units/web-1.json", "agents/web-1.json"] {
         branch.edit(path, &[&key], |signed| {
             signed["revision"] = json!(9);
@@ -91,7 +91,7 @@ fn fields_kinds_and_folders_of_a_newer_clavel_are_ignored() {
     assert!(world.on_branch("sites/berlin.json").is_some());
     world.verify().good();
     // A folder that the index does not name is still refused.
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     branch.write("rooms/a.json", "{}\n");
     branch.push(Onto::Tip);
     world.agent("web-1", &["once"]).refused(5, "`rooms` does not belong on a branch of Clavel");
@@ -102,7 +102,7 @@ fn a_deployment_with_a_critical_field_of_a_newer_clavel_waits_for_an_upgrade() {
     let (world, key) = running();
     world.change_from_memory("Welcome", "Hello");
     let publish = |critical: Value, version: u64| {
-        let mut branch = Branch::of(&world);
+        let mut branch = ForgedBranch::of(&world);
         branch.edit("deployments/web-1.json", &[&key], |signed| {
             signed["revision"] = json!(version);
             signed["specification"]["checks"] = json!({ "http": "https://web-1.example.org" });
@@ -127,7 +127,7 @@ fn a_deployment_with_a_critical_field_of_a_newer_clavel_waits_for_an_upgrade() {
 fn an_index_or_a_bin_of_a_newer_schema_is_refused_with_what_to_do() {
     let (world, key) = running();
     let good = world.tip();
-    let refused = |branch: &Branch<'_>, why: &str| {
+    let refused = |branch: &ForgedBranch<'_>, why: &str| {
         branch.push(Onto::Tip);
         let said = world.agent("web-1", &["once"]).refused(5, why);
         assert!(said.contains("upgrade this program"), "{said}");
@@ -135,10 +135,10 @@ fn an_index_or_a_bin_of_a_newer_schema_is_refused_with_what_to_do() {
         world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &good]);
         assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
     };
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     branch.edit("index.json", &[&key], |index| index["schema"] = json!("clavel/v2"));
     refused(&branch, "the index cannot be trusted: it is a Index of the schema `clavel/v2`");
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     branch.edit_bin("all", &[&key], |bin| bin["schema"] = json!("clavel/v2"));
     refused(&branch, "cannot read the bin all of the index: it is a Bin of the schema `clavel/v2`");
 }
@@ -149,7 +149,7 @@ fn a_root_of_a_newer_format_stops_an_older_agent_only_if_the_root_keys_signed_it
     let root_key = StolenKey::read(&world.path("root-1.secret"));
     let good = world.tip();
     let next = |key: &StolenKey| {
-        let mut branch = Branch::of(&world);
+        let mut branch = ForgedBranch::of(&world);
         let mut root = branch.signed("root.json");
         root["version"] = json!(2);
         root["fleet"] = json!(world.fleet());

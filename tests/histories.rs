@@ -26,12 +26,12 @@ enum Half {
 }
 
 /// A fleet with a history.
-struct History {
+struct RandomHistory {
     fleet: Fleet,
     folder: tempfile::TempDir,
 }
 
-impl History {
+impl RandomHistory {
     fn begin(half: Half) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mix = Mix::EverySecondKind(half as usize);
@@ -104,7 +104,7 @@ fn steps() -> u32 {
 
 /// Runs a history of random edits.
 fn live(half: Half, seed: u64) {
-    let mut history = History::begin(half);
+    let mut history = RandomHistory::begin(half);
     let mut chance = Seeded::new(seed);
     let first = history.compare("at first");
     assert_eq!(first.0, first.1);

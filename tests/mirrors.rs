@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 
-use crate::support::attacker::{Branch, Onto, StolenKey};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey};
 use crate::support::http::HttpServer;
 use crate::support::world::World;
 
@@ -147,7 +147,7 @@ fn two_mirrors_that_show_two_indexes_of_one_version_are_both_refused_and_both_ar
     world.agent("web-1", &["once"]).good();
     world.change_from_memory("Welcome", "Hello");
     // A thief of claveld's key shows another version 2 at the other mirror.
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     branch.reindex(&[&thief], |index| index["issued"] = json!("2026-01-01T00:00:00Z"));
     branch.try_push(&other, "deployments", Onto::Nothing).good();
@@ -175,7 +175,7 @@ fn two_mirrors_that_show_two_contents_of_one_revision_are_both_refused_and_both_
     world.agent("web-1", &["once"]).good();
     world.change_from_memory("Welcome", "Hello");
     // A thief of claveld's key shows another revision 2 at the other mirror, in an index of its own version.
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     branch.edit("deployments/web-1.json", &[&thief], |signed| signed["metadata"]["thief"] = json!("me"));
     branch.reindex(&[&thief], |index| index["version"] = json!(3));
@@ -195,7 +195,7 @@ fn two_mirrors_that_show_two_contents_of_one_revision_are_both_refused_and_both_
 fn a_mirror_without_a_key_makes_no_fork() {
     let world = World::published();
     let (fleet, other) = (world.at("fleet.git"), copy(&world, "other.git"));
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     branch.countersign("index.json", &StolenKey::own("mallory-1", 7));
     branch.try_push(&other, "deployments", Onto::Nothing).good();
     with_mirrors(&world, &[&other, &fleet]);
@@ -211,7 +211,7 @@ fn what_was_believed_is_kept_beside_a_fork_though_its_copy_is_gone() {
     world.agent("web-1", &["once"]).good();
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     for path in ["index.json", "deployments/web-1.json"] {
-        let mut branch = Branch::of(&world);
+        let mut branch = ForgedBranch::of(&world);
         let believed = branch.files[path].bytes.clone();
         if path == "index.json" {
             branch.reindex(&[&thief], |index| index["issued"] = json!("2026-01-01T00:00:00Z"));
@@ -237,7 +237,7 @@ fn a_fork_of_what_was_believed_is_kept_beside_it() {
     with_mirrors(&world, &[&world.at("fleet.git")]);
     world.agent("web-1", &["once"]).good();
     let believed = world.on_branch("index.json").unwrap();
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     branch.reindex(&[&thief], |index| index["issued"] = json!("2026-01-01T00:00:00Z"));
     branch.push(Onto::Tip);

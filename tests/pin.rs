@@ -1,6 +1,6 @@
 //! Promise: a pinned path has the pinned content and no other, even if a thief of the cache's key signs another.
 
-use crate::support::attacker::{Branch, Onto, sha256};
+use crate::support::attacker::{ForgedBranch, Onto, sha256};
 use crate::support::thief::{closure, forge, narinfo};
 use crate::support::world::{Ran, World};
 
@@ -345,7 +345,7 @@ fn the_key_of_a_cache_is_replaced_and_the_pins_stay() {
 
 /// Removes the deployment of `web-1` from the branch, in a new history. An attacker who can write there needs no key for it.
 fn take_away(world: &World) {
-    let mut branch = Branch::of(world);
+    let mut branch = ForgedBranch::of(world);
     branch.files.remove("deployments/web-1.json");
     branch.push(Onto::Nothing);
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::attacker::{Branch, Onto, StolenKey};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey};
 use crate::support::world::{World, until};
 
 /// A second source, with the hosts of `outputs`, beside the world's own.
@@ -229,7 +229,7 @@ fn a_branch_that_is_not_clavels_is_left_alone() {
 fn a_branch_that_another_key_signed_is_left_alone() {
     let world = World::new();
     world.publish().good();
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     branch.reindex(&[&StolenKey::own("claveld-1", 7)], |index| index["version"] = serde_json::json!(2));
     branch.push(Onto::Tip);
     let tip = world.tip();

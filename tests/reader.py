@@ -16,7 +16,7 @@ import re
 import stat
 import sys
 
-from reader_files import Newer, Refused, check, check_schema, check_signed, content, name_of, open_signed, parse, signatures_of, signers
+from reader_files import Newer, Refused, check, check_schema, check_signed, content_digest, name_of, open_signed, parse, signatures_of, signers
 
 FOLDERS = {"agents": "Agent", "deployments": "Deployment", "units": "Unit"}
 NAME = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}")
@@ -84,7 +84,7 @@ class Branch:
             signed = root["signed"]
             check(signed["version"] == number, "roots", f"root {number} has another version")
             if before is None:
-                self.fleet = content(root)
+                self.fleet = content_digest(root)
                 check(self.fleet == self.case["anchor"], "fleet", "another first root")
             else:
                 check_signed(root, before["roles"]["root"], "the root keys before")
@@ -94,7 +94,7 @@ class Branch:
             check_signed(root, signed["roles"]["root"], "its own root keys")
             before, last = signed, root
         self.root = before
-        check(content(open_signed(newest, "Root")) == content(last), "roots", f"root.json is not root {number}")
+        check(content_digest(open_signed(newest, "Root")) == content_digest(last), "roots", f"root.json is not root {number}")
         self.check_expiry(self.root)
 
     def check_index(self):
@@ -179,7 +179,7 @@ class Branch:
         signed, keys = deployment["signed"], set()
         folder = self.path("approvals", signed["name"])
         self.check_layout(folder, NAME.pattern + r"\.json", 64)
-        wanted = {"name": signed["name"], "revision": signed["revision"], "content": content(deployment)}
+        wanted = {"name": signed["name"], "revision": signed["revision"], "contentDigest": content_digest(deployment)}
         wanted |= {"epoch": self.root["epoch"], "fleet": self.fleet}
         for key in self.root["roles"]["approver"]["keys"]:
             try:

@@ -244,5 +244,5 @@ def check_signed(file, role, who):
     check(len(signers(file, role)) >= role["threshold"], "signatures", f"not signed by enough of {who}")
 
 
-def content(file):
+def content_digest(file):
     return hashlib.sha256(canonical(file["signed"])).hexdigest()

@@ -3,7 +3,7 @@
 
 use serde_json::json;
 
-use crate::support::attacker::{Branch, LARGEST, Onto, StolenKey};
+use crate::support::attacker::{ForgedBranch, MAX_INTEGER, Onto, StolenKey};
 use crate::support::world::World;
 
 /// A published fleet whose systems are in the cache, with the agent of `web-1`, which has switched.
@@ -82,7 +82,7 @@ fn what_a_removed_key_signs_later_is_not_signed_anew_by_the_next_one() {
     let world = running();
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     rotate(&world);
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     branch.edit("deployments/web-1.json", &[&thief], |signed| {
         signed["revision"] = json!(2);
         signed["specification"]["template"]["narId"] = json!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-evil");
@@ -104,15 +104,15 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
     let world = running();
     world.clavel(&["hold", "web-2", "--config", &world.at("claveld.toml")]).good();
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
-    let mut stolen = Branch::of(&world);
-    stolen.edit("deployments/web-1.json", &[&thief], |signed| signed["revision"] = json!(LARGEST));
-    stolen.reindex(&[&thief], |index| index["version"] = json!(LARGEST));
+    let mut stolen = ForgedBranch::of(&world);
+    stolen.edit("deployments/web-1.json", &[&thief], |signed| signed["revision"] = json!(MAX_INTEGER));
+    stolen.reindex(&[&thief], |index| index["version"] = json!(MAX_INTEGER));
     stolen.push(Onto::Tip);
     let of_the_thief = world.tip();
     // While the key counts, the agent accepts this, and no larger number is left for claveld.
     assert_eq!(
         world.agent("web-1", &["once"]).good(),
-        format!("web-1: already runs the store path of revision {LARGEST}\n")
+        format!("web-1: already runs the store path of revision {MAX_INTEGER}\n")
     );
     world.edit("hosts/web-1.nix", "Welcome", "Hello");
     world.push("A change");
@@ -131,7 +131,7 @@ fn what_a_thief_drove_to_its_end_begins_anew_and_nothing_of_it_is_believed_again
 
     // The thief shows the old branch again, and afterwards files of their own on top of the new root.
     let good = world.tip();
-    let mut mixed = Branch::of(&world);
+    let mut mixed = ForgedBranch::of(&world);
     for (path, file) in stolen.files.iter().filter(|(path, _)| !path.starts_with("root")) {
         mixed.files.insert(path.clone(), file.clone());
     }
@@ -171,7 +171,7 @@ fn a_new_root_is_believed_whatever_stands_beside_it() {
         let world = running();
         let old = world.tip();
         rotate(&world);
-        let mut branch = Branch::of(&world);
+        let mut branch = ForgedBranch::of(&world);
         match beside {
             "a stray file" => branch.write("deployments/stray", "stray"),
             "the old root as the newest" => {
@@ -267,7 +267,7 @@ fn a_root_key_that_was_lost_or_stolen_is_replaced_by_the_others() {
     // Carol's key does not count any more: it is one of the two signatures that the old root needs, and the new root has no carol.
     let theirs = StolenKey::read(&world.path("carol.secret"));
     let accomplice = StolenKey::own("mallory-1", 7);
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     let mut root = branch.signed("root.json");
     root["version"] = json!(3);
     root["roles"]["publisher"]["keys"] = json!([accomplice.public()]);

@@ -4,7 +4,7 @@ use std::path::Path;
 
 use serde_json::json;
 
-use crate::support::attacker::{Branch, LARGEST, Onto, StolenKey};
+use crate::support::attacker::{ForgedBranch, MAX_INTEGER, Onto, StolenKey};
 use crate::support::world::World;
 
 /// A step of a runbook.
@@ -89,15 +89,15 @@ fn a_fleet_whose_key_was_stolen_is_brought_back() {
     // The thief makes a machine run another system, and raises every number to the largest.
     let thief = StolenKey::read(&world.path("claveld-1.secret"));
     world.build(&["web-2"]);
-    let mut stolen = Branch::of(&world);
+    let mut stolen = ForgedBranch::of(&world);
     let other = stolen.signed("deployments/web-2.json")["specification"]["template"].clone();
     stolen.edit("deployments/web-1.json", &[&thief], |signed| {
         signed["specification"]["template"] = other;
-        signed["revision"] = json!(LARGEST);
+        signed["revision"] = json!(MAX_INTEGER);
     });
-    stolen.reindex(&[&thief], |index| index["version"] = json!(LARGEST));
+    stolen.reindex(&[&thief], |index| index["version"] = json!(MAX_INTEGER));
     stolen.push(Onto::Tip);
-    assert_eq!(world.agent("web-1", &["once"]).good(), format!("web-1: switched to revision {LARGEST}\n"));
+    assert_eq!(world.agent("web-1", &["once"]).good(), format!("web-1: switched to revision {MAX_INTEGER}\n"));
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-2"));
 
     follow(&world, "stolen-key");

@@ -16,7 +16,7 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use serde_json::Value;
 use sha2::{Digest as _, Sha256, Sha512};
 
-use crate::support::openssh::{Agent, new_key};
+use crate::support::openssh::{SshAgent, new_key};
 use crate::support::world::World;
 
 /// Replaces the key file in claveld's configuration by these keys.
@@ -26,9 +26,9 @@ fn sign_with(world: &World, keys: &str) {
 }
 
 /// Loads claveld's key into an ssh-agent, and removes its file.
-fn in_an_agent(world: &World) -> Agent {
+fn in_an_agent(world: &World) -> SshAgent {
     let public = world.public_key("claveld-1");
-    let agent = Agent::start(world);
+    let agent = SshAgent::start(world);
     world.clavel(&["key", "to-ssh", &world.at("claveld-1.secret"), "--output", &world.at("claveld-1")]).good();
     agent.add(world, &["-q", &world.at("claveld-1")]).good();
     std::fs::remove_file(world.path("claveld-1")).unwrap();

@@ -20,7 +20,7 @@ use crate::model::{BranchFile as _, DocumentPath, Index, Root, Sha256Digest, Tim
 /// How many forks are kept. Further ones of the same attacker tell nothing new.
 const MAX_KEPT_FORKS: usize = 32;
 /// The largest file that is kept: 16 MiB. The error has the digest of a larger one.
-const LARGEST_FILE: usize = 16 << 20;
+const MAX_FILE_BYTES: usize = 16 << 20;
 
 /// A fork, as its refusal describes it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,8 +55,8 @@ impl ForkedFile {
     /// Reads it from these files; `None` where it cannot be read.
     fn read(&self, files: &Snapshot) -> Option<Vec<u8>> {
         let found = match self {
-            Self::Index => files.read(Layout::INDEX, Index::LARGEST),
-            Self::Root => files.read(Layout::NEWEST_ROOT, Root::LARGEST),
+            Self::Index => files.read(Layout::INDEX, Index::MAX_BYTES),
+            Self::Root => files.read(Layout::NEWEST_ROOT, Root::MAX_BYTES),
             Self::Document(path) => find_document(files, path),
         };
         found.ok().flatten()
@@ -275,7 +275,7 @@ impl ForkCase<'_> {
         let about = ForkSummary { at: self.at, mirror: self.mirror, path: self.path, refusal: &self.refusal };
         write("about.json", &json::render(&about))?;
         for (name, bytes) in [("refused.json", Some(self.found)), ("other.json", self.other)] {
-            if let Some(bytes) = bytes.filter(|bytes| bytes.len() <= LARGEST_FILE) {
+            if let Some(bytes) = bytes.filter(|bytes| bytes.len() <= MAX_FILE_BYTES) {
                 write(name, bytes)?;
             }
         }

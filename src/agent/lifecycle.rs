@@ -124,7 +124,6 @@ pub struct Candidate {
     /// Its number.
     pub revision: Revision,
     /// The digest of the document's content.
-    #[serde(rename = "content")]
     pub content_digest: Sha256Digest,
     /// The store path that it names.
     pub nar_id: StorePath,
@@ -137,7 +136,6 @@ pub struct RunningDeployment {
     /// Its number.
     pub revision: Revision,
     /// The digest of the document's content.
-    #[serde(rename = "content")]
     pub content_digest: Sha256Digest,
     /// The store path that runs.
     pub nar_id: StorePath,

@@ -23,7 +23,7 @@ use crate::trust::{Anchor, AnchorError, AnchorLocation, TrustedRoot};
 
 /// The most bytes of a file of the state: 32 MiB. An agent has at most 1,024 deployments, and `lifecycle` bounds their texts, so
 /// that their records take less.
-const LARGEST: u64 = 32 << 20;
+const MAX_BYTES: u64 = 32 << 20;
 
 /// The newest version of the files of the state that this Clavel knows.
 const NEWEST: u64 = 1;
@@ -186,18 +186,18 @@ impl StateDirectory {
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {
         let path = self.join(name);
-        let bytes = match disk::read(&path, LARGEST) {
+        let bytes = match disk::read(&path, MAX_BYTES) {
             Ok(bytes) => bytes,
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(StateError::Io { act: "read", path, source }),
         };
-        json::parse_state(&bytes, LARGEST, NEWEST).map(Some).map_err(|source| StateError::Malformed { path, source })
+        json::parse_state(&bytes, MAX_BYTES, NEWEST).map(Some).map_err(|source| StateError::Malformed { path, source })
     }
 
     fn replace(&self, name: &str, bytes: &[u8], durability: Durability) -> Result<(), StateError> {
         let path = self.join(name);
         // A file that could not be read again must not replace one that can.
-        disk::check_length(bytes, LARGEST)
+        disk::check_length(bytes, MAX_BYTES)
             .and_then(|()| disk::replace(&path, bytes, Access::Owner, durability))
             .map_err(|source| StateError::Io { act: "write", path: path.clone(), source })
     }

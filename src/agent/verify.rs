@@ -37,14 +37,13 @@ const MAX_DOCUMENTS: usize = 10_000;
 
 /// An index that the agent believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SeenIndex {
     /// The epoch of the root under which it was signed.
     pub epoch: Epoch,
     /// Its version.
     pub version: IndexVersion,
     /// The digest of its content without the signatures.
-    #[serde(rename = "content")]
     pub content_digest: Sha256Digest,
     /// When it was issued.
     pub issued: Timestamp,
@@ -54,12 +53,11 @@ pub struct SeenIndex {
 
 /// A document that the agent believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct SeenDocument {
     /// Its revision.
     pub revision: Revision,
     /// The digest of its content without the signatures.
-    #[serde(rename = "content")]
     pub content_digest: Sha256Digest,
 }
 
@@ -217,8 +215,8 @@ fn check_index_goes_forward(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> 
         if version < seen.version {
             return Err(Refusal::IndexRollback { seen: seen.version, found: version });
         }
-        if version == seen.version && found.index().content() != seen.content_digest {
-            return Err(Refusal::IndexFork { version, seen: seen.content_digest, found: found.index().content() });
+        if version == seen.version && found.index().content_digest() != seen.content_digest {
+            return Err(Refusal::IndexFork { version, seen: seen.content_digest, found: found.index().content_digest() });
         }
     }
     Ok(())
@@ -234,7 +232,7 @@ impl From<&Order> for Candidate {
 impl VerifiedIndex {
     fn seen(&self) -> SeenIndex {
         let Index { epoch, version, issued, expires, .. } = **self.index();
-        SeenIndex { epoch, version, content_digest: self.index().content(), issued, expires }
+        SeenIndex { epoch, version, content_digest: self.index().content_digest(), issued, expires }
     }
 }
 
@@ -297,7 +295,7 @@ impl<F: Files> DocumentCheck<'_, F> {
     fn document<S: Specification>(&mut self, name: &Name) -> Result<Checked<S>, Refusal> {
         let document = self.branch.document::<S>(&mut self.index, name)?;
         let path = DocumentPath::new(S::FOLDER, name.clone());
-        let content_digest = document.content();
+        let content_digest = document.content_digest();
         let found = SeenDocument { revision: document.revision, content_digest };
         self.check_goes_forward(&path, found)?;
         self.documents.insert(path, found);

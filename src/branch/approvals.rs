@@ -54,7 +54,7 @@ impl<F: Files> Branch<'_, F> {
         check_approvals(self.files(), index.layout(), &deployment.name)?;
         let mut files = BTreeMap::new();
         for approver in root.roles.approver.keys.iter().map(crate::model::RoleKey::id) {
-            match self.files().read(&index.layout().approval(&deployment.name, approver), Approval::LARGEST) {
+            match self.files().read(&index.layout().approval(&deployment.name, approver), Approval::MAX_BYTES) {
                 Ok(None) => None,
                 Ok(Some(file)) => files.insert(approver.clone(), Ok(file)),
                 Err(error) => files.insert(approver.clone(), Err(describe_error(&error))),

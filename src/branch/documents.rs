@@ -167,7 +167,7 @@ impl<'a, F: Files> Branch<'a, F> {
 
     /// Reads and verifies the index. Its bins are read as they are needed.
     pub fn index(&self) -> Result<VerifiedIndex, BranchError> {
-        let bytes = self.files.read(Layout::INDEX, Index::LARGEST)?.ok_or(BranchError::NoIndex)?;
+        let bytes = self.files.read(Layout::INDEX, Index::MAX_BYTES)?.ok_or(BranchError::NoIndex)?;
         let index = Signed::<Index>::verify_file(&bytes, self.root.fleet(), self.root.publisher());
         let index = index.map_err(BranchError::Index)?;
         if index.branch != *self.name {
@@ -195,7 +195,7 @@ impl<'a, F: Files> Branch<'a, F> {
     /// Reads and verifies a bin of the index, unless it was read before.
     pub fn read_bin(&self, index: &mut VerifiedIndex, bin: BinId) -> Result<(), BranchError> {
         if !index.bins.contains_key(&bin) {
-            let bytes = self.files.read(&Layout::bin(bin), Bin::LARGEST)?;
+            let bytes = self.files.read(&Layout::bin(bin), Bin::MAX_BYTES)?;
             let verified = VerifiedBin::verify(bin, bytes.as_deref(), &index.index)?;
             if self.strictness == Strictness::Strict {
                 check_bin(self.files, &index.index, &verified)?;
@@ -221,7 +221,7 @@ impl<'a, F: Files> Branch<'a, F> {
         let path = DocumentPath::new(S::FOLDER, name.clone());
         let listed = index.document(&path).is_some();
         let file = index.layout().document(&path);
-        let bytes = if listed { self.files.read(&file, Document::<S>::LARGEST)? } else { None };
+        let bytes = if listed { self.files.read(&file, Document::<S>::MAX_BYTES)? } else { None };
         Ok(index.verify(&path, bytes.as_deref(), self.root)?)
     }
 }
@@ -230,7 +230,7 @@ impl<'a, F: Files> Branch<'a, F> {
 /// wrote the files may have put it there.
 pub fn find_document<F: Files>(files: &F, path: &DocumentPath) -> Result<Option<Vec<u8>>, ReadError> {
     for layout in BinCount::every().map(Layout::of) {
-        match files.read(&layout.document(path), Deployment::LARGEST) {
+        match files.read(&layout.document(path), Deployment::MAX_BYTES) {
             // The path holds something that can be no document.
             Ok(None) | Err(ReadError::TooLarge { .. } | ReadError::Unexpected { .. }) => {}
             found => return found,

@@ -21,7 +21,7 @@ pub(super) const MAX_APPROVALS: usize = 64;
 /// The bytes of an entry of a tree beside its name: the mode, a space, a zero and the object id.
 const BESIDE_NAME: usize = 6 + 1 + 1 + 20;
 /// The bytes of the longest name of an entry: a [`Name`] and `.json`.
-const LONGEST_NAME: usize = 128 + 5;
+const MAX_NAME_LENGTH: usize = 128 + 5;
 /// The most entries of the top folder: its files and folders, and as many folders of documents as an index may name.
 const MAX_ENTRIES_AT_TOP: usize = 48;
 
@@ -115,11 +115,11 @@ impl BranchFolder<'_> {
     /// The most entries of such a folder, and the length of the longest name that an entry can have, in bytes.
     pub(super) fn limits(self) -> (usize, usize) {
         match self {
-            Self::Top(_) => (MAX_ENTRIES_AT_TOP, LONGEST_NAME),
+            Self::Top(_) => (MAX_ENTRIES_AT_TOP, MAX_NAME_LENGTH),
             Self::Index(count) | Self::Bins(count) => (count.get(), "all.json".len()),
-            Self::Documents(..) | Self::Approvals => (MAX_ENTRIES_OF_A_BIN, LONGEST_NAME),
+            Self::Documents(..) | Self::Approvals => (MAX_ENTRIES_OF_A_BIN, MAX_NAME_LENGTH),
             Self::Roots => (MAX_ROOTS, "9007199254740991.json".len()),
-            Self::ApprovalsOfOne => (MAX_APPROVALS, LONGEST_NAME),
+            Self::ApprovalsOfOne => (MAX_APPROVALS, MAX_NAME_LENGTH),
         }
     }
 

@@ -16,7 +16,7 @@ use crate::model::{BinCount, DocumentPath, Folder as Documents, Index, Name};
 use crate::trust::{TrustedRoot, VerifiedBin};
 
 /// The most bytes of a name that an error shows.
-const LONGEST_SHOWN_NAME: usize = 160;
+const MAX_SHOWN_NAME_BYTES: usize = 160;
 
 /// The reason why a commit does not have the layout of a branch of Clavel.
 #[derive(Debug, thiserror::Error)]
@@ -271,8 +271,8 @@ pub(super) fn check_approvals(files: &impl Files, layout: Layout, name: &Name) -
 /// The path of `name` in the folder `path`. Bytes that are not plain ASCII are escaped, so that a reader can tell letters that
 /// look alike from each other, and sees bytes that are no letters.
 fn path_in(path: &str, name: &[u8]) -> String {
-    let end = if name.len() > LONGEST_SHOWN_NAME { "…" } else { "" };
-    let name = name[..name.len().min(LONGEST_SHOWN_NAME)].escape_ascii();
+    let end = if name.len() > MAX_SHOWN_NAME_BYTES { "…" } else { "" };
+    let name = name[..name.len().min(MAX_SHOWN_NAME_BYTES)].escape_ascii();
     if path.is_empty() { format!("{name}{end}") } else { format!("{path}/{name}{end}") }
 }
 

@@ -110,7 +110,7 @@ impl RootChain {
     /// Follows the chain from `trusted` to the newest root on the branch, one version after the other. It does not check whether
     /// the newest has expired; a root before it may have.
     pub fn walk<F: Files>(files: &F, trusted: &TrustedRoot) -> Result<Self, RootsError> {
-        let newest_file = files.read(Layout::NEWEST_ROOT, Root::LARGEST)?.ok_or(RootsError::NoNewest)?;
+        let newest_file = files.read(Layout::NEWEST_ROOT, Root::MAX_BYTES)?.ok_or(RootsError::NoNewest)?;
         let last = match Signed::<Root>::parse(&newest_file) {
             // Anybody can write that a newer Clavel is needed. If the root keys did, the chain says so.
             Err(error) if error.is_of_a_newer_clavel() => {
@@ -135,12 +135,12 @@ impl RootChain {
             let missing = reached.next().unwrap_or(found);
             return Err(RootsError::Gap { missing, newest: found });
         }
-        if last.content() != newest.content() {
+        if last.content_digest() != newest.content_digest() {
             // A file that is not signed is no second root, because anybody can write it.
             let signed =
                 before.last().map_or_else(|| newest.same_version(&newest_file), |root| root.next(&newest_file));
             let found =
-                signed.map_err(|source| RootsError::Root { path: Layout::NEWEST_ROOT.to_owned(), source })?.content();
+                signed.map_err(|source| RootsError::Root { path: Layout::NEWEST_ROOT.to_owned(), source })?.content_digest();
             let known =
                 if before.is_empty() { "the one that was trusted before".to_owned() } else { Layout::root(reached) };
             return Err(RootsError::Fork {
@@ -160,7 +160,7 @@ fn trusted_at<F: Files>(files: &F, anchor: &Anchor) -> Result<TrustedRoot, Roots
         Anchor::Root(root) => Ok(TrustedRoot::clone(root)),
         Anchor::Digest(fleet) => {
             let path = Layout::root(RootVersion::FIRST);
-            let file = files.read(&path, Root::LARGEST)?.ok_or(RootsError::NoFirst { fleet: *fleet })?;
+            let file = files.read(&path, Root::MAX_BYTES)?.ok_or(RootsError::NoFirst { fleet: *fleet })?;
             TrustedRoot::first(&file, *fleet).map_err(|source| RootsError::Root { path, source })
         }
     }
@@ -178,7 +178,7 @@ fn follow<F: Files>(files: &F, trusted: &TrustedRoot) -> FollowedChain {
     let next_root = |newest: &TrustedRoot, followed: usize| -> Result<Option<TrustedRoot>, RootsError> {
         let Some(version) = newest.root().version.next() else { return Ok(None) };
         let path = Layout::root(version);
-        let Some(file) = files.read(&path, Root::LARGEST)? else { return Ok(None) };
+        let Some(file) = files.read(&path, Root::MAX_BYTES)? else { return Ok(None) };
         if followed == MAX_FOLLOWED_ROOTS {
             return Err(RootsError::TooMany { trusted: trusted.root().version });
         }

@@ -23,7 +23,7 @@ use crate::model::Invalid;
 use crate::trust::AnchorLocation;
 
 /// The most bytes that are read of a configuration: 1 MiB.
-const LARGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The reason why a configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +67,7 @@ fn read<F: ConfigFile>(path: &Path) -> Result<F::Settings, ConfigError> {
     use std::io::Read as _;
     let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
     let mut text = String::new();
-    std::fs::File::open(path).map_err(unreadable)?.take(LARGEST).read_to_string(&mut text).map_err(unreadable)?;
+    std::fs::File::open(path).map_err(unreadable)?.take(MAX_BYTES).read_to_string(&mut text).map_err(unreadable)?;
     let malformed = |error: toml::de::Error| ConfigError::Malformed {
         path: path.to_owned(),
         why: describe_toml_error(&text, &error),

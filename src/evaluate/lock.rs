@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::model::{NarHash, Sha256Digest, StorePath};
 
 /// The longest chain of `follows`. A longer one counts as endless.
-const LONGEST_FOLLOWS: usize = 64;
+const MAX_FOLLOWS: usize = 64;
 /// How many other names of a tree are tried. About one in three fits.
 const OTHER_NAMES: u32 = 256;
 
@@ -203,7 +203,7 @@ impl Lock {
     }
 
     fn resolve(&self, spec: &InputSpec) -> Result<String, CallObstacle> {
-        self.resolve_within(spec, LONGEST_FOLLOWS)
+        self.resolve_within(spec, MAX_FOLLOWS)
     }
 
     fn resolve_within(&self, spec: &InputSpec, steps: usize) -> Result<String, CallObstacle> {

@@ -14,7 +14,7 @@ use super::objects::{Mode, ObjectReader, ReadError};
 use super::repository::Repository;
 
 /// The largest file that is read: 64 MiB, ten times the index of 10,000 units.
-const LARGEST_FILE: u64 = 64 << 20;
+const MAX_FILE_BYTES: u64 = 64 << 20;
 /// The most commits that are searched for an earlier tip of the branch: one an hour for a year. A hostile branch may have
 /// millions, and the search costs the caller's time and memory.
 const MAX_SEARCHED_COMMITS: usize = 8760;
@@ -73,7 +73,7 @@ fn walk(
                 Mode::Submodule => {}
                 Mode::File | Mode::Executable | Mode::Symlink | Mode::Other(_) => {
                     if known != Some(id) && seen.insert(id) {
-                        reader.object(&below, id, Kind::Blob, LARGEST_FILE)?;
+                        reader.object(&below, id, Kind::Blob, MAX_FILE_BYTES)?;
                     }
                 }
             }

@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 /// The most bytes of a password or token.
-const LONGEST: u64 = 16 << 10;
+const MAX_BYTES: u64 = 16 << 10;
 
 /// A user, and the file with the password or token.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl Credentials {
             |error: std::io::Error| format!("the password-file that [[credentials]] names cannot be read: {error}");
         let mut text = String::new();
         std::fs::File::open(&self.password_file)
-            .and_then(|file| file.take(LONGEST).read_to_string(&mut text))
+            .and_then(|file| file.take(MAX_BYTES).read_to_string(&mut text))
             .map_err(unreadable)?;
         match text.lines().next() {
             Some(line) if !line.is_empty() => Ok(line.to_owned()),

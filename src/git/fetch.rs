@@ -20,7 +20,7 @@ use super::address::{CommitId, RefName};
 use super::commit::sync_file;
 use super::complete::{self, CheckedHistory};
 use super::credentials::Credentials;
-use super::fetch_error::{FetchError, LARGEST_SHALLOW};
+use super::fetch_error::{FetchError, MAX_SHALLOW_BYTES};
 use super::lock::HeldLock;
 use super::remote::{Remote, RemoteUrl};
 use super::repository::{GitError, Repository, in_one_line};
@@ -32,7 +32,7 @@ use crate::redact::without_users;
 const SSH: &str = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=4";
 
 /// The threads that check a pack.
-const MOST_THREADS: &str = "2";
+const MAX_THREADS: &str = "2";
 
 /// How much of a branch is fetched.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -130,7 +130,7 @@ impl Repository {
         received: Received,
         (known, tip): (Option<CommitId>, CommitId),
     ) -> Result<Fetched, FetchError> {
-        if shallow_size(local)? > LARGEST_SHALLOW {
+        if shallow_size(local)? > MAX_SHALLOW_BYTES {
             received.discard()?;
             return Err(FetchError::TooShallow { remote: request.remote.to_string(), branch: request.branch.clone() });
         }
@@ -169,7 +169,7 @@ impl Repository {
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
         // Each thread that checks a pack has buffers and a stack, and a fetch has little memory, however many processors there are.
-        let settings = [("core.sshCommand", command), ("ssh.variant", "ssh"), ("pack.threads", MOST_THREADS)];
+        let settings = [("core.sshCommand", command), ("ssh.variant", "ssh"), ("pack.threads", MAX_THREADS)];
         for (key, value) in settings {
             config
                 .set_raw_value(key, value)

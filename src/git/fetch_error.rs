@@ -8,7 +8,7 @@ use super::repository::GitError;
 use crate::model::BranchName;
 
 /// The largest file `shallow` that is accepted, in bytes: 64 KiB. A good remote sends one line of 41 bytes for each branch.
-pub(super) const LARGEST_SHALLOW: u64 = 64 << 10;
+pub(super) const MAX_SHALLOW_BYTES: u64 = 64 << 10;
 
 /// The remedy for a fetch that failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,7 +92,7 @@ pub(super) enum FetchError {
     #[error(
         "cannot fetch branch `{branch}` from {remote}: it names so many commits as the ends of its history that the file \
          `shallow` would be larger than {}, so nothing was kept",
-        bytesize::ByteSize(LARGEST_SHALLOW)
+        bytesize::ByteSize(MAX_SHALLOW_BYTES)
     )]
     TooShallow {
         /// The remote, without secrets.

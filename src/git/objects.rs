@@ -11,10 +11,10 @@ use super::folder::TreeFolder;
 use super::repository::in_one_line;
 
 /// The largest tree object that is read: 2 MiB, some 13,000 of the longest names in one folder.
-const LARGEST_TREE: u64 = 2 << 20;
+const MAX_TREE_BYTES: u64 = 2 << 20;
 
 /// The largest commit object that is read: 1 MiB, more than any message that people write.
-const LARGEST_COMMIT: u64 = 1 << 20;
+const MAX_COMMIT_BYTES: u64 = 1 << 20;
 
 /// The kind of an entry of a folder, as its mode says.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -143,7 +143,7 @@ impl ObjectReader<'_> {
 
     fn decoded(&self) -> Result<gix::objs::Commit, ReadError> {
         let id = self.commit.object();
-        let bytes = self.object("/", id, Kind::Commit, LARGEST_COMMIT)?;
+        let bytes = self.object("/", id, Kind::Commit, MAX_COMMIT_BYTES)?;
         let commit = gix::objs::CommitRef::from_bytes(&bytes, id.kind());
         let commit = commit.and_then(gix::objs::CommitRef::into_owned);
         commit.map_err(|error| self.damaged("/", id, in_one_line(&error)))
@@ -151,13 +151,13 @@ impl ObjectReader<'_> {
 
     /// The folder of the tree `id`, which is at `path`.
     pub(super) fn folder(&self, path: &str, id: ObjectId) -> Result<TreeFolder, ReadError> {
-        let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
+        let bytes = self.object(path, id, Kind::Tree, MAX_TREE_BYTES)?;
         TreeFolder::of(bytes, id.kind()).map_err(|why| self.damaged(path, id, why.to_string()))
     }
 
     /// The entries of the tree `id`, in the order of its bytes.
     pub(super) fn entries(&self, path: &str, id: ObjectId) -> Result<Vec<(BString, Mode, ObjectId)>, ReadError> {
-        let bytes = self.object(path, id, Kind::Tree, LARGEST_TREE)?;
+        let bytes = self.object(path, id, Kind::Tree, MAX_TREE_BYTES)?;
         let entries = TreeRefIter::from_bytes(&bytes, id.kind());
         entries
             .map(|entry| entry.map(|entry| (entry.filename.to_owned(), Mode::of(entry.mode), entry.oid.to_owned())))

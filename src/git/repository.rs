@@ -13,7 +13,7 @@ use crate::model::BranchName;
 const MANY_PACKS: usize = 24;
 /// The largest object that is ever inflated: 64 MiB, a hundred times the largest document. Without a limit, a hostile pack of
 /// less than a megabyte can inflate into any amount of memory.
-const LARGEST_OBJECT: u64 = 64 << 20;
+const MAX_OBJECT_BYTES: u64 = 64 << 20;
 
 /// An operation of git on a repository that failed, in one line.
 #[derive(Debug, thiserror::Error)]
@@ -217,7 +217,7 @@ fn options() -> gix::open::Options {
         // Two writers wait for each other for two seconds. The compare-and-swap of the ref then decides which was first.
         "core.filesRefLockTimeout=2000".to_owned(),
         "core.packedRefsTimeout=2000".to_owned(),
-        format!("gitoxide.objects.allocLimit={LARGEST_OBJECT}"),
+        format!("gitoxide.objects.allocLimit={MAX_OBJECT_BYTES}"),
         // Only version 2 lists one branch without listing all of them.
         "protocol.version=2".to_owned(),
         // The connection to a server that does not answer, or sends too slowly, is ended.

@@ -7,9 +7,10 @@ use super::{BranchFile, Deployment, Epoch, FleetId, Kind, Name, Payload, Revisio
 
 /// The approval of one revision of a deployment, with its content. The approver signs it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
 pub struct Approval {
     /// The digest of the deployment's content: the SHA-256 of its canonical form.
-    pub content: Sha256Digest,
+    pub content_digest: Sha256Digest,
     /// The epoch of the root under which it was signed. Revisions start again in each epoch.
     pub epoch: Epoch,
     /// The fleet that the deployment belongs to.
@@ -25,16 +26,16 @@ pub struct Approval {
 }
 
 impl Approval {
-    /// The approval of `deployment`, whose content has the digest `content`, in `epoch`.
-    pub fn of(deployment: &Deployment, content: Sha256Digest, epoch: Epoch) -> Self {
+    /// The approval of `deployment`, whose content has the digest `content_digest`, in `epoch`.
+    pub fn of(deployment: &Deployment, content_digest: Sha256Digest, epoch: Epoch) -> Self {
         let Deployment { fleet, name, revision, .. } = deployment.clone();
-        Self { content, epoch, fleet, kind: Kind::THIS, name, revision, schema: Schema::V1 }
+        Self { content_digest, epoch, fleet, kind: Kind::THIS, name, revision, schema: Schema::V1 }
     }
 }
 
 impl BranchFile for Approval {
     const KIND: &'static str = "Approval";
-    const LARGEST: u64 = 16 << 10;
+    const MAX_BYTES: u64 = 16 << 10;
 }
 
 impl Payload for Approval {

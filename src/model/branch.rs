@@ -2,7 +2,7 @@
 
 use super::text::validated_text;
 
-const LONGEST: usize = 200;
+const MAX_LENGTH: usize = 200;
 
 validated_text! {
     /// The short name of a branch, like `deployments`: a name that git accepts, of `A-Z a-z 0-9 . _ / + @ -` alone.
@@ -14,8 +14,8 @@ validated_text! {
 /// The rules of git-check-ref-format(1), as far as these characters can break them.
 fn check(text: &str) -> Result<(), String> {
     let bad = |why: &str| Err(why.to_owned());
-    if text.is_empty() || text.len() > LONGEST {
-        return Err(format!("it has to be 1 to {LONGEST} characters long"));
+    if text.is_empty() || text.len() > MAX_LENGTH {
+        return Err(format!("it has to be 1 to {MAX_LENGTH} characters long"));
     }
     if let Some(c) = text.chars().find(|&c| !(c.is_ascii_alphanumeric() || "._/+@-".contains(c))) {
         return Err(format!("it contains {c:?}, and only A-Z a-z 0-9 . _ / + @ - are allowed"));

@@ -21,7 +21,7 @@ pub trait BranchFile: Serialize + DeserializeOwned {
     /// The value of its `kind` field.
     const KIND: &'static str;
     /// The most bytes that its file may have.
-    const LARGEST: u64;
+    const MAX_BYTES: u64;
 
     /// Whether its field `format` is the format that its readers have to know.
     const ASKS_FOR_A_FORMAT: bool = false;
@@ -136,7 +136,7 @@ impl<S: Specification> Document<S> {
 
 impl<S: Specification> BranchFile for Document<S> {
     const KIND: &'static str = S::KIND;
-    const LARGEST: u64 = 256 << 10;
+    const MAX_BYTES: u64 = 256 << 10;
 }
 
 impl<S: Specification> Payload for Document<S> {

@@ -20,7 +20,7 @@ use super::text::{as_text, check_printable_ascii};
 use crate::redact::user_part;
 
 /// The most characters of a reference.
-const LONGEST: usize = 1024;
+const MAX_LENGTH: usize = 1024;
 /// The scheme of a git repository on this machine.
 const LOCAL_GIT: &str = "git+file";
 /// Words in the names of the parameters that carry a password or a token.
@@ -184,7 +184,7 @@ impl FromStr for FlakeReference {
 as_text!(FlakeReference, pattern: "^[!-~]{1,1024}$", about: "A reference to a flake");
 
 fn check(text: &str) -> Result<(), String> {
-    check_printable_ascii(text, LONGEST)?;
+    check_printable_ascii(text, MAX_LENGTH)?;
     if text.starts_with('-') {
         return Err("it may not begin with `-`".to_owned());
     }

@@ -69,7 +69,7 @@ impl BranchFile for Index {
     const KIND: &'static str = "Index";
     // An entry takes 128 bytes, and there are at most 4096 bins. An attacker without a key can make an agent read and hash this
     // much.
-    const LARGEST: u64 = 1 << 20;
+    const MAX_BYTES: u64 = 1 << 20;
 }
 
 impl Payload for Index {
@@ -101,7 +101,7 @@ pub struct Bin {
 impl BranchFile for Bin {
     const KIND: &'static str = "Bin";
     // A publisher chooses a number of bins with which a bin has some 200 KiB.
-    const LARGEST: u64 = 1 << 20;
+    const MAX_BYTES: u64 = 1 << 20;
 }
 
 impl Bin {

@@ -102,11 +102,11 @@ fn locate_error<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) ->
 
 impl JsonError {
     /// The most characters of a path that an error shows. Whoever writes a file chooses how long it is.
-    const LONGEST_PLACE: usize = 160;
+    const MAX_PLACE_CHARACTERS: usize = 160;
 
     /// The error that the content at `place` is not valid, because of `why`.
     pub fn at(place: &str, why: impl Into<String>) -> Self {
-        let place = match place.char_indices().nth(Self::LONGEST_PLACE) {
+        let place = match place.char_indices().nth(Self::MAX_PLACE_CHARACTERS) {
             Some((end, _)) => format!("{}…", &place[..end]),
             None => place.to_owned(),
         };

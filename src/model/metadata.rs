@@ -36,10 +36,10 @@ fn check_value(text: &str) -> Result<(), String> {
 }
 
 /// The most keys of one document.
-pub(super) const MOST: usize = 64;
+pub(super) const MAX_ENTRIES: usize = 64;
 
 /// At most 64 keys, each with a value.
-pub type Metadata = Map<MetadataKey, MetadataValue, MOST>;
+pub type Metadata = Map<MetadataKey, MetadataValue, MAX_ENTRIES>;
 
 #[cfg(test)]
 mod tests {

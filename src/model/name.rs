@@ -2,7 +2,7 @@
 
 use super::text::validated_text;
 
-const LONGEST: usize = 128;
+const MAX_LENGTH: usize = 128;
 
 validated_text! {
     /// The name of a Deployment, an Agent or a Unit: 1 to 128 of `A-Z a-z 0-9 . _ - @`, not beginning with `.` or `-`.
@@ -20,8 +20,8 @@ impl Name {
 }
 
 fn check(text: &str) -> Result<(), String> {
-    if text.is_empty() || text.len() > LONGEST {
-        return Err(format!("it has to be 1 to {LONGEST} characters long"));
+    if text.is_empty() || text.len() > MAX_LENGTH {
+        return Err(format!("it has to be 1 to {MAX_LENGTH} characters long"));
     }
     if text.starts_with(['.', '-']) {
         return Err("it may not begin with `.` or `-`".to_owned());

@@ -9,13 +9,13 @@ use serde::{Deserialize, Deserializer, Serialize};
 use super::Invalid;
 
 /// The largest integer that every JSON reader reads alike (RFC 8259, section 6): 2^53 - 1.
-pub(super) const LARGEST_INTEGER: u64 = (1 << 53) - 1;
+pub(super) const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// Reads an integer that every JSON reader reads alike.
 pub(super) fn integer<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
     let number = u64::deserialize(deserializer)?;
     let bad = || Invalid::new("an integer of a file on a branch", &number.to_string(), "it has to be at most 2^53 - 1");
-    if number <= LARGEST_INTEGER { Ok(number) } else { Err(serde::de::Error::custom(bad())) }
+    if number <= MAX_INTEGER { Ok(number) } else { Err(serde::de::Error::custom(bad())) }
 }
 
 macro_rules! counter {
@@ -44,7 +44,7 @@ macro_rules! counter {
             type Error = Invalid;
             fn try_from(number: u64) -> Result<Self, Invalid> {
                 let bad = || Invalid::new($what, &number.to_string(), "it has to be from 1 to 2^53 - 1");
-                NonZeroU64::new(number).filter(|n| n.get() <= LARGEST_INTEGER).map(Self).ok_or_else(bad)
+                NonZeroU64::new(number).filter(|n| n.get() <= MAX_INTEGER).map(Self).ok_or_else(bad)
             }
         }
 
@@ -74,7 +74,7 @@ macro_rules! counter {
             }
 
             fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-                schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": LARGEST_INTEGER })
+                schemars::json_schema!({ "type": "integer", "minimum": 1, "maximum": MAX_INTEGER })
             }
         }
     };

@@ -5,7 +5,7 @@ use wildmatch::WildMatch;
 use super::Name;
 use super::text::validated_text;
 
-const LONGEST: usize = 256;
+const MAX_LENGTH: usize = 256;
 
 validated_text! {
     /// A pattern that matches names. `*` stands for any characters or none, and `?` for one.
@@ -25,8 +25,8 @@ impl Pattern {
 }
 
 fn check(text: &str) -> Result<(), String> {
-    if text.is_empty() || text.len() > LONGEST {
-        return Err(format!("it has to be 1 to {LONGEST} bytes long"));
+    if text.is_empty() || text.len() > MAX_LENGTH {
+        return Err(format!("it has to be 1 to {MAX_LENGTH} bytes long"));
     }
     match text.chars().find(|c| c.is_control()) {
         Some(c) => Err(format!("it contains the control character {c:?}")),

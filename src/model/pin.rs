@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::metadata::MOST as MOST_METADATA;
+use super::metadata::MAX_ENTRIES as MAX_METADATA;
 use super::text::as_text;
 use super::{Invalid, Metadata, NarHash, Sha256Digest, StorePath};
 
@@ -133,8 +133,8 @@ impl Pin {
             let why = "Claveld writes it itself, where `publish.pin` is set";
             return Err(Invalid::new("a metadata key of a template for a flake to set", taken, why));
         }
-        if metadata.len() + Self::KEYS.len() > MOST_METADATA {
-            let most = MOST_METADATA - Self::KEYS.len();
+        if metadata.len() + Self::KEYS.len() > MAX_METADATA {
+            let most = MAX_METADATA - Self::KEYS.len();
             let (found, why) = (metadata.len().to_string(), format!("it may be at most {most}: two are Claveld's"));
             return Err(Invalid::new("a number of metadata keys of a template", &found, why));
         }

@@ -9,12 +9,12 @@ use serde_json::Value;
 
 use super::Invalid;
 use super::json::{self, JsonError};
-use super::number::LARGEST_INTEGER;
+use super::number::MAX_INTEGER;
 
 /// The most levels of lists and objects inside each other. What claveld writes has seven.
-const MOST_LEVELS: usize = 32;
+const MAX_LEVELS: usize = 32;
 /// The most characters of a key.
-const LONGEST_KEY: usize = 256;
+const MAX_KEY_LENGTH: usize = 256;
 
 /// Parses a file of at most `limit` bytes, which has to be the one rendering of its value: keys in the order of their bytes, an
 /// indent of two spaces, the shortest escapes, and a final newline.
@@ -23,7 +23,7 @@ const LONGEST_KEY: usize = 256;
 /// and a number is an integer from 0 to 2^53 - 1. Thus the rendering without its white space is the canonical form of RFC 8785.
 pub fn parse_rendering(bytes: &[u8], limit: u64) -> Result<Value, JsonError> {
     let value: Value = json::parse(bytes, limit)?;
-    check(&value, MOST_LEVELS).map_err(|Fault { mut place, why }| {
+    check(&value, MAX_LEVELS).map_err(|Fault { mut place, why }| {
         place.reverse();
         JsonError::at(&place.join("."), why)
     })?;
@@ -59,7 +59,7 @@ fn check(value: &Value, levels: usize) -> Result<(), Fault> {
     };
     match value {
         Value::Array(_) | Value::Object(_) if levels == 0 => {
-            Err(fault(format!("lists and objects are more than {MOST_LEVELS} levels deep")))
+            Err(fault(format!("lists and objects are more than {MAX_LEVELS} levels deep")))
         }
         Value::Array(items) => {
             let mut items = items.iter().enumerate();
@@ -67,15 +67,15 @@ fn check(value: &Value, levels: usize) -> Result<(), Fault> {
         }
         Value::Object(entries) => entries.iter().try_for_each(|(key, value)| {
             let is_plain = |byte: u8| (b' '..=b'~').contains(&byte) && !matches!(byte, b'"' | b'\\');
-            if key.is_empty() || key.len() > LONGEST_KEY || !key.bytes().all(is_plain) {
+            if key.is_empty() || key.len() > MAX_KEY_LENGTH || !key.bytes().all(is_plain) {
                 let why =
-                    format!("it has to be 1 to {LONGEST_KEY} characters of printable ASCII without `\"` and `\\`");
+                    format!("it has to be 1 to {MAX_KEY_LENGTH} characters of printable ASCII without `\"` and `\\`");
                 return Err(fault(Invalid::new("a key of a file on a branch", key, why).to_string()));
             }
             check(value, levels - 1).map_err(inside(key.clone()))
         }),
         Value::Number(number) => match number.as_u64() {
-            Some(0..=LARGEST_INTEGER) => Ok(()),
+            Some(0..=MAX_INTEGER) => Ok(()),
             _ => Err(fault(format!("{number} is not an integer from 0 to 2^53 - 1"))),
         },
         Value::Null | Value::Bool(_) | Value::String(_) => Ok(()),
@@ -114,7 +114,7 @@ mod tests {
         let leaf = prop_oneof![
             Just(Value::Null),
             any::<bool>().prop_map(Value::from),
-            (0..=LARGEST_INTEGER).prop_map(Value::from),
+            (0..=MAX_INTEGER).prop_map(Value::from),
             any::<String>().prop_map(Value::from),
         ];
         leaf.prop_recursive(5, 40, 6, |inner| {
@@ -186,8 +186,8 @@ mod tests {
             assert!(error.contains(expected), "{text}: {error}");
         }
         let nested = |levels| json::render(&(0..levels).fold(json!(1), |inside, _| json!([inside])));
-        assert!(parse_rendering(&nested(MOST_LEVELS), 100_000).is_ok());
-        for levels in [MOST_LEVELS + 1, 200] {
+        assert!(parse_rendering(&nested(MAX_LEVELS), 100_000).is_ok());
+        for levels in [MAX_LEVELS + 1, 200] {
             assert!(parse_rendering(&nested(levels), 100_000).is_err(), "{levels}");
         }
         let endless = "[".repeat(90_000);

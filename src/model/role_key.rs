@@ -15,7 +15,7 @@ const PLAIN: &str = "ssh-ed25519";
 /// The algorithm of a hardware key, with which its text begins (OpenSSH's PROTOCOL.u2f).
 const HARDWARE: &str = "sk-ssh-ed25519@openssh.com";
 /// The most characters of the application that a hardware key is bound to. `ssh-keygen` uses `ssh:` by default.
-const LONGEST_APPLICATION: usize = 128;
+const MAX_APPLICATION_LENGTH: usize = 128;
 
 /// A key of a role. Its text is `NAME:BASE64`, or `sk-ssh-ed25519@openssh.com BASE64 NAME`.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -119,10 +119,10 @@ impl HardwareKey {
 
 fn check_application(application: &str) -> Result<String, String> {
     let printable = application.chars().all(|c| c.is_ascii_graphic());
-    if application.starts_with("ssh:") && printable && application.len() <= LONGEST_APPLICATION {
+    if application.starts_with("ssh:") && printable && application.len() <= MAX_APPLICATION_LENGTH {
         return Ok(application.to_owned());
     }
-    Err(format!("its application has to begin with `ssh:` and have at most {LONGEST_APPLICATION} printable characters"))
+    Err(format!("its application has to begin with `ssh:` and have at most {MAX_APPLICATION_LENGTH} printable characters"))
 }
 
 impl From<PublicKey> for RoleKey {
@@ -195,7 +195,7 @@ mod tests {
             text.replace(" alice", " alice laptop"),
             hardware("web:").to_string(),
             hardware("").to_string(),
-            hardware(&format!("ssh:{}", "x".repeat(LONGEST_APPLICATION))).to_string(),
+            hardware(&format!("ssh:{}", "x".repeat(MAX_APPLICATION_LENGTH))).to_string(),
             "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcHBwcH alice".to_owned(),
         ] {
             assert!(bad.parse::<RoleKey>().is_err(), "{bad}");

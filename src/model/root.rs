@@ -43,7 +43,7 @@ pub struct Root {
 
 impl BranchFile for Root {
     const KIND: &'static str = "Root";
-    const LARGEST: u64 = 256 << 10;
+    const MAX_BYTES: u64 = 256 << 10;
     const ASKS_FOR_A_FORMAT: bool = true;
 }
 

@@ -9,7 +9,7 @@ use crate::model::describe_error;
 use crate::process::{Invocation, find_program};
 
 /// The largest log of strace for one evaluation. A NixOS host reads some thousands of files, which gives 4 MiB.
-const LARGEST_LOG: u64 = 256 << 20;
+const MAX_LOG_BYTES: u64 = 256 << 20;
 
 /// An expression, and how to evaluate it.
 #[derive(Debug, Clone, Copy)]
@@ -153,7 +153,7 @@ impl Nix {
 /// Reads the log of strace, unless it is too large.
 fn read_log(log: &Path) -> std::io::Result<SystemCalls> {
     let length = std::fs::metadata(log)?.len();
-    if length > LARGEST_LOG {
+    if length > MAX_LOG_BYTES {
         Ok(SystemCalls::TooMany(length))
     } else {
         std::fs::read_to_string(log).map(SystemCalls::Logged)

@@ -79,7 +79,7 @@ pub enum CageError {
 
 /// The folders of this machine that a cage shows. `Cage::of` makes the arguments of it.
 #[derive(Debug, Default)]
-struct View {
+struct CageView {
     /// Folders and files, each at its own path, that can be read.
     readable: Vec<PathBuf>,
     /// Links, and their targets.
@@ -105,13 +105,13 @@ impl Cage {
             })
         };
         complete_store().await?;
-        let cage = Self::of(&View::of_this_machine(programs), tool("prlimit")?, &tool("bwrap")?);
+        let cage = Self::of(&CageView::of_this_machine(programs), tool("prlimit")?, &tool("bwrap")?);
         let first = Invocation::new(programs.first().copied().unwrap_or("true")).arg("--version");
         let tried = first.within(Duration::from_secs(30)).in_cage(&cage, None).run().await;
         tried.map(|_| cage).map_err(|source| CageError::NotHere { source })
     }
 
-    fn of(view: &View, prlimit: PathBuf, bwrap: &Path) -> Self {
+    fn of(view: &CageView, prlimit: PathBuf, bwrap: &Path) -> Self {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str], paths: &[&Path]| {
             arguments.extend(words.iter().map(OsString::from));
@@ -164,7 +164,7 @@ async fn complete_store() -> Result<(), CageError> {
     lock.map(drop).map_err(|source| CageError::NoLock { source })
 }
 
-impl View {
+impl CageView {
     fn of_this_machine(programs: &[&str]) -> Self {
         let mut view = Self::default();
         view.readable.extend(SYSTEM_FOLDERS.iter().map(PathBuf::from).filter(|folder| folder.is_dir()));
@@ -242,7 +242,7 @@ impl Invocation {
 mod tests {
     use super::*;
 
-    fn words(view: &View) -> String {
+    fn words(view: &CageView) -> String {
         let words: Vec<String> = Cage::of(view, "/prlimit".into(), Path::new("/bwrap"))
             .arguments
             .iter()
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn a_cage_shows_what_its_view_names_and_no_more() {
-        let view = View {
+        let view = CageView {
             readable: vec!["/usr/lib".into()],
             links: vec![("/lib".into(), "usr/lib".into())],
             path: vec!["/usr/bin".into()],
@@ -268,7 +268,7 @@ mod tests {
 
     #[test]
     fn without_a_daemon_nix_writes_to_the_store_and_to_its_database_alone() {
-        let words = words(&View { database: Some(1 << 30), ..View::default() });
+        let words = words(&CageView { database: Some(1 << 30), ..CageView::default() });
         let binds: Vec<&str> = words.split("--bind").skip(1).map(|bind| bind.split(' ').nth(1).unwrap()).collect();
         assert_eq!(binds, ["/nix/store", "/nix/var/nix/db", "/nix/var/nix/temproots", "/nix/var/nix/gc.lock"]);
         assert!(words.starts_with(&format!("--fsize={}", (1_u64 << 30) + MAX_FILE)), "{words}");
@@ -276,7 +276,7 @@ mod tests {
 
     #[test]
     fn a_program_elsewhere_brings_its_own_folder_and_never_a_home() {
-        let mut view = View { readable: vec!["/usr/bin".into()], ..View::default() };
+        let mut view = CageView { readable: vec!["/usr/bin".into()], ..CageView::default() };
         let home = PathBuf::from(std::env::var_os("HOME").unwrap_or_else(|| "/root".into()));
         for program in ["/usr/bin/nix", "/nix/store/x-nix/bin/nix", "/opt/nix/bin/nix", "/bin/nix"] {
             view.add_program(Path::new(program));

@@ -91,7 +91,7 @@ impl PublishContext {
         input: Option<(&PublishInput<'_>, Look)>,
     ) -> (Scope, Option<SourceDigests>) {
         let claimed = || {
-            let file = files?.read(Layout::INDEX, Index::LARGEST).ok()??;
+            let file = files?.read(Layout::INDEX, Index::MAX_BYTES).ok()??;
             Some((Signed::<Index>::parse(&file).ok()?.unverified().bins.count(), digest(&file)))
         };
         let Some(((input, look), files)) = input.zip(files) else { return (Scope::All, None) };
@@ -112,7 +112,7 @@ impl PublishContext {
 
     /// The digest of what the decisions of a round depend on, beside the sources' drafts and the branch's documents.
     pub(super) fn context_digest(&self, input: &PublishInput<'_>, files: &Snapshot) -> Sha256Digest {
-        let root = files.read(Layout::NEWEST_ROOT, Root::LARGEST).ok().flatten().unwrap_or_default();
+        let root = files.read(Layout::NEWEST_ROOT, Root::MAX_BYTES).ok().flatten().unwrap_or_default();
         let failures: Vec<_> = input.evaluations.iter().map(|evaluation| &evaluation.drafts.failures).collect();
         let keys = self.signers.public();
         let PublishSettings { policy, validity, .. } = &self.settings;

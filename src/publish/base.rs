@@ -17,7 +17,7 @@ use crate::model::{
 use crate::trust::{Anchor, Signed, SignedError, TrustedRoot, digest, parse_bin};
 
 /// The most bytes of the README that are compared.
-const LARGEST_README: u64 = 4 << 20;
+const MAX_README_BYTES: u64 = 4 << 20;
 
 /// The most entries that claveld reads of one folder.
 const MAX_ENTRIES: usize = 200_000;
@@ -78,7 +78,7 @@ impl PublishBase {
     ) -> Result<Self, PublishBaseError> {
         let roots = RootChain::from_anchor(snapshot, anchor)?;
         let root = &roots.newest;
-        let Some(file) = snapshot.read(Layout::INDEX, Index::LARGEST).map_err(BranchError::from)? else {
+        let Some(file) = snapshot.read(Layout::INDEX, Index::MAX_BYTES).map_err(BranchError::from)? else {
             return Ok(Self::on(root, BranchState::empty(root.fleet())));
         };
         let epoch = root.root().epoch;
@@ -151,14 +151,14 @@ fn may_be_of_an_older_root(error: &BranchError) -> bool {
 
 /// Whether a file claims to be the index of an epoch before `epoch`, whoever signed it and whatever else is in it.
 fn claims_an_epoch_before(epoch: Epoch, file: &[u8]) -> bool {
-    let claimed = parse_rendering(file, Index::LARGEST).ok();
+    let claimed = parse_rendering(file, Index::MAX_BYTES).ok();
     let claimed = claimed.as_ref().and_then(|file| file.get("signed")?.get("epoch")?.as_u64());
     claimed.is_some_and(|claimed| claimed < epoch.get())
 }
 
 /// The held deployments that bins claim, for the report that nobody holds them any longer.
 fn claimed_holds(snapshot: &Snapshot, count: BinCount) -> Vec<Name> {
-    let files = count.bins().map(|bin| snapshot.read(&Layout::bin(bin), Bin::LARGEST));
+    let files = count.bins().map(|bin| snapshot.read(&Layout::bin(bin), Bin::MAX_BYTES));
     let bins = files.filter_map(|file| parse_bin(&file.ok()??).ok());
     bins.flat_map(|bin| bin.held.iter().map(|(name, _)| name.clone()).collect::<Vec<_>>()).collect()
 }
@@ -166,8 +166,8 @@ fn claimed_holds(snapshot: &Snapshot, count: BinCount) -> Vec<Name> {
 /// The README, where it is not the one that this claveld published with the index that it published last. Nobody signs it.
 fn forged_readme(on: &OpenBranch, snapshot: &Snapshot, last: Option<&PublishedIndex>) -> Option<ForeignEntry> {
     let published = on.repository().snapshot(last?.commit).ok()?;
-    let own = published.read(Layout::README, LARGEST_README).ok()?;
-    let found = snapshot.read(Layout::README, LARGEST_README).ok();
+    let own = published.read(Layout::README, MAX_README_BYTES).ok()?;
+    let found = snapshot.read(Layout::README, MAX_README_BYTES).ok();
     let entry = || ForeignEntry { folder: String::new(), name: Layout::README.as_bytes().to_vec() };
     (found != Some(own)).then(entry)
 }

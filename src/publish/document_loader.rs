@@ -64,7 +64,7 @@ impl DocumentLoader<'_> {
         });
         let layout = index.layout();
         let read = |(revision, path): (Revision, DocumentPath)| {
-            let bytes = files.read(&layout.document(&path), Document::<S>::LARGEST)?;
+            let bytes = files.read(&layout.document(&path), Document::<S>::MAX_BYTES)?;
             Ok((path.name().clone(), self.document(bytes.as_deref(), index, &path, revision)?))
         };
         listed.map(read).collect()

@@ -16,7 +16,7 @@ use crate::model::json::{self, StateVersion};
 use crate::model::{BranchName, Epoch, FleetId, IndexVersion, Sha256Digest};
 
 /// The most bytes that the file may have: enough for thousands of branches.
-const LARGEST: u64 = 1 << 20;
+const MAX_BYTES: u64 = 1 << 20;
 
 /// The newest version of the file that this Clavel knows.
 const NEWEST: u64 = 1;
@@ -149,16 +149,16 @@ impl PublishNote {
     }
 
     fn all(&self) -> Result<NoteFile, PublishNoteError> {
-        let bytes = match disk::read(&self.path, LARGEST) {
+        let bytes = match disk::read(&self.path, MAX_BYTES) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(NoteFile::default()),
             read => read.map_err(|source| self.io("read", source))?,
         };
-        json::parse_state(&bytes, LARGEST, NEWEST)
+        json::parse_state(&bytes, MAX_BYTES, NEWEST)
             .map_err(|source| PublishNoteError::Malformed { path: self.path.clone(), source })
     }
 
     fn replace(&self, bytes: &[u8]) -> io::Result<()> {
-        disk::check_length(bytes, LARGEST)?;
+        disk::check_length(bytes, MAX_BYTES)?;
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         std::fs::create_dir_all(folder)?;
         // The note holds no secret, and another user than claveld's may run `clavel hold`.

@@ -13,9 +13,9 @@ const LINES_OF_ONE: usize = 20;
 /// The most lines about the differences inside all deployments together, roughly: nobody reads a longer commit message.
 const LINES_OF_ALL: usize = 400;
 /// The most bytes of a commit message. Readers refuse a commit object of more than 1 MiB.
-const LONGEST_MESSAGE: usize = 64 << 10;
+const MAX_MESSAGE_BYTES: usize = 64 << 10;
 /// The most bytes that the changes take of it.
-const LONGEST_CHANGES: usize = 48 << 10;
+const MAX_CHANGES_BYTES: usize = 48 << 10;
 
 /// The result of a publication.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -86,7 +86,7 @@ pub(super) fn commit_message(
     if !sources.is_empty() {
         let revision = |r: &Option<SourceRevision>| r.as_ref().map_or("(no revision)".to_owned(), ToString::to_string);
         let sources = sources.iter().map(|(source, at)| format!("Source: {source} {}", revision(at)));
-        paragraphs.push(lines_within(LONGEST_MESSAGE - LONGEST_CHANGES - 2048, "sources", sources));
+        paragraphs.push(lines_within(MAX_MESSAGE_BYTES - MAX_CHANGES_BYTES - 2048, "sources", sources));
     }
     paragraphs.join("\n\n")
 }
@@ -97,7 +97,7 @@ pub(super) fn describe_changes(changes: &[DocumentChange]) -> Option<String> {
         let differences = differences.into_iter().map(|line| format!("\n  {line}"));
         std::iter::once(format!("{}: {change}", change.path)).chain(differences).collect::<String>()
     });
-    (!changes.is_empty()).then(|| lines_within(LONGEST_CHANGES, "documents", described))
+    (!changes.is_empty()).then(|| lines_within(MAX_CHANGES_BYTES, "documents", described))
 }
 
 /// The items, each on a line, in at most `most` bytes. The last line says how many are left out.
@@ -184,7 +184,7 @@ deployments/lost.json: revision 1 → 2
             (0..1000).map(|n| change(&format!("host-{n}"), 1, &format!("of-{n}-"))).collect();
         let message = commit_message(&changes, IndexVersion::FIRST, &[]);
         assert!(message.ends_with(" more documents"), "{message}");
-        assert!(message.len() < LONGEST_MESSAGE, "{}", message.len());
+        assert!(message.len() < MAX_MESSAGE_BYTES, "{}", message.len());
         let inside = message.lines().filter(|line| line.starts_with("  ")).count();
         let left_out: usize = message.rsplit("and ").next().unwrap().split(' ').next().unwrap().parse().unwrap();
         assert_eq!(inside, 400 + 800 - left_out, "{message}");
@@ -197,7 +197,7 @@ deployments/lost.json: revision 1 → 2
         let changes: Vec<DocumentChange> = (0..5000).map(|n| change(&long(n), 0, "")).collect();
         let sources: Vec<_> = (0..500).map(|n| (format!("git+https://{}", long(n)), None)).collect();
         let message = commit_message(&changes, IndexVersion::FIRST, &sources);
-        assert!(message.len() <= LONGEST_MESSAGE, "{}", message.len());
+        assert!(message.len() <= MAX_MESSAGE_BYTES, "{}", message.len());
         assert!(message.contains(" more documents\n\nSource: ") && message.ends_with(" more sources"), "{message}");
     }
 }

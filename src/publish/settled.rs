@@ -22,7 +22,7 @@ use crate::model::{BinCount, BinId, BranchName, Draft, Folder, Name, Sha256Diges
 /// The newest version of the file that this Clavel knows.
 const NEWEST: u64 = 1;
 /// The most bytes that the file may have: dozens of branches with the most bins.
-const LARGEST: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The bins that a round looks at.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,7 +146,7 @@ impl SettledNote {
         }
         all.branches.insert(self.branch.clone(), settled);
         let bytes = json::render(&all);
-        let written = disk::check_length(&bytes, LARGEST)
+        let written = disk::check_length(&bytes, MAX_BYTES)
             .and_then(|()| disk::replace(&self.path, &bytes, Access::Everyone, Durability::Unsynced));
         if let Err(error) = written {
             tracing::debug!(path = %self.path.display(), %error, "the next round looks at the whole branch");
@@ -154,8 +154,8 @@ impl SettledNote {
     }
 
     fn all(&self) -> SettledFile {
-        let bytes = disk::read(&self.path, LARGEST).unwrap_or_default();
-        json::parse_state(&bytes, LARGEST, NEWEST).unwrap_or_default()
+        let bytes = disk::read(&self.path, MAX_BYTES).unwrap_or_default();
+        json::parse_state(&bytes, MAX_BYTES, NEWEST).unwrap_or_default()
     }
 }
 

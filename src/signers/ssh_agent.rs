@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use crate::model::PublicKey;
 
 /// The most bytes of an answer. An answer with a signature has 88.
-const LARGEST: u32 = 4096;
+const MAX_BYTES: u32 = 4096;
 // The numbers of the messages.
 const FAILURE: u8 = 5;
 const SIGN_REQUEST: u8 = 13;
@@ -102,7 +102,7 @@ async fn exchange(socket: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
     let mut stream = UnixStream::connect(socket).await?;
     stream.write_all(request).await?;
     let length = stream.read_u32().await?;
-    if length > LARGEST {
+    if length > MAX_BYTES {
         return Err(io::Error::other(format!("its answer is {length} bytes long")));
     }
     let mut answer = Vec::new();

@@ -5,7 +5,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 /// The most bytes that the file of a derivation may have: a hundred times the largest derivation of a large NixOS system.
-const LARGEST: u64 = 16 << 20;
+const MAX_BYTES: u64 = 16 << 20;
 
 /// The reason why the file of a derivation cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -14,7 +14,7 @@ pub enum DerivationError {
     #[error("it is not on this machine, or not any more")]
     Missing,
     /// It is larger than the limit, and was not read to its end.
-    #[error("it has more than {LARGEST} bytes")]
+    #[error("it has more than {MAX_BYTES} bytes")]
     TooLarge,
     /// The system could not read it.
     #[error(transparent)]
@@ -28,8 +28,8 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, DerivationError> {
         _ => DerivationError::Io(error),
     })?;
     let mut bytes = Vec::new();
-    file.take(LARGEST + 1).read_to_end(&mut bytes).map_err(DerivationError::Io)?;
-    if bytes.len() as u64 > LARGEST { Err(DerivationError::TooLarge) } else { Ok(bytes) }
+    file.take(MAX_BYTES + 1).read_to_end(&mut bytes).map_err(DerivationError::Io)?;
+    if bytes.len() as u64 > MAX_BYTES { Err(DerivationError::TooLarge) } else { Ok(bytes) }
 }
 
 #[cfg(test)]
@@ -43,7 +43,7 @@ mod tests {
         assert!(matches!(read(&path), Err(DerivationError::Missing)));
         std::fs::write(&path, "Derive()").unwrap();
         assert_eq!(read(&path).unwrap(), b"Derive()");
-        File::options().write(true).open(&path).unwrap().set_len(LARGEST + 1).unwrap();
+        File::options().write(true).open(&path).unwrap().set_len(MAX_BYTES + 1).unwrap();
         assert!(matches!(read(&path), Err(DerivationError::TooLarge)));
     }
 }

@@ -14,7 +14,7 @@ use crate::model::{Invalid, NarTemplateSpecification, StorePath, Substituter};
 use crate::process::Invocation;
 
 /// The longest time that one query of a cache may take.
-const LONGEST_QUERY: Duration = Duration::from_mins(2);
+const MAX_QUERY_TIME: Duration = Duration::from_mins(2);
 /// The most memory for one query of a cache: ten thousand paths take some 100 MiB.
 const MAX_MEMORY_TO_QUERY: u64 = 512 << 20;
 /// The most memory to fetch a path and all that it needs. Nix 2.34 took 330 MB for a thousand paths, and it buffers up to
@@ -153,7 +153,7 @@ impl MachineNix {
         // has a deadline of its own.
         let cache = cache.for_nix();
         let verb = ["path-info", "--json", "--store", &cache];
-        let run = Invocation::nix(&verb, self.deadline.min(LONGEST_QUERY))
+        let run = Invocation::nix(&verb, self.deadline.min(MAX_QUERY_TIME))
             .within_memory(MAX_MEMORY_TO_QUERY)
             // An answer that Nix remembers may be wrong: a path may be there now, or have another signature.
             .args(REMEMBER_NOTHING)
@@ -283,7 +283,7 @@ mod tests {
         let caches: Vec<Substituter> =
             [path.clone(), format!("file://{path}"), "https://h".to_owned()].map(|cache| cache.parse().unwrap()).into();
         assert_eq!(usable_caches(&caches), ["https://h"]);
-        let nix = MachineNix { root: None, deadline: LONGEST_QUERY, output: Output::Capture };
+        let nix = MachineNix { root: None, deadline: MAX_QUERY_TIME, output: Output::Capture };
         let refused = |cache| nix.query_command(cache).map(drop).unwrap_err().to_string();
         assert!(caches[..2].iter().all(|cache| refused(cache).contains("there is no cache at")));
         assert_eq!(fs::read_dir(&folder).unwrap().count(), 0);

@@ -8,7 +8,7 @@ use super::{Signed, TrustedRoot, Verified};
 use crate::model::{Approval, Deployment, KeyId, Name, Revision, Sha256Digest, describe_error, printable_line};
 
 /// The most characters that an error shows of the reason why a file does not count.
-const LONGEST_REASON: usize = 240;
+const MAX_REASON_CHARACTERS: usize = 240;
 
 /// The file of an approver, or the reason why it could not be read.
 pub type ApprovalFile = Result<Vec<u8>, String>;
@@ -44,7 +44,7 @@ impl EarlierApproval {
     /// The deployment in `file`, if it has the content that was approved. The signatures of the file do not matter.
     pub fn deployment_in(self, file: &[u8]) -> Option<Deployment> {
         let signed = Signed::<Deployment>::parse(file).ok()?;
-        (signed.content() == self.content_digest).then(|| signed.unverified().clone())
+        (signed.content_digest() == self.content_digest).then(|| signed.unverified().clone())
     }
 }
 
@@ -72,7 +72,7 @@ impl Approvals {
         files: &BTreeMap<KeyId, ApprovalFile>,
     ) -> Option<Self> {
         let needed = root.root().approvals_of(deployment, agents)?.get();
-        let expected = Approval::of(deployment, deployment.content(), root.root().epoch);
+        let expected = Approval::of(deployment, deployment.content_digest(), root.root().epoch);
         let (mut points, mut approved, mut missing) = (Vec::new(), Vec::new(), Vec::new());
         let (mut earlier, mut invalid) = (Vec::new(), Vec::new());
         let mut points_of = BTreeMap::<EarlierApproval, Vec<_>>::new();
@@ -99,7 +99,7 @@ impl Approvals {
                         points.push(by.point);
                     }
                 }
-                Some(Statement::Invalid(why)) => invalid.push((id.clone(), printable_line(&why, LONGEST_REASON))),
+                Some(Statement::Invalid(why)) => invalid.push((id.clone(), printable_line(&why, MAX_REASON_CHARACTERS))),
                 Some(Statement::OtherEpoch) | None => {}
             }
             missing.push(id);
@@ -171,12 +171,12 @@ fn read_approval(file: &[u8], expected: &Approval, by: &UsableKey) -> Statement 
         return Statement::OtherEpoch;
     }
     if found.revision < expected.revision {
-        return Statement::Earlier(EarlierApproval { revision: found.revision, content_digest: found.content });
+        return Statement::Earlier(EarlierApproval { revision: found.revision, content_digest: found.content_digest });
     }
     if found.revision != expected.revision {
         return Statement::Invalid(format!("it is for revision {}", found.revision));
     }
-    if found.content != expected.content {
+    if found.content_digest != expected.content_digest {
         return Statement::Invalid(format!("it is for another content of revision {}", found.revision));
     }
     Statement::Current

@@ -45,7 +45,7 @@ impl FleetWithApprovers {
     }
 
     fn approval(&self, deployment: &Verified<Deployment>) -> Approval {
-        Approval::of(deployment, deployment.content(), self.root.root().epoch)
+        Approval::of(deployment, deployment.content_digest(), self.root.root().epoch)
     }
 
     fn count(&self, deployment: &Verified<Deployment>, left: &[(&str, Vec<u8>)]) -> Approvals {
@@ -131,7 +131,7 @@ fn an_approval_of_anything_else_does_not_count() {
     assert!(of_another_epoch.invalid().is_empty() && of_another_epoch.last_approval_of(alice.id()).is_none());
     let invalid = |change: &dyn Fn(&mut Approval)| count_changed(change).invalid()[0].1.clone();
     assert!(invalid(&|a| a.revision = 8.try_into().unwrap()).contains("for revision 8"));
-    assert!(invalid(&|a| a.content = digest(b"another")).contains("another content of revision 7"));
+    assert!(invalid(&|a| a.content_digest = digest(b"another")).contains("another content of revision 7"));
     assert!(invalid(&|a| a.name = "db-2".parse().unwrap()).contains("`db-2`"));
     assert!(invalid(&|a| a.fleet = crate::model::FleetId::of(digest(b"x"))).contains("fleet"));
 }

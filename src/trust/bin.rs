@@ -103,14 +103,14 @@ impl Deref for VerifiedBin {
 
 /// Parses the file of a bin. It verifies nothing.
 pub fn parse_bin(bytes: &[u8]) -> Result<Bin, SignedError> {
-    if bytes.len() as u64 <= Bin::LARGEST
+    if bytes.len() as u64 <= Bin::MAX_BYTES
         && let Ok(bin) = serde_json::from_slice::<Bin>(bytes)
         && is_rendering(&bin, bytes)
     {
         return Ok(bin);
     }
     let malformed = |source| SignedError::Malformed { kind: Bin::KIND, source };
-    let value = parse_rendering(bytes, Bin::LARGEST).map_err(malformed)?;
+    let value = parse_rendering(bytes, Bin::MAX_BYTES).map_err(malformed)?;
     check_schema::<Bin>(&value)?;
     let bin: Bin = read_part(&value, "").map_err(malformed)?;
     check_critical::<Bin>(&value, || serde_json::to_value(&bin).unwrap_or_default())?;

@@ -12,7 +12,7 @@ use crate::model::{BranchFile, Format, Index, List, Schema, read_part};
 /// The most fields that one file can name as critical.
 const MAX_CRITICAL: usize = 16;
 /// The longest name of a schema that an error shows.
-const LONGEST_SCHEMA: usize = 64;
+const MAX_SCHEMA_LENGTH: usize = 64;
 
 /// Checks the schema and the format of what was signed, before anything else of it is read.
 pub(super) fn check_schema<P: BranchFile>(signed: &Value) -> Result<(), SignedError> {
@@ -59,6 +59,6 @@ fn find<'v>(value: &'v Value, path: &str) -> Option<&'v Value> {
 }
 
 fn is_name_of_a_schema(text: &str) -> bool {
-    text.len() <= LONGEST_SCHEMA
+    text.len() <= MAX_SCHEMA_LENGTH
         && text.strip_prefix("clavel/v").is_some_and(|version| version.bytes().all(|b| b.is_ascii_alphanumeric()))
 }

@@ -189,7 +189,7 @@ impl TrustedRoot {
         }
         let fleet = fleet_of(signed);
         signed.check(&signers).map_err(|source| RootError::Signed { by: RequiredSigners::Itself, source })?;
-        Ok(Self { fleet, root, content_digest: signed.content(), file: file.to_vec(), signers, publisher, approver })
+        Ok(Self { fleet, root, content_digest: signed.content_digest(), file: file.to_vec(), signers, publisher, approver })
     }
 
     fn check_fleet(self, fleet: FleetId) -> Result<Self, RootError> {
@@ -212,7 +212,7 @@ impl TrustedRoot {
     }
 
     /// The digest of its content, which its signatures are no part of.
-    pub fn content(&self) -> Sha256Digest {
+    pub fn content_digest(&self) -> Sha256Digest {
         self.content_digest
     }
 
@@ -248,7 +248,7 @@ fn check_names(approver: &Role) -> Result<(), RootError> {
 
 /// The fleet of a root: the one that it names, or for a first root the digest of its content.
 pub fn fleet_of(root: &Signed<Root>) -> FleetId {
-    root.unverified().fleet.unwrap_or_else(|| FleetId::of(root.content()))
+    root.unverified().fleet.unwrap_or_else(|| FleetId::of(root.content_digest()))
 }
 
 fn parse(file: &[u8]) -> Result<Signed<Root>, RootError> {
@@ -320,7 +320,7 @@ impl Anchor {
             AnchorLocation::Digest(fleet) => Ok(Self::Digest(*fleet)),
             AnchorLocation::File(path) => {
                 let io = |source| AnchorError::Io { path: path.clone(), source };
-                let file = read_at_most(path, Root::LARGEST + 1).map_err(io)?;
+                let file = read_at_most(path, Root::MAX_BYTES + 1).map_err(io)?;
                 let root = TrustedRoot::given(&file);
                 let root = root.map_err(|source| AnchorError::Root { path: path.clone(), source })?;
                 Ok(Self::Root(Box::new(root)))

@@ -17,7 +17,7 @@ use super::Signature;
 use crate::model::{Invalid, KeyId, PublicKey};
 
 /// The most bytes of a key file.
-const LARGEST: usize = 1024;
+const MAX_BYTES: usize = 1024;
 
 /// A secret ed25519 key. It is wiped from memory when it is dropped, and its `Debug` text has its name alone.
 pub struct SecretKey {
@@ -121,9 +121,9 @@ impl SecretKey {
         check_permissions(path, &metadata, rustix::process::geteuid().as_raw(), forbidden)?;
         // The reads below block again: the writer of a pipe may be slow.
         rustix::fs::fcntl_setfl(&file, OFlags::empty()).map_err(|error| io(error.into()))?;
-        let mut buffer = Zeroizing::new([0; LARGEST + 1]);
+        let mut buffer = Zeroizing::new([0; MAX_BYTES + 1]);
         let bytes = read_whole(file, buffer.as_mut()).map_err(io)?;
-        if bytes.len() > LARGEST {
+        if bytes.len() > MAX_BYTES {
             return Err(malformed("it is too long"));
         }
         let text = std::str::from_utf8(bytes).map_err(|_| malformed("it is not UTF-8 text"))?;
@@ -327,7 +327,7 @@ mod tests {
         let written = key();
         written.write_new(&path).unwrap();
         let mut file = std::fs::OpenOptions::new().append(true).open(&path).unwrap();
-        let padding = LARGEST - written.to_text().len();
+        let padding = MAX_BYTES - written.to_text().len();
         file.write_all(&vec![b'\n'; padding]).unwrap();
         assert_eq!(SecretKey::read(&path).unwrap().public(), written.public());
         file.write_all(b"\n").unwrap();

@@ -89,7 +89,7 @@ impl Envelope {
         let malformed = |source| SignedError::Malformed { kind: P::KIND, source };
         let missing =
             |field: &str| JsonError::Content { place: String::new(), why: format!("missing field `{field}`") };
-        let Value::Object(mut others) = parse_rendering(bytes, P::LARGEST).map_err(malformed)? else {
+        let Value::Object(mut others) = parse_rendering(bytes, P::MAX_BYTES).map_err(malformed)? else {
             return Err(malformed(JsonError::at("", "it is not an object")));
         };
         let mut take = |field: &str| others.remove(field).ok_or_else(|| malformed(missing(field)));
@@ -104,7 +104,7 @@ impl Envelope {
     /// Takes a file apart that [`Envelope::parse`] accepts, if this version knows all of its fields. Most files are like this, and
     /// building the value of each would take longer than verifying its signature.
     fn parse_known<P: Payload>(bytes: &[u8]) -> Option<(Self, P)> {
-        if P::ASKS_FOR_A_FORMAT || bytes.len() as u64 > P::LARGEST {
+        if P::ASKS_FOR_A_FORMAT || bytes.len() as u64 > P::MAX_BYTES {
             return None;
         }
         let file: KnownFile<P> = serde_json::from_slice(bytes).ok()?;
@@ -257,7 +257,7 @@ impl<P: Payload> Signed<P> {
             return Err(SignedError::OtherFleet { kind: P::KIND, expected: fleet, found });
         }
         self.check(authority)?;
-        Ok(Verified { content: self.content(), payload: self.signed })
+        Ok(Verified { content_digest: self.content_digest(), payload: self.signed })
     }
 
     /// Checks that enough keys of `authority` signed it. It does not check the fleet.
@@ -266,7 +266,7 @@ impl<P: Payload> Signed<P> {
     }
 
     /// The digest of its content: the SHA-256 of its canonical form, which has no signatures.
-    pub fn content(&self) -> Sha256Digest {
+    pub fn content_digest(&self) -> Sha256Digest {
         digest(&self.envelope.canonical)
     }
 
@@ -285,13 +285,13 @@ impl<P: Payload> Signed<P> {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Verified<P> {
     payload: P,
-    content: Sha256Digest,
+    content_digest: Sha256Digest,
 }
 
 impl<P> Verified<P> {
     /// The digest of its content, which its signatures are no part of.
-    pub fn content(&self) -> Sha256Digest {
-        self.content
+    pub fn content_digest(&self) -> Sha256Digest {
+        self.content_digest
     }
 
     /// The payload without its proof. Callers may show it, and must not act on it.
@@ -348,8 +348,8 @@ mod tests {
         let mut signed = Signed::sign(unit(), &ours);
         let content = |signed: &Signed<Unit>| {
             let unit = Signed::<Unit>::verify_file(&signed.render(), fleet(), &authority).unwrap();
-            assert_eq!(unit.content(), signed.content());
-            unit.content()
+            assert_eq!(unit.content_digest(), signed.content_digest());
+            unit.content_digest()
         };
         let before = content(&signed);
         signed.add(&stranger).unwrap();

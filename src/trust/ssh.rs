@@ -18,7 +18,7 @@ const NAMESPACE: &str = "clavel";
 /// The digest in the signatures that Clavel makes. It is the default of `ssh-keygen`.
 const HASH: HashAlg = HashAlg::Sha512;
 /// The most bytes of a signature. A signature of a hardware key has 280.
-const LARGEST: usize = 1024;
+const MAX_BYTES: usize = 1024;
 /// The flag by which an authenticator says that somebody touched it (`PROTOCOL.u2f`, "SSH U2F Signatures").
 const USER_PRESENT: u8 = 0x01;
 
@@ -77,8 +77,8 @@ impl SshSignature {
     /// Parses the armoured text that `ssh-keygen` writes.
     pub fn from_armor(text: &str) -> Result<Self, SshSignatureError> {
         let malformed = |error: String| SshSignatureError::Malformed(error);
-        if text.len() > 2 * LARGEST {
-            return Err(malformed(format!("it is longer than {} bytes", 2 * LARGEST)));
+        if text.len() > 2 * MAX_BYTES {
+            return Err(malformed(format!("it is longer than {} bytes", 2 * MAX_BYTES)));
         }
         let signature = SshSig::from_pem(text).map_err(|error| malformed(error.to_string()))?;
         if signature.to_pem(LineEnding::LF).ok().as_deref() != Some(text) {
@@ -90,8 +90,8 @@ impl SshSignature {
     /// Parses the bytes inside the armour.
     pub(super) fn parse(blob: &[u8]) -> Result<Self, SshSignatureError> {
         let malformed = |why: &str| SshSignatureError::Malformed(why.to_owned());
-        if blob.len() > LARGEST {
-            return Err(SshSignatureError::Malformed(format!("it is longer than {LARGEST} bytes")));
+        if blob.len() > MAX_BYTES {
+            return Err(SshSignatureError::Malformed(format!("it is longer than {MAX_BYTES} bytes")));
         }
         let mut rest = blob;
         let parsed = SshSig::decode(&mut rest).map_err(|error| SshSignatureError::Malformed(error.to_string()))?;

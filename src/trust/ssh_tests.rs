@@ -148,7 +148,7 @@ fn a_signature_has_one_encoding() {
     changed(&|blob| blob[0] = b's');
     changed(&|blob| blob[9] = 2);
     changed(&|blob| blob[9] = 0);
-    changed(&|blob| blob.resize(LARGEST + 1, 0));
+    changed(&|blob| blob.resize(MAX_BYTES + 1, 0));
     // The reserved field (after magic, version, key of 51 bytes and namespace) is not empty.
     let reserved = 6 + 4 + (4 + 51) + (4 + NAMESPACE.len());
     changed(&|blob| {

@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Siege;
-use crate::support::attacker::{Branch, Onto, StolenKey, in_bin, rendered};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey, in_bin, rendered};
 use crate::support::world::World;
 
 /// The bin of the names `web-1` among sixteen, and another one: `printf web-1 | sha256sum` begins with c.
@@ -21,7 +21,7 @@ fn sixteen() -> Siege {
     siege
 }
 
-fn bin(branch: &Branch<'_>, bin: &str) -> Vec<u8> {
+fn bin(branch: &ForgedBranch<'_>, bin: &str) -> Vec<u8> {
     branch.files[&format!("index/{bin}.json")].bytes.clone()
 }
 
@@ -54,7 +54,7 @@ fn a_bin_of_another_fleet() {
     let other = World::new();
     other.publish_from_memory(&["web-1"]);
     let key = StolenKey::read(&other.path("claveld-1.secret"));
-    let mut theirs = Branch::of(&other);
+    let mut theirs = ForgedBranch::of(&other);
     theirs.spread(1, &[&key], |_| ());
     let mut branch = siege.branch();
     branch.write("index/c.json", bin(&theirs, OWN));

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use serde_json::json;
 
 use super::Siege;
-use crate::support::attacker::{Branch, LARGEST, Onto, StolenKey};
+use crate::support::attacker::{ForgedBranch, MAX_INTEGER, Onto, StolenKey};
 
 #[test]
 fn an_index_that_was_rolled_back() {
@@ -76,11 +76,11 @@ fn numbers_driven_to_their_end_block_nobody_for_ever() {
     // The runbook, which `runbook.rs` follows, says how a root with a new epoch ends this.
     let siege = Siege::begin();
     let mut branch = siege.branch();
-    branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(LARGEST));
+    branch.reindex(&[&siege.claveld()], |index| index["version"] = json!(MAX_INTEGER));
     branch.push(Onto::Tip);
     siege.world.agent("web-1", &["once"]).good();
     siege.restore();
-    siege.refused(&format!("the index went back from version {LARGEST} to 1"));
+    siege.refused(&format!("the index went back from version {MAX_INTEGER} to 1"));
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn a_bad_tip_that_a_good_one_follows() {
     siege.restore();
     siege.change("Welcome", "Hello");
     // The good branch on top of the bad one, as after a git host has restored the branch.
-    let good = Branch::of(&siege.world);
+    let good = ForgedBranch::of(&siege.world);
     siege.show(&bad);
     good.push(Onto::Tip);
     assert_eq!(siege.world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");

@@ -12,7 +12,7 @@ mod tree;
 use std::cell::RefCell;
 use std::collections::BTreeSet;
 
-use crate::support::attacker::{Branch, Onto, StolenKey};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey};
 use crate::support::world::World;
 
 /// A machine that runs the right revision, and an attacker who may write to the branch that it follows.
@@ -45,8 +45,8 @@ impl Siege {
     }
 
     /// The branch, for the attacker to change.
-    fn branch(&self) -> Branch<'_> {
-        Branch::of(&self.world)
+    fn branch(&self) -> ForgedBranch<'_> {
+        ForgedBranch::of(&self.world)
     }
 
     /// Claveld's own key, stolen.
@@ -90,7 +90,7 @@ impl Siege {
 
     /// Asserts that the agent refuses the attacker's branch with `why`, and accepts the good branch again at its next pass.
     #[track_caller]
-    fn holds(&self, attack: &Branch<'_>, why: &str) {
+    fn holds(&self, attack: &ForgedBranch<'_>, why: &str) {
         attack.push(Onto::Tip);
         self.refused(why);
         self.restore();

@@ -3,19 +3,19 @@
 use serde_json::json;
 
 use super::Siege;
-use crate::support::attacker::{Branch, Onto, StolenKey};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey};
 
 const DEPLOYMENT: &str = "deployments/web-1.json";
 
 /// The deployment with a piece of its text replaced, listed by an index that claveld's key signed.
-fn rewritten<'a>(siege: &'a Siege, key: &StolenKey, from: &str, to: &str) -> Branch<'a> {
+fn rewritten<'a>(siege: &'a Siege, key: &StolenKey, from: &str, to: &str) -> ForgedBranch<'a> {
     changed(siege, key, |text| {
         assert!(text.contains(from), "{text}");
         text.replacen(from, to, 1)
     })
 }
 
-fn changed<'a>(siege: &'a Siege, key: &StolenKey, change: impl FnOnce(&str) -> String) -> Branch<'a> {
+fn changed<'a>(siege: &'a Siege, key: &StolenKey, change: impl FnOnce(&str) -> String) -> ForgedBranch<'a> {
     let mut branch = siege.branch();
     let text = String::from_utf8(branch.files[DEPLOYMENT].bytes.clone()).unwrap();
     branch.write(DEPLOYMENT, change(&text));

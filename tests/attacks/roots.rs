@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use super::Siege;
-use crate::support::attacker::{Branch, Onto, StolenKey, signed_file};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey, signed_file};
 
 impl Siege {
     fn root_key(&self) -> StolenKey {
@@ -25,7 +25,7 @@ impl Siege {
 
 /// The branch with a root of that version, changed by `change` and signed by `keys`.
 fn with_root(
-    branch: &Branch<'_>,
+    branch: &ForgedBranch<'_>,
     version: u64,
     keys: &[&StolenKey],
     change: impl FnOnce(&mut serde_json::Value),

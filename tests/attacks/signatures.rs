@@ -6,7 +6,7 @@ use ed25519_dalek::{SigningKey, VerifyingKey};
 use serde_json::{Value, json};
 
 use super::Siege;
-use crate::support::attacker::{Branch, Onto, StolenKey, rendered};
+use crate::support::attacker::{ForgedBranch, Onto, StolenKey, rendered};
 use crate::support::world::World;
 
 /// A fleet whose root needs the signatures of both its publishers, which both have signed the branch, and its agent.
@@ -25,7 +25,7 @@ fn two_publishers() -> (World, StolenKey, StolenKey) {
 }
 
 /// Signs every document and the index by `keys`.
-fn sign_all(branch: &mut Branch<'_>, keys: &[&StolenKey], version: u64) {
+fn sign_all(branch: &mut ForgedBranch<'_>, keys: &[&StolenKey], version: u64) {
     let paths: Vec<String> =
         branch.files.keys().filter(|path| crate::support::attacker::identity(path).is_some()).cloned().collect();
     for path in paths {
@@ -35,7 +35,7 @@ fn sign_all(branch: &mut Branch<'_>, keys: &[&StolenKey], version: u64) {
 }
 
 /// Changes the list of the signatures of the index by `change`.
-fn with_signatures(branch: &mut Branch<'_>, path: &str, change: impl FnOnce(&mut Vec<Value>)) {
+fn with_signatures(branch: &mut ForgedBranch<'_>, path: &str, change: impl FnOnce(&mut Vec<Value>)) {
     let mut file: Value = serde_json::from_slice(&branch.files[path].bytes).unwrap();
     change(file["signatures"].as_array_mut().unwrap());
     branch.write(path, rendered(&file));
@@ -45,7 +45,7 @@ const ONE_OF_TWO: &str = "1 trusted keys signed it, and 2 of claveld-1, claveld-
 
 /// Asserts that the agent refuses the pushed branch, and that the machine keeps what it runs.
 #[track_caller]
-fn refused(world: &World, branch: &Branch<'_>, why: &str) {
+fn refused(world: &World, branch: &ForgedBranch<'_>, why: &str) {
     branch.push(Onto::Tip);
     let profile = || std::fs::read_link(world.path("web-1/profile/system")).unwrap();
     let before = profile();
@@ -56,7 +56,7 @@ fn refused(world: &World, branch: &Branch<'_>, why: &str) {
 
 /// Asserts that the agent accepts what both publishers have signed.
 #[track_caller]
-fn assert_accepted_from_both(world: &World, branch: &mut Branch<'_>, keys: [&StolenKey; 2], version: u64) {
+fn assert_accepted_from_both(world: &World, branch: &mut ForgedBranch<'_>, keys: [&StolenKey; 2], version: u64) {
     sign_all(branch, &keys, version);
     branch.push(Onto::Tip);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
@@ -65,7 +65,7 @@ fn assert_accepted_from_both(world: &World, branch: &mut Branch<'_>, keys: [&Sto
 #[test]
 fn a_threshold_that_is_not_met() {
     let (world, first, second) = two_publishers();
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     refused(&world, &branch, &format!("the index cannot be trusted: {ONE_OF_TWO}"));
     // The second signature is by a stranger, under the name of the second publisher.
     let stranger = StolenKey::own("claveld-2", 4);
@@ -82,7 +82,7 @@ fn a_threshold_that_is_not_met() {
 #[test]
 fn the_same_key_counted_twice() {
     let (world, first, second) = two_publishers();
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     sign_all(&mut branch, &[&first, &first], 2);
     refused(&world, &branch, &format!("the index cannot be trusted: {ONE_OF_TWO}"));
     assert_accepted_from_both(&world, &mut branch, [&first, &second], 3);
@@ -91,7 +91,7 @@ fn the_same_key_counted_twice() {
 #[test]
 fn one_key_under_two_names() {
     let (world, first, second) = two_publishers();
-    let mut branch = Branch::of(&world);
+    let mut branch = ForgedBranch::of(&world);
     sign_all(&mut branch, &[&first, &first], 2);
     with_signatures(&mut branch, "index.json", |signatures| signatures[1]["keyid"] = json!("claveld-2"));
     refused(&world, &branch, &format!("the index cannot be trusted: {ONE_OF_TWO}"));

@@ -18,7 +18,7 @@ use sha2::{Digest as _, Sha256};
 use super::world::{Ran, World};
 
 /// The largest number that a counter of the branch can have.
-pub(crate) const LARGEST: u64 = (1 << 53) - 1;
+pub(crate) const MAX_INTEGER: u64 = (1 << 53) - 1;
 
 /// A secret key that the attacker has, under any name that they give it.
 #[derive(Clone)]
@@ -162,13 +162,13 @@ fn contents(world: &World, repository: &str, blobs: &[&str]) -> Vec<Vec<u8>> {
 
 /// The files of a branch, which the attacker changes and pushes to a repository that they may write to.
 #[derive(Clone)]
-pub(crate) struct Branch<'a> {
+pub(crate) struct ForgedBranch<'a> {
     world: &'a World,
     name: String,
     pub(crate) files: BTreeMap<String, File>,
 }
 
-impl<'a> Branch<'a> {
+impl<'a> ForgedBranch<'a> {
     /// The `deployments` branch of the world's own repository.
     pub(crate) fn of(world: &'a World) -> Self {
         Self::at(world, &world.at("fleet.git"), "deployments")

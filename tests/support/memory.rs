@@ -107,15 +107,15 @@ impl World {
         folder(&mut nar, |nar| {
             entry(nar, "bin", |nar| {
                 folder(nar, |nar| {
-                    entry(nar, "switch-to-configuration", |nar| file(nar, script.as_bytes(), Mode::Executable));
+                    entry(nar, "switch-to-configuration", |nar| file(nar, script.as_bytes(), FileMode::Executable));
                 });
             });
             entry(nar, "etc", |nar| {
                 folder(nar, |nar| {
-                    entry(nar, "motd", |nar| file(nar, format!("{}\n", field("motd")).as_bytes(), Mode::Plain));
+                    entry(nar, "motd", |nar| file(nar, format!("{}\n", field("motd")).as_bytes(), FileMode::Plain));
                 });
             });
-            entry(nar, "nixos-version", |nar| file(nar, format!("{}\n", field("version")).as_bytes(), Mode::Plain));
+            entry(nar, "nixos-version", |nar| file(nar, format!("{}\n", field("version")).as_bytes(), FileMode::Plain));
         });
         let name = format!("nixos-system-{}-{}", field("name"), field("version"));
         BuiltSystem { path: store_path(&name, &nar), nar }
@@ -177,7 +177,7 @@ fn draft<S: Specification>(name: &str, provenance: &Provenance, specification: S
 
 /// Whether a file of a NAR is a program.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mode {
+enum FileMode {
     Plain,
     Executable,
 }
@@ -207,9 +207,9 @@ fn entry(nar: &mut Vec<u8>, name: &str, node: impl FnOnce(&mut Vec<u8>)) {
     put_all(nar, &[")"]);
 }
 
-fn file(nar: &mut Vec<u8>, content: &[u8], mode: Mode) {
+fn file(nar: &mut Vec<u8>, content: &[u8], mode: FileMode) {
     put_all(nar, &["(", "type", "regular"]);
-    if mode == Mode::Executable {
+    if mode == FileMode::Executable {
         put_all(nar, &["executable", ""]);
     }
     put_all(nar, &["contents"]);

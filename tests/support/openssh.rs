@@ -15,12 +15,12 @@ pub(crate) fn new_key(world: &World, kind: &str, name: &str) -> String {
 }
 
 /// An ssh-agent, with a socket in the world.
-pub(crate) struct Agent {
+pub(crate) struct SshAgent {
     socket: String,
     _agent: Server,
 }
 
-impl Agent {
+impl SshAgent {
     /// Starts an agent without keys.
     pub(crate) fn start(world: &World) -> Self {
         let socket = world.path("agent.sock");

@@ -2,36 +2,36 @@
 
 use serde_json::{Value, json};
 
-use super::branch::{Branch, CLAVELD_1, CLAVELD_2, Key, MALLORY, ROOT_1, ROOT_2, Vector, file, nar_id, role};
+use super::branch::{VectorBranch, CLAVELD_1, CLAVELD_2, Key, MALLORY, ROOT_1, ROOT_2, Vector, file, nar_id, role};
 use super::good::{three_roots, two_publishers};
 
 /// The deployment that most vectors change.
 const PATH: &str = "deployments/web-1.json";
 
 /// A branch after a change.
-fn changed(mut branch: Branch, change: impl FnOnce(&mut Branch)) -> Branch {
+fn changed(mut branch: VectorBranch, change: impl FnOnce(&mut VectorBranch)) -> VectorBranch {
     change(&mut branch);
     branch
 }
 
 pub(super) fn roots() -> Vec<Vector> {
     let refused = Vector::refused;
-    let next = |change: fn(&mut Value)| changed(Branch::new(), |branch| branch.next_root(&[ROOT_1], change));
-    let anchor = changed(Branch::new(), |branch| branch.anchor = "0".repeat(64));
-    let late = changed(Branch::new(), |branch| {
+    let next = |change: fn(&mut Value)| changed(VectorBranch::new(), |branch| branch.next_root(&[ROOT_1], change));
+    let anchor = changed(VectorBranch::new(), |branch| branch.anchor = "0".repeat(64));
+    let late = changed(VectorBranch::new(), |branch| {
         branch.edit("index.json", |index| index["expires"] = json!("2030-01-01T00:00:00Z"));
         branch.now = "2027-01-01T00:00:00Z";
     });
     let gap = changed(three_roots(), |branch| drop(branch.files.remove("roots/2.json")));
     let stranger =
-        changed(Branch::new(), |branch| branch.next_root(&[ROOT_2], |root| root["roles"]["root"] = role(&[ROOT_2], 1)));
+        changed(VectorBranch::new(), |branch| branch.next_root(&[ROOT_2], |root| root["roles"]["root"] = role(&[ROOT_2], 1)));
     let not_itself =
-        changed(Branch::new(), |branch| branch.next_root(&[ROOT_1], |root| root["roles"]["root"] = role(&[ROOT_2], 1)));
+        changed(VectorBranch::new(), |branch| branch.next_root(&[ROOT_1], |root| root["roles"]["root"] = role(&[ROOT_2], 1)));
     let newest = changed(three_roots(), |branch| branch.put("root.json", branch.files["roots/2.json"].clone()));
-    let forged = changed(Branch::new(), |branch| branch.next_root(&[MALLORY], |root| root["format"] = json!(2)));
+    let forged = changed(VectorBranch::new(), |branch| branch.next_root(&[MALLORY], |root| root["format"] = json!(2)));
     let same_key = json!({ "keys": [CLAVELD_1.public(), CLAVELD_1.public_as("claveld-2")], "threshold": 2 });
-    let same_key = Branch::with(0, &[CLAVELD_1], |root| root["roles"]["publisher"] = same_key);
-    let few = Branch::with(0, &[CLAVELD_1], |root| root["approvals"] = json!([{ "approvals": 1, "match": "*" }]));
+    let same_key = VectorBranch::with(0, &[CLAVELD_1], |root| root["roles"]["publisher"] = same_key);
+    let few = VectorBranch::with(0, &[CLAVELD_1], |root| root["approvals"] = json!([{ "approvals": 1, "match": "*" }]));
     vec![
         refused("root-other-anchor", "fleet", "the first root is not the one that the agent trusts", anchor),
         refused("root-expired", "expired", "the time is that at which the root expires", late),
@@ -71,7 +71,7 @@ pub(super) fn roots() -> Vec<Vector> {
 
 pub(super) fn index_signatures() -> Vec<Vector> {
     let refused = Vector::refused;
-    let with_signatures = |branch: Branch, keys: &[Key]| {
+    let with_signatures = |branch: VectorBranch, keys: &[Key]| {
         changed(branch, |branch| {
             let index = branch.signed("index.json");
             branch.sign_by("index.json", &index, keys);
@@ -83,11 +83,11 @@ pub(super) fn index_signatures() -> Vec<Vector> {
         again["keyid"] = json!("claveld-2");
         branch.put("index.json", file(&[CLAVELD_1.sign("Index", &index), again], &index));
     });
-    let as_unit = changed(Branch::new(), |branch| {
+    let as_unit = changed(VectorBranch::new(), |branch| {
         let index = branch.signed("index.json");
         branch.put("index.json", file(&[CLAVELD_1.sign("Unit", &index)], &index));
     });
-    let late = changed(Branch::new(), |branch| branch.now = "2026-01-08T00:00:00Z");
+    let late = changed(VectorBranch::new(), |branch| branch.now = "2026-01-08T00:00:00Z");
     let old_key = changed(three_roots(), |branch| {
         let index = branch.signed("index.json");
         branch.sign_by("index.json", &index, &[CLAVELD_1]);
@@ -97,14 +97,14 @@ pub(super) fn index_signatures() -> Vec<Vector> {
             "index-missing",
             "missing",
             "there is no index",
-            changed(Branch::new(), |b| drop(b.files.remove("index.json"))),
+            changed(VectorBranch::new(), |b| drop(b.files.remove("index.json"))),
         ),
-        refused("index-unsigned", "signatures", "the index has no signature", with_signatures(Branch::new(), &[])),
+        refused("index-unsigned", "signatures", "the index has no signature", with_signatures(VectorBranch::new(), &[])),
         refused(
             "index-by-a-stranger",
             "signatures",
             "another key signed the index",
-            with_signatures(Branch::new(), &[MALLORY]),
+            with_signatures(VectorBranch::new(), &[MALLORY]),
         ),
         refused("index-by-an-old-key", "signatures", "a key signed that a newer root took out", old_key),
         refused(
@@ -141,41 +141,41 @@ pub(super) fn index_fields() -> Vec<Vector> {
         }),
     ];
     let vector = |(name, error, about, change): Edit| {
-        Vector::refused(name, error, about, changed(Branch::new(), |branch| branch.edit("index.json", change)))
+        Vector::refused(name, error, about, changed(VectorBranch::new(), |branch| branch.edit("index.json", change)))
     };
     edits.into_iter().map(vector).collect()
 }
 
 pub(super) fn bins() -> Vec<Vector> {
     let refused = Vector::refused;
-    let own = Branch::sixteen().bin("web-1");
+    let own = VectorBranch::sixteen().bin("web-1");
     let own_file = format!("index/{own}.json");
-    let withheld = changed(Branch::sixteen(), |branch| drop(branch.files.remove(&own_file)));
-    let other = Branch::sixteen().bin("site-1");
-    let swapped = changed(Branch::sixteen(), |branch| {
+    let withheld = changed(VectorBranch::sixteen(), |branch| drop(branch.files.remove(&own_file)));
+    let other = VectorBranch::sixteen().bin("site-1");
+    let swapped = changed(VectorBranch::sixteen(), |branch| {
         let (one, two) = (own_file.clone(), format!("index/{other}.json"));
         let files = (branch.files[&one].clone(), branch.files[&two].clone());
         branch.put(&one, files.1);
         branch.put(&two, files.0);
     });
-    let foreign = changed(Branch::sixteen(), |branch| {
+    let foreign = changed(VectorBranch::sixteen(), |branch| {
         let name = ["a", "b", "c", "d"].into_iter().find(|name| branch.bin(name) != own).unwrap_or_default();
         branch.edit_bin(&own, |bin| {
             bin["held"][name] = json!({ "revision": 1, "since": "2026-01-01T00:00:00Z", "why": "" });
         });
     });
-    let buried = changed(Branch::sixteen(), |branch| {
+    let buried = changed(VectorBranch::sixteen(), |branch| {
         branch.edit_bin(&own, |bin| bin["tombstones"]["deployments"]["web-1"] = json!({ "revision": 1 }));
     });
-    let fewer = changed(Branch::sixteen(), |branch| {
+    let fewer = changed(VectorBranch::sixteen(), |branch| {
         branch.files.remove("index/0.json");
         branch.sign_bins();
     });
-    let none = changed(Branch::new(), |branch| branch.edit("index.json", |index| index["bins"] = json!({})));
-    let newer = changed(Branch::new(), |branch| branch.edit_bin("all", |bin| bin["schema"] = json!("clavel/v2")));
-    let kind = changed(Branch::new(), |branch| branch.edit_bin("all", |bin| bin["kind"] = json!("Index")));
+    let none = changed(VectorBranch::new(), |branch| branch.edit("index.json", |index| index["bins"] = json!({})));
+    let newer = changed(VectorBranch::new(), |branch| branch.edit_bin("all", |bin| bin["schema"] = json!("clavel/v2")));
+    let kind = changed(VectorBranch::new(), |branch| branch.edit_bin("all", |bin| bin["kind"] = json!("Index")));
     let tampered =
-        changed(Branch::new(), |branch| branch.edit_file("index/all.json", |bin| bin["newField"] = json!(1)));
+        changed(VectorBranch::new(), |branch| branch.edit_file("index/all.json", |bin| bin["newField"] = json!(1)));
     vec![
         refused("bin-withheld", "missing", "the bin of a deployment is missing", withheld),
         refused("bin-tampered", "digest", "a field was added to the bin", tampered),
@@ -190,11 +190,11 @@ pub(super) fn bins() -> Vec<Vector> {
 }
 
 /// A name, what it is about, the branch, and the path of a file that does not belong on it.
-type ForeignFile<'a> = (&'static str, &'static str, fn() -> Branch, &'a str);
+type ForeignFile<'a> = (&'static str, &'static str, fn() -> VectorBranch, &'a str);
 
 pub(super) fn layouts() -> Vec<Vector> {
-    let in_own = format!("deployments/{}/other.json", Branch::sixteen().bin("web-1"));
-    let (one, sixteen) = (Branch::new, Branch::sixteen);
+    let in_own = format!("deployments/{}/other.json", VectorBranch::sixteen().bin("web-1"));
+    let (one, sixteen) = (VectorBranch::new, VectorBranch::sixteen);
     let files: [ForeignFile<'_>; 8] = [
         ("layout-top-file", "there is a foreign file at the top", one, "flake.nix"),
         ("layout-top-folder", "there is a folder that the index does not name", one, "sites/berlin.json"),
@@ -213,38 +213,38 @@ pub(super) fn layouts() -> Vec<Vector> {
 
 pub(super) fn documents() -> Vec<Vector> {
     let refused = Vector::refused;
-    let listed = |change: fn(&mut Value)| changed(Branch::new(), |branch| branch.edit_listed(PATH, change));
-    let tampered = changed(Branch::new(), |branch| {
+    let listed = |change: fn(&mut Value)| changed(VectorBranch::new(), |branch| branch.edit_listed(PATH, change));
+    let tampered = changed(VectorBranch::new(), |branch| {
         let text = String::from_utf8_lossy(&branch.files[PATH]).replace("sppdcry-web-1", "sppdcry-web-2");
         branch.put(PATH, text.into_bytes());
     });
-    let removed = |path: &'static str| changed(Branch::new(), move |branch| drop(branch.files.remove(path)));
-    let unlisted = changed(Branch::new(), |branch| {
+    let removed = |path: &'static str| changed(VectorBranch::new(), move |branch| drop(branch.files.remove(path)));
+    let unlisted = changed(VectorBranch::new(), |branch| {
         branch.files.remove(PATH);
         branch.reindex();
     });
-    let other_name = changed(Branch::new(), |branch| {
+    let other_name = changed(VectorBranch::new(), |branch| {
         branch.put(PATH, branch.files["deployments/web-9.json"].clone());
         branch.reindex();
     });
-    let other_kind = changed(Branch::new(), |branch| {
+    let other_kind = changed(VectorBranch::new(), |branch| {
         branch.put(PATH, branch.files["units/web-1.json"].clone());
         branch.reindex();
     });
-    let unsigned = changed(Branch::new(), |branch| {
+    let unsigned = changed(VectorBranch::new(), |branch| {
         branch.edit_file(PATH, |file| file["signed"]["specification"]["template"]["narId"] = json!(nar_id("evil")));
         branch.reindex();
     });
-    let other_revision = changed(Branch::new(), |branch| {
+    let other_revision = changed(VectorBranch::new(), |branch| {
         branch.edit_bin("all", |bin| bin["documents"]["deployments"]["web-1"]["revision"] = json!(8));
     });
-    let one_unit = changed(Branch::new(), |branch| {
+    let one_unit = changed(VectorBranch::new(), |branch| {
         branch.put_deployment("db-1", "web-1", 7);
         branch.reindex();
     });
     let critical = listed(|signed| signed["critical"] = json!([]));
-    let unit_withdrawn = changed(Branch::new(), |branch| branch.withdraw("units", "web-1"));
-    let not_base64 = changed(Branch::new(), |branch| {
+    let unit_withdrawn = changed(VectorBranch::new(), |branch| branch.withdraw("units", "web-1"));
+    let not_base64 = changed(VectorBranch::new(), |branch| {
         branch.edit_file(PATH, |file| file["signatures"][0]["sig"] = json!("not base64"));
         branch.reindex();
     });

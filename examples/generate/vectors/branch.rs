@@ -16,14 +16,14 @@ use serde_json::{Map, Value, json};
 pub(super) struct Vector {
     pub(super) name: &'static str,
     pub(super) about: &'static str,
-    pub(super) branch: Branch,
+    pub(super) branch: VectorBranch,
     /// `{"deployments": …}` or `{"error": …}`.
     pub(super) expected: Value,
 }
 
 impl Vector {
     /// A branch that the agent has to refuse.
-    pub(super) fn refused(name: &'static str, error: &str, about: &'static str, branch: Branch) -> Self {
+    pub(super) fn refused(name: &'static str, error: &str, about: &'static str, branch: VectorBranch) -> Self {
         Self { name, about, branch, expected: json!({ "error": error }) }
     }
 
@@ -90,7 +90,7 @@ fn canonical(value: &Value) -> Vec<u8> {
 }
 
 /// The digest of the content of what is signed.
-pub(super) fn content(signed: &Value) -> String {
+pub(super) fn content_digest(signed: &Value) -> String {
     digest(&canonical(signed)).to_string()
 }
 
@@ -101,7 +101,7 @@ pub(super) fn file(signatures: &[Value], signed: &Value) -> Vec<u8> {
 
 /// A branch in memory.
 #[derive(Clone)]
-pub(super) struct Branch {
+pub(super) struct VectorBranch {
     pub(super) files: BTreeMap<String, Vec<u8>>,
     /// The digest of the first root.
     pub(super) anchor: String,
@@ -127,7 +127,7 @@ fn first_root() -> Value {
     })
 }
 
-impl Branch {
+impl VectorBranch {
     /// A branch with one bin: `web-1` and `db-1` are for the agent `site-1`, and `web-9` is for another.
     pub(super) fn new() -> Self {
         Self::with(0, &[CLAVELD_1], |_| ())
@@ -144,7 +144,7 @@ impl Branch {
         change(&mut root);
         let mut branch = Self {
             files: BTreeMap::new(),
-            anchor: content(&root),
+            anchor: content_digest(&root),
             now: "2026-01-02T00:00:00Z",
             publishers: publishers.to_vec(),
             digits,
@@ -340,7 +340,7 @@ impl Branch {
     pub(super) fn approve(&mut self, name: &str, key: Key, change: impl FnOnce(&mut Value)) {
         let deployment = self.signed(&self.path("deployments", name));
         let mut approval = json!({
-            "content": content(&deployment), "epoch": 1, "fleet": self.anchor, "kind": "Approval", "name": name,
+            "contentDigest": content_digest(&deployment), "epoch": 1, "fleet": self.anchor, "kind": "Approval", "name": name,
             "revision": deployment["revision"], "schema": "clavel/v1",
         });
         change(&mut approval);

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::branch::{ALICE, BOB, Branch, CLAVELD_1, CLAVELD_2, Key, MALLORY, ROOT_1, ROOT_2, Vector, nar_id, role};
+use super::branch::{ALICE, BOB, VectorBranch, CLAVELD_1, CLAVELD_2, Key, MALLORY, ROOT_1, ROOT_2, Vector, nar_id, role};
 
 /// A deployment that the agent runs.
 fn runs(name: &str) -> (String, Value) {
@@ -17,7 +17,7 @@ fn waits(name: &str) -> (String, Value) {
 fn believed<const N: usize>(
     name: &'static str,
     about: &'static str,
-    branch: Branch,
+    branch: VectorBranch,
     deployments: [(String, Value); N],
 ) -> Vector {
     let deployments: serde_json::Map<_, _> = deployments.into_iter().collect();
@@ -33,22 +33,22 @@ pub(super) fn vectors() -> Vec<Vector> {
 }
 
 fn plain() -> Vec<Vector> {
-    let mut withdrawn = Branch::new();
+    let mut withdrawn = VectorBranch::new();
     withdrawn.withdraw("deployments", "db-1");
-    let mut others = Branch::sixteen();
+    let mut others = VectorBranch::sixteen();
     let foreign_bin =
         ["0", "1", "2"].into_iter().find(|bin| ["web-1", "db-1", "site-1"].iter().all(|n| others.bin(n) != **bin));
     others.files.remove(&format!("index/{}.json", foreign_bin.unwrap_or_default()));
     let mut ssh = two_publishers();
     let signed = ssh.sign_index_as_ssh_does();
     assert!(signed.is_ok(), "{signed:?}");
-    let mut no_agent = Branch::new();
+    let mut no_agent = VectorBranch::new();
     no_agent.withdraw("agents", "site-1");
-    let mut other_arch = Branch::new();
+    let mut other_arch = VectorBranch::new();
     other_arch.edit_listed("units/db-1.json", |unit| unit["specification"]["arch"] = json!("aarch64-linux"));
     vec![
-        believed("one-bin", "the smallest branch", Branch::new(), both()),
-        believed("sixteen-bins", "the same in 16 bins", Branch::sixteen(), both()),
+        believed("one-bin", "the smallest branch", VectorBranch::new(), both()),
+        believed("sixteen-bins", "the same in 16 bins", VectorBranch::sixteen(), both()),
         believed("two-publishers", "two publishers have to sign, and did", two_publishers(), both()),
         believed("three-roots", "the third root has another publisher and another root key", three_roots(), both()),
         believed("withdrawn", "a deployment that a tombstone withdraws is left out", withdrawn, [runs("web-1")]),
@@ -60,22 +60,22 @@ fn plain() -> Vec<Vector> {
 }
 
 /// A branch whose publishers are two, both of whom have to sign.
-pub(super) fn two_publishers() -> Branch {
+pub(super) fn two_publishers() -> VectorBranch {
     let keys = [CLAVELD_1, CLAVELD_2];
-    Branch::with(0, &keys, |root| root["roles"]["publisher"] = role(&keys, 2))
+    VectorBranch::with(0, &keys, |root| root["roles"]["publisher"] = role(&keys, 2))
 }
 
 /// A branch with three roots. The second takes the publisher's key out, and the third the root's.
-pub(super) fn three_roots() -> Branch {
-    let mut branch = Branch::with(0, &[CLAVELD_2], |_| ());
+pub(super) fn three_roots() -> VectorBranch {
+    let mut branch = VectorBranch::with(0, &[CLAVELD_2], |_| ());
     branch.next_root(&[ROOT_1], |root| root["roles"]["publisher"] = role(&[CLAVELD_2], 1));
     branch.next_root(&[ROOT_1, ROOT_2], |root| root["roles"]["root"] = role(&[ROOT_2], 1));
     branch
 }
 
 /// A branch whose root asks for two approvals of `db-*`.
-fn needs_two() -> Branch {
-    Branch::with(0, &[CLAVELD_1], |root| {
+fn needs_two() -> VectorBranch {
+    VectorBranch::with(0, &[CLAVELD_1], |root| {
         root["approvals"] = json!([{ "approvals": 2, "match": "DB-*" }]);
         root["roles"]["approver"] = role(&[ALICE, BOB], 1);
     })
@@ -99,7 +99,7 @@ fn approvals() -> Vec<Vector> {
     let mut both_in_one = approved(&[BOB], |_| ());
     let approval = both_in_one.signed("approvals/db-1/bob.json");
     both_in_one.sign_by("approvals/db-1/bob.json", &approval, &[ALICE, BOB]);
-    let mut in_bins = Branch::with(1, &[CLAVELD_1], |root| {
+    let mut in_bins = VectorBranch::with(1, &[CLAVELD_1], |root| {
         root["approvals"] = json!([{ "approvals": 1, "match": "site-?" }]);
         root["roles"]["approver"] = role(&[ALICE], 1);
     });
@@ -117,7 +117,7 @@ fn approvals() -> Vec<Vector> {
         believed(
             "approved-other-content",
             "the second approval is of another content",
-            approved(&[BOB], |approval| approval["content"] = json!("0".repeat(64))),
+            approved(&[BOB], |approval| approval["contentDigest"] = json!("0".repeat(64))),
             wait(),
         ),
         believed("approved-in-another-file", "the second approval is in a file of another name", elsewhere, wait()),
@@ -133,8 +133,8 @@ fn approvals() -> Vec<Vector> {
 }
 
 /// A branch that a newer claveld wrote: unknown fields at every level, an unknown folder and an unknown form of signature.
-fn newer() -> Branch {
-    let mut branch = Branch::with(0, &[CLAVELD_1], |root| {
+fn newer() -> VectorBranch {
+    let mut branch = VectorBranch::with(0, &[CLAVELD_1], |root| {
         root["newField"] = json!({ "a": [1, null, true, "é\u{1f}/"], "b": {} });
         root["roles"]["newRole"] = json!({ "keys": [], "threshold": 1 });
         root["roles"]["publisher"]["newField"] = json!(1);
@@ -169,16 +169,16 @@ fn newer() -> Branch {
 
 fn grown() -> Vec<Vector> {
     let critical = |fields: Value| {
-        let mut branch = Branch::new();
+        let mut branch = VectorBranch::new();
         branch.edit_listed("deployments/db-1.json", |signed| {
             signed["specification"]["checks"] = json!({ "http": "https://db-1.example.org" });
             signed["critical"] = fields;
         });
         branch
     };
-    let mut schema = Branch::new();
+    let mut schema = VectorBranch::new();
     schema.edit_listed("units/db-1.json", |signed| signed["schema"] = json!("clavel/v2"));
-    let mut others = Branch::new();
+    let mut others = VectorBranch::new();
     others.edit_listed("deployments/web-9.json", |signed| signed["schema"] = json!("clavel/v2"));
     let known = json!(["name", "specification.unit", "specification.template.narId", "metadata.attribute"]);
     vec![

@@ -1,12 +1,12 @@
 //! Documents that are signed and listed, and not written in the one rendering of their value.
 
-use super::branch::{Branch, Vector};
+use super::branch::{VectorBranch, Vector};
 
 const PATH: &str = "deployments/web-1.json";
 
 /// A branch on which the file of a deployment has `from` replaced by `to`.
-fn replaced(from: &str, to: &str) -> Branch {
-    let mut branch = Branch::new();
+fn replaced(from: &str, to: &str) -> VectorBranch {
+    let mut branch = VectorBranch::new();
     let text = String::from_utf8_lossy(&branch.files[PATH]).replacen(from, to, 1);
     branch.put(PATH, text.into_bytes());
     branch.reindex();
@@ -14,15 +14,15 @@ fn replaced(from: &str, to: &str) -> Branch {
 }
 
 /// The same with bytes in front of the file and behind it.
-fn between(front: &[u8], behind: &[u8]) -> Branch {
-    let mut branch = Branch::new();
+fn between(front: &[u8], behind: &[u8]) -> VectorBranch {
+    let mut branch = VectorBranch::new();
     branch.put(PATH, [front, &branch.files[PATH], behind].concat());
     branch.reindex();
     branch
 }
 
 /// A branch whose document has a field of another value, written as this text.
-fn field(text: &str) -> Branch {
+fn field(text: &str) -> VectorBranch {
     replaced("    \"name\":", &format!("    \"a\": {text},\n    \"name\":"))
 }
 
@@ -34,7 +34,7 @@ pub(super) fn vectors() -> Vec<Vector> {
         "  \"signed\": {\n    \"kind\": \"Deployment\",\n",
         1,
     );
-    let mut key_order = Branch::new();
+    let mut key_order = VectorBranch::new();
     key_order.put(PATH, text.into_bytes());
     key_order.reindex();
     let nested = format!("{}{}", "[".repeat(40), "]".repeat(40));

@@ -58,7 +58,7 @@ pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit
     print_unapproved(&view, &deployment, &asked, &approver, verbosity)?;
     output::line(format_args!("{name}: {asked}"))?;
     confirm(arguments, deployment.revision, &approver)?;
-    let approval = Approval::of(&deployment, deployment.content(), root.root().epoch);
+    let approval = Approval::of(&deployment, deployment.content_digest(), root.root().epoch);
     let mut signed = Signed::unsigned(approval);
     key.named(approver.clone()).sign(&mut signed).await?;
     match output {
@@ -206,7 +206,7 @@ fn check_unchanged(
     let branch = Branch::new(snapshot, &newest, arguments.branch.place().name());
     let mut index = branch.index()?;
     let now = branch.document::<DeploymentSpecification>(&mut index, &deployment.name)?;
-    if now.content() == deployment.content() && newest.root().epoch == root.root().epoch {
+    if now.content_digest() == deployment.content_digest() && newest.root().epoch == root.root().epoch {
         return Ok(index.layout());
     }
     let message = format!(

@@ -11,7 +11,7 @@ use crate::process::{Invocation, ProcessError};
 use crate::trust::{SecretKey, Signed, SshSignature};
 
 /// The most bytes that are read of a public key or of a signature.
-const LARGEST: u64 = 16 << 10;
+const MAX_BYTES: u64 = 16 << 10;
 /// How long ssh-keygen may wait for a passphrase or for a touch of the key.
 const SIGNING_DEADLINE: Duration = Duration::from_mins(3);
 
@@ -137,7 +137,7 @@ fn renamed(key: RoleKey, name: Option<KeyId>) -> RoleKey {
 
 fn read(path: &Path) -> Result<String, Exit> {
     let unreadable = |error| wrong(format!("cannot read the key {}: {error}", path.display()));
-    disk::read_text(path, LARGEST).map_err(unreadable)
+    disk::read_text(path, MAX_BYTES).map_err(unreadable)
 }
 
 fn ssh_key(text: &str) -> Result<SigningKey, Exit> {
@@ -172,5 +172,5 @@ async fn sign_by_ssh_keygen(file: &Path, message: &[u8]) -> Result<String, Exit>
         }
         Err(error) => return Err(Exit::machine(error)),
     }
-    disk::read_text(&folder.path().join("document.sig"), LARGEST).map_err(Exit::machine)
+    disk::read_text(&folder.path().join("document.sig"), MAX_BYTES).map_err(Exit::machine)
 }

@@ -159,7 +159,7 @@ async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> 
     let version = root.root().version;
     let decide = |files: Option<&Snapshot>| {
         let newest = files
-            .map(|files| files.read(Layout::NEWEST_ROOT, Root::LARGEST))
+            .map(|files| files.read(Layout::NEWEST_ROOT, Root::MAX_BYTES))
             .transpose()
             .map_err(|error| Exit::new(Code::Repository, error))?
             .flatten();

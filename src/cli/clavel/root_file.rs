@@ -21,7 +21,7 @@ impl<'a> RootFile<'a> {
 
     /// Reads the file. The signatures are not verified here.
     pub(super) fn read(&self) -> Result<Signed<Root>, Exit> {
-        let bytes = disk::read(self.0, Root::LARGEST).map_err(|error| {
+        let bytes = disk::read(self.0, Root::MAX_BYTES).map_err(|error| {
             let code = if error.kind() == ErrorKind::FileTooLarge { Code::Refused } else { Code::Configuration };
             Exit::new(code, format!("cannot read the root {}: {error}", self.0.display()))
         })?;

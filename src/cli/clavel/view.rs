@@ -166,7 +166,7 @@ impl View {
         let count = index.bins.count();
         let bins = count.bins().map(|bin| {
             let path = Layout::bin(bin);
-            parse_bin(&self.read_file(&path, Bin::LARGEST)?).map_err(|error| refused(&path, &error))
+            parse_bin(&self.read_file(&path, Bin::MAX_BYTES)?).map_err(|error| refused(&path, &error))
         });
         Ok(UnverifiedIndex { layout: Layout::of(count), bins: bins.collect::<Result<_, Exit>>()? })
     }
@@ -181,7 +181,7 @@ impl View {
     }
 
     fn read_unverified<P: Payload + Clone>(&self, path: &str) -> Result<P, Exit> {
-        let signed = Signed::<P>::parse(&self.read_file(path, P::LARGEST)?);
+        let signed = Signed::<P>::parse(&self.read_file(path, P::MAX_BYTES)?);
         signed.map(|signed| signed.unverified().clone()).map_err(|error| refused(path, &error))
     }
 

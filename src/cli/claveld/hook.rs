@@ -18,7 +18,7 @@ use crate::evaluate::{EvalMode, Failure};
 use crate::model::Source;
 
 /// The most bytes of input for one push: ten thousand refs are 1 MiB.
-const LARGEST_PUSH: u64 = 16 << 20;
+const MAX_PUSH_BYTES: u64 = 16 << 20;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -118,11 +118,11 @@ fn print_verdict(source: &Source, verdict: &PushVerdict) {
 /// The refs that the push moves, as git names them.
 fn pushed() -> Result<Vec<PushedRef>, Exit> {
     let mut input = String::new();
-    let read = std::io::stdin().take(LARGEST_PUSH + 1).read_to_string(&mut input);
+    let read = std::io::stdin().take(MAX_PUSH_BYTES + 1).read_to_string(&mut input);
     read.map_err(|error| Exit::machine(format!("cannot read the input of git's hook: {error}")))?;
     // Refs beyond the limit would pass unchecked.
-    if input.len() as u64 > LARGEST_PUSH {
-        let why = format!("this push moves so many refs that their list is longer than {LARGEST_PUSH} bytes");
+    if input.len() as u64 > MAX_PUSH_BYTES {
+        let why = format!("this push moves so many refs that their list is longer than {MAX_PUSH_BYTES} bytes");
         return Err(Exit::machine(format!("cannot read the input of git's hook: {why}; push fewer at once")));
     }
     Ok(pushed_refs(&input)?)

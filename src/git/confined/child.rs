@@ -14,7 +14,7 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::limits::{LARGEST_FILE, LARGEST_REQUEST, LONGEST_MESSAGE, MAX_ADDED_BYTES, WATCH_INTERVAL, memory_for};
+use super::limits::{MAX_FILE_BYTES, MAX_REQUEST_BYTES, MAX_MESSAGE_CHARACTERS, MAX_ADDED_BYTES, WATCH_INTERVAL, memory_for};
 use crate::git::address::{CommitId, RefName};
 use crate::git::credentials::Credentials;
 use crate::git::fetch::{Depth, FetchRequest, Fetched};
@@ -116,8 +116,8 @@ pub enum ChildError {
 /// `input`, this process and its group end.
 pub async fn answer(input: impl Read + Send + 'static) -> Result<Vec<u8>, ChildError> {
     let (mut input, mut line) = (BufReader::new(input), Vec::new());
-    (&mut input).take(LARGEST_REQUEST + 1).read_until(b'\n', &mut line).map_err(ChildError::Input)?;
-    let request: ChildRequest = json::parse(line.trim_ascii_end(), LARGEST_REQUEST)?;
+    (&mut input).take(MAX_REQUEST_BYTES + 1).read_until(b'\n', &mut line).map_err(ChildError::Input)?;
+    let request: ChildRequest = json::parse(line.trim_ascii_end(), MAX_REQUEST_BYTES)?;
     end_with(input).map_err(ChildError::Input)?;
     let (url, into) = (request.url.parse::<Remote>()?, request.into.parse()?);
     let url = url.with_credentials(request.credentials.clone());
@@ -155,7 +155,7 @@ fn limit_this_process(most_data: u64) -> io::Result<()> {
         setrlimit(resource, Rlimit { current: bytes, maximum: bytes })
     };
     limit(Resource::Data, most_data)?;
-    limit(Resource::Fsize, LARGEST_FILE)?;
+    limit(Resource::Fsize, MAX_FILE_BYTES)?;
     // A core dump would be another large file, with the password in it.
     Ok(limit(Resource::Core, 0)?)
 }
@@ -226,7 +226,7 @@ impl ChildAnswer {
     }
 
     fn failed(remedy: Remedy, message: &str) -> Self {
-        Self::Failed { remedy, message: message.chars().take(LONGEST_MESSAGE).collect() }
+        Self::Failed { remedy, message: message.chars().take(MAX_MESSAGE_CHARACTERS).collect() }
     }
 }
 
@@ -278,6 +278,6 @@ mod tests {
         let ChildAnswer::Failed { message, .. } = ChildAnswer::failed(Remedy::TryAgain, &"é".repeat(100_000)) else {
             panic!()
         };
-        assert_eq!(message.chars().count(), LONGEST_MESSAGE);
+        assert_eq!(message.chars().count(), MAX_MESSAGE_CHARACTERS);
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use crate::git::fetch::Depth;
 
 /// The largest file that a fetch writes, in bytes: 256 MiB.
-pub(super) const LARGEST_FILE: u64 = 256 << 20;
+pub(super) const MAX_FILE_BYTES: u64 = 256 << 20;
 /// The most that all files of one fetch add, in bytes: 320 MiB, for a pack and its index.
 pub(super) const MAX_ADDED_BYTES: u64 = 320 << 20;
 /// How long after its own deadline the process may still report that it reached it.
@@ -17,11 +17,11 @@ pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// The time between two measurements of the disk.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_millis(100);
 /// The most bytes of a request: 64 KiB.
-pub(super) const LARGEST_REQUEST: u64 = 64 << 10;
+pub(super) const MAX_REQUEST_BYTES: u64 = 64 << 10;
 /// The most bytes of an answer: 64 KiB.
-pub(super) const LARGEST_ANSWER: usize = 64 << 10;
+pub(super) const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// The most characters of a server's message in an error, because a server can send any amount.
-pub(super) const LONGEST_MESSAGE: usize = 2000;
+pub(super) const MAX_MESSAGE_CHARACTERS: usize = 2000;
 
 /// The most memory of one fetch, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

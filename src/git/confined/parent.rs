@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::child::{ChildAnswer, ChildRequest, FETCH_COMMAND, WhenBusy};
 use super::error::ConfinedFetchError;
-use super::limits::{GRACE, LARGEST_ANSWER, LARGEST_FILE, MAX_ADDED_BYTES, memory_for};
+use super::limits::{GRACE, MAX_ANSWER_BYTES, MAX_FILE_BYTES, MAX_ADDED_BYTES, memory_for};
 use crate::git::address::RefName;
 use crate::git::fetch::{Depth, Fetched};
 use crate::git::leftovers::{parts_of_packs, remove_parts_since};
@@ -77,14 +77,14 @@ impl ConfinedFetch<'_> {
             // The process ends by itself at its own deadline; this one is for a process that hangs.
             .within(self.within + GRACE)
             .within_memory(memory_for(self.depth).held)
-            .at_most(LARGEST_ANSWER)
+            .at_most(MAX_ANSWER_BYTES)
             // Clavel may run inside a hook, whose variables name another repository.
             .outside_any_repository()
             .run()
             .await
             .map_err(|error| self.describe_end(error))?;
         let unreadable = |source| ConfinedFetchError::Answer { repository: self.remote.to_string(), source };
-        let answer = json::parse(&output.stdout, LARGEST_ANSWER as u64).map_err(unreadable)?;
+        let answer = json::parse(&output.stdout, MAX_ANSWER_BYTES as u64).map_err(unreadable)?;
         self.result_of(answer)
     }
 
@@ -112,7 +112,7 @@ impl ConfinedFetch<'_> {
             ProcessError::TooMuchMemory { limit, .. } => self.too_much_memory(limit),
             // The kernel's signal for a file that grew beyond RLIMIT_FSIZE.
             ProcessError::Killed { signal, .. } if signal == Signal::XFSZ.as_raw() => {
-                ConfinedFetchError::TooLarge { repository, branch, limit: LARGEST_FILE }
+                ConfinedFetchError::TooLarge { repository, branch, limit: MAX_FILE_BYTES }
             }
             // A Rust program aborts where the kernel refuses it memory for the heap or the stack.
             ProcessError::Killed { signal, .. } if signal == Signal::ABORT.as_raw() => {

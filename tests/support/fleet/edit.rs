@@ -1,6 +1,6 @@
 //! The edits of a fleet between two evaluations, and the random choice among them.
 
-use super::host::{Break, Fact, Form, Host, Kind, Module, Presence, Role};
+use super::host::{Break, Fact, Form, FleetHost, HostKind, Module, Presence, HostRole};
 use super::model::{Model, host_name};
 use super::seeded::Seeded;
 
@@ -38,9 +38,9 @@ pub(crate) enum Edit {
     /// Changes a module that hosts share.
     ChangeModule(Module),
     /// Changes the file of a role.
-    ChangeRole(Role),
+    ChangeRole(HostRole),
     /// Gives a host another role.
-    AssignRole(String, Role),
+    AssignRole(String, HostRole),
     /// Adds a file to a folder that a shared module reads.
     AddUser(u32),
     /// Removes a file from that folder.
@@ -72,7 +72,7 @@ pub(crate) enum Edit {
     /// Renames a host, with all its files.
     RenameHost { from: String, to: String },
     /// Adds a host.
-    AddHost { name: String, kind: Kind, role: Role, neighbour: String },
+    AddHost { name: String, kind: HostKind, role: HostRole, neighbour: String },
     /// Removes a host.
     RemoveHost(String),
     /// Breaks a host, or breaks a broken host in another way.
@@ -105,20 +105,20 @@ fn try_choose(model: &Model, chance: &mut Seeded) -> Option<Edit> {
     of_a_host(name.clone(), host, chance)
 }
 
-fn of_the_fleet(model: &Model, hosts: &[(&String, &Host)], chance: &mut Seeded) -> Option<Edit> {
+fn of_the_fleet(model: &Model, hosts: &[(&String, &FleetHost)], chance: &mut Seeded) -> Option<Edit> {
     let new = host_name(model.next);
     let any = |chance: &mut Seeded| (!hosts.is_empty()).then(|| chance.pick(hosts).0.clone());
     let users: Vec<u32> = model.users.iter().copied().collect();
     let edit = match chance.below(10) {
         0 => Edit::ChangeModule(*chance.pick(&Module::ALL)),
-        1 => Edit::ChangeRole(*chance.pick(&Role::ALL)),
+        1 => Edit::ChangeRole(*chance.pick(&HostRole::ALL)),
         3 if !users.is_empty() => Edit::RemoveUser(*chance.pick(&users)),
         2 | 3 => Edit::AddUser(users.last().map_or(1, |last| last + 1)),
         4 => Edit::BumpInput(*chance.pick(&Input::ALL)),
         5 => Edit::ChangeNotes,
         6 => Edit::ChangeUnread,
         7 => {
-            let (kind, role) = (*chance.pick(&Kind::ALL), *chance.pick(&Role::ALL));
+            let (kind, role) = (*chance.pick(&HostKind::ALL), *chance.pick(&HostRole::ALL));
             Edit::AddHost { name: new.clone(), kind, role, neighbour: any(chance).unwrap_or(new) }
         }
         8 => Edit::RenameHost { from: any(chance)?, to: format!("renamed-{:04}", model.step) },
@@ -127,11 +127,11 @@ fn of_the_fleet(model: &Model, hosts: &[(&String, &Host)], chance: &mut Seeded) 
     Some(edit)
 }
 
-fn of_a_host(name: String, host: &Host, chance: &mut Seeded) -> Option<Edit> {
+fn of_a_host(name: String, host: &FleetHost, chance: &mut Seeded) -> Option<Edit> {
     let has_form = host.kind.data().is_some() || host.kind.has_entries();
     let edit = match chance.below(10) {
         0 => Edit::ChangeHost(name),
-        1 => Edit::AssignRole(name, *chance.pick_other(&Role::ALL, &host.role)),
+        1 => Edit::AssignRole(name, *chance.pick_other(&HostRole::ALL, &host.role)),
         2 | 3 if host.broken.is_some() => Edit::Repair(name),
         2 => Edit::Break(name, *chance.pick(&Break::ALL)),
         3 if host.stamp.is_some() => Edit::Unstamp(name),
@@ -139,9 +139,9 @@ fn of_a_host(name: String, host: &Host, chance: &mut Seeded) -> Option<Edit> {
         4 if host.kind.has_entries() => Edit::AddEntry(name, host.entries.last().map_or(1, |last| last + 1)),
         5 if host.kind.has_entries() => Edit::RemoveEntry(name, *host.entries.first()?),
         6 if host.kind.data().is_some() => Edit::ChangeData(name),
-        7 if host.kind == Kind::AsksPath && host.looked_for == Presence::There => Edit::DeleteLookedFor(name),
-        7 if host.kind == Kind::AsksPath => Edit::CreateLookedFor(name),
-        8 if host.kind == Kind::FiltersFolder => Edit::ChangeFilteredOut(name),
+        7 if host.kind == HostKind::AsksPath && host.looked_for == Presence::There => Edit::DeleteLookedFor(name),
+        7 if host.kind == HostKind::AsksPath => Edit::CreateLookedFor(name),
+        8 if host.kind == HostKind::FiltersFolder => Edit::ChangeFilteredOut(name),
         9 if has_form => match chance.pick_other(&[Form::Plain, Form::Executable, Form::Link], &host.form) {
             Form::Plain => Edit::MakePlain(name),
             Form::Executable => Edit::MakeExecutable(name),

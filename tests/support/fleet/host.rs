@@ -3,11 +3,11 @@
 use std::collections::BTreeSet;
 
 use super::model::Model;
-use super::tree::{Content, Templates, Tree};
+use super::tree::{FileContent, Templates, Tree};
 
 /// The special way in which a host reads files. Each kind has a template in `fixtures/fleets/kinds`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Kind {
+pub(crate) enum HostKind {
     /// None: it reads modules only.
     Plain,
     /// `readFile` of a file of its own.
@@ -46,7 +46,7 @@ pub(crate) enum Kind {
     ListsHosts,
 }
 
-impl Kind {
+impl HostKind {
     /// All of them.
     pub(crate) const ALL: [Self; 18] = [
         Self::Plain,
@@ -109,14 +109,14 @@ impl Kind {
 
 /// A role, which is a file that hosts import.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) enum Role {
+pub(crate) enum HostRole {
     Web,
     Database,
     Router,
     Builder,
 }
 
-impl Role {
+impl HostRole {
     pub(crate) const ALL: [Self; 4] = [Self::Web, Self::Database, Self::Router, Self::Builder];
 
     pub(crate) fn name(self) -> &'static str {
@@ -239,11 +239,11 @@ impl Break {
 
 /// A host.
 #[derive(Debug, Clone)]
-pub(crate) struct Host {
+pub(crate) struct FleetHost {
     /// Its number, which stays when it is renamed.
     pub(crate) number: u32,
-    pub(crate) kind: Kind,
-    pub(crate) role: Role,
+    pub(crate) kind: HostKind,
+    pub(crate) role: HostRole,
     /// Counts the changes of its own file.
     pub(crate) edition: u32,
     /// Counts the changes of its data file.
@@ -278,8 +278,8 @@ pub(crate) enum Form {
     Link,
 }
 
-impl Host {
-    pub(crate) fn new(number: u32, kind: Kind, role: Role, neighbour: String) -> Self {
+impl FleetHost {
+    pub(crate) fn new(number: u32, kind: HostKind, role: HostRole, neighbour: String) -> Self {
         Self {
             number,
             kind,
@@ -311,52 +311,52 @@ impl Host {
             ],
         );
         let text = text.replace("# @more@", &more.join("\n  "));
-        if self.kind == Kind::Plain {
-            tree.insert(format!("{flake}/hosts/{name}.nix"), Content::File(text));
+        if self.kind == HostKind::Plain {
+            tree.insert(format!("{flake}/hosts/{name}.nix"), FileContent::File(text));
             return;
         }
-        let mut put = |path: &str, content: Content| drop(tree.insert(format!("{flake}/hosts/{name}/{path}"), content));
-        put("default.nix", Content::File(text));
+        let mut put = |path: &str, content: FileContent| drop(tree.insert(format!("{flake}/hosts/{name}/{path}"), content));
+        put("default.nix", FileContent::File(text));
         self.write_data(&mut put);
     }
 
-    fn write_data(&self, put: &mut dyn FnMut(&str, Content)) {
+    fn write_data(&self, put: &mut dyn FnMut(&str, FileContent)) {
         if let Some(path) = self.kind.data() {
             let text = format!("Edition {} of {}\n", self.data, self.number);
             match self.form {
-                Form::Plain => put(path, Content::File(text)),
-                Form::Executable => put(path, Content::Executable(text)),
+                Form::Plain => put(path, FileContent::File(text)),
+                Form::Executable => put(path, FileContent::Executable(text)),
                 Form::Link => {
                     // Beside the folder that is copied, not in it.
-                    put("original", Content::File(text));
-                    put(path, Content::Link(if path.contains('/') { "../original" } else { "original" }.to_owned()));
+                    put("original", FileContent::File(text));
+                    put(path, FileContent::Link(if path.contains('/') { "../original" } else { "original" }.to_owned()));
                 }
             }
         }
         match self.kind {
-            Kind::FiltersFolder => put("data/scratch.log", Content::File(format!("Line {}\n", self.filtered_out))),
-            Kind::AsksPath if self.looked_for == Presence::There => {
-                put("maintenance", Content::File(format!("Edition {}\n", self.data)));
+            HostKind::FiltersFolder => put("data/scratch.log", FileContent::File(format!("Line {}\n", self.filtered_out))),
+            HostKind::AsksPath if self.looked_for == Presence::There => {
+                put("maintenance", FileContent::File(format!("Edition {}\n", self.data)));
             }
-            Kind::ReadsLink => put("link", Content::Link("../../shared/notes.txt".to_owned())),
-            Kind::ReadsFolder | Kind::ListsFolder => self.write_entries(put),
+            HostKind::ReadsLink => put("link", FileContent::Link("../../shared/notes.txt".to_owned())),
+            HostKind::ReadsFolder | HostKind::ListsFolder => self.write_entries(put),
             _ => {}
         }
     }
 
-    fn write_entries(&self, put: &mut dyn FnMut(&str, Content)) {
-        let folder = if self.kind == Kind::ReadsFolder { "parts" } else { "entries" };
+    fn write_entries(&self, put: &mut dyn FnMut(&str, FileContent)) {
+        let folder = if self.kind == HostKind::ReadsFolder { "parts" } else { "entries" };
         // Git has no empty folders, so this entry always exists.
         for (at, entry) in [0].iter().chain(&self.entries).enumerate() {
             let text = format!("{{ files.\"parts/{entry}\".text = \"Part {entry}\"; }}\n");
             let path = format!("{folder}/{entry}.nix");
             match self.form {
-                Form::Executable if at == 0 => put(&path, Content::Executable(text)),
+                Form::Executable if at == 0 => put(&path, FileContent::Executable(text)),
                 Form::Link if at == 0 => {
-                    put("original.nix", Content::File(text));
-                    put(&path, Content::Link("../original.nix".to_owned()));
+                    put("original.nix", FileContent::File(text));
+                    put(&path, FileContent::Link("../original.nix".to_owned()));
                 }
-                Form::Plain | Form::Executable | Form::Link => put(&path, Content::File(text)),
+                Form::Plain | Form::Executable | Form::Link => put(&path, FileContent::File(text)),
             }
         }
     }
@@ -365,21 +365,21 @@ impl Host {
     pub(super) fn essence(&self, model: &Model) -> String {
         let data = self.data;
         match self.kind {
-            Kind::Plain => String::new(),
-            Kind::ReadsFile | Kind::HashesFile => format!("{data}"),
-            Kind::AsksPath => format!("{:?}", self.looked_for),
-            Kind::ReadsFolder => format!("{:?}", self.entries),
-            Kind::ListsFolder => format!("{:?} {}", self.entries, self.form == Form::Link),
-            Kind::CopiesFolder | Kind::FiltersFolder if self.form == Form::Link => "link".to_owned(),
-            Kind::CopiesFolder | Kind::FiltersFolder => format!("{data} {:?}", self.form),
-            Kind::InputFile | Kind::InputRevision => format!("{}", model.edition_of(super::Input::Site)),
-            Kind::PlainInput => format!("{}", model.edition_of(super::Input::Tables)),
-            Kind::Shelf => format!("{}", model.edition_of(super::Input::Shelf)),
-            Kind::ReadsLock => format!("{:?}", model.inputs),
-            Kind::ReadsLink => format!("{}", model.notes),
-            Kind::FolderAsText | Kind::HashesPath => format!("{}", model.step),
-            Kind::SeesNeighbour => format!("{:?}", model.hosts.get(&self.neighbour).map(|host| host.number)),
-            Kind::ListsHosts => format!("{:?}", model.hosts.keys()),
+            HostKind::Plain => String::new(),
+            HostKind::ReadsFile | HostKind::HashesFile => format!("{data}"),
+            HostKind::AsksPath => format!("{:?}", self.looked_for),
+            HostKind::ReadsFolder => format!("{:?}", self.entries),
+            HostKind::ListsFolder => format!("{:?} {}", self.entries, self.form == Form::Link),
+            HostKind::CopiesFolder | HostKind::FiltersFolder if self.form == Form::Link => "link".to_owned(),
+            HostKind::CopiesFolder | HostKind::FiltersFolder => format!("{data} {:?}", self.form),
+            HostKind::InputFile | HostKind::InputRevision => format!("{}", model.edition_of(super::Input::Site)),
+            HostKind::PlainInput => format!("{}", model.edition_of(super::Input::Tables)),
+            HostKind::Shelf => format!("{}", model.edition_of(super::Input::Shelf)),
+            HostKind::ReadsLock => format!("{:?}", model.inputs),
+            HostKind::ReadsLink => format!("{}", model.notes),
+            HostKind::FolderAsText | HostKind::HashesPath => format!("{}", model.step),
+            HostKind::SeesNeighbour => format!("{:?}", model.hosts.get(&self.neighbour).map(|host| host.number)),
+            HostKind::ListsHosts => format!("{:?}", model.hosts.keys()),
         }
     }
 }

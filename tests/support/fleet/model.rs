@@ -2,17 +2,17 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::host::{Fact, Form, Host, Kind, Module, Presence, Role};
-use super::tree::{Content, Templates, Tree};
+use super::host::{Fact, Form, FleetHost, HostKind, Module, Presence, HostRole};
+use super::tree::{FileContent, Templates, Tree};
 use super::{Edit, Input, Mix, Options, Weight};
 
 /// A fleet as data.
 #[derive(Debug, Clone)]
 pub(crate) struct Model {
-    pub(crate) hosts: BTreeMap<String, Host>,
+    pub(crate) hosts: BTreeMap<String, FleetHost>,
     pub(super) inputs: BTreeMap<Input, u32>,
     modules: BTreeMap<Module, u32>,
-    roles: BTreeMap<Role, u32>,
+    roles: BTreeMap<HostRole, u32>,
     /// The users with a file in `shared/users`.
     pub(super) users: BTreeSet<u32>,
     pub(super) notes: u32,
@@ -29,19 +29,19 @@ impl Model {
         let names: Vec<String> = (1..=options.hosts).map(host_name).collect();
         let hosts = (1..).zip(&names).enumerate().map(|(at, (number, name))| {
             let (kind, stamp) = match options.mix {
-                Mix::Plain => (Kind::Plain, None),
+                Mix::Plain => (HostKind::Plain, None),
                 Mix::EveryKind => every_kind(at),
                 Mix::EverySecondKind(from) => every_kind(2 * at + from),
             };
             let neighbour = names[(at + 1) % names.len()].clone();
-            let role = Role::ALL[at % Role::ALL.len()];
-            (name.clone(), Host { stamp, ..Host::new(number, kind, role, neighbour) })
+            let role = HostRole::ALL[at % HostRole::ALL.len()];
+            (name.clone(), FleetHost { stamp, ..FleetHost::new(number, kind, role, neighbour) })
         });
         Self {
             hosts: hosts.collect(),
             inputs: Input::ALL.map(|input| (input, 1)).into(),
             modules: Module::ALL.map(|module| (module, 1)).into(),
-            roles: Role::ALL.map(|role| (role, 1)).into(),
+            roles: HostRole::ALL.map(|role| (role, 1)).into(),
             users: BTreeSet::new(),
             notes: 1,
             unread: 1,
@@ -72,9 +72,9 @@ impl Model {
         Some(format!("{name} {} {} {shared:?} {stamp:?} {}", host.number, host.edition, host.essence(self)))
     }
 
-    fn has_broken_neighbour(&self, host: &Host) -> bool {
+    fn has_broken_neighbour(&self, host: &FleetHost) -> bool {
         let neighbour = self.hosts.get(&host.neighbour).and_then(|neighbour| neighbour.broken);
-        host.kind == Kind::SeesNeighbour && neighbour.is_some_and(super::Break::is_of_the_whole)
+        host.kind == HostKind::SeesNeighbour && neighbour.is_some_and(super::Break::is_of_the_whole)
     }
 
     /// Applies `edit`. Panics where it names what is not there.
@@ -104,7 +104,7 @@ impl Model {
                 assert!(self.hosts.insert(to.clone(), host).is_none(), "{edit:?}: is there");
             }
             Edit::AddHost { name, kind, role, neighbour } => {
-                let host = Host::new(self.next, *kind, *role, neighbour.clone());
+                let host = FleetHost::new(self.next, *kind, *role, neighbour.clone());
                 self.next += 1;
                 assert!(self.hosts.insert(name.clone(), host).is_none(), "{edit:?}: is there");
             }
@@ -116,7 +116,7 @@ impl Model {
         }
     }
 
-    fn host(&mut self, name: &str) -> &mut Host {
+    fn host(&mut self, name: &str) -> &mut FleetHost {
         self.hosts.get_mut(name).unwrap_or_else(|| panic!("there is no host {name}"))
     }
 
@@ -133,11 +133,11 @@ impl Model {
             for file in templates.below(folder) {
                 let text =
                     templates.rendered(&format!("{folder}/{file}"), &[("inputs", inputs), ("edition", &edition)]);
-                tree.insert(format!("inputs/{folder}/{file}"), Content::File(text));
+                tree.insert(format!("inputs/{folder}/{file}"), FileContent::File(text));
             }
         }
         let scale = format!("{}\n", self.weight.scale());
-        tree.insert("inputs/platform/scale.nix".to_owned(), Content::File(scale));
+        tree.insert("inputs/platform/scale.nix".to_owned(), FileContent::File(scale));
         tree
     }
 
@@ -151,13 +151,13 @@ impl Model {
             };
             let values = [("inputs", inputs), ("edition", &edition.to_string())];
             let text = templates.rendered(&format!("flake/{file}"), &values);
-            tree.insert(format!("{flake}/{file}"), Content::File(text));
+            tree.insert(format!("{flake}/{file}"), FileContent::File(text));
         }
         let system = format!("\"{}\"\n", clavel::model::System::this().unwrap());
-        tree.insert(format!("{flake}/system.nix"), Content::File(system));
+        tree.insert(format!("{flake}/system.nix"), FileContent::File(system));
         for user in &self.users {
             let text = format!("{{ users.user-{user}.keys = [ \"ssh-ed25519 AAAA {user}\" ]; }}\n");
-            tree.insert(format!("{flake}/shared/users/user-{user}.nix"), Content::File(text));
+            tree.insert(format!("{flake}/shared/users/user-{user}.nix"), FileContent::File(text));
         }
     }
 }
@@ -168,10 +168,10 @@ pub(super) fn host_name(number: u32) -> String {
 }
 
 /// Each kind in turn, then plain hosts that depend on a fact about their source, and so on.
-fn every_kind(at: usize) -> (Kind, Option<Fact>) {
-    match at % (Kind::ALL.len() + Fact::ALL.len()) {
-        at if at < Kind::ALL.len() => (Kind::ALL[at], None),
-        at => (Kind::Plain, Some(Fact::ALL[at - Kind::ALL.len()])),
+fn every_kind(at: usize) -> (HostKind, Option<Fact>) {
+    match at % (HostKind::ALL.len() + Fact::ALL.len()) {
+        at if at < HostKind::ALL.len() => (HostKind::ALL[at], None),
+        at => (HostKind::Plain, Some(Fact::ALL[at - HostKind::ALL.len()])),
     }
 }
 

@@ -6,14 +6,14 @@ use std::path::{Path, PathBuf};
 
 /// The content of a path.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) enum Content {
+pub(crate) enum FileContent {
     File(String),
     Executable(String),
     Link(String),
 }
 
 /// The content of each path below a folder.
-pub(crate) type Tree = BTreeMap<String, Content>;
+pub(crate) type Tree = BTreeMap<String, FileContent>;
 
 /// The files of `fixtures/fleets`, by their paths there.
 #[derive(Debug)]
@@ -69,16 +69,16 @@ fn remove_empty(folder: &Path) {
     }
 }
 
-fn put(path: PathBuf, content: &Content) {
+fn put(path: PathBuf, content: &FileContent) {
     std::fs::create_dir_all(path.parent().unwrap()).unwrap();
     // Writing to a link would change its target.
     if path.symlink_metadata().is_ok() {
         std::fs::remove_file(&path).unwrap();
     }
     let (text, mode) = match content {
-        Content::Link(to) => return symlink(to, path).unwrap(),
-        Content::File(text) => (text, 0o644),
-        Content::Executable(text) => (text, 0o755),
+        FileContent::Link(to) => return symlink(to, path).unwrap(),
+        FileContent::File(text) => (text, 0o644),
+        FileContent::Executable(text) => (text, 0o755),
     };
     std::fs::write(&path, text).unwrap();
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
