@@ -5,7 +5,9 @@ use std::fmt::Write as _;
 use std::path::Path;
 
 use crate::support::command::NIX_CONFIG;
-use crate::support::fleet::{Break, Edit, Fact, Fleet, Input, Kind, Mix, Module, Options, Role, Seeded, Weight};
+use crate::support::fleet::{
+    Break, Edit, Fact, Fleet, HostKind, HostRole, Input, Mix, Module, Options, Seeded, Weight,
+};
 use crate::support::{hermetic_git, program, run};
 
 /// The number of hosts that gives one of each kind, and one for each fact about the source.
@@ -82,7 +84,7 @@ impl Watched {
     }
 
     /// The first host of that kind without a fact about its source.
-    fn host(&self, kind: Kind) -> String {
+    fn host(&self, kind: HostKind) -> String {
         let mut hosts = self.fleet.model().hosts.iter();
         let found = hosts.find(|(_, host)| host.kind == kind && host.stamp.is_none());
         found.unwrap().0.clone()
@@ -97,20 +99,20 @@ const ALWAYS: usize = 2 + Fact::ALL.len();
 fn an_edit_changes_exactly_the_predicted_hosts() {
     let mut watched = Watched::new(options(ONE_OF_EACH, ""));
     let everybody = usize::try_from(ONE_OF_EACH).unwrap();
-    let roles = |watched: &Watched, of: fn(Role) -> bool| {
+    let roles = |watched: &Watched, of: fn(HostRole) -> bool| {
         let mut hosts: Vec<_> = watched.fleet.model().hosts.values().collect();
         hosts.retain(|host| {
-            host.stamp.is_some() || matches!(host.kind, Kind::FolderAsText | Kind::HashesPath) || of(host.role)
+            host.stamp.is_some() || matches!(host.kind, HostKind::FolderAsText | HostKind::HashesPath) || of(host.role)
         });
         hosts.len()
     };
     let backup = roles(&watched, |role| role.modules().contains(&Module::Backup));
-    let web = roles(&watched, |role| role == Role::Web);
-    let own = |kind: Kind, edit: fn(String) -> Edit| (kind, edit);
+    let web = roles(&watched, |role| role == HostRole::Web);
+    let own = |kind: HostKind, edit: fn(String) -> Edit| (kind, edit);
     for (edit, reached) in [
         (Edit::ChangeModule(Module::Base), everybody),
         (Edit::ChangeModule(Module::Backup), backup),
-        (Edit::ChangeRole(Role::Web), web),
+        (Edit::ChangeRole(HostRole::Web), web),
         (Edit::AddUser(1), everybody),
         (Edit::RemoveUser(1), everybody),
         (Edit::BumpInput(Input::Platform), everybody),
@@ -124,30 +126,30 @@ fn an_edit_changes_exactly_the_predicted_hosts() {
         assert_eq!(watched.edit(&edit, "of the fleet"), reached, "{edit:?}");
     }
     for ((kind, edit), reached) in [
-        (own(Kind::Plain, Edit::ChangeHost), 1),
-        (own(Kind::Plain, |name| Edit::AssignRole(name, Role::Builder)), 1),
-        (own(Kind::ReadsFolder, |name| Edit::AddEntry(name, 9)), 1),
-        (own(Kind::ReadsFolder, |name| Edit::RemoveEntry(name, 1)), 1),
-        (own(Kind::ReadsFolder, Edit::ReplaceByLink), 0),
-        (own(Kind::ListsFolder, |name| Edit::AddEntry(name, 9)), 1),
-        (own(Kind::ListsFolder, Edit::MakeExecutable), 0),
-        (own(Kind::ListsFolder, Edit::ReplaceByLink), 1),
-        (own(Kind::ReadsFile, Edit::ChangeData), 1),
-        (own(Kind::ReadsFile, Edit::MakeExecutable), 0),
-        (own(Kind::ReadsFile, Edit::ReplaceByLink), 0),
-        (own(Kind::ReadsFile, Edit::ChangeData), 1),
-        (own(Kind::HashesFile, Edit::ChangeData), 1),
-        (own(Kind::HashesFile, Edit::ReplaceByLink), 0),
-        (own(Kind::CopiesFolder, Edit::ChangeData), 1),
-        (own(Kind::CopiesFolder, Edit::MakeExecutable), 1),
-        (own(Kind::CopiesFolder, Edit::ReplaceByLink), 1),
-        (own(Kind::CopiesFolder, Edit::ChangeData), 0),
-        (own(Kind::CopiesFolder, Edit::MakePlain), 1),
-        (own(Kind::FiltersFolder, Edit::ChangeData), 1),
-        (own(Kind::FiltersFolder, Edit::ChangeFilteredOut), 0),
-        (own(Kind::AsksPath, Edit::CreateLookedFor), 1),
-        (own(Kind::AsksPath, Edit::ChangeData), 0),
-        (own(Kind::AsksPath, Edit::DeleteLookedFor), 1),
+        (own(HostKind::Plain, Edit::ChangeHost), 1),
+        (own(HostKind::Plain, |name| Edit::AssignRole(name, HostRole::Builder)), 1),
+        (own(HostKind::ReadsFolder, |name| Edit::AddEntry(name, 9)), 1),
+        (own(HostKind::ReadsFolder, |name| Edit::RemoveEntry(name, 1)), 1),
+        (own(HostKind::ReadsFolder, Edit::ReplaceByLink), 0),
+        (own(HostKind::ListsFolder, |name| Edit::AddEntry(name, 9)), 1),
+        (own(HostKind::ListsFolder, Edit::MakeExecutable), 0),
+        (own(HostKind::ListsFolder, Edit::ReplaceByLink), 1),
+        (own(HostKind::ReadsFile, Edit::ChangeData), 1),
+        (own(HostKind::ReadsFile, Edit::MakeExecutable), 0),
+        (own(HostKind::ReadsFile, Edit::ReplaceByLink), 0),
+        (own(HostKind::ReadsFile, Edit::ChangeData), 1),
+        (own(HostKind::HashesFile, Edit::ChangeData), 1),
+        (own(HostKind::HashesFile, Edit::ReplaceByLink), 0),
+        (own(HostKind::CopiesFolder, Edit::ChangeData), 1),
+        (own(HostKind::CopiesFolder, Edit::MakeExecutable), 1),
+        (own(HostKind::CopiesFolder, Edit::ReplaceByLink), 1),
+        (own(HostKind::CopiesFolder, Edit::ChangeData), 0),
+        (own(HostKind::CopiesFolder, Edit::MakePlain), 1),
+        (own(HostKind::FiltersFolder, Edit::ChangeData), 1),
+        (own(HostKind::FiltersFolder, Edit::ChangeFilteredOut), 0),
+        (own(HostKind::AsksPath, Edit::CreateLookedFor), 1),
+        (own(HostKind::AsksPath, Edit::ChangeData), 0),
+        (own(HostKind::AsksPath, Edit::DeleteLookedFor), 1),
     ] {
         let edit = edit(watched.host(kind));
         assert_eq!(watched.edit(&edit, "of a host"), ALWAYS + reached, "{edit:?}");
@@ -157,16 +159,16 @@ fn an_edit_changes_exactly_the_predicted_hosts() {
 #[test]
 fn hosts_are_added_renamed_removed_broken_and_repaired() {
     let mut watched = Watched::new(options(ONE_OF_EACH, "infrastructure/nix"));
-    let plain = watched.host(Kind::Plain);
+    let plain = watched.host(HostKind::Plain);
     let new = || Edit::AddHost {
         name: "host-0100".into(),
-        kind: Kind::AsksPath,
-        role: Role::Web,
+        kind: HostKind::AsksPath,
+        role: HostRole::Web,
         neighbour: "host-0001".into(),
     };
     // The new host, and the host that lists all names.
     assert_eq!(watched.edit(&new(), "adding"), ALWAYS + 2);
-    let neighbour = watched.fleet.model().hosts[&watched.host(Kind::SeesNeighbour)].neighbour.clone();
+    let neighbour = watched.fleet.model().hosts[&watched.host(HostKind::SeesNeighbour)].neighbour.clone();
     let rename = |from: &str, to: &str| Edit::RenameHost { from: from.into(), to: to.into() };
     // The host that lists all names is the neighbour of the host before it.
     assert_eq!(watched.edit(&rename(&neighbour, "other"), "renaming"), ALWAYS + 2);

@@ -124,6 +124,7 @@ pub struct Candidate {
     /// Its number.
     pub revision: Revision,
     /// The digest of the document's content.
+    #[serde(rename = "content")]
     pub content_digest: Sha256Digest,
     /// The store path that it names.
     pub nar_id: StorePath,
@@ -136,6 +137,7 @@ pub struct RunningDeployment {
     /// Its number.
     pub revision: Revision,
     /// The digest of the document's content.
+    #[serde(rename = "content")]
     pub content_digest: Sha256Digest,
     /// The store path that runs.
     pub nar_id: StorePath,

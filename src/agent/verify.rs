@@ -37,13 +37,14 @@ const MAX_DOCUMENTS: usize = 10_000;
 
 /// An index that the agent believed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct SeenIndex {
     /// The epoch of the root under which it was signed.
     pub epoch: Epoch,
     /// Its version.
     pub version: IndexVersion,
     /// The digest of its content without the signatures.
+    #[serde(rename = "content")]
     pub content_digest: Sha256Digest,
     /// When it was issued.
     pub issued: Timestamp,
@@ -53,11 +54,12 @@ pub struct SeenIndex {
 
 /// A document that the agent believed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(deny_unknown_fields)]
 pub struct SeenDocument {
     /// Its revision.
     pub revision: Revision,
     /// The digest of its content without the signatures.
+    #[serde(rename = "content")]
     pub content_digest: Sha256Digest,
 }
 
@@ -216,7 +218,11 @@ fn check_index_goes_forward(found: &VerifiedIndex, seen: Option<&SeenIndex>) -> 
             return Err(Refusal::IndexRollback { seen: seen.version, found: version });
         }
         if version == seen.version && found.index().content_digest() != seen.content_digest {
-            return Err(Refusal::IndexFork { version, seen: seen.content_digest, found: found.index().content_digest() });
+            return Err(Refusal::IndexFork {
+                version,
+                seen: seen.content_digest,
+                found: found.index().content_digest(),
+            });
         }
     }
     Ok(())

@@ -139,8 +139,9 @@ impl RootChain {
             // A file that is not signed is no second root, because anybody can write it.
             let signed =
                 before.last().map_or_else(|| newest.same_version(&newest_file), |root| root.next(&newest_file));
-            let found =
-                signed.map_err(|source| RootsError::Root { path: Layout::NEWEST_ROOT.to_owned(), source })?.content_digest();
+            let found = signed
+                .map_err(|source| RootsError::Root { path: Layout::NEWEST_ROOT.to_owned(), source })?
+                .content_digest();
             let known =
                 if before.is_empty() { "the one that was trusted before".to_owned() } else { Layout::root(reached) };
             return Err(RootsError::Fork {

@@ -122,7 +122,9 @@ fn check_application(application: &str) -> Result<String, String> {
     if application.starts_with("ssh:") && printable && application.len() <= MAX_APPLICATION_LENGTH {
         return Ok(application.to_owned());
     }
-    Err(format!("its application has to begin with `ssh:` and have at most {MAX_APPLICATION_LENGTH} printable characters"))
+    Err(format!(
+        "its application has to begin with `ssh:` and have at most {MAX_APPLICATION_LENGTH} printable characters"
+    ))
 }
 
 impl From<PublicKey> for RoleKey {

@@ -115,7 +115,9 @@ pub(super) fn next_bins(
         }
         let next = Builder { plan, branch, written, count, on_branch }.build(before == count);
         match (next, count.next()) {
-            (Ok(next), _) if next.written.iter().all(|(_, file)| file.len() as u64 <= Bin::MAX_BYTES) => return Ok(next),
+            (Ok(next), _) if next.written.iter().all(|(_, file)| file.len() as u64 <= Bin::MAX_BYTES) => {
+                return Ok(next);
+            }
             (Ok(_) | Err(_), Some(higher)) => count = higher,
             (Ok(_), None) => {
                 let why = format!("a bin may have at most {} bytes, and an index 4096 bins", Bin::MAX_BYTES);

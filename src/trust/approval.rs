@@ -99,7 +99,9 @@ impl Approvals {
                         points.push(by.point);
                     }
                 }
-                Some(Statement::Invalid(why)) => invalid.push((id.clone(), printable_line(&why, MAX_REASON_CHARACTERS))),
+                Some(Statement::Invalid(why)) => {
+                    invalid.push((id.clone(), printable_line(&why, MAX_REASON_CHARACTERS)));
+                }
                 Some(Statement::OtherEpoch) | None => {}
             }
             missing.push(id);

@@ -189,7 +189,15 @@ impl TrustedRoot {
         }
         let fleet = fleet_of(signed);
         signed.check(&signers).map_err(|source| RootError::Signed { by: RequiredSigners::Itself, source })?;
-        Ok(Self { fleet, root, content_digest: signed.content_digest(), file: file.to_vec(), signers, publisher, approver })
+        Ok(Self {
+            fleet,
+            root,
+            content_digest: signed.content_digest(),
+            file: file.to_vec(),
+            signers,
+            publisher,
+            approver,
+        })
     }
 
     fn check_fleet(self, fleet: FleetId) -> Result<Self, RootError> {

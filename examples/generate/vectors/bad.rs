@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::branch::{VectorBranch, CLAVELD_1, CLAVELD_2, Key, MALLORY, ROOT_1, ROOT_2, Vector, file, nar_id, role};
+use super::branch::{CLAVELD_1, CLAVELD_2, Key, MALLORY, ROOT_1, ROOT_2, Vector, VectorBranch, file, nar_id, role};
 use super::good::{three_roots, two_publishers};
 
 /// The deployment that most vectors change.
@@ -23,10 +23,12 @@ pub(super) fn roots() -> Vec<Vector> {
         branch.now = "2027-01-01T00:00:00Z";
     });
     let gap = changed(three_roots(), |branch| drop(branch.files.remove("roots/2.json")));
-    let stranger =
-        changed(VectorBranch::new(), |branch| branch.next_root(&[ROOT_2], |root| root["roles"]["root"] = role(&[ROOT_2], 1)));
-    let not_itself =
-        changed(VectorBranch::new(), |branch| branch.next_root(&[ROOT_1], |root| root["roles"]["root"] = role(&[ROOT_2], 1)));
+    let stranger = changed(VectorBranch::new(), |branch| {
+        branch.next_root(&[ROOT_2], |root| root["roles"]["root"] = role(&[ROOT_2], 1))
+    });
+    let not_itself = changed(VectorBranch::new(), |branch| {
+        branch.next_root(&[ROOT_1], |root| root["roles"]["root"] = role(&[ROOT_2], 1))
+    });
     let newest = changed(three_roots(), |branch| branch.put("root.json", branch.files["roots/2.json"].clone()));
     let forged = changed(VectorBranch::new(), |branch| branch.next_root(&[MALLORY], |root| root["format"] = json!(2)));
     let same_key = json!({ "keys": [CLAVELD_1.public(), CLAVELD_1.public_as("claveld-2")], "threshold": 2 });
@@ -99,7 +101,12 @@ pub(super) fn index_signatures() -> Vec<Vector> {
             "there is no index",
             changed(VectorBranch::new(), |b| drop(b.files.remove("index.json"))),
         ),
-        refused("index-unsigned", "signatures", "the index has no signature", with_signatures(VectorBranch::new(), &[])),
+        refused(
+            "index-unsigned",
+            "signatures",
+            "the index has no signature",
+            with_signatures(VectorBranch::new(), &[]),
+        ),
         refused(
             "index-by-a-stranger",
             "signatures",

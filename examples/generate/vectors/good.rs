@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::branch::{ALICE, BOB, VectorBranch, CLAVELD_1, CLAVELD_2, Key, MALLORY, ROOT_1, ROOT_2, Vector, nar_id, role};
+use super::branch::{
+    ALICE, BOB, CLAVELD_1, CLAVELD_2, Key, MALLORY, ROOT_1, ROOT_2, Vector, VectorBranch, nar_id, role,
+};
 
 /// A deployment that the agent runs.
 fn runs(name: &str) -> (String, Value) {

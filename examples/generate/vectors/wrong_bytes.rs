@@ -1,6 +1,6 @@
 //! Documents that are signed and listed, and not written in the one rendering of their value.
 
-use super::branch::{VectorBranch, Vector};
+use super::branch::{Vector, VectorBranch};
 
 const PATH: &str = "deployments/web-1.json";
 

@@ -14,7 +14,9 @@ use rustix::process::{
 };
 use serde::{Deserialize, Serialize};
 
-use super::limits::{MAX_FILE_BYTES, MAX_REQUEST_BYTES, MAX_MESSAGE_CHARACTERS, MAX_ADDED_BYTES, WATCH_INTERVAL, memory_for};
+use super::limits::{
+    MAX_ADDED_BYTES, MAX_FILE_BYTES, MAX_MESSAGE_CHARACTERS, MAX_REQUEST_BYTES, WATCH_INTERVAL, memory_for,
+};
 use crate::git::address::{CommitId, RefName};
 use crate::git::credentials::Credentials;
 use crate::git::fetch::{Depth, FetchRequest, Fetched};
@@ -122,7 +124,7 @@ pub async fn answer(input: impl Read + Send + 'static) -> Result<Vec<u8>, ChildE
     let (url, into) = (request.url.parse::<Remote>()?, request.into.parse()?);
     let url = url.with_credentials(request.credentials.clone());
     // The program has set wider limits on this process already.
-    limit_this_process(memory_for(request.depth).data).map_err(ChildError::Limits)?;
+    limit_this_process(memory_for(&url, request.depth).data).map_err(ChildError::Limits)?;
     let lock = |source| ChildError::Lock { path: request.lock.clone(), source };
     let held = File::options().create(true).append(true).open(&request.lock).map_err(lock)?;
     let answer = match take(&held, &request).await {

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 
 use super::child::{ChildAnswer, ChildRequest, FETCH_COMMAND, WhenBusy};
 use super::error::ConfinedFetchError;
-use super::limits::{GRACE, MAX_ANSWER_BYTES, MAX_FILE_BYTES, MAX_ADDED_BYTES, memory_for};
+use super::limits::{GRACE, MAX_ADDED_BYTES, MAX_ANSWER_BYTES, MAX_FILE_BYTES, memory_for};
 use crate::git::address::RefName;
 use crate::git::fetch::{Depth, Fetched};
 use crate::git::leftovers::{parts_of_packs, remove_parts_since};
@@ -76,7 +76,7 @@ impl ConfinedFetch<'_> {
             .holding_stdin_open()
             // The process ends by itself at its own deadline; this one is for a process that hangs.
             .within(self.within + GRACE)
-            .within_memory(memory_for(self.depth).held)
+            .within_memory(memory_for(self.remote, self.depth).held)
             .at_most(MAX_ANSWER_BYTES)
             // Clavel may run inside a hook, whose variables name another repository.
             .outside_any_repository()
@@ -99,7 +99,7 @@ impl ConfinedFetch<'_> {
             ChildAnswer::TooLarge {} => {
                 Err(ConfinedFetchError::TooLarge { repository, branch, limit: MAX_ADDED_BYTES })
             }
-            ChildAnswer::TooMuchMemory {} => Err(self.too_much_memory(memory_for(self.depth).data)),
+            ChildAnswer::TooMuchMemory {} => Err(self.too_much_memory(memory_for(self.remote, self.depth).data)),
             ChildAnswer::Busy {} => Err(ConfinedFetchError::Busy { repository }),
         }
     }
@@ -116,7 +116,7 @@ impl ConfinedFetch<'_> {
             }
             // A Rust program aborts where the kernel refuses it memory for the heap or the stack.
             ProcessError::Killed { signal, .. } if signal == Signal::ABORT.as_raw() => {
-                self.too_much_memory(memory_for(self.depth).data)
+                self.too_much_memory(memory_for(self.remote, self.depth).data)
             }
             source => ConfinedFetchError::Process { repository, source },
         }

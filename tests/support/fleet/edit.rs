@@ -1,6 +1,6 @@
 //! The edits of a fleet between two evaluations, and the random choice among them.
 
-use super::host::{Break, Fact, Form, FleetHost, HostKind, Module, Presence, HostRole};
+use super::host::{Break, Fact, FleetHost, Form, HostKind, HostRole, Module, Presence};
 use super::model::{Model, host_name};
 use super::seeded::Seeded;
 

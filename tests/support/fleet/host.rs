@@ -315,7 +315,8 @@ impl FleetHost {
             tree.insert(format!("{flake}/hosts/{name}.nix"), FileContent::File(text));
             return;
         }
-        let mut put = |path: &str, content: FileContent| drop(tree.insert(format!("{flake}/hosts/{name}/{path}"), content));
+        let mut put =
+            |path: &str, content: FileContent| drop(tree.insert(format!("{flake}/hosts/{name}/{path}"), content));
         put("default.nix", FileContent::File(text));
         self.write_data(&mut put);
     }
@@ -329,12 +330,17 @@ impl FleetHost {
                 Form::Link => {
                     // Beside the folder that is copied, not in it.
                     put("original", FileContent::File(text));
-                    put(path, FileContent::Link(if path.contains('/') { "../original" } else { "original" }.to_owned()));
+                    put(
+                        path,
+                        FileContent::Link(if path.contains('/') { "../original" } else { "original" }.to_owned()),
+                    );
                 }
             }
         }
         match self.kind {
-            HostKind::FiltersFolder => put("data/scratch.log", FileContent::File(format!("Line {}\n", self.filtered_out))),
+            HostKind::FiltersFolder => {
+                put("data/scratch.log", FileContent::File(format!("Line {}\n", self.filtered_out)))
+            }
             HostKind::AsksPath if self.looked_for == Presence::There => {
                 put("maintenance", FileContent::File(format!("Edition {}\n", self.data)));
             }

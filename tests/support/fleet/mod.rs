@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 pub(crate) use edit::{Edit, Input};
-pub(crate) use host::{Break, Fact, HostKind, Module, HostRole};
+pub(crate) use host::{Break, Fact, HostKind, HostRole, Module};
 pub(crate) use model::Model;
 pub(crate) use seeded::Seeded;
 use tree::{Templates, Tree};

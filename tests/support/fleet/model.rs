@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::host::{Fact, Form, FleetHost, HostKind, Module, Presence, HostRole};
+use super::host::{Fact, FleetHost, Form, HostKind, HostRole, Module, Presence};
 use super::tree::{FileContent, Templates, Tree};
 use super::{Edit, Input, Mix, Options, Weight};
 
