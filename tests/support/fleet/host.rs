@@ -339,7 +339,7 @@ impl FleetHost {
         }
         match self.kind {
             HostKind::FiltersFolder => {
-                put("data/scratch.log", FileContent::File(format!("Line {}\n", self.filtered_out)))
+                put("data/scratch.log", FileContent::File(format!("Line {}\n", self.filtered_out)));
             }
             HostKind::AsksPath if self.looked_for == Presence::There => {
                 put("maintenance", FileContent::File(format!("Edition {}\n", self.data)));
