@@ -24,10 +24,10 @@ pub(super) fn roots() -> Vec<Vector> {
     });
     let gap = changed(three_roots(), |branch| drop(branch.files.remove("roots/2.json")));
     let stranger = changed(VectorBranch::new(), |branch| {
-        branch.next_root(&[ROOT_2], |root| root["roles"]["root"] = role(&[ROOT_2], 1))
+        branch.next_root(&[ROOT_2], |root| root["roles"]["root"] = role(&[ROOT_2], 1));
     });
     let not_itself = changed(VectorBranch::new(), |branch| {
-        branch.next_root(&[ROOT_1], |root| root["roles"]["root"] = role(&[ROOT_2], 1))
+        branch.next_root(&[ROOT_1], |root| root["roles"]["root"] = role(&[ROOT_2], 1));
     });
     let newest = changed(three_roots(), |branch| branch.put("root.json", branch.files["roots/2.json"].clone()));
     let forged = changed(VectorBranch::new(), |branch| branch.next_root(&[MALLORY], |root| root["format"] = json!(2)));
