@@ -9,7 +9,7 @@ use std::path::Path;
 use super::hook::{HookError, PushedRef, PushedSource, pushed_sources, sources_in};
 use super::round::{RoundEvent, Target, check_relocations, evaluate_targets, evaluator};
 use crate::config::ClaveldConfig;
-use crate::evaluate::{EvalMode, Evaluator, Failure, Item};
+use crate::evaluate::{EvalMode, Evaluator, FailedPart, Failure};
 use crate::git::{Preview, PreviewError};
 use crate::model::{Invalid, Source, SourceRevision};
 
@@ -94,8 +94,8 @@ type Failures = Result<Vec<Failure>, String>;
 fn compare(after: Vec<Failure>, before: Failures) -> PushVerdict {
     // If nothing could be evaluated before, every broken attribute counts as new: otherwise new damage would pass unseen.
     let (before, error_before) = before.map_or_else(|error| (Vec::new(), Some(error)), |before| (before, None));
-    let known: BTreeSet<Item> = before.into_iter().map(|failure| failure.item).collect();
-    let (broken_before, broken): (Vec<_>, Vec<_>) = after.into_iter().partition(|f| known.contains(&f.item));
+    let known: BTreeSet<FailedPart> = before.into_iter().map(|failure| failure.part).collect();
+    let (broken_before, broken): (Vec<_>, Vec<_>) = after.into_iter().partition(|f| known.contains(&f.part));
     if broken.is_empty() {
         PushVerdict::Passes { broken_before }
     } else {
@@ -221,14 +221,15 @@ impl<'a> PreviewedSource<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::evaluate::Item;
 
-    fn item(output: &str, name: &str) -> Item {
-        Item::try_from(vec![output.to_owned(), name.to_owned()]).unwrap()
+    fn part(output: &str, name: &str) -> FailedPart {
+        FailedPart::Item(Item::try_from(vec![output.to_owned(), name.to_owned()]).unwrap())
     }
 
     fn failing(names: &[&str]) -> Vec<Failure> {
         let failure =
-            |name: &&str| Failure { item: item("nixosConfigurations", name), error: format!("error: {name}") };
+            |name: &&str| Failure { part: part("nixosConfigurations", name), error: format!("error: {name}") };
         names.iter().map(failure).collect()
     }
 
@@ -254,18 +255,18 @@ mod tests {
     #[test]
     fn an_attribute_excuses_no_other_one_that_has_the_same_text() {
         let with_end = |length: usize, end: &str| "x".repeat(length) + end;
-        let nixos = |name: &str| item("nixosConfigurations", name);
+        let nixos = |name: &str| part("nixosConfigurations", name);
         let too_long = with_end(2000, "");
         for (before, after) in [
             (nixos(&with_end(299, "a")), nixos(&with_end(299, "b"))),
             (nixos(&with_end(2000, "a")), nixos(&with_end(2000, "b"))),
             // No attribute is so long, so messages have the name alone.
-            (item("darwinConfigurations", &too_long), nixos(&too_long)),
-            (nixos("a\0"), item("homeConfigurations", "a\0")),
+            (part("darwinConfigurations", &too_long), nixos(&too_long)),
+            (nixos("a\0"), part("homeConfigurations", "a\0")),
         ] {
-            let failures = |item: &Item| vec![Failure { item: item.clone(), error: "error: no".to_owned() }];
+            let failures = |part: &FailedPart| vec![Failure { part: part.clone(), error: "error: no".to_owned() }];
             let verdict = compare(failures(&after), Ok(failures(&before)));
-            assert!(matches!(&verdict, PushVerdict::Breaks { broken, .. } if broken[0].item == after), "{verdict:?}");
+            assert!(matches!(&verdict, PushVerdict::Breaks { broken, .. } if broken[0].part == after), "{verdict:?}");
             let verdict = compare(failures(&after), Ok(failures(&after)));
             assert!(matches!(&verdict, PushVerdict::Passes { .. }), "{verdict:?}");
         }

@@ -9,7 +9,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 
 use super::evaluation::{Drafts, Failure};
-use super::outputs::{DeclaredAgent, DeclaredDeployment, DeclaredUnit, FlakeOutput, FlakeStorePath, Host, Item};
+use super::outputs::{
+    DeclaredAgent, DeclaredDeployment, DeclaredUnit, FailedPart, FlakeOutput, FlakeStorePath, Host, Item,
+};
 use super::platforms::PLATFORMS;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, List, LockedSource, Metadata, Name,
@@ -31,12 +33,16 @@ pub(super) fn assemble(
     let mut assembly = Assembly { source, locked, now, excluded, broken: BTreeSet::new(), drafts: Drafts::default() };
     assembly.refuse_twins(&mut answers);
     let mut outputs = assembly.parse(answers);
-    let deployments = assembly.deployments(&mut outputs);
-    let units = assembly.units(&deployments, &mut outputs);
-    assembly.agents(&deployments, &outputs);
+    let mut deployments = assembly.deployments(&mut outputs);
+    let declared_units: BTreeSet<Name> = outputs.units.keys().cloned().collect();
+    let mut units = assembly.units(&mut deployments, &mut outputs);
+    assembly.agents(&mut deployments, &outputs);
+    // A unit that nobody declared goes with the last deployment to it.
+    let used: BTreeSet<&Name> = deployments.values().map(|planned| &planned.draft.specification.unit).collect();
+    units.retain(|name, _| declared_units.contains(name) || used.contains(name));
     assembly.drafts.units = units.into_values().collect();
     assembly.drafts.deployments = deployments.into_values().map(|planned| planned.draft).collect();
-    let in_order = |Failure { item, error }: &Failure| (item.name.clone(), item.to_string(), error.clone());
+    let in_order = |Failure { part, error }: &Failure| (part.short_name(), part.to_string(), error.clone());
     assembly.drafts.failures.sort_by_cached_key(in_order);
     assembly.drafts
 }
@@ -72,7 +78,25 @@ impl Assembly<'_> {
         if matches!(item.output, FlakeOutput::Hosts(_) | FlakeOutput::Deployments) {
             self.broken.insert(item.name.clone());
         }
-        self.drafts.failures.push(Failure { item: item.clone(), error: error.into() });
+        self.drafts.failures.push(Failure { part: FailedPart::Item(item.clone()), error: error.into() });
+    }
+
+    /// Takes out the deployments that need a broken unit or agent: without it, nobody could run them.
+    fn fail_with(
+        &mut self,
+        names: &[Name],
+        deployments: &mut BTreeMap<Name, DraftedDeployment>,
+        part: &Item,
+        why: &str,
+    ) {
+        for planned in names.iter().filter_map(|name| deployments.remove(name)) {
+            // The failure of the part itself is told already.
+            if planned.item == *part {
+                self.broken.insert(planned.draft.name.to_string());
+            } else {
+                self.fail(&planned.item, why);
+            }
+        }
     }
 
     fn parse(&mut self, answers: ItemAnswers) -> ParsedOutputs {
@@ -211,25 +235,45 @@ impl Assembly<'_> {
 
     fn units(
         &mut self,
-        deployments: &BTreeMap<Name, DraftedDeployment>,
+        deployments: &mut BTreeMap<Name, DraftedDeployment>,
         outputs: &mut ParsedOutputs,
     ) -> BTreeMap<Name, Draft<UnitSpecification>> {
         let mut units = BTreeMap::new();
-        let used = deployments.values().map(|planned| planned.draft.specification.unit.clone());
+        let mut used: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
+        for planned in deployments.values() {
+            used.entry(planned.draft.specification.unit.clone()).or_default().push(planned.draft.name.clone());
+        }
+        let broken = self.drafts.failures.iter().filter_map(|failure| failure.part.declared_unit());
+        let broken: BTreeSet<Name> = broken.filter_map(|name| name.parse().ok()).collect();
+        let declared: BTreeSet<Name> = outputs.units.keys().chain(&broken).cloned().collect();
+        let stray = declared.iter().find(|unit| !used.contains_key(*unit) && self.source.selects_all()).cloned();
         // A unit without a deployment belongs to the part of the flake that this source leaves out.
-        let declared = outputs.units.keys().filter(|_| self.source.selects_all()).cloned();
-        let names: BTreeSet<Name> = used.chain(declared).collect();
-        for name in names {
-            let deployed: Vec<&DraftedDeployment> =
-                deployments.values().filter(|planned| planned.draft.specification.unit == name).collect();
+        let alone = declared.into_iter().filter(|unit| self.source.selects_all() && !broken.contains(unit));
+        for unit in alone {
+            used.entry(unit).or_default();
+        }
+        for (name, to_it) in used {
+            let deployed: Vec<&DraftedDeployment> = to_it.iter().filter_map(|name| deployments.get(name)).collect();
             let declared = outputs.units.remove(&name);
             let item = match (&declared, deployed.first()) {
-                (None, Some(first)) => first.item.clone(),
+                (None, Some(first)) if !broken.contains(&name) => first.item.clone(),
                 _ => FlakeOutput::Units.item(name.as_str()),
             };
-            match self.unit(&item, &name, declared.unwrap_or_default(), &deployed) {
-                Ok(unit) => drop(units.insert(name, unit)),
-                Err(why) => self.fail(&item, why),
+            let drafted = if broken.contains(&name) {
+                // Nix said already what is wrong with the declaration, so its type and arch are not known.
+                None
+            } else {
+                match self.unit(&item, &name, declared.unwrap_or_default(), &deployed, stray.as_ref()) {
+                    Ok(unit) => Some(unit),
+                    Err(why) => {
+                        self.fail(&item, why);
+                        None
+                    }
+                }
+            };
+            match drafted {
+                Some(unit) => drop(units.insert(name, unit)),
+                None => self.fail_with(&to_it, deployments, &item, &format!("its unit `{name}` is broken")),
             }
         }
         units
@@ -241,8 +285,9 @@ impl Assembly<'_> {
         name: &Name,
         declared: DeclaredUnit,
         deployments: &[&DraftedDeployment],
+        stray: Option<&Name>,
     ) -> Result<Draft<UnitSpecification>, String> {
-        let unit_type = declared.unit_type.map_or_else(|| implied_type(name, deployments), Ok)?;
+        let unit_type = declared.unit_type.map_or_else(|| implied_type(name, deployments, stray), Ok)?;
         let systems: BTreeSet<&System> = deployments.iter().filter_map(|planned| planned.system.as_ref()).collect();
         let arch = declared.arch.as_ref().or(systems.first().copied()).ok_or_else(|| {
             format!(
@@ -258,7 +303,7 @@ impl Assembly<'_> {
         self.draft(item, None, name, declared.metadata, UnitSpecification { arch: arch.clone(), unit_type })
     }
 
-    fn agents(&mut self, deployments: &BTreeMap<Name, DraftedDeployment>, outputs: &ParsedOutputs) {
+    fn agents(&mut self, deployments: &mut BTreeMap<Name, DraftedDeployment>, outputs: &ParsedOutputs) {
         let mut served: BTreeSet<&Name> = BTreeSet::new();
         for (name, declared) in &outputs.agents {
             served.extend(declared.deployments.iter());
@@ -271,30 +316,36 @@ impl Assembly<'_> {
             let unknown = |d: &&Name| !deployments.contains_key(*d) && !self.broken.contains(d.as_str());
             let drafted = match taken.iter().find(unknown) {
                 Some(unknown) => Err(format!("it names the deployment `{unknown}`, which the flake does not have")),
-                None => self.agent(&item, name, declared.metadata.clone(), taken),
+                None => self.agent(&item, name, declared.metadata.clone(), taken.clone()),
             };
             match drafted {
                 Ok(agent) => self.drafts.agents.push(agent),
-                Err(why) => self.fail(&item, why),
+                Err(why) => {
+                    self.fail(&item, why);
+                    self.fail_with(&taken, deployments, &item, &format!("its agent `{name}` is broken"));
+                }
             }
         }
-        let mut by_unit: BTreeMap<&Name, Vec<&DraftedDeployment>> = BTreeMap::new();
+        let mut by_unit: BTreeMap<Name, Vec<(Name, Item)>> = BTreeMap::new();
         for planned in deployments.values().filter(|planned| !served.contains(&planned.draft.name)) {
-            by_unit.entry(&planned.draft.specification.unit).or_default().push(planned);
+            let unit = planned.draft.specification.unit.clone();
+            by_unit.entry(unit).or_default().push((planned.draft.name.clone(), planned.item.clone()));
         }
         for (unit, planned) in by_unit {
-            let item = &planned[0].item;
-            let names: Vec<Name> = planned.iter().map(|planned| planned.draft.name.clone()).collect();
-            let drafted = if outputs.agents.contains_key(unit) {
+            let (names, items): (Vec<Name>, Vec<Item>) = planned.into_iter().unzip();
+            let drafted = if outputs.agents.contains_key(&unit) {
                 Err(format!(
                     "`clavel.agents.{unit}` does not name it, and no other agent does; add it to an agent's `deployments`"
                 ))
             } else {
-                self.agent(item, unit, Metadata::default(), names)
+                self.agent(&items[0], &unit, Metadata::default(), names.clone())
             };
             match drafted {
                 Ok(agent) => self.drafts.agents.push(agent),
-                Err(why) => self.fail(item, why),
+                Err(why) => {
+                    self.fail(&items[0], why.clone());
+                    self.fail_with(&names, deployments, &items[0], &why);
+                }
             }
         }
         self.drafts.agents.sort_by(|a, b| a.name.cmp(&b.name));
@@ -312,15 +363,22 @@ impl Assembly<'_> {
     }
 }
 
-/// The type of a unit for which the flake gives none: that of the hosts that are deployed to it.
-fn implied_type(unit: &Name, deployments: &[&DraftedDeployment]) -> Result<UnitType, String> {
+/// The type of a unit for which the flake gives none: that of the hosts that are deployed to it. `stray` is a unit that the flake
+/// declares, and to which it deploys nothing: its name may be a misspelt one.
+fn implied_type(unit: &Name, deployments: &[&DraftedDeployment], stray: Option<&Name>) -> Result<UnitType, String> {
     let of_host = |planned: &&DraftedDeployment| match planned.item.output {
         FlakeOutput::Hosts(platform) => Some(platform.unit_type),
         FlakeOutput::Deployments | FlakeOutput::Units | FlakeOutput::Agents => None,
     };
     let types: BTreeSet<UnitType> = deployments.iter().filter_map(of_host).collect();
     match types.iter().collect::<Vec<_>>()[..] {
-        [] => Ok(UnitType::Command),
+        [] => match stray {
+            None => Ok(UnitType::Command),
+            Some(stray) => Err(format!(
+                "the flake has no type for the unit `{unit}`, and nothing is deployed to the unit `{stray}` that it declares; if \
+                 that is the same one, correct its name, and if not, set `clavel.units.{unit}.type`"
+            )),
+        },
         [one] => Ok(*one),
         [one, other, ..] => Err(format!(
             "what is deployed to the unit `{unit}` is for a unit of type {one} and for one of type {other}; give each a unit of its own, or set `clavel.units.{unit}.type`"

@@ -1,6 +1,6 @@
 //! Errors that concern a source as a whole. A single attribute that fails is a [`Failure`](super::Failure) instead.
 
-use crate::model::describe_error;
+use crate::model::{Pattern, describe_error};
 use crate::nix::NixError;
 
 /// Why a source could not be evaluated at all.
@@ -18,6 +18,18 @@ pub enum EvaluateError {
         flake: String,
         /// The attribute below `clavel`.
         attribute: String,
+    },
+    /// A pattern of the configuration matches nothing in the source.
+    #[error(
+        "cannot take a part of {flake}: {} matches nothing in it; correct `include` or `exclude` of its [[source]], or take the pattern \
+         out. What is published stays as it is",
+        patterns.iter().map(|pattern| format!("`{pattern}`")).collect::<Vec<_>>().join(", ")
+    )]
+    Unmatched {
+        /// The source.
+        flake: String,
+        /// The patterns.
+        patterns: Vec<Pattern>,
     },
     /// An input cannot be fetched.
     #[error("cannot fetch the input {input} of {flake}: {why}")]
@@ -44,7 +56,9 @@ impl EvaluateError {
     pub fn message(&self) -> String {
         match self {
             Self::Source(error) => error.message(),
-            Self::UnknownOutput { .. } | Self::Input { .. } | Self::Answer { .. } => describe_error(self),
+            Self::UnknownOutput { .. } | Self::Unmatched { .. } | Self::Input { .. } | Self::Answer { .. } => {
+                describe_error(self)
+            }
         }
     }
 
@@ -52,7 +66,7 @@ impl EvaluateError {
     pub(super) fn is_limit(&self) -> bool {
         match self {
             Self::Source(error) => error.is_limit(),
-            Self::UnknownOutput { .. } | Self::Input { .. } | Self::Answer { .. } => false,
+            Self::UnknownOutput { .. } | Self::Unmatched { .. } | Self::Input { .. } | Self::Answer { .. } => false,
         }
     }
 }

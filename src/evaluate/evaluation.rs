@@ -4,9 +4,11 @@ use std::collections::BTreeMap;
 
 use serde::{Serialize, Serializer};
 
-use super::outputs::{FlakeOutput, Item};
+use super::outputs::{FailedPart, FlakeOutput, Item};
 use super::reason::EvalReason;
-use crate::model::{AgentSpecification, DeploymentSpecification, Draft, LockedSource, Name, Source, UnitSpecification};
+use crate::model::{
+    AgentSpecification, DeploymentSpecification, Draft, LockedSource, Name, Pattern, Source, UnitSpecification,
+};
 
 /// The result of evaluating one source. `claveld evaluate --json` prints it.
 #[derive(Debug, Clone, PartialEq, Serialize, schemars::JsonSchema)]
@@ -61,6 +63,8 @@ pub struct Drafts {
     pub agents: Vec<Draft<AgentSpecification>>,
     /// The attributes that could not be evaluated, or break a rule.
     pub failures: Vec<Failure>,
+    /// The names whose documents may be withdrawn, however many they are: the flake's `clavel.withdraw`.
+    pub withdraw: Vec<Pattern>,
 }
 
 impl Drafts {
@@ -73,7 +77,7 @@ impl Drafts {
             let item = Item { output, level: None, name: own.to_string() };
             let error = format!("the source may not publish the name `{why}`: no pattern of its `names` matches it");
             // A failure is about all documents of its name.
-            failures.entry(own.clone()).or_insert(Failure { item, error });
+            failures.entry(own.clone()).or_insert(Failure { part: FailedPart::Item(item), error });
             false
         };
         self.deployments.retain(|draft| {
@@ -85,19 +89,19 @@ impl Drafts {
     }
 }
 
-/// One attribute that gives no document. In JSON it is text for people, where a long name is cut.
+/// One part of a flake that gives no document. In JSON it is text for people, where a long name is cut.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Failure {
-    /// The attribute of the flake, whole: two failures are about one attribute only if these are equal.
-    pub item: Item,
+    /// The part of the flake, whole: two failures are about one attribute only if these are equal.
+    pub part: FailedPart,
     /// Nix's own message, or the rule that is broken.
     pub error: String,
 }
 
-/// One attribute that gives no document.
+/// One part of a flake that gives no document.
 #[derive(Serialize, schemars::JsonSchema)]
 struct FailureText<'a> {
-    /// The name that its document would have.
+    /// The name that its document would have; empty where it is an output as a whole.
     name: String,
     /// The attribute of the flake.
     attribute: String,
@@ -107,8 +111,8 @@ struct FailureText<'a> {
 
 impl Serialize for Failure {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let Self { item, error } = self;
-        FailureText { name: item.short_name(), attribute: item.to_string(), error }.serialize(serializer)
+        let Self { part, error } = self;
+        FailureText { name: part.short_name(), attribute: part.to_string(), error }.serialize(serializer)
     }
 }
 
@@ -159,7 +163,7 @@ mod tests {
         drafts.restrict_to_names_of(&source);
         assert_eq!(drafts.units, [unit("A-1")]);
         assert_eq!(drafts.agents, [agent("a-1", "a-1")]);
-        let failed: Vec<&str> = drafts.failures.iter().map(|failure| failure.item.name.as_str()).collect();
+        let failed: Vec<String> = drafts.failures.iter().map(|failure| failure.part.short_name()).collect();
         assert_eq!(failed, ["a-2", "b-1"]);
         assert!(drafts.failures.iter().all(|failure| failure.error.contains("may not publish the name `b-1`")));
     }

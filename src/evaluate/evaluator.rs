@@ -10,20 +10,20 @@ use serde_json::Value;
 use super::assemble::{ItemAnswers, assemble};
 use super::budget::Budget;
 use super::error::EvaluateError;
-use super::evaluation::{Evaluation, EvaluationWork};
+use super::evaluation::{Evaluation, EvaluationWork, Failure};
 use super::fingerprint::SourceFiles;
 use super::flake_caller::{FlakeCaller, TreeLocation};
 use super::lock::ResolvedLock;
 use super::observe::Observation;
-use super::outputs::{Item, Names, Question};
+use super::outputs::{FailedPart, FlakeOutput, Item, Names, Question};
 use super::plan::{EvalMode, EvaluationPlan};
 use super::pool::{self, ItemResult, PoolResults};
 use super::progress::Progress;
 use super::reason::EvalReason;
 use super::record::{CurrentSource, FreshAnswer, Record, RecordKey, RelocationCheck};
 use super::schedule::{Cost, Precision, Schedule, Task};
-use super::select::{Selection, select};
-use crate::model::{FlakeReference, InputPolicy, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
+use super::select::{Selection, outputs_of, select};
+use crate::model::{FlakeReference, InputPolicy, Pattern, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
 use crate::nix::Nix;
 
 /// Evaluates sources, with one Nix and within one budget.
@@ -58,14 +58,16 @@ impl Evaluator {
         progress(Progress::Locking);
         let (flake, watched) = tokio::join!(self.nix.fetch(&source.flake, revision), self.can_watch());
         let caller = FlakeCaller::open(&self.nix, &self.inputs, flake?, watched.err()).await?;
-        let Answered { excluded, answers, work } = match caller.observable() {
+        let Answered { excluded, answers, work, withdraw, broken_outputs } = match caller.observable() {
             Ok(lock) => {
                 let path = self.records.as_deref().map(|folder| record_path(folder, recorded_as));
                 self.evaluate_changed(source, path.as_deref(), &caller, lock, progress).await?
             }
             Err(why) => self.evaluate_all(source, &caller, why, progress).await?,
         };
-        let drafts = assemble(source, &caller.source, now, &excluded, answers);
+        let mut drafts = assemble(source, &caller.source, now, &excluded, answers);
+        drafts.failures.extend(broken_outputs);
+        drafts.withdraw = withdraw;
         Ok(Evaluation { source: caller.source, drafts, work })
     }
 
@@ -85,17 +87,18 @@ impl Evaluator {
         why: &str,
         progress: &dyn Fn(Progress),
     ) -> Result<Answered, EvaluateError> {
-        let names = caller.ask::<Names>(TreeLocation::Original, &Question::Names, self.budget.memory).await?;
-        let (items, excluded) = selected(source, names.value)?;
+        let KnownNames { names, cost, origin: _, broken_outputs } = self.ask_for_names(source, caller).await?;
+        let withdraw = names.withdraw.clone();
+        let (items, excluded) = selected(source, names, &broken_outputs)?;
         let reason = match self.records {
             Some(_) => EvalReason::Unobservable(why.to_owned()),
             None => EvalReason::New,
         };
         let plan = EvaluationPlan::for_all(items, &reason);
         let record = Record::default();
-        let results = self.run(caller, &plan, &record, names.cost, Precision::NotNeeded, progress).await;
+        let results = self.run(caller, &plan, &record, cost, Precision::NotNeeded, progress).await;
         let (answers, work) = plan.finish(results.items);
-        Ok(Answered { excluded, answers, work })
+        Ok(Answered { excluded, answers, work, withdraw, broken_outputs })
     }
 
     /// Evaluates the items whose recorded answer does not hold, and records what their new answers depend on.
@@ -113,14 +116,16 @@ impl Evaluator {
         let mut fingerprint = |read: &_| files.fingerprint(read);
         let mut current = CurrentSource::new(caller.environment(), lock, &mut fingerprint, &in_store);
 
-        let names = self.names(caller, &record, &mut current).await?;
-        let (items, excluded) = selected(source, names.names)?;
+        let KnownNames { names, cost, origin, broken_outputs } =
+            self.names(source, caller, &record, &mut current).await?;
+        let withdraw = names.withdraw.clone();
+        let (items, excluded) = selected(source, names, &broken_outputs)?;
         let plan = EvaluationPlan::new(&record, items, &mut current, self.mode);
-        let results = self.run(caller, &plan, &record, names.cost, Precision::PerHost, progress).await;
+        let results = self.run(caller, &plan, &record, cost, Precision::PerHost, progress).await;
 
-        let names_key = names.fresh.is_none().then_some(RecordKey::Names);
+        let names_key = matches!(origin, NamesOrigin::Record).then_some(RecordKey::Names);
         let mut next = record.keep(plan.valid_keys().chain(names_key), &current);
-        if let Some((answer, observed)) = names.fresh {
+        if let NamesOrigin::Nix(answer, observed) = origin {
             next.add(RecordKey::Names, answer, observed.as_ref().map_err(Clone::clone), &mut current);
         }
         for (item, result) in &results.items {
@@ -138,29 +143,63 @@ impl Evaluator {
             write_record(&next.finish(), path);
         }
         let (answers, work) = plan.finish(results.items);
-        Ok(Answered { excluded, answers, work })
+        Ok(Answered { excluded, answers, work, withdraw, broken_outputs })
     }
 
-    /// The names of everything that the flake has: the recorded ones where they hold.
+    /// The names of everything that `source` may take of the flake: the recorded ones where they hold.
     async fn names(
         &self,
+        source: &Source,
         caller: &FlakeCaller<'_>,
         record: &Record,
         current: &mut CurrentSource<'_>,
     ) -> Result<KnownNames, EvaluateError> {
         if self.mode == EvalMode::Changed
             && let Ok(known) = record.valid_answer(&RecordKey::Names, current)
-            && let Ok(names) = serde_json::from_value(known.clone())
+            && let Ok(names) = serde_json::from_value::<Names>(known.clone())
+            && names.outputs() == outputs_of(source)
         {
             let cost = record.cost(&RecordKey::Names).unwrap_or_default();
-            return Ok(KnownNames { names, cost, fresh: None });
+            return Ok(KnownNames { names, cost, origin: NamesOrigin::Record, broken_outputs: Vec::new() });
         }
-        let answer = caller.ask::<Value>(TreeLocation::Original, &Question::Names, self.budget.memory).await?;
-        let cost = answer.cost;
-        let relocation = RelocationCheck::Pending;
-        let fresh = FreshAnswer { value: answer.value.clone(), cost, relocation, alone: true };
-        let names = serde_json::from_value(answer.value).map_err(|error| caller.misunderstood(&error))?;
-        Ok(KnownNames { names, cost, fresh: Some((fresh, answer.observed)) })
+        self.ask_for_names(source, caller).await
+    }
+
+    /// Asks Nix for the names. Where an output of hosts is broken as a whole, the other outputs go on without it.
+    async fn ask_for_names(&self, source: &Source, caller: &FlakeCaller<'_>) -> Result<KnownNames, EvaluateError> {
+        let ask = async |outputs: &[FlakeOutput]| {
+            caller.ask::<Value>(TreeLocation::Original, &Question::Names(outputs), self.budget.memory).await
+        };
+        let parse = |value| serde_json::from_value::<Names>(value).map_err(|error| caller.misunderstood(&error));
+        let outputs = outputs_of(source);
+        let whole = match ask(&outputs).await {
+            Ok(answer) => {
+                let (names, cost) = (parse(answer.value.clone())?, answer.cost);
+                let relocation = RelocationCheck::Pending;
+                let fresh = FreshAnswer { value: answer.value, cost, relocation, alone: true };
+                let origin = NamesOrigin::Nix(fresh, answer.observed);
+                return Ok(KnownNames { names, cost, origin, broken_outputs: Vec::new() });
+            }
+            Err(error) => error,
+        };
+        // Each host may be refined below `clavel`: without that output, nothing would be what the flake describes.
+        let Ok(of_clavel) = ask(&FlakeOutput::OF_CLAVEL).await else { return Err(whole) };
+        let (mut names, mut cost, mut broken_outputs) = (parse(of_clavel.value)?, of_clavel.cost, Vec::new());
+        for output in outputs.into_iter().filter(|output| !FlakeOutput::OF_CLAVEL.contains(output)) {
+            match ask(&[output]).await {
+                Ok(answer) => {
+                    names.add(parse(answer.value)?);
+                    cost = Cost { time: cost.time.max(answer.cost.time), memory: cost.memory.max(answer.cost.memory) };
+                }
+                Err(error) => {
+                    broken_outputs.push(Failure { part: FailedPart::Output(output), error: error.message() });
+                }
+            }
+        }
+        if broken_outputs.is_empty() {
+            return Err(whole);
+        }
+        Ok(KnownNames { names, cost, origin: NamesOrigin::Parts, broken_outputs })
     }
 
     /// Evaluates the stale items of `plan`. Where processes are free, the relocation check of the same items runs beside.
@@ -201,21 +240,35 @@ struct Answered {
     excluded: Excluded,
     answers: ItemAnswers,
     work: EvaluationWork,
+    withdraw: Vec<Pattern>,
+    broken_outputs: Vec<Failure>,
 }
 
 /// The names, and the cost of asking for them.
 struct KnownNames {
     names: Names,
     cost: Cost,
-    /// The answer to record, where Nix was asked just now.
-    fresh: Option<(FreshAnswer, Result<Observation, String>)>,
+    origin: NamesOrigin,
+    /// The outputs of hosts whose names Nix could not list.
+    broken_outputs: Vec<Failure>,
+}
+
+/// Where the names come from.
+enum NamesOrigin {
+    /// The record, which holds.
+    Record,
+    /// One answer of Nix, which is recorded.
+    Nix(FreshAnswer, Result<Observation, String>),
+    /// An answer for each output, of which none is recorded.
+    Parts,
 }
 
 /// The items that `source` takes of `names`, and the names of the deployments that it leaves out.
-fn selected(source: &Source, names: Names) -> Result<(Vec<Item>, Excluded), EvaluateError> {
+fn selected(source: &Source, names: Names, broken: &[Failure]) -> Result<(Vec<Item>, Excluded), EvaluateError> {
     let Selection { items, excluded, unmatched } = select(source, names.items(&source.flake)?);
-    for pattern in unmatched {
-        tracing::warn!(flake = %source.flake, %pattern, "nothing in this flake matches this pattern");
+    // What a broken output has is not known, so a pattern may be about it.
+    if !unmatched.is_empty() && broken.is_empty() {
+        return Err(EvaluateError::Unmatched { flake: source.flake.to_string(), patterns: unmatched });
     }
     Ok((items, excluded))
 }

@@ -33,7 +33,7 @@ pub use budget::Budget;
 pub use error::EvaluateError;
 pub use evaluation::{Drafts, EvaluatedAttribute, Evaluation, EvaluationWork, Failure};
 pub use evaluator::Evaluator;
-pub use outputs::Item;
+pub use outputs::{FailedPart, FlakeOutput, Item};
 pub use plan::EvalMode;
 pub use progress::Progress;
 pub use reason::EvalReason;

@@ -1,6 +1,6 @@
 # The questions of claveld about a flake. Takes the table of platforms (`platforms.rs`), then the flake. An item is a list
 # of strings: the kind, and the names that lead to it below the output of that kind.
-#   names        all items that may become documents, by kind, each without its kind. No item is evaluated.
+#   names KINDS  all items of these kinds that may become documents, by kind, each without its kind. No item is evaluated.
 #   some ITEMS   the values of these items, each as { ok = …; }, or { failed = true; } where it throws
 #   one ITEM     the value of this item. Where it throws, the evaluation fails, and Nix says why.
 platforms: flake:
@@ -118,9 +118,15 @@ let
     kind.read (foldl' (set: name: getAttr name set) kind.found (tail item));
 in
 {
-  names = {
-    kinds = mapAttrs (_: paths) kinds;
-    others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" ]);
+  names = asked: {
+    kinds = listToAttrs (
+      map (kind: {
+        name = kind;
+        value = paths (getAttr kind kinds);
+      }) asked
+    );
+    others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" "withdraw" ]);
+    withdraw = clavel.withdraw or [ ];
   };
   some = map (item: guarded (one item));
   inherit one;

@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::error::EvaluateError;
 use super::platforms::{self, PLATFORMS, Platform};
 use crate::model::{
-    Attribute, FlakeReference, Invalid, List, Metadata, Name, PublicKey, StorePath, Substituter, System, UnitType,
-    printable_line,
+    Attribute, DocumentPath, FlakeReference, Folder, Invalid, List, Metadata, Name, Pattern, PublicKey, StorePath,
+    Substituter, System, UnitType, printable_line,
 };
 use crate::nix::NixString;
 
@@ -21,8 +21,9 @@ const OUTPUTS: &str = include_str!("outputs.nix");
 /// An output of a flake that documents come from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
 #[serde(try_from = "String")]
-pub(super) enum FlakeOutput {
+pub enum FlakeOutput {
     /// The hosts of a platform.
+    #[expect(private_interfaces, reason = "other rooms only compare outputs and show them")]
     Hosts(&'static Platform),
     /// `clavel.deployments.NAME`
     Deployments,
@@ -33,9 +34,12 @@ pub(super) enum FlakeOutput {
 }
 
 impl FlakeOutput {
+    /// The parts of the `clavel` output.
+    pub(super) const OF_CLAVEL: [Self; 3] = [Self::Deployments, Self::Units, Self::Agents];
+
     /// All outputs.
     pub(super) fn all() -> impl Iterator<Item = Self> {
-        PLATFORMS.iter().map(Self::Hosts).chain([Self::Deployments, Self::Units, Self::Agents])
+        PLATFORMS.iter().map(Self::Hosts).chain(Self::OF_CLAVEL)
     }
 
     /// Its name in `outputs.nix`.
@@ -56,6 +60,12 @@ impl FlakeOutput {
             Self::Units => &["clavel", "units"],
             Self::Agents => &["clavel", "agents"],
         }
+    }
+
+    /// Whether the attribute is below it.
+    fn has(self, attribute: &Attribute) -> bool {
+        let below = attribute.as_str().strip_prefix(self.path().join(".").as_str());
+        below.is_some_and(|below| below.starts_with('.'))
     }
 
     /// The item called `name` directly below it.
@@ -136,11 +146,67 @@ impl fmt::Display for Item {
     }
 }
 
+/// The part of a flake that a failure is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum FailedPart {
+    /// One attribute.
+    Item(Item),
+    /// An output as a whole: nobody knows which attributes it has.
+    Output(FlakeOutput),
+}
+
+impl FailedPart {
+    /// Whether a document of this name, which this attribute once gave, may be missing because of the failure.
+    pub fn may_give(&self, name: &Name, attribute: &Attribute) -> bool {
+        match self {
+            Self::Item(item) => item.has_name(name) || item.attribute().is_ok_and(|own| own == *attribute),
+            Self::Output(output) => output.has(attribute),
+        }
+    }
+
+    /// The document that it would give; none where it is an output, or its name is not valid.
+    pub fn document(&self) -> Option<DocumentPath> {
+        let Self::Item(item) = self else { return None };
+        let folder = match item.output {
+            FlakeOutput::Hosts(_) | FlakeOutput::Deployments => Folder::Deployments,
+            FlakeOutput::Units => Folder::Units,
+            FlakeOutput::Agents => Folder::Agents,
+        };
+        item.name.parse().ok().map(|name| DocumentPath::new(folder, name))
+    }
+
+    /// The name of the unit, where it is an attribute of `clavel.units`.
+    pub(super) fn declared_unit(&self) -> Option<&str> {
+        match self {
+            Self::Item(item) if item.output == FlakeOutput::Units => Some(&item.name),
+            Self::Item(_) | Self::Output(_) => None,
+        }
+    }
+
+    /// The name that its document would have, for people; none where it is an output.
+    pub(super) fn short_name(&self) -> String {
+        match self {
+            Self::Item(item) => item.short_name(),
+            Self::Output(_) => String::new(),
+        }
+    }
+}
+
+/// Its attribute path. This is for people.
+impl fmt::Display for FailedPart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Item(item) => item.fmt(f),
+            Self::Output(output) => write!(f, "{}", output.path().join(".")),
+        }
+    }
+}
+
 /// A question about a flake.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Question<'a> {
-    /// Which items does it have?
-    Names,
+    /// Which items do these outputs have?
+    Names(&'a [FlakeOutput]),
     /// What are the values of these items? One that throws does not spoil the others.
     Some(&'a [&'a Item]),
     /// What is the value of this item? Nix says what is wrong with it.
@@ -158,7 +224,7 @@ impl Question<'_> {
         const OF_ONE: usize = 1 << 20;
         match self {
             // A hundred thousand names of 128 bytes.
-            Self::Names => 16 << 20,
+            Self::Names(_) => 16 << 20,
             Self::One(_) => OF_ONE,
             Self::Some(items) => items.len() * OF_ONE,
         }
@@ -175,7 +241,10 @@ impl Question<'_> {
             format!("[ {} ]", items.join(" "))
         };
         let question = match self {
-            Self::Names => "names".to_owned(),
+            Self::Names(outputs) => {
+                let keys: Vec<String> = outputs.iter().map(|output| NixString(output.key()).to_string()).collect();
+                format!("names [ {} ]", keys.join(" "))
+            }
             Self::Some(items) => format!("some {}", list(items)),
             Self::One(item) => format!("one {}", of(item)),
         };
@@ -194,13 +263,26 @@ enum ItemPath {
 /// The answer to [`Question::Names`].
 ///
 /// `others` are the attributes of the `clavel` output that Clavel does not know.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 pub(super) struct Names {
     kinds: BTreeMap<FlakeOutput, Vec<ItemPath>>,
     others: Vec<String>,
+    /// The names whose documents may be withdrawn, however many they are.
+    #[serde(default)]
+    pub(super) withdraw: Vec<Pattern>,
 }
 
 impl Names {
+    /// The outputs that it is about.
+    pub(super) fn outputs(&self) -> Vec<FlakeOutput> {
+        self.kinds.keys().copied().collect()
+    }
+
+    /// Adds the names of further outputs of the same flake.
+    pub(super) fn add(&mut self, other: Self) {
+        self.kinds.extend(other.kinds);
+    }
+
     /// All items of `flake`.
     pub(super) fn items(self, flake: &FlakeReference) -> Result<Vec<Item>, EvaluateError> {
         if let Some(other) = self.others.first() {

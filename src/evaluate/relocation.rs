@@ -47,7 +47,9 @@ impl Evaluator {
             return Ok(());
         }
         if pending.contains(&RecordKey::Names) {
-            let answer = caller.ask::<Value>(TreeLocation::Relocated, &Question::Names, self.budget.memory).await;
+            let outputs = recorded_names(&caller, &record)?.outputs();
+            let question = Question::Names(&outputs);
+            let answer = caller.ask::<Value>(TreeLocation::Relocated, &question, self.budget.memory).await;
             record.note_relocated(&RecordKey::Names, answer.ok().map(|answer| answer.value).as_ref());
             write_record(&record, &path);
         }
@@ -78,6 +80,11 @@ impl Evaluator {
     }
 }
 
+fn recorded_names(caller: &FlakeCaller<'_>, record: &Record) -> Result<Names, EvaluateError> {
+    let names = record.answer(&RecordKey::Names).cloned().unwrap_or_default();
+    serde_json::from_value(names).map_err(|error| caller.misunderstood(&error))
+}
+
 /// The recorded items that were not checked.
 fn pending_tasks(
     source: &Source,
@@ -85,8 +92,7 @@ fn pending_tasks(
     record: &Record,
     pending: &BTreeSet<RecordKey>,
 ) -> Result<Vec<Task<Item>>, EvaluateError> {
-    let names = record.answer(&RecordKey::Names).cloned().unwrap_or_default();
-    let names: Names = serde_json::from_value(names).map_err(|error| caller.misunderstood(&error))?;
+    let names = recorded_names(caller, record)?;
     let task = |item: Item| {
         let key = RecordKey::Item(item.clone());
         pending.contains(&key).then(|| Task { item, before: record.cost(&key), batching: Batching::Allowed })

@@ -20,6 +20,31 @@ pub(super) struct Selection {
     pub(super) unmatched: Vec<Pattern>,
 }
 
+/// The outputs that `source` may take something of, in their order. The others are never looked at.
+pub(super) fn outputs_of(source: &Source) -> Vec<FlakeOutput> {
+    FlakeOutput::all().filter(|output| !is_left_out(source, *output)).collect()
+}
+
+fn is_left_out(source: &Source, output: FlakeOutput) -> bool {
+    let is_of_it = |pattern: &Pattern| output_of(pattern).is_none_or(|of| of == output);
+    let is_included = source.include.is_empty() || source.include.iter().any(is_of_it);
+    matches!(output, FlakeOutput::Hosts(_)) && !is_included
+        || source.exclude.iter().any(|pattern| whole_output(pattern) == Some(output))
+}
+
+/// The output that the pattern leaves out as a whole, where it is such a pattern: `homeConfigurations.*`.
+fn whole_output(pattern: &Pattern) -> Option<FlakeOutput> {
+    output_of(pattern).filter(|output| {
+        matches!(output, FlakeOutput::Hosts(_)) && pattern.as_str() == format!("{}.*", output.path().join("."))
+    })
+}
+
+/// The output in which alone the pattern selects, where it begins with one.
+fn output_of(pattern: &Pattern) -> Option<FlakeOutput> {
+    let begins_with = |output: &FlakeOutput| pattern.as_str().starts_with(&format!("{}.", output.path().join(".")));
+    FlakeOutput::all().filter(|output| gives_deployment(*output)).find(begins_with)
+}
+
 /// Selects those of `items` that `source` takes.
 pub(super) fn select(source: &Source, items: Vec<Item>) -> Selection {
     let is_host = |item: &Item| matches!(item.output, FlakeOutput::Hosts(_));
@@ -29,7 +54,7 @@ pub(super) fn select(source: &Source, items: Vec<Item>) -> Selection {
 
     let (deployed, others): (Vec<Item>, Vec<Item>) = items.into_iter().partition(|item| gives_deployment(item.output));
     let (alone, refining): (Vec<Item>, Vec<Item>) = deployed.into_iter().partition(stands_alone);
-    let written = source.include.iter().chain(source.exclude.iter());
+    let written = source.include.iter().chain(source.exclude.iter().filter(|pattern| whole_output(pattern).is_none()));
     let unmatched = written.filter(|pattern| !alone.iter().any(|item| matches(item, pattern))).cloned().collect();
     let (taken, left): (Vec<Item>, Vec<Item>) = alone.into_iter().partition(|item| takes(source, item));
     let names_taken = names(&taken);
@@ -51,15 +76,12 @@ fn takes(source: &Source, item: &Item) -> bool {
 }
 
 fn matches(item: &Item, pattern: &Pattern) -> bool {
-    let prefix = |output: FlakeOutput| format!("{}.", output.path().join("."));
-    let of_an_output =
-        |output: &FlakeOutput| gives_deployment(*output) && pattern.as_str().starts_with(&prefix(*output));
-    if !FlakeOutput::all().any(|output| of_an_output(&output)) {
+    if output_of(pattern).is_none() {
         return pattern.matches(&item.name);
     }
-    let of_output = prefix(item.output);
+    let of_output = item.output.path().join(".");
     let in_full = item.below_output().collect::<Vec<_>>().join(".");
-    [&in_full, &item.name].into_iter().any(|name| pattern.matches(&format!("{of_output}{name}")))
+    [&in_full, &item.name].into_iter().any(|name| pattern.matches(&format!("{of_output}.{name}")))
 }
 
 #[cfg(test)]
@@ -133,6 +155,27 @@ mod tests {
         }
         let one = selected(&[], &["systemConfigs.x86_64-linux.*"]);
         assert_eq!(one.items.len(), items().len() - 1);
+    }
+
+    #[test]
+    fn an_output_that_is_left_out_as_a_whole_is_never_looked_at() {
+        let looked_at = |include: &[&str], exclude: &[&str]| -> Vec<String> {
+            let source = Source::bare("git+https://git.example.org/fleet".parse().unwrap());
+            let source = Source { include: patterns(include), exclude: patterns(exclude), ..source };
+            outputs_of(&source)
+                .iter()
+                .map(|output| output.path()[0].to_owned())
+                .take_while(|name| name != "clavel")
+                .collect()
+        };
+        assert_eq!(
+            looked_at(&[], &["homeConfigurations.*"]),
+            ["nixosConfigurations", "darwinConfigurations", "systemConfigs"]
+        );
+        assert_eq!(looked_at(&["nixosConfigurations.web-*"], &[]), ["nixosConfigurations"]);
+        assert_eq!(looked_at(&["nixosConfigurations.web-*", "air"], &["homeConfigurations.a*"]).len(), 4);
+        // The pattern is about an output that nobody looks at, so it is not one that matches nothing.
+        assert_eq!(selected(&[], &["homeConfigurations.*", "web-old-*"]).unmatched, []);
     }
 
     #[test]

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::document_change::{DocumentChange, NameConflict};
-use crate::evaluate::{Evaluation, Failure, Item};
+use crate::evaluate::{Evaluation, Failure};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, Folder, Hold,
     IndexVersion, Name, Provenance, Revision, Specification, Timestamp, UnitSpecification,
@@ -304,8 +304,7 @@ impl<'a> Planner<'a> {
 
 /// Whether the attribute that gave this document is among the failures. Its absence then means nothing.
 fn is_broken(failures: &[Failure], provenance: &Provenance, name: &Name) -> bool {
-    let gave_it = |item: &Item| item.has_name(name) || item.attribute().is_ok_and(|own| own == provenance.attribute);
-    failures.iter().any(|failure| gave_it(&failure.item))
+    failures.iter().any(|failure| failure.part.may_give(name, &provenance.attribute))
 }
 
 /// The version of the index after `last`.

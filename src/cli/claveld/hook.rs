@@ -87,7 +87,7 @@ async fn check(config: &ClaveldConfigArgument) -> Result<(), Exit> {
 
 fn print_broken_before(failures: &[Failure]) {
     for failure in failures {
-        output::remark(format_args!("broken before this push as well: {}", failure.item));
+        output::remark(format_args!("broken before this push as well: {}", failure.part));
     }
 }
 
@@ -105,7 +105,7 @@ fn print_verdict(source: &Source, verdict: &PushVerdict) {
                     output::indent(why)
                 ));
             }
-            let names: Vec<String> = broken.iter().map(|failure| failure.item.to_string()).collect();
+            let names: Vec<String> = broken.iter().map(|failure| failure.part.to_string()).collect();
             output::error(format_args!("the push is refused: it breaks {} of {}", names.join(", "), source.flake));
         }
         PushVerdict::BreaksAll { error: why } => {

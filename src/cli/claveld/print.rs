@@ -88,6 +88,6 @@ pub(super) fn print_differences<'a>(differences: impl Iterator<Item = &'a Item>)
 /// Prints the broken attributes, each with Nix's own message.
 pub(super) fn print_failures<'a>(failures: impl Iterator<Item = &'a Failure>) {
     for failure in failures {
-        output::remark(format_args!("\nbroken: {}\n{}", failure.item, output::indent(&failure.error)));
+        output::remark(format_args!("\nbroken: {}\n{}", failure.part, output::indent(&failure.error)));
     }
 }

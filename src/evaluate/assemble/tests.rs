@@ -44,7 +44,7 @@ fn host(name: &str) -> serde_json::Value {
 }
 
 fn failures(found: &Drafts) -> Vec<(String, &str)> {
-    found.failures.iter().map(|f| (f.item.to_string(), f.error.as_str())).collect()
+    found.failures.iter().map(|f| (f.part.to_string(), f.error.as_str())).collect()
 }
 
 #[test]
@@ -172,7 +172,7 @@ fn names_that_are_equal_when_cut_are_two_failures() {
     let [a, b] = ["a", "b"].map(|end| "x".repeat(299) + end);
     let found = run(&source(&[]), vec![(NIXOS, &a, host("x")), (NIXOS, &b, host("x"))]);
     let [first, second] = &found.failures[..] else { panic!("{found:?}") };
-    assert_eq!((&first.item, &second.item), (&NIXOS.item(&a), &NIXOS.item(&b)));
+    assert_eq!((&first.part, &second.part), (&FailedPart::Item(NIXOS.item(&a)), &FailedPart::Item(NIXOS.item(&b))));
     let json = serde_json::to_value(&found.failures).unwrap();
     assert_eq!(json[0]["name"], json!("x".repeat(200)));
     assert_eq!(json[0]["name"], json[1]["name"]);
@@ -208,7 +208,7 @@ fn a_name_in_two_outputs_is_a_failure_of_both() {
         &source(&[]),
         vec![(NIXOS, "x", host("x")), (DARWIN, "x", host("x")), (HOME, "X", host("x")), (NIXOS, "y", host("y"))],
     );
-    let attributes: Vec<String> = found.failures.iter().map(|f| f.item.to_string()).collect();
+    let attributes: Vec<String> = found.failures.iter().map(|f| f.part.to_string()).collect();
     assert_eq!(attributes, ["homeConfigurations.X", "darwinConfigurations.x", "nixosConfigurations.x"]);
     assert!(found.failures[1].error.contains("would both be the deployment `x`"), "{found:?}");
     assert_eq!(found.deployments.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["y"]);
@@ -219,12 +219,74 @@ fn a_name_in_two_outputs_is_a_failure_of_both() {
 }
 
 #[test]
+fn nothing_goes_out_without_the_unit_and_the_agent_that_it_needs() {
+    let text =
+        json!({ "template": { "narId": { "path": format!("/nix/store/{HASH}-fw"), "drv": null, "system": null } } });
+    let command = json!({ "type": "command", "arch": "x86_64-linux" });
+    let unit = |value| (FlakeOutput::Units, "a", value);
+    for (others, reasons) in [
+        // The arch of the declared unit is not that of the system.
+        (
+            vec![(NIXOS, "a", host("a")), unit(json!({ "arch": "aarch64-linux" }))],
+            ["its unit `a` is broken", "is for x86_64-linux"],
+        ),
+        // A misspelt unit: the deployment would go out as a `command`.
+        (
+            vec![
+                (FlakeOutput::Deployments, "a", text.clone()),
+                (FlakeOutput::Units, "aa", json!({ "type": "nixos", "arch": "x86_64-linux" })),
+            ],
+            ["correct its name", ""],
+        ),
+        // An agent that names a deployment that is not there.
+        (
+            vec![(NIXOS, "a", host("a")), (FlakeOutput::Agents, "g", json!({ "deployments": ["a", "b"] }))],
+            ["its agent `g` is broken", "does not have"],
+        ),
+        // No agent takes it.
+        (
+            vec![
+                (NIXOS, "a", host("a")),
+                (NIXOS, "c", host("c")),
+                (FlakeOutput::Agents, "a", json!({ "deployments": ["c"] })),
+            ],
+            ["no other agent does", ""],
+        ),
+    ] {
+        let found = run(&source(&[]), others);
+        let is_a = |name: &Name| name.as_str() == "a";
+        assert!(
+            !found.deployments.iter().any(|d| is_a(&d.name)) && !found.units.iter().any(|u| is_a(&u.name)),
+            "{found:?}"
+        );
+        for reason in reasons {
+            assert!(
+                found.failures.iter().any(|failure| failure.error.contains(reason)),
+                "{reason}: {:?}",
+                found.failures
+            );
+        }
+    }
+    // Nix could not evaluate what the flake declares about the unit: nothing else is taken for it.
+    let answers = [
+        (FlakeOutput::Deployments.item("a"), Ok(text.clone())),
+        (FlakeOutput::Units.item("a"), Err("error: no".to_owned())),
+    ];
+    let found = run_all(&source(&[]), answers.into_iter().collect());
+    assert_eq!((found.deployments.len(), found.units.len(), found.agents.len(), found.failures.len()), (0, 0, 0, 2));
+    let found = run(&source(&[]), vec![(FlakeOutput::Deployments, "a", text), unit(command)]);
+    assert_eq!((failures(&found), found.deployments.len()), (vec![], 1));
+}
+
+#[test]
 fn a_unit_has_one_type() {
     let on_x = json!({ "unit": "x" });
     let both = vec![(NIXOS, "x", host("x")), (HOME, "alice@x", host("h")), (FlakeOutput::Deployments, "alice@x", on_x)];
     let found = run(&source(&[]), both.clone());
-    let [(_, why)] = &failures(&found)[..] else { panic!("{found:?}") };
+    let [(_, why), (other, follows)] = &failures(&found)[..] else { panic!("{found:?}") };
     assert!(why.contains("of type nixos and for one of type home-manager"), "{why}");
+    assert_eq!((other.as_str(), *follows), ("nixosConfigurations.x", "its unit `x` is broken"));
+    assert_eq!((found.deployments.len(), found.agents.len()), (0, 0));
     let found = run(&source(&[]), [both, vec![(FlakeOutput::Units, "x", json!({ "type": "container" }))]].concat());
     assert_eq!(failures(&found), []);
     assert_eq!(found.units[0].specification.unit_type, UnitType::Container);

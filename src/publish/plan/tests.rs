@@ -1,6 +1,6 @@
 use super::super::fixture::{self, DAY, draft, evaluation, intact, name, now, published, revision};
 use super::*;
-use crate::evaluate::Drafts;
+use crate::evaluate::{Drafts, FailedPart, Item};
 use crate::model::UnitType;
 
 fn unit(source: &str, of: &str, arch: &str) -> Draft<UnitSpecification> {
@@ -10,7 +10,7 @@ fn unit(source: &str, of: &str, arch: &str) -> Draft<UnitSpecification> {
 /// The evaluation of `source` that gave these units, and failed at others.
 fn units(source: &str, units: Vec<Draft<UnitSpecification>>, failing: &[&str]) -> Evaluation {
     let failure = |name: &&str| Failure {
-        item: Item::try_from(vec!["units".to_owned(), (*name).to_owned()]).unwrap(),
+        part: FailedPart::Item(Item::try_from(vec!["units".to_owned(), (*name).to_owned()]).unwrap()),
         error: "error: no".to_owned(),
     };
     let failures = failing.iter().map(failure).collect();

@@ -46,7 +46,7 @@ fn found(deployments: &[&str], units: &[&str], agents: &[&str]) -> Drafts {
         deployments: deployments.iter().map(deployment).collect(),
         units: units.iter().map(unit).collect(),
         agents: agents.iter().map(agent).collect(),
-        failures: Vec::new(),
+        ..Drafts::default()
     }
 }
 
