@@ -42,3 +42,4 @@ mod signers;
 mod support;
 mod transports;
 mod wait_for_cache;
+mod withdrawals;

@@ -68,7 +68,12 @@ impl Publication {
     fn publish(&self, sources: &[Source], evaluated: &[usize], orphans: OrphanPolicy) -> PublishReport {
         let configured: Vec<FlakeReference> = (0..sources.len()).map(flake).collect();
         let evaluations: Vec<Evaluation> = evaluated.iter().map(|at| evaluation(*at, &sources[*at])).collect();
-        let input = PublishInput { configured: &configured, evaluations: &evaluations, orphans };
+        let input = PublishInput {
+            configured: &configured,
+            evaluations: &evaluations,
+            orphans,
+            allowed_withdrawals: usize::MAX,
+        };
         run(self.publisher().publish(&input)).unwrap()
     }
 

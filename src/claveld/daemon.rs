@@ -158,7 +158,7 @@ impl<'a> Daemon<'a> {
     /// Runs a round about `targets`.
     async fn publish(&mut self, targets: &[Target<'a>]) {
         let on_event = |event: RoundEvent<'_>| (self.on_event)(DaemonEvent::Progress(event));
-        let outcome = self.runner.run(targets, &on_event).await;
+        let outcome = self.runner.run(targets, &self.known, &on_event).await;
         let now = Instant::now();
         self.known.retain(|known| targets.iter().all(|target| target.source.flake != known.source.flake));
         match outcome {

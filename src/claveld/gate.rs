@@ -1,17 +1,21 @@
 //! The gate: decides whether git may take a push in, while git still holds it back.
 //!
 //! The gate refuses a push after which an attribute of a source is broken that was not broken before; a new attribute that does
-//! not evaluate counts. An attribute that was broken before does not stop a push. The gate signs nothing and reads no key.
+//! not evaluate counts. An attribute that was broken before does not stop a push. It also refuses a push that would withdraw so
+//! many documents that a publication would wait for an operator. The gate signs nothing and reads no key.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::hook::{HookError, PushedRef, PushedSource, pushed_sources, sources_in};
 use super::round::{RoundEvent, Target, check_relocations, evaluate_targets, evaluator};
+use super::setup::settings;
 use crate::config::ClaveldConfig;
-use crate::evaluate::{EvalMode, Evaluator, FailedPart, Failure};
+use crate::evaluate::{Drafts, EvalMode, Evaluation, Evaluator, FailedPart, Failure};
 use crate::git::{Preview, PreviewError};
-use crate::model::{Invalid, Source, SourceRevision};
+use crate::model::{Invalid, Source, SourceRevision, describe_error};
+use crate::publish::{HeldWithdrawals, foresee_withdrawals};
+use crate::trust::Anchor;
 
 /// The reason why the gate could not check a push. Git then refuses the push: the gate lets nothing through unseen.
 #[derive(Debug, thiserror::Error)]
@@ -62,6 +66,8 @@ pub enum PushVerdict {
         /// healthy before.
         error_before: Option<String>,
     },
+    /// The push would withdraw many documents.
+    Withdraws(HeldWithdrawals),
     /// Nothing of the source can be evaluated after the push.
     BreaksAll {
         /// The error.
@@ -87,13 +93,14 @@ impl PushDecision {
     }
 }
 
-/// The broken attributes of a source at one revision, or the reason why nothing of it could be evaluated.
-type Failures = Result<Vec<Failure>, String>;
+/// What a source gives at one revision, or the reason why nothing of it could be evaluated.
+type Evaluated = Result<Drafts, String>;
 
 /// The verdict on a revision with the broken attributes `after`, in comparison with the revision before it.
-fn compare(after: Vec<Failure>, before: Failures) -> PushVerdict {
+fn compare(after: Vec<Failure>, before: Evaluated) -> PushVerdict {
     // If nothing could be evaluated before, every broken attribute counts as new: otherwise new damage would pass unseen.
-    let (before, error_before) = before.map_or_else(|error| (Vec::new(), Some(error)), |before| (before, None));
+    let (before, error_before) =
+        before.map_or_else(|error| (Vec::new(), Some(error)), |before| (before.failures, None));
     let known: BTreeSet<FailedPart> = before.into_iter().map(|failure| failure.part).collect();
     let (broken_before, broken): (Vec<_>, Vec<_>) = after.into_iter().partition(|f| known.contains(&f.part));
     if broken.is_empty() {
@@ -128,22 +135,47 @@ impl<'a> Gate<'a> {
         let mut verdicts = Vec::new();
         for pushed in pushed_sources(push.git_dir, push.refs, &self.config.sources)? {
             let preview = PreviewedSource::new(&self.evaluator, push, &pushed, on_event)?;
-            let failures = preview.failures_at(&pushed.after).await;
-            if failures.is_ok() {
+            let drafts = preview.evaluate_at(&pushed.after).await;
+            if drafts.is_ok() {
                 preview.check_relocations(&pushed.after).await;
             }
-            let verdict = match failures {
+            let verdict = match drafts {
                 Err(error) => PushVerdict::BreaksAll { error },
-                Ok(failures) if failures.is_empty() => PushVerdict::Passes { broken_before: Vec::new() },
-                Ok(failures) => match &pushed.before {
-                    Some(before) => compare(failures, preview.failures_at(before).await),
-                    // The branch is new, so nothing was broken before.
-                    None => compare(failures, Ok(Vec::new())),
+                Ok(drafts) => match self.foresee_withdrawals(pushed.source, &drafts).await {
+                    Some(held) => PushVerdict::Withdraws(held),
+                    None => Self::verdict(drafts.failures, &preview, pushed.before.as_ref()).await,
                 },
             };
             verdicts.push((pushed.source, verdict));
         }
         Ok(verdicts)
+    }
+
+    async fn verdict(
+        failures: Vec<Failure>,
+        preview: &PreviewedSource<'_>,
+        before: Option<&SourceRevision>,
+    ) -> PushVerdict {
+        match before {
+            _ if failures.is_empty() => PushVerdict::Passes { broken_before: Vec::new() },
+            Some(before) => compare(failures, preview.evaluate_at(before).await),
+            // The branch is new, so nothing was broken before.
+            None => compare(failures, Ok(Drafts::default())),
+        }
+    }
+
+    /// The withdrawals that would wait for an operator after the push. A branch that cannot be read refuses no push: the publication
+    /// will say what is wrong with it, and withdraws nothing meanwhile.
+    async fn foresee_withdrawals(&self, source: &Source, drafts: &Drafts) -> Option<HeldWithdrawals> {
+        let config = &self.config.publish;
+        let foreseen = match Anchor::read(&config.root) {
+            Ok(anchor) => foresee_withdrawals(&settings(config), &anchor, &source.flake, drafts).await,
+            Err(error) => Err(error.into()),
+        };
+        foreseen.unwrap_or_else(|error| {
+            tracing::warn!(error = %describe_error(&error), "cannot tell what the push would withdraw");
+            None
+        })
     }
 }
 
@@ -187,15 +219,17 @@ impl<'a> PreviewedSource<'a> {
         check_relocations(self.evaluator, &[self.target(revision)], &|event| self.report(event)).await;
     }
 
-    /// The broken attributes at `revision`.
-    async fn failures_at(&self, revision: &SourceRevision) -> Failures {
+    /// What the source gives at `revision`.
+    async fn evaluate_at(&self, revision: &SourceRevision) -> Evaluated {
         let targets = [self.target(revision)];
         let (mut evaluations, broken) = evaluate_targets(self.evaluator, &targets, &|event| self.report(event)).await;
         let whole = broken.first().map(|broken| self.with_original_paths(&broken.error.message()));
         match (evaluations.pop(), whole) {
-            (Some(evaluation), None) => {
-                let own = |failure: Failure| Failure { error: self.with_original_paths(&failure.error), ..failure };
-                Ok(evaluation.drafts.failures.into_iter().map(own).collect())
+            (Some(Evaluation { mut drafts, .. }), None) => {
+                for failure in &mut drafts.failures {
+                    failure.error = self.with_original_paths(&failure.error);
+                }
+                Ok(drafts)
             }
             (_, why) => Err(why.unwrap_or_default() + self.hint()),
         }
@@ -233,10 +267,14 @@ mod tests {
         names.iter().map(failure).collect()
     }
 
+    fn drafts(failing_names: &[&str]) -> Drafts {
+        Drafts { failures: failing(failing_names), ..Drafts::default() }
+    }
+
     #[test]
     fn an_attribute_that_was_broken_before_does_not_stop_a_push() {
         let passes = PushVerdict::Passes { broken_before: failing(&["a"]) };
-        assert_eq!(compare(failing(&["a"]), Ok(failing(&["a", "b"]))), passes);
+        assert_eq!(compare(failing(&["a"]), Ok(drafts(&["a", "b"]))), passes);
     }
 
     #[test]
@@ -246,9 +284,9 @@ mod tests {
             broken_before: failing(broken_before),
             error_before: error_before.map(str::to_owned),
         };
-        assert_eq!(compare(failing(&["a", "b"]), Ok(failing(&["a"]))), breaks(&["b"], &["a"], None));
+        assert_eq!(compare(failing(&["a", "b"]), Ok(drafts(&["a"]))), breaks(&["b"], &["a"], None));
         // On a new branch nothing was broken before.
-        assert_eq!(compare(failing(&["a"]), Ok(Vec::new())), breaks(&["a"], &[], None));
+        assert_eq!(compare(failing(&["a"]), Ok(Drafts::default())), breaks(&["a"], &[], None));
         assert_eq!(compare(failing(&["a"]), Err("syntax".to_owned())), breaks(&["a"], &[], Some("syntax")));
     }
 
@@ -265,9 +303,9 @@ mod tests {
             (nixos("a\0"), part("homeConfigurations", "a\0")),
         ] {
             let failures = |part: &FailedPart| vec![Failure { part: part.clone(), error: "error: no".to_owned() }];
-            let verdict = compare(failures(&after), Ok(failures(&before)));
+            let verdict = compare(failures(&after), Ok(Drafts { failures: failures(&before), ..Drafts::default() }));
             assert!(matches!(&verdict, PushVerdict::Breaks { broken, .. } if broken[0].part == after), "{verdict:?}");
-            let verdict = compare(failures(&after), Ok(failures(&after)));
+            let verdict = compare(failures(&after), Ok(Drafts { failures: failures(&after), ..Drafts::default() }));
             assert!(matches!(&verdict, PushVerdict::Passes { .. }), "{verdict:?}");
         }
     }

@@ -40,6 +40,8 @@ pub enum RoundEvent<'a> {
     },
     /// The evaluations are done, and claveld begins to publish.
     Publishing,
+    /// A source could not be evaluated, and nothing could be published either.
+    SourceBroken(&'a SourceFailure),
 }
 
 /// A source that could not be evaluated at all. All its documents stay as they are.
@@ -98,10 +100,11 @@ impl RoundOutcome {
 
     /// Whether the round did all that it was asked. A deployment that waits for a cache is no failure.
     pub fn completeness(&self) -> Completeness {
-        let PublishReport { conflicts, unready, lost, .. } = &self.report;
+        let PublishReport { conflicts, unready, lost, withdrawals, .. } = &self.report;
         let is_evaluated = self.broken_sources.is_empty()
             && self.evaluations.iter().all(|e| Completeness::of(e) == Completeness::Complete);
-        let is_published = conflicts.is_empty() && unready.unpublishable.is_empty() && lost.is_empty();
+        let is_published =
+            conflicts.is_empty() && unready.unpublishable.is_empty() && lost.is_empty() && withdrawals.is_empty();
         Completeness::complete_if(is_evaluated && is_published)
     }
 }
@@ -156,13 +159,21 @@ pub struct RoundRunner<'a> {
     config: &'a ClaveldConfig,
     evaluator: Evaluator,
     publisher: Publisher,
+    /// How many documents an operator allows to withdraw.
+    allowed_withdrawals: usize,
 }
 
 impl<'a> RoundRunner<'a> {
     /// Reads the keys that `config` names, so that a bad key is an error before anything is evaluated.
     pub fn new(config: &'a ClaveldConfig, mode: EvalMode) -> Result<Self, PublishError> {
         let publisher = setup::publisher(&config.publish)?;
-        Ok(Self { config, evaluator: evaluator(&config.evaluate, mode), publisher })
+        Ok(Self { config, evaluator: evaluator(&config.evaluate, mode), publisher, allowed_withdrawals: 0 })
+    }
+
+    /// The same, where an operator allows so many documents to be withdrawn beyond the few that go without asking.
+    #[must_use]
+    pub fn allowing_withdrawals(self, documents: usize) -> Self {
+        Self { allowed_withdrawals: documents, ..self }
     }
 
     /// The newest revision of every source of the configuration.
@@ -170,21 +181,37 @@ impl<'a> RoundRunner<'a> {
         self.config.sources.iter().map(Target::newest).collect()
     }
 
-    /// Evaluates `targets` and publishes the result. The documents of all other sources stay as they are. A round about
-    /// every source of the configuration also withdraws the documents of sources that were removed from the configuration.
+    /// Evaluates `targets` and publishes the result. The documents of all other sources stay as they are. If every source of the
+    /// configuration was read, in this round or as one of `read_before`, the round also withdraws the documents of sources that were
+    /// removed from the configuration: a source that cannot be read may be the new place of one of them.
     pub async fn run(
         &self,
         targets: &[Target<'_>],
+        read_before: &[Evaluation],
         on_event: &dyn Fn(RoundEvent<'_>),
     ) -> Result<RoundOutcome, PublishError> {
         let (evaluations, broken_sources) = evaluate_targets(&self.evaluator, targets, on_event).await;
         on_event(RoundEvent::Publishing);
         let configured = self.configured();
-        let is_about_all = configured.iter().all(|flake| targets.iter().any(|target| target.source.flake == *flake));
-        let orphans = if is_about_all { OrphanPolicy::Withdraw } else { OrphanPolicy::Keep };
-        let input = PublishInput { configured: &configured, evaluations: &evaluations, orphans };
-        let report = self.publisher.publish(&input).await?;
+        let is_broken = |flake: &FlakeReference| broken_sources.iter().any(|broken| broken.source == *flake);
+        let is_read = |flake: &FlakeReference| {
+            let read = || evaluations.iter().chain(read_before).any(|evaluation| evaluation.source.flake == *flake);
+            !is_broken(flake) && read()
+        };
+        let orphans = if configured.iter().all(is_read) { OrphanPolicy::Withdraw } else { OrphanPolicy::Keep };
+        let report = self.publish(&evaluations, orphans).await.inspect_err(|_| {
+            // The error of the publication does not say them.
+            for broken in &broken_sources {
+                on_event(RoundEvent::SourceBroken(broken));
+            }
+        })?;
         Ok(RoundOutcome { evaluations, broken_sources, report })
+    }
+
+    async fn publish(&self, evaluations: &[Evaluation], orphans: OrphanPolicy) -> Result<PublishReport, PublishError> {
+        let (configured, allowed_withdrawals) = (self.configured(), self.allowed_withdrawals);
+        let input = PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals };
+        self.publisher.publish(&input).await
     }
 
     /// Evaluates `targets` a second time with their source at another place, and records whether the result depends on it.
@@ -196,9 +223,7 @@ impl<'a> RoundRunner<'a> {
     /// Publishes the evaluations in `known` again, without evaluating anything: a cache may have a deployment by now, or an
     /// operator may have released one.
     pub(super) async fn publish_known(&self, known: &[Evaluation]) -> Result<PublishReport, PublishError> {
-        let configured = self.configured();
-        let input = PublishInput { configured: &configured, evaluations: known, orphans: OrphanPolicy::Keep };
-        self.publisher.publish(&input).await
+        self.publish(known, OrphanPolicy::Keep).await
     }
 
     fn configured(&self) -> Vec<FlakeReference> {

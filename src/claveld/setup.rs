@@ -13,14 +13,18 @@ const STORE_DEADLINE: std::time::Duration = std::time::Duration::from_mins(2);
 pub fn publisher(config: &PublishConfig) -> Result<Publisher, PublishError> {
     let signers = Signers::read(&config.secret_keys)?;
     let anchor = Anchor::read(&config.root)?;
-    let settings = PublishSettings {
+    let store = store::open(None, STORE_DEADLINE, store::Output::Capture);
+    Ok(Publisher::new(settings(config), signers, anchor, store))
+}
+
+/// The place and the manner of publishing.
+pub(super) fn settings(config: &PublishConfig) -> PublishSettings {
+    PublishSettings {
         repository: config.repository.clone(),
         branch: config.branch.clone(),
         validity: config.validity,
         state_directory: config.state_directory.clone(),
         ssh_command: config.ssh_command.clone(),
         policy: config.policy,
-    };
-    let store = store::open(None, STORE_DEADLINE, store::Output::Capture);
-    Ok(Publisher::new(settings, signers, anchor, store))
+    }
 }

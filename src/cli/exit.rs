@@ -188,9 +188,10 @@ impl From<PublishError> for Exit {
                 OperateError::NotVouchedFor { .. } | OperateError::Altered(_) | OperateError::Lost(_),
             ) => Code::Refused,
             PublishError::Note(_) => Code::Machine,
-            PublishError::Plan(_) | PublishError::Index(_) | PublishError::Operate(OperateError::Plan(_)) => {
-                Code::Incomplete
-            }
+            PublishError::NothingRead
+            | PublishError::Plan(_)
+            | PublishError::Index(_)
+            | PublishError::Operate(OperateError::Plan(_)) => Code::Incomplete,
         };
         Self::new(code, error)
     }

@@ -106,9 +106,9 @@ impl Item {
         Attribute::at(&path)
     }
 
-    /// Whether its document would have this name.
-    pub fn has_name(&self, name: &Name) -> bool {
-        self.name == name.as_str()
+    /// Its name, whole.
+    pub fn name(&self) -> &str {
+        &self.name
     }
 
     /// The name that its document would have, for people: cut, and without control characters.
@@ -159,7 +159,7 @@ impl FailedPart {
     /// Whether a document of this name, which this attribute once gave, may be missing because of the failure.
     pub fn may_give(&self, name: &Name, attribute: &Attribute) -> bool {
         match self {
-            Self::Item(item) => item.has_name(name) || item.attribute().is_ok_and(|own| own == *attribute),
+            Self::Item(item) => item.name == name.as_str() || item.attribute().is_ok_and(|own| own == *attribute),
             Self::Output(output) => output.has(attribute),
         }
     }

@@ -43,6 +43,9 @@ pub enum PublishError {
         /// The publishers of that root.
         publishers: Vec<String>,
     },
+    /// No source could be read, and there is no index yet: an empty one would say that there is nothing to run.
+    #[error("nothing is published yet, and claveld does not begin before it has read a source")]
+    NothingRead,
     /// The number of bins changes, so the whole branch has to be read. The publisher tries again with it.
     #[error("the whole branch has to be read")]
     NeedsEverything,

@@ -11,7 +11,8 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use nix_derivation::nixbase32;
 
 use super::branch_state::{BranchState, Existing, ExistingDocument};
-use super::plan::{OrphanPolicy, Plan, PublishInput, Withheld, plan};
+use super::plan::{OrphanPolicy, Plan, PublishInput, plan};
+use super::withheld::Withheld;
 use crate::branch::Branch;
 use crate::branch::fixture::{Listing, index, index_files};
 use crate::evaluate::{Drafts, Evaluation, EvaluationWork};
@@ -114,7 +115,14 @@ pub(super) fn planned(
     withheld: &Withheld,
 ) -> Plan {
     let configured: Vec<FlakeReference> = configured.iter().map(|name| flake(name)).collect();
-    plan(branch, &PublishInput { configured: &configured, evaluations, orphans }, withheld, now(), 7 * DAY).unwrap()
+    plan(
+        branch,
+        &PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals: 0 },
+        withheld,
+        now(),
+        7 * DAY,
+    )
+    .unwrap()
 }
 
 /// The key of all caches.

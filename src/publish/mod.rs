@@ -1,12 +1,13 @@
 //! From evaluations to a commit on the branch: plan, sign, commit.
 //!
 //! [`Publisher::publish`] is the entry for evaluations, [`Publisher::operate`] for an operator's request. These files decide
-//! and have no I/O: `plan` (which documents change), `withhold` (which of them have to wait), `survey` (whether the caches
-//! have a deployment), `pin`, `operate`. These do the I/O and decide nothing: `base` and `document_loader` read the
-//! branch into the types of `branch_state`, `caches` asks the caches, `diffs` compares systems, `sign` signs, `attempt` begins one
-//! attempt, `publisher` has the [`Publisher`] and the order of it all, `note` remembers the last publication, and `settled` what the
-//! next one need not look at. `bins` makes the bins of the index. `document_change`,
-//! `left_out`, `report` and `readme` are what people read of it.
+//! and have no I/O: `plan` (which documents change), `withhold` (which of them have to wait), `broken` (which of them a broken part
+//! touches), `withdrawals` (which of them an operator has to allow), all by the names of `withheld`; `survey` (whether the caches have
+//! a deployment), `pin`, `operate`. These do the I/O and decide nothing: `base` and `document_loader` read the branch into the types
+//! of `branch_state`, `caches` asks the caches, `diffs` compares systems, `sign` signs, `attempt` begins one attempt, `publisher` has
+//! the [`Publisher`] and the order of it all, `note` remembers the last publication, `settled` what the next one need not look at, and
+//! `foresee` answers the gate. `bins` makes the bins of the index. `document_change`, `left_out`, `report` and `readme` are what
+//! people read of it.
 //!
 //! The daemon, its triggers and the gate belong to `claveld`; evaluating belongs to `evaluate`.
 
@@ -14,6 +15,7 @@ mod attempt;
 mod base;
 mod bins;
 mod branch_state;
+mod broken;
 mod caches;
 mod diffs;
 mod document_change;
@@ -21,6 +23,7 @@ mod document_loader;
 mod error;
 #[cfg(test)]
 mod fixture;
+mod foresee;
 mod left_out;
 mod note;
 mod operate;
@@ -32,12 +35,15 @@ mod report;
 mod settled;
 mod sign;
 mod survey;
+mod withdrawals;
+mod withheld;
 mod withhold;
 
 pub use attempt::PublishSettings;
 pub use base::PublishBaseError;
 pub use document_change::{DocumentChange, NameConflict};
 pub use error::PublishError;
+pub use foresee::foresee_withdrawals;
 pub use left_out::{
     Awaited, KeptBack, LostDeployment, MissingSetting, Protection, Unpublishable, Unready, Waiting, describe_hold,
 };
@@ -47,3 +53,4 @@ pub use plan::{OrphanPolicy, PlanError, PublishInput};
 pub use publisher::Publisher;
 pub use report::PublishReport;
 pub use survey::{CacheProblem, CacheState};
+pub use withdrawals::HeldWithdrawals;

@@ -9,11 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use super::branch_state::{BranchState, Existing, ExistingDocument};
+use super::broken::BrokenParts;
 use super::document_change::{DocumentChange, NameConflict};
-use crate::evaluate::{Evaluation, Failure};
+use super::withheld::Withheld;
+use crate::evaluate::Evaluation;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, Folder, Hold,
-    IndexVersion, Name, Provenance, Revision, Specification, Timestamp, UnitSpecification,
+    IndexVersion, Name, Revision, Specification, Timestamp, UnitSpecification,
 };
 
 /// The evaluations of a round, which claveld publishes.
@@ -25,6 +27,8 @@ pub struct PublishInput<'a> {
     pub evaluations: &'a [Evaluation],
     /// The fate of documents whose source is not in the configuration.
     pub orphans: OrphanPolicy,
+    /// How many documents an operator allows to withdraw, beyond the few that go without asking.
+    pub allowed_withdrawals: usize,
 }
 
 /// The fate of documents whose source is not in the configuration.
@@ -34,31 +38,6 @@ pub enum OrphanPolicy {
     Keep,
     /// They are withdrawn: the round is about every source of the configuration.
     Withdraw,
-}
-
-/// The documents that stay on the branch as they are, by their names.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Withheld {
-    pub(super) deployments: BTreeSet<Name>,
-    pub(super) units: BTreeSet<Name>,
-    pub(super) agents: BTreeSet<Name>,
-    /// Deployments of the opposite kind: they lack their pin, so claveld writes them even if their specification is the
-    /// same.
-    pub(super) unpinned: BTreeSet<Name>,
-}
-
-impl Withheld {
-    /// The names of all of them, and of the deployments that lack their pin.
-    pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
-        let Self { deployments, units, agents, unpinned } = self;
-        deployments.iter().chain(units).chain(agents).chain(unpinned)
-    }
-
-    /// Whether every document may change.
-    pub(super) fn is_empty(&self) -> bool {
-        let Self { deployments, units, agents, unpinned: _ } = self;
-        deployments.is_empty() && units.is_empty() && agents.is_empty()
-    }
 }
 
 /// A publication that is decided and not signed yet.
@@ -106,8 +85,10 @@ pub(super) fn plan(
     now: Timestamp,
     validity: Duration,
 ) -> Result<Plan, PlanError> {
-    let mut planner =
-        Planner { branch, input, unpinned: &withheld.unpinned, changes: Vec::new(), conflicts: Vec::new() };
+    let parts = |evaluation: &'_ Evaluation| BrokenParts::of(&evaluation.drafts.failures);
+    let broken = input.evaluations.iter().map(|evaluation| (&evaluation.source.flake, parts(evaluation))).collect();
+    let unpinned = &withheld.unpinned;
+    let mut planner = Planner { branch, input, broken, unpinned, changes: Vec::new(), conflicts: Vec::new() };
     let agents = planner.documents(&branch.agents, &withheld.agents, |evaluation| &evaluation.drafts.agents)?;
     let deployments =
         planner.documents(&branch.deployments, &withheld.deployments, |evaluation| &evaluation.drafts.deployments)?;
@@ -154,6 +135,8 @@ pub(super) fn sign_anew_at(issued: Timestamp, expires: Timestamp, validity: Dura
 struct Planner<'a> {
     branch: &'a BranchState,
     input: &'a PublishInput<'a>,
+    /// The broken parts of each source that was evaluated.
+    broken: BTreeMap<&'a FlakeReference, BrokenParts>,
     unpinned: &'a BTreeSet<Name>,
     changes: Vec<DocumentChange>,
     conflicts: Vec<NameConflict>,
@@ -260,10 +243,9 @@ impl<'a> Planner<'a> {
     fn still_claims<S: Specification>(&self, claims: &[Claim<'_, S>], document: &Document<S>) -> bool {
         let Some(provenance) = document.provenance() else { return false };
         let owner = &provenance.source;
-        let is_broken = |evaluation: &Evaluation| is_broken(&evaluation.drafts.failures, provenance, &document.name);
-        let evaluation = self.input.evaluations.iter().find(|evaluation| evaluation.source.flake == *owner);
+        let is_broken = |parts: &BrokenParts| parts.may_give(&document.name, &provenance.attribute);
         claims.iter().any(|(source, _)| *source == owner)
-            || self.input.configured.contains(owner) && evaluation.is_none_or(is_broken)
+            || self.input.configured.contains(owner) && self.broken.get(owner).is_none_or(is_broken)
     }
 
     fn document<S: Specification>(
@@ -294,17 +276,11 @@ impl<'a> Planner<'a> {
         // The owner of an altered document is unknown: the document stays until a source claims it.
         let Some(document) = document.known() else { return false };
         let Some(provenance) = document.provenance() else { return false };
-        let evaluation = self.input.evaluations.iter().find(|e| e.source.flake == provenance.source);
-        match evaluation {
-            Some(evaluation) => !is_broken(&evaluation.drafts.failures, provenance, &document.name),
+        match self.broken.get(&provenance.source) {
+            Some(parts) => !parts.may_give(&document.name, &provenance.attribute),
             None => self.input.orphans == OrphanPolicy::Withdraw && !self.input.configured.contains(&provenance.source),
         }
     }
-}
-
-/// Whether the attribute that gave this document is among the failures. Its absence then means nothing.
-fn is_broken(failures: &[Failure], provenance: &Provenance, name: &Name) -> bool {
-    failures.iter().any(|failure| failure.part.may_give(name, &provenance.attribute))
 }
 
 /// The version of the index after `last`.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use super::attempt::{PublishAttempt, PublishContext, PublishSettings};
 use super::bins::names_on;
+use super::broken::touched_by_failures;
 use super::caches::CacheClient;
 use super::diffs::SystemDiffs;
 use super::document_change::DocumentChange;
@@ -15,15 +16,18 @@ use super::left_out::{KeptBack, LostDeployment, Unready};
 use super::note::{PublishNote, PublishedIndex};
 use super::operate::{Operation, OperationReport, OperatorRequest, operate};
 use super::pin::{Pinning, pins};
-use super::plan::{IndexPlan, Plan, PublishInput, Withheld, plan, sign_anew_at};
+use super::plan::{IndexPlan, Plan, PublishInput, plan, sign_anew_at};
 use super::report::{PublishReport, commit_message, describe_changes};
 use super::settled::{Look, RoundResult, SettledNote, within};
 use super::sign::{BranchSigner, SignedFiles};
 use super::survey::{CacheAnswers, CacheScope, CacheSurvey};
+use super::withdrawals::{HeldWithdrawals, held_withdrawals, keep};
+use super::withheld::Withheld;
 use super::withhold::{deployments_to_look_up, kept_back, lost_deployments, withhold};
 use crate::branch::{
     BranchWriter, Change as FileChange, CommitId, Identity, Layout, OpenBranch, Proposal, ReadBack, RevisionLookup,
 };
+use crate::evaluate::Evaluation;
 use crate::model::{
     BinCount, DocumentPath, Epoch, FleetId, Folder, IndexVersion, MAX_ENTRIES_OF_A_BIN, Name, PublishPolicy,
     Sha256Digest, SourceRevision, Timestamp, describe_error,
@@ -104,10 +108,13 @@ impl Publisher {
         diffs: &mut SystemDiffs<'_>,
     ) -> Result<(Attempted, Option<Proposal>), PublishError> {
         let attempt = self.context.begin(writer, Some((input, look))).await?;
+        if attempt.base.branch.index.is_none() && input.evaluations.is_empty() {
+            return Err(PublishError::NothingRead);
+        }
         let cut = within(&attempt.scope, input.evaluations);
         let looked_at = PublishInput { evaluations: cut.as_deref().unwrap_or(input.evaluations), ..*input };
-        let PublishDecision { mut plan, withheld, unready, kept_back, lost } =
-            self.decide(&attempt, &looked_at, answers).await?;
+        let PublishDecision { mut plan, withheld, unready, kept_back, lost, withdrawals } =
+            self.decide(&attempt, &looked_at, input.evaluations, answers).await?;
         let sign_anew_at = self.sign_anew_at(&attempt, plan.index);
         let lost_holds = attempt.base.lost_holds.clone();
         let removed = attempt.base.branch.foreign.iter().map(ToString::to_string).collect();
@@ -123,6 +130,7 @@ impl Publisher {
                 lost_holds,
                 removed,
                 lost,
+                withdrawals,
                 version,
                 sign_anew_at,
                 commit: None,
@@ -202,6 +210,7 @@ impl Publisher {
         &self,
         attempt: &PublishAttempt,
         input: &PublishInput<'_>,
+        whole_evaluations: &[Evaluation],
         answers: &mut CacheAnswers,
     ) -> Result<PublishDecision, PublishError> {
         let settings = &self.context.settings;
@@ -218,8 +227,11 @@ impl Publisher {
         // The first plan leaves nothing out. It says for which deployments claveld has to ask the caches.
         let whole = plan_with(pinning.as_ref(), &Withheld { unpinned, ..Withheld::default() })?;
         let lost = lost_deployments(branch, settings.policy);
-        let fixed = branch.holds.keys().chain(lost.iter().map(|lost| &lost.name)).cloned().collect();
-        let asked = deployments_to_look_up(&whole, &fixed);
+        let withdrawals = held_withdrawals(branch, &whole, whole_evaluations, input.allowed_withdrawals);
+        let mut fixed = touched_by_failures(branch, input.evaluations);
+        fixed.deployments.extend(branch.holds.keys().chain(lost.iter().map(|lost| &lost.name)).cloned());
+        keep(&withdrawals, &mut fixed);
+        let asked = deployments_to_look_up(&whole, &fixed.deployments);
         if let Some(caches) = &self.caches {
             caches.ask_for(&asked, answers).await;
         }
@@ -231,7 +243,7 @@ impl Publisher {
         }
         let is_final = withheld.is_empty() && pinning.is_none();
         let plan = if is_final { whole } else { plan_with(pinning.as_ref(), &withheld)? };
-        Ok(PublishDecision { plan, withheld, unready, kept_back, lost })
+        Ok(PublishDecision { plan, withheld, unready, kept_back, lost, withdrawals })
     }
 
     /// Signs `plan`, and proposes one commit with it.
@@ -354,6 +366,7 @@ struct PublishDecision {
     unready: Unready,
     kept_back: Vec<KeptBack>,
     lost: Vec<LostDeployment>,
+    withdrawals: Vec<HeldWithdrawals>,
 }
 
 fn sources(input: &PublishInput<'_>) -> Vec<(String, Option<SourceRevision>)> {

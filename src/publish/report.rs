@@ -6,6 +6,7 @@ use serde::Serialize;
 
 use super::document_change::{DocumentChange, NameConflict};
 use super::left_out::{KeptBack, LostDeployment, Unready};
+use super::withdrawals::HeldWithdrawals;
 use crate::model::{Folder, IndexVersion, Name, SourceRevision, Timestamp};
 
 /// The most lines about the differences inside one deployment.
@@ -35,6 +36,8 @@ pub struct PublishReport {
     pub removed: Vec<String>,
     /// The deployments that stay as they are because the document that they have to stay at is lost.
     pub lost: Vec<LostDeployment>,
+    /// The withdrawals that wait for an operator.
+    pub withdrawals: Vec<HeldWithdrawals>,
     /// The version of the index after the publication.
     pub version: IndexVersion,
     /// The time at which claveld signs the index again even if nothing changes.

@@ -13,8 +13,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::branch_state::{BranchState, Existing, ExistingDocument};
 use super::document_change::DocumentChange;
 use super::left_out::{Awaited, KeptBack, LostDeployment, MissingSetting, Protection, Unpublishable, Unready, Waiting};
-use super::plan::{Plan, Withheld};
+use super::plan::Plan;
 use super::survey::{Availability, CacheSurvey};
+use super::withheld::Withheld;
 use crate::model::PublishPolicy;
 use crate::model::{
     Agent, AgentSpecification, Deployment, Document, Folder, Name, NarTemplateSpecification, Specification, Substituter,
@@ -68,17 +69,19 @@ fn readiness(template: &NarTemplateSpecification, survey: &CacheSurvey<'_>) -> R
     }
 }
 
-/// Decides which documents of `plan` stay as they are together with the deployments in `fixed`, and which deployments are not
-/// ready. The survey is about the deployments in `asked`; there is none where nothing waits for caches.
+/// Decides which documents of `plan` stay as they are together with those in `fixed`, and which deployments are not ready. The survey is about the deployments in `asked`; there is none where nothing waits for caches.
 pub(super) fn withhold(
     branch: &BranchState,
     plan: &Plan,
-    fixed: &BTreeSet<Name>,
+    fixed: &Withheld,
     asked: &[Deployment],
     survey: Option<&CacheSurvey<'_>>,
 ) -> (Withheld, Unready) {
     let mut unready = Unready::default();
-    let mut withheld = Withheld { deployments: fixed.clone(), ..Withheld::default() };
+    let mut withheld = fixed.clone();
+    // A unit that does not change holds up nobody.
+    let changed_units: BTreeSet<&Name> = changes_in(plan, Folder::Units).collect();
+    withheld.units.retain(|unit| changed_units.contains(unit));
     for (Deployment { name, specification, .. }, survey) in asked.iter().filter_map(|asked| Some((asked, survey?))) {
         match readiness(&specification.template, survey) {
             Readiness::Ready => continue,
@@ -88,7 +91,7 @@ pub(super) fn withhold(
         withheld.deployments.insert(name.clone());
     }
     loop {
-        withheld.units = units_that_stay(branch, plan, &withheld.deployments);
+        withheld.units.extend(units_that_stay(branch, plan, &withheld.deployments));
         let waits_with = |deployment: &&Deployment| {
             !withheld.deployments.contains(&deployment.name) && withheld.units.contains(&deployment.specification.unit)
         };
@@ -103,8 +106,13 @@ pub(super) fn withhold(
             withheld.deployments.insert(name.clone());
         }
     }
-    withheld.agents = agents_that_stay(branch, plan, &withheld.deployments);
+    withheld.agents.extend(agents_that_stay(branch, plan, &withheld.deployments));
     (withheld, unready)
+}
+
+/// The documents in a folder that the plan changes.
+fn changes_in(plan: &Plan, folder: Folder) -> impl Iterator<Item = &Name> {
+    plan.changes.iter().filter(move |change| change.path.folder() == folder).map(|change| change.path.name())
 }
 
 /// The agents that would gain or lose a withheld deployment.
@@ -114,7 +122,6 @@ fn agents_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Na
     };
     let after: BTreeMap<&Name, BTreeSet<Name>> =
         plan.agents.iter().map(|agent| (&agent.name, withheld(&agent.specification))).collect();
-    let changes = plan.changes.iter().filter(|change| change.path.folder() == Folder::Agents);
     let stays = |name: &&Name| {
         let after = after.get(name).cloned().unwrap_or_default();
         match branch.agents.get(*name) {
@@ -126,7 +133,7 @@ fn agents_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Na
             },
         }
     };
-    changes.map(|change| change.path.name()).filter(stays).cloned().collect()
+    changes_in(plan, Folder::Agents).filter(stays).cloned().collect()
 }
 
 /// The units that the plan would change or withdraw, although a withheld deployment runs on them.
@@ -135,9 +142,11 @@ fn units_that_stay(branch: &BranchState, plan: &Plan, deployments: &BTreeSet<Nam
     let in_use: BTreeSet<&Name> = deployments.iter().filter_map(unit).collect();
     // A unit whose content is unknown protects nothing: claveld repairs it at once.
     let is_lost = |name: &&Name| branch.units.get(*name).is_some_and(|unit| unit.known().is_none());
-    let changes = plan.changes.iter().filter(|change| change.path.folder() == Folder::Units);
-    let names = changes.map(|change| change.path.name()).filter(|name| !is_lost(name));
-    names.filter(|name| in_use.contains(name)).cloned().collect()
+    changes_in(plan, Folder::Units)
+        .filter(|name| !is_lost(name))
+        .filter(|name| in_use.contains(name))
+        .cloned()
+        .collect()
 }
 
 /// The changes of `whole` that operators' holds keep back: of the held deployment, of its unit, and of the agents that name

@@ -36,6 +36,7 @@ complete -c claveld -n "__fish_claveld_using_subcommand run" -l config -d 'The c
 complete -c claveld -n "__fish_claveld_using_subcommand run" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_using_subcommand run" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_using_subcommand once" -l config -d 'The configuration file' -r -F
+complete -c claveld -n "__fish_claveld_using_subcommand once" -l allow-withdrawals -d 'Withdraw as many documents as this, where their sources do not give them any more. Without it claveld withdraws few of them at once, and says how many wait' -r
 complete -c claveld -n "__fish_claveld_using_subcommand once" -l json -d 'Print one JSON document: the report, the broken attributes, and the sources that are broken as a whole'
 complete -c claveld -n "__fish_claveld_using_subcommand once" -l full -d 'Evaluate everything, and compare the results with the records'
 complete -c claveld -n "__fish_claveld_using_subcommand once" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'

@@ -57,7 +57,7 @@ async fn publish(config: &ClaveldConfigArgument) -> Result<(), Exit> {
     let targets: Vec<_> = pushed.iter().map(PushedSource::target).collect();
     let runner = RoundRunner::new(&config, EvalMode::Changed)?;
     let board = Board::lines();
-    let outcome = runner.run(&targets, &|event| print_event(&board, &event)).await?;
+    let outcome = runner.run(&targets, &[], &|event| print_event(&board, &event)).await?;
     print_reasons(&outcome);
     for line in report_lines(&outcome.report) {
         output::remark(line);
@@ -107,6 +107,10 @@ fn print_verdict(source: &Source, verdict: &PushVerdict) {
             }
             let names: Vec<String> = broken.iter().map(|failure| failure.part.to_string()).collect();
             output::error(format_args!("the push is refused: it breaks {} of {}", names.join(", "), source.flake));
+        }
+        PushVerdict::Withdraws(held) => {
+            output::error(held);
+            output::error(format_args!("the push is refused: it takes too much out of {}", source.flake));
         }
         PushVerdict::BreaksAll { error: why } => {
             output::remark(format_args!("\nbroken: {}\n{}", source.flake, output::indent(why)));

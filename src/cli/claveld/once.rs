@@ -21,6 +21,10 @@ pub(super) struct Arguments {
     /// Evaluate everything, and compare the results with the records.
     #[arg(long)]
     full: bool,
+    /// Withdraw as many documents as this, where their sources do not give them any more. Without it claveld withdraws few of them
+    /// at once, and says how many wait.
+    #[arg(long, value_name = "NUMBER", default_value_t = 0, hide_default_value = true)]
+    allow_withdrawals: usize,
 }
 
 /// The document that `--json` prints.
@@ -40,11 +44,12 @@ struct BrokenSource {
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
-    let runner = RoundRunner::new(&config, if arguments.full { EvalMode::Everything } else { EvalMode::Changed })?;
+    let mode = if arguments.full { EvalMode::Everything } else { EvalMode::Changed };
+    let runner = RoundRunner::new(&config, mode)?.allowing_withdrawals(arguments.allow_withdrawals);
     let targets = runner.all_targets();
     let outcome = {
         let board = Board::live();
-        runner.run(&targets, &|event| print_event(&board, &event)).await?
+        runner.run(&targets, &[], &|event| print_event(&board, &event)).await?
     };
     if arguments.json {
         let broken = outcome.broken_sources.iter();

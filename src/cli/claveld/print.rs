@@ -12,6 +12,7 @@ pub(super) fn print_event(board: &Board, event: &RoundEvent<'_>) {
     match event {
         RoundEvent::Evaluating { source, progress } => board.advance(source, progress),
         RoundEvent::Publishing => board.say("publishing"),
+        RoundEvent::SourceBroken(broken) => output::error(describe_error(&broken.error)),
     }
 }
 
@@ -61,6 +62,9 @@ pub(super) fn print_trouble(outcome: &RoundOutcome) {
     }
     for lost in &outcome.report.lost {
         output::error(lost);
+    }
+    for held in &outcome.report.withdrawals {
+        output::error(held);
     }
     for unpublishable in &outcome.report.unready.unpublishable {
         output::error(unpublishable);

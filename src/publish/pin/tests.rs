@@ -1,6 +1,7 @@
 use super::super::fixture::{self, cache_entry, cached_draft, fleet, hash, intact, list, path};
-use super::super::plan::{OrphanPolicy, Plan, Withheld};
+use super::super::plan::{OrphanPolicy, Plan};
 use super::super::survey::{CacheAnswer, CacheAnswers, CacheScope};
+use super::super::withheld::Withheld;
 use super::*;
 use crate::evaluate::Drafts;
 use crate::model::{List, NarHash, Revision};

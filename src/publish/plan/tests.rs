@@ -1,6 +1,6 @@
 use super::super::fixture::{self, DAY, draft, evaluation, intact, name, now, published, revision};
 use super::*;
-use crate::evaluate::{Drafts, FailedPart, Item};
+use crate::evaluate::{Drafts, FailedPart, Failure, Item};
 use crate::model::UnitType;
 
 fn unit(source: &str, of: &str, arch: &str) -> Draft<UnitSpecification> {

@@ -90,7 +90,8 @@ fn published_on(branch: &BranchState, after: Drafts) -> (Vec<String>, Vec<String
     let fixed = branch.holds.keys().cloned().collect();
     let asked = deployments_to_look_up(&whole, &fixed);
     let survey = CacheSurvey::of(&asked, CacheScope::Path, &answers);
-    let (withheld, unready) = withhold(branch, &whole, &fixed, &asked, Some(&survey));
+    let (withheld, unready) =
+        withhold(branch, &whole, &Withheld { deployments: fixed, ..Withheld::default() }, &asked, Some(&survey));
     let kept = kept_back(branch, &whole, &withheld).into_iter().flat_map(|kept| kept.changes);
     let kept = kept.map(|change| change.path.to_string()).collect();
     let plan = planned(&withheld);
