@@ -181,7 +181,6 @@ fn publish(folder: &Path, count: usize, contents: std::ops::Range<usize>) {
         branch: "deployments".parse().unwrap(),
         validity: Duration::from_hours(24 * 7),
         state_directory: folder.join("state"),
-        ssh_command: None,
         policy: PublishPolicy::WhenEvaluated,
     };
     let signers = Signers::read(&[KeyLocation::File(folder.join("key"))]).unwrap();

@@ -33,6 +33,7 @@ mod nixes;
 mod one_push;
 mod pin;
 mod platforms;
+mod private;
 mod publications;
 mod publish;
 mod reasons;

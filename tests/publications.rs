@@ -56,7 +56,6 @@ impl Publication {
             branch: self.branch.clone(),
             validity: Duration::from_hours(24 * 7),
             state_directory: self.path("state"),
-            ssh_command: None,
             policy: PublishPolicy::WhenEvaluated,
         };
         let signers = Signers::read(&[KeyLocation::File(self.path("key"))]).unwrap();

@@ -198,7 +198,6 @@ async fn fetch_confined(config: &AgentConfig, mirror: &Remote, path: &Path) -> R
         copy: path,
         into: &fetched_ref()?,
         depth: Depth::Tip,
-        ssh_command: config.ssh_command.as_deref(),
         within: config.fetch_deadline,
         when_busy: WhenBusy::Refuse,
     };

@@ -84,7 +84,7 @@ mod tests {
         changes.extend(more.map(|(path, text)| put(path, text.as_bytes())));
         let remote = folder.path().join("r.git").to_str().unwrap().parse().unwrap();
         let copy = folder.path().join("copy");
-        let writer = BranchWriter { remote: &remote, branch: &branch, ssh_command: None, copy: &copy };
+        let writer = BranchWriter { remote: &remote, branch: &branch, copy: &copy };
         let bins = BinCount::ONE.bins().collect();
         let read_back = ReadBack { root: fleet.root.clone(), branch: branch.clone(), bins, documents: Vec::new() };
         let by = Identity { name: "claveld".to_owned(), email: "claveld@clavel.invalid".to_owned() };

@@ -26,8 +26,6 @@ pub struct BranchWriter<'a> {
     pub remote: &'a Remote,
     /// The branch.
     pub branch: &'a BranchName,
-    /// The command that replaces plain `ssh`.
-    pub ssh_command: Option<&'a str>,
     /// The folder for the copy of a repository on another machine.
     pub copy: &'a Path,
 }
@@ -134,7 +132,6 @@ impl BranchWriter<'_> {
             copy: self.copy,
             into: &RefName::of(self.branch),
             depth: Depth::Full,
-            ssh_command: self.ssh_command,
             within: FETCH_DEADLINE,
             // Another process of claveld may publish to the same branch.
             when_busy: WhenBusy::Wait,
@@ -179,8 +176,8 @@ impl BranchWriter<'_> {
         if self.remote.local_path().is_some() {
             return Ok(WriteResult::Done(commit));
         }
-        let (remote, branch, ssh_command) = (self.remote, self.branch, self.ssh_command);
-        match (Push { remote, branch, commit, ssh_command, within: PUSH_DEADLINE }).run(repository).await {
+        let (remote, branch) = (self.remote, self.branch);
+        match (Push { remote, branch, commit, within: PUSH_DEADLINE }).run(repository).await {
             Ok(()) => Ok(WriteResult::Done(commit)),
             Err(PushError::Moved { .. }) => Ok(WriteResult::Raced),
             Err(error) => Err(error.into()),

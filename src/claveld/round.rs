@@ -6,8 +6,9 @@ use std::time::SystemTime;
 use super::setup;
 use crate::config::{ClaveldConfig, EvaluateConfig};
 use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Item, Progress};
+use crate::git::ProgramAccess;
 use crate::model::{FlakeReference, Source, SourceRevision, describe_error};
-use crate::nix::Nix;
+use crate::nix::{FetchAccess, FetchKeys, Nix};
 use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
 
 /// A source to evaluate.
@@ -111,9 +112,14 @@ impl RoundOutcome {
 
 /// The evaluator that `config` describes.
 pub(super) fn evaluator(config: &EvaluateConfig, mode: EvalMode) -> Evaluator {
-    let EvaluateConfig { deadline, processes, memory, records, isolation, inputs } = config;
+    let EvaluateConfig { deadline, processes, memory, records, isolation, inputs, access } = config;
     let budget = Budget::of_this_machine(*processes, *memory);
-    let nix = Nix::new(*deadline, *isolation);
+    let access = access.clone();
+    let keys = FetchKeys::new(move |url| {
+        let ProgramAccess { environment, netrc, token } = access.for_program(url)?;
+        Ok(FetchAccess { environment, netrc, token })
+    });
+    let nix = Nix::new(*deadline, *isolation).with_keys(keys);
     Evaluator { nix, inputs: inputs.clone(), budget, records: Some(records.clone()), mode }
 }
 

@@ -24,7 +24,6 @@ pub(super) fn settings(config: &PublishConfig) -> PublishSettings {
         branch: config.branch.clone(),
         validity: config.validity,
         state_directory: config.state_directory.clone(),
-        ssh_command: config.ssh_command.clone(),
         policy: config.policy,
     }
 }

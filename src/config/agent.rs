@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::credentials::{AllCredentials, CredentialsTable};
+use super::credentials::{CredentialsTable, access_rules, with_ssh_command};
 use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
 use crate::git::Remote;
 use crate::model::{BranchName, Invalid, List, Name, UnitType};
@@ -41,8 +41,6 @@ pub struct AgentConfig {
     pub activation_deadline: Duration,
     /// A Nix store other than the machine's own: the folder that contains `nix/store`.
     pub store: Option<PathBuf>,
-    /// The command that runs in place of `ssh`.
-    pub ssh_command: Option<String>,
 }
 
 /// The settings of one unit.
@@ -183,11 +181,11 @@ impl ConfigFile for AgentFile {
             let unit_type = unit.unit_type.or(implied);
             units.insert(name, UnitConfig { unit_type, profile, command: unit.command, user: unit.user });
         }
-        let credentials = AllCredentials::new(&self.credentials, directory)?;
+        let access = access_rules(self.credentials, with_ssh_command(self.ssh_command), directory)?;
         let mirrors = all_mirrors(self.repository, &self.mirrors)?;
         Ok(AgentConfig {
             name: self.name,
-            mirrors: mirrors.into_iter().map(|mirror| credentials.of(mirror)).collect(),
+            mirrors: mirrors.into_iter().map(|mirror| access.apply_to(mirror)).collect(),
             branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,
             root: self.root.0.below(directory),
             deployments: self.deployments,
@@ -198,7 +196,6 @@ impl ConfigFile for AgentFile {
             realise_deadline: self.nix.timeout.map_or(HOUR, |span| span.0),
             activation_deadline: self.activate.timeout.map_or(HOUR / 2, |span| span.0),
             store: self.nix.store.map(|store| directory.join(store)),
-            ssh_command: self.ssh_command,
         })
     }
 }
@@ -293,6 +290,13 @@ mod tests {
             "url",
             "user",
             "password-file",
+            "token-file",
+            "password-credential",
+            "helper",
+            "netrc-file",
+            "ca-file",
+            "ssh-identity",
+            "known-hosts",
             "store",
             "timeout",
             "type",

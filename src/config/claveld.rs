@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use super::credentials::{AllCredentials, CredentialsTable};
+use super::credentials::{CredentialsTable, access_rules, check_credential_name, with_ssh_command};
 use super::{ConfigError, ConfigFile, Size, Span, WrittenAnchor};
-use crate::git::Remote;
+use crate::git::{Access, AccessRules, Remote};
 use crate::model::{
     BranchName, FlakeReference, InputOrigin, InputPolicy, Isolation, List, Pattern, PublicKey, PublishPolicy, Source,
     Substituter,
@@ -48,6 +48,8 @@ pub struct EvaluateConfig {
     pub isolation: Isolation,
     /// The places from which inputs may come.
     pub inputs: InputPolicy,
+    /// How the repositories of sources and inputs are reached.
+    pub access: AccessRules,
 }
 
 /// The settings of publishing.
@@ -65,8 +67,6 @@ pub struct PublishConfig {
     pub validity: Duration,
     /// The folder of claveld's state, with its copy of a repository that is elsewhere.
     pub state_directory: PathBuf,
-    /// The command that git runs in place of `ssh`.
-    pub ssh_command: Option<String>,
     /// When claveld publishes a deployment.
     pub policy: PublishPolicy,
 }
@@ -116,12 +116,7 @@ impl PublishTable {
         let mut locations = Vec::new();
         locations.extend(self.secret_key_file.take().map(|path| KeyLocation::File(directory.join(path))));
         if let Some(name) = self.secret_key_credential.take() {
-            let allowed = |c: char| c.is_ascii_graphic() && !"/:".contains(c);
-            if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
-                // The error does not show the value, which may be the key itself.
-                let why = "it is not the name of a credential, which has to be a file name";
-                return Err(("publish.secret-key-credential", why.to_owned()));
-            }
+            check_credential_name(&name).map_err(|why| ("publish.secret-key-credential", why))?;
             locations.push(KeyLocation::Credential(name));
         }
         let ssh_agent = self.secret_key_agent.take();
@@ -202,6 +197,8 @@ impl ConfigFile for ClaveldFile {
             return Err(("evaluate.memory", "Nix does not even start with less than 64 MiB".to_owned()));
         }
         let secret_keys = self.publish.secret_keys(directory)?;
+        let default = with_ssh_command(self.publish.ssh_command);
+        let access = access_rules(self.credentials, default, directory)?;
         Ok(ClaveldConfig {
             sources,
             evaluate: EvaluateConfig {
@@ -211,15 +208,16 @@ impl ConfigFile for ClaveldFile {
                 records: state_directory.join("evaluations"),
                 isolation: self.evaluate.isolation,
                 inputs: self.evaluate.inputs.map_or_else(InputPolicy::default, |origins| origins.to_vec().into()),
+                // `publish.ssh-command` is about the repository alone.
+                access: AccessRules { default: Access::default(), ..access.clone() },
             },
             publish: PublishConfig {
-                repository: AllCredentials::new(&self.credentials, directory)?.of(self.publish.repository),
+                repository: access.apply_to(self.publish.repository),
                 branch: self.publish.branch.map_or_else(default_branch, Ok)?,
                 root: self.publish.root.0.below(directory),
                 secret_keys,
                 validity,
                 state_directory,
-                ssh_command: self.publish.ssh_command,
                 policy: match self.publish {
                     PublishTable { pin: true, .. } => PublishPolicy::WhenPinned,
                     PublishTable { wait_for_cache: true, .. } => PublishPolicy::WhenCached,
@@ -360,6 +358,13 @@ mod tests {
             "url",
             "user",
             "password-file",
+            "token-file",
+            "password-credential",
+            "helper",
+            "netrc-file",
+            "ca-file",
+            "ssh-identity",
+            "known-hosts",
             "wait-for-cache",
             "pin",
             "timeout",

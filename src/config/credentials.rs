@@ -1,46 +1,124 @@
-//! The `[[credentials]]` tables, which both configurations have: who Clavel is to the host of a repository.
+//! The `[[credentials]]` tables, which the configurations of all programs have: how the repositories at a URL are reached.
 
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 
-use crate::git::{Credentials, Remote};
+use super::{ConfigError, ConfigFile};
+use crate::git::{Access, AccessRule, AccessRules, Credentials, SecretLocation, SshAccess, UrlPrefix};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub(super) struct CredentialsTable {
     /// The beginning of the URLs that it is about.
-    url: Remote,
+    url: UrlPrefix,
     user: Option<String>,
-    password_file: PathBuf,
+    password_file: Option<PathBuf>,
+    token_file: Option<PathBuf>,
+    password_credential: Option<String>,
+    helper: Option<String>,
+    netrc_file: Option<PathBuf>,
+    ca_file: Option<PathBuf>,
+    ssh_identity: Option<PathBuf>,
+    known_hosts: Option<PathBuf>,
+    ssh_command: Option<String>,
 }
 
-/// The settings of all tables.
-pub(super) struct AllCredentials<'a> {
-    tables: &'a [CredentialsTable],
-    directory: &'a Path,
+/// An error of a table: the key, and why.
+type TableError = (&'static str, String);
+
+/// The rules that the tables make. The paths in them are relative to `directory`; `default` counts where no table does.
+pub(super) fn access_rules(
+    tables: Vec<CredentialsTable>,
+    default: Access,
+    directory: &Path,
+) -> Result<AccessRules, TableError> {
+    let rules = tables.into_iter().map(|table| table.into_rule(directory)).collect::<Result<_, _>>()?;
+    Ok(AccessRules { rules, default })
 }
 
-impl<'a> AllCredentials<'a> {
-    /// Checks the tables. The paths in them are relative to `directory`.
-    pub(super) fn new(tables: &'a [CredentialsTable], directory: &'a Path) -> Result<Self, (&'static str, String)> {
-        match tables.iter().find(|table| !table.url.to_string().starts_with("https://")) {
-            Some(table) => Err(("credentials.url", format!("{} is not an https:// URL", table.url))),
-            None => Ok(Self { tables, directory }),
-        }
+/// The access of a program whose configuration names this command in place of `ssh`, for every URL.
+pub(super) fn with_ssh_command(command: Option<String>) -> Access {
+    Access { ssh: SshAccess { command, ..SshAccess::default() }, ..Access::default() }
+}
+
+/// Checks the name of a systemd credential. The error does not show it, since it may be the secret itself.
+pub(super) fn check_credential_name(name: &str) -> Result<(), String> {
+    let allowed = |c: char| c.is_ascii_graphic() && !"/:".contains(c);
+    if name.is_empty() || name.starts_with('.') || !name.chars().all(allowed) {
+        return Err("it is not the name of a credential, which has to be a file name".to_owned());
     }
+    Ok(())
+}
 
-    /// The remote with the credentials of the longest URL that it begins with.
-    pub(super) fn of(&self, remote: Remote) -> Remote {
-        let text = remote.to_string();
-        let is_below = |url: &str| text.strip_prefix(url).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-        let url_of = |table: &CredentialsTable| table.url.to_string().trim_end_matches('/').to_owned();
-        let matching = self.tables.iter().filter(|table| is_below(&url_of(table)));
-        let longest = matching.max_by_key(|table| url_of(table).len());
-        remote.with_credentials(longest.map(|table| Credentials {
-            user: table.user.clone().unwrap_or_else(|| "git".to_owned()),
-            password_file: self.directory.join(&table.password_file),
-        }))
+/// The file of `clavel --credentials`.
+#[derive(Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+struct CredentialsFile {
+    credentials: Vec<CredentialsTable>,
+}
+
+impl ConfigFile for CredentialsFile {
+    type Settings = AccessRules;
+
+    fn into_settings(self, directory: &Path) -> Result<AccessRules, TableError> {
+        access_rules(self.credentials, access_of_git(), directory)
+    }
+}
+
+/// Reads a file of [[credentials]] tables. Where none is about a URL, what git has counts.
+pub fn read_credentials(path: &Path) -> Result<AccessRules, ConfigError> {
+    super::read::<CredentialsFile>(path)
+}
+
+/// The rules of a person: what git has counts everywhere.
+pub fn credentials_of_git() -> AccessRules {
+    AccessRules { rules: Vec::new(), default: access_of_git() }
+}
+
+fn access_of_git() -> Access {
+    Access { credentials: Some(Credentials { user: None, secret: SecretLocation::Git }), ..Access::default() }
+}
+
+impl CredentialsTable {
+    fn into_rule(self, directory: &Path) -> Result<AccessRule, TableError> {
+        let at = |path: Option<PathBuf>| path.map(|path| directory.join(path));
+        let url = self.url.to_string();
+        let ssh =
+            SshAccess { command: self.ssh_command, identity: at(self.ssh_identity), known_hosts: at(self.known_hosts) };
+        if let Some(name) = &self.password_credential {
+            check_credential_name(name).map_err(|why| ("credentials.password-credential", why))?;
+        }
+        let mut secrets = [
+            at(self.password_file).map(SecretLocation::File),
+            at(self.token_file).map(SecretLocation::File),
+            self.password_credential.map(SecretLocation::Systemd),
+            self.helper.map(SecretLocation::Helper),
+            at(self.netrc_file).map(SecretLocation::Netrc),
+        ]
+        .into_iter()
+        .flatten();
+        let (secret, more) = (secrets.next(), secrets.next());
+        let credentials = secret.map(|secret| Credentials { user: self.user.clone(), secret });
+        let access = Access { credentials, ca_file: at(self.ca_file), ssh };
+        let is_for_https = access.credentials.is_some() || access.ca_file.is_some() || self.user.is_some();
+        let is_for_ssh = access.ssh != SshAccess::default();
+        let why = if more.is_some() {
+            "names more than one of password-file, token-file, password-credential, helper and netrc-file"
+        } else if self.user.is_some() && access.credentials.is_none() {
+            "has a user and no password; name a password-file, or put the user of ssh into the URL"
+        } else if !is_for_https && !is_for_ssh {
+            "says nothing; name for example a token-file, or with ssh an ssh-identity"
+        } else if url.starts_with("https://") && is_for_ssh {
+            "is about https, where ssh-identity, known-hosts and ssh-command mean nothing"
+        } else if !url.starts_with("https://") && is_for_https {
+            "is not about https, where alone user, password, token and ca-file count"
+        } else if !url.starts_with("https://") && !self.url.is_ssh() {
+            "is neither an https:// nor an ssh:// URL"
+        } else {
+            return Ok(AccessRule { url: self.url, access });
+        };
+        Err(("credentials", format!("the table of {url} {why}")))
     }
 }
 
@@ -48,25 +126,38 @@ impl<'a> AllCredentials<'a> {
 mod tests {
     use super::*;
 
+    fn rule(text: &str) -> Result<Access, String> {
+        let table: CredentialsTable = toml::from_str(text).map_err(|error| error.to_string())?;
+        table.into_rule(Path::new("/etc/clavel")).map(|rule| rule.access).map_err(|(_, why)| why)
+    }
+
     #[test]
-    fn the_longest_url_that_a_repository_begins_with_counts() {
-        let table = |url: &str, file: &str| CredentialsTable {
-            url: url.parse().unwrap(),
-            user: None,
-            password_file: file.into(),
-        };
-        let tables = [table("https://git.example.org/", "all"), table("https://git.example.org/team", "team")];
-        let all = AllCredentials::new(&tables, Path::new("/etc/clavel")).ok().unwrap();
-        let file = |url: &str| {
-            let remote = all.of(url.parse().unwrap());
-            remote.credentials().map(|found| found.password_file.display().to_string())
-        };
-        assert_eq!(file("https://git.example.org/fleet.git").as_deref(), Some("/etc/clavel/all"));
-        assert_eq!(file("https://git.example.org/team/fleet.git").as_deref(), Some("/etc/clavel/team"));
-        assert_eq!(file("https://git.example.org/teams.git").as_deref(), Some("/etc/clavel/all"));
-        assert_eq!(file("https://git.example.org.evil.example/fleet.git"), None);
-        assert_eq!(file("ssh://git.example.org/fleet.git"), None);
-        let clear = [table("http://git.example.org", "all")];
-        assert!(AllCredentials::new(&clear, Path::new("/")).is_err());
+    fn a_table_is_about_https_or_about_ssh() {
+        let https = |more: &str| rule(&format!("url = \"https://h\"\n{more}"));
+        let secret = |more: &str| https(more).unwrap().credentials.unwrap().secret;
+        assert_eq!(secret("password-file = 'p'"), SecretLocation::File("/etc/clavel/p".into()));
+        assert_eq!(secret("token-file = '/t'"), SecretLocation::File("/t".into()));
+        assert_eq!(secret("password-credential = 'c'"), SecretLocation::Systemd("c".to_owned()));
+        assert_eq!(secret("helper = '!h'"), SecretLocation::Helper("!h".to_owned()));
+        assert_eq!(secret("netrc-file = 'n'"), SecretLocation::Netrc("/etc/clavel/n".into()));
+        assert_eq!(https("ca-file = 'c'").unwrap().ca_file, Some("/etc/clavel/c".into()));
+        let ssh = rule("url = 'ssh://git@h'\nssh-identity = 'i'\nknown-hosts = 'k'\nssh-command = 's'").unwrap().ssh;
+        assert_eq!(ssh.identity, Some("/etc/clavel/i".into()));
+        assert_eq!((ssh.known_hosts, ssh.command), (Some("/etc/clavel/k".into()), Some("s".to_owned())));
+        rule("url = 'git@h:team'\nssh-identity = 'i'").unwrap();
+        for (text, why) in [
+            ("url = 'https://h'", "says nothing"),
+            ("url = 'https://h'\nuser = 'u'", "no password"),
+            ("url = 'https://h'\ntoken-file = 't'\nhelper = 'h'", "more than one"),
+            ("url = 'https://h'\nssh-identity = 'i'", "is about https"),
+            ("url = 'ssh://h'\ntoken-file = 't'", "is not about https"),
+            ("url = 'http://h'\ntoken-file = 't'", "is not about https"),
+            ("url = '/srv'\nssh-identity = 'i'", "neither an https:// nor an ssh:// URL"),
+            ("url = 'https://h'\npassword-credential = '../x'", "not the name of a credential"),
+            ("url = 'https://h'\npassword = 'x'", "unknown field"),
+        ] {
+            let error = rule(text).unwrap_err();
+            assert!(error.contains(why), "{text}: {error}");
+        }
     }
 }

@@ -18,6 +18,7 @@ use serde::{Deserialize, Deserializer};
 
 pub use agent::{AgentConfig, UnitConfig, UserName};
 pub use claveld::{ClaveldConfig, EvaluateConfig, PublishConfig};
+pub use credentials::{credentials_of_git, read_credentials};
 
 use crate::model::Invalid;
 use crate::trust::AnchorLocation;

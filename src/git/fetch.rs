@@ -4,6 +4,7 @@
 //! A fetch blocks its thread and has no limit on time, memory or disk. Nobody trusts a remote with those, so only `confined` runs
 //! one, in a process of its own.
 
+use std::cell::RefCell;
 use std::fs;
 use std::num::NonZeroU32;
 use std::os::unix::fs::MetadataExt as _;
@@ -14,22 +15,18 @@ use gix::progress::Discard;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
 use gix::sec::identity::Account;
+use gix::url::Scheme;
 use serde::{Deserialize, Serialize};
 
 use super::address::{CommitId, RefName};
 use super::commit::sync_file;
 use super::complete::{self, CheckedHistory};
-use super::credentials::Credentials;
 use super::fetch_error::{FetchError, MAX_SHALLOW_BYTES};
 use super::lock::HeldLock;
 use super::remote::{Remote, RemoteUrl};
 use super::repository::{GitError, Repository, in_one_line};
 use crate::model::BranchName;
 use crate::redact::without_users;
-
-/// The ssh command where none is configured. `BatchMode`, because nobody is there to type a password; the other options
-/// end a connection that hangs, because gix cannot interrupt a read.
-const SSH: &str = "ssh -o BatchMode=yes -o ConnectTimeout=30 -o ServerAliveInterval=15 -o ServerAliveCountMax=4";
 
 /// The threads that check a pack.
 const MAX_THREADS: &str = "2";
@@ -55,8 +52,6 @@ pub(super) struct FetchRequest<'a> {
     pub(super) into: &'a RefName,
     /// How much of the branch is fetched.
     pub(super) depth: Depth,
-    /// The command that replaces plain `ssh`. It has to understand OpenSSH's options.
-    pub(super) ssh_command: Option<&'a str>,
     /// The fetch ends early when this becomes true.
     pub(super) interrupt: &'a AtomicBool,
 }
@@ -93,19 +88,24 @@ impl Repository {
             return Err(request.not_found(format!("{} does not exist", path.display())));
         }
         let known = self.tip_of_ref(request.into)?;
-        let local = self.configured_for(request)?;
+        let local = self.configured_for(url)?;
         let remote = request.gix_remote(url, &local)?;
         let failed = |stage| move |error: gix::Error| request.failed(url, stage, &error);
-        let account = account(url).map_err(|why| FetchError::Refused {
-            remote: request.remote.to_string(),
-            branch: request.branch.clone(),
-            why,
-        })?;
+        // Why this machine has no credentials, where the server asks for some.
+        let unreadable = RefCell::new(None);
         let connection = remote.connect(Direction::Fetch).map_err(failed(Stage::Connect))?;
         let prepared = connection
-            .with_credentials(|action| Ok(answer(account.as_ref(), action)))
+            .with_credentials(|action| {
+                Ok(answer(url, action).unwrap_or_else(|why| {
+                    unreadable.replace(Some(why));
+                    None
+                }))
+            })
             .prepare_fetch(Discard, gix::remote::ref_map::Options::default())
-            .map_err(failed(Stage::Connect))?;
+            .map_err(|error| match unreadable.take() {
+                Some(why) => request.refused(why),
+                None => failed(Stage::Connect)(error),
+            })?;
         let tip = prepared.ref_map().mappings.first().and_then(|mapping| mapping.remote.as_id());
         let Some(tip) = tip.map(|id| CommitId::from(id.to_owned())) else { return Ok(Fetched::BranchMissing) };
         if known == Some(tip) {
@@ -162,14 +162,14 @@ impl Repository {
         Some(FetchError::Locked { remote: request.remote.to_string(), branch: request.branch.clone(), lock })
     }
 
-    /// A handle on the repository with the settings of the request, which are kept in memory only.
-    fn configured_for(&self, request: &FetchRequest<'_>) -> Result<gix::Repository, GitError> {
+    /// A handle on the repository with the settings of the URL, which are kept in memory only.
+    fn configured_for(&self, url: &RemoteUrl) -> Result<gix::Repository, GitError> {
         let mut local = self.separate_handle()?;
-        let command = request.ssh_command.unwrap_or(SSH);
+        let command = url.access().ssh.command();
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
         // Each thread that checks a pack has buffers and a stack, and a fetch has little memory, however many processors there are.
-        let settings = [("core.sshCommand", command), ("ssh.variant", "ssh"), ("pack.threads", MAX_THREADS)];
+        let settings = [("core.sshCommand", command.as_str()), ("ssh.variant", "ssh"), ("pack.threads", MAX_THREADS)];
         for (key, value) in settings {
             config
                 .set_raw_value(key, value)
@@ -219,6 +219,10 @@ impl FetchRequest<'_> {
             .with_fetch_tags(Tags::None)
             .with_refspecs([spec.as_str()], Direction::Fetch)
             .map_err(|error| GitError::new(act(), &error))
+    }
+
+    fn refused(&self, why: String) -> FetchError {
+        FetchError::Refused { remote: self.remote.to_string(), branch: self.branch.clone(), why }
     }
 
     fn not_found(&self, why: String) -> FetchError {
@@ -281,22 +285,26 @@ fn owned_by_another_user(path: &Path) -> Option<String> {
     })
 }
 
-/// The account of a URL that has credentials.
-fn account(url: &RemoteUrl) -> Result<Option<Account>, String> {
-    let of = |credentials: &Credentials| {
-        let (username, password) = (credentials.user.clone(), credentials.password()?);
-        Ok(Account { username, password, oauth_refresh_token: None })
-    };
-    url.credentials().map(of).transpose()
-}
-
-/// Answers a server that asks for credentials. This asks no credential helper and no person.
+/// Answers a server that asks for credentials: the host of `url`, over HTTPS, and no other, to which it may have sent us on. No
+/// person is asked.
 fn answer(
-    account: Option<&Account>,
+    url: &RemoteUrl,
     action: gix::credentials::helper::Action,
-) -> Option<gix::credentials::protocol::Outcome> {
-    let gix::credentials::helper::Action::Get(context) = action else { return None };
-    Some(gix::credentials::protocol::Outcome { identity: account?.clone(), next: context.into() })
+) -> Result<Option<gix::credentials::protocol::Outcome>, String> {
+    let gix::credentials::helper::Action::Get(context) = action else { return Ok(None) };
+    let (access, url) = (url.access(), url.parsed());
+    let asking = context.url.as_ref().and_then(|asking| gix::url::parse(asking).ok());
+    let is_host = asking.is_some_and(|asking| {
+        asking.scheme == Scheme::Https
+            && asking.host() == url.host()
+            && asking.port_or_default() == url.port_or_default()
+    });
+    let Some(credentials) = access.credentials.as_ref().filter(|_| is_host) else { return Ok(None) };
+    let login = credentials.login(url)?;
+    Ok(login.map(|login| gix::credentials::protocol::Outcome {
+        identity: Account { username: login.user, password: login.password, oauth_refresh_token: None },
+        next: context.into(),
+    }))
 }
 
 /// The size of the file `shallow` in bytes. Every reader of the history reads all of that file.

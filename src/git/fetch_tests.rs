@@ -10,13 +10,18 @@ use crate::model::describe_error;
 
 fn fetch_with(into: &Repository, url: &str, depth: Depth, ssh_command: Option<&str>) -> Result<Fetched, FetchError> {
     into.fetch(&FetchRequest {
-        remote: &url.parse().unwrap(),
+        remote: &reached_by(url, ssh_command),
         branch: &fixture::branch(),
         into: &fetched_ref(),
         depth,
-        ssh_command,
         interrupt: &AtomicBool::new(false),
     })
+}
+
+/// The remote at `url`, reached by this command in place of `ssh`.
+fn reached_by(url: &str, command: Option<&str>) -> Remote {
+    let ssh = super::super::SshAccess { command: command.map(str::to_owned), ..Default::default() };
+    url.parse::<Remote>().unwrap().with_access(super::super::Access { ssh, ..Default::default() })
 }
 
 fn fetch(into: &Repository, url: &str) -> Result<Fetched, FetchError> {
@@ -161,7 +166,6 @@ fn an_interrupted_fetch_is_reported() {
         branch: &fixture::branch(),
         into: &fetched_ref(),
         depth: Depth::Tip,
-        ssh_command: None,
         interrupt: &AtomicBool::new(true),
     });
     assert!(matches!(interrupted, Err(FetchError::Interrupted { .. })), "{interrupted:?}");

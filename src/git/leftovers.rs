@@ -109,7 +109,6 @@ mod tests {
             branch: &fixture::branch(),
             into: &into(),
             depth: Depth::Tip,
-            ssh_command: None,
             interrupt: &AtomicBool::new(false),
         };
         assert!(matches!(cache.fetch(&request), Ok(Fetched::Moved(_))));

@@ -6,13 +6,16 @@
 //! | what | files |
 //! |---|---|
 //! | names of commits, refs and remotes | `address`, `remote` |
+//! | how a remote is reached | `access`, `rules` (which for which URL), `credentials`, `login` and `netrc` (who Clavel is there), `certificates`, `git_settings` (all of it for `git`) |
 //! | one repository and its refs | `repository`, `symbolic_ref`, `lock` (the lock files that git leaves) |
 //! | reading a commit within limits | `objects`, `folder`, `snapshot`, `files`, `complete` (whether all of it is there) |
 //! | making a commit and moving a ref | `commit`, `persist` (its objects on the disk) |
 //! | to and from a remote | `fetch`, `fetch_error`, `leftovers` (of a fetch that was cut short), `push` |
 //! | the commits of a push that git has not taken in | `preview` |
 
+mod access;
 mod address;
+mod certificates;
 mod commit;
 mod complete;
 mod confined;
@@ -23,23 +26,29 @@ mod files;
 #[cfg(test)]
 pub(crate) mod fixture;
 mod folder;
+mod git_settings;
 mod leftovers;
 mod lock;
+mod login;
+mod netrc;
 mod objects;
 mod persist;
 mod preview;
 mod push;
 mod remote;
 mod repository;
+mod rules;
 mod snapshot;
 mod symbolic_ref;
 
+pub use access::{Access, SshAccess};
 pub use address::{CommitId, RefName};
+pub use certificates::CertificatesError;
 pub use commit::{Change, CommitError, Identity, NewCommit, Prepared, PreparedCommit};
 pub use confined::{
     ChildError, ConfinedFetch, ConfinedFetchError, FETCH_COMMAND, WhenBusy, answer as answer_fetch, lock_of,
 };
-pub use credentials::Credentials;
+pub use credentials::{Credentials, SecretLocation};
 pub use fetch::{Depth, Fetched};
 pub use fetch_error::Remedy;
 pub use files::Files;
@@ -50,5 +59,6 @@ pub use preview::{Preview, PreviewError};
 pub use push::{Push, PushError};
 pub use remote::Remote;
 pub use repository::{GitError, OpenError, Repository};
+pub use rules::{AccessRule, AccessRules, ProgramAccess, UrlPrefix};
 pub use snapshot::{Snapshot, TreeEntry};
 pub use symbolic_ref::{RefTarget, resolve_ref};

@@ -7,18 +7,12 @@
 use std::time::Duration;
 
 use super::address::{CommitId, RefName};
+use super::git_settings::GitSettings;
 use super::remote::{Remote, RemoteUrl};
 use super::repository::Repository;
 use crate::model::BranchName;
 use crate::process::{Invocation, ProcessError};
 
-/// The variable through which the user reaches git.
-const USER: &str = "CLAVEL_GIT_USER";
-/// The variable through which the password reaches git.
-const PASSWORD: &str = "CLAVEL_GIT_PASSWORD";
-/// A credential helper that answers with [`USER`] and [`PASSWORD`]. Git runs it in the shell with the argument `get`.
-const HELPER: &str =
-    r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$CLAVEL_GIT_USER" "$CLAVEL_GIT_PASSWORD"; }; f"#;
 /// The number of lines of git's output that an error has.
 const MAX_OUTPUT_LINES: usize = 12;
 
@@ -31,8 +25,6 @@ pub struct Push<'a> {
     pub branch: &'a BranchName,
     /// The commit that the branch moves to.
     pub commit: CommitId,
-    /// The command that replaces plain `ssh`. It has to understand OpenSSH's options.
-    pub ssh_command: Option<&'a str>,
     /// The longest time that the push may take.
     pub within: Duration,
 }
@@ -115,11 +107,10 @@ impl Push<'_> {
             .arg("--no-follow-tags")
             // Keep progress bars out of the error.
             .arg("--quiet");
-        let git = match self.ssh_command {
-            Some(command) => git.env("GIT_SSH_COMMAND", command),
+        let git = match std::env::var_os("GIT_SSH_COMMAND") {
             // BatchMode, because no person is there to type a password.
-            None if std::env::var_os("GIT_SSH_COMMAND").is_none() => git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
-            None => git,
+            None => git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
+            Some(_) => git,
         };
         Ok(with_remote(git, url)?.args(["--", "clavel", &target]))
     }
@@ -139,22 +130,12 @@ impl Push<'_> {
     }
 }
 
-/// Passes the password through the environment, because every user of the machine can read arguments, and they are logged.
+/// The run with the remote, and with what git needs to reach it.
 fn with_remote(git: Invocation, url: &RemoteUrl) -> Result<Invocation, String> {
-    let mut settings = vec![("remote.clavel.url", url.to_string())];
-    if url.credentials().is_some() {
-        // The empty value removes the machine's helpers. Git would ask them first, and hand them the password to store.
-        settings.push(("credential.helper", String::new()));
-        settings.push(("credential.helper", HELPER.to_owned()));
-    }
-    let git = git.env("GIT_CONFIG_COUNT", settings.len().to_string());
-    let git = settings.into_iter().enumerate().fold(git, |git, (number, (key, value))| {
-        git.env(format!("GIT_CONFIG_KEY_{number}"), key).env(format!("GIT_CONFIG_VALUE_{number}"), value)
-    });
-    Ok(match url.credentials() {
-        Some(credentials) => git.env(USER, &credentials.user).env(PASSWORD, credentials.password()?),
-        None => git,
-    })
+    let mut settings = GitSettings::to_reach(url.parsed(), url.access())?;
+    settings.set("remote.clavel.url", url.to_string());
+    let environment = settings.into_environment(None);
+    Ok(environment.into_iter().fold(git, |git, (variable, value)| git.env(variable, value)))
 }
 
 /// The reason that git gives for a rejected branch.
@@ -196,7 +177,7 @@ mod tests {
         let branch = fixture::branch();
         let url = url.parse().unwrap();
         let within = Duration::from_mins(1);
-        Push { remote: &url, branch: &branch, commit, ssh_command: None, within }.run(from).await
+        Push { remote: &url, branch: &branch, commit, within }.run(from).await
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -254,10 +235,16 @@ mod tests {
         );
         let password_file = dir.path().join("token");
         std::fs::write(&password_file, "secret\n").unwrap();
-        let credentials = super::super::Credentials { user: "me".to_owned(), password_file };
-        let remote = "https://127.0.0.1:1/x.git".parse::<Remote>().unwrap().with_credentials(Some(credentials));
+        let credentials = super::super::Credentials {
+            user: Some("me".to_owned()),
+            secret: super::super::SecretLocation::File(password_file),
+        };
+        let remote = "https://127.0.0.1:1/x.git"
+            .parse::<Remote>()
+            .unwrap()
+            .with_access(super::super::Access { credentials: Some(credentials), ..Default::default() });
         let (branch, within) = (fixture::branch(), Duration::from_mins(1));
-        let push = Push { remote: &remote, branch: &branch, commit, ssh_command: None, within };
+        let push = Push { remote: &remote, branch: &branch, commit, within };
         let error = push.run(&from).await.unwrap_err();
         assert!(!format!("{error} {error:?}").contains("secret"), "{error}");
         assert!(error.to_string().contains("127.0.0.1"), "{error}");

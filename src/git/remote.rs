@@ -3,19 +3,21 @@
 //! A remote is a URL today. A git bundle would be one more variant of [`Remote`], with an arm in each `match` on it: here, in
 //! `fetch` and in `push`. No other room matches on the variants.
 
+use std::ffi::OsString;
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use gix::bstr::{BStr, ByteSlice as _};
 use gix::url::{ArgumentSafety, Scheme};
 use serde::Deserialize;
 
-use super::credentials::Credentials;
+use super::access::Access;
+use super::certificates::CertificatesError;
 use crate::model::Invalid;
 use crate::redact::user_part;
 
-/// The repository that a branch is fetched from and pushed to. It has no secrets: its credentials are in a file.
+/// The repository that a branch is fetched from and pushed to. It has no secrets: its credentials are elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
 #[serde(try_from = "String")]
 pub enum Remote {
@@ -24,18 +26,35 @@ pub enum Remote {
 }
 
 impl Remote {
-    /// The same repository, for which `credentials` count.
+    /// The same repository, reached like this.
     #[must_use]
-    pub fn with_credentials(self, credentials: Option<Credentials>) -> Self {
+    pub fn with_access(self, access: Access) -> Self {
         match self {
-            Self::Url(url) => Self::Url(RemoteUrl { credentials, ..url }),
+            Self::Url(url) => Self::Url(RemoteUrl { access, ..url }),
         }
     }
 
-    /// Who Clavel is to the host of the repository, where it is somebody.
-    pub fn credentials(&self) -> Option<&Credentials> {
+    /// Whether it is reached over SSH.
+    pub fn is_ssh(&self) -> bool {
         match self {
-            Self::Url(url) => url.credentials(),
+            Self::Url(url) => url.url.scheme == Scheme::Ssh,
+        }
+    }
+
+    /// How the repository is reached.
+    pub fn access(&self) -> &Access {
+        match self {
+            Self::Url(url) => url.access(),
+        }
+    }
+
+    /// The variables with which a process that fetches with gix finds the certificates. `empty` is a folder without any.
+    pub(super) fn certificates_for_gix(
+        &self,
+        empty: &Path,
+    ) -> Result<Vec<(&'static str, OsString)>, CertificatesError> {
+        match self {
+            Self::Url(url) => url.access.for_gix(&url.url, empty),
         }
     }
 
@@ -88,13 +107,13 @@ impl schemars::JsonSchema for Remote {
 pub struct RemoteUrl {
     text: String,
     url: gix::Url,
-    credentials: Option<Credentials>,
+    access: Access,
 }
 
 impl RemoteUrl {
-    /// Who Clavel is to the host, where it is somebody.
-    pub(super) fn credentials(&self) -> Option<&Credentials> {
-        self.credentials.as_ref()
+    /// How the repository is reached.
+    pub(super) fn access(&self) -> &Access {
+        &self.access
     }
 
     /// The path of a repository on this machine; `None` for one on another machine.
@@ -121,7 +140,7 @@ impl FromStr for RemoteUrl {
         check_form(text).map_err(|why| invalid(why.to_owned()))?;
         let url = gix::url::parse(BStr::new(text)).map_err(|_| invalid("git cannot read it".to_owned()))?;
         check_parts(&url).map_err(|why| invalid(why.to_owned()))?;
-        Ok(Self { text: text.to_owned(), url, credentials: None })
+        Ok(Self { text: text.to_owned(), url, access: Access::default() })
     }
 }
 

@@ -209,7 +209,7 @@ fn options() -> gix::open::Options {
     let mut permissions = gix::open::Permissions::isolated();
     // The environment of a machine behind a proxy names the proxy. This allows `http_proxy` and the variables like it alone.
     permissions.env.http_transport = gix::sec::Permission::Allow;
-    let mut overrides = vec![
+    let overrides = vec![
         // A published branch needs no reflog, and an error while writing one must not fail a publication.
         "core.logAllRefUpdates=false".to_owned(),
         // An object is the one that its id names, whatever refs/replace has.
@@ -225,10 +225,6 @@ fn options() -> gix::open::Options {
         "http.lowSpeedLimit=100".to_owned(),
         "http.lowSpeedTime=60".to_owned(),
     ];
-    if let Ok(certificates) = std::env::var("SSL_CERT_FILE") {
-        // The certificates that other programs of the machine trust (Nix sets this variable). gix does not read it by itself.
-        overrides.push(format!("http.sslCAInfo={certificates}"));
-    }
     gix::open::Options::isolated().permissions(permissions).config_overrides(overrides)
 }
 

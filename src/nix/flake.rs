@@ -47,7 +47,9 @@ impl Nix {
             None => flake.clone(),
         };
         let resolved = resolve(&asked).map_err(|source| NixError::Files { action: action(), source })?;
-        let fetched = fetch_argument(&resolved).to_string();
+        let fetched = fetch_argument(&resolved);
+        let access = self.keys.of(&fetched).map_err(|why| NixError::NoAccess { action: action(), why })?;
+        let fetched = fetched.to_string();
         let attributes =
             "builtins.removeAttrs tree [ \"outPath\" \"shortRev\" \"dirtyShortRev\" \"lastModifiedDate\" ]";
         let expression = format!(
@@ -57,9 +59,8 @@ impl Nix {
         let run = self
             .evaluating(Invocation::new("nix-instantiate"), &expression)
             // Query the branch each time, because Nix would otherwise use an answer of the last hour.
-            .args(["--option", "tarball-ttl", "0"])
-            .run();
-        let output = run.await.map_err(|failure| NixError::failed(action(), failure))?;
+            .args(["--option", "tarball-ttl", "0"]);
+        let output = self.run_fetch(&action(), run, access).await?;
         let mut locked: Map<String, Value> =
             serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
         let tree: Tree =

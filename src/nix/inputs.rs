@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
-use super::{Nix, NixError, NixString};
+use super::{FetchAccess, Nix, NixError, NixString};
 use crate::model::{AllowedInput, InputPolicy, RefusedInput, is_private};
 use crate::process::Invocation;
 
@@ -24,28 +24,47 @@ impl Nix {
         }
         let allowed: Vec<&LockedInput> =
             inputs.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(input, _)| *input).collect();
-        if allowed.is_empty() || self.fetch_trees(&allowed).await.is_ok() {
+        let mut are_fetched = true;
+        for (group, access) in self.groups(&allowed) {
+            are_fetched &= self.fetch_trees(&group, access).await.is_ok();
+        }
+        if are_fetched {
             return results;
         }
         // Which of them failed, and why, is known only when each is fetched alone.
         for (input, result) in inputs.iter().zip(&mut results) {
             if result.is_ok() {
-                *result = self.fetch_trees(&[input]).await.map_err(|error| words(&error, input));
+                let access = self.keys.of(&Value::Object((*input).clone()));
+                *result = self.fetch_trees(&[input], access).await.map_err(|error| words(&error, input));
             }
         }
         results
     }
 
-    async fn fetch_trees(&self, inputs: &[&LockedInput]) -> Result<(), NixError> {
+    /// The inputs that have the same access, which one run can fetch together.
+    fn groups<'a>(&self, inputs: &[&'a LockedInput]) -> Vec<(Vec<&'a LockedInput>, Result<FetchAccess, String>)> {
+        let mut groups: Vec<(Vec<&LockedInput>, Result<FetchAccess, String>)> = Vec::new();
+        for input in inputs {
+            let access = self.keys.of(&Value::Object((*input).clone()));
+            match groups.iter_mut().find(|(_, other)| *other == access) {
+                Some((group, _)) => group.push(input),
+                None => groups.push((vec![input], access)),
+            }
+        }
+        groups
+    }
+
+    async fn fetch_trees(&self, inputs: &[&LockedInput], access: Result<FetchAccess, String>) -> Result<(), NixError> {
+        let action = "fetch the inputs";
+        let access = access.map_err(|why| NixError::NoAccess { action: action.to_owned(), why })?;
         let json = inputs.iter().map(|input| Value::Object((*input).clone())).collect::<Value>().to_string();
         let trees = "map (input: (builtins.fetchTree input).outPath)";
         let expression = format!("{trees} (builtins.fromJSON {})", NixString(&json));
         let run = self
             .evaluating(Invocation::new("nix-instantiate"), &expression)
             // It refuses an input whose content can change.
-            .args(["--option", "pure-eval", "true"])
-            .run();
-        run.await.map(drop).map_err(|failure| NixError::failed("fetch the inputs".to_owned(), failure))
+            .args(["--option", "pure-eval", "true"]);
+        self.run_fetch(action, run, access).await.map(drop)
     }
 }
 

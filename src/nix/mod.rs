@@ -6,6 +6,7 @@
 //! A comment beside each option says why it is set; docs/design/evaluation.md has them in one table. Deciding what to
 //! evaluate, and what follows from the answer, belongs to `evaluate`. The store of Nix belongs to `store`.
 
+mod access;
 mod evaluate;
 mod flake;
 mod inputs;
@@ -17,13 +18,14 @@ use std::time::Duration;
 
 use tokio::sync::OnceCell;
 
+pub use access::{FetchAccess, FetchKeys};
 pub use evaluate::{EvalOutput, EvalRequest, SystemCalls, Watch};
 pub use flake::FetchedFlake;
 pub use inputs::LockedInput;
 pub use string::NixString;
 
 use crate::model::{Isolation, describe_error};
-use crate::process::{Cage, CageError, Invocation, ProcessError};
+use crate::process::{Cage, CageError, Invocation, ProcessError, ProcessOutput};
 
 /// Why a request to Nix failed.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,14 @@ pub enum NixError {
         action: String,
         /// How the program failed.
         source: NixFailure,
+    },
+    /// The credentials for it cannot be read, or the certificates.
+    #[error("cannot {action}: {why}")]
+    NoAccess {
+        /// The action and its object, such as `read the source path:/x`.
+        action: String,
+        /// The reason, without secrets.
+        why: String,
     },
     /// A file could not be read or written.
     #[error("cannot {action}")]
@@ -73,6 +83,7 @@ impl NixError {
     pub fn message(&self) -> String {
         match self {
             Self::Failed { source, .. } => source.to_string(),
+            Self::NoAccess { why, .. } => why.clone(),
             Self::Files { .. } | Self::NoCage(_) | Self::Unexpected { .. } => describe_error(self),
         }
     }
@@ -91,7 +102,7 @@ impl NixError {
                 | ProcessError::TooMuchWritten { .. }
                 | ProcessError::Io { .. } => false,
             },
-            Self::Unexpected { .. } | Self::NoCage(_) | Self::Files { .. } => false,
+            Self::Unexpected { .. } | Self::NoCage(_) | Self::Files { .. } | Self::NoAccess { .. } => false,
         }
     }
 }
@@ -112,6 +123,8 @@ pub struct Nix {
     /// The longest time of one command.
     deadline: Duration,
     isolation: Isolation,
+    /// What a fetch gets beside git's and Nix's own settings.
+    keys: FetchKeys,
     /// The cage, once it is known to work.
     cage: OnceCell<Cage>,
 }
@@ -119,7 +132,20 @@ pub struct Nix {
 impl Nix {
     /// The Nix on the PATH. No command may take longer than `deadline`.
     pub fn new(deadline: Duration, isolation: Isolation) -> Self {
-        Self { deadline, isolation, cage: OnceCell::new() }
+        Self { deadline, isolation, keys: FetchKeys::default(), cage: OnceCell::new() }
+    }
+
+    /// The same Nix, whose fetches have these keys. Nothing that evaluates gets them.
+    #[must_use]
+    pub fn with_keys(self, keys: FetchKeys) -> Self {
+        Self { keys, ..self }
+    }
+
+    /// Runs a fetch with this access.
+    async fn run_fetch(&self, action: &str, run: Invocation, access: FetchAccess) -> Result<ProcessOutput, NixError> {
+        let files = |source| NixError::Files { action: action.to_owned(), source };
+        let given = access.give_to(run).map_err(files)?;
+        given.run.run().await.map_err(|failure| NixError::failed(action.to_owned(), failure))
     }
 
     /// Puts `run` into the cage, where there is to be one. `folder` is the folder outside that it may write to.

@@ -26,8 +26,6 @@ pub struct PublishSettings {
     pub validity: Duration,
     /// The folder for the copy of a remote repository, and for the note of the last publication.
     pub state_directory: PathBuf,
-    /// The command that git runs in place of `ssh`.
-    pub ssh_command: Option<String>,
     /// The condition under which a deployment is published.
     pub policy: PublishPolicy,
 }

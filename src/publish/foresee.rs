@@ -25,9 +25,9 @@ pub async fn foresee_withdrawals(
     source: &FlakeReference,
     drafts: &Drafts,
 ) -> Result<Option<HeldWithdrawals>, PublishError> {
-    let PublishSettings { repository, branch, ssh_command, state_directory, .. } = settings;
+    let PublishSettings { repository, branch, state_directory, .. } = settings;
     let copy = state_directory.join("publish.git");
-    let writer = BranchWriter { remote: repository, branch, ssh_command: ssh_command.as_deref(), copy: &copy };
+    let writer = BranchWriter { remote: repository, branch, copy: &copy };
     let on = writer.open().await?;
     let refused = |source: PublishBaseError| PublishError::Branch {
         repository: repository.to_string(),

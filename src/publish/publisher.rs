@@ -296,8 +296,8 @@ impl Publisher {
     }
 
     fn writer(&self) -> BranchWriter<'_> {
-        let PublishSettings { repository, branch, ssh_command, .. } = &self.context.settings;
-        BranchWriter { remote: repository, branch, ssh_command: ssh_command.as_deref(), copy: &self.copy }
+        let PublishSettings { repository, branch, .. } = &self.context.settings;
+        BranchWriter { remote: repository, branch, copy: &self.copy }
     }
 }
 

@@ -49,8 +49,19 @@ impl HttpServer {
         Self::serve_git_by(Scheme::Https, directory)
     }
 
-    fn serve_git_by(scheme: Scheme, directory: &Path) -> Self {
+    /// The same, for `user` with `password` alone, who may also push.
+    pub(crate) fn serve_private_git(directory: &Path, user: &str, password: &str) -> Self {
         let files = TempDir::new().unwrap();
+        fs::write(files.path().join("users"), format!("{user}:{{PLAIN}}{password}\n")).unwrap();
+        let only = format!("auth_basic fleet; auth_basic_user_file \"{}\";", files.path().join("users").display());
+        Self::serve_git_to(Scheme::Https, directory, files, &only)
+    }
+
+    fn serve_git_by(scheme: Scheme, directory: &Path) -> Self {
+        Self::serve_git_to(scheme, directory, TempDir::new().unwrap(), "")
+    }
+
+    fn serve_git_to(scheme: Scheme, directory: &Path, files: TempDir, only: &str) -> Self {
         let socket = files.path().join("fcgi");
         let mut fcgiwrap = program(find_program("fcgiwrap"));
         fcgiwrap.arg("-s").arg(format!("unix:{}", socket.display()));
@@ -62,6 +73,8 @@ impl HttpServer {
         let fcgiwrap = Server::start(&mut fcgiwrap, &log, answers).unwrap_or_else(|log| panic!("{log}"));
         let location = format!(
             "location / {{
+                {only}
+                fastcgi_param REMOTE_USER $remote_user if_not_empty;
                 fastcgi_pass \"unix:{socket}\";
                 fastcgi_param SCRIPT_FILENAME \"{backend}\";
                 fastcgi_param GIT_PROJECT_ROOT \"{root}\";

@@ -60,8 +60,13 @@ impl SshServer {
         )
     }
 
+    /// The file with the server's key.
+    pub(crate) fn known_hosts(&self) -> PathBuf {
+        self.files.path().join("known_hosts")
+    }
+
     /// The secret key that the server accepts.
-    fn client_key(&self) -> PathBuf {
+    pub(crate) fn client_key(&self) -> PathBuf {
         self.files.path().join("client")
     }
 

@@ -331,6 +331,21 @@ impl World {
         Ran::from(self.command(program, arguments).envs(environment.iter().copied()).output().unwrap())
     }
 
+    /// Runs a program as a service does: with `environment`, a home and a path, and nothing else.
+    pub(crate) fn run_bare(&self, environment: &[(&str, &str)], program: &str, arguments: &[&str]) -> Ran {
+        let mut command = super::program(program);
+        command.args(arguments).stdin(Stdio::null()).env_clear();
+        command.envs([("HOME", self.at("home").as_str()), ("PATH", "/usr/bin:/bin"), ("NIX_CONFIG", NIX_CONFIG)]);
+        Ran::from(command.envs(environment.iter().copied()).output().unwrap())
+    }
+
+    /// Runs a program as a service, on a machine whose /etc is the folder `etc` of this world.
+    pub(crate) fn run_bare_with_etc(&self, etc: &str, program: &str, arguments: &[&str]) -> Ran {
+        let etc = self.at(etc);
+        let cage = ["--dev-bind", "/", "/", "--bind", &etc, "/etc", "--", program];
+        self.run_bare(&[], "bwrap", &[&cage, arguments].concat())
+    }
+
     /// Runs a program at a terminal, where somebody types `typed`. The terminal gets both of its outputs.
     pub(crate) fn run_at_a_terminal(&self, program: &str, arguments: &[&str], typed: &str) -> Ran {
         let quoted: Vec<String> = [&[program], arguments].concat().iter().map(|word| format!("'{word}'")).collect();

@@ -81,6 +81,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subc
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from help" -f -a "show" -d 'Show a root: its keys, their roles, and which deployments have to be approved'
@@ -108,6 +109,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subco
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand list" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l json -d 'Print one JSON document: a list of the deployments, as they are signed'
 complete -c clavel -n "__fish_clavel_using_subcommand list" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
@@ -116,6 +118,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand diff" -l from -d 'The olde
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l to -d 'The newer revision [default: the newest on the branch]' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
@@ -125,6 +128,7 @@ unit\t''
 agent\t''"
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand show" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l json -d 'Print the document as JSON, without its signatures'
 complete -c clavel -n "__fish_clavel_using_subcommand show" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
@@ -147,6 +151,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand release" -s v -l verbose -
 complete -c clavel -n "__fish_clavel_using_subcommand release" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l key -d 'A secret key that signs, in Nix\'s format; may be given more than once' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l ssh-key -d 'An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent; may be given more than once' -r
@@ -156,6 +161,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand approve" -s v -l verbose -
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand verify" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'

@@ -1,11 +1,13 @@
 //! Opens the branch that a command reads: in a repository on this machine, or fetched from elsewhere.
 
 use std::collections::BTreeSet;
+use std::path::PathBuf;
 use std::time::SystemTime;
 
 use crate::branch::{Branch, BranchWriter, FETCH_DEADLINE, Layout, Proposal, RootChain};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
+use crate::config::{credentials_of_git, read_credentials};
 use crate::git::{
     Change, CommitId, ConfinedFetch, Depth, Fetched, GitError, Identity, ReadError, RefName, Remote, Repository,
     Snapshot, WhenBusy,
@@ -25,9 +27,19 @@ pub(super) struct RepositoryArguments {
     /// The branch.
     #[arg(long, default_value = "deployments")]
     branch: BranchName,
+    /// A file with [[credentials]] tables, as claveld's configuration has them, for a private repository. Without a table for it,
+    /// what git has counts: its credential helpers and ~/.netrc.
+    #[arg(long, value_name = "FILE", env = "CLAVEL_CREDENTIALS")]
+    credentials: Option<PathBuf>,
 }
 
 impl RepositoryArguments {
+    /// The repository, and how it is reached.
+    fn reached(&self) -> Result<Remote, Exit> {
+        let rules = self.credentials.as_deref().map_or_else(|| Ok(credentials_of_git()), read_credentials)?;
+        Ok(rules.apply_to(self.repository.clone()))
+    }
+
     /// The repository.
     pub(super) fn remote(&self) -> &Remote {
         &self.repository
@@ -46,7 +58,8 @@ impl RepositoryArguments {
     ) -> Result<Option<CommitId>, Exit> {
         let folder = tempfile::tempdir().map_err(Exit::machine)?;
         let copy = folder.path().join("branch.git");
-        let writer = BranchWriter { remote: &self.repository, branch: &self.branch, ssh_command: None, copy: &copy };
+        let remote = self.reached()?;
+        let writer = BranchWriter { remote: &remote, branch: &self.branch, copy: &copy };
         let attempt = async |writer: &BranchWriter<'_>| -> Result<_, Exit> {
             let on = writer.open().await?;
             let files = on.files().map_err(|error| Exit::new(Code::Repository, error))?;
@@ -106,12 +119,11 @@ impl BranchArguments {
             let copy = folder.path().join("branch.git");
             Repository::open_or_create_bare(&copy)?;
             let fetch = ConfinedFetch {
-                remote: &self.place.repository,
+                remote: &self.place.reached()?,
                 branch: &self.place.branch,
                 copy: &copy,
                 into: &RefName::of(&self.place.branch),
                 depth,
-                ssh_command: None,
                 within: FETCH_DEADLINE,
                 when_busy: WhenBusy::Refuse,
             };

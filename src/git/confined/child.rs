@@ -17,8 +17,8 @@ use serde::{Deserialize, Serialize};
 use super::limits::{
     MAX_ADDED_BYTES, MAX_FILE_BYTES, MAX_MESSAGE_CHARACTERS, MAX_REQUEST_BYTES, WATCH_INTERVAL, memory_for,
 };
+use crate::git::access::Access;
 use crate::git::address::{CommitId, RefName};
-use crate::git::credentials::Credentials;
 use crate::git::fetch::{Depth, FetchRequest, Fetched};
 use crate::git::fetch_error::{FetchError, Remedy};
 use crate::git::remote::Remote;
@@ -45,8 +45,8 @@ pub enum WhenBusy {
 pub(super) struct ChildRequest {
     /// The URL of the remote.
     pub(super) url: String,
-    /// The user, and the file with the password; this process reads it.
-    pub(super) credentials: Option<Credentials>,
+    /// How it is reached. This process reads the secrets that it names.
+    pub(super) access: Access,
     pub(super) branch: BranchName,
     /// The repository to fetch into.
     pub(super) copy: PathBuf,
@@ -56,7 +56,6 @@ pub(super) struct ChildRequest {
     /// The file that this process locks for as long as it lives.
     pub(super) lock: PathBuf,
     pub(super) when_busy: WhenBusy,
-    pub(super) ssh_command: Option<String>,
     /// The deadline.
     pub(super) milliseconds: u64,
 }
@@ -122,7 +121,7 @@ pub async fn answer(input: impl Read + Send + 'static) -> Result<Vec<u8>, ChildE
     let request: ChildRequest = json::parse(line.trim_ascii_end(), MAX_REQUEST_BYTES)?;
     end_with(input).map_err(ChildError::Input)?;
     let (url, into) = (request.url.parse::<Remote>()?, request.into.parse()?);
-    let url = url.with_credentials(request.credentials.clone());
+    let url = url.with_access(request.access.clone());
     // The program has set wider limits on this process already.
     limit_this_process(memory_for(&url, request.depth).data).map_err(ChildError::Limits)?;
     let lock = |source| ChildError::Lock { path: request.lock.clone(), source };
@@ -183,7 +182,7 @@ async fn fetch(request: &ChildRequest, url: Remote, into: RefName) -> Result<Chi
     let repository = Repository::open(&request.copy)?;
     let before = repository.fetched_bytes()?;
     let watched = repository.clone();
-    let (branch, depth, ssh_command) = (request.branch.clone(), request.depth, request.ssh_command.clone());
+    let (branch, depth) = (request.branch.clone(), request.depth);
     // gix blocks, and a read that hangs cannot be interrupted; it ends with this process.
     let fetching = tokio::task::spawn_blocking(move || {
         repository.fetch(&FetchRequest {
@@ -191,7 +190,6 @@ async fn fetch(request: &ChildRequest, url: Remote, into: RefName) -> Result<Chi
             branch: &branch,
             into: &into,
             depth,
-            ssh_command: ssh_command.as_deref(),
             interrupt: &AtomicBool::new(false),
         })
     });

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytesize::ByteSize;
 
+use crate::git::certificates::CertificatesError;
 use crate::git::fetch_error::Remedy;
 use crate::model::BranchName;
 use crate::model::json::JsonError;
@@ -68,6 +69,14 @@ pub enum ConfinedFetchError {
     Busy {
         /// The repository, without secrets.
         repository: String,
+    },
+    /// There are no certificates that could vouch for the host.
+    #[error("cannot fetch from {repository}")]
+    Certificates {
+        /// The repository, without secrets.
+        repository: String,
+        /// Why there are none.
+        source: CertificatesError,
     },
     /// The fetching process failed.
     #[error("cannot fetch from {repository}")]

@@ -30,8 +30,6 @@ pub struct ConfinedFetch<'a> {
     pub into: &'a RefName,
     /// How much of the branch is fetched.
     pub depth: Depth,
-    /// The command that replaces plain `ssh`. It has to understand OpenSSH's options.
-    pub ssh_command: Option<&'a str>,
     /// The deadline.
     pub within: Duration,
     /// What becomes of it if another fetch into `copy` is running.
@@ -59,18 +57,25 @@ impl ConfinedFetch<'_> {
     async fn run_child(&self) -> Result<Fetched, ConfinedFetchError> {
         let request = ChildRequest {
             url: self.remote.to_string(),
-            credentials: self.remote.credentials().cloned(),
+            access: self.remote.access().clone(),
             branch: self.branch.clone(),
             copy: self.copy.to_owned(),
             into: self.into.as_str().to_owned(),
             depth: self.depth,
             lock: lock_of(self.copy),
             when_busy: self.when_busy,
-            ssh_command: self.ssh_command.map(str::to_owned),
             milliseconds: u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX),
         };
-        let output = Invocation::new(this_program()?)
+        let certificates = self
+            .remote
+            .certificates_for_gix(self.copy)
+            .map_err(|source| ConfinedFetchError::Certificates { repository: self.remote.to_string(), source })?;
+        let run = Invocation::new(this_program()?);
+        let run = certificates.into_iter().fold(run, |run, (variable, value)| run.env(variable, value));
+        let output = run
             .arg(FETCH_COMMAND)
+            // Nobody is there to type a password, where git is asked for one.
+            .env("GIT_TERMINAL_PROMPT", "0")
             .stdin([&json::compact(&request)[..], b"\n"].concat())
             // At its end the process knows that this one was killed, and ends its whole group.
             .holding_stdin_open()

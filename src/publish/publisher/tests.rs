@@ -135,7 +135,6 @@ fn publisher(folder: &Path, store: &Arc<FakeStore>, policy: PublishPolicy) -> Pu
         branch: "deployments".parse().unwrap(),
         validity: 7 * DAY,
         state_directory: at("state"),
-        ssh_command: None,
         policy,
     };
     let signers = Signers::read(&[KeyLocation::File(at("claveld.secret"))]).unwrap();

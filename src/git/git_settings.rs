@@ -1,0 +1,139 @@
+//! What the `git` program gets so that it reaches a repository as Clavel does: variables for that one run, and nothing on disk.
+//!
+//! The password goes through the environment, because every user of the machine can read arguments, and they are logged.
+
+use std::ffi::OsString;
+
+use gix::url::Scheme;
+
+use super::access::Access;
+use super::credentials::{Credentials, SecretLocation};
+use super::login::Login;
+use crate::model::describe_error;
+
+/// The variable through which the user reaches git.
+const USER: &str = "CLAVEL_GIT_USER";
+/// The variable through which the password reaches git.
+const PASSWORD: &str = "CLAVEL_GIT_PASSWORD";
+/// A credential helper that answers with [`USER`] and [`PASSWORD`]. Git runs it in the shell with the argument `get`.
+const HELPER: &str =
+    r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$CLAVEL_GIT_USER" "$CLAVEL_GIT_PASSWORD"; }; f"#;
+
+/// Settings and variables for a run of git.
+#[derive(Debug, Default)]
+pub(super) struct GitSettings {
+    config: Vec<(String, String)>,
+    variables: Vec<(String, OsString)>,
+    /// The login, for a program beside git that needs it in another form.
+    pub(super) login: Option<Login>,
+}
+
+impl GitSettings {
+    /// What git needs to reach `url` like this. The error names no file and no secret.
+    pub(super) fn to_reach(url: &gix::Url, access: &Access) -> Result<Self, String> {
+        let mut settings = Self::default();
+        for (variable, value) in access.for_git(url).map_err(|error| describe_error(&error))? {
+            settings.set_variable(variable, value);
+        }
+        if url.scheme == Scheme::Ssh {
+            // Without one, git's own settings count.
+            if let Some(command) = access.ssh.configured() {
+                settings.set_variable("GIT_SSH_COMMAND", command);
+            }
+        }
+        if let Some(credentials) = access.credentials.as_ref().filter(|_| url.scheme == Scheme::Https) {
+            settings.authenticate(url, credentials)?;
+        }
+        Ok(settings)
+    }
+
+    /// Makes git use the credentials for the host of `url` alone: it may be sent on to another.
+    fn authenticate(&mut self, url: &gix::Url, credentials: &Credentials) -> Result<(), String> {
+        let helper = match &credentials.secret {
+            SecretLocation::Git => return Ok(()),
+            SecretLocation::Helper(helper) => helper.clone(),
+            SecretLocation::File(_) | SecretLocation::Systemd(_) | SecretLocation::Netrc(_) => HELPER.to_owned(),
+        };
+        let port = url.port.map(|port| format!(":{port}")).unwrap_or_default();
+        let key = |name: &str| format!("credential.https://{}{port}.{name}", url.host().unwrap_or_default());
+        // The empty value removes the machine's helpers. Git would ask them first, and hand them the password to store.
+        self.set(key("helper"), "");
+        self.set(key("helper"), helper.as_str());
+        if let Some(user) = &credentials.user {
+            self.set(key("username"), user.as_str());
+        }
+        if helper == HELPER {
+            let login = credentials.login(url)?;
+            if let Some(login) = &login {
+                self.set_variable(USER, login.user.as_str());
+                self.set_variable(PASSWORD, login.password.as_str());
+            }
+            self.login = login;
+        }
+        Ok(())
+    }
+
+    /// Sets one of git's settings.
+    pub(super) fn set(&mut self, key: impl Into<String>, value: impl Into<String>) {
+        self.config.push((key.into(), value.into()));
+    }
+
+    fn set_variable(&mut self, name: &str, value: impl Into<OsString>) {
+        self.variables.push((name.to_owned(), value.into()));
+    }
+
+    /// All of it as variables. `inherited` is the value of `GIT_CONFIG_COUNT` that this process has: its settings stay.
+    pub(super) fn into_environment(self, inherited: Option<&str>) -> Vec<(String, OsString)> {
+        let before = inherited.and_then(|count| count.parse::<usize>().ok()).unwrap_or_default();
+        let mut variables = self.variables;
+        if !self.config.is_empty() {
+            variables.push(("GIT_CONFIG_COUNT".to_owned(), (before + self.config.len()).to_string().into()));
+        }
+        for (number, (key, value)) in self.config.into_iter().enumerate().map(|(at, pair)| (before + at, pair)) {
+            variables.push((format!("GIT_CONFIG_KEY_{number}"), key.into()));
+            variables.push((format!("GIT_CONFIG_VALUE_{number}"), value.into()));
+        }
+        variables
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::access::SshAccess;
+    use super::*;
+
+    fn environment(url: &str, access: &Access) -> Vec<(String, String)> {
+        let settings = GitSettings::to_reach(&gix::url::parse(url).unwrap(), access).unwrap();
+        let variables = settings.into_environment(Some("2")).into_iter();
+        variables.map(|(key, value)| (key, value.into_string().unwrap())).collect()
+    }
+
+    #[test]
+    fn the_password_is_for_one_host_and_in_no_setting() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("token");
+        std::fs::write(&file, "s3cret\n").unwrap();
+        let credentials = Some(Credentials { user: None, secret: SecretLocation::File(file) });
+        let access = Access { credentials, ..Access::default() };
+        let found = environment("https://h:8443/fleet.git", &access);
+        let value = |key: &str| found.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
+        assert_eq!(value(PASSWORD), Some("s3cret"));
+        // The two settings that were there before keep their numbers.
+        assert_eq!(value("GIT_CONFIG_COUNT"), Some("4"));
+        assert_eq!(value("GIT_CONFIG_KEY_2"), Some("credential.https://h:8443.helper"));
+        assert_eq!(value("GIT_CONFIG_VALUE_3"), Some(HELPER));
+        assert_eq!(found.iter().filter(|(_, value)| value.contains("s3cret")).count(), 1);
+        // The same access says nothing about a host that is reached in another way.
+        assert!(environment("http://h/fleet.git", &access).is_empty());
+    }
+
+    #[test]
+    fn ssh_gets_the_key() {
+        let ssh = SshAccess { identity: Some("/key".into()), ..SshAccess::default() };
+        let found = environment("git@h:fleet.git", &Access { ssh, ..Access::default() });
+        assert!(
+            matches!(&found[..], [(key, value)] if key == "GIT_SSH_COMMAND" && value.contains("-i '/key'")),
+            "{found:?}"
+        );
+    }
+}
