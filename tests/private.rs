@@ -163,7 +163,7 @@ fn claveld_publishes_a_private_repository_over_https_and_everybody_reads_it() {
     world.write_file("home/.netrc", &world.read_file("netrc"));
     world.run_bare(&trusted, CLAVEL, &verify).good();
     std::fs::remove_file(world.path("home/.netrc")).unwrap();
-    world.write_file("home/.gitconfig", &format!("[credential]\n{}\n", helper));
+    world.write_file("home/.gitconfig", &format!("[credential]\n{helper}\n"));
     world.run_bare(&trusted, CLAVEL, &verify).good();
     std::fs::remove_file(world.path("home/.gitconfig")).unwrap();
     // A wrong token is refused, and nothing shows it.
@@ -207,10 +207,51 @@ fn a_deploy_key_and_pinned_keys_of_hosts_are_enough_over_ssh() {
     // A host that is not in the file is refused, in the words of ssh, whatever the user's own file says.
     world.write_file("none", "");
     world.write_file("credentials.toml", &table(&world.path("none")));
-    world.run_bare(&[], CLAVEL, &verify).refused(4, "cannot fetch");
+    world.run_bare(&[], CLAVEL, &verify).refused(4, "Host key verification failed.");
     // So is a key that the host does not know.
     let (key, other) = (server.client_key().display().to_string(), world.at("stranger"));
     world.run("ssh-keygen", &["-q", "-t", "ed25519", "-N", "", "-f", &other]).good();
     world.write_file("credentials.toml", &good.replace(&key, &other));
     world.run_bare(&[], CLAVEL, &verify).refused(4, "Permission denied (publickey)");
+}
+
+#[test]
+fn every_refusal_of_a_host_says_what_to_do() {
+    let world = World::published();
+    let root = world.root();
+    let list = |server: &HttpServer, path: &str| {
+        let certificate = server.certificate();
+        let trusted = [("SSL_CERT_FILE", certificate.to_str().unwrap())];
+        let fleet = format!("{}/{path}", server.url());
+        world.run_bare(&trusted, CLAVEL, &["verify", "--repository", &fleet, "--root", &root])
+    };
+    for (status, advice) in [
+        (403, "give the token the right to read"),
+        (404, "correct the URL"),
+        (429, "ask it less often"),
+        (500, "try again later"),
+        (503, "try again later"),
+    ] {
+        let said = list(&HttpServer::answering(status), "fleet.git").refused(4, advice);
+        assert!(said.contains(&format!("HTTP status {status}")), "{said}");
+    }
+    let private = HttpServer::serve_private_git(&world.path(""), "git", "s3cret");
+    list(&private, "fleet.git").refused(4, "name a token that is still good");
+    // A certificate that signed itself.
+    let fleet = format!("{}/fleet.git", private.url());
+    let verify = ["verify", "--repository", &fleet, "--root", &root];
+    let said = world.run_bare(&[], CLAVEL, &verify).refused(4, "self-signed certificate");
+    assert!(said.contains("ca-file"), "{said}");
+    // A repository whose objects are named by SHA-256, here and elsewhere.
+    world.git(&["init", "-q", "--bare", "--object-format=sha256", &world.at("other.git")]);
+    let other = world.at("other.git");
+    world.run_bare(&[], CLAVEL, &["list", "--repository", &other]).refused(4, "SHA-256");
+    world.configure_agent("web-1", &other, "");
+    let once = ["once", "--config", &world.at("web-1.toml")];
+    world.run_bare(&[], AGENT, &once).refused(4, "SHA-1 object names alone");
+    // Programs that are missing.
+    world.configure_agent("web-1", &world.at("fleet.git"), "");
+    world.run_bare(&[("PATH", "/nonexistent")], AGENT, &once).refused(4, "install git");
+    let ssh = ["list", "--repository", "ssh://git@127.0.0.1:1/x"];
+    world.run_bare(&[("PATH", "/nonexistent")], CLAVEL, &ssh).refused(4, "install the OpenSSH client");
 }

@@ -21,10 +21,12 @@ use serde::{Deserialize, Serialize};
 use super::address::{CommitId, RefName};
 use super::commit::sync_file;
 use super::complete::{self, CheckedHistory};
+use super::explain::{Explanation, Obstacle, explain};
 use super::fetch_error::{FetchError, MAX_SHALLOW_BYTES};
 use super::lock::HeldLock;
 use super::remote::{Remote, RemoteUrl};
 use super::repository::{GitError, Repository, in_one_line};
+use super::ssh_words::SshWords;
 use crate::model::BranchName;
 use crate::redact::without_users;
 
@@ -68,6 +70,18 @@ pub enum Fetched {
     BranchMissing,
 }
 
+/// A failure of gix, which the words of ssh may explain, or one that needs no explanation.
+enum FetchFailure {
+    Remote(Stage, gix::Error),
+    Known(FetchError),
+}
+
+impl<E: Into<FetchError>> From<E> for FetchFailure {
+    fn from(error: E) -> Self {
+        Self::Known(error.into())
+    }
+}
+
 /// The files that a fetch wrote, and how to undo them.
 struct Received {
     pack: Option<gix::odb::pack::bundle::write::Outcome>,
@@ -85,12 +99,30 @@ impl Repository {
 
     fn fetch_url(&self, request: &FetchRequest<'_>, url: &RemoteUrl) -> Result<Fetched, FetchError> {
         if let Some(path) = url.local_path().filter(|path| !path.exists()) {
-            return Err(request.not_found(format!("{} does not exist", path.display())));
+            let why = format!("{} does not exist", path.display());
+            return Err(request.stopped_by(Obstacle::NoRepository, why, "correct the URL"));
         }
+        let listened = request.remote.is_ssh().then(SshWords::listen).transpose();
+        let words = listened.map_err(|error| GitError::io("listen to ssh", &error))?;
+        // The connection ends in here, and ssh with it.
+        self.fetch_listening(request, url, words.as_ref()).map_err(|error| match error {
+            FetchFailure::Remote(stage, error) => {
+                request.failed(url, stage, &error, &words.map(SshWords::take).unwrap_or_default())
+            }
+            FetchFailure::Known(error) => error,
+        })
+    }
+
+    fn fetch_listening(
+        &self,
+        request: &FetchRequest<'_>,
+        url: &RemoteUrl,
+        words: Option<&SshWords>,
+    ) -> Result<Fetched, FetchFailure> {
         let known = self.tip_of_ref(request.into)?;
-        let local = self.configured_for(url)?;
+        let local = self.configured_for(url, words)?;
         let remote = request.gix_remote(url, &local)?;
-        let failed = |stage| move |error: gix::Error| request.failed(url, stage, &error);
+        let failed = |stage| move |error: gix::Error| FetchFailure::Remote(stage, error);
         // Why this machine has no credentials, where the server asks for some.
         let unreadable = RefCell::new(None);
         let connection = remote.connect(Direction::Fetch).map_err(failed(Stage::Connect))?;
@@ -103,7 +135,7 @@ impl Repository {
             })
             .prepare_fetch(Discard, gix::remote::ref_map::Options::default())
             .map_err(|error| match unreadable.take() {
-                Some(why) => request.refused(why),
+                Some(why) => request.refused(why).into(),
                 None => failed(Stage::Connect)(error),
             })?;
         let tip = prepared.ref_map().mappings.first().and_then(|mapping| mapping.remote.as_id());
@@ -112,14 +144,15 @@ impl Repository {
             return Ok(Fetched::Unchanged(tip));
         }
         let mut received = Received { pack: None, shallow: shallow_file(&local)? };
-        let outcome = prepared
-            .with_shallow(self.shallow(&local, request.depth)?)
-            .receive(Discard, request.interrupt)
-            .map_err(|error| self.locked(request).unwrap_or_else(|| failed(Stage::Receive)(error)))?;
+        let outcome =
+            prepared
+                .with_shallow(self.shallow(&local, request.depth)?)
+                .receive(Discard, request.interrupt)
+                .map_err(|error| self.locked(request).map_or_else(|| failed(Stage::Receive)(error), Into::into))?;
         if let Status::Change { write_pack_bundle, .. } = outcome.status {
             received.pack = Some(write_pack_bundle);
         }
-        self.accept(request, &local, received, (known, tip))
+        Ok(self.accept(request, &local, received, (known, tip))?)
     }
 
     /// Moves the ref to the received commit if the commit is complete; otherwise deletes the received files.
@@ -163,9 +196,10 @@ impl Repository {
     }
 
     /// A handle on the repository with the settings of the URL, which are kept in memory only.
-    fn configured_for(&self, url: &RemoteUrl) -> Result<gix::Repository, GitError> {
+    fn configured_for(&self, url: &RemoteUrl, words: Option<&SshWords>) -> Result<gix::Repository, GitError> {
         let mut local = self.separate_handle()?;
         let command = url.access().ssh.command();
+        let command = words.map_or_else(|| command.clone(), |words| words.of(&command));
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
         // Each thread that checks a pack has buffers and a stack, and a fetch has little memory, however many processors there are.
@@ -222,15 +256,22 @@ impl FetchRequest<'_> {
     }
 
     fn refused(&self, why: String) -> FetchError {
-        FetchError::Refused { remote: self.remote.to_string(), branch: self.branch.clone(), why }
+        self.stopped_by(Obstacle::Refused, why, "check the credentials or the key")
     }
 
-    fn not_found(&self, why: String) -> FetchError {
-        FetchError::RepositoryNotFound { remote: self.remote.to_string(), branch: self.branch.clone(), why }
+    /// The error for an obstacle.
+    fn stopped_by(&self, obstacle: Obstacle, why: String, advice: &'static str) -> FetchError {
+        let (remote, branch) = (self.remote.to_string(), self.branch.clone());
+        match obstacle {
+            Obstacle::NoRepository => FetchError::RepositoryNotFound { remote, branch, why, advice },
+            Obstacle::Refused => FetchError::Refused { remote, branch, why, advice },
+            Obstacle::Fault => FetchError::Unreachable { remote, branch, why, advice },
+        }
     }
 
-    /// Converts an error of gix. Its text may quote a URL that a server named, so the users of URLs are taken out.
-    fn failed(&self, url: &RemoteUrl, stage: Stage, error: &gix::Error) -> FetchError {
+    /// Converts an error of gix. Its text and the words of ssh may quote a URL that a server named, so the users of URLs are taken
+    /// out.
+    fn failed(&self, url: &RemoteUrl, stage: Stage, error: &gix::Error, words: &str) -> FetchError {
         let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         if self.interrupt.load(Ordering::Relaxed) {
             return FetchError::Interrupted { remote, branch };
@@ -238,37 +279,30 @@ impl FetchRequest<'_> {
         if let (Stage::Connect, Some(path)) = (stage, url.local_path())
             && let Some(why) = owned_by_another_user(&path)
         {
-            return FetchError::Refused { remote, branch, why };
+            return self.refused(why);
         }
         if error.is_unauthenticated() {
-            // The text of gix is about a credential helper, and no helper is used here.
-            let why = "it asks for credentials, and [[credentials]] has none that it accepts".to_owned();
-            return FetchError::Refused { remote, branch, why };
+            // The text of gix is about a credential helper.
+            let why =
+                "it asks for credentials, and [[credentials]] has none that it accepts (HTTP status 401)".to_owned();
+            let advice =
+                "name a token that is still good, in a [[credentials]] table whose url the repository begins with";
+            return self.stopped_by(Obstacle::Refused, why, advice);
         }
-        let why = without_users(&in_one_line(error));
+        let why = without_users(&if words.is_empty() { in_one_line(error) } else { format!("ssh said: {words}") });
         if error.is_resource_exhausted() {
-            FetchError::TooMuchMemory { remote, branch, why }
+            return FetchError::TooMuchMemory { remote, branch, why };
+        }
+        if let Some(Explanation { obstacle, advice }) = explain(&why) {
+            self.stopped_by(obstacle, why, advice)
         } else if error.is_permission_denied() {
-            FetchError::Refused { remote, branch, why }
-        } else if (url.local_path().is_some() && error.is_not_found()) || says_not_found(error) {
-            FetchError::RepositoryNotFound { remote, branch, why }
+            self.refused(why)
+        } else if url.local_path().is_some() && error.is_not_found() {
+            self.stopped_by(Obstacle::NoRepository, why, "correct the URL")
         } else {
-            FetchError::Unreachable { remote, branch, why }
+            self.stopped_by(Obstacle::Fault, why, "check that this machine can reach it")
         }
     }
-}
-
-/// Whether gix's error says that the remote has no such repository.
-///
-/// gix classifies an HTTP status of 401 and 403, but not 404, and it passes on the refusal of git's own daemon as text.
-/// So this function reads both from the text, and no other code does. The test
-/// `a_missing_repository_is_recognised_by_the_text_of_the_server` asks real servers.
-fn says_not_found(error: &gix::Error) -> bool {
-    error.iter_errors().map(ToString::to_string).any(|text| {
-        // The first text is of gix-transport's curl backend. The second is of `git daemon`, for a repository that does not
-        // exist or that it may not serve.
-        text == "Received HTTP status 404" || text.contains("access denied or repository not exported")
-    })
 }
 
 /// Explains why git does not serve the repository at `path`, if the repository belongs to another user. gix discards git's

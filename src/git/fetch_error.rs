@@ -27,7 +27,7 @@ pub enum Remedy {
 #[derive(Debug, thiserror::Error)]
 pub(super) enum FetchError {
     /// The remote could not be reached, or the connection broke off.
-    #[error("cannot fetch branch `{branch}` from {remote}: {why}; check that this machine can reach it")]
+    #[error("cannot fetch branch `{branch}` from {remote}: {why}; {advice}")]
     Unreachable {
         /// The remote, without secrets.
         remote: String,
@@ -35,9 +35,11 @@ pub(super) enum FetchError {
         branch: BranchName,
         /// The error, without secrets.
         why: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The remote answered that it has no such repository.
-    #[error("cannot fetch branch `{branch}` from {remote}: there is no git repository: {why}; correct the URL")]
+    #[error("cannot fetch branch `{branch}` from {remote}: there is no git repository: {why}; {advice}")]
     RepositoryNotFound {
         /// The remote, without secrets.
         remote: String,
@@ -45,11 +47,11 @@ pub(super) enum FetchError {
         branch: BranchName,
         /// The answer of the remote, without secrets.
         why: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The remote refused access.
-    #[error(
-        "cannot fetch branch `{branch}` from {remote}: access was refused: {why}; check the credentials or the key"
-    )]
+    #[error("cannot fetch branch `{branch}` from {remote}: access was refused: {why}; {advice}")]
     Refused {
         /// The remote, without secrets.
         remote: String,
@@ -57,6 +59,8 @@ pub(super) enum FetchError {
         branch: BranchName,
         /// The answer of the remote, without secrets.
         why: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// The received commit cannot be read to its last file, and was deleted.
     #[error("cannot use the commit that {remote} sent for branch `{branch}`")]

@@ -10,7 +10,7 @@
 //! | one repository and its refs | `repository`, `symbolic_ref`, `lock` (the lock files that git leaves) |
 //! | reading a commit within limits | `objects`, `folder`, `snapshot`, `files`, `complete` (whether all of it is there) |
 //! | making a commit and moving a ref | `commit`, `persist` (its objects on the disk) |
-//! | to and from a remote | `fetch`, `fetch_error`, `leftovers` (of a fetch that was cut short), `push` |
+//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push` |
 //! | the commits of a push that git has not taken in | `preview` |
 
 mod access;
@@ -20,6 +20,7 @@ mod commit;
 mod complete;
 mod confined;
 mod credentials;
+mod explain;
 mod fetch;
 mod fetch_error;
 mod files;
@@ -39,6 +40,7 @@ mod remote;
 mod repository;
 mod rules;
 mod snapshot;
+mod ssh_words;
 mod symbolic_ref;
 
 pub use access::{Access, SshAccess};

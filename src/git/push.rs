@@ -7,12 +7,15 @@
 use std::time::Duration;
 
 use super::address::{CommitId, RefName};
+use super::explain::explain;
 use super::git_settings::GitSettings;
 use super::remote::{Remote, RemoteUrl};
 use super::repository::Repository;
 use crate::model::BranchName;
 use crate::process::{Invocation, ProcessError};
 
+/// What to do where git's words are not known.
+const CHECK: &str = "check the URL, the network and the credentials";
 /// The number of lines of git's output that an error has.
 const MAX_OUTPUT_LINES: usize = 12;
 
@@ -51,7 +54,7 @@ pub enum PushError {
         output: String,
     },
     /// Git failed because of the network, the credentials or the URL.
-    #[error("cannot push to branch `{branch}` of {remote}: {output}\ncheck the URL, the network and the credentials")]
+    #[error("cannot push to branch `{branch}` of {remote}: {output}\n{advice}")]
     Failed {
         /// The remote, without secrets.
         remote: String,
@@ -59,6 +62,8 @@ pub enum PushError {
         branch: BranchName,
         /// The end of git's output, without secrets.
         output: String,
+        /// What to do.
+        advice: &'static str,
     },
     /// Git could not be run, or did not finish in time.
     #[error("cannot push to branch `{branch}` of {remote}")]
@@ -81,6 +86,7 @@ impl Push<'_> {
                     remote: self.remote.to_string(),
                     branch: self.branch.clone(),
                     output,
+                    advice: CHECK,
                 })?;
                 let outcome = invocation.run().await;
                 outcome.map(drop).map_err(|error| self.failed(error))
@@ -125,7 +131,10 @@ impl Push<'_> {
         match rejection(stderr) {
             Some(PushRejection::Moved) => PushError::Moved { remote, branch },
             Some(PushRejection::Declined) => PushError::Declined { remote, branch, output },
-            None => PushError::Failed { remote, branch, output },
+            None => {
+                let advice = explain(&output).map_or(CHECK, |known| known.advice);
+                PushError::Failed { remote, branch, output, advice }
+            }
         }
     }
 }

@@ -68,6 +68,16 @@ pub enum OpenError {
         /// The path of the repository.
         path: PathBuf,
     },
+    /// Its objects are named by SHA-256.
+    #[error(
+        "cannot use the git repository {}: its objects are named by SHA-256, which is not supported; make one with \
+         `git init --bare --object-format=sha1`",
+        path.display()
+    )]
+    Sha256 {
+        /// The path of the repository.
+        path: PathBuf,
+    },
     /// It could not be created.
     #[error("cannot create a bare git repository at {}: {why}", path.display())]
     NotCreated {
@@ -96,8 +106,11 @@ pub struct Repository {
 impl Repository {
     /// Opens the repository at `path`: a bare one, a work tree, or the `.git` of a work tree.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let inner = gix::ThreadSafeRepository::open_opts(path, options())
-            .map_err(|error| OpenError::NotARepository { path: path.to_owned(), why: in_one_line(&error) })?;
+        let inner =
+            gix::ThreadSafeRepository::open_opts(path, options()).map_err(|error| match in_one_line(&error) {
+                why if why.contains("sha256") => OpenError::Sha256 { path: path.to_owned() },
+                why => OpenError::NotARepository { path: path.to_owned(), why },
+            })?;
         let repository = Self { inner, path: path.to_owned() };
         // gix would report every ref as missing.
         let local = repository.local();

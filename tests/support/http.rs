@@ -126,6 +126,11 @@ impl HttpServer {
         self.files.path().join(CERTIFICATE)
     }
 
+    /// Answers everything with this status, over HTTPS.
+    pub(crate) fn answering(status: u16) -> Self {
+        Self::start(TempDir::new().unwrap(), None, Scheme::Https, &format!("location / {{ return {status}; }}"))
+    }
+
     /// The requests so far, oldest first, as `METHOD /path?query STATUS`.
     pub(crate) fn requests(&self) -> Vec<String> {
         // nginx logs a request after its answer, so the last one may not be logged yet. It handles one request at a time: once

@@ -368,7 +368,7 @@ impl World {
         let mut command = super::program(program);
         hermetic_git(&mut command, self.dir.path());
         // The test says which certificates are trusted. A service has none of these variables either.
-        for variable in ["SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"] {
+        for variable in ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE", "SSL_CERT_DIR", "GIT_SSL_CAINFO", "CURL_CA_BUNDLE"] {
             command.env_remove(variable);
         }
         let programs = Path::new(env!("CARGO_BIN_EXE_claveld")).parent().unwrap();

@@ -1,0 +1,113 @@
+//! What the words of a server, of ssh and of git mean: whose mistake it is, and what to do now.
+//!
+//! gix classifies an HTTP status of 401 and 403 and no other, and what ssh and git say is text. So this reads texts, and no other code
+//! does. The tests in `tests/private.rs` and `fetch_tests.rs` ask real servers and programs.
+
+/// What stands in the way.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Obstacle {
+    /// There is no such repository.
+    NoRepository,
+    /// Clavel is not let in, or does not believe the host.
+    Refused,
+    /// The host, the network or this machine fails.
+    Fault,
+}
+
+/// An obstacle, and what to do about it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Explanation {
+    pub(super) obstacle: Obstacle,
+    /// What to do, as the end of a sentence.
+    pub(super) advice: &'static str,
+}
+
+/// The advice for a server whose certificate is not believed.
+const CERTIFICATE: &str = "name the certificate of the host, or of the CA that signed it, with ca-file of a [[credentials]] table, and \
+                           check the name in the URL and the clock";
+
+/// A text, and what it means. The first row that is in the words counts.
+const TABLE: [(&str, Obstacle, &str); 22] = [
+    // OpenSSH.
+    (
+        "Host key verification failed",
+        Obstacle::Refused,
+        "put the key of the host, once you have compared it, into the file that known-hosts of a [[credentials]] table names, or into \
+         ~/.ssh/known_hosts of the user who runs this (ssh-keyscan prints it)",
+    ),
+    (
+        "Permission denied (",
+        Obstacle::Refused,
+        "give the host the public half of the key, or name another key with ssh-identity of a [[credentials]] table",
+    ),
+    ("Load key", Obstacle::Refused, "correct ssh-identity: the user who runs this has to be able to read the key"),
+    ("Could not resolve hostname", Obstacle::Fault, "correct the name of the host, or this machine's DNS"),
+    ("ssh: not found", Obstacle::Fault, "install the OpenSSH client, or correct the PATH of this service"),
+    ("ssh: command not found", Obstacle::Fault, "install the OpenSSH client, or correct the PATH of this service"),
+    // git, on this machine or on the host.
+    ("Failed to invoke program git", Obstacle::Fault, "install git, or correct the PATH of this service"),
+    ("git-upload-pack: not found", Obstacle::Fault, "install git on the host"),
+    ("git-upload-pack: command not found", Obstacle::Fault, "install git on the host"),
+    ("does not appear to be a git repository", Obstacle::NoRepository, "correct the URL"),
+    ("Repository not found", Obstacle::NoRepository, "correct the URL, or let this key read the repository"),
+    ("access denied or repository not exported", Obstacle::NoRepository, "correct the URL"),
+    (
+        "object format used by the remote is unsupported",
+        Obstacle::NoRepository,
+        "Clavel reads repositories with SHA-1 object names alone; make one with `git init --bare --object-format=sha1`",
+    ),
+    // TLS.
+    ("SSL peer certificate", Obstacle::Refused, CERTIFICATE),
+    ("SSL certificate problem", Obstacle::Refused, CERTIFICATE),
+    ("certificate verification failed", Obstacle::Refused, CERTIFICATE),
+    // HTTP.
+    ("HTTP status 401", Obstacle::Refused, "name a token that is still good with a [[credentials]] table"),
+    (
+        "HTTP status 403",
+        Obstacle::Refused,
+        "the host knows who this is and does not allow it: give the token the right to read this repository",
+    ),
+    (
+        "HTTP status 404",
+        Obstacle::NoRepository,
+        "correct the URL; many hosts also answer so where a token is missing or may not see the repository",
+    ),
+    (
+        "HTTP status 429",
+        Obstacle::Fault,
+        "the host limits how often it may be asked: ask it less often (`interval` or `poll`)",
+    ),
+    ("HTTP status 5", Obstacle::Fault, "the host itself fails: try again later, and look at its log"),
+    ("HTTP status ", Obstacle::Fault, "check that the URL is that of a git repository"),
+];
+
+/// What the words mean, where one of the texts is known.
+pub(super) fn explain(words: &str) -> Option<Explanation> {
+    let found = TABLE.iter().find(|(text, ..)| words.contains(text));
+    found.map(|(_, obstacle, advice)| Explanation { obstacle: *obstacle, advice })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_programs_and_servers_say_is_understood() {
+        for (words, obstacle, advice) in [
+            ("No ED25519 host key is known.\nHost key verification failed.", Obstacle::Refused, "known-hosts"),
+            ("git@h: Permission denied (publickey).", Obstacle::Refused, "ssh-identity"),
+            ("sh: 1: ssh: not found", Obstacle::Fault, "OpenSSH client"),
+            ("ERROR: Repository not found.", Obstacle::NoRepository, "URL"),
+            ("[60] SSL peer certificate was not OK: self-signed certificate (18)", Obstacle::Refused, "ca-file"),
+            ("Received HTTP status 404", Obstacle::NoRepository, "URL"),
+            ("Received HTTP status 429", Obstacle::Fault, "less often"),
+            ("Received HTTP status 503", Obstacle::Fault, "try again later"),
+            ("Received HTTP status 418", Obstacle::Fault, "git repository"),
+        ] {
+            let found = explain(words).unwrap();
+            assert_eq!(found.obstacle, obstacle, "{words}");
+            assert!(found.advice.contains(advice), "{words}: {}", found.advice);
+        }
+        assert_eq!(explain("Connection refused"), None);
+    }
+}
