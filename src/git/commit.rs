@@ -17,6 +17,7 @@ use super::lock::HeldLock;
 use super::objects::ReadError;
 use super::persist::persist;
 use super::repository::{GitError, Repository};
+use super::shared::{Sharing, shut_out};
 use super::snapshot::Snapshot;
 use crate::model::{BranchName, printable_lines};
 
@@ -126,6 +127,18 @@ pub enum CommitError {
         /// The rule that it breaks.
         why: &'static str,
     },
+    /// The superuser would leave files that the owner of the repository cannot change.
+    #[error(
+        "cannot write to the git repository {}: it belongs to {owner}, who could not push to it any more; run this as that user, \
+         with `sudo -u {owner} …`",
+        path.display()
+    )]
+    OfAnother {
+        /// The repository.
+        path: PathBuf,
+        /// The user, as sudo takes it.
+        owner: String,
+    },
     /// The objects could not be synced to the disk, so the branch was not moved.
     #[error("cannot sync the objects of {} to the disk, so the branch was not moved", path.display())]
     NotDurable {
@@ -189,6 +202,7 @@ impl Repository {
             }
             check_path(path).map_err(|why| CommitError::BadPath { path: path.to_owned(), why })?;
         }
+        self.check_owner()?;
         self.check_tip(new)?;
         let local = self.local().with_object_memory();
         let before = self.tree_of(&local, new.expected)?;
@@ -208,13 +222,30 @@ impl Repository {
         let (id, mut local) = (files.commit(), files.into_repository());
         let failed = |error| GitError::new(format!("write the objects of {id} to {}", self.path().display()), &error);
         let objects = local.objects.take_object_memory().unwrap_or_default();
-        persist(&local, objects).map_err(failed)?;
+        let written = persist(&local, objects).map_err(failed)?;
+        let (sharing, top) = (Sharing::of(&local)?, local.objects.store_ref().path().to_owned());
+        for file in written {
+            sharing.apply_below(&top, &file).map_err(|error| self.not_shared(&file, &error))?;
+        }
         // gix writes objects without fsync. If a power cut removed objects that the branch points to, the branch would stay
         // broken, so all objects are synced before the branch moves. One call syncs all of them.
         sync_file_system(&self.git_dir())
             .map_err(|source| CommitError::NotDurable { path: self.path().to_owned(), source })?;
         self.move_branch(&local, new, id)?;
         Ok(id)
+    }
+
+    fn not_shared(&self, file: &Path, error: &io::Error) -> GitError {
+        let act = format!("give {} the mode of core.sharedRepository in {}", file.display(), self.path().display());
+        GitError::io(act, error)
+    }
+
+    /// Refuses to write what the owner of the repository could not change any more.
+    fn check_owner(&self) -> Result<(), CommitError> {
+        let (folder, sharing) = (self.git_dir(), Sharing::of(&self.local())?);
+        let owner = shut_out(&folder, sharing)
+            .map_err(|error| GitError::io(format!("read the owner of {}", folder.display()), &error))?;
+        owner.map_or(Ok(()), |owner| Err(CommitError::OfAnother { path: folder, owner }))
     }
 
     fn check_tip(&self, new: &NewCommit<'_>) -> Result<(), CommitError> {
@@ -329,6 +360,11 @@ impl Repository {
         let edit = RefEdit::update(full, commit.object(), expected, "");
         local.edit_reference(edit).map_err(|error| GitError::new(act(), &error))?;
         let file = local.common_dir().join(name.as_str());
+        let shared = Sharing::of(local)?.apply_below(local.common_dir(), &file);
+        if let Err(error) = shared {
+            // The ref has moved, and its folder may belong to another user who shares it already.
+            tracing::warn!(file = %file.display(), %error, "cannot give a ref the mode of core.sharedRepository");
+        }
         if let Err(error) = sync_file(&file) {
             // Every process of this machine sees that the ref has moved. A power cut in the next seconds could undo that,
             // and the commit before it is valid too.

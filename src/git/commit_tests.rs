@@ -136,3 +136,55 @@ fn an_identity_that_would_break_the_commit_is_refused() {
     let new = NewCommit { branch: &branch, expected: None, changes: &changes, message: "x", by: &by, at: UNIX_EPOCH };
     assert!(matches!(repository.commit(&new), Err(CommitError::Git(_))));
 }
+
+#[test]
+fn a_shared_repository_stays_writable_for_its_group() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = TestFolder::new();
+    fixture::git(dir.path(), &["init", "-q", "--bare", "--shared=group", "r.git"]);
+    let path = dir.path().join("r.git");
+    let repository = Repository::open(&path).unwrap();
+    let first = fixture::put(&repository, None, &[("a.json", "1")]);
+    // Many objects are written as one pack.
+    let many: Vec<(String, String)> = (0..300).map(|n| (format!("{n}.json"), n.to_string())).collect();
+    let many: Vec<(&str, &str)> = many.iter().map(|(path, text)| (path.as_str(), text.as_str())).collect();
+    fixture::put(&repository, Some(first), &many);
+    let mut open = vec![path];
+    let mut seen = 0;
+    while let Some(path) = open.pop() {
+        let about = fs::metadata(&path).unwrap();
+        let mode = about.permissions().mode() & 0o7777;
+        if about.is_dir() {
+            assert_eq!(mode & 0o2770, 0o2770, "{}: {mode:o}", path.display());
+            open.extend(fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().path()));
+        } else if path.starts_with(dir.path().join("r.git/objects")) || path.starts_with(dir.path().join("r.git/refs"))
+        {
+            // Nobody writes to an object, and everybody of the group reads it.
+            assert_eq!(mode & 0o440, 0o440, "{}: {mode:o}", path.display());
+            seen += 1;
+        }
+    }
+    assert!(seen > 5, "{seen}");
+}
+
+#[test]
+fn the_superuser_shuts_no_owner_out() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let dir = TestFolder::new();
+    let repository = dir.repository("r.git");
+    let path = dir.path().join("r.git");
+    std::os::unix::fs::chown(&path, Some(54_321), None).unwrap();
+    let (changes, branch) = ([put("a.json", "1")], fixture::branch());
+    let by = Identity { name: "c".to_owned(), email: "c@c.invalid".to_owned() };
+    let new = NewCommit { branch: &branch, expected: None, changes: &changes, message: "m", by: &by, at: UNIX_EPOCH };
+    let error = repository.commit(&new).unwrap_err().to_string();
+    assert!(error.contains("sudo -u '#54321'"), "{error}");
+    assert_eq!(repository.tip(&branch).unwrap(), None);
+    fixture::git(
+        dir.path(),
+        &["-c", "safe.directory=*", "--git-dir=r.git", "config", "core.sharedRepository", "group"],
+    );
+    Repository::open(&path).unwrap().commit(&new).unwrap();
+}

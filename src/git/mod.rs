@@ -9,7 +9,7 @@
 //! | how a remote is reached | `access`, `rules` (which for which URL), `credentials`, `login` and `netrc` (who Clavel is there), `certificates`, `git_settings` (all of it for `git`) |
 //! | one repository and its refs | `repository`, `symbolic_ref`, `lock` (the lock files that git leaves) |
 //! | reading a commit within limits | `objects`, `folder`, `snapshot`, `files`, `complete` (whether all of it is there) |
-//! | making a commit and moving a ref | `commit`, `persist` (its objects on the disk) |
+//! | making a commit and moving a ref | `commit`, `persist` (its objects on the disk), `shared` (for whom) |
 //! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push` |
 //! | the commits of a push that git has not taken in | `preview` |
 
@@ -39,6 +39,7 @@ mod push;
 mod remote;
 mod repository;
 mod rules;
+mod shared;
 mod snapshot;
 mod ssh_words;
 mod symbolic_ref;

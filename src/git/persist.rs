@@ -4,6 +4,7 @@
 //! block of the disk and a call of its own.
 
 use std::io::BufReader;
+use std::path::PathBuf;
 use std::sync::atomic::AtomicBool;
 
 use gix::odb::memory::Storage;
@@ -11,17 +12,19 @@ use gix::odb::pack;
 use gix::odb::pack::data::output::{Count, Entry, bytes::FromEntriesIter};
 use gix::prelude::Write as _;
 
+use super::shared::paths_of_loose;
+
 /// From so many objects on, a pack is written.
 const MANY: usize = 256;
 
-/// Writes those of `objects` that the repository does not have. The caller syncs the disk.
-pub(super) fn persist(repository: &gix::Repository, mut objects: Storage) -> Result<(), gix::Error> {
+/// Writes those of `objects` that the repository does not have, and returns their files. The caller syncs the disk.
+pub(super) fn persist(repository: &gix::Repository, mut objects: Storage) -> Result<Vec<PathBuf>, gix::Error> {
     let mut new: Vec<_> = objects.drain().filter(|(id, _)| !repository.has_object(id)).collect();
     if new.len() < MANY {
-        for (_, (kind, data)) in new {
-            repository.objects.write_buf(kind, &data)?;
+        for (_, (kind, data)) in &new {
+            repository.objects.write_buf(*kind, data)?;
         }
-        return Ok(());
+        return Ok(paths_of_loose(repository.objects.store_ref().path(), new.iter().map(|(id, _)| id)));
     }
     // The same objects give the same pack.
     new.sort_by_key(|(id, _)| *id);
@@ -31,7 +34,7 @@ pub(super) fn persist(repository: &gix::Repository, mut objects: Storage) -> Res
 fn write_pack<'o>(
     repository: &gix::Repository,
     objects: impl ExactSizeIterator<Item = (gix::ObjectId, gix::objs::Kind, &'o [u8])>,
-) -> Result<(), gix::Error> {
+) -> Result<Vec<PathBuf>, gix::Error> {
     let (hash, version) = (repository.object_hash(), pack::data::Version::V2);
     let count = u32::try_from(objects.len()).unwrap_or(u32::MAX);
     let entries = objects.map(|(id, kind, data)| {
@@ -46,7 +49,7 @@ fn write_pack<'o>(
     std::io::Seek::rewind(&mut file).map_err(gix::Error::from_error)?;
     let folder = repository.objects.store_ref().path().join("pack");
     // Indexing the pack checks every object in it.
-    pack::Bundle::write_to_directory(
+    let written = pack::Bundle::write_to_directory(
         &mut BufReader::new(file),
         Some(&folder),
         &mut gix::progress::Discard,
@@ -55,5 +58,5 @@ fn write_pack<'o>(
         hash,
         pack::bundle::write::Options::default(),
     )?;
-    Ok(())
+    Ok([written.data_path, written.index_path].into_iter().flatten().collect())
 }
