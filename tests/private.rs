@@ -255,3 +255,26 @@ fn every_refusal_of_a_host_says_what_to_do() {
     let ssh = ["list", "--repository", "ssh://git@127.0.0.1:1/x"];
     world.run_bare(&[("PATH", "/nonexistent")], CLAVEL, &ssh).refused(4, "install the OpenSSH client");
 }
+
+#[test]
+fn claveld_reads_and_pushes_by_the_same_certificates() {
+    let world = World::new();
+    let server = HttpServer::serve_git_over_https(&world.path(""));
+    world.git(&["-C", &world.at("fleet.git"), "config", "http.receivepack", "true"]);
+    publish_to(&world, &format!("{}/fleet.git", server.url()), "");
+    let config = world.at("claveld.toml");
+    let once = ["once", "--config", &config];
+    let certificate = server.certificate();
+    // This machine's certificates do not vouch for the server, and a machine may have none.
+    let said = world.run_bare(&[], CLAVELD, &once);
+    assert!(said.code != Some(0) && said.stderr.contains("certificate"), "{}", said.stderr);
+    make_etc(&world, "etc", Some(("ssl/certs/ca-certificates.crt", &certificate)));
+    assert!(world.run_bare_with_etc("etc", CLAVELD, &once).good().contains("published as index version 1"));
+    let certificate = certificate.to_str().unwrap();
+    for (number, variable) in ["NIX_SSL_CERT_FILE", "SSL_CERT_FILE"].iter().enumerate() {
+        world.edit("hosts/web-1.nix", "Welcome", "Welcome!");
+        world.push(variable);
+        let published = world.run_bare(&[(variable, certificate)], CLAVELD, &once).good();
+        assert!(published.contains(&format!("published as index version {}", number + 2)), "{published}");
+    }
+}
