@@ -233,6 +233,17 @@ fn a_branch_that_went_back_is_not_built_on() {
 }
 
 #[test]
+fn a_branch_that_went_back_is_noticed_also_after_the_state_folder_was_lost() {
+    let world = at_revision_2();
+    let (fleet, tip) = (world.at("fleet.git"), world.tip());
+    std::fs::remove_dir_all(world.path("claveld")).unwrap();
+    // A round that has nothing to change notes what it saw.
+    assert_eq!(world.publish().good(), "nothing changed (index version 2)\n");
+    world.git(&["-C", &fleet, "update-ref", "refs/heads/deployments", &format!("{tip}~1")]);
+    world.publish().refused(5, "it is at version 1 now");
+}
+
+#[test]
 fn a_branch_elsewhere_that_was_lost_is_pushed_back_from_claveld() {
     let world = World::new();
     let server = SshServer::start();

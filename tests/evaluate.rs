@@ -1,6 +1,6 @@
 //! Promise: an evaluation never builds, a broken host never hides a healthy one, and every evaluation ends in time.
 
-use crate::support::world::{Ran, World, names, until};
+use crate::support::world::{LOCAL_INPUTS, Ran, World, names, until};
 
 /// Evaluates a flake whose outputs are `outputs`.
 fn evaluate(world: &World, outputs: &str, arguments: &[&str]) -> Ran {
@@ -250,4 +250,28 @@ fn a_dirty_work_tree_is_evaluated_as_it_is() {
     world.edit("hosts/web-1.nix", "version = \"1\"", "version = \"dirty\"");
     let table = world.claveld(&["evaluate", &world.at("work")]).good();
     assert!(table.contains("nixos-system-web-1-dirty"), "{table}");
+}
+
+#[test]
+fn a_time_after_the_year_9999_stops_nothing() {
+    let world = World::new();
+    world.configure_claveld("");
+    // The last change of an input, as a lock states it.
+    world.write_file("dep/flake.nix", "{ outputs = { self }: { }; }");
+    world.write("flake.nix", &format!(
+        "{{ inputs.dep.url = \"path:{}\"; outputs = {{ self, dep }}: {{ nixosConfigurations.web-1 = import ./lib/host.nix {{ system = \"x86_64-linux\"; }} ./hosts/web-1.nix; }}; }}",
+        world.at("dep")
+    ));
+    let path = format!("path:{}", world.at("work"));
+    world.git(&["-C", &world.at("work"), "add", "-A"]);
+    world.run("nix", &["flake", "lock", &path]).good();
+    let lock = world.read_file("work/flake.lock");
+    let now = lock.split("\"lastModified\": ").nth(1).and_then(|rest| rest.split(',').next()).unwrap().to_owned();
+    for late in ["253402300800", "99999999999999"] {
+        world.write("flake.lock", &lock.replace(&now, late));
+        let ran = world.claveld(&[&["evaluate", &path, "--json"], &LOCAL_INPUTS[..]].concat());
+        assert!(!ran.stderr.contains("panicked"), "{}", ran.stderr);
+        // Some versions of Nix refuse such a lock, which is then the failure of the source.
+        assert!(matches!(ran.code, Some(0 | 1)), "{}", ran.stderr);
+    }
 }

@@ -292,3 +292,20 @@ fn every_command_that_evaluates_makes_the_relocation_check() {
     claveld.signal(Signal::TERM);
     assert_eq!(claveld.wait(), Some(0));
 }
+
+#[test]
+fn a_name_that_is_no_text_is_recorded_as_any_other() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let fleet = Fleet::new();
+    let name = std::ffi::OsString::from_vec(b"work/data/folder/\xff\xfe".to_vec());
+    let odd = fleet.0.path("").join(name);
+    let changed = |content: &str, hosts: &[&str]| {
+        std::fs::write(&odd, content).unwrap();
+        fleet.0.push("An odd name");
+        let expected: BTreeSet<String> = ALWAYS.iter().chain(hosts).map(ToString::to_string).collect();
+        assert_eq!(fleet.evaluated(), expected);
+        assert_eq!(fleet.evaluated(), BTreeSet::new(), "nothing changed");
+    };
+    changed("new", &["copies", "filters", "lists"]);
+    changed("changed", &["copies", "filters"]);
+}

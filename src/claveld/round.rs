@@ -1,13 +1,16 @@
 //! One round: evaluates some sources, and publishes the result.
 
 use std::collections::BTreeSet;
+use std::panic::AssertUnwindSafe;
 use std::time::SystemTime;
+
+use futures_util::FutureExt as _;
 
 use super::setup;
 use crate::config::{ClaveldConfig, EvaluateConfig};
 use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Item, Progress};
 use crate::git::ProgramAccess;
-use crate::model::{FlakeReference, Source, SourceRevision, describe_error};
+use crate::model::{FlakeReference, Source, SourceRevision, describe_error, printable_line};
 use crate::nix::{FetchAccess, FetchKeys, Nix};
 use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
 
@@ -133,7 +136,8 @@ pub(super) async fn evaluate_targets(
     let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
     for Target { source, revision, remembered_as } in targets {
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
-        match evaluator.evaluate(source, revision.as_ref(), remembered_as, now(), &progress).await {
+        let evaluation = evaluator.evaluate(source, revision.as_ref(), remembered_as, now(), &progress);
+        match unless_it_panics(&source.flake, evaluation).await.and_then(|evaluation| evaluation) {
             Ok(mut evaluation) => {
                 evaluation.drafts.restrict_to_names_of(source);
                 evaluations.push(evaluation);
@@ -152,11 +156,21 @@ pub(super) async fn check_relocations(
 ) {
     for Target { source, revision, remembered_as } in targets {
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
-        if let Err(error) = evaluator.check_relocation(source, revision.as_ref(), remembered_as, &progress).await {
+        let check = evaluator.check_relocation(source, revision.as_ref(), remembered_as, &progress);
+        if let Err(error) = unless_it_panics(&source.flake, check).await.and_then(|checked| checked) {
             // The next change then takes longer, and nothing else is lost.
             tracing::debug!(source = %remembered_as, error = %describe_error(&error), "cannot evaluate a second time");
         }
     }
+}
+
+/// The result of work on one source. A panic is a mistake in Clavel, and ends with this source.
+async fn unless_it_panics<T>(source: &FlakeReference, work: impl Future<Output = T>) -> Result<T, EvaluateError> {
+    AssertUnwindSafe(work).catch_unwind().await.map_err(|payload| {
+        let text = payload.downcast_ref::<&str>().map(ToString::to_string);
+        let why = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
+        EvaluateError::Panicked { flake: source.to_string(), why: printable_line(&why, 500) }
+    })
 }
 
 /// Runs rounds by one configuration.
@@ -254,5 +268,19 @@ impl<'a> RoundRunner<'a> {
             }
         }
         changed
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(flavor = "current_thread")]
+    async fn a_panic_ends_with_its_source() {
+        let source = "git+https://git.example.org/fleet".parse().unwrap();
+        assert!(matches!(unless_it_panics(&source, async { 7 }).await, Ok(7)));
+        let panics = async { Vec::<u8>::new()[7] };
+        let error = unless_it_panics(&source, panics).await.map(drop).unwrap_err().to_string();
+        assert!(error.contains("git.example.org/fleet") && error.contains("index is 7"), "{error}");
     }
 }

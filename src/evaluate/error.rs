@@ -41,6 +41,14 @@ pub enum EvaluateError {
         /// The reason.
         why: String,
     },
+    /// Clavel itself failed.
+    #[error("cannot evaluate {flake}: Clavel made a mistake, please report it: {why}")]
+    Panicked {
+        /// The source.
+        flake: String,
+        /// The message of the panic.
+        why: String,
+    },
     /// Nix gave an answer that does not have the expected form.
     #[error("cannot understand the answer of nix about {flake}: {why}")]
     Answer {
@@ -56,9 +64,11 @@ impl EvaluateError {
     pub fn message(&self) -> String {
         match self {
             Self::Source(error) => error.message(),
-            Self::UnknownOutput { .. } | Self::Unmatched { .. } | Self::Input { .. } | Self::Answer { .. } => {
-                describe_error(self)
-            }
+            Self::UnknownOutput { .. }
+            | Self::Unmatched { .. }
+            | Self::Input { .. }
+            | Self::Panicked { .. }
+            | Self::Answer { .. } => describe_error(self),
         }
     }
 
@@ -66,7 +76,11 @@ impl EvaluateError {
     pub(super) fn is_limit(&self) -> bool {
         match self {
             Self::Source(error) => error.is_limit(),
-            Self::UnknownOutput { .. } | Self::Unmatched { .. } | Self::Input { .. } | Self::Answer { .. } => false,
+            Self::UnknownOutput { .. }
+            | Self::Unmatched { .. }
+            | Self::Input { .. }
+            | Self::Panicked { .. }
+            | Self::Answer { .. } => false,
         }
     }
 }

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, json};
 
-use crate::model::{NarHash, Sha256Digest, StorePath};
+use crate::model::{NarHash, Sha256Digest, StorePath, Timestamp};
 
 /// The longest chain of `follows`. A longer one counts as endless.
 const MAX_FOLLOWS: usize = 64;
@@ -136,7 +136,7 @@ impl ResolvedLock {
                 let tree = &self.trees[*key];
                 let inputs: BTreeMap<_, _> =
                     tree.inputs.iter().map(|(name, key)| (name, numbers[key.as_str()])).collect();
-                (*number, json!({ "locked": tree.locked, "flake": tree.flake, "inputs": inputs }))
+                (*number, json!({ "locked": tree.locked, "dir": tree.dir, "flake": tree.flake, "inputs": inputs }))
             })
             .collect();
         below.sort_by_key(|(number, _)| *number);
@@ -231,12 +231,12 @@ fn tree(
     let store_path =
         StorePath::of_source(&nar_hash).map_err(|invalid| CallObstacle::UnknownLock(invalid.to_string()))?;
     let dir = locked.get("dir").and_then(Value::as_str).unwrap_or_default().to_owned();
-    let (info, locked) = (info(locked), as_fetched(locked));
+    let (info, locked) = (info(key, locked)?, as_fetched(locked));
     Ok(LockedTree { locked, store_path, nar_hash, dir, flake, info, inputs })
 }
 
 /// The attributes besides `outPath` that Nix gives a tree with these locked attributes (Nix's manual, `fetchTree`).
-fn info(locked: &Map<String, Value>) -> Map<String, Value> {
+fn info(key: &str, locked: &Map<String, Value>) -> Result<Map<String, Value>, CallObstacle> {
     let mut info = Map::new();
     for name in ["narHash", "rev", "revCount", "lastModified", "dirtyRev", "dirtyShortRev"] {
         if let Some(value) = locked.get(name) {
@@ -247,16 +247,19 @@ fn info(locked: &Map<String, Value>) -> Map<String, Value> {
         info.insert("shortRev".to_owned(), rev.chars().take(7).collect::<String>().into());
     }
     if let Some(seconds) = locked.get("lastModified").and_then(Value::as_u64) {
-        let time = std::time::UNIX_EPOCH + std::time::Duration::from_secs(seconds);
-        let date: String =
-            humantime::format_rfc3339_seconds(time).to_string().chars().filter(char::is_ascii_digit).collect();
+        let time = Timestamp::from_seconds(seconds).ok_or_else(|| {
+            CallObstacle::UnknownLock(format!(
+                "`{key}` was last changed {seconds} seconds after 1970, which is after the year 9999"
+            ))
+        })?;
+        let date: String = time.to_string().chars().filter(char::is_ascii_digit).collect();
         info.insert("lastModifiedDate".to_owned(), date.into());
     }
     if locked.get("type").and_then(Value::as_str) == Some("git") {
         let submodules = locked.get("submodules").and_then(Value::as_bool).unwrap_or(false);
         info.insert("submodules".to_owned(), submodules.into());
     }
-    info
+    Ok(info)
 }
 
 #[cfg(test)]
@@ -322,6 +325,8 @@ mod tests {
         assert_ne!(before.digest_of("tools"), bumped.digest_of("tools"));
         assert_eq!(before.digest_of("lib"), bumped.digest_of("lib"));
         assert!(before.digest_of("lib").is_some());
+        let in_a_folder = resolved(&LOCK.replacen("\"path\":\"/c\"", "\"dir\":\"x\",\"path\":\"/c\"", 1)).unwrap();
+        assert_ne!(before.digest_of("tools"), in_a_folder.digest_of("tools"));
         let by_name = resolved(&LOCK.replace("\"lib\":[\"lib\"]", "\"lib\":\"lib\"")).unwrap();
         assert_ne!(before.digest_of("tools"), by_name.digest_of("tools"));
     }
@@ -350,5 +355,10 @@ mod tests {
         let endless = LOCK.replace(r#""lib":"lib_2","tools""#, r#""lib":["tools","lib"],"tools""#);
         assert!(matches!(resolved(&endless).unwrap_err(), CallObstacle::UnknownLock(_)));
         assert!(matches!(resolved(&LOCK.replace("[\"lib\"]", "[\"x\"]")).unwrap_err(), CallObstacle::UnknownLock(_)));
+        for late in ["253402300800", "18446744073709551615"] {
+            let lock = LOCK.replacen("\"narHash\"", &format!("\"lastModified\":{late},\"narHash\""), 1);
+            let error = resolved(&lock).unwrap_err().to_string();
+            assert!(error.contains("after the year 9999"), "{error}");
+        }
     }
 }

@@ -21,8 +21,38 @@ pub(super) enum ReadKind {
 /// One read of a path below the source's tree. The empty path is the tree itself.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub(super) struct FileRead {
+    #[serde(with = "any_path")]
     pub(super) path: PathBuf,
     pub(super) kind: ReadKind,
+}
+
+/// A path in JSON: text, or its bytes where they are no text. A name may have any bytes but `/` and zero.
+mod any_path {
+    use std::ffi::OsString;
+    use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+    use std::path::{Path, PathBuf};
+
+    use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+    #[derive(Serialize, Deserialize)]
+    #[serde(untagged)]
+    enum AnyPath {
+        Text(String),
+        Bytes(Vec<u8>),
+    }
+
+    pub(super) fn serialize<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+        let bytes = path.as_os_str().as_bytes();
+        let any = path.to_str().map_or_else(|| AnyPath::Bytes(bytes.to_vec()), |text| AnyPath::Text(text.to_owned()));
+        any.serialize(serializer)
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<PathBuf, D::Error> {
+        Ok(match AnyPath::deserialize(deserializer)? {
+            AnyPath::Text(text) => text.into(),
+            AnyPath::Bytes(bytes) => OsString::from_vec(bytes).into(),
+        })
+    }
 }
 
 /// Everything that an evaluation used and that may change.
@@ -258,5 +288,16 @@ mod tests {
         assert_eq!(observation.inputs, BTreeSet::from(["nixpkgs".to_owned()]));
         let odd = ["rev".to_owned()];
         assert_eq!(Observation::new(&calls, &odd, Path::new(TREE)), Err(ObserveError::Trace("rev".into())));
+    }
+
+    #[test]
+    fn a_name_that_is_no_text_can_be_recorded() {
+        use std::os::unix::ffi::OsStringExt as _;
+        for bytes in [&b"data/\xff\xfe"[..], b"data/plain"] {
+            let path = std::ffi::OsString::from_vec(bytes.to_vec()).into();
+            let read = FileRead { path, kind: ReadKind::Content };
+            let text = serde_json::to_string(&read).unwrap();
+            assert_eq!(serde_json::from_str::<FileRead>(&text).unwrap(), read);
+        }
     }
 }

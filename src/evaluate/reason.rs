@@ -1,9 +1,9 @@
 //! The reasons for which an attribute is evaluated and its recorded answer is not used. No I/O.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::schedule::Batching;
 
@@ -18,7 +18,11 @@ pub enum EvalReason {
     /// Nix, its settings or Clavel changed.
     Environment,
     /// This path of the source, which it reads, changed.
-    Changed(PathBuf),
+    Changed(
+        #[serde(serialize_with = "as_printable")]
+        #[schemars(with = "String")]
+        PathBuf,
+    ),
     /// It uses this attribute of `self`, whose value changed.
     Own(String),
     /// It uses this input, which changed.
@@ -35,6 +39,11 @@ pub enum EvalReason {
     Batch(Box<EvalReason>),
     /// The evaluation of everything was requested.
     Full,
+}
+
+/// A path for people, also one that is no text.
+fn as_printable<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&path.display())
 }
 
 impl EvalReason {

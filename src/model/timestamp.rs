@@ -24,6 +24,11 @@ impl Timestamp {
         Self { seconds_since_epoch: seconds.min(Self::LAST) }
     }
 
+    /// The time so many seconds after 1970; none after the year 9999, which RFC 3339 cannot write.
+    pub fn from_seconds(seconds: u64) -> Option<Self> {
+        (seconds <= Self::LAST).then_some(Self { seconds_since_epoch: seconds })
+    }
+
     /// The time from `earlier` to this one; zero where `earlier` is later.
     pub fn since(self, earlier: Self) -> Duration {
         Duration::from_secs(self.seconds_since_epoch.saturating_sub(earlier.seconds_since_epoch))

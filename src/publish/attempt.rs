@@ -7,7 +7,7 @@ use std::time::{Duration, SystemTime};
 
 use super::base::{PublishBase, PublishBaseError};
 use super::error::PublishError;
-use super::note::{PublishNote, PublishedIndex};
+use super::note::{IndexOrigin, PublishNote, PublishedIndex};
 use super::plan::PublishInput;
 use super::settled::{self, Look, Scope, SettledNote, SourceDigests};
 use crate::branch::{BranchError, BranchWriter, History, Layout, OpenBranch, Remote, RevisionLookup, Snapshot};
@@ -63,10 +63,12 @@ impl PublishContext {
         let last = self.note.last()?;
         let on = writer.open().await?;
         let files = on.files().map_err(|error| self.branch_error(BranchError::from(error).into()))?;
-        let (scope, digests) = self.scope(&on, files.as_ref(), last.as_ref(), input);
+        // What this claveld only found may be the work of a stolen key.
+        let own = last.filter(|last| last.origin == IndexOrigin::Published);
+        let (scope, digests) = self.scope(&on, files.as_ref(), own.as_ref(), input);
         let base = match &files {
             None => PublishBase::new_branch(&self.anchor),
-            Some(files) => PublishBase::read(&on, files, &self.anchor, &self.settings.branch, last.as_ref(), &scope),
+            Some(files) => PublishBase::read(&on, files, &self.anchor, &self.settings.branch, own.as_ref(), &scope),
         };
         let base = base.map_err(|source| self.branch_error(source))?;
         if let Some(last) = last

@@ -47,7 +47,7 @@ pub use foresee::foresee_withdrawals;
 pub use left_out::{
     Awaited, KeptBack, LostDeployment, MissingSetting, Protection, Unpublishable, Unready, Waiting, describe_hold,
 };
-pub use note::{BranchRegression, PublishNoteError, PublishedIndex};
+pub use note::{BranchRegression, IndexOrigin, PublishNoteError, PublishedIndex};
 pub use operate::{OperateError, Operation, OperationReport, OperatorRequest};
 pub use plan::{OrphanPolicy, PlanError, PublishInput};
 pub use publisher::Publisher;

@@ -1,4 +1,4 @@
-//! A note in claveld's state folder of the index that this claveld published last to each branch.
+//! A note in claveld's state folder of the index that this claveld published or saw last on each branch.
 //!
 //! The branch remains the state; the loss of the note costs one check. A branch that is older than the note went back:
 //! somebody restored a backup, rewrote the branch, or serves an old copy. If claveld signed on top of that, a second content
@@ -30,7 +30,17 @@ struct NoteFile {
     version: StateVersion<NEWEST>,
 }
 
-/// An index that this claveld published.
+/// How this claveld came to know an index.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IndexOrigin {
+    /// It published the index itself, so it knows who signed what the index lists.
+    Published,
+    /// It found the index on the branch.
+    Found,
+}
+
+/// An index that this claveld knows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PublishedIndex {
@@ -44,6 +54,8 @@ pub struct PublishedIndex {
     pub sha256: Sha256Digest,
     /// The commit that has the index.
     pub commit: CommitId,
+    /// How claveld came to know it.
+    pub origin: IndexOrigin,
 }
 
 /// The index that a branch has now.
@@ -136,7 +148,7 @@ impl PublishNote {
         &self.path
     }
 
-    /// The index that was published last to the branch; none where the note has none.
+    /// The index that was published or found last; none where the note has none.
     pub(super) fn last(&self) -> Result<Option<PublishedIndex>, PublishNoteError> {
         Ok(self.all()?.branches.get(&self.branch).copied())
     }
@@ -144,6 +156,9 @@ impl PublishNote {
     /// Notes an index. If two processes write, the later one wins; a note of the older index only checks less.
     pub(super) fn write(&self, published: PublishedIndex) -> Result<(), PublishNoteError> {
         let mut all = self.all()?;
+        if all.branches.get(&self.branch) == Some(&published) {
+            return Ok(());
+        }
         all.branches.insert(self.branch.clone(), published);
         self.replace(&json::render(&all)).map_err(|source| self.io("write", source))
     }
@@ -183,7 +198,14 @@ mod tests {
     fn published() -> PublishedIndex {
         let fleet = FleetId::of(digest(b"fleet"));
         let commit = "0123456789abcdef0123456789abcdef01234567".parse().unwrap();
-        PublishedIndex { fleet, epoch: number(2), version: number(7), sha256: digest(b"seven"), commit }
+        PublishedIndex {
+            fleet,
+            epoch: number(2),
+            version: number(7),
+            sha256: digest(b"seven"),
+            commit,
+            origin: IndexOrigin::Published,
+        }
     }
 
     fn found(epoch: u64, index: Option<(u64, &[u8])>) -> BranchIndex {

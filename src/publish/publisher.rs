@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::attempt::{PublishAttempt, PublishContext, PublishSettings};
+use super::base::PublishBase;
 use super::bins::names_on;
 use super::broken::touched_by_failures;
 use super::caches::CacheClient;
@@ -13,7 +14,7 @@ use super::diffs::SystemDiffs;
 use super::document_change::DocumentChange;
 use super::error::PublishError;
 use super::left_out::{KeptBack, LostDeployment, Unready};
-use super::note::{PublishNote, PublishedIndex};
+use super::note::{IndexOrigin, PublishNote, PublishedIndex};
 use super::operate::{Operation, OperationReport, OperatorRequest, operate};
 use super::pin::{Pinning, pins};
 use super::plan::{IndexPlan, Plan, PublishInput, plan, sign_anew_at};
@@ -78,7 +79,7 @@ impl Publisher {
         let attempt =
             async |writer: &BranchWriter<'_>| self.attempt(writer, input, look, &mut answers, &mut diffs).await;
         let ((mut report, index, round), commit) = self.writer().commit_with_retry(attempt).await?;
-        self.note(index, commit);
+        self.note(index, commit.map(|commit| (commit, IndexOrigin::Published)));
         if let Some((round, tip)) = round
             && let Some(tip) = commit.or(tip)
             && let Some(settled) = round.settle(self.context.settled.read().as_ref(), tip)
@@ -94,7 +95,7 @@ impl Publisher {
         let mut diffs = SystemDiffs::new(&*self.store);
         let attempt = async |writer: &BranchWriter<'_>| self.attempt_operation(writer, request, &mut diffs).await;
         let ((mut report, index), commit) = self.writer().commit_with_retry(attempt).await?;
-        self.note(Some(index), commit);
+        self.note(Some(index), commit.map(|commit| (commit, IndexOrigin::Published)));
         report.commit = commit.map(|commit| commit.to_string()).unwrap_or_default();
         Ok(report)
     }
@@ -137,7 +138,10 @@ impl Publisher {
             }
         };
         let version = match plan.index {
-            IndexPlan::Keep(version) => return Ok(((report(plan, version), None, round.zip(Some(tip))), None)),
+            IndexPlan::Keep(version) => {
+                self.note_found(&attempt.base, tip);
+                return Ok(((report(plan, version), None, round.zip(Some(tip))), None));
+            }
             IndexPlan::Write(version) => version,
         };
         diffs.add_to(&mut plan, &attempt.base.branch);
@@ -277,11 +281,22 @@ impl Publisher {
         Ok((new, Proposal { on, changes, message, by, at: now, read_back: Some(read_back) }, names))
     }
 
-    /// Notes the index that was published. A failure does not undo the publication: without the note, claveld only does not
-    /// notice if the branch goes back.
-    fn note(&self, new: Option<NewIndex>, commit: Option<CommitId>) {
-        let Some((NewIndex { fleet, epoch, version, sha256, bins: _ }, commit)) = new.zip(commit) else { return };
-        if let Err(error) = self.context.note.write(PublishedIndex { fleet, epoch, version, sha256, commit }) {
+    /// Notes the index that is on the branch, where claveld has nothing to change. The note may have been lost, or another claveld may
+    /// have published.
+    fn note_found(&self, base: &PublishBase, tip: Option<CommitId>) {
+        let Some((index, sha256)) = &base.branch.index else { return };
+        let is_noted = self.context.note.last().is_ok_and(|last| last.is_some_and(|last| last.sha256 == *sha256));
+        if !is_noted {
+            let (fleet, epoch, version) = (base.branch.fleet, index.index().epoch, index.index().version);
+            let found = NewIndex { fleet, epoch, version, sha256: *sha256, bins: base.bins };
+            self.note(Some(found), tip.map(|tip| (tip, IndexOrigin::Found)));
+        }
+    }
+
+    /// Notes an index. A failure does not undo the publication: without the note, claveld only does not notice if the branch goes back.
+    fn note(&self, new: Option<NewIndex>, at: Option<(CommitId, IndexOrigin)>) {
+        let Some((NewIndex { fleet, epoch, version, sha256, bins: _ }, (commit, origin))) = new.zip(at) else { return };
+        if let Err(error) = self.context.note.write(PublishedIndex { fleet, epoch, version, sha256, commit, origin }) {
             tracing::warn!(error = %describe_error(&error), "claveld will not notice if the branch goes back");
         }
     }
