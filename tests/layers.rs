@@ -23,7 +23,7 @@ const RULES: [(&str, &[&str]); 19] = [
         "claveld",
         &[
             "model", "trust", "signers", "git", "branch", "store", "nix", "evaluate", "changes", "publish", "config",
-            "process",
+            "process", "disk",
         ],
     ),
     ("agent", &["model", "trust", "signers", "branch", "git", "store", "process", "config", "disk"]),

@@ -40,6 +40,7 @@ mod reasons;
 mod rotation;
 mod runbook;
 mod signers;
+mod sources;
 mod support;
 mod transports;
 mod wait_for_cache;

@@ -1,16 +1,17 @@
 //! One round: evaluates some sources, and publishes the result.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
 use std::time::SystemTime;
 
 use futures_util::FutureExt as _;
 
 use super::setup;
+use super::source_state::{SourceState, SourceStates};
 use crate::config::{ClaveldConfig, EvaluateConfig};
 use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Item, Progress};
 use crate::git::ProgramAccess;
-use crate::model::{FlakeReference, Source, SourceRevision, describe_error, printable_line};
+use crate::model::{FlakeReference, Source, SourceRevision, Timestamp, describe_error, printable_line};
 use crate::nix::{FetchAccess, FetchKeys, Nix};
 use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
 
@@ -55,6 +56,8 @@ pub struct SourceFailure {
     pub source: FlakeReference,
     /// The reason.
     pub error: EvaluateError,
+    /// The first round that could not reach its server; none where the server answers.
+    pub unreachable_since: Option<Timestamp>,
 }
 
 /// The result of a round.
@@ -76,6 +79,8 @@ pub enum Completeness {
     Complete,
     /// Something is broken or needs an operator. The rest is done.
     Incomplete,
+    /// The server of a source does not answer. The rest is done.
+    Unreachable,
 }
 
 impl Completeness {
@@ -105,11 +110,14 @@ impl RoundOutcome {
     /// Whether the round did all that it was asked. A deployment that waits for a cache is no failure.
     pub fn completeness(&self) -> Completeness {
         let PublishReport { conflicts, unready, lost, withdrawals, .. } = &self.report;
-        let is_evaluated = self.broken_sources.is_empty()
+        let is_evaluated = self.broken_sources.iter().all(|broken| broken.error.is_unreachable())
             && self.evaluations.iter().all(|e| Completeness::of(e) == Completeness::Complete);
         let is_published =
             conflicts.is_empty() && unready.unpublishable.is_empty() && lost.is_empty() && withdrawals.is_empty();
-        Completeness::complete_if(is_evaluated && is_published)
+        match Completeness::complete_if(is_evaluated && is_published) {
+            Completeness::Complete if !self.broken_sources.is_empty() => Completeness::Unreachable,
+            completeness => completeness,
+        }
     }
 }
 
@@ -142,7 +150,9 @@ pub(super) async fn evaluate_targets(
                 evaluation.drafts.restrict_to_names_of(source);
                 evaluations.push(evaluation);
             }
-            Err(error) => broken_sources.push(SourceFailure { source: source.flake.clone(), error }),
+            Err(error) => {
+                broken_sources.push(SourceFailure { source: source.flake.clone(), error, unreachable_since: None });
+            }
         }
     }
     (evaluations, broken_sources)
@@ -210,7 +220,8 @@ impl<'a> RoundRunner<'a> {
         read_before: &[Evaluation],
         on_event: &dyn Fn(RoundEvent<'_>),
     ) -> Result<RoundOutcome, PublishError> {
-        let (evaluations, broken_sources) = evaluate_targets(&self.evaluator, targets, on_event).await;
+        let (evaluations, mut broken_sources) = evaluate_targets(&self.evaluator, targets, on_event).await;
+        self.remember_sources(&evaluations, &mut broken_sources);
         on_event(RoundEvent::Publishing);
         let configured = self.configured();
         let is_broken = |flake: &FlakeReference| broken_sources.iter().any(|broken| broken.source == *flake);
@@ -226,6 +237,25 @@ impl<'a> RoundRunner<'a> {
             }
         })?;
         Ok(RoundOutcome { evaluations, broken_sources, report })
+    }
+
+    /// Remembers how the sources of a round were, and adds since when a source is out of reach.
+    fn remember_sources(&self, evaluations: &[Evaluation], broken: &mut [SourceFailure]) {
+        let now = Timestamp::from(SystemTime::now());
+        let states = SourceStates::of(&self.config.publish.state_directory);
+        let mut before = states.read();
+        let mut round = BTreeMap::new();
+        for Evaluation { source, drafts, .. } in evaluations {
+            let state = SourceState::read(source.revision.clone(), drafts.failures.len(), now);
+            round.insert(source.flake.to_string(), state);
+        }
+        for failure in broken {
+            let source = failure.source.to_string();
+            let state = before.remove(&source).unwrap_or_default().failed(&failure.error, now);
+            failure.unreachable_since = state.unreachable_since();
+            round.insert(source, state);
+        }
+        states.update(&self.configured(), round);
     }
 
     async fn publish(&self, evaluations: &[Evaluation], orphans: OrphanPolicy) -> Result<PublishReport, PublishError> {

@@ -39,6 +39,8 @@ pub(super) enum Code {
     Activate = 7,
     /// This machine is at fault: its disk, its system, its state folder. Or the command was told to stop before it was done.
     Machine = 8,
+    /// The server of a source does not answer, and everything else was done.
+    Unreachable = 9,
 }
 
 impl Exit {

@@ -72,6 +72,11 @@ impl EvaluateError {
         }
     }
 
+    /// Whether the server of the source is out of reach, so that nobody knows what the source has now.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Source(error) if error.is_unreachable())
+    }
+
     /// Whether a process was ended at its limit of memory or time, so that a larger limit may help.
     pub(super) fn is_limit(&self) -> bool {
         match self {

@@ -63,6 +63,13 @@ impl FlakeReference {
         Some(OsString::from_vec(percent_decode_str(path).collect()).into())
     }
 
+    /// The URL of the git repository on another machine; none for every other reference.
+    pub fn remote_repository(&self) -> Option<String> {
+        let scheme = self.scheme.as_deref().filter(|_| self.fetcher() == "git" && self.local_repository().is_none())?;
+        let transport = scheme.strip_prefix("git+").unwrap_or(scheme);
+        Some(format!("{transport}:{}", self.location))
+    }
+
     /// The same folder, if the content of the reference can change: with a revision it never does.
     pub fn changing_repository(&self) -> Option<PathBuf> {
         self.local_repository().filter(|_| !self.has_revision())

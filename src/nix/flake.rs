@@ -6,9 +6,13 @@ use percent_encoding::percent_decode_str;
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
+use super::newest::is_stale;
 use super::{Nix, NixError, NixString};
-use crate::model::{FlakeReference, Invalid, LockedSource, NarHash, SourceRevision, StorePath};
+use crate::model::{FlakeReference, Invalid, LockedSource, NarHash, SourceRevision, StorePath, excerpt};
 use crate::process::Invocation;
+
+/// The most bytes of a warning of Nix in an error.
+const MAX_WORDS: usize = 2000;
 
 /// A flake at one content, whose tree is in the store.
 #[derive(Debug, Clone, PartialEq)]
@@ -42,7 +46,11 @@ impl Nix {
         let action = || format!("read the source {flake}");
         let unexpected = |why: String| NixError::Unexpected { action: action(), why };
         let invalid = |error: Invalid| unexpected(error.to_string());
-        let asked = match revision {
+        let newest = match revision {
+            Some(_) => None,
+            None => self.newest_revision(flake).await?,
+        };
+        let asked = match revision.or(newest.as_ref()) {
             Some(revision) => flake.with_parameter("rev", revision.as_str()).map_err(invalid)?,
             None => flake.clone(),
         };
@@ -61,6 +69,9 @@ impl Nix {
             // Query the branch each time, because Nix would otherwise use an answer of the last hour.
             .args(["--option", "tarball-ttl", "0"]);
         let output = self.run_fetch(&action(), run, access).await?;
+        if is_stale(&output.stderr) {
+            return Err(NixError::Stale { action: action(), words: excerpt(output.stderr.trim(), MAX_WORDS) });
+        }
         let mut locked: Map<String, Value> =
             serde_json::from_slice(&output.stdout).map_err(|error| unexpected(error.to_string()))?;
         let tree: Tree =

@@ -10,6 +10,7 @@ mod access;
 mod evaluate;
 mod flake;
 mod inputs;
+mod newest;
 mod settings;
 mod string;
 
@@ -54,6 +55,30 @@ pub enum NixError {
         /// The error of the operating system.
         source: std::io::Error,
     },
+    /// The repository of the source does not answer, or does not let claveld in.
+    #[error("cannot {action}: its repository does not answer. What is published stays")]
+    Unreachable {
+        /// The action and its object, such as `read the source git+https://x`.
+        action: String,
+        /// The failure of git, in its own words.
+        source: ProcessError,
+    },
+    /// Nix could not ask for the newest content, and went on with a copy.
+    #[error("cannot {action}: Nix went on with an old copy. What is published stays. It said:\n{words}")]
+    Stale {
+        /// The action and its object, such as `read the source github:a/b`.
+        action: String,
+        /// Nix's own words.
+        words: String,
+    },
+    /// The repository has no such branch.
+    #[error("cannot {action}: its repository has no {name}; correct the `ref` of the [[source]]")]
+    NoBranch {
+        /// The action and its object, such as `read the source git+https://x`.
+        action: String,
+        /// The full name of the ref.
+        name: String,
+    },
     /// There is no cage on this machine.
     #[error("cannot evaluate a flake")]
     NoCage(#[from] CageError),
@@ -84,7 +109,12 @@ impl NixError {
         match self {
             Self::Failed { source, .. } => source.to_string(),
             Self::NoAccess { why, .. } => why.clone(),
-            Self::Files { .. } | Self::NoCage(_) | Self::Unexpected { .. } => describe_error(self),
+            Self::Files { .. }
+            | Self::Unreachable { .. }
+            | Self::Stale { .. }
+            | Self::NoBranch { .. }
+            | Self::NoCage(_)
+            | Self::Unexpected { .. } => describe_error(self),
         }
     }
 
@@ -102,13 +132,24 @@ impl NixError {
                 | ProcessError::TooMuchWritten { .. }
                 | ProcessError::Io { .. } => false,
             },
-            Self::Unexpected { .. } | Self::NoCage(_) | Self::Files { .. } | Self::NoAccess { .. } => false,
+            Self::Unexpected { .. }
+            | Self::Unreachable { .. }
+            | Self::Stale { .. }
+            | Self::NoBranch { .. }
+            | Self::NoAccess { .. }
+            | Self::NoCage(_)
+            | Self::Files { .. } => false,
         }
+    }
+
+    /// Whether the server of the source is out of reach, so that nobody knows what the source has now.
+    pub fn is_unreachable(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Stale { .. })
     }
 }
 
 /// Whether Nix or its garbage collector ended because the system gave them no more memory. Both exit with the code of any
-/// other failure, so their message is the only sign. No other decision reads the messages of Nix.
+/// other failure, so their message is the only sign. The one other decision that reads messages of Nix is in `newest`.
 fn ran_out_of_memory(stderr: &str) -> bool {
     let messages = ["Out of memory", "out of memory", "std::bad_alloc", "Too many heap sections"];
     messages.iter().any(|message| stderr.contains(message))
@@ -157,6 +198,11 @@ impl Nix {
                 Ok(run.in_cage(cage, folder))
             }
         }
+    }
+
+    /// Tries whether this machine has a cage, where there is to be one.
+    pub async fn try_cage(&self) -> Result<(), NixError> {
+        self.caged(Invocation::new("nix-instantiate"), None).await.map(drop)
     }
 
     /// The path of `folder` for a program that [`Nix::caged`] runs.

@@ -7,6 +7,7 @@ mod once;
 mod print;
 mod progress;
 mod run;
+mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -27,7 +28,7 @@ use super::{Exit, wait_for_stop_signal};
                   for a cache for ever, and everything else was done; or the gate refused the push; 2 a usage error; 3 the \
                   configuration, a key file or an argument is not right; 4 a repository cannot be reached, read or written; 5 \
                   refused a branch, or something on it; 8 this machine: its disk, its system, its state folder; or stopped \
-                  before the work was done."
+                  before the work was done; 9 the server of a source does not answer, and everything else was done."
 )]
 pub struct Arguments {
     /// Log to standard error which programs are run; given twice, log more.
@@ -50,6 +51,9 @@ enum Command {
         after_help = "Examples:\n  claveld evaluate .\n  claveld evaluate git+https://git.example.org/fleet?ref=main --json"
     )]
     Evaluate(Box<evaluate::Arguments>),
+    /// Show whether evaluations are isolated, and how each source was at its last round.
+    #[command(after_help = "Examples:\n  claveld status\n  claveld status --check --json")]
+    Status(status::Arguments),
     /// Run as a git hook: check a push before git accepts it, or evaluate and publish it afterwards.
     #[command(
         after_help = "Examples (hooks/pre-receive and hooks/post-receive in the flake's bare repository):\n  exec claveld hook pre-receive --config /etc/clavel/claveld.toml\n  exec claveld hook post-receive --config /etc/clavel/claveld.toml"
@@ -77,9 +81,10 @@ pub fn main() -> ExitCode {
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {
-            Command::Run(config) => run::run(&config.read()?).await,
+            Command::Run(config) => Box::pin(run::run(&config.read()?)).await,
             Command::Once(arguments) => unless_stopped(Box::pin(once::run(&arguments))).await,
             Command::Evaluate(arguments) => unless_stopped(evaluate::run(&arguments)).await,
+            Command::Status(arguments) => unless_stopped(status::run(&arguments)).await,
             Command::Hook(arguments) => unless_stopped(Box::pin(hook::run(&arguments))).await,
         },
     )

@@ -5,10 +5,11 @@ use serde::Serialize;
 use super::ClaveldConfigArgument;
 use super::print::{exit_of, print_event, print_trouble, report_lines};
 use super::progress::Board;
-use crate::claveld::RoundRunner;
+use crate::claveld::{RoundRunner, SourceFailure};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::evaluate::{EvalMode, EvaluationWork, Failure};
+use crate::model::Timestamp;
 use crate::publish::PublishReport;
 
 #[derive(Debug, clap::Args)]
@@ -40,6 +41,8 @@ struct OnceOutput<'a> {
 struct BrokenSource {
     source: String,
     error: String,
+    #[serde(rename = "unreachableSince", skip_serializing_if = "Option::is_none")]
+    unreachable_since: Option<Timestamp>,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
@@ -53,7 +56,12 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     };
     if arguments.json {
         let broken = outcome.broken_sources.iter();
-        let sources = broken.map(|b| BrokenSource { source: b.source.to_string(), error: b.error.message() }).collect();
+        let broken_source = |SourceFailure { source, error, unreachable_since }: &SourceFailure| BrokenSource {
+            source: source.to_string(),
+            error: error.message(),
+            unreachable_since: *unreachable_since,
+        };
+        let sources = broken.map(broken_source).collect();
         let work = outcome.evaluations.iter().map(|evaluation| &evaluation.work).collect();
         output::json(&OnceOutput { report: &outcome.report, failures: outcome.failures().collect(), sources, work })?;
     } else {

@@ -1,7 +1,7 @@
 //! Prints the events and the outcome of a round, for several commands of `claveld`. It decides nothing: see the room `claveld`.
 
 use super::progress::{Board, reasons};
-use crate::claveld::{Completeness, RoundEvent, RoundOutcome};
+use crate::claveld::{Completeness, RoundEvent, RoundOutcome, SourceFailure};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::evaluate::{Failure, Item};
@@ -12,7 +12,7 @@ pub(super) fn print_event(board: &Board, event: &RoundEvent<'_>) {
     match event {
         RoundEvent::Evaluating { source, progress } => board.advance(source, progress),
         RoundEvent::Publishing => board.say("publishing"),
-        RoundEvent::SourceBroken(broken) => output::error(describe_error(&broken.error)),
+        RoundEvent::SourceBroken(broken) => print_broken_source(broken),
     }
 }
 
@@ -55,7 +55,7 @@ pub(super) fn print_trouble(outcome: &RoundOutcome) {
     print_failures(outcome.failures());
     print_differences(outcome.differences());
     for broken in &outcome.broken_sources {
-        output::error(describe_error(&broken.error));
+        print_broken_source(broken);
     }
     for conflict in &outcome.report.conflicts {
         output::error(conflict);
@@ -71,11 +71,20 @@ pub(super) fn print_trouble(outcome: &RoundOutcome) {
     }
 }
 
+fn print_broken_source(broken: &SourceFailure) {
+    let error = describe_error(&broken.error);
+    match broken.unreachable_since {
+        Some(since) => output::error(format_args!("{} is out of reach since {since}: {error}", broken.source)),
+        None => output::error(error),
+    }
+}
+
 /// Turns the completeness of a round into the exit of the command.
 pub(super) fn exit_of(completeness: Completeness) -> Result<(), Exit> {
     match completeness {
         Completeness::Complete => Ok(()),
         Completeness::Incomplete => Err(Exit::silent(Code::Incomplete)),
+        Completeness::Unreachable => Err(Exit::silent(Code::Unreachable)),
     }
 }
 

@@ -1,0 +1,160 @@
+//! What claveld remembers of reading each source: the content that it read last, and since when it cannot.
+//!
+//! The memory is `sources.json` in the state folder. `claveld status` shows it, and a message can say since when a source is out of
+//! reach. Nothing is decided by it, so a lost file costs these times alone.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::disk::{self, Access, Durability};
+use crate::evaluate::EvaluateError;
+use crate::model::json::{self, StateVersion};
+use crate::model::{FlakeReference, SourceRevision, Timestamp, excerpt};
+
+/// The newest version of the file that this Clavel knows.
+const NEWEST: u64 = 1;
+/// The most bytes that the file may have.
+const MAX_BYTES: u64 = 4 << 20;
+/// The most bytes of an error in it.
+const MAX_ERROR_BYTES: usize = 4 << 10;
+
+/// How a source was at its last round.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SourceState {
+    /// When it was read last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_at: Option<Timestamp>,
+    /// The revision that was read then; none where it has no revisions.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub revision: Option<SourceRevision>,
+    /// How many of its attributes were broken then.
+    pub broken: usize,
+    /// The reason why it could not be read since; none where it was read at its last round.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub trouble: Option<SourceTrouble>,
+}
+
+/// The reason why a source cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "camelCase")]
+pub struct SourceTrouble {
+    /// Whether the server does not answer, or what it has cannot be evaluated.
+    pub kind: TroubleKind,
+    /// The first round that met trouble of this kind.
+    pub since: Timestamp,
+    /// The error of the last round.
+    pub error: String,
+}
+
+/// A kind of trouble with a source.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TroubleKind {
+    /// Its server does not answer, so nobody knows what it has now.
+    Unreachable,
+    /// It was reached, and nothing of it can be evaluated.
+    Broken,
+}
+
+impl SourceState {
+    /// The state after a round that read it.
+    pub fn read(revision: Option<SourceRevision>, broken: usize, now: Timestamp) -> Self {
+        Self { read_at: Some(now), revision, broken, trouble: None }
+    }
+
+    /// The first round that could not reach its server; none where the server answered last.
+    pub fn unreachable_since(&self) -> Option<Timestamp> {
+        let trouble = self.trouble.as_ref().filter(|trouble| trouble.kind == TroubleKind::Unreachable);
+        trouble.map(|trouble| trouble.since)
+    }
+
+    /// The state after a round that could not read it.
+    #[must_use]
+    pub fn failed(self, error: &EvaluateError, now: Timestamp) -> Self {
+        let kind = if error.is_unreachable() { TroubleKind::Unreachable } else { TroubleKind::Broken };
+        let before = self.trouble.as_ref().filter(|trouble| trouble.kind == kind);
+        let since = before.map_or(now, |trouble| trouble.since);
+        let error = excerpt(&error.message(), MAX_ERROR_BYTES);
+        Self { trouble: Some(SourceTrouble { kind, since, error }), ..self }
+    }
+}
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SourceStatesFile {
+    sources: BTreeMap<String, SourceState>,
+    version: StateVersion<NEWEST>,
+}
+
+/// The file with the state of each source.
+#[derive(Debug)]
+pub struct SourceStates {
+    path: PathBuf,
+}
+
+impl SourceStates {
+    /// The file in the state folder.
+    pub fn of(state_directory: &Path) -> Self {
+        Self { path: state_directory.join("sources.json") }
+    }
+
+    /// The state of each source that is known, by its reference.
+    pub fn read(&self) -> BTreeMap<String, SourceState> {
+        let bytes = disk::read(&self.path, MAX_BYTES).unwrap_or_default();
+        json::parse_state::<SourceStatesFile>(&bytes, MAX_BYTES, NEWEST).unwrap_or_default().sources
+    }
+
+    /// Replaces the states of the sources of a round. Those that are not in `configured` any more are forgotten.
+    pub(super) fn update(&self, configured: &[FlakeReference], round: BTreeMap<String, SourceState>) {
+        let mut sources = self.read();
+        sources.extend(round);
+        sources.retain(|source, _| configured.iter().any(|flake| flake.as_str() == source));
+        let bytes = json::render(&SourceStatesFile { sources, version: StateVersion });
+        let folder = self.path.parent().unwrap_or(Path::new("/"));
+        let written = disk::check_length(&bytes, MAX_BYTES)
+            .and_then(|()| std::fs::create_dir_all(folder))
+            .and_then(|()| disk::replace(&self.path, &bytes, Access::Everyone, Durability::Unsynced));
+        if let Err(error) = written {
+            tracing::warn!(path = %self.path.display(), %error, "claveld cannot remember since when a source is out of reach");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn trouble_begins_with_its_first_round_and_ends_with_the_source_being_read() {
+        let at = |day: u32| -> Timestamp { format!("2026-01-0{day}T00:00:00Z").parse().unwrap() };
+        let broken = || EvaluateError::Answer { flake: "x".to_owned(), why: "no".to_owned() };
+        let read = SourceState::read(None, 2, at(1));
+        let state = read.clone().failed(&broken(), at(2)).failed(&broken(), at(3));
+        let trouble = state.trouble.as_ref().unwrap();
+        assert_eq!(
+            (trouble.kind, trouble.since, state.read_at, state.broken),
+            (TroubleKind::Broken, at(2), Some(at(1)), 2)
+        );
+        assert_eq!(SourceState::read(None, 0, at(4)).trouble, None);
+    }
+
+    #[test]
+    fn the_file_keeps_the_configured_sources_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let states = SourceStates::of(&folder.path().join("not/yet/there"));
+        let [a, b]: [FlakeReference; 2] =
+            ["git+https://git.example.org/a", "git+https://git.example.org/b"].map(|text| text.parse().unwrap());
+        let state = SourceState::read(None, 0, "2026-01-01T00:00:00Z".parse().unwrap());
+        let round = |flake: &FlakeReference| BTreeMap::from([(flake.to_string(), state.clone())]);
+        states.update(&[a.clone(), b.clone()], round(&a));
+        states.update(&[a.clone(), b.clone()], round(&b));
+        assert_eq!(states.read().len(), 2);
+        states.update(std::slice::from_ref(&b), BTreeMap::new());
+        assert_eq!(states.read(), round(&b));
+        std::fs::write(folder.path().join("not/yet/there/sources.json"), "{").unwrap();
+        assert!(states.read().is_empty());
+    }
+}

@@ -1,0 +1,89 @@
+//! `claveld status`: prints whether evaluations are isolated, and how each source was at its last round. It reads nothing but the
+//! configuration and the state folder, and tries the cage.
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+use super::ClaveldConfigArgument;
+use crate::claveld::{IsolationState, SourceState, SourceStates, SourceTrouble, TroubleKind, isolation_state};
+use crate::cli::exit::{Code, Exit};
+use crate::cli::output;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Arguments {
+    #[command(flatten)]
+    config: ClaveldConfigArgument,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+    /// Exit with 1 if evaluations are not isolated as configured, or a source could not be read at its last round, and with 9 if the only
+    /// trouble is that a source's server does not answer.
+    #[arg(long)]
+    check: bool,
+}
+
+/// The JSON of the status.
+#[derive(Serialize)]
+struct Status {
+    repository: String,
+    branch: String,
+    isolation: IsolationState,
+    /// The state of each source; none for one that no round was about yet.
+    sources: BTreeMap<String, Option<SourceState>>,
+}
+
+pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let config = arguments.config.read()?;
+    let mut known = SourceStates::of(&config.publish.state_directory).read();
+    let sources = config.sources.iter().map(|source| source.flake.to_string());
+    let status = Status {
+        repository: config.publish.repository.to_string(),
+        branch: config.publish.branch.to_string(),
+        isolation: isolation_state(&config.evaluate).await,
+        sources: sources.map(|source| (source.clone(), known.remove(&source))).collect(),
+    };
+    if arguments.json {
+        output::json(&status)?;
+    } else {
+        print(&status)?;
+    }
+    match code_of(&status).filter(|_| arguments.check) {
+        None => Ok(()),
+        Some(code) => Err(Exit::silent(code)),
+    }
+}
+
+fn print(status: &Status) -> Result<(), Exit> {
+    output::line(format_args!("repository  {} ({})", status.repository, status.branch))?;
+    output::line(format_args!("isolation   {}", status.isolation))?;
+    for (source, state) in &status.sources {
+        output::line(format_args!("source      {source}"))?;
+        let Some(SourceState { read_at, revision, broken, trouble }) = state else {
+            output::line("            no round was about it yet")?;
+            continue;
+        };
+        if let Some(at) = read_at {
+            let revision = revision.as_ref().map(|revision| format!(" at {revision}")).unwrap_or_default();
+            let broken = if *broken == 0 { String::new() } else { format!("; {broken} broken") };
+            output::line(format_args!("            read {at}{revision}{broken}"))?;
+        }
+        if let Some(SourceTrouble { kind, since, error }) = trouble {
+            let word = match kind {
+                TroubleKind::Unreachable => "out of reach",
+                TroubleKind::Broken => "broken",
+            };
+            output::line(format_args!("            {word} since {since}:\n{}", output::indent(error)))?;
+        }
+    }
+    Ok(())
+}
+
+fn code_of(status: &Status) -> Option<Code> {
+    let troubles = || status.sources.values().flatten().filter_map(|state| state.trouble.as_ref());
+    let is_broken = |trouble: &SourceTrouble| trouble.kind == TroubleKind::Broken;
+    if matches!(status.isolation, IsolationState::Impossible { .. }) || troubles().any(is_broken) {
+        return Some(Code::Incomplete);
+    }
+    troubles().next().map(|_| Code::Unreachable)
+}

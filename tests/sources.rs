@@ -1,0 +1,116 @@
+//! Promise: a source whose server does not answer is said to be out of reach, and never counts as unchanged.
+
+use crate::support::http::HttpServer;
+use crate::support::program;
+use crate::support::server::Server;
+use crate::support::world::{Ran, World};
+
+fn once(world: &World) -> Ran {
+    world.claveld(&["once", "--config", &world.at("claveld.toml"), "--json"])
+}
+
+fn status(world: &World, more: &[&str]) -> Ran {
+    world.claveld(&[&["status", "--json", "--config", &world.at("claveld.toml")], more].concat())
+}
+
+/// A world whose only source is the fleet's repository at this address.
+fn with_source(address: &str) -> World {
+    let world = World::new();
+    let config = world.read_file("claveld.toml");
+    let address = address.replace("WORLD", &world.at(""));
+    world.write_file("claveld.toml", &config.replace(&world.flake(), &address));
+    world
+}
+
+/// The state of the only source in the status.
+fn state(world: &World) -> serde_json::Value {
+    let status = status(world, &[]).json();
+    status["sources"].as_object().unwrap().values().next().unwrap().clone()
+}
+
+#[test]
+fn a_server_that_is_down_is_told_and_nothing_else_is_published() {
+    let world = World::new();
+    let server = HttpServer::serve_git(&world.path(""));
+    let config = world.read_file("claveld.toml");
+    let source = format!("git+{}/fleet.git?ref=main", server.url());
+    world.write_file("claveld.toml", &config.replace(&world.flake(), &source));
+    assert_eq!(state(&world), serde_json::Value::Null);
+    assert_eq!(once(&world).also_good().json()["sources"], serde_json::json!([]));
+    status(&world, &["--check"]).good();
+    let (read, tip) = (state(&world), world.tip());
+    assert_eq!(read["revision"].as_str().map(str::len), Some(40));
+
+    drop(server);
+    // Nix would go on with its last copy.
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    let ran = once(&world);
+    assert_eq!(ran.code, Some(9), "{}", ran.stderr);
+    let since = ran.json()["sources"][0]["unreachableSince"].clone();
+    assert!(since.is_string());
+    let said = world.publish().refused(9, &format!("is out of reach since {}", since.as_str().unwrap()));
+    // Git's own words, and no password.
+    assert!(said.contains("fatal: unable to access") && said.contains("What is published stays"), "{said}");
+    let trouble = state(&world)["trouble"].clone();
+    assert_eq!((&trouble["kind"], &trouble["since"]), (&"unreachable".into(), &since));
+    assert_eq!(state(&world)["readAt"], read["readAt"]);
+    assert_eq!(status(&world, &["--check"]).code, Some(9));
+    assert_eq!(world.tip(), tip);
+
+    let server = HttpServer::serve_git(&world.path(""));
+    let back = format!("git+{}/fleet.git?ref=main", server.url());
+    world.write_file("claveld.toml", &config.replace(&world.flake(), &back));
+    assert!(world.publish().good().contains("deployments/web-1.json  revision 1 → 2"));
+    status(&world, &["--check"]).good();
+}
+
+#[test]
+fn a_daemon_of_git_that_is_down_is_told_too() {
+    let world = World::new();
+    let daemon = |port: u16| {
+        let mut daemon = program("git");
+        daemon.args(["daemon", "--export-all", "--listen=127.0.0.1", "--reuseaddr"]);
+        daemon.arg(format!("--port={port}")).arg(format!("--base-path={}", world.at(""))).arg(world.at(""));
+        daemon
+    };
+    let (server, port) = Server::on_free_port(daemon, &world.path("daemon.log"));
+    let config = world.read_file("claveld.toml");
+    let source = format!("git://127.0.0.1:{port}/fleet.git");
+    world.write_file("claveld.toml", &config.replace(&world.flake(), &format!("{source}?ref=main")));
+    once(&world).good();
+    drop(server);
+    world.publish().refused(9, "is out of reach since");
+    // The server is asked also where the reference leaves the branch to Nix.
+    world.write_file("claveld.toml", &config.replace(&world.flake(), &source));
+    world.publish().refused(9, "is out of reach since");
+}
+
+#[test]
+fn a_branch_that_is_not_there_is_told_as_such() {
+    let world = World::new();
+    let server = HttpServer::serve_git(&world.path(""));
+    let config = world.read_file("claveld.toml");
+    let with_branch = |branch: &str| {
+        let source = format!("git+{}/fleet.git?ref={branch}", server.url());
+        world.write_file("claveld.toml", &config.replace(&world.flake(), &source));
+    };
+    with_branch("main");
+    once(&world).good();
+    with_branch("mian");
+    world.publish().refused(1, "its repository has no refs/heads/mian");
+    let trouble = state(&world)["trouble"].clone();
+    assert_eq!(trouble["kind"], "broken");
+    assert_eq!(status(&world, &["--check"]).code, Some(1));
+}
+
+#[test]
+fn the_status_says_how_evaluations_are_isolated() {
+    let world = with_source("path:WORLD/work");
+    assert_eq!(status(&world, &[]).json()["isolation"], serde_json::json!({ "kind": "cage" }));
+    let config = world.read_file("claveld.toml");
+    world.write_file("claveld.toml", &format!("{config}\n[evaluate]\nisolation = \"none\"\n"));
+    assert_eq!(status(&world, &[]).json()["isolation"]["kind"], "none");
+    let said = world.claveld(&["status", "--config", &world.at("claveld.toml")]).good();
+    assert!(said.contains("isolation   none, as configured") && said.contains("no round was about it yet"), "{said}");
+}
