@@ -43,5 +43,6 @@ mod signers;
 mod sources;
 mod support;
 mod transports;
+mod units;
 mod wait_for_cache;
 mod withdrawals;

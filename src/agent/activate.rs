@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::account::{Account, AccountError, RunAs, USER_VARIABLES, at_home_of, home_manager_profiles};
+use super::decide::ProfileTarget;
 use super::lifecycle::UnitReference;
 use super::method::{Method, MethodError, Program};
 use super::realise::Realised;
@@ -172,6 +173,15 @@ impl Activation {
         match &self.profile {
             Profile::Ours(profile) => read_profile(profile),
             Profile::Theirs(profiles) => profiles.iter().find_map(|profile| read_profile(profile)),
+        }
+    }
+
+    /// Where the profile leads to now, for the decision whether the unit runs what a record says.
+    pub(super) fn profile_target(&self) -> ProfileTarget {
+        match (self.current(), &self.profile) {
+            (Some(path), _) => ProfileTarget::Path(path),
+            (None, Profile::Ours(_)) => ProfileTarget::Nowhere,
+            (None, Profile::Theirs(_)) => ProfileTarget::Unknown,
         }
     }
 

@@ -2,8 +2,9 @@
 //!
 //! Checking signatures belongs to `verify`, the states to `lifecycle`, and doing what is decided to `pass`.
 
-use super::lifecycle::{Candidate, FailedRollout, Lifecycle};
+use super::lifecycle::{Candidate, FailedRollout, Lifecycle, UnitReference};
 use super::verify::Order;
+use crate::model::StorePath;
 use crate::trust::Approvals;
 
 /// The agent's decision about one deployment.
@@ -37,10 +38,25 @@ pub enum Retry {
     Everything,
 }
 
-/// Decides about `order`, where the unit is in the state `known`.
-pub(super) fn decide(order: &Order, known: Option<&Lifecycle>, retry: Retry) -> Decision {
+/// The place that the profile of a unit leads to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum ProfileTarget {
+    /// This store path.
+    Path(StorePath),
+    /// Nowhere: Clavel has set no profile there.
+    Nowhere,
+    /// The platform's own tool moves the profile, and it is not where it was looked for; or the configuration does not fit the
+    /// unit. Then the record counts.
+    Unknown,
+}
+
+/// Decides about `order`, where the deployment is in the state `known`, and the profile of its unit leads to `profile`.
+pub(super) fn decide(order: &Order, known: Option<&Lifecycle>, profile: &ProfileTarget, retry: Retry) -> Decision {
     let candidate = Candidate::from(order);
-    let running = known.and_then(Lifecycle::certainly_running);
+    let unit = UnitReference::from(order);
+    // What another unit runs is nothing that this one runs, and neither is what was switched to in another store or profile.
+    let is_here = *profile != ProfileTarget::Nowhere;
+    let running = known.and_then(Lifecycle::certainly_running).filter(|running| is_here && running.unit == unit);
     if running.is_some_and(|running| {
         running.revision == candidate.revision && running.content_digest == candidate.content_digest
     }) {
@@ -49,7 +65,8 @@ pub(super) fn decide(order: &Order, known: Option<&Lifecycle>, retry: Retry) -> 
     if let Some(approvals) = order.approvals.as_ref().filter(|approvals| !approvals.suffice()) {
         return Decision::Skip(SkipReason::Unapproved(approvals.clone()));
     }
-    if running.is_some_and(|running| running.nar_id == candidate.nar_id) {
+    let leads_elsewhere = matches!(profile, ProfileTarget::Path(path) if *path != candidate.nar_id);
+    if !leads_elsewhere && running.is_some_and(|running| running.nar_id == candidate.nar_id) {
         return Decision::Adopt;
     }
     match known {

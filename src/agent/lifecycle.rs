@@ -24,7 +24,14 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp, UnitType, excerpt};
+use crate::model::{StorePath, Timestamp, excerpt};
+
+mod records;
+
+pub use records::{
+    ActivationFailure, Candidate, FailedRollout, Rollback, RollbackResult, Rollout, RunningDeployment, UnitReference,
+    WayBack,
+};
 
 /// How often an activation is attempted, and how often a rollback is tried, when the agent or the machine ends during it.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -55,137 +62,6 @@ pub enum Lifecycle {
     RolledBack(FailedRollout),
 }
 
-/// A revision on its way to a unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rollout {
-    /// The unit that it is for.
-    pub unit: UnitReference,
-    /// The revision.
-    pub candidate: Candidate,
-    /// How often its activation was begun.
-    pub attempts: u32,
-    /// The path that is activated again if it fails.
-    pub way_back: WayBack,
-    /// The revision that was confirmed last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<RunningDeployment>,
-}
-
-/// The return to what ran before a revision that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Rollback {
-    /// The unit.
-    pub unit: UnitReference,
-    /// The revision that failed.
-    pub candidate: Candidate,
-    /// How it failed.
-    pub failure: ActivationFailure,
-    /// The store path that is activated again.
-    pub to: StorePath,
-    /// How often its activation was begun.
-    pub tries: u32,
-    /// The revision that was confirmed last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<RunningDeployment>,
-}
-
-/// A revision that failed, and what became of the unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct FailedRollout {
-    /// The revision that failed.
-    pub candidate: Candidate,
-    /// How it failed.
-    pub failure: ActivationFailure,
-    /// The result of the rollback.
-    pub rollback: RollbackResult,
-    /// The revision that was confirmed last.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<RunningDeployment>,
-}
-
-/// A unit, as far as an activation needs it. It is recorded so that a rollback needs no branch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct UnitReference {
-    /// Its name.
-    pub name: Name,
-    /// Its type, which says how it is activated.
-    #[serde(rename = "type")]
-    pub unit_type: UnitType,
-}
-
-/// A revision that is to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct Candidate {
-    /// Its number.
-    pub revision: Revision,
-    /// The digest of the document's content.
-    #[serde(rename = "content")]
-    pub content_digest: Sha256Digest,
-    /// The store path that it names.
-    pub nar_id: StorePath,
-}
-
-/// A revision that runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct RunningDeployment {
-    /// Its number.
-    pub revision: Revision,
-    /// The digest of the document's content.
-    #[serde(rename = "content")]
-    pub content_digest: Sha256Digest,
-    /// The store path that runs.
-    pub nar_id: StorePath,
-    /// When it was confirmed.
-    pub since: Timestamp,
-}
-
-/// How a revision failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct ActivationFailure {
-    /// When.
-    pub at: Timestamp,
-    /// How many attempts were made.
-    pub attempts: u32,
-    /// The error, for people.
-    pub error: String,
-}
-
-/// The target of a rollback. It is recorded before the first attempt moves the profile.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum WayBack {
-    /// Nothing is recorded yet, because no attempt was made.
-    NotRecorded,
-    /// The unit ran nothing before.
-    Nothing,
-    /// The unit ran this store path before.
-    Path(StorePath),
-}
-
-/// The result of a rollback.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub enum RollbackResult {
-    /// The unit runs again what it ran before.
-    Restored,
-    /// Nothing else ran before.
-    NothingBefore,
-    /// It failed as well.
-    Failed {
-        /// The store path that should run.
-        to: StorePath,
-        /// The error, for people.
-        error: String,
-    },
-}
-
 /// A transition that does not exist in a state. Only a mistake in this program causes it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("cannot {transition} a deployment that is {state}; this is a mistake in clavel-agent")]
@@ -197,30 +73,42 @@ pub struct TransitionError {
 }
 
 impl Lifecycle {
-    /// Takes up a verified revision. The attempts of the same revision are counted on.
+    /// Takes up a verified revision. The attempts of the same revision are counted on. What is recorded about another unit does
+    /// not count for this one.
     pub fn begin(before: Option<Self>, unit: UnitReference, candidate: Candidate) -> Result<Self, TransitionError> {
-        let (attempts, way_back, running) = match before {
-            None => (0, WayBack::NotRecorded, None),
-            Some(Self::Confirmed { running }) => (0, WayBack::NotRecorded, Some(running)),
-            Some(Self::RolledBack(FailedRollout { rollback, running, .. })) => {
-                let way_back = match rollback {
-                    RollbackResult::Failed { to, .. } => WayBack::Path(to),
-                    RollbackResult::Restored | RollbackResult::NothingBefore => WayBack::NotRecorded,
-                };
-                (0, way_back, running)
-            }
-            Some(Self::Known(rollout) | Self::Realised(rollout)) => {
-                let attempts = if rollout.candidate == candidate { rollout.attempts } else { 0 };
-                (attempts, rollout.way_back, rollout.running)
-            }
-            Some(other) => return Err(other.refuse("begin")),
+        let first = |running| Rollout {
+            unit: unit.clone(),
+            candidate: candidate.clone(),
+            attempts: 0,
+            way_back: WayBack::NotRecorded,
+            not_back_to: None,
+            running,
         };
-        Ok(Self::Known(Rollout { unit, candidate, attempts, way_back, running }))
+        Ok(Self::Known(match before {
+            None => first(None),
+            Some(Self::Confirmed { running }) => first(Some(running)),
+            Some(Self::RolledBack(failed)) if failed.unit.name == unit.name => {
+                let FailedRollout { candidate: failed, rollback, running, .. } = failed;
+                let rollout = first(running);
+                match rollback {
+                    RollbackResult::Failed { to, .. } => Rollout { way_back: WayBack::Path(to), ..rollout },
+                    RollbackResult::NothingBefore => Rollout { not_back_to: Some(failed.nar_id), ..rollout },
+                    RollbackResult::Restored | RollbackResult::SameBefore => rollout,
+                }
+            }
+            Some(Self::RolledBack(failed)) => first(failed.running),
+            Some(Self::Known(begun) | Self::Realised(begun)) if begun.unit.name == unit.name => {
+                let attempts = if begun.candidate == candidate { begun.attempts } else { 0 };
+                Rollout { unit, candidate, attempts, ..begun }
+            }
+            Some(Self::Known(begun) | Self::Realised(begun)) => first(begun.running),
+            Some(other) => return Err(other.refuse("begin")),
+        }))
     }
 
     /// Takes a revision as running because its store path runs already.
-    pub fn adopt(candidate: Candidate, now: Timestamp) -> Self {
-        Self::Confirmed { running: candidate.running_since(now) }
+    pub fn adopt(unit: UnitReference, candidate: Candidate, now: Timestamp) -> Self {
+        Self::Confirmed { running: candidate.running_since(unit, now) }
     }
 
     /// Notes that the store path is on this machine.
@@ -231,12 +119,11 @@ impl Lifecycle {
         }
     }
 
-    /// Begins an attempt, where the profile holds `current`. The first attempt records the way back.
-    pub fn activate(self, current: Option<StorePath>) -> Result<Self, TransitionError> {
+    /// Begins an attempt on a unit that `ran` this before. The first attempt records it as the way back.
+    pub fn activate(self, ran: Option<StorePath>) -> Result<Self, TransitionError> {
         let Self::Realised(mut rollout) = self else { return Err(self.refuse("activate")) };
         if rollout.way_back == WayBack::NotRecorded {
-            let confirmed = rollout.running.as_ref().map(|running| running.nar_id.clone());
-            rollout.way_back = confirmed.or(current).map_or(WayBack::Nothing, WayBack::Path);
+            rollout.way_back = ran.map_or(WayBack::Nothing, WayBack::Path);
         }
         rollout.attempts += 1;
         Ok(Self::Activating(rollout))
@@ -264,7 +151,9 @@ impl Lifecycle {
     /// Ends the probation well.
     pub fn confirm(self, now: Timestamp) -> Result<Self, TransitionError> {
         match self {
-            Self::Probation(rollout) => Ok(Self::Confirmed { running: rollout.candidate.running_since(now) }),
+            Self::Probation(Rollout { unit, candidate, .. }) => {
+                Ok(Self::Confirmed { running: candidate.running_since(unit, now) })
+            }
             other => Err(other.refuse("confirm")),
         }
     }
@@ -272,14 +161,22 @@ impl Lifecycle {
     /// Gives up the revision, and turns to what ran before where that is another store path.
     pub fn fail(self, error: &str, now: Timestamp) -> Result<Self, TransitionError> {
         let (Self::Activating(rollout) | Self::Probation(rollout)) = self else { return Err(self.refuse("fail")) };
-        let Rollout { unit, candidate, attempts, way_back, running } = rollout;
+        let Rollout { unit, candidate, attempts, way_back, running, .. } = rollout;
         let failure = ActivationFailure { at: now, attempts, error: excerpt(error, MAX_ERROR) };
         Ok(match way_back {
             WayBack::Path(to) if to != candidate.nar_id => {
                 Self::RollingBack(Rollback { unit, candidate, failure, to, tries: 0, running })
             }
-            WayBack::Path(_) | WayBack::Nothing | WayBack::NotRecorded => {
-                Self::RolledBack(FailedRollout { candidate, failure, rollback: RollbackResult::NothingBefore, running })
+            WayBack::Path(_) => Self::RolledBack(FailedRollout {
+                unit,
+                candidate,
+                failure,
+                rollback: RollbackResult::SameBefore,
+                running,
+            }),
+            WayBack::Nothing | WayBack::NotRecorded => {
+                let rollback = RollbackResult::NothingBefore;
+                Self::RolledBack(FailedRollout { unit, candidate, failure, rollback, running })
             }
         })
     }
@@ -297,14 +194,14 @@ impl Lifecycle {
 
     /// Ends the rollback: well, or with an error.
     pub fn rolled_back(self, result: Result<(), String>) -> Result<Self, TransitionError> {
-        let Self::RollingBack(Rollback { candidate, failure, to, running, .. }) = self else {
+        let Self::RollingBack(Rollback { unit, candidate, failure, to, running, .. }) = self else {
             return Err(self.refuse("end the rollback of"));
         };
         let rollback = match result {
             Ok(()) => RollbackResult::Restored,
             Err(error) => RollbackResult::Failed { to, error: excerpt(&error, MAX_ERROR) },
         };
-        Ok(Self::RolledBack(FailedRollout { candidate, failure, rollback, running }))
+        Ok(Self::RolledBack(FailedRollout { unit, candidate, failure, rollback, running }))
     }
 
     /// Leads on from what was recorded when the agent or the machine ended.
@@ -339,7 +236,11 @@ impl Lifecycle {
             Self::Known(rollout) | Self::Realised(rollout) => {
                 rollout.running.is_none() && rollout.way_back == WayBack::NotRecorded
             }
-            Self::RolledBack(FailedRollout { rollback: RollbackResult::Failed { .. }, .. })
+            // What failed where nothing ran before is no way back for the next deployment of the unit.
+            Self::RolledBack(FailedRollout {
+                rollback: RollbackResult::NothingBefore | RollbackResult::Failed { .. },
+                ..
+            })
             | Self::Activating(_)
             | Self::Probation(_)
             | Self::RollingBack(_)
@@ -392,23 +293,6 @@ impl Lifecycle {
 
     fn refuse(&self, transition: &'static str) -> TransitionError {
         TransitionError { transition, state: self.name() }
-    }
-}
-
-impl WayBack {
-    /// The store path that ran before, where one is recorded.
-    pub fn path(&self) -> Option<&StorePath> {
-        match self {
-            Self::Path(path) => Some(path),
-            Self::NotRecorded | Self::Nothing => None,
-        }
-    }
-}
-
-impl Candidate {
-    fn running_since(self, since: Timestamp) -> RunningDeployment {
-        let Self { revision, content_digest, nar_id } = self;
-        RunningDeployment { revision, content_digest, nar_id, since }
     }
 }
 

@@ -1,4 +1,5 @@
 use super::*;
+use crate::model::UnitType;
 use crate::trust::digest;
 
 fn now() -> Timestamp {
@@ -19,7 +20,7 @@ fn unit() -> UnitReference {
 }
 
 fn confirmed(number: u64) -> Lifecycle {
-    Lifecycle::adopt(candidate(number), now())
+    Lifecycle::adopt(unit(), candidate(number), now())
 }
 
 fn begun(before: Option<Lifecycle>, number: u64) -> Lifecycle {
@@ -28,7 +29,7 @@ fn begun(before: Option<Lifecycle>, number: u64) -> Lifecycle {
 
 /// Revision 2 in its first attempt, over revision 1.
 fn activating() -> Lifecycle {
-    begun(Some(confirmed(1)), 2).realise().unwrap().activate(None).unwrap()
+    begun(Some(confirmed(1)), 2).realise().unwrap().activate(Some(path("system-1"))).unwrap()
 }
 
 fn failed() -> Lifecycle {
@@ -122,24 +123,11 @@ fn the_third_interrupted_rollback_is_the_last() {
 }
 
 #[test]
-fn the_way_back_is_what_was_confirmed_or_what_the_profile_holds() {
-    let way_back = |before: Option<Lifecycle>, current: Option<StorePath>| {
-        let Lifecycle::Activating(rollout) = begun(before, 2).realise().unwrap().activate(current).unwrap() else {
-            panic!()
-        };
-        rollout.way_back
-    };
-    assert_eq!(way_back(None, None), WayBack::Nothing);
-    assert_eq!(way_back(None, Some(path("other"))), WayBack::Path(path("other")));
-    assert_eq!(way_back(Some(confirmed(1)), Some(path("other"))), WayBack::Path(path("system-1")));
-}
-
-#[test]
 fn nothing_is_activated_again_where_nothing_else_ran_before() {
-    for current in [None, Some(path("system-1"))] {
-        let first = begun(None, 1).realise().unwrap().activate(current).unwrap();
+    for (ran, result) in [(None, RollbackResult::NothingBefore), (Some(path("system-1")), RollbackResult::SameBefore)] {
+        let first = begun(None, 1).realise().unwrap().activate(ran).unwrap();
         let Lifecycle::RolledBack(failed) = first.fail("why", now()).unwrap() else { panic!() };
-        assert_eq!(failed.rollback, RollbackResult::NothingBefore);
+        assert_eq!(failed.rollback, result);
     }
 }
 
@@ -192,13 +180,12 @@ fn an_error_is_recorded_with_its_beginning_and_its_end() {
 }
 
 #[test]
-fn a_record_is_obsolete_where_nothing_runs_and_nothing_is_being_done() {
+fn a_record_is_obsolete_where_nothing_was_attempted_or_runs() {
     let first = begun(None, 1);
     let never_ran = first.clone().realise().unwrap().activate(None).unwrap().fail("no", now()).unwrap();
-    for obsolete in [first, never_ran] {
-        assert!(obsolete.is_obsolete(), "{obsolete:?}");
-    }
-    for needed in [confirmed(1), begun(Some(confirmed(1)), 2), activating(), failed()] {
+    assert!(first.is_obsolete());
+    // Its path is in the profile, and no way back for the next deployment of the unit.
+    for needed in [never_ran, confirmed(1), begun(Some(confirmed(1)), 2), activating(), failed()] {
         assert!(!needed.is_obsolete(), "{needed:?}");
     }
 }

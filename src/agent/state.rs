@@ -217,7 +217,8 @@ mod tests {
         let content_digest = crate::trust::digest(b"");
         let nar_id = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-a".parse().unwrap();
         let candidate = Candidate { revision: crate::model::Revision::FIRST, content_digest, nar_id };
-        let confirmed = Lifecycle::adopt(candidate, "2026-01-01T00:00:00Z".parse().unwrap());
+        let unit = UnitReference { name: "web-1".parse().unwrap(), unit_type: UnitType::Nixos };
+        let confirmed = Lifecycle::adopt(unit, candidate, "2026-01-01T00:00:00Z".parse().unwrap());
         let state = State { deployments: [("web-1".parse().unwrap(), confirmed)].into(), ..State::default() };
         state_dir.save(&state).unwrap();
         assert_eq!(state_dir.load().unwrap(), state);
@@ -243,8 +244,8 @@ mod tests {
         let unit = UnitReference { name: "u".repeat(64).parse().unwrap(), unit_type: UnitType::Nixos };
         // JSON escapes every character of it.
         let error = || "\"\n".repeat(100_000);
-        let begun = Lifecycle::begin(Some(Lifecycle::adopt(of(1, 'a'), now)), unit, of(2, 'b')).unwrap();
-        let failing = begun.realise().unwrap().activate(None).unwrap().fail(&error(), now).unwrap();
+        let begun = Lifecycle::begin(Some(Lifecycle::adopt(unit.clone(), of(1, 'a'), now)), unit, of(2, 'b')).unwrap();
+        let failing = begun.realise().unwrap().activate(Some(path('a'))).unwrap().fail(&error(), now).unwrap();
         let failed = failing.roll_back().unwrap().rolled_back(Err(error())).unwrap();
         let deployments = (0..1024).map(|n| (format!("{n:064}").parse().unwrap(), failed.clone())).collect();
         let state = State { deployments, ..State::default() };

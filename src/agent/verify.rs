@@ -18,7 +18,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use super::freshness::{ClockTrouble, Clocks, Validity, check_validity};
-use super::lifecycle::Candidate;
+use super::lifecycle::{Candidate, UnitReference};
 use crate::branch::{Branch, BranchError, VerifiedIndex};
 use crate::config::UnitConfig;
 use crate::git::Files;
@@ -232,6 +232,12 @@ impl From<&Order> for Candidate {
     fn from(Order { deployment, content_digest, .. }: &Order) -> Self {
         let nar_id = deployment.specification.template.nar_id.clone();
         Self { revision: deployment.revision, content_digest: *content_digest, nar_id }
+    }
+}
+
+impl From<&Order> for UnitReference {
+    fn from(Order { unit, .. }: &Order) -> Self {
+        Self { name: unit.name.clone(), unit_type: unit.specification.unit_type }
     }
 }
 

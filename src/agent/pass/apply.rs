@@ -6,13 +6,14 @@
 use std::time::SystemTime;
 
 use super::super::activate::{ActivateError, Activation, SwitchTarget};
-use super::super::decide::{Decision, Retry, SkipReason, decide};
+use super::super::decide::{Decision, ProfileTarget, Retry, SkipReason, decide};
 use super::super::lifecycle::{Candidate, Lifecycle, Rollback, Rollout, UnitReference};
+use super::super::occupancy;
 use super::super::pin::check::Pins;
 use super::super::realise::error::RealiseError;
 use super::super::realise::gc_roots::GcRoots;
 use super::super::realise::{Adoption, Realised, adopt, realise};
-use super::super::state::StateError;
+use super::super::state::{State, StateError};
 use super::super::verify::Order;
 use super::Pass;
 use super::outcome::{DeploymentFailure, DeploymentOutcome, Event, PassError, WaitReason};
@@ -37,7 +38,9 @@ impl Pass<'_> {
         tell: &dyn Fn(Event<'_>),
     ) -> Result<DeploymentOutcome, PassError> {
         let revision = order.deployment.revision;
-        match decide(order, self.state.deployments.get(&order.deployment.name), retry) {
+        let activation = self.activation_of(&UnitReference::from(order));
+        let profile = activation.as_ref().map_or(ProfileTarget::Unknown, Activation::profile_target);
+        match decide(order, self.state.deployments.get(&order.deployment.name), &profile, retry) {
             Decision::UpToDate => Ok(DeploymentOutcome::UpToDate(revision)),
             Decision::Skip(SkipReason::FailedBefore(failed)) => {
                 Ok(DeploymentOutcome::Failed(DeploymentFailure::Before(failed)))
@@ -47,7 +50,7 @@ impl Pass<'_> {
             }
             Decision::Adopt => match adopt(&*self.store, &order.deployment, pins).await {
                 Ok(Adoption::AsPinned) => {
-                    self.record(&order.deployment.name, Lifecycle::adopt(Candidate::from(order), now()))?;
+                    self.record(&order.deployment.name, adopted(order))?;
                     Ok(DeploymentOutcome::Adopted(revision))
                 }
                 Ok(Adoption::NotHere) => self.apply(order, pins, tell).await,
@@ -64,8 +67,7 @@ impl Pass<'_> {
         tell: &dyn Fn(Event<'_>),
     ) -> Result<DeploymentOutcome, PassError> {
         let name = &order.deployment.name;
-        let unit_type = order.unit.specification.unit_type;
-        let unit = UnitReference { name: order.unit.name.clone(), unit_type };
+        let unit = UnitReference::from(order);
         // A configuration that does not fit the unit is an error before anything is fetched.
         let activation = match self.activation_of(&unit) {
             Ok(activation) => activation,
@@ -83,7 +85,12 @@ impl Pass<'_> {
             Err(error) => return Ok(DeploymentOutcome::Failed(DeploymentFailure::Realise(error))),
         }
         // Nothing is done between these two, so one record is enough: after a power cut before it, the path is realised again.
-        self.record(name, known.realise()?.activate(activation.current())?)?;
+        // It has the way back, and is on the disk before the profile moves.
+        let ran = occupancy::ran_before(&order.unit.name, &self.state.deployments, activation.current());
+        let activating = known.realise()?.activate(ran)?;
+        let mut deployments = occupancy::take(&order.unit.name, name, self.state.deployments.clone());
+        deployments.insert(name.clone(), activating);
+        self.save(State { deployments, ..self.state.clone() })?;
         Ok(match self.advance(name, tell).await? {
             None => DeploymentOutcome::Switched(order.deployment.revision),
             Some(error) => DeploymentOutcome::Failed(DeploymentFailure::Activate(error)),
@@ -188,6 +195,10 @@ impl Drop for Switching {
     fn drop(&mut self) {
         self.0.set(false);
     }
+}
+
+fn adopted(order: &Order) -> Lifecycle {
+    Lifecycle::adopt(UnitReference::from(order), Candidate::from(order), now())
 }
 
 fn now() -> Timestamp {

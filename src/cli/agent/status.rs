@@ -103,6 +103,9 @@ fn print_failure(name: &Name, FailedRollout { candidate, failure, rollback, .. }
     output::line(output::indent(&failure.error))?;
     match rollback {
         RollbackResult::Restored => Ok(()),
+        RollbackResult::SameBefore => {
+            output::line(format_args!("{name}: the same store path ran before, so there is nothing to go back to"))
+        }
         RollbackResult::NothingBefore => {
             output::line(format_args!("{name}: nothing ran before that it could go back to"))
         }

@@ -1,0 +1,162 @@
+//! The records that the states of a deployment carry. No I/O, and no transition.
+
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp, UnitType};
+
+/// A revision on its way to a unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rollout {
+    /// The unit that it is for.
+    pub unit: UnitReference,
+    /// The revision.
+    pub candidate: Candidate,
+    /// How often its activation was begun.
+    pub attempts: u32,
+    /// The path that is activated again if it fails.
+    pub way_back: WayBack,
+    /// A store path that failed on the unit, where nothing ran before it. It is no way back, although the profile may lead there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_back_to: Option<StorePath>,
+    /// The revision that was confirmed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningDeployment>,
+}
+
+/// The return to what ran before a revision that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Rollback {
+    /// The unit.
+    pub unit: UnitReference,
+    /// The revision that failed.
+    pub candidate: Candidate,
+    /// How it failed.
+    pub failure: ActivationFailure,
+    /// The store path that is activated again.
+    pub to: StorePath,
+    /// How often its activation was begun.
+    pub tries: u32,
+    /// The revision that was confirmed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningDeployment>,
+}
+
+/// A revision that failed, and what became of the unit.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct FailedRollout {
+    /// The unit that it was for.
+    pub unit: UnitReference,
+    /// The revision that failed.
+    pub candidate: Candidate,
+    /// How it failed.
+    pub failure: ActivationFailure,
+    /// The result of the rollback.
+    pub rollback: RollbackResult,
+    /// The revision that was confirmed last.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub running: Option<RunningDeployment>,
+}
+
+/// A unit, as far as an activation needs it. It is recorded so that a rollback needs no branch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct UnitReference {
+    /// Its name.
+    pub name: Name,
+    /// Its type, which says how it is activated.
+    #[serde(rename = "type")]
+    pub unit_type: UnitType,
+}
+
+/// A revision that is to run.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Candidate {
+    /// Its number.
+    pub revision: Revision,
+    /// The digest of the document's content.
+    #[serde(rename = "content")]
+    pub content_digest: Sha256Digest,
+    /// The store path that it names.
+    pub nar_id: StorePath,
+}
+
+/// A revision that runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RunningDeployment {
+    /// The unit that it runs on.
+    pub unit: UnitReference,
+    /// Its number.
+    pub revision: Revision,
+    /// The digest of the document's content.
+    #[serde(rename = "content")]
+    pub content_digest: Sha256Digest,
+    /// The store path that runs.
+    pub nar_id: StorePath,
+    /// When it was confirmed.
+    pub since: Timestamp,
+}
+
+/// How a revision failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct ActivationFailure {
+    /// When.
+    pub at: Timestamp,
+    /// How many attempts were made.
+    pub attempts: u32,
+    /// The error, for people.
+    pub error: String,
+}
+
+/// The target of a rollback. It is recorded before the first attempt moves the profile.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum WayBack {
+    /// Nothing is recorded yet, because no attempt was made.
+    NotRecorded,
+    /// The unit ran nothing before.
+    Nothing,
+    /// The unit ran this store path before.
+    Path(StorePath),
+}
+
+/// The result of a rollback.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub enum RollbackResult {
+    /// The unit runs again what it ran before.
+    Restored,
+    /// Nothing ran before.
+    NothingBefore,
+    /// The same store path ran before, and would fail again.
+    SameBefore,
+    /// It failed as well.
+    Failed {
+        /// The store path that should run.
+        to: StorePath,
+        /// The error, for people.
+        error: String,
+    },
+}
+
+impl WayBack {
+    /// The store path that ran before, where one is recorded.
+    pub fn path(&self) -> Option<&StorePath> {
+        match self {
+            Self::Path(path) => Some(path),
+            Self::NotRecorded | Self::Nothing => None,
+        }
+    }
+}
+
+impl Candidate {
+    pub(super) fn running_since(self, unit: UnitReference, since: Timestamp) -> RunningDeployment {
+        let Self { revision, content_digest, nar_id } = self;
+        RunningDeployment { unit, revision, content_digest, nar_id, since }
+    }
+}
