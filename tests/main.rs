@@ -46,3 +46,4 @@ mod transports;
 mod units;
 mod wait_for_cache;
 mod withdrawals;
+mod ways_back;

@@ -25,6 +25,8 @@ pub enum Decision {
 pub enum SkipReason {
     /// This very revision failed before, and would fail again.
     FailedBefore(Box<FailedRollout>),
+    /// This very revision failed, and going back to what ran before does not hold yet.
+    GoingBack,
     /// Too few approvers have signed it.
     Unapproved(Approvals),
 }
@@ -69,12 +71,13 @@ pub(super) fn decide(order: &Order, known: Option<&Lifecycle>, profile: &Profile
     if !leads_elsewhere && running.is_some_and(|running| running.nar_id == candidate.nar_id) {
         return Decision::Adopt;
     }
+    let is_same =
+        |failed: &Candidate| failed.revision == candidate.revision && failed.content_digest == candidate.content_digest;
     match known {
-        Some(Lifecycle::RolledBack(failed))
-            if retry == Retry::NewRevisions
-                && failed.candidate.revision == candidate.revision
-                && failed.candidate.content_digest == candidate.content_digest =>
-        {
+        Some(Lifecycle::RollingBack(rollback)) if retry == Retry::NewRevisions && is_same(&rollback.candidate) => {
+            Decision::Skip(SkipReason::GoingBack)
+        }
+        Some(Lifecycle::RolledBack(failed)) if retry == Retry::NewRevisions && is_same(&failed.candidate) => {
             Decision::Skip(SkipReason::FailedBefore(Box::new(failed.clone())))
         }
         _ => Decision::Apply,

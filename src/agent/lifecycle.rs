@@ -7,7 +7,9 @@
 //!                                               fail │                    │
 //!                                                    ▼                    │
 //!                                                RollingBack ◀────────────┘
-//!                                                    │ roll_back counts a try, rolled_back ends it
+//!                                                    │  roll_back counts a try; rolled_back ends it, and stays where it failed
+//!                                                    │
+//!                                                    ├─begin─▶ Known (a new revision, or --retry)
 //!                                                    ▼
 //!                                                RolledBack ─begin─▶ Known (a new revision, or --retry)
 //! ```
@@ -29,15 +31,16 @@ use crate::model::{StorePath, Timestamp, excerpt};
 mod records;
 
 pub use records::{
-    ActivationFailure, Candidate, FailedRollout, Rollback, RollbackResult, Rollout, RunningDeployment, UnitReference,
-    WayBack,
+    ActivationFailure, Candidate, FailedRollout, Rollback, RollbackFailure, RollbackResult, Rollout, RunningDeployment,
+    UnitReference, WayBack,
 };
 
-/// How often an activation is attempted, and how often a rollback is tried, when the agent or the machine ends during it.
+/// How often an activation is attempted, and how often a rollback is tried before the agent turns to the branch, when the agent or
+/// the machine ends during it.
 pub const MAX_ATTEMPTS: u32 = 3;
 
 /// The most bytes of each error in a record: 4 KiB. `state` can then write the records of the most deployments that an agent has.
-const MAX_ERROR: usize = 4 << 10;
+pub(super) const MAX_ERROR: usize = 4 << 10;
 
 /// The state of a deployment on its unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,7 +59,7 @@ pub enum Lifecycle {
         /// The revision that runs.
         running: RunningDeployment,
     },
-    /// The revision failed, and what ran before is being activated again.
+    /// The revision failed, and what ran before is activated again until that holds.
     RollingBack(Rollback),
     /// The revision failed. It is held: only a new revision or the operator begins again.
     RolledBack(FailedRollout),
@@ -91,12 +94,15 @@ impl Lifecycle {
                 let FailedRollout { candidate: failed, rollback, running, .. } = failed;
                 let rollout = first(running);
                 match rollback {
-                    RollbackResult::Failed { to, .. } => Rollout { way_back: WayBack::Path(to), ..rollout },
                     RollbackResult::NothingBefore => Rollout { not_back_to: Some(failed.nar_id), ..rollout },
                     RollbackResult::Restored | RollbackResult::SameBefore => rollout,
                 }
             }
             Some(Self::RolledBack(failed)) => first(failed.running),
+            Some(Self::RollingBack(Rollback { unit: of, to, last_confirmed, .. })) if of.name == unit.name => {
+                Rollout { way_back: WayBack::Path(to), ..first(last_confirmed) }
+            }
+            Some(Self::RollingBack(rollback)) => first(rollback.last_confirmed),
             Some(Self::Known(begun) | Self::Realised(begun)) if begun.unit.name == unit.name => {
                 let attempts = if begun.candidate == candidate { begun.attempts } else { 0 };
                 Rollout { unit, candidate, attempts, ..begun }
@@ -165,7 +171,8 @@ impl Lifecycle {
         let failure = ActivationFailure { at: now, attempts, error: excerpt(error, MAX_ERROR) };
         Ok(match way_back {
             WayBack::Path(to) if to != candidate.nar_id => {
-                Self::RollingBack(Rollback { unit, candidate, failure, to, tries: 0, running })
+                let (tries, last_failure, last_confirmed) = (0, None, running);
+                Self::RollingBack(Rollback { unit, candidate, failure, to, tries, last_failure, last_confirmed })
             }
             WayBack::Path(_) => Self::RolledBack(FailedRollout {
                 unit,
@@ -185,23 +192,30 @@ impl Lifecycle {
     pub fn roll_back(self) -> Result<Self, TransitionError> {
         match self {
             Self::RollingBack(mut rollback) => {
-                rollback.tries += 1;
+                rollback.tries = rollback.tries.saturating_add(1);
                 Ok(Self::RollingBack(rollback))
             }
             other => Err(other.refuse("roll back")),
         }
     }
 
-    /// Ends the rollback: well, or with an error.
-    pub fn rolled_back(self, result: Result<(), String>) -> Result<Self, TransitionError> {
-        let Self::RollingBack(Rollback { unit, candidate, failure, to, running, .. }) = self else {
-            return Err(self.refuse("end the rollback of"));
-        };
-        let rollback = match result {
-            Ok(()) => RollbackResult::Restored,
-            Err(error) => RollbackResult::Failed { to, error: excerpt(&error, MAX_ERROR) },
-        };
-        Ok(Self::RolledBack(FailedRollout { unit, candidate, failure, rollback, running }))
+    /// Ends a try of the rollback: it holds, or it failed at that time and is tried again later.
+    pub fn rolled_back(self, result: Result<(), String>, now: Timestamp) -> Result<Self, TransitionError> {
+        let Self::RollingBack(rollback) = self else { return Err(self.refuse("end the rollback of")) };
+        Ok(match result {
+            Ok(()) => {
+                let Rollback { unit, candidate, failure, last_confirmed: running, .. } = rollback;
+                let rollback = RollbackResult::Restored;
+                Self::RolledBack(FailedRollout { unit, candidate, failure, rollback, running })
+            }
+            Err(error) => {
+                let (tries, error) = (rollback.tries, excerpt(&error, MAX_ERROR));
+                Self::RollingBack(Rollback {
+                    last_failure: Some(RollbackFailure { at: now, tries, error }),
+                    ..rollback
+                })
+            }
+        })
     }
 
     /// Leads on from what was recorded when the agent or the machine ended.
@@ -218,9 +232,6 @@ impl Lifecycle {
                 self.fail(&error, now)
             }
             Self::Probation(_) => self.confirm(now),
-            Self::RollingBack(ref rollback) if rollback.tries >= MAX_ATTEMPTS => {
-                self.rolled_back(Err(format!("the agent or the machine ended during each of {MAX_ATTEMPTS} tries")))
-            }
             state @ (Self::RollingBack(_)
             | Self::Known(_)
             | Self::Realised(_)
@@ -237,10 +248,7 @@ impl Lifecycle {
                 rollout.running.is_none() && rollout.way_back == WayBack::NotRecorded
             }
             // What failed where nothing ran before is no way back for the next deployment of the unit.
-            Self::RolledBack(FailedRollout {
-                rollback: RollbackResult::NothingBefore | RollbackResult::Failed { .. },
-                ..
-            })
+            Self::RolledBack(FailedRollout { rollback: RollbackResult::NothingBefore, .. })
             | Self::Activating(_)
             | Self::Probation(_)
             | Self::RollingBack(_)
@@ -256,7 +264,7 @@ impl Lifecycle {
                 rollout.running.as_ref()
             }
             Self::Confirmed { running } => Some(running),
-            Self::RollingBack(rollback) => rollback.running.as_ref(),
+            Self::RollingBack(rollback) => rollback.last_confirmed.as_ref(),
             Self::RolledBack(failed) => failed.running.as_ref(),
         }
     }
@@ -274,6 +282,25 @@ impl Lifecycle {
             | Self::Activating(_)
             | Self::Probation(_)
             | Self::RollingBack(_)
+            | Self::RolledBack(_) => None,
+        }
+    }
+
+    /// Whether a rollback is tried before the branch is read, which may have a revision that helps. It is tried after that where the
+    /// agent ended in each of the last tries.
+    pub(super) fn is_resumed_before_the_branch(&self) -> bool {
+        !matches!(self, Self::RollingBack(rollback) if rollback.interruptions() >= MAX_ATTEMPTS)
+    }
+
+    /// The rollback that does not hold yet.
+    pub fn pending_rollback(&self) -> Option<&Rollback> {
+        match self {
+            Self::RollingBack(rollback) => Some(rollback),
+            Self::Known(_)
+            | Self::Realised(_)
+            | Self::Activating(_)
+            | Self::Probation(_)
+            | Self::Confirmed { .. }
             | Self::RolledBack(_) => None,
         }
     }

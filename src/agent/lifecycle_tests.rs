@@ -45,7 +45,7 @@ fn all() -> [Lifecycle; 7] {
         activating().succeed().unwrap(),
         confirmed(1),
         failed(),
-        failed().rolled_back(Ok(())).unwrap(),
+        failed().rolled_back(Ok(()), now()).unwrap(),
     ]
 }
 
@@ -62,7 +62,7 @@ fn each_state_has_its_transitions_and_refuses_the_others() {
         ("confirm", |state| state.confirm(now())),
         ("fail", |state| state.fail("why", now())),
         ("roll_back", Lifecycle::roll_back),
-        ("rolled_back", |state| state.rolled_back(Ok(()))),
+        ("rolled_back", |state| state.rolled_back(Ok(()), now())),
     ];
     let mut table = Vec::new();
     for state in all() {
@@ -79,7 +79,7 @@ fn each_state_has_its_transitions_and_refuses_the_others() {
             "activating: postpone>known succeed>probation fail>rolling-back",
             "probation: confirm>confirmed fail>rolling-back",
             "confirmed: begin>known",
-            "rolling-back: roll_back>rolling-back rolled_back>rolled-back",
+            "rolling-back: begin>known roll_back>rolling-back rolled_back>rolled-back",
             "rolled-back: begin>known",
         ]
     );
@@ -108,18 +108,37 @@ fn the_third_interrupted_attempt_is_the_last() {
 }
 
 #[test]
-fn the_third_interrupted_rollback_is_the_last() {
+fn a_rollback_is_tried_until_it_holds() {
+    let mut state = failed();
+    for tries in 1..=20 {
+        state = state.roll_back().unwrap().rolled_back(Err("why".to_owned()), now()).unwrap();
+        let rollback = state.pending_rollback().unwrap();
+        let last = rollback.last_failure.as_ref().unwrap();
+        assert_eq!((rollback.tries, last.tries, last.error.as_str()), (tries, tries, "why"));
+        assert_eq!(state.clone().resume(now()).unwrap(), state);
+        assert!(state.is_resumed_before_the_branch() && state.certainly_running().is_none());
+    }
+    let Lifecycle::RolledBack(failed) = state.roll_back().unwrap().rolled_back(Ok(()), now()).unwrap() else {
+        panic!()
+    };
+    assert_eq!(failed.rollback, RollbackResult::Restored);
+}
+
+#[test]
+fn after_three_interrupted_tries_the_branch_is_read_first() {
     let mut state = failed();
     for _ in 0..MAX_ATTEMPTS {
-        assert_eq!(state.clone().resume(now()).unwrap(), state);
-        state = state.roll_back().unwrap();
+        assert!(state.is_resumed_before_the_branch());
+        state = state.roll_back().unwrap().resume(now()).unwrap();
     }
-    let Lifecycle::RolledBack(failed) = state.resume(now()).unwrap() else { panic!() };
-    assert!(matches!(&failed.rollback, RollbackResult::Failed { to, .. } if *to == path("system-1")));
+    assert!(!state.is_resumed_before_the_branch());
     // The next revision still goes back to what ran before.
-    let next = begun(Some(Lifecycle::RolledBack(failed)), 3).realise().unwrap();
+    let next = begun(Some(state.clone()), 3).realise().unwrap();
     let Lifecycle::Activating(rollout) = next.activate(Some(path("system-2"))).unwrap() else { panic!() };
     assert_eq!(rollout.way_back, WayBack::Path(path("system-1")));
+    // A try that ends counts anew.
+    let ended = state.roll_back().unwrap().rolled_back(Err("why".to_owned()), now()).unwrap();
+    assert!(ended.is_resumed_before_the_branch());
 }
 
 #[test]
@@ -150,7 +169,7 @@ fn what_may_be_halfway_does_not_certainly_run() {
     assert_eq!(all().each_ref().map(running), expected);
     assert_eq!(running(&begun(Some(confirmed(1)), 2)), Some("1".to_owned()));
     assert_eq!(running(&activating().postpone().unwrap()), None);
-    assert_eq!(running(&failed().rolled_back(Err("why".to_owned())).unwrap()), None);
+    assert_eq!(running(&failed().rolled_back(Err("why".to_owned()), now()).unwrap()), None);
     assert_eq!(failed().last_confirmed().map(|running| running.revision), Some(candidate(1).revision));
 }
 
@@ -173,10 +192,8 @@ fn an_error_is_recorded_with_its_beginning_and_its_end() {
     let kept = &rollback.failure.error;
     assert!(kept.len() <= MAX_ERROR && kept.starts_with("failed: ") && kept.ends_with(" the end"), "{kept}");
     assert!(!kept.contains('\u{1b}'), "{kept}");
-    let Lifecycle::RolledBack(failed) = Lifecycle::RollingBack(rollback).rolled_back(Err(error)).unwrap() else {
-        panic!()
-    };
-    assert!(matches!(failed.rollback, RollbackResult::Failed { error, .. } if error.len() <= MAX_ERROR));
+    let failed = Lifecycle::RollingBack(rollback).rolled_back(Err(error), now()).unwrap();
+    assert!(failed.pending_rollback().unwrap().last_failure.as_ref().unwrap().error.len() <= MAX_ERROR);
 }
 
 #[test]

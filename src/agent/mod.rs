@@ -32,8 +32,8 @@ pub use decide::{Decision, Retry, SkipReason};
 pub use fetch::BranchFetchError;
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};
 pub use lifecycle::{
-    ActivationFailure, Candidate, FailedRollout, Lifecycle, MAX_ATTEMPTS, Rollback, RollbackResult, Rollout,
-    RunningDeployment, TransitionError, UnitReference, WayBack,
+    ActivationFailure, Candidate, FailedRollout, Lifecycle, MAX_ATTEMPTS, Rollback, RollbackFailure, RollbackResult,
+    Rollout, RunningDeployment, TransitionError, UnitReference, WayBack,
 };
 pub use mirrors::{MirrorReport, MirrorStatus, NoneBelieved};
 pub use pass::Pass;

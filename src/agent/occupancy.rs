@@ -5,7 +5,7 @@
 
 use std::collections::BTreeMap;
 
-use super::lifecycle::{FailedRollout, Lifecycle, RollbackResult, Rollout, WayBack};
+use super::lifecycle::{FailedRollout, Lifecycle, Rollback, RollbackResult, Rollout, WayBack};
 use crate::model::{Name, StorePath};
 
 /// What the record of one deployment says about a unit.
@@ -74,7 +74,6 @@ fn claim<'a>(known: &'a Lifecycle, unit: &Name) -> Option<Claim<'a>> {
         }
         Lifecycle::RollingBack(rollback) if rollback.unit.name == *unit => Some(Claim::BackTo(&rollback.to)),
         Lifecycle::RolledBack(failed) if failed.unit.name == *unit => match &failed.rollback {
-            RollbackResult::Failed { to, .. } => Some(Claim::BackTo(to)),
             RollbackResult::NothingBefore => Some(Claim::Failed(&failed.candidate.nar_id)),
             RollbackResult::Restored | RollbackResult::SameBefore => runs(),
         },
@@ -101,7 +100,10 @@ fn without(known: Lifecycle, unit: &Name) -> Option<Lifecycle> {
             let running = failed.running.filter(|running| running.unit.name != *unit);
             Some(Lifecycle::RolledBack(FailedRollout { running, ..failed }))
         }
-        Lifecycle::RollingBack(rollback) if rollback.unit.name != *unit => Some(Lifecycle::RollingBack(rollback)),
+        Lifecycle::RollingBack(rollback) if rollback.unit.name != *unit => {
+            let last_confirmed = rollback.last_confirmed.filter(|running| running.unit.name != *unit);
+            Some(Lifecycle::RollingBack(Rollback { last_confirmed, ..rollback }))
+        }
         Lifecycle::Confirmed { running } if running.unit.name != *unit => Some(Lifecycle::Confirmed { running }),
         Lifecycle::Activating(_)
         | Lifecycle::Probation(_)

@@ -5,6 +5,7 @@
 //! states stand in files of their own, without I/O.
 
 use std::cell::Cell;
+use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -43,6 +44,8 @@ pub struct Pass<'a> {
     store: Arc<dyn Store>,
     system: System,
     switching: Rc<Cell<bool>>,
+    /// The deployments whose rollback was tried in this pass.
+    rollbacks_tried: BTreeSet<Name>,
     mirrors: Vec<MirrorReport>,
 }
 
@@ -67,6 +70,7 @@ impl<'a> Pass<'a> {
             store,
             system,
             switching: Rc::default(),
+            rollbacks_tried: BTreeSet::new(),
             mirrors: Vec::new(),
         })
     }
@@ -80,6 +84,7 @@ impl<'a> Pass<'a> {
     pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> PassReport {
         self.clocks = Clocks::read();
         self.clock_trouble = None;
+        self.rollbacks_tried.clear();
         let report = PassReport {
             result: self.run_steps(retry, tell).await,
             clock_trouble: self.clock_trouble.clone(),
@@ -96,7 +101,13 @@ impl<'a> Pass<'a> {
         self.resume(tell).await?;
         let read = self.read_branch(retry, tell).await;
         self.clock_baseline = next_baseline(self.clock_baseline.take(), &self.clocks, self.clock_sample(&read));
-        let Believed { tip, verdict, clock, .. } = read?;
+        let Believed { tip, verdict, clock, .. } = match read {
+            Ok(read) => read,
+            Err(error) => {
+                self.try_rollbacks(tell).await?;
+                return Err(error);
+            }
+        };
         if self.state.completed.as_ref().is_none_or(|completed| completed.commit != tip) {
             tell(Event::Fetched(tip));
         }
@@ -123,12 +134,27 @@ impl<'a> Pass<'a> {
         reports.extend(withdrawn.into_iter().map(report));
         let failed = |why| DeploymentOutcome::Failed(DeploymentFailure::Unfit(Box::new(why)));
         reports.extend(unfit.into_iter().map(|(name, why)| DeploymentReport { name, outcome: failed(why) }));
+        self.try_rollbacks(tell).await?;
+        let reports = self.with_pending_rollbacks(reports);
         let is_complete = reports.iter().all(DeploymentReport::is_done);
         let completed = is_complete.then(|| Completion { commit: tip, request: self.request_digest() });
         if self.state.completed != completed {
             self.save(State { completed, ..self.state.clone() })?;
         }
         Ok(reports)
+    }
+
+    /// The reports, where each deployment whose rollback does not hold yet has failed, whatever the branch says about it.
+    fn with_pending_rollbacks(&self, reports: Vec<DeploymentReport>) -> Vec<DeploymentReport> {
+        let is_reported = |name: &Name| reports.iter().any(|report| report.name == *name);
+        let others: Vec<Name> = self.state.deployments.keys().filter(|name| !is_reported(name)).cloned().collect();
+        let others =
+            others.into_iter().filter_map(|name| Some(DeploymentReport { outcome: self.not_back(&name, None)?, name }));
+        let reported = |DeploymentReport { name, outcome }| {
+            let outcome = self.not_back(&name, Some(&outcome)).unwrap_or(outcome);
+            DeploymentReport { name, outcome }
+        };
+        reports.into_iter().map(reported).chain(others).collect()
     }
 
     /// The report of a pass that finds the commit at which everything was done.

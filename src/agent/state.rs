@@ -246,7 +246,7 @@ mod tests {
         let error = || "\"\n".repeat(100_000);
         let begun = Lifecycle::begin(Some(Lifecycle::adopt(unit.clone(), of(1, 'a'), now)), unit, of(2, 'b')).unwrap();
         let failing = begun.realise().unwrap().activate(Some(path('a'))).unwrap().fail(&error(), now).unwrap();
-        let failed = failing.roll_back().unwrap().rolled_back(Err(error())).unwrap();
+        let failed = failing.roll_back().unwrap().rolled_back(Err(error()), now).unwrap();
         let deployments = (0..1024).map(|n| (format!("{n:064}").parse().unwrap(), failed.clone())).collect();
         let state = State { deployments, ..State::default() };
         state_dir.save(&state).unwrap();

@@ -216,7 +216,9 @@ pub(super) fn code_of(failure: &DeploymentFailure) -> Code {
     match failure {
         DeploymentFailure::Unfit(_) => Code::Refused,
         DeploymentFailure::Realise(_) => Code::Realise,
-        DeploymentFailure::Activate(_) | DeploymentFailure::Before(_) => Code::Activate,
+        DeploymentFailure::Activate(_) | DeploymentFailure::Before(_) | DeploymentFailure::NotBack { .. } => {
+            Code::Activate
+        }
     }
 }
 

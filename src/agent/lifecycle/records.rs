@@ -38,9 +38,24 @@ pub struct Rollback {
     pub to: StorePath,
     /// How often its activation was begun.
     pub tries: u32,
-    /// The revision that was confirmed last.
+    /// The last try that failed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub running: Option<RunningDeployment>,
+    pub last_failure: Option<RollbackFailure>,
+    /// The revision that was confirmed last. It is not certain that it runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_confirmed: Option<RunningDeployment>,
+}
+
+/// A try of a rollback that failed.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct RollbackFailure {
+    /// When.
+    pub at: Timestamp,
+    /// How many tries were begun until then.
+    pub tries: u32,
+    /// The error, for people.
+    pub error: String,
 }
 
 /// A revision that failed, and what became of the unit.
@@ -135,13 +150,6 @@ pub enum RollbackResult {
     NothingBefore,
     /// The same store path ran before, and would fail again.
     SameBefore,
-    /// It failed as well.
-    Failed {
-        /// The store path that should run.
-        to: StorePath,
-        /// The error, for people.
-        error: String,
-    },
 }
 
 impl WayBack {
@@ -151,6 +159,13 @@ impl WayBack {
             Self::Path(path) => Some(path),
             Self::NotRecorded | Self::Nothing => None,
         }
+    }
+}
+
+impl Rollback {
+    /// How many tries were begun and did not end, since one ended.
+    pub(super) fn interruptions(&self) -> u32 {
+        self.tries - self.last_failure.as_ref().map_or(0, |failure| failure.tries.min(self.tries))
     }
 }
 

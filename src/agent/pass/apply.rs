@@ -7,7 +7,7 @@ use std::time::SystemTime;
 
 use super::super::activate::{ActivateError, Activation, SwitchTarget};
 use super::super::decide::{Decision, ProfileTarget, Retry, SkipReason, decide};
-use super::super::lifecycle::{Candidate, Lifecycle, Rollback, Rollout, UnitReference};
+use super::super::lifecycle::{Candidate, Lifecycle, MAX_ERROR, Rollback, Rollout, TransitionError, UnitReference};
 use super::super::occupancy;
 use super::super::pin::check::Pins;
 use super::super::realise::error::RealiseError;
@@ -17,16 +17,46 @@ use super::super::state::{State, StateError};
 use super::super::verify::Order;
 use super::Pass;
 use super::outcome::{DeploymentFailure, DeploymentOutcome, Event, PassError, WaitReason};
-use crate::model::{Name, Timestamp, describe_error};
+use crate::model::{Name, Timestamp, describe_error, excerpt};
 
 impl Pass<'_> {
     /// Finishes what an earlier process of the agent, or an earlier pass, left in the middle. It needs no branch.
     pub(super) async fn resume(&mut self, tell: &dyn Fn(Event<'_>)) -> Result<(), PassError> {
         for (name, found) in self.state.deployments.clone() {
-            self.record(&name, found.resume(now())?)?;
-            self.advance(&name, tell).await?;
+            let resumed = found.resume(now())?;
+            self.record(&name, resumed.clone())?;
+            if resumed.is_resumed_before_the_branch() {
+                self.advance(&name, tell).await?;
+            }
         }
         Ok(())
+    }
+
+    /// Tries each rollback that does not hold yet and was not tried in this pass.
+    pub(super) async fn try_rollbacks(&mut self, tell: &dyn Fn(Event<'_>)) -> Result<(), PassError> {
+        let pending = |(name, known): (&Name, &Lifecycle)| known.pending_rollback().map(|_| name.clone());
+        let names: Vec<Name> = self.state.deployments.iter().filter_map(pending).collect();
+        for name in names {
+            if !self.rollbacks_tried.contains(&name) {
+                self.advance(&name, tell).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The failure of a deployment whose rollback does not hold yet, where the pass ended for it with `outcome`.
+    pub(super) fn not_back(&self, name: &Name, outcome: Option<&DeploymentOutcome>) -> Option<DeploymentOutcome> {
+        let rollback = self.state.deployments.get(name)?.pending_rollback()?;
+        let meanwhile = match outcome {
+            // The rollback has this error.
+            None
+            | Some(DeploymentOutcome::Failed(DeploymentFailure::Activate(_) | DeploymentFailure::NotBack { .. })) => {
+                None
+            }
+            Some(outcome) => Some(outcome.to_string()),
+        };
+        let rollback = Box::new(rollback.clone());
+        Some(DeploymentOutcome::Failed(DeploymentFailure::NotBack { rollback, meanwhile }))
     }
 
     /// Does what is decided about one order.
@@ -45,6 +75,7 @@ impl Pass<'_> {
             Decision::Skip(SkipReason::FailedBefore(failed)) => {
                 Ok(DeploymentOutcome::Failed(DeploymentFailure::Before(failed)))
             }
+            Decision::Skip(SkipReason::GoingBack) => self.go_back(&order.deployment.name, tell).await,
             Decision::Skip(SkipReason::Unapproved(approvals)) => {
                 Ok(DeploymentOutcome::Waiting(WaitReason::Unapproved(approvals)))
             }
@@ -58,6 +89,26 @@ impl Pass<'_> {
             },
             Decision::Apply => self.apply(order, pins, tell).await,
         }
+    }
+
+    /// Tries the rollback of a deployment, if it was not tried in this pass.
+    async fn go_back(&mut self, name: &Name, tell: &dyn Fn(Event<'_>)) -> Result<DeploymentOutcome, PassError> {
+        if !self.rollbacks_tried.contains(name) {
+            self.advance(name, tell).await?;
+        }
+        Ok(match self.state.deployments.get(name) {
+            Some(Lifecycle::RollingBack(rollback)) => {
+                let rollback = Box::new(rollback.clone());
+                DeploymentOutcome::Failed(DeploymentFailure::NotBack { rollback, meanwhile: None })
+            }
+            Some(Lifecycle::RolledBack(failed)) => {
+                DeploymentOutcome::Failed(DeploymentFailure::Before(Box::new(failed.clone())))
+            }
+            other => {
+                let state = other.map_or("unknown", Lifecycle::name);
+                return Err(TransitionError { transition: "take back", state }.into());
+            }
+        })
     }
 
     async fn apply(
@@ -75,7 +126,10 @@ impl Pass<'_> {
         };
         let before = self.state.deployments.get(name).cloned();
         let known = Lifecycle::begin(before, unit, Candidate::from(order))?;
-        self.record(name, known.clone())?;
+        // A rollback is tried again until the new revision is there, so its record stays until then.
+        if self.state.deployments.get(name).and_then(Lifecycle::pending_rollback).is_none() {
+            self.record(name, known.clone())?;
+        }
         tell(Event::Realising(order));
         match self.realise(order, pins).await? {
             Ok(Realised { .. }) => {}
@@ -125,8 +179,11 @@ impl Pass<'_> {
                     let begun = state.roll_back()?;
                     self.record(name, begun.clone())?;
                     let Lifecycle::RollingBack(rollback) = &begun else { return Ok(failure) };
+                    self.rollbacks_tried.insert(name.clone());
                     let result = self.roll_back(name, rollback, tell).await;
-                    begun.rolled_back(result.map_err(|error| describe_error(&error)))?
+                    let ended = begun.rolled_back(result.map_err(|error| describe_error(&error)), now())?;
+                    self.record(name, ended)?;
+                    return Ok(failure);
                 }
                 Lifecycle::Known(_)
                 | Lifecycle::Realised(_)
@@ -149,13 +206,22 @@ impl Pass<'_> {
     /// Activates the store path that ran before. That may not be the profile's previous generation, which another tool may
     /// have made.
     async fn roll_back(&self, name: &Name, rollback: &Rollback, tell: &dyn Fn(Event<'_>)) -> Result<(), ActivateError> {
-        tell(Event::RollingBack { deployment: name, rollback });
-        let Rollback { candidate, unit, to, running, .. } = rollback;
+        let Rollback { candidate, unit, to, last_confirmed, last_failure, .. } = rollback;
+        // A log that repeats itself at every pass finds no reader.
+        if last_failure.is_none() {
+            tell(Event::RollingBack { deployment: name, rollback });
+        }
         let realised = Realised::from_record(to.clone());
-        let revision = running.as_ref().map_or(candidate.revision, |running| running.revision);
+        let revision = last_confirmed.as_ref().map_or(candidate.revision, |running| running.revision);
         let target = SwitchTarget { deployment: name, revision, realised: &realised, previous: None };
         let result = self.switch(unit, target).await;
-        result.inspect_err(|error| tell(Event::RollbackFailed { deployment: name, error }))
+        result.inspect_err(|error| {
+            let is_news =
+                last_failure.as_ref().is_none_or(|last| last.error != excerpt(&describe_error(error), MAX_ERROR));
+            if is_news {
+                tell(Event::RollbackFailed { deployment: name, error });
+            }
+        })
     }
 
     async fn switch(&self, unit: &UnitReference, target: SwitchTarget<'_>) -> Result<(), ActivateError> {

@@ -101,6 +101,13 @@ pub enum DeploymentFailure {
     Realise(RealiseError),
     /// The unit did not switch to it.
     Activate(ActivateError),
+    /// A revision failed, and going back to what ran before does not hold yet.
+    NotBack {
+        /// The rollback.
+        rollback: Box<Rollback>,
+        /// What became in this pass of the revision that the branch has.
+        meanwhile: Option<String>,
+    },
     /// This very revision failed before, and is not tried again by itself.
     Before(Box<FailedRollout>),
 }
@@ -133,6 +140,25 @@ impl fmt::Display for DeploymentFailure {
             Self::Unfit(why) => f.write_str(&describe_error(why)),
             Self::Realise(error) => f.write_str(&describe_error(error)),
             Self::Activate(error) => f.write_str(&describe_error(error)),
+            Self::NotBack { rollback, meanwhile } => {
+                let Rollback { candidate, failure, to, tries, last_failure, .. } = &**rollback;
+                let first_line = |text: &str| text.lines().next().unwrap_or_default().to_owned();
+                let why = match last_failure {
+                    Some(last) => {
+                        format!("{} tries, the last one failed at {}: {}", tries, last.at, first_line(&last.error))
+                    }
+                    None => format!("{tries} tries, and the agent or the machine ended in each"),
+                };
+                write!(
+                    f,
+                    "revision {} failed to activate at {} ({}), and going back to {to} does not hold yet ({why}); it is tried \
+                     again at every pass",
+                    candidate.revision,
+                    failure.at,
+                    first_line(&failure.error),
+                )?;
+                meanwhile.iter().try_for_each(|meanwhile| write!(f, "; and now: {meanwhile}"))
+            }
             Self::Before(failed) => {
                 let FailedRollout { candidate, failure, .. } = &**failed;
                 let error = failure.error.lines().next().unwrap_or_default();

@@ -21,8 +21,9 @@ use crate::config::AgentConfig;
     after_help = "Exit codes: 0 done, or waiting for a cache or for approvals; 2 a usage error; 3 the configuration, a key file or an \
                   argument is not right; 4 a repository cannot be reached, read or written; 5 refused a branch, or something on \
                   it; 6 could not fetch a deployment from its caches, or it is not what is pinned; 7 a unit did not switch; 8 \
-                  this machine: its disk, its system, its state folder. After every error a unit runs what it ran before: \
-                  nothing was switched, or the agent went back."
+                  this machine: its disk, its system, its state folder. After an error a unit runs what it ran before: nothing \
+                  was switched, or the agent went back. Where going back fails as well, the agent says so, and tries it again \
+                  at every pass."
 )]
 pub struct Arguments {
     /// Log to standard error which programs are run; given twice, log more.

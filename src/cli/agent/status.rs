@@ -5,7 +5,10 @@ use std::collections::BTreeMap;
 use serde::Serialize;
 
 use super::AgentConfigArgument;
-use crate::agent::{FailedRollout, LastPass, Lifecycle, MAX_ATTEMPTS, RollbackResult, Rollout, StateDirectory};
+use crate::agent::{
+    ActivationFailure, Candidate, FailedRollout, LastPass, Lifecycle, MAX_ATTEMPTS, Rollback, RollbackResult, Rollout,
+    StateDirectory,
+};
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::model::{IndexVersion, Name, Timestamp};
@@ -83,24 +86,53 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
         }
     }
     output::line("")?;
-    let rows = status.deployments.iter().filter_map(|(name, lifecycle)| {
-        let running = lifecycle.last_confirmed()?;
-        let (revision, since) = (running.revision.to_string(), running.since.to_string());
-        Some(vec![name.to_string(), revision, since, running.nar_id.to_string()])
-    });
+    let rows = status.deployments.iter().filter_map(|(name, lifecycle)| describe_running(name, lifecycle));
     output::table(&["deployment", "revision", "since", "runs"], rows)?;
     for (name, lifecycle) in status.deployments {
-        if let Lifecycle::RolledBack(failed) = lifecycle {
-            print_failure(name, failed)?;
+        match lifecycle {
+            Lifecycle::RolledBack(failed) => print_failure(name, failed)?,
+            Lifecycle::RollingBack(rollback) => print_rollback(name, rollback)?,
+            Lifecycle::Known(_)
+            | Lifecycle::Realised(_)
+            | Lifecycle::Activating(_)
+            | Lifecycle::Probation(_)
+            | Lifecycle::Confirmed { .. } => {}
         }
     }
     Ok(())
 }
 
-fn print_failure(name: &Name, FailedRollout { candidate, failure, rollback, .. }: &FailedRollout) -> Result<(), Exit> {
+/// The row of what runs. An attempt or a rollback may have left the unit halfway, and then it is not certain.
+fn describe_running(name: &Name, lifecycle: &Lifecycle) -> Option<Vec<String>> {
+    if let Some(running) = lifecycle.certainly_running() {
+        let (revision, since) = (running.revision.to_string(), running.since.to_string());
+        return Some(vec![name.to_string(), revision, since, running.nar_id.to_string()]);
+    }
+    let is_halfway = lifecycle.pending_rollback().is_some() || lifecycle.last_confirmed().is_some();
+    is_halfway.then(|| vec![name.to_string(), "-".to_owned(), "-".to_owned(), "not certain".to_owned()])
+}
+
+fn print_activation_failure(name: &Name, candidate: &Candidate, failure: &ActivationFailure) -> Result<(), Exit> {
     let attempts = if failure.attempts > 1 { format!(" in attempt {}", failure.attempts) } else { String::new() };
     output::line(format_args!("\n{name}: revision {} failed at {}{attempts}", candidate.revision, failure.at))?;
-    output::line(output::indent(&failure.error))?;
+    output::line(output::indent(&failure.error))
+}
+
+fn print_rollback(name: &Name, rollback: &Rollback) -> Result<(), Exit> {
+    let Rollback { candidate, failure, to, tries, last_failure, .. } = rollback;
+    print_activation_failure(name, candidate, failure)?;
+    output::line(format_args!("{name}: going back to {to} does not hold yet; it is tried again at every pass"))?;
+    match last_failure {
+        Some(last) => {
+            output::line(format_args!("{name}: {tries} tries; the last one that ended failed at {}", last.at))?;
+            output::line(output::indent(&last.error))
+        }
+        None => output::line(format_args!("{name}: {tries} tries; none has ended yet")),
+    }
+}
+
+fn print_failure(name: &Name, FailedRollout { candidate, failure, rollback, .. }: &FailedRollout) -> Result<(), Exit> {
+    print_activation_failure(name, candidate, failure)?;
     match rollback {
         RollbackResult::Restored => Ok(()),
         RollbackResult::SameBefore => {
@@ -108,10 +140,6 @@ fn print_failure(name: &Name, FailedRollout { candidate, failure, rollback, .. }
         }
         RollbackResult::NothingBefore => {
             output::line(format_args!("{name}: nothing ran before that it could go back to"))
-        }
-        RollbackResult::Failed { to, error } => {
-            output::line(format_args!("{name}: going back to {to} failed as well"))?;
-            output::line(output::indent(error))
         }
     }
 }
