@@ -109,3 +109,24 @@ fn no_way_back_leads_to_what_failed() {
         assert_eq!(status["deployments"]["web-1"]["rollback"], "nothing-before");
     }
 }
+
+#[test]
+fn a_store_of_its_own_has_a_profile_of_its_own() {
+    let world = World::published();
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    let config = world.read_file("web-1.toml");
+    world.write_file("web-1.toml", &config.replace("profile = \"web-1/profile/system\"\n", ""));
+    let machine = || std::fs::read_link("/nix/var/nix/profiles/system").ok();
+    let before = machine();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    assert_eq!(machine(), before);
+    let profiles = world.path("web-1/store/nix/var/nix/profiles");
+    assert_eq!(std::fs::read_link(profiles.join("system")).unwrap(), std::path::Path::new("system-1-link"));
+    assert_eq!(std::fs::read_to_string(profiles.join("motd")).unwrap().trim(), "Welcome to web-1");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+    // In another store, nothing runs yet.
+    world.write_file("web-1.toml", &world.read_file("web-1.toml").replace("web-1/store", "web-1/second"));
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    assert!(world.path("web-1/second/nix/var/nix/profiles/system").is_symlink());
+    assert_eq!(machine(), before);
+}

@@ -43,6 +43,20 @@ pub enum ActivateError {
         /// The key.
         key: &'static str,
     },
+    /// The unit's platform works with the machine's own store alone.
+    #[error(
+        "cannot activate the unit `{unit}`: `[nix] store` is {}, and the tools of a unit of type {unit_type} use the profile of the \
+         machine's own store; remove `store`, or name in [units.\"{unit}\"] the `profile` that they use",
+        store.display()
+    )]
+    OtherStore {
+        /// The unit.
+        unit: Name,
+        /// Its type.
+        unit_type: UnitType,
+        /// The store.
+        store: PathBuf,
+    },
     /// The user for the activation is missing or not usable.
     #[error("cannot activate the unit `{unit}`")]
     Account {
@@ -79,6 +93,7 @@ impl ActivateError {
             Self::Failed { .. } => true,
             Self::NoCommand { .. }
             | Self::Unused { .. }
+            | Self::OtherStore { .. }
             | Self::Account { .. }
             | Self::Profile(_)
             | Self::Folder { .. } => false,
@@ -104,6 +119,31 @@ enum Profile {
     Theirs(Vec<PathBuf>),
 }
 
+/// Where the profiles are that the configuration does not name.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProfileFolders<'a> {
+    /// The folder of Clavel's own, with the machine's own store.
+    pub(super) ours: &'a Path,
+    /// The root of a store other than the machine's own, which has profiles of its own: those of the machine's store may lead to
+    /// nothing that this store does not share.
+    pub(super) other_store: Option<&'a Path>,
+}
+
+impl ProfileFolders<'_> {
+    /// A profile that Nix keeps below this folder of its state.
+    fn of_nix(self, profile: &str) -> PathBuf {
+        self.other_store.unwrap_or(Path::new("/")).join("nix/var/nix/profiles").join(profile)
+    }
+
+    /// The profile of a unit that no platform has one for.
+    fn of_unit(self, unit: &Name) -> PathBuf {
+        match self.other_store {
+            Some(_) => self.of_nix("clavel-agent").join(unit.as_str()).join("profile"),
+            None => self.ours.join(unit.as_str()).join("profile"),
+        }
+    }
+}
+
 /// The store path that a unit is switched to, and what the activation is told about it.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SwitchTarget<'a> {
@@ -115,12 +155,12 @@ pub(super) struct SwitchTarget<'a> {
 }
 
 impl Activation {
-    /// Derives how `unit` is switched from its type and from `config`, its part of the configuration. Profiles of Clavel's own
-    /// are in the folder `profiles`.
+    /// Derives how `unit` is switched from its type and from `config`, its part of the configuration. A profile that this does not
+    /// name is in one of `folders`.
     pub(super) fn resolve(
         unit: &UnitReference,
         config: Option<&UnitConfig>,
-        profiles: &Path,
+        folders: ProfileFolders<'_>,
         deadline: Duration,
     ) -> Result<Self, ActivateError> {
         let UnitConfig { unit_type: _, profile, command, user } = config.cloned().unwrap_or_default();
@@ -136,7 +176,7 @@ impl Activation {
             at_home_of(Account::own()?, user.as_ref().map(Account::named).transpose()?)
         };
         let of_account = |source| ActivateError::Account { unit: name(), source };
-        let system = || Profile::Ours("/nix/var/nix/profiles/system".into());
+        let system = || Profile::Ours(folders.of_nix("system"));
         let (method, default) = match unit_type {
             UnitType::Nixos => (Method::SwitchToConfiguration, system()),
             UnitType::Darwin => {
@@ -148,18 +188,24 @@ impl Activation {
                 (Method::HomeManager(run_as), Profile::Theirs(home_manager_profiles(&account)))
             }
             UnitType::SystemManager => {
-                let theirs = "/nix/var/nix/profiles/system-manager-profiles/system-manager".into();
+                let theirs = folders.of_nix("system-manager-profiles/system-manager");
                 (Method::SystemManager, Profile::Theirs(vec![theirs]))
             }
             UnitType::Container => {
-                let folder = Path::new("/nix/var/nix/profiles/per-container").join(unit.name.as_str());
+                let folder = folders.of_nix("per-container").join(unit.name.as_str());
                 (Method::Container(unit.name.to_string()), Profile::Ours(folder.join("system")))
             }
             UnitType::Command => {
                 let argv = command.ok_or_else(|| ActivateError::NoCommand { unit: name() })?;
-                (Method::Command(argv), Profile::Ours(profiles.join(unit.name.as_str()).join("profile")))
+                (Method::Command(argv), Profile::Ours(folders.of_unit(&unit.name)))
             }
         };
+        // Their activation moves the profile itself, or a service reads it, and both know the machine's own store alone.
+        let needs_own_store =
+            matches!(unit_type, UnitType::HomeManager | UnitType::SystemManager | UnitType::Container);
+        if let (Some(store), None, true) = (folders.other_store, &profile, needs_own_store) {
+            return Err(ActivateError::OtherStore { unit: name(), unit_type, store: store.to_owned() });
+        }
         let profile = match (profile, default) {
             (None, default) => default,
             (Some(named), Profile::Ours(_)) => Profile::Ours(named),
@@ -270,13 +316,56 @@ fn second_line(path: &Path) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::PermissionsExt as _;
+    use std::str::FromStr as _;
 
     use super::*;
+    use crate::config::UserName;
     use crate::model::describe_error;
 
     fn resolved(unit_type: UnitType, config: Option<&UnitConfig>) -> Result<Activation, ActivateError> {
         let unit = UnitReference { name: "u".parse().unwrap(), unit_type };
-        Activation::resolve(&unit, config, Path::new("/var/lib/clavel-agent/units"), Duration::from_mins(1))
+        resolved_in(None, &unit, config)
+    }
+
+    fn resolved_in(
+        other_store: Option<&Path>,
+        unit: &UnitReference,
+        config: Option<&UnitConfig>,
+    ) -> Result<Activation, ActivateError> {
+        let folders = ProfileFolders { ours: Path::new("/var/lib/clavel-agent/units"), other_store };
+        Activation::resolve(unit, config, folders, Duration::from_mins(1))
+    }
+
+    #[test]
+    fn a_store_of_its_own_has_profiles_of_its_own() {
+        let store = Path::new("/x");
+        let own = UserName::from_str(&Account::own().unwrap().name).unwrap();
+        let config = |unit_type| UnitConfig {
+            command: (unit_type == UnitType::Command).then(|| vec!["/bin/apply".to_owned()]),
+            user: (unit_type == UnitType::HomeManager).then(|| own.clone()),
+            ..UnitConfig::default()
+        };
+        for (unit_type, profile) in [
+            (UnitType::Nixos, Some("/x/nix/var/nix/profiles/system")),
+            (UnitType::Darwin, Some("/x/nix/var/nix/profiles/system")),
+            (UnitType::Command, Some("/x/nix/var/nix/profiles/clavel-agent/u/profile")),
+            (UnitType::HomeManager, None),
+            (UnitType::SystemManager, None),
+            (UnitType::Container, None),
+        ] {
+            let unit = UnitReference { name: "u".parse().unwrap(), unit_type };
+            let resolved = resolved_in(Some(store), &unit, Some(&config(unit_type)));
+            match (profile, resolved) {
+                (Some(profile), Ok(resolved)) => assert_eq!(resolved.profile, Profile::Ours(profile.into())),
+                (None, Err(error @ ActivateError::OtherStore { .. })) => {
+                    assert!(error.to_string().contains("`[nix] store` is /x"), "{error}");
+                }
+                (_, other) => panic!("{unit_type}: {other:?}"),
+            }
+            // What the operator names counts.
+            let named = UnitConfig { profile: Some("/p".into()), ..config(unit_type) };
+            assert!(resolved_in(Some(store), &unit, Some(&named)).is_ok(), "{unit_type}");
+        }
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use std::time::SystemTime;
 
-use super::super::activate::{ActivateError, Activation, SwitchTarget};
+use super::super::activate::{ActivateError, Activation, ProfileFolders, SwitchTarget};
 use super::super::decide::{Decision, ProfileTarget, Retry, SkipReason, decide};
 use super::super::lifecycle::{Candidate, Lifecycle, MAX_ERROR, Rollback, Rollout, TransitionError, UnitReference};
 use super::super::occupancy;
@@ -232,7 +232,9 @@ impl Pass<'_> {
 
     fn activation_of(&self, unit: &UnitReference) -> Result<Activation, ActivateError> {
         let config = self.config.units.get(&unit.name);
-        Activation::resolve(unit, config, &self.directory.join("units"), self.config.activation_deadline)
+        let ours = self.directory.join("units");
+        let folders = ProfileFolders { ours: &ours, other_store: self.config.store.as_deref() };
+        Activation::resolve(unit, config, folders, self.config.activation_deadline)
     }
 
     /// Records the state of a deployment, and returns once it is on the disk. What is in memory follows the disk.
