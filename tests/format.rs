@@ -73,7 +73,9 @@ fn described(verdict: Result<Verdict, Refusal>) -> Value {
         Ok(verdict) => verdict,
         Err(refusal) => return json!({ "error": keyword(&refusal) }),
     };
-    let left_out = |(_, why): &(_, Unfit)| matches!(why, Unfit::NewerClavel { .. } | Unfit::OtherArch { .. });
+    let left_out = |(_, why): &(_, Unfit)| {
+        matches!(why, Unfit::NewerClavel { .. } | Unfit::OtherArch { .. } | Unfit::NoUnit { .. })
+    };
     assert!(verdict.unfit.iter().all(left_out), "{:?}", verdict.unfit);
     let order = |order: &clavel::agent::Order| {
         let waiting = !order.approvals.as_ref().is_none_or(Approvals::suffice);

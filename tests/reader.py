@@ -191,14 +191,17 @@ class Branch:
         return keys
 
     def deployment(self, name):
-        """A deployment of the agent and its unit; None where it is withdrawn, is for a newer reader, or for another machine."""
+        """A deployment of the agent and its unit; None where it is withdrawn, is for a newer reader, for another
+        machine or for no unit."""
         try:
             file = self.document("deployments", name)
             if file is None:
                 return None
             specification = file["signed"]["specification"]
+            # A unit that is not listed harms no deployment for another unit.
+            if specification["unit"] not in self.bin(specification["unit"])["documents"].get("units", {}):
+                return None
             unit = self.document("units", specification["unit"])
-            check(unit, "missing", f"the unit of {name}")
         except Newer:
             return None
         if unit["signed"]["specification"]["arch"] != self.case["system"]:

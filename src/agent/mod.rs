@@ -43,4 +43,4 @@ pub use pass::outcome::{
 pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
 pub use realise::error::{NotInCache, RealiseError};
 pub use state::{Completion, LastPass, State, StateDirectory, StateError};
-pub use verify::{Order, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};
+pub use verify::{Absence, Order, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};

@@ -7,7 +7,7 @@
 //! 3. the bins of the agent's names, and in them the agent's own document and the deployments that it names: listed by hash,
 //!    signed, the right name, no lower revision, no other content of the same revision, none back behind its tombstone;
 //! 4. their units: served by this agent and of the type that it serves, one deployment for each, this machine's arch, a type
-//!    that it can be; a deployment that fits this machine or
+//!    that it can be; a deployment whose unit the index does not have, or that fits this machine or
 //!    this Clavel in none of these ways is left out, and harms no other;
 //! 5. the approvals, which refuse nothing here: `decide` waits for them.
 //!
@@ -30,7 +30,7 @@ use crate::trust::{Approvals, DocumentError, TrustedRoot, Verified};
 
 mod refusal;
 
-pub use refusal::{Refusal, Unfit};
+pub use refusal::{Absence, Refusal, Unfit};
 
 /// The most documents that the agent remembers. They take a few megabytes, which even a router has.
 const MAX_DOCUMENTS: usize = 10_000;
@@ -362,7 +362,7 @@ impl<F: Files> DocumentCheck<'_, F> {
         let Some((deployment, content_digest)) = self.unless_withdrawn::<DeploymentSpecification>(name)? else {
             return Ok(None);
         };
-        let (unit, _) = self.document::<UnitSpecification>(&deployment.specification.unit)?;
+        let unit = self.unit(&deployment.specification.unit)?;
         let UnitSpecification { arch, unit_type } = unit.specification.clone();
         let expected = self.served_type(&unit.name, requester)?;
         if arch != *machine {
@@ -376,6 +376,22 @@ impl<F: Files> DocumentCheck<'_, F> {
         }
         self.unit_types.insert(unit.name.clone(), unit_type);
         Ok(Some((deployment, content_digest, unit)))
+    }
+
+    /// Reads and checks a unit. One that the index does not list harms no deployment for another unit; one that it lists and that
+    /// is not there, or that was seen before, was taken away by somebody.
+    fn unit(&mut self, name: &Name) -> Result<Verified<Unit>, DeploymentRefusal> {
+        let absent = |absence| Err(Unfit::NoUnit { unit: name.clone(), absence }.into());
+        match self.unless_withdrawn::<UnitSpecification>(name) {
+            Ok(Some((unit, _))) => Ok(unit),
+            Ok(None) => absent(Absence::Withdrawn),
+            Err(Refusal::Branch(BranchError::Document(DocumentError::NotListed { path })))
+                if !self.trusted.documents.contains_key(&path) =>
+            {
+                absent(Absence::NotListed)
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
     }
 
     /// The type that a unit has to be of: the one in the configuration, or the first that the agent saw. An error if the agent

@@ -250,7 +250,6 @@ pub(super) fn documents() -> Vec<Vector> {
         branch.reindex();
     });
     let critical = listed(|signed| signed["critical"] = json!([]));
-    let unit_withdrawn = changed(VectorBranch::new(), |branch| branch.withdraw("units", "web-1"));
     let not_base64 = changed(VectorBranch::new(), |branch| {
         branch.edit_file(PATH, |file| file["signatures"][0]["sig"] = json!("not base64"));
         branch.reindex();
@@ -261,7 +260,6 @@ pub(super) fn documents() -> Vec<Vector> {
         refused("document-missing", "missing", "a listed document is not there", removed(PATH)),
         refused("document-unit-missing", "missing", "a listed unit is not there", removed("units/web-1.json")),
         refused("document-critical-empty", "malformed", "`critical` names no field", critical),
-        refused("document-unit-withdrawn", "missing", "a tombstone withdraws the unit alone", unit_withdrawn),
         refused(
             "document-agent-missing",
             "missing",

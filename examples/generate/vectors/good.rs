@@ -48,7 +48,14 @@ fn plain() -> Vec<Vector> {
     no_agent.withdraw("agents", "site-1");
     let mut other_arch = VectorBranch::new();
     other_arch.edit_listed("units/db-1.json", |unit| unit["specification"]["arch"] = json!("aarch64-linux"));
+    let mut unit_withdrawn = VectorBranch::new();
+    unit_withdrawn.withdraw("units", "db-1");
+    let mut unit_unlisted = VectorBranch::new();
+    unit_unlisted.files.remove("units/db-1.json");
+    unit_unlisted.reindex();
     vec![
+        believed("unit-withdrawn", "a deployment whose unit is withdrawn is left out", unit_withdrawn, [runs("web-1")]),
+        believed("unit-unlisted", "a deployment whose unit is not listed is left out", unit_unlisted, [runs("web-1")]),
         believed("one-bin", "the smallest branch", VectorBranch::new(), both()),
         believed("sixteen-bins", "the same in 16 bins", VectorBranch::sixteen(), both()),
         believed("two-publishers", "two publishers have to sign, and did", two_publishers(), both()),

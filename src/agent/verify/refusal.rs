@@ -1,5 +1,7 @@
 //! Why the agent does not believe a branch, one variant for each check.
 
+use std::fmt;
+
 use super::super::freshness::Stale;
 use crate::branch::{BranchError, RootsError};
 use crate::model::{DocumentPath, Epoch, IndexVersion, Name, Revision, Sha256Digest, System, UnitType};
@@ -165,6 +167,14 @@ pub enum Unfit {
         /// What this Clavel does not understand.
         source: SignedError,
     },
+    /// Its unit is not on the branch.
+    #[error("it is for the unit `{unit}`, which {absence}; publish the unit, or name another one in the deployment")]
+    NoUnit {
+        /// The unit.
+        unit: Name,
+        /// Whether it was withdrawn.
+        absence: Absence,
+    },
     /// The agent does not serve the unit.
     #[error(
         "it is for the unit `{unit}`, and this agent serves {}; if it has to serve this unit as well, add a table \
@@ -210,6 +220,24 @@ pub enum Unfit {
         /// The system of this machine.
         machine: System,
     },
+}
+
+/// How the index says that it has no such document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absence {
+    /// It does not list it.
+    NotListed,
+    /// Its tombstone says that it was withdrawn.
+    Withdrawn,
+}
+
+impl fmt::Display for Absence {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::NotListed => "is not on the branch",
+            Self::Withdrawn => "was withdrawn",
+        })
+    }
 }
 
 fn quoted(names: &[Name]) -> String {

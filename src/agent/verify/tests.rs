@@ -388,6 +388,42 @@ fn a_deployment_that_does_not_fit_harms_no_other() {
 }
 
 #[test]
+fn a_unit_that_is_not_on_the_branch_harms_no_deployment_for_another() {
+    let unit: DocumentPath = "units/gone.json".parse().unwrap();
+    let mut world = World::new();
+    world.put("gone", 1, DeploymentSpecification { unit: name("gone"), template: template("b") });
+    world.put("web-1", 4, AgentSpecification { deployments: vec![name("gone"), name("web-1")].try_into().unwrap() });
+    world.publish();
+    let publish_next = |world: &mut World| {
+        world.index.version = world.index.version.next().unwrap();
+        world.publish();
+    };
+    let left_out = |world: &World, trusted: &Trusted| {
+        let verdict = world.verify(trusted).unwrap();
+        assert_eq!(verdict.orders.iter().map(|order| order.unit.name.as_str()).collect::<Vec<_>>(), ["web-1"]);
+        let why = |(deployment, why): &(Name, Unfit)| format!("{deployment}: {why}");
+        (verdict.unfit.iter().map(why).collect::<Vec<_>>().concat(), verdict.trusted)
+    };
+    let (why, seen) = left_out(&world, &Trusted::default());
+    assert!(why.starts_with("gone: it is for the unit `gone`, which is not on the branch"), "{why}");
+    world.put_unit("gone", "x86_64-linux");
+    publish_next(&mut world);
+    let both = world.verify(&seen).unwrap();
+    assert_eq!(both.orders.len(), 2);
+    // What was seen does not vanish without a tombstone, and what is listed is there.
+    let file = world.files.remove("units/gone.json").unwrap();
+    assert!(world.refusal(&both.trusted).contains("is in the index and not on the branch"));
+    world.files.insert("units/gone.json".to_owned(), file);
+    world.remove(&unit);
+    publish_next(&mut world);
+    assert!(world.refusal(&both.trusted).contains("units/gone.json is not in the index"));
+    world.listing.tombstones.insert(unit, Tombstone { revision: revision(3) });
+    publish_next(&mut world);
+    let (why, _) = left_out(&world, &both.trusted);
+    assert!(why.starts_with("gone: it is for the unit `gone`, which was withdrawn"), "{why}");
+}
+
+#[test]
 fn an_agent_reads_the_bins_of_its_own_names_alone() {
     for count in BinCount::every().take(3) {
         let mut world = World::with_bins(count);
