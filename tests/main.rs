@@ -10,6 +10,7 @@ mod as_nix;
 mod attacks;
 mod bounds;
 mod budget;
+mod caches;
 mod cage;
 mod changes;
 mod circles;

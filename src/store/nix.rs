@@ -26,6 +26,20 @@ const FETCH_NOTHING: [&str; 6] = ["--option", "substituters", "", "--option", "m
 const REMEMBER_NOTHING: [&str; 6] =
     ["--option", "narinfo-cache-negative-ttl", "0", "--option", "narinfo-cache-positive-ttl", "0"];
 
+/// Options with which Nix gives up a cache that does not answer, or that stops sending, within seconds. By default it waits for five
+/// minutes, five times.
+const GIVE_UP_SOON: [&str; 9] = [
+    "--option",
+    "connect-timeout",
+    "10",
+    "--option",
+    "stalled-download-timeout",
+    "15",
+    "--option",
+    "download-attempts",
+    "2",
+];
+
 /// The Nix of this machine: its programs on the PATH.
 #[derive(Debug, Clone)]
 pub(super) struct MachineNix {
@@ -106,7 +120,8 @@ impl MachineNix {
             .args(["--option", "require-sigs", "true"])
             // Nix remembers for an hour that a cache lacks a path, although CI may have copied the path there meanwhile. It
             // remembers the entry of a path for a month, although the cache may have been repaired meanwhile.
-            .args(REMEMBER_NOTHING);
+            .args(REMEMBER_NOTHING)
+            .args(GIVE_UP_SOON);
         let run = if self.output == Output::Inherit { run.passing_output_on() } else { run };
         let act = || format!("fetch {}", template.nar_id);
         run.run().await.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
@@ -158,7 +173,8 @@ impl MachineNix {
             // An answer that Nix remembers may be wrong: a path may be there now, or have another signature.
             .args(REMEMBER_NOTHING)
             // The caller asks again later, so it does not wait for a cache that is down.
-            .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"]);
+            .args(["--option", "connect-timeout", "10", "--option", "download-attempts", "1"])
+            .args(["--option", "stalled-download-timeout", "15"]);
         Ok(run)
     }
 
