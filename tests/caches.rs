@@ -38,9 +38,8 @@ fn serve(broken: Broken) -> String {
             let length = connection.read(&mut request).unwrap_or(0);
             let asks_what_it_is = request[..length].starts_with(b"GET /nix-cache-info");
             let answer = match broken {
-                Broken::Answers(answer) => Some(answer),
                 Broken::OnlyIsACache(_) | Broken::HangsLater if asks_what_it_is => Some(IS_A_CACHE),
-                Broken::OnlyIsACache(answer) => Some(answer),
+                Broken::Answers(answer) | Broken::OnlyIsACache(answer) => Some(answer),
                 Broken::Hangs | Broken::HangsLater => None,
             };
             match answer {

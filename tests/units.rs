@@ -130,3 +130,24 @@ fn a_store_of_its_own_has_a_profile_of_its_own() {
     assert!(world.path("web-1/second/nix/var/nix/profiles/system").is_symlink());
     assert_eq!(machine(), before);
 }
+
+#[test]
+fn a_table_about_a_unit_that_no_deployment_is_for_is_a_warning_at_every_pass() {
+    let world = World::published();
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    let config = world.read_file("web-1.toml");
+    world.write_file("web-1.toml", &format!("{config}[units.web-one]\n"));
+    for _ in 0..2 {
+        let ran = world.agent("web-1", &["once"]).also_good();
+        assert!(ran.stderr.contains("warning: the configuration has [units.\"web-one\"]"), "{}", ran.stderr);
+        assert!(ran.stderr.contains("the units there are: `web-1`"), "{}", ran.stderr);
+    }
+    let entries = world.agent("web-1", &["once", "--json"]).json();
+    assert_eq!((&entries[0]["deployment"], &entries[0]["outcome"]), (&json!("web-1"), &json!("up-to-date")));
+    assert_eq!((&entries[1]["unit"], &entries[1]["outcome"]), (&json!("web-one"), &json!("warning")));
+    let status = world.agent("web-1", &["status", "--json"]).json();
+    assert!(status["lastPass"]["warnings"][0].as_str().unwrap().contains("web-one"), "{status}");
+    assert!(world.agent("web-1", &["status"]).good().contains("warning     the configuration has"));
+    world.write_file("web-1.toml", &config);
+    assert!(!world.agent("web-1", &["once"]).also_good().stderr.contains("warning"));
+}

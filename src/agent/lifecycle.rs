@@ -26,7 +26,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{StorePath, Timestamp, excerpt};
+use crate::model::{Name, StorePath, Timestamp, excerpt};
 
 mod records;
 
@@ -303,6 +303,19 @@ impl Lifecycle {
             | Self::Confirmed { .. }
             | Self::RolledBack(_) => None,
         }
+    }
+
+    /// The unit that this is about.
+    pub(super) fn unit(&self) -> &Name {
+        let unit = match self {
+            Self::Known(rollout) | Self::Realised(rollout) | Self::Activating(rollout) | Self::Probation(rollout) => {
+                &rollout.unit
+            }
+            Self::Confirmed { running } => &running.unit,
+            Self::RollingBack(rollback) => &rollback.unit,
+            Self::RolledBack(failed) => &failed.unit,
+        };
+        &unit.name
     }
 
     /// The name of the state, as `state.json` has it.

@@ -1,7 +1,7 @@
 //! The agent: it fetches the branch, verifies it, and brings each deployment to its unit.
 //!
 //! `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
-//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy` and `method` decide without I/O. `fetch`, `fork_evidence` (both contents
+//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused` and `method` decide without I/O. `fetch`, `fork_evidence` (both contents
 //! of a fork), `pin` (content and its digest), `realise`, `activate`, `account` (users of this machine) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
@@ -23,6 +23,7 @@ mod pass;
 mod pin;
 mod realise;
 mod state;
+mod unused;
 mod verify;
 
 pub use account::AccountError;
@@ -43,4 +44,5 @@ pub use pass::outcome::{
 pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
 pub use realise::error::{NotInCache, RealiseError};
 pub use state::{Completion, LastPass, State, StateDirectory, StateError};
+pub use unused::UnusedUnit;
 pub use verify::{Absence, Order, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};

@@ -17,6 +17,7 @@ use super::lifecycle::Lifecycle;
 use super::mirrors::{Believed, MirrorReport};
 use super::pin::check::Pins;
 use super::state::{Completion, State, StateDirectory, StateError};
+use super::unused::{UnusedUnit, units_of, unused};
 use super::verify::Verdict;
 use crate::config::AgentConfig;
 use crate::model::{Name, System};
@@ -44,6 +45,8 @@ pub struct Pass<'a> {
     store: Arc<dyn Store>,
     system: System,
     switching: Rc<Cell<bool>>,
+    /// The tables of the configuration about units that no deployment is for.
+    unused_units: Vec<UnusedUnit>,
     /// The deployments whose rollback was tried in this pass.
     rollbacks_tried: BTreeSet<Name>,
     mirrors: Vec<MirrorReport>,
@@ -70,6 +73,7 @@ impl<'a> Pass<'a> {
             store,
             system,
             switching: Rc::default(),
+            unused_units: Vec::new(),
             rollbacks_tried: BTreeSet::new(),
             mirrors: Vec::new(),
         })
@@ -85,11 +89,13 @@ impl<'a> Pass<'a> {
         self.clocks = Clocks::read();
         self.clock_trouble = None;
         self.rollbacks_tried.clear();
+        self.unused_units.clear();
         let report = PassReport {
             result: self.run_steps(retry, tell).await,
             clock_trouble: self.clock_trouble.clone(),
             clock_baseline: self.clock_baseline.clone(),
             mirrors: self.mirrors.clone(),
+            unused_units: self.unused_units.clone(),
         };
         if let Err(error) = self.directory.save_last_pass(&report.last_pass(SystemTime::now().into())) {
             tell(Event::ReportNotSaved(&error));
@@ -113,8 +119,16 @@ impl<'a> Pass<'a> {
         }
         self.clock_trouble = clock;
         let Some(Verdict { trusted, orders, withdrawn, unfit, .. }) = verdict.map(|verdict| *verdict) else {
+            let units = self.state.completed.as_ref().and_then(|completed| completed.units.clone());
+            self.note_unused_units(units.as_ref());
             return Ok(self.up_to_date());
         };
+        let mut units = units_of(&orders, &unfit);
+        if let Some(units) = &mut units {
+            // A document that is withdrawn does not say any more which unit it is for.
+            units.extend(withdrawn.iter().filter_map(|name| Some(self.state.deployments.get(name)?.unit().clone())));
+        }
+        self.note_unused_units(units.as_ref());
         let is_asked_for = |name: &Name| {
             orders.iter().any(|order| order.deployment.name == *name) || unfit.iter().any(|(unfit, _)| unfit == name)
         };
@@ -137,11 +151,15 @@ impl<'a> Pass<'a> {
         self.try_rollbacks(tell).await?;
         let reports = self.with_pending_rollbacks(reports);
         let is_complete = reports.iter().all(DeploymentReport::is_done);
-        let completed = is_complete.then(|| Completion { commit: tip, request: self.request_digest() });
+        let completed = is_complete.then(|| Completion { commit: tip, request: self.request_digest(), units });
         if self.state.completed != completed {
             self.save(State { completed, ..self.state.clone() })?;
         }
         Ok(reports)
+    }
+
+    fn note_unused_units(&mut self, units: Option<&BTreeSet<Name>>) {
+        self.unused_units = units.map(|units| unused(self.config.units.keys(), units)).unwrap_or_default();
     }
 
     /// The reports, where each deployment whose rollback does not hold yet has failed, whatever the branch says about it.

@@ -4,7 +4,7 @@
 //! `root.json` has the newest trusted root, and `last-pass.json` the result of the last pass. The folder's lock keeps a second
 //! agent out. What a state means, and which one follows, belongs to `lifecycle` and `verify`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
@@ -55,6 +55,9 @@ pub struct Completion {
     pub commit: CommitId,
     /// The digest of the request: another configuration or root has to read the commit again.
     pub request: Sha256Digest,
+    /// The units that the deployments were for; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub units: Option<BTreeSet<Name>>,
 }
 
 /// The result of the last pass, for people and monitoring. Losing the file costs one measurement of the clock.
@@ -77,6 +80,9 @@ pub struct LastPass {
     /// Since when the branch is stale; absent where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_since: Option<Timestamp>,
+    /// What is suspicious about the configuration, although nothing failed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<String>,
     /// The result for each mirror, in the order of the configuration.
     #[serde(default)]
     pub mirrors: Vec<MirrorReport>,

@@ -179,6 +179,12 @@ impl ConfigFile for AgentFile {
                 return Err(("units.NAME.type", why));
             }
             let unit_type = unit.unit_type.or(implied);
+            if let (Some(known), Some(_)) = (unit_type, &unit.user)
+                && !matches!(known, UnitType::HomeManager | UnitType::Darwin)
+            {
+                let why = format!("the unit `{name}` is of type {known}, which never uses `user`; remove it");
+                return Err(("units.NAME.user", why));
+            }
             units.insert(name, UnitConfig { unit_type, profile, command: unit.command, user: unit.user });
         }
         let access = access_rules(self.credentials, with_ssh_command(self.ssh_command), directory)?;
@@ -268,6 +274,9 @@ mod tests {
         assert_eq!(type_of("command = [\"/x\"]").unwrap(), Some(UnitType::Command));
         let error = type_of("command = [\"/x\"]\ntype = \"nixos\"").unwrap_err().to_string();
         assert!(error.contains("`units.NAME.type`") && error.contains("and not nixos"), "{error}");
+        let error = type_of("user = \"alice\"\ntype = \"nixos\"").unwrap_err().to_string();
+        assert!(error.contains("`units.NAME.user`") && error.contains("never uses `user`"), "{error}");
+        assert_eq!(type_of("user = \"alice\"").unwrap(), None);
         let error = read(&format!("{minimal}[units.r]\nuser = \"-x\"\n")).unwrap_err().to_string();
         assert!(error.contains("is not the name of a user"), "{error}");
     }

@@ -11,6 +11,7 @@ use super::super::lifecycle::{FailedRollout, Rollback, Rollout, TransitionError}
 use super::super::mirrors::{MirrorReport, NoneBelieved};
 use super::super::realise::error::{NotInCache, RealiseError};
 use super::super::state::{LastPass, StateError};
+use super::super::unused::UnusedUnit;
 use super::super::verify::{Order, Unfit};
 use crate::git::CommitId;
 use crate::model::json::StateVersion;
@@ -206,6 +207,8 @@ pub struct PassReport {
     pub clock_baseline: Option<Clocks>,
     /// The result for each mirror, in the order of the configuration.
     pub mirrors: Vec<MirrorReport>,
+    /// The tables of the configuration about units that no deployment is for.
+    pub unused_units: Vec<UnusedUnit>,
 }
 
 impl PassReport {
@@ -241,6 +244,7 @@ impl PassReport {
             message: printable_line(message.lines().next().unwrap_or_default(), MAX_MESSAGE),
             ok: self.is_good(),
             stale_since: stale.map(|stale| stale.since),
+            warnings: self.unused_units.iter().map(ToString::to_string).collect(),
             mirrors: self.mirrors.iter().map(bounded).collect(),
             version: StateVersion,
         }
@@ -256,7 +260,8 @@ fn bounded(report: &MirrorReport) -> MirrorReport {
 /// A pass in a few lines: a warning about the clock, and a line for each deployment, or the error.
 impl fmt::Display for PassReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let trouble = self.clock_trouble.iter().map(|trouble| format!("warning: {trouble}"));
+        let unused = self.unused_units.iter().map(|unused| format!("warning: {unused}"));
+        let trouble = self.clock_trouble.iter().map(|trouble| format!("warning: {trouble}")).chain(unused);
         let lines: Vec<String> = match &self.result {
             Ok(reports) => trouble.chain(reports.iter().map(ToString::to_string)).collect(),
             Err(error) => trouble.chain([describe_error(error)]).collect(),

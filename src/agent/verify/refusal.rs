@@ -222,6 +222,20 @@ pub enum Unfit {
     },
 }
 
+impl Unfit {
+    /// The unit that the deployment is for, where that could be read.
+    pub(in crate::agent) fn unit(&self) -> Option<&Name> {
+        match self {
+            Self::NewerClavel { .. } => None,
+            Self::NoUnit { unit, .. }
+            | Self::NotServed { unit, .. }
+            | Self::OtherTypeThanServed { unit, .. }
+            | Self::OtherArch { unit, .. }
+            | Self::OtherType { unit, .. } => Some(unit),
+        }
+    }
+}
+
 /// How the index says that it has no such document.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Absence {

@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use serde::Serialize;
 
 use super::AgentConfigArgument;
-use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MAX_ATTEMPTS, Pass, PassReport, Retry};
+use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MAX_ATTEMPTS, Pass, PassReport, Retry, UnusedUnit};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::output;
 use crate::model::{Name, describe_error};
@@ -23,10 +23,13 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// The JSON of one deployment.
+/// The JSON of one deployment, or of a warning about a unit of the configuration.
 #[derive(Serialize)]
-struct PrintedOutcome<'a> {
-    deployment: &'a Name,
+struct PrintedEntry<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    deployment: Option<&'a Name>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    unit: Option<&'a Name>,
     outcome: &'static str,
     message: String,
 }
@@ -40,10 +43,14 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     if let Some(trouble) = &report.clock_trouble {
         output::remark(format_args!("warning: {trouble}"));
     }
+    for unused in &report.unused_units {
+        output::remark(format_args!("warning: {unused}"));
+    }
     let code = report.first_failure().map(code_of);
     let reports = report.result?;
     if arguments.json {
-        output::json(&reports.iter().map(PrintedOutcome::of).collect::<Vec<_>>())?;
+        let warnings = report.unused_units.iter().map(PrintedEntry::warning);
+        output::json(&reports.iter().map(PrintedEntry::of).chain(warnings).collect::<Vec<_>>())?;
     } else {
         print_outcomes(&reports)?;
     }
@@ -97,7 +104,11 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
     }
 }
 
-impl<'a> PrintedOutcome<'a> {
+impl<'a> PrintedEntry<'a> {
+    fn warning(unused: &'a UnusedUnit) -> Self {
+        Self { deployment: None, unit: Some(&unused.unit), outcome: "warning", message: unused.to_string() }
+    }
+
     fn of(DeploymentReport { name, outcome }: &'a DeploymentReport) -> Self {
         let word = match outcome {
             DeploymentOutcome::UpToDate(_) => "up-to-date",
@@ -107,7 +118,7 @@ impl<'a> PrintedOutcome<'a> {
             DeploymentOutcome::Failed(_) => "failed",
             DeploymentOutcome::Withdrawn => "withdrawn",
         };
-        Self { deployment: name, outcome: word, message: format!("{name}: {outcome}") }
+        Self { deployment: Some(name), unit: None, outcome: word, message: format!("{name}: {outcome}") }
     }
 }
 

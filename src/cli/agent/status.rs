@@ -66,11 +66,14 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
         _ => output::line("index       none seen yet")?,
     }
     match &status.last_pass {
-        Some(LastPass { at, message, ok, clock_trouble, mirrors, .. }) => {
+        Some(LastPass { at, message, ok, clock_trouble, warnings, mirrors, .. }) => {
             let word = if *ok { "" } else { "failed: " };
             output::line(format_args!("last pass   {at}: {word}{message}"))?;
             if let Some(trouble) = clock_trouble {
                 output::line(format_args!("clock       {trouble}"))?;
+            }
+            for warning in warnings {
+                output::line(format_args!("warning     {warning}"))?;
             }
             // With a single mirror, the line above says the same.
             for report in mirrors.iter().filter(|report| !report.is_good() && mirrors.len() > 1) {
