@@ -46,5 +46,5 @@ mod support;
 mod transports;
 mod units;
 mod wait_for_cache;
-mod withdrawals;
 mod ways_back;
+mod withdrawals;
