@@ -193,7 +193,13 @@ fn publish(folder: &Path, count: usize, contents: std::ops::Range<usize>) {
         evaluations[0].drafts.deployments[0].specification.template.nar_id = path(0, content);
         let orphans = OrphanPolicy::Withdraw;
         let allowed_withdrawals = 0;
-        let input = PublishInput { configured: &configured, evaluations: &evaluations, orphans, allowed_withdrawals };
+        let input = PublishInput {
+            configured: &configured,
+            evaluations: &evaluations,
+            orphans,
+            allowed_withdrawals,
+            sources: &[],
+        };
         runtime.block_on(publisher.publish(&input)).unwrap();
     }
     println(format_args!("{} {}", start.elapsed().as_micros(), peak().saturating_sub(memory_before)));

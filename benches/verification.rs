@@ -102,6 +102,7 @@ impl Fleet {
             kind: Kind::THIS,
             previous: None,
             schema: Schema::V1,
+            sources: List::default(),
             version: IndexVersion::FIRST,
         };
         fleet.files.extend(files.into_iter().map(|(bin, file)| (Layout::bin(bin), file)));

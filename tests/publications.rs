@@ -72,6 +72,7 @@ impl Publication {
             evaluations: &evaluations,
             orphans,
             allowed_withdrawals: usize::MAX,
+            sources: &[],
         };
         run(self.publisher().publish(&input)).unwrap()
     }

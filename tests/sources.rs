@@ -57,6 +57,12 @@ fn a_server_that_is_down_is_told_and_nothing_else_is_published() {
     assert_eq!(state(&world)["readAt"], read["readAt"]);
     assert_eq!(status(&world, &["--check"]).code, Some(9));
     assert_eq!(world.tip(), tip);
+    // An index that is signed again meanwhile says so, too.
+    world.run("faketime", &["-f", "+5d", env!("CARGO_BIN_EXE_claveld"), "once", "--config", &world.at("claveld.toml")]);
+    let index: serde_json::Value = serde_json::from_str(&world.on_branch("index.json").unwrap()).unwrap();
+    assert_eq!((&index["signed"]["version"], &index["signed"]["sources"][0]["unreadSince"]), (&2.into(), &since));
+    assert!(world.on_branch("README.md").unwrap().contains(&format!("- Not read since {}", since.as_str().unwrap())));
+    world.verify().good();
 
     let server = HttpServer::serve_git(&world.path(""));
     let back = format!("git+{}/fleet.git?ref=main", server.url());

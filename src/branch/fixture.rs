@@ -72,6 +72,7 @@ pub(crate) fn index(fleet: &Fleet, listing: &Listing, now: Timestamp, version: I
         kind: Kind::THIS,
         previous: None,
         schema: Schema::V1,
+        sources: List::default(),
         version,
     }
 }

@@ -11,7 +11,7 @@ use super::source_state::{SourceState, SourceStates};
 use crate::config::{ClaveldConfig, EvaluateConfig};
 use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Item, Progress};
 use crate::git::ProgramAccess;
-use crate::model::{FlakeReference, Source, SourceRevision, Timestamp, describe_error, printable_line};
+use crate::model::{FlakeReference, IndexSource, Source, SourceRevision, Timestamp, describe_error, printable_line};
 use crate::nix::{FetchAccess, FetchKeys, Nix};
 use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
 
@@ -260,7 +260,9 @@ impl<'a> RoundRunner<'a> {
 
     async fn publish(&self, evaluations: &[Evaluation], orphans: OrphanPolicy) -> Result<PublishReport, PublishError> {
         let (configured, allowed_withdrawals) = (self.configured(), self.allowed_withdrawals);
-        let input = PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals };
+        let sources = self.index_sources();
+        let input =
+            PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals, sources: &sources };
         self.publisher.publish(&input).await
     }
 
@@ -274,6 +276,17 @@ impl<'a> RoundRunner<'a> {
     /// operator may have released one.
     pub(super) async fn publish_known(&self, known: &[Evaluation]) -> Result<PublishReport, PublishError> {
         self.publish(known, OrphanPolicy::Keep).await
+    }
+
+    /// How every source was last, for the index.
+    fn index_sources(&self) -> Vec<IndexSource> {
+        let mut states = SourceStates::of(&self.config.publish.state_directory).read();
+        let sources = self.config.sources.iter().map(|source| &source.flake);
+        let index_source = |flake: &FlakeReference| {
+            let SourceState { revision, trouble, .. } = states.remove(flake.as_str()).unwrap_or_default();
+            IndexSource { revision, source: flake.clone(), unread_since: trouble.map(|trouble| trouble.since) }
+        };
+        sources.map(index_source).collect()
     }
 
     fn configured(&self) -> Vec<FlakeReference> {

@@ -5,14 +5,16 @@ use serde::{Deserialize, Serialize};
 
 use super::text::validated_text;
 use super::{
-    BinDigests, BranchFile, BranchName, DocumentPath, Epoch, FileDigest, FleetId, Folder, IndexVersion, Kind, List,
-    Map, MetadataValue, Name, Payload, Revision, Schema, Sha256Digest, Timestamp,
+    BinDigests, BranchFile, BranchName, DocumentPath, Epoch, FileDigest, FlakeReference, FleetId, Folder, IndexVersion,
+    Kind, List, Map, MetadataValue, Name, Payload, Revision, Schema, Sha256Digest, SourceRevision, Timestamp,
 };
 
 /// The most documents of one folder in one bin. There are at most 4096 bins, and a publisher keeps them far smaller.
 pub const MAX_ENTRIES_OF_A_BIN: usize = 8192;
 /// The most folders of documents.
 const MAX_FOLDERS: usize = 32;
+/// The most sources that an index names.
+pub const MAX_SOURCES: usize = 256;
 
 validated_text! {
     /// The name of a folder of documents: a lower-case letter, then up to 31 of `a-z 0-9 -`. Claveld writes those of [`Folder`], and
@@ -35,6 +37,21 @@ impl From<Folder> for FolderName {
     fn from(folder: Folder) -> Self {
         Self(folder.as_str().to_owned())
     }
+}
+
+/// A source as it was when an index was signed. Nobody decides by it: it says to people how far the documents can be trusted to be
+/// the newest.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct IndexSource {
+    /// The revision that was read last; absent where it has none, or was never read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub revision: Option<SourceRevision>,
+    /// The source.
+    pub source: FlakeReference,
+    /// Since when claveld cannot read it; absent where it was read at the last round about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread_since: Option<Timestamp>,
 }
 
 /// The digests of the bins at one version of the branch.
@@ -61,8 +78,15 @@ pub struct Index {
     pub previous: Option<Sha256Digest>,
     /// The version of this schema.
     pub schema: Schema,
+    /// The sources of the documents, as they were when the index was signed; at most 256 of them.
+    #[serde(default, skip_serializing_if = "is_empty")]
+    pub sources: List<IndexSource, MAX_SOURCES>,
     /// The version, which goes up by one with every publication of an epoch.
     pub version: IndexVersion,
+}
+
+fn is_empty(sources: &List<IndexSource, MAX_SOURCES>) -> bool {
+    sources.is_empty()
 }
 
 impl BranchFile for Index {

@@ -46,7 +46,7 @@ pub use document::{
 };
 pub use error_chain::describe_error;
 pub use flake_reference::FlakeReference;
-pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MAX_ENTRIES_OF_A_BIN, Tombstone};
+pub use index::{Bin, FolderName, Hold, Index, IndexEntry, IndexSource, MAX_ENTRIES_OF_A_BIN, MAX_SOURCES, Tombstone};
 pub use isolation::{AllowedInput, InputOrigin, InputPolicy, Isolation, RefusedInput, is_private};
 pub use key::{KeyId, PublicKey};
 pub use list::List;

@@ -117,7 +117,7 @@ pub(super) fn planned(
     let configured: Vec<FlakeReference> = configured.iter().map(|name| flake(name)).collect();
     plan(
         branch,
-        &PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals: 0 },
+        &PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals: 0, sources: &[] },
         withheld,
         now(),
         7 * DAY,

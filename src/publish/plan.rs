@@ -15,7 +15,7 @@ use super::withheld::Withheld;
 use crate::evaluate::Evaluation;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, Folder, Hold,
-    IndexVersion, Name, Revision, Specification, Timestamp, UnitSpecification,
+    IndexSource, IndexVersion, Name, Revision, Specification, Timestamp, UnitSpecification,
 };
 
 /// The evaluations of a round, which claveld publishes.
@@ -29,6 +29,8 @@ pub struct PublishInput<'a> {
     pub orphans: OrphanPolicy,
     /// How many documents an operator allows to withdraw, beyond the few that go without asking.
     pub allowed_withdrawals: usize,
+    /// How every source was last, for the index.
+    pub sources: &'a [IndexSource],
 }
 
 /// The fate of documents whose source is not in the configuration.

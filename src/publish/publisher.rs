@@ -30,8 +30,8 @@ use crate::branch::{
 };
 use crate::evaluate::Evaluation;
 use crate::model::{
-    BinCount, DocumentPath, Epoch, FleetId, Folder, IndexVersion, MAX_ENTRIES_OF_A_BIN, Name, PublishPolicy,
-    Sha256Digest, SourceRevision, Timestamp, describe_error,
+    BinCount, DocumentPath, Epoch, FleetId, Folder, IndexSource, IndexVersion, MAX_ENTRIES_OF_A_BIN, Name,
+    PublishPolicy, Sha256Digest, SourceRevision, Timestamp, describe_error,
 };
 use crate::signers::Signers;
 use crate::store::Store;
@@ -147,7 +147,7 @@ impl Publisher {
         diffs.add_to(&mut plan, &attempt.base.branch);
         let message = commit_message(&plan.changes, version, &sources(input));
         let before = attempt.base.bins;
-        let (new_index, proposal, names) = self.propose(attempt, &plan, version, message).await?;
+        let (new_index, proposal, names) = self.propose(attempt, &plan, version, input.sources, message).await?;
         if let Some(round) = &mut round {
             (round.index, round.names) = (new_index.sha256, names);
             // With another number of bins, the next round looks at everything.
@@ -200,10 +200,12 @@ impl Publisher {
         let mut plan = operate(branch, request, &past, self.context.settings.policy, attempt.now.into())?;
         let (IndexPlan::Write(version) | IndexPlan::Keep(version)) = plan.index;
         diffs.add_to(&mut plan, branch);
+        // An operator's request reads no source.
+        let sources = branch.index.as_ref().map_or_else(Vec::new, |(index, _)| index.index().sources.to_vec());
         let why = Some(request.why.as_str()).filter(|why| !why.is_empty()).map(|why| format!("Why: {why}"));
         let paragraphs = [Some(request.subject(&plan, branch)), why, describe_changes(&plan.changes)];
         let message = paragraphs.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
-        let (new_index, proposal, _) = self.propose(attempt, &plan, version, message).await?;
+        let (new_index, proposal, _) = self.propose(attempt, &plan, version, &sources, message).await?;
         let Plan { mut holds, mut changes, .. } = plan;
         let (name, held, change) = (request.name.clone(), holds.remove(&request.name), changes.pop());
         Ok(((OperationReport { name, held, change, version, commit: String::new() }, new_index), Some(proposal)))
@@ -256,13 +258,14 @@ impl Publisher {
         attempt: PublishAttempt,
         plan: &Plan,
         version: IndexVersion,
+        sources: &[IndexSource],
         message: String,
     ) -> Result<(NewIndex, Proposal, usize), PublishError> {
         let PublishAttempt { on, base, now, scope, digests: _ } = attempt;
         let PublishContext { settings, signers, .. } = &self.context;
         let signer = BranchSigner { signers, branch: &settings.branch, validity: settings.validity };
         let SignedFiles { mut changes, index, layout, bins, names } =
-            signer.sign_plan(plan, &base, &scope, version, now.into()).await?;
+            signer.sign_plan(plan, &base, &scope, version, sources, now.into()).await?;
         let before = Layout::of(base.bins);
         changes.extend(orphaned_approvals(plan, &on, before));
         if before != layout {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::model::{Deployment, Hold, Name, SourceRevision, printable_line};
+use crate::model::{Deployment, Hold, IndexSource, MAX_SOURCES, Name, SourceRevision, printable_line};
 
 /// The most deployments that the table lists all of. For a larger fleet it lists those that the last publication changed, so that
 /// it does not grow with the fleet.
@@ -20,8 +20,8 @@ pub(super) enum Rows<'a> {
     Changed(Vec<&'a Deployment>),
 }
 
-/// The README of a branch with these deployments and holds.
-pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>) -> String {
+/// The README of a branch with these deployments and holds, from these sources.
+pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>, sources: &[IndexSource]) -> String {
     let mut text = String::from(
         "# Deployments\n\nWritten by claveld. Machines read the signed files beside this one, not this table.\n\n",
     );
@@ -54,6 +54,11 @@ pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>) -> String {
         let (name, unit, runs) = (code(name.as_str()), code(unit.as_str()), code(runs));
         let source = plain(source);
         let _ = writeln!(text, "| {name} | {unit} | {revision}{held} | {runs} | {source} | {since} |");
+    }
+    let unread = sources.iter().filter_map(|source| source.unread_since.map(|since| (source, since)));
+    for (at, (source, since)) in unread.take(MAX_SOURCES).enumerate() {
+        let gap = if at == 0 { "\n" } else { "" };
+        let _ = writeln!(text, "{gap}- Not read since {since}: {}", code(source.source.as_str()));
     }
     text
 }
@@ -96,11 +101,20 @@ mod tests {
         let all: Vec<Deployment> =
             (0..300).map(|n| cached_draft(&format!("host-{n}"), "a", &[]).at(revision(1), fleet)).collect();
         let rows = |count: usize| all[..count].iter().collect::<Vec<_>>();
-        let lines = |rows| readme(&rows, &BTreeMap::new()).lines().filter(|line| line.starts_with("| `")).count();
+        let lines = |rows| readme(&rows, &BTreeMap::new(), &[]).lines().filter(|line| line.starts_with("| `")).count();
         assert_eq!(lines(Rows::All(rows(150))), 150);
         assert_eq!(lines(Rows::Changed(rows(3))), 3);
         assert_eq!(lines(Rows::Changed(rows(300))), MAX_LISTED_DEPLOYMENTS);
-        let text = readme(&Rows::Changed(rows(3)), &BTreeMap::new());
+        let since = "2026-01-01T00:00:00Z".parse().unwrap();
+        let source =
+            |text: &str, since| IndexSource { revision: None, source: text.parse().unwrap(), unread_since: since };
+        let sources =
+            [source("git+https://git.example.org/a", None), source("git+https://git.example.org/b", Some(since))];
+        let text = readme(&Rows::Changed(rows(3)), &BTreeMap::new(), &sources);
+        assert!(
+            text.ends_with("|\n\n- Not read since 2026-01-01T00:00:00Z: `git+https://git.example.org/b`\n"),
+            "{text}"
+        );
         assert!(text.contains("`clavel list` shows all deployments. The last publication changed 3:"), "{text}");
     }
 }

@@ -11,8 +11,8 @@ use super::readme::{MAX_LISTED_DEPLOYMENTS, Rows, readme};
 use super::settled::Scope;
 use crate::branch::{Change as FileChange, ForeignEntry, Layout};
 use crate::model::{
-    BinCount, BinId, BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexVersion, Invalid, Kind,
-    Name, Schema, Sha256Digest, Specification, Timestamp,
+    BinCount, BinId, BranchName, Deployment, Document, DocumentPath, Index, IndexEntry, IndexSource, IndexVersion,
+    Invalid, Kind, MAX_SOURCES, Name, Schema, Sha256Digest, Specification, Timestamp,
 };
 use crate::signers::{SignerError, Signers};
 use crate::trust::digest;
@@ -68,6 +68,7 @@ impl BranchSigner<'_> {
         base: &PublishBase,
         scope: &Scope,
         version: IndexVersion,
+        sources: &[IndexSource],
         now: Timestamp,
     ) -> Result<SignedFiles, SignError> {
         let mut written = Vec::new();
@@ -112,6 +113,7 @@ impl BranchSigner<'_> {
             kind: Kind::THIS,
             previous: base.branch.index.as_ref().map(|(_, digest)| *digest),
             schema: Schema::V1,
+            sources: sources.iter().take(MAX_SOURCES).cloned().collect::<Vec<_>>().try_into()?,
             version,
         };
         let index = self.signers.sign(index).await?.render();
@@ -119,7 +121,7 @@ impl BranchSigner<'_> {
         let rewritten_bins = bins.written.iter().map(|(bin, _)| *bin).collect();
         changes.extend(bins.written.into_iter().map(|(bin, bytes)| FileChange::Put { path: Layout::bin(bin), bytes }));
         changes.push(FileChange::Put { path: Layout::INDEX.to_owned(), bytes: index });
-        let table = readme(&listed(plan, base), &plan.holds);
+        let table = readme(&listed(plan, base), &plan.holds, sources);
         changes.push(FileChange::Put { path: Layout::README.to_owned(), bytes: table.into_bytes() });
         Ok(SignedFiles { changes, index: digest, layout, bins: rewritten_bins, names: bins.names })
     }

@@ -115,7 +115,7 @@ mod tests {
                 bins: BinDigests::of(count, |_| FileDigest { length: length.into(), sha256 }),
                 branch: "deployments".parse().unwrap(), epoch: Epoch::FIRST, expires: now, fleet: fleet(),
                 folders: Folder::ALL.map(FolderName::from).to_vec().try_into().unwrap(),
-                issued: now, kind: Kind::THIS, previous: Some(super::super::digest(b"y")), schema: Schema::V1,
+                issued: now, kind: Kind::THIS, previous: Some(super::super::digest(b"y")), schema: Schema::V1, sources: List::default(),
                 version: IndexVersion::try_from(version).unwrap(),
             });
         }

@@ -24,6 +24,7 @@ fn index() -> Vec<u8> {
         kind: Kind::THIS,
         previous: None,
         schema: Schema::V1,
+        sources: List::default(),
         version: IndexVersion::FIRST,
     };
     signed(index, &[&fleet.key])

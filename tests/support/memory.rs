@@ -48,8 +48,13 @@ impl World {
         let configured = [evaluation.source.flake.clone()];
         let evaluations = [evaluation];
         let orphans = OrphanPolicy::Withdraw;
-        let input =
-            PublishInput { configured: &configured, evaluations: &evaluations, orphans, allowed_withdrawals: 0 };
+        let input = PublishInput {
+            configured: &configured,
+            evaluations: &evaluations,
+            orphans,
+            allowed_withdrawals: 0,
+            sources: &[],
+        };
         let publisher = clavel::claveld::publisher(&config.publish).unwrap();
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(publisher.publish(&input)).unwrap()

@@ -115,8 +115,13 @@ impl Bench {
         let evaluations: [Evaluation; 1] = [fixture::evaluation("fleet", Drafts { deployments, ..Drafts::default() })];
         let configured = [flake("fleet")];
         let orphans = OrphanPolicy::Withdraw;
-        let input =
-            PublishInput { configured: &configured, evaluations: &evaluations, orphans, allowed_withdrawals: 0 };
+        let input = PublishInput {
+            configured: &configured,
+            evaluations: &evaluations,
+            orphans,
+            allowed_withdrawals: 0,
+            sources: &[],
+        };
         self.publisher.publish(&input).await.unwrap()
     }
 
