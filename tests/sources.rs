@@ -1,9 +1,11 @@
 //! Promise: a source whose server does not answer is said to be out of reach, and never counts as unchanged.
 
+use rustix::process::Signal;
+
 use crate::support::http::HttpServer;
 use crate::support::program;
 use crate::support::server::Server;
-use crate::support::world::{Ran, World};
+use crate::support::world::{Ran, World, until};
 
 fn once(world: &World) -> Ran {
     world.claveld(&["once", "--config", &world.at("claveld.toml"), "--json"])
@@ -119,4 +121,26 @@ fn the_status_says_how_evaluations_are_isolated() {
     assert_eq!(status(&world, &[]).json()["isolation"]["kind"], "none");
     let said = world.claveld(&["status", "--config", &world.at("claveld.toml")]).good();
     assert!(said.contains("isolation   none, as configured") && said.contains("no round was about it yet"), "{said}");
+}
+
+#[test]
+fn a_daemon_notices_a_push_to_a_repository_elsewhere() {
+    let world = World::new();
+    let server = HttpServer::serve_git(&world.path(""));
+    let config = world.read_file("claveld.toml");
+    let source = format!("git+{}/fleet.git?ref=main", server.url());
+    let polling = format!("{}\n[watch]\npoll = \"200ms\"\n", config.replace(&world.flake(), &source));
+    world.write_file("claveld.toml", &polling);
+    let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
+    until("the first publication", || world.on_branch("deployments/web-1.json").is_some());
+    let polls = || server.requests().iter().filter(|request| request.contains("info/refs")).count();
+    let before = polls();
+    until("the source is asked again", || polls() > before + 1);
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    until("the second revision is published", || {
+        world.on_branch("deployments/web-1.json").is_some_and(|text| text.contains("\"revision\": 2"))
+    });
+    claveld.signal(Signal::TERM);
+    assert_eq!(claveld.wait(), Some(0));
 }

@@ -300,10 +300,7 @@ impl<'a> RoundRunner<'a> {
             let before = known.iter().find(|evaluation| evaluation.source.flake == source.flake);
             // An error is reported by the round, which tries again.
             let is_same = match before {
-                Some(before) => {
-                    let now = self.evaluator.nix.fetch(&source.flake, None).await;
-                    now.is_ok_and(|now| now.source == before.source)
-                }
+                Some(before) => self.evaluator.nix.has_content(&source.flake, &before.source).await.unwrap_or(false),
                 None => false,
             };
             if !is_same {

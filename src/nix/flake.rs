@@ -86,6 +86,14 @@ impl Nix {
         Ok(FetchedFlake { source, tree: tree.path, locked })
     }
 
+    /// Whether `flake` still has this content. Nix is not asked where the revision says it.
+    pub async fn has_content(&self, flake: &FlakeReference, before: &LockedSource) -> Result<bool, NixError> {
+        match (self.newest_revision(flake).await?, &before.revision) {
+            (Some(now), Some(before)) => Ok(now == *before),
+            (newest, _) => Ok(self.fetch(flake, newest.as_ref()).await?.source == *before),
+        }
+    }
+
     /// Reads the lock of `flake`, of version 7 or earlier. In the cage nothing can be fetched for it.
     pub async fn read_lock(&self, flake: &FetchedFlake) -> Result<Value, NixError> {
         let whole = self.read_lock_at(flake, flake.source.locked.as_str()).await;
