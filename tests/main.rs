@@ -40,6 +40,7 @@ mod publish;
 mod reasons;
 mod rotation;
 mod runbook;
+mod setup;
 mod signers;
 mod sources;
 mod support;

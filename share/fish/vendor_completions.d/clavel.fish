@@ -47,6 +47,9 @@ complete -c clavel -n "__fish_clavel_using_subcommand init" -l approver-key -d '
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l approver-threshold -d 'The number of approvals that are needed at least, wherever the root asks for any' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l approvals -d 'The deployments that have to be approved, and the number of approvals: `db-*=1`; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l expires-after -d 'The time after which the root expires' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l repository -d 'The git repository that will carry the branch, for the configurations' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l source -d 'The flake, for claveld\'s configuration. The default is the branch main of a repository on this machine' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l hooks -d 'The bare repository of the flake on this machine: install the hooks there that check and publish each push' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand init" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand init" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and not __fish_seen_subcommand_from show next sign publish help" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'

@@ -1,14 +1,15 @@
-//! `clavel init`: makes the first root of a fleet, and the keys that the arguments do not name.
+//! `clavel init`: makes the first root of a fleet, the keys that the arguments do not name, and the files of a set-up.
 
 use std::path::{Path, PathBuf};
 
 use super::amendment::RoleArguments;
 use super::guide::print_next_steps;
 use super::root_file::{RootFile, print_signers};
+use super::setup::{SetupArguments, SetupFile};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::model::KeyId;
-use crate::trust::{RoleName, SecretKey, Signed};
+use crate::trust::{RoleName, SecretKey, Signed, TrustedRoot};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -17,10 +18,12 @@ pub(super) struct Arguments {
     folder: PathBuf,
     #[command(flatten)]
     roles: RoleArguments,
+    #[command(flatten)]
+    setup: SetupArguments,
 }
 
-pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let Arguments { folder, roles } = arguments;
+pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let Arguments { folder, roles, setup } = arguments;
     std::fs::create_dir_all(folder)
         .map_err(|error| Exit::machine(format!("cannot make {}: {error}", folder.display())))?;
     let place = folder.join("root.json");
@@ -48,7 +51,11 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     }
     let file = RootFile::at(&place);
     file.write_new(&signed)?;
-    print_result(&place, &made, &signed.render())
+    let id = TrustedRoot::given(&signed.render()).ok().map(|root| root.fleet());
+    let key =
+        made.iter().find(|(role, _)| *role == RoleName::Publisher).and_then(|(_, path)| path.file_name()?.to_str());
+    let files = setup.write(folder, id, key).await?;
+    print_result(&place, &made, &files, &signed.render())
 }
 
 fn new_key(folder: &Path, name: &str) -> Result<(SecretKey, PathBuf), Exit> {
@@ -59,7 +66,7 @@ fn new_key(folder: &Path, name: &str) -> Result<(SecretKey, PathBuf), Exit> {
 }
 
 /// Prints what was made, and the next steps.
-fn print_result(place: &Path, made: &[(RoleName, PathBuf)], file: &[u8]) -> Result<(), Exit> {
+fn print_result(place: &Path, made: &[(RoleName, PathBuf)], files: &[SetupFile], file: &[u8]) -> Result<(), Exit> {
     let describe = |role: RoleName| match role {
         RoleName::Root => "the root key: it signs the next root; keep it where there is no network",
         RoleName::Publisher => "claveld's key",
@@ -67,8 +74,9 @@ fn print_result(place: &Path, made: &[(RoleName, PathBuf)], file: &[u8]) -> Resu
     };
     let keys = made.iter().map(|(role, path)| vec![path.display().to_string(), describe(*role).to_owned()]);
     let root = vec![place.display().to_string(), "the root: whose signatures count".to_owned()];
-    output::table(&["made", "what it is"], keys.chain([root]))?;
+    let files_made = files.iter().map(|file| vec![file.path.display().to_string(), file.about.to_owned()]);
+    output::table(&["made", "what it is"], keys.chain([root]).chain(files_made))?;
     output::line("")?;
     print_signers(file)?;
-    print_next_steps(place, file, made)
+    print_next_steps(place, file, made, files)
 }

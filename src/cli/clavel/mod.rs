@@ -11,6 +11,7 @@ mod list;
 mod operate;
 mod root;
 mod root_file;
+mod setup;
 mod show;
 mod verify;
 mod view;
@@ -106,7 +107,7 @@ pub fn main() -> ExitCode {
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |Arguments { verbose, command }: Arguments| match command {
-            Command::Init(arguments) => init::run(&arguments),
+            Command::Init(arguments) => init::run(&arguments).await,
             Command::Root(command) => root::run(&command).await,
             Command::Key(command) => key::run(&command),
             Command::List(arguments) => list::run(&arguments).await,

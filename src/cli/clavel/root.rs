@@ -86,7 +86,7 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
             place.replace(&signed)?;
             print_signers(&signed.render())?;
             match signed.unverified().version {
-                RootVersion::FIRST => print_next_steps(file, &signed.render(), &[]),
+                RootVersion::FIRST => print_next_steps(file, &signed.render(), &[], &[]),
                 _ => Ok(()),
             }
         }
