@@ -113,6 +113,26 @@ fn a_branch_that_is_not_there_is_told_as_such() {
 }
 
 #[test]
+fn the_status_says_since_when_a_host_is_broken() {
+    let world = World::new();
+    world.edit("hosts/web-2.nix", "version = \"1\";", "version = throw \"no version\";");
+    world.push("Broken");
+    let since = || state(&world)["broken"]["nixosConfigurations.web-2"].clone();
+    let earlier = ["-f", "-1h", env!("CARGO_BIN_EXE_claveld"), "once", "--config", &world.at("claveld.toml")];
+    world.run("faketime", &earlier).refused(1, "no version");
+    let first = since();
+    assert!(first.is_string());
+    world.publish().refused(1, "no version");
+    assert_eq!(since(), first);
+    assert_eq!(status(&world, &["--check"]).code, Some(1));
+    world.edit("hosts/web-2.nix", "throw \"no version\"", "\"2\"");
+    world.push("Mended");
+    world.publish().good();
+    assert_eq!(state(&world)["broken"], serde_json::Value::Null);
+    status(&world, &["--check"]).good();
+}
+
+#[test]
 fn the_status_says_how_evaluations_are_isolated() {
     let world = with_source("path:WORLD/work");
     assert_eq!(status(&world, &[]).json()["isolation"], serde_json::json!({ "kind": "cage" }));

@@ -246,8 +246,9 @@ impl<'a> RoundRunner<'a> {
         let mut before = states.read();
         let mut round = BTreeMap::new();
         for Evaluation { source, drafts, .. } in evaluations {
-            let state = SourceState::read(source.revision.clone(), drafts.failures.len(), now);
-            round.insert(source.flake.to_string(), state);
+            let broken = drafts.failures.iter().map(|failure| failure.part.to_string());
+            let before = before.remove(source.flake.as_str()).unwrap_or_default();
+            round.insert(source.flake.to_string(), before.read(source.revision.clone(), broken, now));
         }
         for failure in broken {
             let source = failure.source.to_string();

@@ -17,6 +17,8 @@ use crate::model::{FlakeReference, SourceRevision, Timestamp, excerpt};
 const NEWEST: u64 = 1;
 /// The most bytes that the file may have.
 const MAX_BYTES: u64 = 4 << 20;
+/// The most broken attributes of one source.
+const MAX_BROKEN: usize = 1000;
 /// The most bytes of an error in it.
 const MAX_ERROR_BYTES: usize = 4 << 10;
 
@@ -30,8 +32,9 @@ pub struct SourceState {
     /// The revision that was read then; none where it has no revisions.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub revision: Option<SourceRevision>,
-    /// How many of its attributes were broken then.
-    pub broken: usize,
+    /// The attributes that were broken then, each with the first round that found it broken; at most 1,000 of them.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub broken: BTreeMap<String, Timestamp>,
     /// The reason why it could not be read since; none where it was read at its last round.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub trouble: Option<SourceTrouble>,
@@ -60,8 +63,11 @@ pub enum TroubleKind {
 }
 
 impl SourceState {
-    /// The state after a round that read it.
-    pub fn read(revision: Option<SourceRevision>, broken: usize, now: Timestamp) -> Self {
+    /// The state after a round that read it, and found these attributes broken.
+    #[must_use]
+    pub fn read(self, revision: Option<SourceRevision>, broken: impl Iterator<Item = String>, now: Timestamp) -> Self {
+        let since = |attribute: &String| self.broken.get(attribute).copied().unwrap_or(now);
+        let broken = broken.take(MAX_BROKEN).map(|attribute| (attribute.clone(), since(&attribute))).collect();
         Self { read_at: Some(now), revision, broken, trouble: None }
     }
 
@@ -131,14 +137,14 @@ mod tests {
     fn trouble_begins_with_its_first_round_and_ends_with_the_source_being_read() {
         let at = |day: u32| -> Timestamp { format!("2026-01-0{day}T00:00:00Z").parse().unwrap() };
         let broken = || EvaluateError::Answer { flake: "x".to_owned(), why: "no".to_owned() };
-        let read = SourceState::read(None, 2, at(1));
-        let state = read.clone().failed(&broken(), at(2)).failed(&broken(), at(3));
+        let attributes = |names: &[&str]| names.iter().map(ToString::to_string).collect::<Vec<_>>().into_iter();
+        let read = SourceState::default().read(None, attributes(&["a", "b"]), at(1));
+        let state = read.failed(&broken(), at(2)).failed(&broken(), at(3));
         let trouble = state.trouble.as_ref().unwrap();
-        assert_eq!(
-            (trouble.kind, trouble.since, state.read_at, state.broken),
-            (TroubleKind::Broken, at(2), Some(at(1)), 2)
-        );
-        assert_eq!(SourceState::read(None, 0, at(4)).trouble, None);
+        assert_eq!((trouble.kind, trouble.since, state.read_at), (TroubleKind::Broken, at(2), Some(at(1))));
+        let state = state.read(None, attributes(&["b", "c"]), at(4));
+        assert_eq!(state.trouble, None);
+        assert_eq!(state.broken, BTreeMap::from([("b".to_owned(), at(1)), ("c".to_owned(), at(4))]));
     }
 
     #[test]
@@ -147,7 +153,8 @@ mod tests {
         let states = SourceStates::of(&folder.path().join("not/yet/there"));
         let [a, b]: [FlakeReference; 2] =
             ["git+https://git.example.org/a", "git+https://git.example.org/b"].map(|text| text.parse().unwrap());
-        let state = SourceState::read(None, 0, "2026-01-01T00:00:00Z".parse().unwrap());
+        let now = "2026-01-01T00:00:00Z".parse().unwrap();
+        let state = SourceState::default().read(None, std::iter::empty(), now);
         let round = |flake: &FlakeReference| BTreeMap::from([(flake.to_string(), state.clone())]);
         states.update(&[a.clone(), b.clone()], round(&a));
         states.update(&[a.clone(), b.clone()], round(&b));

@@ -57,7 +57,7 @@ complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s v -l verbos
 complete -c claveld -n "__fish_claveld_using_subcommand evaluate" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_using_subcommand status" -l config -d 'The configuration file' -r -F
 complete -c claveld -n "__fish_claveld_using_subcommand status" -l json -d 'Print one JSON document'
-complete -c claveld -n "__fish_claveld_using_subcommand status" -l check -d 'Exit with 1 if evaluations are not isolated as configured, or a source could not be read at its last round, and with 9 if the only trouble is that a source\'s server does not answer'
+complete -c claveld -n "__fish_claveld_using_subcommand status" -l check -d 'Exit with 1 if evaluations are not isolated as configured, or a source or a part of one was broken at its last round, and with 9 if the only trouble is that a source\'s server does not answer'
 complete -c claveld -n "__fish_claveld_using_subcommand status" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_using_subcommand status" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_using_subcommand hook" -l config -d 'The configuration file' -r -F

@@ -17,8 +17,8 @@ pub(super) struct Arguments {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
-    /// Exit with 1 if evaluations are not isolated as configured, or a source could not be read at its last round, and with 9 if the only
-    /// trouble is that a source's server does not answer.
+    /// Exit with 1 if evaluations are not isolated as configured, or a source or a part of one was broken at its last round, and with 9 if the
+    /// only trouble is that a source's server does not answer.
     #[arg(long)]
     check: bool,
 }
@@ -65,8 +65,10 @@ fn print(status: &Status) -> Result<(), Exit> {
         };
         if let Some(at) = read_at {
             let revision = revision.as_ref().map(|revision| format!(" at {revision}")).unwrap_or_default();
-            let broken = if *broken == 0 { String::new() } else { format!("; {broken} broken") };
-            output::line(format_args!("            read {at}{revision}{broken}"))?;
+            output::line(format_args!("            read {at}{revision}"))?;
+        }
+        for (attribute, since) in broken {
+            output::line(format_args!("            broken since {since}: {attribute}"))?;
         }
         if let Some(SourceTrouble { kind, since, error }) = trouble {
             let word = match kind {
@@ -82,7 +84,8 @@ fn print(status: &Status) -> Result<(), Exit> {
 fn code_of(status: &Status) -> Option<Code> {
     let troubles = || status.sources.values().flatten().filter_map(|state| state.trouble.as_ref());
     let is_broken = |trouble: &SourceTrouble| trouble.kind == TroubleKind::Broken;
-    if matches!(status.isolation, IsolationState::Impossible { .. }) || troubles().any(is_broken) {
+    let has_broken_part = status.sources.values().flatten().any(|state| !state.broken.is_empty());
+    if matches!(status.isolation, IsolationState::Impossible { .. }) || has_broken_part || troubles().any(is_broken) {
         return Some(Code::Incomplete);
     }
     troubles().next().map(|_| Code::Unreachable)
