@@ -79,7 +79,7 @@ pub fn check_length(bytes: &[u8], limit: u64) -> io::Result<()> {
 /// The lock on a file, which no other process has as long as this value lives.
 #[derive(Debug)]
 #[must_use = "the lock ends when this is dropped"]
-pub struct FileLock(#[expect(dead_code, reason = "the open file is the lock")] File);
+pub struct FileLock(File);
 
 impl FileLock {
     /// Takes the lock on the file at `path`, which is created where it does not exist. It does not wait for another process.
@@ -87,6 +87,11 @@ impl FileLock {
         let file = File::options().create(true).append(true).open(path).map_err(TryLockError::Error)?;
         file.try_lock()?;
         Ok(Self(file))
+    }
+
+    /// The open file that is the lock. A process that inherits it holds the lock, for as long as it keeps the file open.
+    pub fn into_file(self) -> File {
+        self.0
     }
 }
 

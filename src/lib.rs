@@ -16,5 +16,6 @@ pub mod process;
 pub mod publish;
 pub mod redact;
 pub mod signers;
+pub mod stderr;
 pub mod store;
 pub mod trust;

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::unix::fs::PermissionsExt as _;
 
-use crate::support::world::{World, until};
+use crate::support::world::{ENDS_EVERYTHING, World, until};
 
 /// A published fleet whose systems are in the cache, and the agent of `unit`.
 fn ready(unit: &str) -> World {
@@ -255,7 +255,11 @@ fn an_agent_killed_in_the_middle_of_an_activation_finishes_it_later() {
 fn with_a_revision_that_kills_the_agent() -> World {
     let world = ready("web-1");
     world.agent("web-1", &["once"]).good();
-    world.edit("hosts/web-1.nix", "activate = \"", "activate = \"test $CLAVEL_REVISION != 2 || kill -KILL $PPID; ");
+    world.edit(
+        "hosts/web-1.nix",
+        "activate = \"",
+        &format!("activate = \"test $CLAVEL_REVISION != 2 || {{ {ENDS_EVERYTHING}}}; "),
+    );
     world.change_with_nix("Welcome", "Deadly");
     world
 }
@@ -306,7 +310,7 @@ fn a_rollback_that_is_interrupted_is_finished() {
     world.edit(
         "hosts/web-1.nix",
         "activate = \"",
-        &format!("activate = \"test ! -e {gate} || {{ rm {gate}; kill -KILL $PPID; }}; "),
+        &format!("activate = \"test ! -e {gate} || {{ rm {gate}; {ENDS_EVERYTHING}}}; "),
     );
     world.change_with_nix("Welcome", "First");
     world.agent("web-1", &["once"]).good();

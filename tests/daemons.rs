@@ -34,7 +34,7 @@ fn claveld_notices_a_push_and_the_agent_a_publication() {
 }
 
 #[test]
-fn an_agent_that_is_told_to_end_finishes_its_activation_first() {
+fn an_agent_that_is_told_to_end_leaves_its_activation_running() {
     let world = World::new();
     let gate = world.at("gate");
     world.edit(
@@ -50,11 +50,57 @@ fn an_agent_that_is_told_to_end_finishes_its_activation_first() {
     let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["run", "--config", &world.at("web-1.toml")]);
     until("the activation is at work", || world.path("gate").exists());
     agent.signal(Signal::TERM);
-    until("it says so", || agent.said().contains("finishing the activation first"));
-    std::fs::remove_file(world.path("gate.shut")).unwrap();
     assert_eq!(agent.wait(), Some(0));
+    assert!(agent.said().contains("leaves the activation running"), "{}", agent.said());
+    std::fs::remove_file(world.path("gate.shut")).unwrap();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
     assert_eq!(world.agent("web-1", &["status", "--json"]).json()["deployments"]["web-1"]["running"]["revision"], 1);
+}
+
+#[test]
+fn sighup_makes_a_daemon_read_its_configuration_and_a_wrong_one_changes_nothing() {
+    let world = World::published();
+    world.configure_agent("web-1", &format!("file://{}", world.at("nowhere.git")), "interval = \"100ms\"");
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["run", "--config", &world.at("web-1.toml")]);
+    let says = |agent: &crate::support::world::Running, text: &str| until(text, || agent.said().contains(text));
+    says(&agent, "cannot fetch branch");
+    let first = world.read_file("web-1.toml");
+    for (wrong, why) in
+        [("name = ".to_owned(), "web-1.toml"), (first.replace("\"root.json\"", "\"no.json\""), "no.json")]
+    {
+        world.write_file("web-1.toml", &wrong);
+        agent.signal(Signal::HUP);
+        until(why, || agent.said().lines().any(|line| line.contains("the one of before stays") && line.contains(why)));
+    }
+    world.write_file("web-1.toml", &first.replace("nowhere.git", "fleet.git"));
+    agent.signal(Signal::HUP);
+    until("the new repository is used", || world.motd("web-1").as_deref() == Some("Welcome to web-1"));
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait(), Some(0));
+
+    world.configure_claveld("");
+    let good = world.read_file("claveld.toml");
+    let before = world.tip();
+    world.write_file("claveld.toml", &good.replace("flake = \"git+file", "flake = \"git+file:///nowhere?x=\"\n#\""));
+    let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
+    says(&claveld, "nowhere");
+    for (wrong, why) in
+        [("[publish".to_owned(), "claveld.toml"), (good.replace("claveld-1.secret", "no.secret"), "no.secret")]
+    {
+        world.write_file("claveld.toml", &wrong);
+        claveld.signal(Signal::HUP);
+        until(why, || {
+            claveld.said().lines().any(|line| line.contains("the one of before stays") && line.contains(why))
+        });
+    }
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    world.write_file("claveld.toml", &good);
+    claveld.signal(Signal::HUP);
+    until("the new source is published", || world.tip() != before);
+    claveld.signal(Signal::TERM);
+    assert_eq!(claveld.wait(), Some(0));
 }
 
 #[test]
@@ -67,7 +113,7 @@ fn the_systemd_unit_and_the_nixos_module_confine_claveld_alike() {
         let (setting, value) = line.split_once('=').unwrap();
         let in_nix = match (setting, value) {
             // The NixOS module sets paths of its own here.
-            ("ExecStart" | "Environment", _) => continue,
+            ("ExecStart" | "ExecReload" | "Environment", _) => continue,
             ("RestrictAddressFamilies", families) => {
                 assert!(families.split(' ').all(|family| module.contains(&format!("\"{family}\"\n"))), "{line}");
                 continue;

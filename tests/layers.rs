@@ -4,10 +4,11 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The rooms that each room may import.
-const RULES: [(&str, &[&str]); 19] = [
+const RULES: [(&str, &[&str]); 20] = [
     ("model", &["redact"]),
-    ("process", &["redact"]),
+    ("process", &["redact", "stderr"]),
     ("redact", &[]),
+    ("stderr", &[]),
     ("disk", &[]),
     ("trust", &["model"]),
     ("changes", &["model"]),
@@ -31,7 +32,7 @@ const RULES: [(&str, &[&str]); 19] = [
         "cli",
         &[
             "model", "process", "trust", "changes", "signers", "git", "branch", "store", "nix", "config", "evaluate",
-            "publish", "claveld", "agent", "disk",
+            "publish", "claveld", "agent", "disk", "stderr",
         ],
     ),
     ("bin", &["cli"]),

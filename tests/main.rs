@@ -26,6 +26,7 @@ mod generated;
 mod growth;
 mod histories;
 mod incremental;
+mod interruptions;
 mod keys;
 mod layers;
 mod mirrors;

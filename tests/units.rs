@@ -3,7 +3,7 @@
 use serde_json::json;
 
 use crate::support::attacker::{ForgedBranch, Onto, StolenKey};
-use crate::support::world::World;
+use crate::support::world::{ENDS_EVERYTHING, World};
 
 /// An agent that serves two units, each with a profile of its own, and publishes no branch yet.
 fn with_two_units() -> World {
@@ -84,7 +84,11 @@ fn the_first_deployment_that_kills_the_agent_goes_back_to_what_ran_before() {
     world.agent("web-1", &["once"]).good();
     // An agent without a state finds what another tool has activated.
     std::fs::remove_file(world.path("web-1/state/state.json")).unwrap();
-    world.edit("hosts/web-1.nix", "activate = \"", "activate = \"test $CLAVEL_REVISION != 2 || kill -KILL $PPID; ");
+    world.edit(
+        "hosts/web-1.nix",
+        "activate = \"",
+        &format!("activate = \"test $CLAVEL_REVISION != 2 || {{ {ENDS_EVERYTHING}}}; "),
+    );
     world.change_from_memory("Welcome", "Deadly");
     for _ in 1..=3 {
         assert_eq!(world.agent("web-1", &["once"]).code, None);

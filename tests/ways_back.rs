@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::world::World;
+use crate::support::world::{ENDS_EVERYTHING, World};
 
 /// A unit whose second revision fails, and whose first one fails as well while the file `broken` is there.
 fn with_a_way_back_that_fails() -> World {
@@ -108,7 +108,7 @@ fn a_way_back_that_kills_the_agent_does_not_keep_it_from_the_branch() {
     let first = std::fs::read_link(profile.join("system-1-link")).unwrap();
     let script = world.path(&format!("web-1/store{}/bin/switch-to-configuration", first.display()));
     world.run("chmod", &["-R", "u+w", script.parent().unwrap().to_str().unwrap()]).good();
-    std::fs::write(&script, "#!/bin/sh\nkill -KILL $PPID\n").unwrap();
+    std::fs::write(&script, format!("#!/bin/sh\n{ENDS_EVERYTHING}\n")).unwrap();
     for tries in 2..=4 {
         assert_eq!(world.agent("web-1", &["once"]).code, None);
         assert_eq!(state(&world)["tries"], tries);

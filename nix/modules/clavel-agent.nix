@@ -92,13 +92,13 @@ in
       # The same settings as in systemd/clavel-agent.service, which gives the reasons.
       serviceConfig = {
         ExecStart = "${cfg.package}/bin/clavel-agent run";
+        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         Restart = "always";
         RestartSec = "10s";
         StateDirectory = "clavel-agent";
         StateDirectoryMode = "0700";
         CacheDirectory = "clavel-agent";
         KillMode = "process";
-        TimeoutStopSec = "35min";
         RestrictRealtime = true;
         KeyringMode = "private";
         UMask = "0022";

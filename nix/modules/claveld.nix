@@ -134,6 +134,7 @@ in
       # The same settings as in systemd/claveld.service, which gives the reasons.
       serviceConfig = {
         ExecStart = "${cfg.package}/bin/claveld run";
+        ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         User = "claveld";
         Group = "claveld";
         Restart = "on-failure";

@@ -1,21 +1,23 @@
-//! Switching a unit to a realised store path: moving the profile and running the activation.
+//! Switching a unit to a realised store path: moving the profile, and the programs of the activation.
 //!
 //! `Activation::resolve` derives the profile and the method from the unit's type and the configuration, before anything is
-//! fetched. Which programs a method runs belongs to `method`, and the users to `account`. When to switch, and when to go back,
+//! fetched. Which programs a method runs belongs to `method`, running them to `activating`, and the users to `account`. When to switch, and when to go back,
 //! belongs to `lifecycle`.
 
+use std::ffi::OsString;
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::account::{Account, AccountError, RunAs, USER_VARIABLES, at_home_of, home_manager_profiles};
+use super::activating::ActivationProgram;
 use super::decide::ProfileTarget;
 use super::lifecycle::UnitReference;
 use super::method::{Method, MethodError, Program};
 use super::realise::Realised;
+use super::state::StateError;
 use crate::config::UnitConfig;
 use crate::model::{Name, Revision, StorePath, UnitType};
-use crate::process::{Invocation, ProcessError};
 use crate::store::{Store, StoreError};
 
 /// Why a unit did not switch.
@@ -76,13 +78,24 @@ pub enum ActivateError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// Another activation of the unit runs.
+    #[error(
+        "cannot activate the unit `{unit}`: an activation that began earlier still runs, although its time is over; end it, or wait"
+    )]
+    StillRuns {
+        /// The unit.
+        unit: Name,
+    },
+    /// A file of the activation cannot be used.
+    #[error(transparent)]
+    Files(#[from] StateError),
     /// The activation itself failed.
-    #[error("the activation of `{deployment}` failed")]
+    #[error("the activation of `{deployment}` failed: {why}")]
     Failed {
         /// The deployment.
         deployment: Name,
         /// How it failed.
-        source: ProcessError,
+        why: String,
     },
 }
 
@@ -96,6 +109,8 @@ impl ActivateError {
             | Self::OtherStore { .. }
             | Self::Account { .. }
             | Self::Profile(_)
+            | Self::StillRuns { .. }
+            | Self::Files(_)
             | Self::Folder { .. } => false,
         }
     }
@@ -231,65 +246,69 @@ impl Activation {
         }
     }
 
-    /// Makes `target` the newest generation of the profile, unless the activation does so itself, and activates it.
-    pub(super) async fn run(&self, store: &dyn Store, target: SwitchTarget<'_>) -> Result<(), ActivateError> {
+    /// The time that an activation may take.
+    pub(super) fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The programs that activate `target`, in this order.
+    pub(super) fn programs(
+        &self,
+        store: &dyn Store,
+        target: SwitchTarget<'_>,
+    ) -> Result<Vec<ActivationProgram>, ActivateError> {
         let files = store.files_of(target.realised.path());
-        // This can fail, so it comes before any change.
         let programs = self.method.programs(&files, &second_line).map_err(|MethodError::NoUser| {
             ActivateError::Account { unit: self.unit.clone(), source: AccountError::Unnamed }
         })?;
-        if let Profile::Ours(profile) = &self.profile {
-            if let Some(folder) = profile.parent() {
-                let made = std::fs::create_dir_all(folder);
-                made.map_err(|source| ActivateError::Folder { path: folder.to_owned(), source })?;
-            }
-            store.set_profile(profile, target.realised.path()).await?;
-        }
-        for program in programs {
-            let run = self
-                .with_environment(store, target, invocation(program))
-                .within(self.deadline)
-                .passing_output_on()
-                // An activation starts services.
-                .leaving_survivors_alone()
-                .run();
-            let failed = |source| ActivateError::Failed { deployment: target.deployment.clone(), source };
-            run.await.map_err(failed)?;
-        }
-        Ok(())
+        let environment = self.environment(store, target);
+        Ok(programs.into_iter().map(|program| activation_program(program, environment.clone())).collect())
     }
 
-    /// Adds the variables that tell the activation what it is for.
-    fn with_environment(&self, store: &dyn Store, target: SwitchTarget<'_>, invocation: Invocation) -> Invocation {
+    /// Makes `target` the newest generation of the profile, unless the activation does so itself.
+    pub(super) async fn move_profile(&self, store: &dyn Store, target: SwitchTarget<'_>) -> Result<(), ActivateError> {
+        let Profile::Ours(profile) = &self.profile else { return Ok(()) };
+        if let Some(folder) = profile.parent() {
+            let made = std::fs::create_dir_all(folder);
+            made.map_err(|source| ActivateError::Folder { path: folder.to_owned(), source })?;
+        }
+        Ok(store.set_profile(profile, target.realised.path()).await?)
+    }
+
+    /// The variables that tell the activation what it is for.
+    fn environment(&self, store: &dyn Store, target: SwitchTarget<'_>) -> Vec<(OsString, Option<OsString>)> {
         let previous = target.previous.map(|path| store.files_of(path).into_os_string()).unwrap_or_default();
         let profile = match &self.profile {
             Profile::Ours(profile) => Some(profile),
             Profile::Theirs(profiles) => profiles.first(),
         };
-        invocation
-            .outside_any_repository()
-            .env("CLAVEL_DEPLOYMENT", target.deployment.as_str())
-            .env("CLAVEL_REVISION", target.revision.to_string())
-            .env("CLAVEL_UNIT", self.unit.as_str())
-            .env("CLAVEL_STORE_PATH", target.realised.path().to_string())
-            .env("CLAVEL_PATH", store.files_of(target.realised.path()))
-            .env("CLAVEL_PREVIOUS_PATH", previous)
-            .env("CLAVEL_PROFILE", profile.map(|profile| profile.as_os_str().to_owned()).unwrap_or_default())
+        let variables = [
+            ("CLAVEL_DEPLOYMENT", target.deployment.as_str().into()),
+            ("CLAVEL_REVISION", target.revision.to_string().into()),
+            ("CLAVEL_UNIT", self.unit.as_str().into()),
+            ("CLAVEL_STORE_PATH", target.realised.path().to_string().into()),
+            ("CLAVEL_PATH", store.files_of(target.realised.path()).into_os_string()),
+            ("CLAVEL_PREVIOUS_PATH", previous),
+            ("CLAVEL_PROFILE", profile.map(|profile| profile.as_os_str().to_owned()).unwrap_or_default()),
+        ];
+        variables.map(|(variable, value): (_, OsString)| (variable.into(), Some(value))).into()
     }
 }
 
-fn invocation(program: Program) -> Invocation {
+fn activation_program(program: Program, environment: Vec<(OsString, Option<OsString>)>) -> ActivationProgram {
     let Program { path, arguments, run_as } = program;
+    let arguments = arguments.into_iter().map(OsString::from);
     let mut prefix = run_as.prefix(std::env::consts::OS).into_iter();
-    let invocation = match prefix.next() {
-        None => Invocation::new(path),
-        // That user may have no access to the agent's current folder.
-        Some(first) => USER_VARIABLES
-            .iter()
-            .fold(Invocation::new(first).args(prefix).arg(path), Invocation::env_remove)
-            .current_dir("/"),
-    };
-    invocation.args(arguments)
+    match prefix.next() {
+        None => ActivationProgram { program: path, arguments: arguments.collect(), environment, directory: None },
+        Some(first) => ActivationProgram {
+            program: first,
+            arguments: prefix.chain([path]).chain(arguments).collect(),
+            environment: environment.into_iter().chain(USER_VARIABLES.map(|name| (name.into(), None))).collect(),
+            // That user may have no access to the agent's current folder.
+            directory: Some("/".into()),
+        },
+    }
 }
 
 /// The store path that `profile` leads to.
@@ -321,6 +340,7 @@ mod tests {
     use super::*;
     use crate::config::UserName;
     use crate::model::describe_error;
+    use crate::process::Invocation;
 
     fn resolved(unit_type: UnitType, config: Option<&UnitConfig>) -> Result<Activation, ActivateError> {
         let unit = UnitReference { name: "u".parse().unwrap(), unit_type };
@@ -428,7 +448,11 @@ mod tests {
         let deployment = "air".parse().unwrap();
         let target =
             SwitchTarget { deployment: &deployment, revision: Revision::FIRST, realised: &realised, previous: None };
-        activation.run(&*store, target).await.unwrap();
+        let programs = activation.programs(&*store, target).unwrap();
+        activation.move_profile(&*store, target).await.unwrap();
+        for program in programs {
+            program.invocation().run().await.unwrap();
+        }
         assert_eq!(activation.current().as_ref(), Some(realised.path()));
         let log = std::fs::read_to_string(profile.with_file_name("system.log")).unwrap();
         assert_eq!(log.trim(), realised.path().to_string(), "the profile was there before the activation");

@@ -2,13 +2,14 @@
 //!
 //! Arguments, signals and printing belong to `cli`.
 
-use std::cell::Cell;
+use std::convert::Infallible;
 use std::time::Duration;
 
 use super::decide::Retry;
 use super::pass::Pass;
 use super::pass::outcome::{Event, PassError, PassReport};
 use crate::config::AgentConfig;
+use crate::model::Name;
 use crate::store::Output;
 
 /// A report of the daemon.
@@ -18,49 +19,40 @@ pub enum AgentEvent<'a> {
     Pass(&'a Event<'a>),
     /// A pass ended with another result than the one before. A log that repeats itself every minute finds no reader.
     Ended(&'a PassReport),
-    /// The daemon was told to stop while a unit is being switched, and finishes that first.
-    FinishingPass,
+    /// The daemon ends while this deployment is being activated, and leaves that running.
+    LeavingActivation(&'a Name),
 }
 
-/// Runs passes until `stop` is ready. A pass that fails is reported, and the next one tries again.
+/// Runs passes until `stop` is ready. A pass that fails is reported, and the next one tries again. An activation that is under way
+/// at the end goes on, and the next agent picks up its result.
 pub async fn run<S>(config: &AgentConfig, stop: S, tell: &dyn Fn(&AgentEvent<'_>)) -> Result<S::Output, PassError>
 where
     S: Future,
 {
     let mut pass = Pass::open(config, Output::Capture)?;
-    let (switching, is_stopping) = (pass.switching(), Cell::new(false));
-    let (mut passes, mut stop) =
-        (std::pin::pin!(run_passes(config, &mut pass, &is_stopping, tell)), std::pin::pin!(stop));
-    let stopped = tokio::select! {
-        stopped = &mut stop => stopped,
-        // The passes end only when they are told to.
-        () = &mut passes => stop.await,
-    };
-    is_stopping.set(true);
-    if switching.get() {
-        tell(&AgentEvent::FinishingPass);
-        passes.await;
+    let under_way = pass.activation_under_way();
+    let mut passes = std::pin::pin!(run_passes(config, &mut pass, tell));
+    tokio::select! {
+        stopped = stop => {
+            if let Some(deployment) = &*under_way.borrow() {
+                tell(&AgentEvent::LeavingActivation(deployment));
+            }
+            Ok(stopped)
+        }
+        never = &mut passes => match never {},
     }
-    Ok(stopped)
 }
 
-async fn run_passes(
-    config: &AgentConfig,
-    pass: &mut Pass<'_>,
-    is_stopping: &Cell<bool>,
-    tell: &dyn Fn(&AgentEvent<'_>),
-) {
+async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&AgentEvent<'_>)) -> Infallible {
     let mut last = String::new();
-    while !is_stopping.get() {
+    loop {
         let report = pass.run(Retry::NewRevisions, &|event| tell(&AgentEvent::Pass(&event))).await;
         let text = report.to_string();
         if text != last {
             tell(&AgentEvent::Ended(&report));
             last = text;
         }
-        if !is_stopping.get() {
-            tokio::time::sleep(spread(config.interval)).await;
-        }
+        tokio::time::sleep(spread(config.interval)).await;
     }
 }
 

@@ -218,6 +218,15 @@ impl Lifecycle {
         })
     }
 
+    /// Ends the activation that this state announces: an attempt, or a try of the rollback.
+    pub(super) fn end(self, result: Result<(), String>, now: Timestamp) -> Result<Self, TransitionError> {
+        match (self, result) {
+            (state @ Self::RollingBack(_), result) => state.rolled_back(result, now),
+            (state, Ok(())) => state.succeed(),
+            (state, Err(error)) => state.fail(&error, now),
+        }
+    }
+
     /// Leads on from what was recorded when the agent or the machine ended.
     pub fn resume(self, now: Timestamp) -> Result<Self, TransitionError> {
         match self {

@@ -2,7 +2,7 @@
 //!
 //! `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
 //! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused` and `method` decide without I/O. `fetch`, `fork_evidence` (both contents
-//! of a fork), `pin` (content and its digest), `realise`, `activate`, `account` (users of this machine) and `state` do the I/O and
+//! of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `account` (users of this machine) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
 //! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
@@ -10,6 +10,7 @@
 
 mod account;
 mod activate;
+mod activating;
 mod daemon;
 mod decide;
 mod fetch;
@@ -28,6 +29,7 @@ mod verify;
 
 pub use account::AccountError;
 pub use activate::ActivateError;
+pub use activating::{ACTIVATE_COMMAND, CarryOutError, carry_out};
 pub use daemon::{AgentEvent, run};
 pub use decide::{Decision, Retry, SkipReason};
 pub use fetch::BranchFetchError;
@@ -37,10 +39,10 @@ pub use lifecycle::{
     Rollout, RunningDeployment, TransitionError, UnitReference, WayBack,
 };
 pub use mirrors::{MirrorReport, MirrorStatus, NoneBelieved};
-pub use pass::Pass;
 pub use pass::outcome::{
     DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport, WaitReason,
 };
+pub use pass::{ActivationUnderWay, Pass};
 pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
 pub use realise::error::{NotInCache, RealiseError};
 pub use state::{Completion, LastPass, State, StateDirectory, StateError};

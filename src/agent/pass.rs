@@ -4,7 +4,7 @@
 //! believed, `pass/apply.rs` the second, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
 //! states stand in files of their own, without I/O.
 
-use std::cell::Cell;
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::path::Path;
 use std::rc::Rc;
@@ -29,6 +29,9 @@ mod apply;
 pub(super) mod outcome;
 mod read;
 
+/// The deployment whose activation is under way.
+pub type ActivationUnderWay = Rc<RefCell<Option<Name>>>;
+
 /// An agent at work: its settings and its state.
 #[derive(Debug)]
 pub struct Pass<'a> {
@@ -44,7 +47,7 @@ pub struct Pass<'a> {
     fork_folder_is_full: bool,
     store: Arc<dyn Store>,
     system: System,
-    switching: Rc<Cell<bool>>,
+    under_way: ActivationUnderWay,
     /// The tables of the configuration about units that no deployment is for.
     unused_units: Vec<UnusedUnit>,
     /// The deployments whose rollback was tried in this pass.
@@ -72,16 +75,16 @@ impl<'a> Pass<'a> {
             fork_folder_is_full: false,
             store,
             system,
-            switching: Rc::default(),
+            under_way: ActivationUnderWay::default(),
             unused_units: Vec::new(),
             rollbacks_tried: BTreeSet::new(),
             mirrors: Vec::new(),
         })
     }
 
-    /// Whether a unit is being switched at this moment, so that the process must not end.
-    pub(super) fn switching(&self) -> Rc<Cell<bool>> {
-        Rc::clone(&self.switching)
+    /// The deployment whose activation is under way at this moment, and goes on if this process ends.
+    pub fn activation_under_way(&self) -> ActivationUnderWay {
+        Rc::clone(&self.under_way)
     }
 
     /// Runs one pass to its end and saves its report. A deployment that fails does not hold up another.

@@ -11,13 +11,18 @@ mod fetch;
 mod output;
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use rustix::process::{Resource, Rlimit};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::git::FETCH_COMMAND;
 
 pub use exit::Exit;
+
+/// The time that the reader of standard error has at the end of a command that waits for no reader.
+const LAST_OUTPUT: Duration = Duration::from_secs(3);
 
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<(), Exit>) -> ExitCode {
@@ -47,10 +52,12 @@ fn run_to_exit_code(command: impl Future<Output = Result<(), Exit>>) -> ExitCode
     let outcome = runtime.block_on(command);
     // A fetch that nothing waits for any more must not delay the exit.
     runtime.shutdown_background();
-    match outcome {
+    let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(exit) => output::report(&exit),
-    }
+    };
+    crate::stderr::flush(LAST_OUTPUT);
+    code
 }
 
 fn start_log(verbosity: u8) {
@@ -65,18 +72,75 @@ fn start_log(verbosity: u8) {
     };
     // gix logs much at these levels that is of no use to an operator.
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target("clavel", level);
-    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).without_time();
+    let log = tracing_subscriber::fmt::layer().with_writer(|| output::Log).without_time();
     tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
 
-/// Waits for SIGTERM or SIGINT.
-async fn wait_for_stop_signal() -> std::io::Result<()> {
-    use tokio::signal::unix::{SignalKind, signal};
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
+/// The signals that a command handles. One that is handled does not end the process by itself.
+#[derive(Debug)]
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hangup: Signal,
+}
+
+/// What a signal asks for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Asked {
+    /// SIGTERM or SIGINT: end.
+    Stop,
+    /// SIGHUP: the terminal is gone, or a daemon is to read its configuration anew.
+    HangUp,
+}
+
+impl Signals {
+    fn handle() -> Result<Self, Exit> {
+        let handle = |kind| signal(kind).map_err(Exit::machine);
+        Ok(Self {
+            terminate: handle(SignalKind::terminate())?,
+            interrupt: handle(SignalKind::interrupt())?,
+            hangup: handle(SignalKind::hangup())?,
+        })
     }
+
+    /// Waits for the next signal.
+    async fn next(&mut self) -> Asked {
+        tokio::select! {
+            _ = self.terminate.recv() => Asked::Stop,
+            _ = self.interrupt.recv() => Asked::Stop,
+            _ = self.hangup.recv() => Asked::HangUp,
+        }
+    }
+
+    /// Waits until a daemon has to stop, and gives `None`, or until it has another configuration. One that `read` refuses is
+    /// reported, and changes nothing.
+    async fn stop_or_reload<C>(&mut self, read: impl Fn() -> Result<C, Exit>) -> Option<C> {
+        loop {
+            match self.next().await {
+                Asked::Stop => return None,
+                Asked::HangUp => match read() {
+                    Ok(config) => {
+                        output::remark("SIGHUP: the configuration was read anew");
+                        return Some(config);
+                    }
+                    Err(exit) => report_refused_reload(&exit),
+                },
+            }
+        }
+    }
+}
+
+/// Says that a daemon goes on with the configuration that it has.
+fn report_refused_reload(exit: &Exit) {
+    output::error(format_args!(
+        "SIGHUP: the new configuration is refused, and the one of before stays: {}",
+        exit.message()
+    ));
+}
+
+/// Waits for a signal that ends a command that is no daemon: SIGTERM, SIGINT or SIGHUP.
+async fn wait_for_stop_signal() -> Result<(), Exit> {
+    Signals::handle()?.next().await;
     Ok(())
 }
 

@@ -11,6 +11,7 @@ use serde::Serialize;
 
 use super::exit::{Code, Exit};
 use crate::model::{is_printable, json, printable_lines};
+use crate::stderr;
 
 /// Prints a line of data. Parts of it may come from a branch, a flake, a server or a program, and must not steer the terminal.
 pub(super) fn line(text: impl Display) -> Result<(), Exit> {
@@ -24,7 +25,12 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Exit> {
 
 /// Prints one JSON document. What is not fit for a terminal stands in it as an escape sequence of JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Exit> {
-    bytes(escape_in_json(&String::from_utf8_lossy(&json::render(value))).as_bytes())
+    rendered_json(&json::render(value))
+}
+
+/// Prints the bytes of one JSON document, as [`json()`] does.
+pub(super) fn rendered_json(document: &[u8]) -> Result<(), Exit> {
+    bytes(escape_in_json(&String::from_utf8_lossy(document)).as_bytes())
 }
 
 /// Only strings of a document have such characters, so each can stand as an escape sequence there.
@@ -51,15 +57,31 @@ fn check_written(written: io::Result<()>) -> Result<(), Exit> {
 
 /// Prints a remark on standard error.
 pub(super) fn remark(text: impl Display) {
-    // Where standard error is closed, nobody can read the remark.
-    let _ = writeln!(anstream::stderr(), "{}", printable_lines(&text.to_string()));
+    stderr::write(format!("{}\n", printable_lines(&text.to_string())).as_bytes());
 }
 
 /// Prints an error on standard error.
 pub(super) fn error(message: impl Display) {
-    let red = anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into()));
-    // Where standard error is closed, nobody can read the error.
-    let _ = writeln!(anstream::stderr(), "{red}error:{red:#} {}", printable_lines(&message.to_string()));
+    let red = match anstream::AutoStream::choice(&io::stderr()) {
+        anstream::ColorChoice::Never => anstyle::Style::new(),
+        _ => anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into())),
+    };
+    stderr::write(format!("{red}error:{red:#} {}\n", printable_lines(&message.to_string())).as_bytes());
+}
+
+/// Standard error, for the log.
+#[derive(Debug)]
+pub(super) struct Log;
+
+impl io::Write for Log {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        stderr::write(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// Prints why a command failed, and gives its exit code.

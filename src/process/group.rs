@@ -12,7 +12,7 @@ use super::invocation::{InputEnd, Invocation, Streams, Survivors};
 use super::processor::Processor;
 
 /// The number of bytes at the end of standard error that are kept.
-const STDERR_TAIL: usize = 16 << 10;
+pub(super) const STDERR_TAIL: usize = 16 << 10;
 /// The most bytes of marked lines.
 const MAX_MARKED_BYTES: usize = 64 << 20;
 /// The time that a process group has between SIGTERM and SIGKILL.
@@ -75,7 +75,15 @@ impl ProcessGroup {
         }
         // A program without input reads an end of file at once, and never the terminal.
         command.stdin(if invocation.stdin.is_empty() { Stdio::null() } else { Stdio::piped() });
-        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let not_started =
+            |source| ProcessError::NotStarted { program: invocation.program.to_string_lossy().into_owned(), source };
+        match &invocation.output_file {
+            None => command.stdout(Stdio::piped()).stderr(Stdio::piped()),
+            Some(file) => {
+                let clone = || file.try_clone().map_err(not_started);
+                command.stdout(clone()?).stderr(clone()?)
+            }
+        };
         command.kill_on_drop(true);
         if !invocation.at_the_terminal {
             // It gets a group of its own, so that a deadline also ends the programs that it started (nix forks git, git forks
@@ -88,10 +96,7 @@ impl ProcessGroup {
             Some(processor) => processor.spawn_on(spawn),
             None => spawn(),
         };
-        let child = child.map_err(|source| ProcessError::NotStarted {
-            program: invocation.program.to_string_lossy().into_owned(),
-            source,
-        })?;
+        let child = child.map_err(not_started)?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
         Ok(Self { child, leader, ended: false, _processor: processor })
     }
@@ -205,7 +210,7 @@ async fn read_stdout(
             return Ok(all);
         }
         match streams {
-            Streams::PassedOn => pass_on(&buffer[..count]),
+            Streams::PassedOn => crate::stderr::write(&buffer[..count]),
             Streams::Collected if all.len() + count > limit => return Err(CollectError::TooMuchOutput),
             Streams::Collected => all.extend_from_slice(&buffer[..count]),
         }
@@ -237,18 +242,11 @@ async fn read_stderr(
             continue;
         }
         if invocation.streams == Streams::PassedOn {
-            pass_on(&line);
+            crate::stderr::write(&line);
         }
         errors.tail.extend_from_slice(&line);
         if errors.tail.len() > STDERR_TAIL {
             errors.tail.drain(..errors.tail.len() - STDERR_TAIL);
         }
     }
-}
-
-/// Writes output of the program to the standard error of this process.
-fn pass_on(bytes: &[u8]) {
-    use std::io::Write as _;
-    // If the terminal was closed, the program has to go on all the same.
-    let _ = std::io::stderr().write_all(bytes);
 }

@@ -2,6 +2,7 @@
 
 use std::ffi::{OsStr, OsString};
 use std::fmt;
+use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -79,6 +80,8 @@ pub struct Invocation {
     pub(super) one_processor: bool,
     pub(super) mark: Option<String>,
     pub(super) streams: Streams,
+    /// The file that gets both streams in place of this process.
+    pub(super) output_file: Option<File>,
     pub(super) at_the_terminal: bool,
     pub(super) reported_as: Option<String>,
 }
@@ -102,6 +105,7 @@ impl Invocation {
             one_processor: false,
             mark: None,
             streams: Streams::Collected,
+            output_file: None,
             at_the_terminal: false,
             reported_as: None,
         }
@@ -210,6 +214,14 @@ impl Invocation {
     #[must_use]
     pub fn passing_output_on(mut self) -> Self {
         self.streams = Streams::PassedOn;
+        self
+    }
+
+    /// Makes the program write both of its outputs to `file`, which has to be open for reading and appending. What the program leaves
+    /// running can then write on, whatever becomes of this process. The end of what was written is kept for the error.
+    #[must_use]
+    pub fn writing_to(mut self, file: File) -> Self {
+        self.output_file = Some(file);
         self
     }
 

@@ -2,10 +2,13 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 
+use rustix::process::Pid;
+
 use super::error::ProcessError;
-use super::group::{CollectError, ExitedProgram, ProcessGroup, StderrText};
+use super::group::{CollectError, ExitedProgram, ProcessGroup, STDERR_TAIL, StderrText};
 use super::invocation::Invocation;
 use super::memory::{Excess, MemoryLimit};
+use super::output_file::OutputFile;
 use crate::redact::without_users;
 
 /// The output of a program that succeeded.
@@ -25,21 +28,32 @@ pub struct ProcessOutput {
 impl Invocation {
     /// Runs the program to its end. Anything but exit code 0 is an error.
     pub async fn run(self) -> Result<ProcessOutput, ProcessError> {
+        Box::pin(self.run_telling(&|_| ())).await
+    }
+
+    /// Runs the program as [`Invocation::run`] does, and gives its process id to `started` as soon as it runs.
+    pub async fn run_telling(self, started: &(dyn Fn(Pid) + Sync)) -> Result<ProcessOutput, ProcessError> {
         tracing::debug!(argv = %self, "running");
         let command = self.short_name();
         let (deadline, limit) = (self.deadline, self.output_limit);
+        let output_file = self.output_file.as_ref().map(OutputFile::begin);
         let mut group = ProcessGroup::spawn(&self)?;
+        group.leader().into_iter().for_each(started);
         let mut memory = MemoryLimit::set(group.leader(), self.memory_limit, self.bounds);
         let mut errors = StderrText::default();
         let ended = tokio::select! {
             ended = tokio::time::timeout(deadline, group.collect_output(&self, &mut errors)) => ended.map_err(|_| Limit::Time),
             excess = memory.watch() => Err(Limit::Use(excess)),
+            never = OutputFile::keep_short(output_file.as_ref()) => match never {},
         };
         match &ended {
             Ok(Ok(_)) => {}
             // It gets no time to end by itself, because it would take still more memory meanwhile.
             Err(Limit::Use(_)) => group.kill().await,
             Ok(Err(_)) | Err(Limit::Time) => group.end().await,
+        }
+        if let Some(file) = &output_file {
+            errors.tail = file.tail(STDERR_TAIL);
         }
         let too_much_memory = |limit| ProcessError::TooMuchMemory { command: self.short_name(), limit };
         if let Some(limit) = memory.exceeded() {

@@ -49,6 +49,10 @@ impl Ran {
     }
 }
 
+/// What a script of an activation says to end its agent, the process that carries it out and itself, as a machine that loses its
+/// power does.
+pub(crate) const ENDS_EVERYTHING: &str = "read -r a b c agent d < /proc/$PPID/stat; kill -KILL $agent $PPID $$; ";
+
 /// The arguments of `claveld evaluate` with which a flake may have inputs on this machine.
 pub(crate) const LOCAL_INPUTS: [&str; 4] = ["--input", "path", "--input", "file"];
 

@@ -27,7 +27,7 @@ end
 complete -c claveld -n "__fish_claveld_needs_command" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_needs_command" -s h -l help -d 'Print help'
 complete -c claveld -n "__fish_claveld_needs_command" -s V -l version -d 'Print version'
-complete -c claveld -n "__fish_claveld_needs_command" -f -a "run" -d 'Evaluate and publish all sources, again whenever one changes, until stopped'
+complete -c claveld -n "__fish_claveld_needs_command" -f -a "run" -d 'Evaluate and publish all sources, again whenever one changes, until SIGTERM or SIGINT; SIGHUP reads the configuration anew'
 complete -c claveld -n "__fish_claveld_needs_command" -f -a "once" -d 'Evaluate all sources once, and publish the changes'
 complete -c claveld -n "__fish_claveld_needs_command" -f -a "evaluate" -d 'Show the deployments of a flake, and publish nothing'
 complete -c claveld -n "__fish_claveld_needs_command" -f -a "status" -d 'Show whether evaluations are isolated, and how each source was at its last round'
@@ -63,7 +63,7 @@ complete -c claveld -n "__fish_claveld_using_subcommand status" -s h -l help -d 
 complete -c claveld -n "__fish_claveld_using_subcommand hook" -l config -d 'The configuration file' -r -F
 complete -c claveld -n "__fish_claveld_using_subcommand hook" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c claveld -n "__fish_claveld_using_subcommand hook" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate status hook help" -f -a "run" -d 'Evaluate and publish all sources, again whenever one changes, until stopped'
+complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate status hook help" -f -a "run" -d 'Evaluate and publish all sources, again whenever one changes, until SIGTERM or SIGINT; SIGHUP reads the configuration anew'
 complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate status hook help" -f -a "once" -d 'Evaluate all sources once, and publish the changes'
 complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate status hook help" -f -a "evaluate" -d 'Show the deployments of a flake, and publish nothing'
 complete -c claveld -n "__fish_claveld_using_subcommand help; and not __fish_seen_subcommand_from run once evaluate status hook help" -f -a "status" -d 'Show whether evaluations are isolated, and how each source was at its last round'

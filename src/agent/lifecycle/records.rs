@@ -164,7 +164,7 @@ impl WayBack {
 
 impl Rollback {
     /// How many tries were begun and did not end, since one ended.
-    pub(super) fn interruptions(&self) -> u32 {
+    pub(in super::super) fn interruptions(&self) -> u32 {
         self.tries - self.last_failure.as_ref().map_or(0, |failure| failure.tries.min(self.tries))
     }
 }

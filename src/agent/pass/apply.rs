@@ -6,6 +6,7 @@
 use std::time::SystemTime;
 
 use super::super::activate::{ActivateError, Activation, ProfileFolders, SwitchTarget};
+use super::super::activating::{ActivationFolder, ActivationId, PickUp};
 use super::super::decide::{Decision, ProfileTarget, Retry, SkipReason, decide};
 use super::super::lifecycle::{Candidate, Lifecycle, MAX_ERROR, Rollback, Rollout, TransitionError, UnitReference};
 use super::super::occupancy;
@@ -23,13 +24,34 @@ impl Pass<'_> {
     /// Finishes what an earlier process of the agent, or an earlier pass, left in the middle. It needs no branch.
     pub(super) async fn resume(&mut self, tell: &dyn Fn(Event<'_>)) -> Result<(), PassError> {
         for (name, found) in self.state.deployments.clone() {
-            let resumed = found.resume(now())?;
+            let resumed = self.pick_up(&name, found, tell).await?;
             self.record(&name, resumed.clone())?;
             if resumed.is_resumed_before_the_branch() {
                 self.advance(&name, tell).await?;
             }
         }
         Ok(())
+    }
+
+    /// What follows from the activation that an earlier process of the agent began: it may still run, or have ended meanwhile.
+    async fn pick_up(&self, name: &Name, found: Lifecycle, tell: &dyn Fn(Event<'_>)) -> Result<Lifecycle, PassError> {
+        let Some(id) = ActivationId::of(name, &found) else { return Ok(found.resume(now())?) };
+        let folder = self.activation_folder(found.unit());
+        let deadline = self.config.activation_deadline;
+        let picked_up = {
+            let _under_way = UnderWay::begin(self, name);
+            folder.pick_up(&id, deadline, &|| tell(Event::AwaitingActivation { deployment: name })).await?
+        };
+        let next = match picked_up {
+            PickUp::Ended(result) => found.end(result, now())?,
+            // The next attempt must not find a result of this one.
+            PickUp::Nothing => folder.forget_result().map(|()| found.resume(now()))??,
+            PickUp::StillRuns => match found {
+                Lifecycle::Activating(_) => found.postpone()?,
+                other => other,
+            },
+        };
+        Ok(next)
     }
 
     /// Tries each rollback that does not hold yet and was not tried in this pass.
@@ -142,6 +164,7 @@ impl Pass<'_> {
         // It has the way back, and is on the disk before the profile moves.
         let ran = occupancy::ran_before(&order.unit.name, &self.state.deployments, activation.current());
         let activating = known.realise()?.activate(ran)?;
+        self.activation_folder(&order.unit.name).forget_result()?;
         let mut deployments = occupancy::take(&order.unit.name, name, self.state.deployments.clone());
         deployments.insert(name.clone(), activating);
         self.save(State { deployments, ..self.state.clone() })?;
@@ -165,23 +188,24 @@ impl Pass<'_> {
         let mut failure = None;
         while let Some(state) = self.state.deployments.get(name).cloned() {
             let next = match &state {
-                Lifecycle::Activating(rollout) => match self.activate(name, rollout, tell).await {
-                    Ok(()) => state.succeed()?,
+                Lifecycle::Activating(rollout) => match self.activate(name, rollout, &state, tell).await {
+                    Ok(()) => state.end(Ok(()), now())?,
                     Err(error) => {
                         let message = describe_error(&error);
                         let is_of_the_deployment = error.is_of_the_deployment();
                         failure = Some(error);
-                        if is_of_the_deployment { state.fail(&message, now())? } else { state.postpone()? }
+                        if is_of_the_deployment { state.end(Err(message), now())? } else { state.postpone()? }
                     }
                 },
                 Lifecycle::Probation(_) => state.confirm(now())?,
                 Lifecycle::RollingBack(_) => {
+                    self.activation_folder(state.unit()).forget_result()?;
                     let begun = state.roll_back()?;
                     self.record(name, begun.clone())?;
                     let Lifecycle::RollingBack(rollback) = &begun else { return Ok(failure) };
                     self.rollbacks_tried.insert(name.clone());
-                    let result = self.roll_back(name, rollback, tell).await;
-                    let ended = begun.rolled_back(result.map_err(|error| describe_error(&error)), now())?;
+                    let result = self.roll_back(name, rollback, &begun, tell).await;
+                    let ended = begun.end(result.map_err(|error| describe_error(&error)), now())?;
                     self.record(name, ended)?;
                     return Ok(failure);
                 }
@@ -195,17 +219,29 @@ impl Pass<'_> {
         Ok(failure)
     }
 
-    async fn activate(&self, name: &Name, rollout: &Rollout, tell: &dyn Fn(Event<'_>)) -> Result<(), ActivateError> {
+    async fn activate(
+        &self,
+        name: &Name,
+        rollout: &Rollout,
+        state: &Lifecycle,
+        tell: &dyn Fn(Event<'_>),
+    ) -> Result<(), ActivateError> {
         tell(Event::Activating { deployment: name, rollout });
         let Rollout { candidate, unit, way_back, .. } = rollout;
         let realised = Realised::from_record(candidate.nar_id.clone());
         let (revision, previous) = (candidate.revision, way_back.path());
-        self.switch(unit, SwitchTarget { deployment: name, revision, realised: &realised, previous }).await
+        self.switch(state, unit, SwitchTarget { deployment: name, revision, realised: &realised, previous }).await
     }
 
     /// Activates the store path that ran before. That may not be the profile's previous generation, which another tool may
     /// have made.
-    async fn roll_back(&self, name: &Name, rollback: &Rollback, tell: &dyn Fn(Event<'_>)) -> Result<(), ActivateError> {
+    async fn roll_back(
+        &self,
+        name: &Name,
+        rollback: &Rollback,
+        state: &Lifecycle,
+        tell: &dyn Fn(Event<'_>),
+    ) -> Result<(), ActivateError> {
         let Rollback { candidate, unit, to, last_confirmed, last_failure, .. } = rollback;
         // A log that repeats itself at every pass finds no reader.
         if last_failure.is_none() {
@@ -214,7 +250,7 @@ impl Pass<'_> {
         let realised = Realised::from_record(to.clone());
         let revision = last_confirmed.as_ref().map_or(candidate.revision, |running| running.revision);
         let target = SwitchTarget { deployment: name, revision, realised: &realised, previous: None };
-        let result = self.switch(unit, target).await;
+        let result = self.switch(state, unit, target).await;
         result.inspect_err(|error| {
             let is_news =
                 last_failure.as_ref().is_none_or(|last| last.error != excerpt(&describe_error(error), MAX_ERROR));
@@ -224,10 +260,27 @@ impl Pass<'_> {
         })
     }
 
-    async fn switch(&self, unit: &UnitReference, target: SwitchTarget<'_>) -> Result<(), ActivateError> {
+    /// Switches `unit` to `target`, which is the step that `state` announces.
+    async fn switch(
+        &self,
+        state: &Lifecycle,
+        unit: &UnitReference,
+        target: SwitchTarget<'_>,
+    ) -> Result<(), ActivateError> {
         let activation = self.activation_of(unit)?;
-        let _switching = Switching::begin(self);
-        activation.run(&*self.store, target).await
+        // This can fail, so it comes before any change.
+        let programs = activation.programs(&*self.store, target)?;
+        let folder = self.activation_folder(&unit.name);
+        let Some(lock) = folder.try_lock()? else { return Err(ActivateError::StillRuns { unit: unit.name.clone() }) };
+        let Some(id) = ActivationId::of(target.deployment, state) else { return Ok(()) };
+        activation.move_profile(&*self.store, target).await?;
+        let _under_way = UnderWay::begin(self, target.deployment);
+        let result = folder.run(lock, &id, programs, activation.deadline()).await?;
+        result.map_err(|why| ActivateError::Failed { deployment: target.deployment.clone(), why })
+    }
+
+    fn activation_folder(&self, unit: &Name) -> ActivationFolder {
+        ActivationFolder::of(&self.directory.join("activations"), unit)
     }
 
     fn activation_of(&self, unit: &UnitReference) -> Result<Activation, ActivateError> {
@@ -248,20 +301,20 @@ impl Pass<'_> {
     }
 }
 
-/// While this lives, a unit is being switched. Dropping it ends that, whatever the result was.
-struct Switching(std::rc::Rc<std::cell::Cell<bool>>);
+/// While this lives, the activation of a deployment is under way. Dropping it ends that, whatever the result was.
+struct UnderWay(super::ActivationUnderWay);
 
-impl Switching {
-    fn begin(pass: &Pass<'_>) -> Self {
-        let switching = pass.switching();
-        switching.set(true);
-        Self(switching)
+impl UnderWay {
+    fn begin(pass: &Pass<'_>, deployment: &Name) -> Self {
+        let under_way = pass.activation_under_way();
+        under_way.replace(Some(deployment.clone()));
+        Self(under_way)
     }
 }
 
-impl Drop for Switching {
+impl Drop for UnderWay {
     fn drop(&mut self) {
-        self.0.set(false);
+        self.0.replace(None);
     }
 }
 

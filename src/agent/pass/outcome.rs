@@ -285,6 +285,11 @@ pub enum Event<'a> {
     Rewritten(CommitId),
     /// A deployment is being fetched from its caches.
     Realising(&'a Order),
+    /// The activation that an earlier process of the agent began still runs, and is waited for.
+    AwaitingActivation {
+        /// The deployment.
+        deployment: &'a Name,
+    },
     /// An activation begins.
     Activating {
         /// The deployment.

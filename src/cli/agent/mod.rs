@@ -10,6 +10,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::Exit;
+use crate::agent;
 use crate::config::AgentConfig;
 
 /// The command line of `clavel-agent`.
@@ -35,7 +36,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run one pass after another until SIGTERM or SIGINT.
+    /// Run one pass after another until SIGTERM or SIGINT; SIGHUP reads the configuration anew.
     #[command(after_help = "Example:\n  clavel-agent run --config /etc/clavel/clavel-agent.toml")]
     Run(AgentConfigArgument),
     /// Run one pass.
@@ -62,10 +63,15 @@ impl AgentConfigArgument {
 
 /// Runs `clavel-agent` with the arguments of this process.
 pub fn main() -> ExitCode {
+    // Only the agent itself uses this subcommand, so no help and no completion shows it.
+    if std::env::args_os().skip(1).eq([agent::ACTIVATE_COMMAND]) {
+        super::start_log(0);
+        return super::run_to_exit_code(async { agent::carry_out().await.map_err(Exit::machine) });
+    }
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {
-            Command::Run(config) => run::run(&config.read()?).await,
+            Command::Run(config) => run::run(&config).await,
             Command::Once(arguments) => once::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments),
         },

@@ -7,8 +7,9 @@ use serde::Serialize;
 use super::AgentConfigArgument;
 use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MAX_ATTEMPTS, Pass, PassReport, Retry, UnusedUnit};
 use crate::cli::exit::{Exit, code_of};
-use crate::cli::output;
-use crate::model::{Name, describe_error};
+use crate::cli::{output, wait_for_stop_signal};
+use crate::model::{Name, describe_error, json};
+use crate::stderr;
 use crate::store::Output;
 
 #[derive(Debug, clap::Args)]
@@ -39,7 +40,23 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let retry = if arguments.retry { Retry::Everything } else { Retry::NewRevisions };
     let store_output = if std::io::stderr().is_terminal() { Output::Inherit } else { Output::Capture };
     let mut pass = Pass::open(&config, store_output)?;
-    let report = pass.run(retry, &|event| output::remark(describe_event(&event))).await;
+    stderr::never_wait();
+    let under_way = pass.activation_under_way();
+    let mut stop = std::pin::pin!(wait_for_stop_signal());
+    let report = {
+        // It is dropped after it was asked what is under way.
+        let mut run = std::pin::pin!(pass.run(retry, &|event| output::remark(describe_event(&event))));
+        tokio::select! {
+            report = &mut run => report,
+            stopped = &mut stop => {
+                stopped?;
+                let left = under_way.borrow().as_ref().map(describe_left);
+                return Err(Exit::machine(left.unwrap_or_else(|| "stopped before the pass was over".to_owned())));
+            }
+        }
+    };
+    // The reader of the output may be slow, and another pass must not wait for it.
+    drop(pass);
     if let Some(trouble) = &report.clock_trouble {
         output::remark(format_args!("warning: {trouble}"));
     }
@@ -48,11 +65,20 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     }
     let code = report.first_failure().map(code_of);
     let reports = report.result?;
-    if arguments.json {
+    let print: Box<dyn FnOnce() -> Result<(), Exit> + Send> = if arguments.json {
         let warnings = report.unused_units.iter().map(PrintedEntry::warning);
-        output::json(&reports.iter().map(PrintedEntry::of).chain(warnings).collect::<Vec<_>>())?;
+        let entries = json::render(&reports.iter().map(PrintedEntry::of).chain(warnings).collect::<Vec<_>>());
+        Box::new(move || output::rendered_json(&entries))
     } else {
-        print_outcomes(&reports)?;
+        let lines: Vec<String> = data_of(&reports);
+        Box::new(move || lines.iter().try_for_each(output::line))
+    };
+    tokio::select! {
+        printed = tokio::task::spawn_blocking(print) => printed.map_err(Exit::machine)??,
+        stopped = stop => {
+            stopped?;
+            return Err(Exit::machine("stopped before the result was printed"));
+        }
     }
     code.map_or(Ok(()), |code| Err(Exit::silent(code)))
 }
@@ -88,6 +114,9 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
             let path = &deployment.specification.template.nar_id;
             format!("{}: fetching {path} (revision {})", deployment.name, deployment.revision)
         }
+        Event::AwaitingActivation { deployment } => {
+            format!("{deployment}: an activation that began before this agent still runs; waiting for it")
+        }
         Event::Activating { deployment, rollout } => match rollout.attempts {
             1 => format!("{deployment}: activating"),
             attempts => format!("{deployment}: activating again (attempt {attempts} of {MAX_ATTEMPTS})"),
@@ -102,6 +131,14 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
             format!("`clavel-agent status` will not show this pass: {}", describe_error(error))
         }
     }
+}
+
+/// Says that the agent ends before an activation.
+pub(super) fn describe_left(deployment: &Name) -> String {
+    format!(
+        "{deployment}: the agent ends, and leaves the activation running that is under way; the next pass waits for it and takes \
+         its result"
+    )
 }
 
 impl<'a> PrintedEntry<'a> {
@@ -122,13 +159,14 @@ impl<'a> PrintedEntry<'a> {
     }
 }
 
-/// Prints the result for each deployment: failures on standard error, the others on standard output.
-fn print_outcomes(reports: &[DeploymentReport]) -> Result<(), Exit> {
-    reports.iter().try_for_each(|report| match report.outcome {
+/// Prints the failures on standard error, and gives the lines of the others for standard output.
+fn data_of(reports: &[DeploymentReport]) -> Vec<String> {
+    let line = |report: &DeploymentReport| match report.outcome {
         DeploymentOutcome::Failed(_) => {
             output::error(report);
-            Ok(())
+            None
         }
-        _ => output::line(report),
-    })
+        _ => Some(report.to_string()),
+    };
+    reports.iter().filter_map(line).collect()
 }

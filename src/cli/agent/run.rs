@@ -1,20 +1,36 @@
-//! `clavel-agent run`: arguments and printing. The loop is `agent::daemon`.
+//! `clavel-agent run`: arguments, signals and printing. The loop is `agent::daemon`.
 
-use super::once::{describe_event, print_report};
+use super::AgentConfigArgument;
+use super::once::{describe_event, describe_left, print_report};
 use crate::agent::{self, AgentEvent};
 use crate::cli::exit::Exit;
-use crate::cli::{output, wait_for_stop_signal};
+use crate::cli::{Signals, output, report_refused_reload};
 use crate::config::AgentConfig;
+use crate::stderr;
 
-pub(super) async fn run(config: &AgentConfig) -> Result<(), Exit> {
-    let stopped = agent::run(config, wait_for_stop_signal(), &print_event).await?;
-    stopped.map_err(Exit::machine)
+pub(super) async fn run(argument: &AgentConfigArgument) -> Result<(), Exit> {
+    let (mut config, mut before): (_, Option<AgentConfig>) = (argument.read()?, None);
+    let mut signals = Signals::handle()?;
+    stderr::never_wait();
+    loop {
+        let next = signals.stop_or_reload(|| argument.read());
+        match (agent::run(&config, next, &print_event).await, before.take()) {
+            (Ok(None), _) => return Ok(()),
+            (Ok(Some(new)), _) => before = Some(std::mem::replace(&mut config, new)),
+            // The agent could not begin with the new one.
+            (Err(error), Some(before)) => {
+                report_refused_reload(&error.into());
+                config = before;
+            }
+            (Err(error), None) => return Err(error.into()),
+        }
+    }
 }
 
 fn print_event(event: &AgentEvent<'_>) {
     match event {
         AgentEvent::Pass(event) => output::remark(describe_event(event)),
         AgentEvent::Ended(report) => print_report(report),
-        AgentEvent::FinishingPass => output::remark("asked to stop; finishing the activation first"),
+        AgentEvent::LeavingActivation(deployment) => output::remark(describe_left(deployment)),
     }
 }

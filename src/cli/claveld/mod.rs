@@ -40,7 +40,7 @@ pub struct Arguments {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Evaluate and publish all sources, again whenever one changes, until stopped.
+    /// Evaluate and publish all sources, again whenever one changes, until SIGTERM or SIGINT; SIGHUP reads the configuration anew.
     #[command(after_help = "Example:\n  claveld run --config /etc/clavel/claveld.toml")]
     Run(ClaveldConfigArgument),
     /// Evaluate all sources once, and publish the changes.
@@ -81,7 +81,7 @@ pub fn main() -> ExitCode {
     super::main(
         |arguments: &Arguments| arguments.verbose,
         async |arguments: Arguments| match arguments.command {
-            Command::Run(config) => Box::pin(run::run(&config.read()?)).await,
+            Command::Run(config) => Box::pin(run::run(&config)).await,
             Command::Once(arguments) => unless_stopped(Box::pin(once::run(&arguments))).await,
             Command::Evaluate(arguments) => unless_stopped(evaluate::run(&arguments)).await,
             Command::Status(arguments) => unless_stopped(status::run(&arguments)).await,
@@ -95,7 +95,7 @@ async fn unless_stopped(work: impl Future<Output = Result<(), Exit>>) -> Result<
     tokio::select! {
         done = work => done,
         stopped = wait_for_stop_signal() => {
-            stopped.map_err(Exit::machine)?;
+            stopped?;
             Err(Exit::machine("stopped before the work was done"))
         }
     }

@@ -1,20 +1,36 @@
 //! `claveld run`: starts the daemon, and prints its events.
 
+use super::ClaveldConfigArgument;
 use super::print::{print_event, print_reasons, print_trouble, report_lines};
 use super::progress::Board;
 use crate::claveld::{Daemon, DaemonEvent};
 use crate::cli::exit::Exit;
-use crate::cli::{output, wait_for_stop_signal};
-use crate::config::ClaveldConfig;
+use crate::cli::{Signals, output};
 use crate::model::describe_error;
+use crate::stderr;
 
-pub(super) async fn run(config: &ClaveldConfig) -> Result<(), Exit> {
+pub(super) async fn run(argument: &ClaveldConfigArgument) -> Result<(), Exit> {
+    let mut config = argument.read()?;
+    let mut signals = Signals::handle()?;
+    stderr::never_wait();
     let board = Board::lines();
     let print = |event: DaemonEvent<'_>| print(&board, &event);
-    let daemon = Daemon::new(config, &print)?;
-    tokio::select! {
-        stopped = wait_for_stop_signal() => stopped.map_err(Exit::machine),
-        () = daemon.run() => Ok(()),
+    let read = || {
+        let new = argument.read()?;
+        // Its keys have to be there as well.
+        drop(Daemon::new(&new, &|_| ())?);
+        Ok(new)
+    };
+    loop {
+        let daemon = Daemon::new(&config, &print)?;
+        let next = tokio::select! {
+            next = signals.stop_or_reload(read) => next,
+            () = daemon.run() => None,
+        };
+        match next {
+            Some(new) => config = new,
+            None => return Ok(()),
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use crate::git::fetch::{Depth, Fetched};
 use crate::git::leftovers::{parts_of_packs, remove_parts_since};
 use crate::git::remote::Remote;
 use crate::model::{BranchName, json};
-use crate::process::{Invocation, ProcessError};
+use crate::process::{Invocation, ProcessError, this_program};
 
 /// One branch to fetch, and the local ref that follows it.
 #[derive(Debug, Clone, Copy)]
@@ -70,7 +70,7 @@ impl ConfinedFetch<'_> {
             .remote
             .certificates_for_gix(self.copy)
             .map_err(|source| ConfinedFetchError::Certificates { repository: self.remote.to_string(), source })?;
-        let run = Invocation::new(this_program()?);
+        let run = Invocation::new(this_program().map_err(ConfinedFetchError::Program)?);
         let run = certificates.into_iter().fold(run, |run, (variable, value)| run.env(variable, value));
         let output = run
             .arg(FETCH_COMMAND)
@@ -136,11 +136,4 @@ impl ConfinedFetch<'_> {
 /// The file that a process locks while it fetches into `copy`.
 pub fn lock_of(copy: &Path) -> PathBuf {
     copy.with_extension("lock")
-}
-
-/// The file of this program, and not of another version that replaced it.
-fn this_program() -> Result<PathBuf, ConfinedFetchError> {
-    let program = std::env::current_exe().map_err(ConfinedFetchError::Program)?;
-    // Where the file was replaced, Linux reports a path that does not exist; this link still leads to the running program.
-    Ok(if program.exists() { program } else { "/proc/self/exe".into() })
 }
