@@ -216,11 +216,18 @@ fn a_withdrawn_deployment_goes_on_running() {
     );
     world.push("Without web-1");
     world.publish().good();
-    assert_eq!(world.agent("web-1", &["once"]).good(), "");
+    let said = world.agent("web-1", &["once"]).good();
+    assert!(said.starts_with("web-1: is no deployment of this agent any more"), "{said}");
+    assert_eq!(world.agent("web-1", &["once"]).good(), said, "it is said at every pass");
     world.edit("flake.nix", "clavel.agents.web-1.deployments = [ ];", "");
     world.push("And without its agent");
     world.publish().good();
-    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: was withdrawn; what runs goes on running\n");
+    for _ in 0..2 {
+        let said = world.agent("web-1", &["once"]).good();
+        assert!(said.starts_with("web-1: was withdrawn; what runs goes on running (if it was renamed,"), "{said}");
+        let last = world.agent("web-1", &["status", "--json"]).json()["lastPass"]["deployments"].clone();
+        assert_eq!((&last[0]["deployment"], &last[0]["outcome"]), (&"web-1".into(), &"withdrawn".into()), "{last}");
+    }
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
 }
 

@@ -25,6 +25,7 @@ mod gate;
 mod generated;
 mod growth;
 mod histories;
+mod holds;
 mod incremental;
 mod interruptions;
 mod keys;

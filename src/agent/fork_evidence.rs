@@ -86,6 +86,7 @@ fn fork_of(refusal: &Refusal) -> Option<Fork> {
         | Refusal::Branch(_)
         | Refusal::Stale(_)
         | Refusal::EpochRollback { .. }
+        | Refusal::UnknownAgent { .. }
         | Refusal::TooManyDocuments { .. }
         | Refusal::IndexRollback { .. }
         | Refusal::Rollback { .. }

@@ -45,6 +45,6 @@ pub use pass::outcome::{
 pub use pass::{ActivationUnderWay, Pass};
 pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
 pub use realise::error::{NotInCache, RealiseError};
-pub use state::{Completion, LastPass, State, StateDirectory, StateError};
+pub use state::{CompletedAs, Completion, LastPass, RecordedOutcome, State, StateDirectory, StateError};
 pub use unused::UnusedUnit;
 pub use verify::{Absence, Order, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};

@@ -5,7 +5,7 @@
 //! states stand in files of their own, without I/O.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,10 +13,9 @@ use std::time::SystemTime;
 
 use super::decide::Retry;
 use super::freshness::{ClockSample, ClockTrouble, Clocks, next_baseline};
-use super::lifecycle::Lifecycle;
 use super::mirrors::{Believed, MirrorReport};
 use super::pin::check::Pins;
-use super::state::{Completion, State, StateDirectory, StateError};
+use super::state::{CompletedAs, Completion, State, StateDirectory, StateError};
 use super::unused::{UnusedUnit, units_of, unused};
 use super::verify::Verdict;
 use crate::config::AgentConfig;
@@ -48,6 +47,8 @@ pub struct Pass<'a> {
     store: Arc<dyn Store>,
     system: System,
     under_way: ActivationUnderWay,
+    /// Whether each unit still has what the state says that it runs. A hand may have deleted it.
+    units_are_as_recorded: bool,
     /// The tables of the configuration about units that no deployment is for.
     unused_units: Vec<UnusedUnit>,
     /// The deployments whose rollback was tried in this pass.
@@ -76,6 +77,7 @@ impl<'a> Pass<'a> {
             store,
             system,
             under_way: ActivationUnderWay::default(),
+            units_are_as_recorded: true,
             unused_units: Vec::new(),
             rollbacks_tried: BTreeSet::new(),
             mirrors: Vec::new(),
@@ -108,6 +110,7 @@ impl<'a> Pass<'a> {
 
     async fn run_steps(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<DeploymentReport>, PassError> {
         self.resume(tell).await?;
+        self.units_are_as_recorded = self.units_are_as_recorded();
         let read = self.read_branch(retry, tell).await;
         self.clock_baseline = next_baseline(self.clock_baseline.take(), &self.clocks, self.clock_sample(&read));
         let Believed { tip, verdict, clock, .. } = match read {
@@ -152,9 +155,11 @@ impl<'a> Pass<'a> {
         let failed = |why| DeploymentOutcome::Failed(DeploymentFailure::Unfit(Box::new(why)));
         reports.extend(unfit.into_iter().map(|(name, why)| DeploymentReport { name, outcome: failed(why) }));
         self.try_rollbacks(tell).await?;
-        let reports = self.with_pending_rollbacks(reports);
-        let is_complete = reports.iter().all(DeploymentReport::is_done);
-        let completed = is_complete.then(|| Completion { commit: tip, request: self.request_digest(), units });
+        let reports = self.with_dropped(self.with_pending_rollbacks(reports));
+        let found = |report: &DeploymentReport| Some((report.name.clone(), report.outcome.completed_as()?));
+        let found: Option<BTreeMap<Name, CompletedAs>> = reports.iter().map(found).collect();
+        let request = self.request_digest();
+        let completed = found.map(|found| Completion { commit: tip, request, deployments: Some(found), units });
         if self.state.completed != completed {
             self.save(State { completed, ..self.state.clone() })?;
         }
@@ -178,13 +183,29 @@ impl<'a> Pass<'a> {
         reports.into_iter().map(reported).chain(others).collect()
     }
 
-    /// The report of a pass that finds the commit at which everything was done.
+    /// The reports, with one for each deployment that runs here and that the agent does not ask for any more.
+    fn with_dropped(&self, mut reports: Vec<DeploymentReport>) -> Vec<DeploymentReport> {
+        let is_reported = |name: &Name| reports.iter().any(|report| report.name == *name);
+        let runs = self.state.deployments.iter().filter(|(_, known)| known.last_confirmed().is_some());
+        let dropped: Vec<Name> = runs.map(|(name, _)| name).filter(|name| !is_reported(name)).cloned().collect();
+        reports.extend(dropped.into_iter().map(|name| DeploymentReport { name, outcome: DeploymentOutcome::Dropped }));
+        reports
+    }
+
+    /// The report of a pass that finds the commit at which everything was done: what was found there holds still.
     fn up_to_date(&self) -> Vec<DeploymentReport> {
-        let report = |(name, known): (&Name, &Lifecycle)| {
-            let outcome = DeploymentOutcome::UpToDate(known.certainly_running()?.revision);
-            Some(DeploymentReport { name: name.clone(), outcome })
+        let known = &self.state.deployments;
+        let found = self.state.completed.as_ref().and_then(|completed| completed.deployments.clone());
+        let found = found.unwrap_or_else(|| known.keys().map(|name| (name.clone(), CompletedAs::Runs)).collect());
+        let report = |(name, found): (Name, CompletedAs)| {
+            let outcome = match found {
+                CompletedAs::Runs => DeploymentOutcome::UpToDate(known.get(&name)?.certainly_running()?.revision),
+                CompletedAs::Withdrawn => DeploymentOutcome::Withdrawn,
+                CompletedAs::Dropped => DeploymentOutcome::Dropped,
+            };
+            Some(DeploymentReport { name, outcome })
         };
-        self.state.deployments.iter().filter_map(report).collect()
+        found.into_iter().filter_map(report).collect()
     }
 
     fn clock_sample(&self, read: &Result<Believed, PassError>) -> ClockSample {

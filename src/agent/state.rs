@@ -55,9 +55,36 @@ pub struct Completion {
     pub commit: CommitId,
     /// The digest of the request: another configuration or root has to read the commit again.
     pub request: Sha256Digest,
+    /// What was found about each deployment; absent where that is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deployments: Option<BTreeMap<Name, CompletedAs>>,
     /// The units that the deployments were for; absent where that is not known.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub units: Option<BTreeSet<Name>>,
+}
+
+/// What was found about a deployment with which nothing was left to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CompletedAs {
+    /// It runs as the branch says.
+    Runs,
+    /// It was withdrawn.
+    Withdrawn,
+    /// It runs, and the agent does not ask for it any more.
+    Dropped,
+}
+
+/// The result of a pass for one deployment, for people and monitoring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RecordedOutcome {
+    /// The deployment.
+    pub deployment: Name,
+    /// The outcome in a word, as in `clavel-agent once --json`.
+    pub outcome: String,
+    /// The outcome in a sentence.
+    pub message: String,
 }
 
 /// The result of the last pass, for people and monitoring. Losing the file costs one measurement of the clock.
@@ -80,6 +107,9 @@ pub struct LastPass {
     /// Since when the branch is stale; absent where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub stale_since: Option<Timestamp>,
+    /// The result for each deployment; empty where the pass ended before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub deployments: Vec<RecordedOutcome>,
     /// What is suspicious about the configuration, although nothing failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,

@@ -167,7 +167,7 @@ pub fn verify<F: Files>(
     let unit_types = seen.unit_types.clone();
     let (documents, withdrawn) = (BTreeMap::new(), BTreeMap::new());
     let mut check = DocumentCheck { branch, index, trusted: &seen, documents, withdrawn, unit_types };
-    let Some((agent, _)) = check.unless_withdrawn::<AgentSpecification>(requester.agent)? else {
+    let Some((agent, _)) = check.agent(requester.agent)? else {
         let withdrawn = vec![requester.agent.clone()];
         return Ok(Verdict { trusted: check.remembered()?, orders: Vec::new(), withdrawn, unfit: Vec::new(), clock });
     };
@@ -350,6 +350,18 @@ impl<F: Files> DocumentCheck<'_, F> {
             }
             Err(refusal) => Err(refusal),
         }
+    }
+
+    /// Reads and checks the agent's own document. One that was never seen and is not listed has most likely another name.
+    fn agent(&mut self, name: &Name) -> Result<Option<Checked<AgentSpecification>>, Refusal> {
+        self.unless_withdrawn(name).map_err(|refusal| match refusal {
+            Refusal::Branch(BranchError::Document(DocumentError::NotListed { path }))
+                if !self.trusted.documents.contains_key(&path) =>
+            {
+                Refusal::UnknownAgent { agent: name.clone() }
+            }
+            refusal => refusal,
+        })
     }
 
     /// Reads and checks a deployment and its unit. `None` where a tombstone withdraws the deployment.

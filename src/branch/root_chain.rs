@@ -54,7 +54,7 @@ pub enum RootsError {
     },
     /// The newest root is older than one that was trusted before.
     #[error(
-        "the root went back from version {trusted} to {found}: the repository shows an old branch; bring it up to date"
+        "the root went back from version {trusted} to {found}: most likely the repository is a mirror that lags behind; bring it up to date"
     )]
     Rollback {
         /// The newest version that was trusted.

@@ -18,7 +18,7 @@ use super::super::state::{State, StateError};
 use super::super::verify::Order;
 use super::Pass;
 use super::outcome::{DeploymentFailure, DeploymentOutcome, Event, PassError, WaitReason};
-use crate::model::{Name, Timestamp, describe_error, excerpt};
+use crate::model::{Name, StorePath, Timestamp, describe_error, excerpt};
 
 impl Pass<'_> {
     /// Finishes what an earlier process of the agent, or an earlier pass, left in the middle. It needs no branch.
@@ -90,9 +90,9 @@ impl Pass<'_> {
         tell: &dyn Fn(Event<'_>),
     ) -> Result<DeploymentOutcome, PassError> {
         let revision = order.deployment.revision;
-        let activation = self.activation_of(&UnitReference::from(order));
-        let profile = activation.as_ref().map_or(ProfileTarget::Unknown, Activation::profile_target);
-        match decide(order, self.state.deployments.get(&order.deployment.name), &profile, retry) {
+        let known = self.state.deployments.get(&order.deployment.name);
+        let profile = self.profile_target(&UnitReference::from(order), known);
+        match decide(order, known, &profile, retry) {
             Decision::UpToDate => Ok(DeploymentOutcome::UpToDate(revision)),
             Decision::Skip(SkipReason::FailedBefore(failed)) => {
                 Ok(DeploymentOutcome::Failed(DeploymentFailure::Before(failed)))
@@ -111,6 +111,25 @@ impl Pass<'_> {
             },
             Decision::Apply => self.apply(order, pins, tell).await,
         }
+    }
+
+    /// Where the profile of a unit leads to, on which `known` says that something runs. What was deleted from the store runs nowhere,
+    /// wherever a profile leads to.
+    fn profile_target(&self, unit: &UnitReference, known: Option<&Lifecycle>) -> ProfileTarget {
+        let is_gone = |path: &StorePath| std::fs::symlink_metadata(self.store.files_of(path)).is_err();
+        if known.and_then(Lifecycle::certainly_running).is_some_and(|running| is_gone(&running.nar_id)) {
+            return ProfileTarget::Nowhere;
+        }
+        self.activation_of(unit).as_ref().map_or(ProfileTarget::Unknown, Activation::profile_target)
+    }
+
+    /// Whether each unit still has what is recorded as running on it.
+    pub(super) fn units_are_as_recorded(&self) -> bool {
+        let is_here = |known: &Lifecycle| {
+            let running = known.certainly_running();
+            running.is_none_or(|running| self.profile_target(&running.unit, Some(known)) != ProfileTarget::Nowhere)
+        };
+        self.state.deployments.values().all(is_here)
     }
 
     /// Tries the rollback of a deployment, if it was not tried in this pass.

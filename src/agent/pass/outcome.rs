@@ -10,7 +10,7 @@ use super::super::freshness::{ClockTrouble, Clocks, Stale};
 use super::super::lifecycle::{FailedRollout, Rollback, Rollout, TransitionError};
 use super::super::mirrors::{MirrorReport, NoneBelieved};
 use super::super::realise::error::{NotInCache, RealiseError};
-use super::super::state::{LastPass, StateError};
+use super::super::state::{CompletedAs, LastPass, RecordedOutcome, StateError};
 use super::super::unused::UnusedUnit;
 use super::super::verify::{Order, Unfit};
 use crate::git::CommitId;
@@ -20,6 +20,8 @@ use crate::trust::{AnchorError, Approvals};
 
 /// The most characters of the message in the record of a pass.
 const MAX_MESSAGE: usize = 256 << 10;
+/// The most bytes of the message about one deployment in it.
+const MAX_OUTCOME: usize = 4 << 10;
 /// The most bytes of the error of one mirror in it.
 const MAX_MIRROR_ERROR: usize = 4 << 10;
 
@@ -82,6 +84,8 @@ pub enum DeploymentOutcome {
     Failed(DeploymentFailure),
     /// The deployment was withdrawn; the unit keeps what it runs.
     Withdrawn,
+    /// The agent does not ask for the deployment any more; the unit keeps what it runs.
+    Dropped,
 }
 
 /// Why a revision cannot be applied yet.
@@ -113,6 +117,31 @@ pub enum DeploymentFailure {
     Before(Box<FailedRollout>),
 }
 
+impl DeploymentOutcome {
+    /// The outcome in a word, for programs.
+    pub fn word(&self) -> &'static str {
+        match self {
+            Self::UpToDate(_) => "up-to-date",
+            Self::Adopted(_) => "adopted",
+            Self::Switched(_) => "switched",
+            Self::Waiting(_) => "waiting",
+            Self::Failed(_) => "failed",
+            Self::Withdrawn => "withdrawn",
+            Self::Dropped => "dropped",
+        }
+    }
+
+    /// What the next passes have to know about it, where nothing is left to do.
+    pub(super) fn completed_as(&self) -> Option<CompletedAs> {
+        match self {
+            Self::UpToDate(_) | Self::Adopted(_) | Self::Switched(_) => Some(CompletedAs::Runs),
+            Self::Withdrawn => Some(CompletedAs::Withdrawn),
+            Self::Dropped => Some(CompletedAs::Dropped),
+            Self::Waiting(_) | Self::Failed(_) => None,
+        }
+    }
+}
+
 impl fmt::Display for DeploymentOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -121,7 +150,13 @@ impl fmt::Display for DeploymentOutcome {
             Self::Switched(revision) => write!(f, "switched to revision {revision}"),
             Self::Waiting(reason) => reason.fmt(f),
             Self::Failed(failure) => failure.fmt(f),
-            Self::Withdrawn => f.write_str("was withdrawn; what runs goes on running"),
+            Self::Withdrawn => f.write_str(
+                "was withdrawn; what runs goes on running (if it was renamed, set the new `name` in this agent's configuration)",
+            ),
+            Self::Dropped => f.write_str(
+                "is no deployment of this agent any more, by its document on the branch or by its configuration; what runs goes on \
+                 running",
+            ),
         }
     }
 }
@@ -184,9 +219,12 @@ pub struct DeploymentReport {
 }
 
 impl DeploymentReport {
-    /// Whether the next pass has nothing more to do for it until the branch moves.
-    pub(super) fn is_done(&self) -> bool {
-        !matches!(self.outcome, DeploymentOutcome::Waiting(_) | DeploymentOutcome::Failed(_))
+    fn recorded(&self) -> RecordedOutcome {
+        RecordedOutcome {
+            deployment: self.name.clone(),
+            outcome: self.outcome.word().to_owned(),
+            message: excerpt(&self.outcome.to_string(), MAX_OUTCOME),
+        }
     }
 }
 
@@ -220,7 +258,8 @@ impl PassReport {
             | DeploymentOutcome::Adopted(_)
             | DeploymentOutcome::Switched(_)
             | DeploymentOutcome::Waiting(_)
-            | DeploymentOutcome::Withdrawn => None,
+            | DeploymentOutcome::Withdrawn
+            | DeploymentOutcome::Dropped => None,
         })
     }
 
@@ -244,6 +283,7 @@ impl PassReport {
             message: printable_line(message.lines().next().unwrap_or_default(), MAX_MESSAGE),
             ok: self.is_good(),
             stale_since: stale.map(|stale| stale.since),
+            deployments: self.result.iter().flatten().map(DeploymentReport::recorded).collect(),
             warnings: self.unused_units.iter().map(ToString::to_string).collect(),
             mirrors: self.mirrors.iter().map(bounded).collect(),
             version: StateVersion,

@@ -99,7 +99,7 @@ impl Pass<'_> {
 
     /// The root and the index that were believed, where everything was done at this very commit.
     fn completed_at(&self, tip: CommitId) -> Option<(&TrustedRoot, &SeenIndex)> {
-        let completed = self.state.completed.as_ref()?;
+        let completed = self.state.completed.as_ref().filter(|_| self.units_are_as_recorded)?;
         let index = self.state.trusted.index.as_ref()?;
         let Anchor::Root(root) = &self.anchor else { return None };
         (completed.commit == tip && completed.request == self.request_digest()).then_some((&**root, index))

@@ -21,14 +21,23 @@ pub enum Refusal {
     Stale(Box<Stale>),
     /// The root is of an earlier epoch than the one that was believed last.
     #[error(
-        "the root is at epoch {found}, and epoch {seen} was believed before: somebody holds the newest root back; if this \
-         agent's `root.json` was lost, give it the newest root"
+        "the root is at epoch {found}, and epoch {seen} was believed before: most likely this repository is a mirror that lags behind, so \
+         bring it up to date; or this agent's `root.json` was lost, so give it the newest root; or somebody holds that root back"
     )]
     EpochRollback {
         /// The epoch that was believed.
         seen: Epoch,
         /// The root's.
         found: Epoch,
+    },
+    /// The branch does not have the agent, and never had it.
+    #[error(
+        "the branch has no agent `{agent}`: most likely `name` in this agent's configuration is misspelt, or the host is new and not \
+         published yet; `clavel list` shows what the branch has"
+    )]
+    UnknownAgent {
+        /// The agent of the configuration.
+        agent: Name,
     },
     /// The agent would have to remember too many documents.
     #[error(
@@ -40,7 +49,10 @@ pub enum Refusal {
         limit: usize,
     },
     /// The index is older than the one that was believed before.
-    #[error("the index went back from version {seen} to {found}: the mirror shows an old branch; bring it up to date")]
+    #[error(
+        "the index went back from version {seen} to {found}: most likely this repository is a mirror that lags behind, or was restored \
+         from a backup; bring it up to date; until then, what runs goes on running"
+    )]
     IndexRollback {
         /// The newest one that was believed.
         seen: IndexVersion,

@@ -147,15 +147,7 @@ impl<'a> PrintedEntry<'a> {
     }
 
     fn of(DeploymentReport { name, outcome }: &'a DeploymentReport) -> Self {
-        let word = match outcome {
-            DeploymentOutcome::UpToDate(_) => "up-to-date",
-            DeploymentOutcome::Adopted(_) => "adopted",
-            DeploymentOutcome::Switched(_) => "switched",
-            DeploymentOutcome::Waiting(_) => "waiting",
-            DeploymentOutcome::Failed(_) => "failed",
-            DeploymentOutcome::Withdrawn => "withdrawn",
-        };
-        Self { deployment: Some(name), unit: None, outcome: word, message: format!("{name}: {outcome}") }
+        Self { deployment: Some(name), unit: None, outcome: outcome.word(), message: format!("{name}: {outcome}") }
     }
 }
 
