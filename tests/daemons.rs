@@ -59,6 +59,27 @@ fn an_agent_that_is_told_to_end_leaves_its_activation_running() {
 }
 
 #[test]
+fn what_waits_is_logged_once_and_the_status_always_has_it() {
+    let world = World::new();
+    world.publish_from_memory(&[]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "interval = \"20ms\"");
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["run", "--config", &world.at("web-1.toml")]);
+    let last_pass = || world.agent("web-1", &["status", "--json"]).json()["lastPass"].clone();
+    let mut passes = std::collections::BTreeSet::new();
+    until("it has made several passes", || {
+        let last = last_pass();
+        passes.insert(last["clockBaseline"].to_string() + &last["at"].to_string());
+        passes.len() > 3
+    });
+    assert_eq!(last_pass()["deployments"][0]["outcome"], "waiting");
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait(), Some(0));
+    for once in ["is not in any of its caches yet", "web-1: fetching"] {
+        assert_eq!(agent.said().matches(once).count(), 1, "{}", agent.said());
+    }
+}
+
+#[test]
 fn sighup_makes_a_daemon_read_its_configuration_and_a_wrong_one_changes_nothing() {
     let world = World::published();
     world.configure_agent("web-1", &format!("file://{}", world.at("nowhere.git")), "interval = \"100ms\"");

@@ -2,10 +2,13 @@
 //!
 //! Arguments, signals and printing belong to `cli`.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
 use std::convert::Infallible;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::decide::Retry;
+use super::news::{News, Standing, gist_of};
 use super::pass::Pass;
 use super::pass::outcome::{Event, PassError, PassReport};
 use crate::config::AgentConfig;
@@ -17,7 +20,7 @@ use crate::store::Output;
 pub enum AgentEvent<'a> {
     /// Something happened during a pass.
     Pass(&'a Event<'a>),
-    /// A pass ended with another result than the one before. A log that repeats itself every minute finds no reader.
+    /// A pass ended with another result than the one before, or leaves something open that was last said a day ago.
     Ended(&'a PassReport),
     /// The daemon ends while this deployment is being activated, and leaves that running.
     LeavingActivation(&'a Name),
@@ -44,16 +47,29 @@ where
 }
 
 async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&AgentEvent<'_>)) -> Infallible {
-    let mut last = String::new();
+    let mut ended = News::default();
+    let fetched = RefCell::new(BTreeMap::<Name, News>::new());
     loop {
-        let report = pass.run(Retry::NewRevisions, &|event| tell(&AgentEvent::Pass(&event))).await;
-        let text = report.to_string();
-        if text != last {
+        let tell_news = |event: Event<'_>| {
+            if is_news(&event, &mut fetched.borrow_mut(), Instant::now()) {
+                tell(&AgentEvent::Pass(&event));
+            }
+        };
+        let report = pass.run(Retry::NewRevisions, &tell_news).await;
+        let (gist, standing) = gist_of(&report);
+        if ended.is_news(&gist, standing, Instant::now()) {
             tell(&AgentEvent::Ended(&report));
-            last = text;
         }
         tokio::time::sleep(spread(config.interval)).await;
     }
+}
+
+/// Whether an event of a pass is to be told. One that waits for a cache is fetched anew at every pass.
+fn is_news(event: &Event<'_>, fetched: &mut BTreeMap<Name, News>, now: Instant) -> bool {
+    let Event::Realising(order) = event else { return true };
+    let news = fetched.entry(order.deployment.name.clone()).or_default();
+    let gist = format!("{} {}", order.deployment.revision, order.deployment.specification.template.nar_id);
+    news.is_news(&gist, Standing::Open, now)
 }
 
 /// `interval`, up to a tenth longer or shorter, so that ten thousand agents do not ask in the same second.

@@ -1,7 +1,7 @@
 //! The agent: it fetches the branch, verifies it, and brings each deployment to its unit.
 //!
 //! `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
-//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused` and `method` decide without I/O. `fetch`, `fork_evidence` (both contents
+//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log) and `method` decide without I/O. `fetch`, `fork_evidence` (both contents
 //! of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `account` (users of this machine) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
@@ -19,6 +19,7 @@ mod freshness;
 mod lifecycle;
 mod method;
 mod mirrors;
+mod news;
 mod occupancy;
 mod pass;
 mod pin;
