@@ -74,12 +74,125 @@ fn every_kind_of_broken_host_is_a_failure_and_the_others_are_evaluated() {
         ("aborts", "enough"),
         ("recurses", "infinite recursion"),
         ("mistyped", "cannot"),
-        ("lacking", "attribute 'toplevel' missing"),
+        ("lacking", "`nixosConfigurations.lacking.config.system.build` has no `toplevel`; "),
         ("asserts", "assertion 'false' failed"),
         ("unbuilt", "is not a store path"),
     ] {
         assert!(error(name).contains(message), "{name}: {}", error(name));
     }
+}
+
+#[test]
+fn a_host_of_another_shape_is_told_in_the_words_of_the_flake() {
+    let world = World::new();
+    let outputs = r#"{
+      nixosConfigurations = { web-1 = null; "a.b" = x: x; top.config.system.build.toplevel = null; empty = { }; };
+      homeConfigurations.alice = "no";
+      systemConfigs.box = 5;
+      clavel.deployments.one = null;
+      clavel.deployments.two.template.narId = { };
+      clavel.units.three = x: x;
+      clavel.agents.four = [ ];
+    }"#;
+    let ran = evaluate(&world, outputs, &["--json"]);
+    assert_eq!(ran.code, Some(1), "{}", ran.stderr);
+    let found = ran.json();
+    let nixos = "has to be a NixOS system with config.system.build.toplevel";
+    for (attribute, message) in [
+        ("nixosConfigurations.web-1", format!("`nixosConfigurations.web-1` is null; it {nixos}")),
+        ("nixosConfigurations.\"a.b\"", format!("`nixosConfigurations.\"a.b\"` is a function; it {nixos}")),
+        (
+            "nixosConfigurations.top",
+            "`nixosConfigurations.top.config.system.build.toplevel` is null; it has to be a derivation".to_owned(),
+        ),
+        ("nixosConfigurations.empty", format!("`nixosConfigurations.empty` has no `config`; it {nixos}")),
+        ("homeConfigurations.alice", "`homeConfigurations.alice` is a string; it has to be".to_owned()),
+        ("systemConfigs.box", "`systemConfigs.box` is a number; it has to be".to_owned()),
+        ("clavel.deployments.one", "`clavel.deployments.one` is null; it has to be a set".to_owned()),
+        (
+            "clavel.deployments.two",
+            "`clavel.deployments.two.template.narId` is a set; it has to be a derivation".to_owned(),
+        ),
+        ("clavel.units.three", "`clavel.units.three` is a function; it has to be a set".to_owned()),
+        ("clavel.agents.four", "`clavel.agents.four` is a list; it has to be a set".to_owned()),
+    ] {
+        let mut failures = found["failures"].as_array().unwrap().iter();
+        let failure = failures.find(|failure| failure["attribute"] == attribute);
+        let error = failure.unwrap_or_else(|| panic!("{attribute} in {found}"))["error"].as_str().unwrap();
+        assert!(error.starts_with(&format!("error: {message}")), "{error}");
+        assert!(error.contains("/flake.nix:") && error.lines().count() == 2, "{error}");
+    }
+    let whole = evaluate(&world, "{ nixosConfigurations = null; clavel = { }; }", &[]);
+    whole.refused(1, "`nixosConfigurations` is null; it has to be a set");
+    evaluate(&world, "{ clavel = null; }", &[]).refused(1, "`clavel` is null; it has to be a set");
+}
+
+#[test]
+fn an_error_says_where_it_is_in_the_flake_and_the_whole_trace_where_it_is_asked_for() {
+    let world = World::new();
+    world.write("deep.nix", "let f = n: if n == 0 then throw \"too deep\" else f (n - 1) + 1; in f 3");
+    let outputs = r#"{ nixosConfigurations = {
+      flat = throw "oh no";
+      deep.config.system.build.toplevel = builtins.addErrorContext "while evaluating the option `users':" (import ./deep.nix);
+    }; }"#;
+    let error = |found: &serde_json::Value, name: &str| -> String {
+        let mut failures = found["failures"].as_array().unwrap().iter();
+        failures.find(|failure| failure["name"] == name).unwrap()["error"].as_str().unwrap().to_owned()
+    };
+    let found = evaluate(&world, outputs, &["--json"]).json();
+    let flat = error(&found, "flat");
+    assert!(flat.starts_with("error: oh no\n") && flat.contains("/flake.nix:2:"), "{flat}");
+    let deep = error(&found, "deep");
+    assert!(deep.starts_with("error: too deep\n") && deep.contains("while evaluating the option `users'"), "{deep}");
+    let places = |error: &str| error.matches("/deep.nix:").count();
+    assert_eq!(places(&deep), 1, "{deep}");
+    let verbose = error(&evaluate(&world, outputs, &["--json", "-v"]).json(), "deep");
+    assert!(places(&verbose) > 3 && !shows_own_expression(&verbose), "{verbose}");
+}
+
+#[test]
+fn a_long_error_keeps_its_beginning_and_its_end_and_shows_nothing_of_clavel() {
+    let world = World::new();
+    let outputs = r#"let
+      repeat = n: text: builtins.concatStringsSep "" (builtins.genList (_: text) n);
+      nest = n: value: if n == 0 then value else builtins.addErrorContext "while evaluating the option `o${toString n}':" (nest (n - 1) value);
+    in { nixosConfigurations = {
+      words.config.system.build.toplevel = throw "it begins\n${repeat 4000 "and goes on\n"}it ends";
+      frames.config.system.build.toplevel = nest 2000 (throw "inside");
+    }; }"#;
+    let found = evaluate(&world, outputs, &["--json"]).json();
+    let error = |name: &str| -> String {
+        let mut failures = found["failures"].as_array().unwrap().iter();
+        failures.find(|failure| failure["name"] == name).unwrap()["error"].as_str().unwrap().to_owned()
+    };
+    let words = error("words");
+    for part in ["error: it begins\n", " bytes are left out here …]\n", "it ends"] {
+        assert!(words.contains(part), "{part}: {}", words.len());
+    }
+    let frames = error("frames");
+    assert!(frames.starts_with("error: inside\n") && frames.contains("the option `o1'"), "{frames}");
+    for error in [words, frames] {
+        assert!(!shows_own_expression(&error) && !error.contains("nar ="), "{error}");
+        assert!(error.len() < 40_000, "{}", error.len());
+    }
+}
+
+#[test]
+fn a_lock_without_an_input_names_the_command_that_completes_it() {
+    let world = World::new();
+    world.write_file("dep/flake.nix", "{ outputs = { self }: { }; }");
+    let flake = format!(
+        "{{ inputs.dep.url = \"path:{}\"; outputs = {{ self, dep }}: {{ nixosConfigurations = {{ }}; }}; }}",
+        world.at("dep")
+    );
+    world.write("flake.nix", &flake);
+    let path = format!("path:{}", world.at("work"));
+    world.claveld(&["evaluate", &path]).refused(1, "run `nix flake lock` in the flake, and commit the flake.lock");
+    // The lock of another input.
+    world.run("nix", &["flake", "lock", &path]).good();
+    world.write("flake.nix", &flake.replace("inputs.dep.url", "inputs.more.url = \"github:a/b\"; inputs.dep.url"));
+    let said = world.claveld(&["evaluate", &path]).refused(1, "run `nix flake lock`");
+    assert!(!said.contains("--no-update-lock-file"), "{said}");
 }
 
 #[test]

@@ -106,7 +106,7 @@ fn a_broken_host_of_any_platform_is_a_failure_of_its_attribute() {
     };
     let bad = error(&format!("systemConfigs.{}.bad", clavel::model::System::this().unwrap()));
     assert!(bad.contains("no box"), "{bad}");
-    assert!(error("homeConfigurations.lacking").contains("attribute 'activationPackage' missing"));
+    assert!(error("homeConfigurations.lacking").contains("`homeConfigurations.lacking` has no `activationPackage`"));
     for (one, other) in [("nixos", "darwin"), ("darwin", "nixos")] {
         let both = format!("`{one}Configurations.twice` and `{other}Configurations.twice` would both be");
         assert!(error(&format!("{one}Configurations.twice")).contains(&both));

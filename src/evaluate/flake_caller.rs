@@ -176,7 +176,7 @@ impl<'a> FlakeCaller<'a> {
 fn call_expression(lock: &ResolvedLock, absent: &AbsentInputs, mark: &str, other_name: Option<&str>) -> String {
     let data = NixString(&lock.as_data(absent).to_string()).to_string();
     let moved = other_name.map_or_else(|| "null".to_owned(), |name| NixString(name).to_string());
-    format!("(({CALL}) {{ data = builtins.fromJSON {data}; mark = {}; moved = {moved}; }})", NixString(mark))
+    format!("(({CALL})\n\n{{ data = builtins.fromJSON {data}; mark = {}; moved = {moved}; }})", NixString(mark))
 }
 
 /// Brings the inputs of `lock` into the store. Returns the keys of those that are not there, with the reason. An input that is

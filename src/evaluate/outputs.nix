@@ -6,61 +6,160 @@
 platforms: flake:
 let
   inherit (builtins)
+    addErrorContext
     attrNames
     concatMap
     deepSeq
-    elemAt
+    filter
     foldl'
-    genList
     getAttr
+    hasAttr
     head
     isAttrs
-    length
+    isString
     listToAttrs
     mapAttrs
     match
     removeAttrs
+    replaceStrings
+    seq
     tail
     toJSON
     tryEval
+    typeOf
+    unsafeGetAttrPos
     ;
 
   outputs = flake.outputs or flake;
-  clavel = outputs.clavel or { };
+  clavel = setAt "clavel" (outputs.clavel or { });
+
+  # A place in the flake:
+  #   place  its attributes, in the user's words
+  #   item   those of the item that it belongs to
+  #   value  what is there
+  #   from   the set that has it under `name`, for its position
+  at = place: value: {
+    inherit place value;
+    item = place;
+    from = null;
+    name = place;
+  };
+
+  # Where a place was written, on a line of its own, as Nix writes positions. Empty where Nix does not know.
+  positionOf =
+    at:
+    let
+      position = if isAttrs at.from then unsafeGetAttrPos at.name at.from else null;
+    in
+    if position == null then
+      ""
+    else
+      "\n  at ${position.file}:${toString position.line}:${toString position.column}";
+
+  # Ends the evaluation, because the value there is not what is wanted.
+  misshapen =
+    at: wanted:
+    let
+      words = {
+        bool = "a boolean";
+        float = "a number";
+        int = "a number";
+        lambda = "a function";
+        list = "a list";
+        path = "a path";
+        set = "a set";
+        string = "a string";
+      };
+      is = typeOf at.value;
+    in
+    refuse at "is ${words.${is} or is}" wanted;
+
+  refuse =
+    at: why: wanted:
+    let
+      it = if at.place == at.item then "it" else "`${at.item}`";
+    in
+    throw "`${at.place}` ${why}; ${it} has to be ${wanted}${positionOf at}";
+
+  quoted =
+    name:
+    if match "[a-zA-Z_][a-zA-Z0-9_'-]*" name != null then
+      name
+    else
+      replaceStrings [ "\${" ] [ "\\\${" ] (toJSON name);
+
+  # The attribute `name` of a place that has to be `wanted`.
+  below =
+    wanted: at: name:
+    if !isAttrs at.value then
+      misshapen at wanted
+    else if hasAttr name at.value then
+      {
+        place = "${at.place}.${quoted name}";
+        inherit (at) item;
+        inherit name;
+        from = at.value;
+        value = getAttr name at.value;
+      }
+    else
+      refuse at "has no `${quoted name}`" wanted;
+
+  # The same place, as an item of its own: an error says what it has to be, and not what the whole has to be.
+  itself = at: at // { item = at.place; };
+
+  setOf = wanted: at: if isAttrs at.value then at.value else misshapen at wanted;
+  setAt = place: value: setOf "a set" (at place value);
+
+  hasPath =
+    value: path:
+    path == [ ] || isAttrs value && hasAttr (head path) value && hasPath (getAttr (head path) value) (tail path);
 
   kinds = mapAttrs hosts platforms // {
     deployments = {
+      place = "clavel.deployments";
       found = clavel.deployments or { };
       read =
-        deployment:
+        at:
+        let
+          deployment = setOf "a set, such as { template.narId = …; }" at;
+          ofDeployment = name: at: itself (below "a set" at name);
+          template = ofDeployment "template" at;
+        in
         deployment
         // (
-          if deployment ? template.narId then
-            { template = deployment.template // { narId = nar deployment.template.narId; }; }
+          if deployment ? template && setOf "a set" template ? narId then
+            { template = template.value // { narId = nar (ofDeployment "narId" template); }; }
           else
             { }
         );
     };
     units = {
+      place = "clavel.units";
       found = clavel.units or { };
-      read = unit: unit;
+      read = setOf "a set, such as { type = …; arch = …; }";
     };
     agents = {
+      place = "clavel.agents";
       found = clavel.agents or { };
-      read = agent: agent;
+      read = setOf "a set, such as { deployments = [ … ]; }";
     };
   };
 
   hosts = output: platform: {
+    place = output;
     found = outputs.${output} or { };
     isLevel = if platform.bySystem then isSystem else _: false;
     read =
-      host:
+      at:
       let
+        host = at.value;
+        known = filter (hasPath host) platform.toplevels;
+        path = head (known ++ platform.toplevels);
+        toplevel = foldl' (below platform.host) at path;
         settings = platform.nixSettings host;
       in
       {
-        nar = nar (platform.toplevel host);
+        nar = nar (itself toplevel);
         substituters = settings.substituters or [ ];
         substituters-public-keys = settings.trusted-public-keys or [ ];
       };
@@ -75,33 +174,39 @@ let
   paths =
     kind:
     let
-      below =
+      all = at kind.place kind.found;
+      ofName =
         name:
         if (kind.isLevel or (_: false)) name then
           map (inner: [
             name
             inner
-          ]) (attrNames (getAttr name kind.found))
+          ]) (attrNames (setOf "a set of hosts" (itself (below "a set" all name))))
         else
           [ [ name ] ];
     in
-    concatMap below (attrNames kind.found);
+    concatMap ofName (attrNames (setOf "a set, with an attribute for each name" all));
 
   # From a derivation, or a store path as text. Evaluating drvPath writes the .drv file and builds nothing.
   nar =
-    value:
-    if isAttrs value then
+    at:
+    let
+      value = at.value;
+    in
+    if isAttrs value && value ? outPath then
       {
         path = value.outPath;
         drv = value.drvPath or null;
         system = value.system or null;
       }
-    else
+    else if isString value || typeOf value == "path" then
       {
         path = "${value}";
         drv = null;
         system = null;
-      };
+      }
+    else
+      misshapen at "a derivation";
 
   guarded =
     value:
@@ -110,12 +215,23 @@ let
     in
     if result.success then { ok = result.value; } else { failed = true; };
 
-  one =
+  place =
     item:
     let
       kind = getAttr (head item) kinds;
     in
-    kind.read (foldl' (set: name: getAttr name set) kind.found (tail item));
+    itself (foldl' (below "a set") (at kind.place kind.found) (tail item));
+
+  one = item: (getAttr (head item) kinds).read (place item);
+
+  # The same, and an error says which attribute it is in, where Nix knows no place closer to it.
+  located =
+    item:
+    let
+      value = one item;
+      it = place item;
+    in
+    addErrorContext "while evaluating ${it.place}${positionOf it}" (seq (toJSON value) value);
 in
 {
   names = asked: {
@@ -129,5 +245,5 @@ in
     withdraw = clavel.withdraw or [ ];
   };
   some = map (item: guarded (one item));
-  inherit one;
+  one = located;
 }

@@ -215,7 +215,8 @@ pub(super) enum Question<'a> {
 
 /// The expression of every question, without the flake and the items. Every answer depends on it.
 pub(super) fn template() -> String {
-    format!("({OUTPUTS}) {}", platforms::render())
+    // Nix shows the lines around a position. Those of the flake's lock can be long.
+    format!("({OUTPUTS})\n{}\n", platforms::render())
 }
 
 impl Question<'_> {

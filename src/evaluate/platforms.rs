@@ -3,6 +3,7 @@
 //! A new platform is a new row here. How a unit is activated does not belong here: the agent knows that.
 
 use crate::model::UnitType;
+use crate::nix::NixString;
 
 /// One platform, which is a row of the table.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -11,8 +12,10 @@ pub(super) struct Platform {
     pub(super) output: &'static str,
     /// The levels between the output and a host.
     layout: HostLayout,
-    /// The function, in Nix's language, from a host to the derivation that is deployed.
-    toplevel: &'static str,
+    /// The attributes of a host that lead to the derivation that is deployed: the first path that the host has.
+    toplevel: &'static [&'static [&'static str]],
+    /// What a host has to be, for whoever wrote something else.
+    host: &'static str,
     /// The function, in Nix's language, from a host to its own settings of Nix, where it has such settings.
     nix_settings: Option<&'static str>,
     /// The type of the unit that a host is deployed to.
@@ -33,7 +36,8 @@ pub(super) static PLATFORMS: &[Platform] = &[
     Platform {
         output: "nixosConfigurations",
         layout: HostLayout::ByName,
-        toplevel: "host: host.config.system.build.toplevel",
+        toplevel: &[&["config", "system", "build", "toplevel"]],
+        host: "a NixOS system with config.system.build.toplevel",
         nix_settings: Some("host: host.config.nix.settings or { }"),
         unit_type: UnitType::Nixos,
     },
@@ -41,21 +45,24 @@ pub(super) static PLATFORMS: &[Platform] = &[
         output: "darwinConfigurations",
         layout: HostLayout::ByName,
         // nix-darwin has the same derivation under the short name `system`.
-        toplevel: "host: host.config.system.build.toplevel or host.system",
+        toplevel: &[&["config", "system", "build", "toplevel"], &["system"]],
+        host: "a system of nix-darwin with config.system.build.toplevel",
         nix_settings: Some("host: host.config.nix.settings or { }"),
         unit_type: UnitType::Darwin,
     },
     Platform {
         output: "homeConfigurations",
         layout: HostLayout::ByName,
-        toplevel: "home: home.activationPackage",
+        toplevel: &[&["activationPackage"]],
+        host: "a configuration of home-manager with activationPackage",
         nix_settings: None,
         unit_type: UnitType::HomeManager,
     },
     Platform {
         output: "systemConfigs",
         layout: HostLayout::ByNameOrSystem,
-        toplevel: "system: system",
+        toplevel: &[&[]],
+        host: "a system of system-manager, which is a derivation",
         nix_settings: None,
         unit_type: UnitType::SystemManager,
     },
@@ -64,13 +71,20 @@ pub(super) static PLATFORMS: &[Platform] = &[
 impl Platform {
     /// The row as an attribute in Nix's language.
     fn render(&self) -> String {
-        let Self { output, layout, toplevel, nix_settings, .. } = self;
+        let Self { output, layout, toplevel, host, nix_settings, .. } = self;
+        let path = |path: &&[&str]| {
+            format!("[ {} ]", path.iter().map(|name| NixString(name).to_string()).collect::<Vec<_>>().join(" "))
+        };
+        let toplevels = toplevel.iter().map(path).collect::<Vec<_>>().join(" ");
+        let host = NixString(host);
         let by_system = match layout {
             HostLayout::ByName => "false",
             HostLayout::ByNameOrSystem => "true",
         };
         let settings = nix_settings.unwrap_or("_: { }");
-        format!("{output} = {{ toplevel = {toplevel}; nixSettings = {settings}; bySystem = {by_system}; }};")
+        format!(
+            "{output} = {{ toplevels = [ {toplevels} ]; host = {host}; nixSettings = {settings}; bySystem = {by_system}; }};"
+        )
     }
 }
 

@@ -93,6 +93,8 @@ impl Nix {
         run.of_nix(self.deadline)
             .args(["--extra-experimental-features", "nix-command flakes"])
             // The evaluation of a host's drvPath writes its .drv file, so the store must be writable.
+            // Without it, Nix leaves most positions in the user's files out. `process/nix_report.rs` chooses among them.
+            .arg("--show-trace")
             .args(["--eval", "--strict", "--json", "--read-write-mode"])
             // The nixConfig of a flake must not change how it is evaluated.
             .args(["--option", "accept-flake-config", "false"])
@@ -140,7 +142,7 @@ impl Nix {
             .await?
             .run()
             .await
-            .map_err(|failure| NixError::failed(action(), failure))?;
+            .map_err(|failure| NixError::failed(action(), failure, self.detail))?;
         let calls = match request.watch {
             Watch::Files => read_log(&log).map_err(files)?,
             Watch::Nothing => SystemCalls::NotWatched,

@@ -114,14 +114,29 @@ impl Nix {
         let run = Invocation::nix(&["flake", "metadata", "--json"], self.deadline)
             // The flake.lock of the owner decides: a stale one is an error and is never replaced.
             .arg("--no-update-lock-file")
+            // Nix says in the trace alone that it was about to change the lock.
+            .arg("--show-trace")
             .args(["--option", "accept-flake-config", "false"])
             .arg(reference);
         let output = self.caged(run, None).await?.run().await;
-        let output = output.map_err(|failure| NixError::failed(action(), failure))?;
+        let output = output.map_err(|failure| {
+            let is_stale = is_about_a_stale_lock(failure.stderr());
+            match NixError::failed(action(), failure, self.detail) {
+                NixError::Failed { action, source } if is_stale => NixError::StaleLock { action, source },
+                other => other,
+            }
+        })?;
         let metadata: Result<FlakeMetadata, _> = serde_json::from_slice(&output.stdout);
         let metadata = metadata.map_err(|error| NixError::Unexpected { action: action(), why: error.to_string() })?;
         Ok(metadata.locks)
     }
+}
+
+/// Whether Nix failed because the lock lacks an input. It then tries to fetch that input, which it cannot do in the cage, or says
+/// that it may not write the lock.
+fn is_about_a_stale_lock(stderr: &str) -> bool {
+    let signs = ["while updating the lock file of flake", "requires lock file changes", "--no-update-lock-file"];
+    signs.iter().any(|sign| stderr.contains(sign))
 }
 
 /// The reference with the scheme that Nix's command line would choose for it: a path in a git repository stands for the

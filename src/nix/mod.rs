@@ -26,7 +26,7 @@ pub use inputs::LockedInput;
 pub use string::NixString;
 
 use crate::model::{Isolation, describe_error};
-use crate::process::{Cage, CageError, Invocation, ProcessError, ProcessOutput};
+use crate::process::{Cage, CageError, Invocation, ProcessError, ProcessOutput, TraceDetail};
 
 /// Why a request to Nix failed.
 #[derive(Debug, thiserror::Error)]
@@ -37,6 +37,16 @@ pub enum NixError {
         /// The action and its object, such as `read the source path:/x`.
         action: String,
         /// How the program failed.
+        source: NixFailure,
+    },
+    /// Its flake.lock lacks an input of its flake.nix.
+    #[error(
+        "cannot {action}: its flake.lock does not fit its flake.nix (run `nix flake lock` in the flake, and commit the flake.lock)"
+    )]
+    StaleLock {
+        /// The action and its object, such as `read the source path:/x`.
+        action: String,
+        /// How Nix failed with this lock.
         source: NixFailure,
     },
     /// The credentials for it cannot be read, or the certificates.
@@ -96,12 +106,15 @@ pub enum NixError {
 
 /// A failed run of a program of Nix, in Nix's own words. It has no source: the text of [`ProcessError`] would say it again.
 #[derive(Debug, thiserror::Error)]
-#[error("{}", .0.nix_message())]
-pub struct NixFailure(ProcessError);
+#[error("{}", failure.nix_message(*detail))]
+pub struct NixFailure {
+    failure: ProcessError,
+    detail: TraceDetail,
+}
 
 impl NixError {
-    fn failed(action: String, failure: ProcessError) -> Self {
-        Self::Failed { action, source: NixFailure(failure) }
+    fn failed(action: String, failure: ProcessError, detail: TraceDetail) -> Self {
+        Self::Failed { action, source: NixFailure { failure, detail } }
     }
 
     /// The message of Nix itself, or Clavel's own where Nix printed none.
@@ -110,6 +123,7 @@ impl NixError {
             Self::Failed { source, .. } => source.to_string(),
             Self::NoAccess { why, .. } => why.clone(),
             Self::Files { .. }
+            | Self::StaleLock { .. }
             | Self::Unreachable { .. }
             | Self::Stale { .. }
             | Self::NoBranch { .. }
@@ -121,7 +135,7 @@ impl NixError {
     /// Whether the program was ended at its limit of memory or time, so that a larger limit may help.
     pub fn is_limit(&self) -> bool {
         match self {
-            Self::Failed { source: NixFailure(failure), .. } => match failure {
+            Self::Failed { source: NixFailure { failure, .. }, .. } => match failure {
                 ProcessError::TooMuchMemory { .. } | ProcessError::TimedOut { .. } | ProcessError::Killed { .. } => {
                     true
                 }
@@ -133,6 +147,7 @@ impl NixError {
                 | ProcessError::Io { .. } => false,
             },
             Self::Unexpected { .. }
+            | Self::StaleLock { .. }
             | Self::Unreachable { .. }
             | Self::Stale { .. }
             | Self::NoBranch { .. }
@@ -164,6 +179,8 @@ pub struct Nix {
     /// The longest time of one command.
     deadline: Duration,
     isolation: Isolation,
+    /// How much of a trace its errors show.
+    detail: TraceDetail,
     /// What a fetch gets beside git's and Nix's own settings.
     keys: FetchKeys,
     /// The cage, once it is known to work.
@@ -173,7 +190,10 @@ pub struct Nix {
 impl Nix {
     /// The Nix on the PATH. No command may take longer than `deadline`.
     pub fn new(deadline: Duration, isolation: Isolation) -> Self {
-        Self { deadline, isolation, keys: FetchKeys::default(), cage: OnceCell::new() }
+        // `-v` asks for this level.
+        let is_verbose = tracing::enabled!(tracing::Level::DEBUG);
+        let detail = if is_verbose { TraceDetail::Full } else { TraceDetail::Short };
+        Self { deadline, isolation, detail, keys: FetchKeys::default(), cage: OnceCell::new() }
     }
 
     /// The same Nix, whose fetches have these keys. Nothing that evaluates gets them.
@@ -186,7 +206,7 @@ impl Nix {
     async fn run_fetch(&self, action: &str, run: Invocation, access: FetchAccess) -> Result<ProcessOutput, NixError> {
         let files = |source| NixError::Files { action: action.to_owned(), source };
         let given = access.give_to(run).map_err(files)?;
-        given.run.run().await.map_err(|failure| NixError::failed(action.to_owned(), failure))
+        given.run.run().await.map_err(|failure| NixError::failed(action.to_owned(), failure, self.detail))
     }
 
     /// Puts `run` into the cage, where there is to be one. `folder` is the folder outside that it may write to.

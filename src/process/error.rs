@@ -22,7 +22,7 @@ pub enum ProcessError {
         command: String,
         /// Its exit code.
         code: i32,
-        /// The end of its standard error.
+        /// Its standard error, without the middle where it is long.
         stderr: String,
     },
     /// The program was ended by a signal that Clavel did not send.
@@ -32,7 +32,7 @@ pub enum ProcessError {
         command: String,
         /// The signal's number.
         signal: i32,
-        /// The end of its standard error.
+        /// Its standard error, without the middle where it is long.
         stderr: String,
     },
     /// The program ran past its deadline and was ended.
@@ -42,7 +42,7 @@ pub enum ProcessError {
         command: String,
         /// The time that it had.
         deadline: Duration,
-        /// The end of its standard error.
+        /// Its standard error, without the middle where it is long.
         stderr: String,
     },
     /// The program wrote more than the limit, and was ended.
@@ -88,7 +88,7 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
-    /// The end of the program's standard error; empty for errors that do not have it.
+    /// The program's standard error, without the middle where it is long; empty for errors that do not have it.
     pub fn stderr(&self) -> &str {
         match self {
             Self::Failed { stderr, .. } | Self::Killed { stderr, .. } | Self::TimedOut { stderr, .. } => stderr,
@@ -102,7 +102,7 @@ impl ProcessError {
     }
 }
 
-/// The end of standard error, as an error message appends it.
+/// Standard error, as an error message appends it.
 fn stderr_suffix(stderr: &str) -> String {
     let stderr = stderr.trim();
     if stderr.is_empty() { String::new() } else { format!(":\n{stderr}") }

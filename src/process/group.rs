@@ -10,9 +10,8 @@ use tokio::process::{Child, ChildStdin, Command};
 use super::error::ProcessError;
 use super::invocation::{InputEnd, Invocation, Streams, Survivors};
 use super::processor::Processor;
+use super::stderr::StderrText;
 
-/// The number of bytes at the end of standard error that are kept.
-pub(super) const STDERR_TAIL: usize = 16 << 10;
 /// The most bytes of marked lines.
 const MAX_MARKED_BYTES: usize = 64 << 20;
 /// The time that a process group has between SIGTERM and SIGKILL.
@@ -24,15 +23,6 @@ const LAST_OUTPUT: Duration = Duration::from_secs(1);
 pub(super) struct ExitedProgram {
     pub(super) stdout: Vec<u8>,
     pub(super) status: ExitStatus,
-}
-
-/// The standard error of a program.
-#[derive(Debug, Default)]
-pub(super) struct StderrText {
-    /// Its end, without the marked lines.
-    pub(super) tail: Vec<u8>,
-    /// The marked lines, without the mark.
-    pub(super) marked_lines: Vec<String>,
 }
 
 /// The reason why the output of a program was not collected to its end.
@@ -244,9 +234,6 @@ async fn read_stderr(
         if invocation.streams == Streams::PassedOn {
             crate::stderr::write(&line);
         }
-        errors.tail.extend_from_slice(&line);
-        if errors.tail.len() > STDERR_TAIL {
-            errors.tail.drain(..errors.tail.len() - STDERR_TAIL);
-        }
+        errors.add(&line);
     }
 }

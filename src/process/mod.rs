@@ -13,14 +13,17 @@ mod group;
 mod invocation;
 mod memory;
 mod nix;
+mod nix_report;
 mod output_file;
 mod processor;
 mod run;
+mod stderr;
 
 pub use cage::{Cage, CageError, find_program};
 pub use detached::{Detached, DetachedStreams, ProcessMark, this_program};
 pub use error::ProcessError;
 pub use invocation::Invocation;
 pub use memory::machine_memory;
+pub use nix_report::TraceDetail;
 pub use output_file::Follower;
 pub use run::ProcessOutput;

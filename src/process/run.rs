@@ -5,18 +5,22 @@ use std::os::unix::process::ExitStatusExt as _;
 use rustix::process::Pid;
 
 use super::error::ProcessError;
-use super::group::{CollectError, ExitedProgram, ProcessGroup, STDERR_TAIL, StderrText};
+use super::group::{CollectError, ExitedProgram, ProcessGroup};
 use super::invocation::Invocation;
 use super::memory::{Excess, MemoryLimit};
 use super::output_file::OutputFile;
+use super::stderr::StderrText;
 use crate::redact::without_users;
+
+/// How many bytes at the end of a file of output an error may quote.
+const FILE_TAIL: usize = 16 << 10;
 
 /// The output of a program that succeeded.
 #[derive(Debug)]
 pub struct ProcessOutput {
     /// All of its standard output.
     pub stdout: Vec<u8>,
-    /// The end of its standard error, without the marked lines.
+    /// Its standard error, without the marked lines, and without the middle where it is long.
     pub stderr: String,
     /// The lines of standard error that began with the mark, without the mark; empty if the caller set no mark.
     pub marked_lines: Vec<String>,
@@ -53,13 +57,13 @@ impl Invocation {
             Ok(Err(_)) | Err(Limit::Time) => group.end().await,
         }
         if let Some(file) = &output_file {
-            errors.tail = file.tail(STDERR_TAIL);
+            file.tail(FILE_TAIL).split_inclusive(|byte| *byte == b'\n').for_each(|line| errors.add(line));
         }
         let too_much_memory = |limit| ProcessError::TooMuchMemory { command: self.short_name(), limit };
         if let Some(limit) = memory.exceeded() {
             return Err(too_much_memory(limit));
         }
-        let stderr = without_users(&String::from_utf8_lossy(&errors.tail));
+        let stderr = without_users(&errors.text());
         match ended {
             Ok(Ok(exited)) => {
                 result_of(command, !self.inherits_environment, exited, stderr, errors.marked_lines, memory.peak())

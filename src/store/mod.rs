@@ -18,7 +18,7 @@ pub use cache::{CacheEntries, CacheEntry, CacheKeys};
 pub use derivation::DerivationError;
 
 use crate::model::{NarTemplateSpecification, StorePath, Substituter, describe_error};
-use crate::process::ProcessError;
+use crate::process::{ProcessError, TraceDetail};
 
 /// The result of a store operation, once it has ended.
 pub type StoreFuture<'a, T> = BoxFuture<'a, Result<T, StoreError>>;
@@ -113,7 +113,7 @@ impl StoreError {
     /// The message of the engine, or Clavel's own if the engine printed none.
     pub fn message(&self) -> String {
         match self {
-            Self::Failed { source, .. } => source.nix_message(),
+            Self::Failed { source, .. } => source.nix_message(TraceDetail::Short),
             Self::Files { .. } | Self::Unexpected { .. } => describe_error(self),
         }
     }
