@@ -67,6 +67,40 @@ fn the_hosts_of_every_platform_are_found_in_its_output() {
 }
 
 #[test]
+fn the_arch_of_a_cross_compiled_host_is_the_one_that_it_runs_on() {
+    let world = World::new();
+    let outputs = r#"let
+      pi = { system = "aarch64-linux"; };
+      built = { config.system.build.toplevel = (host ./hosts/web-1.nix).config.system.build.toplevel; };
+      cross = extra: built // extra;
+    in {
+      nixosConfigurations = {
+        by-pkgs = cross { pkgs.stdenv.hostPlatform = pi; };
+        by-option.config = built.config // { nixpkgs.hostPlatform = pi; };
+        undefined.config = built.config // { nixpkgs.hostPlatform = throw "used but not defined"; };
+        both = { pkgs.stdenv.hostPlatform = pi; config = built.config // { nixpkgs.hostPlatform.system = "riscv64-linux"; }; };
+      };
+      homeConfigurations.home = home "alice" // { pkgs.stdenv.hostPlatform = pi; };
+      clavel.deployments.tool.template.narId = built.config.system.build.toplevel // { stdenv.hostPlatform = pi; };
+    }"#;
+    let ran = evaluate(&world, outputs, &[]);
+    assert_eq!(ran.code, Some(0), "{}", ran.stderr);
+    let found = ran.json();
+    let own = clavel::model::System::this().unwrap();
+    let arches: Vec<(&str, &str)> = found["units"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|unit| (unit["name"].as_str().unwrap(), unit["specification"]["arch"].as_str().unwrap()))
+        .collect();
+    let pi = "aarch64-linux";
+    assert_eq!(
+        arches,
+        [("both", pi), ("by-option", pi), ("by-pkgs", pi), ("home", pi), ("tool", pi), ("undefined", own.as_str())]
+    );
+}
+
+#[test]
 fn an_unchanged_host_of_any_platform_is_not_evaluated_again() {
     let world = World::new();
     let records = ["--records", &world.at("records")];

@@ -128,7 +128,7 @@ let
         deployment
         // (
           if deployment ? template && setOf "a set" template ? narId then
-            { template = template.value // { narId = nar (ofDeployment "narId" template); }; }
+            { template = template.value // { narId = nar null (ofDeployment "narId" template); }; }
           else
             { }
         );
@@ -159,11 +159,33 @@ let
         settings = platform.nixSettings host;
       in
       {
-        nar = nar (itself toplevel);
+        nar = nar (hostSystem host) (itself toplevel);
         substituters = settings.substituters or [ ];
         substituters-public-keys = settings.trusted-public-keys or [ ];
       };
   };
+
+  # The system that a host is for, where it says so. `pkgs` decides what `nixpkgs.hostPlatform` means, where both are set.
+  hostSystem =
+    host:
+    let
+      ofPkgs = text (host.pkgs.stdenv.hostPlatform.system or null);
+      ofConfig = text (host.config.nixpkgs.hostPlatform.system or null);
+    in
+    if !isAttrs host then
+      null
+    else if ofPkgs != null then
+      ofPkgs
+    else
+      ofConfig;
+
+  # A string; null where it is something else, or throws, as an option without a definition does.
+  text =
+    value:
+    let
+      result = tryEval (if isString value then value else null);
+    in
+    if result.success then result.value else null;
 
   # Nix's names of systems. The list is closed, so that the name of a host is not taken for a system.
   isSystem =
@@ -187,23 +209,31 @@ let
     in
     concatMap ofName (attrNames (setOf "a set, with an attribute for each name" all));
 
-  # From a derivation, or a store path as text. Evaluating drvPath writes the .drv file and builds nothing.
+  # From a derivation, or a store path as text. Evaluating drvPath writes the .drv file and builds nothing. `system` of a
+  # derivation is where it is built, so a cross-compiled one says elsewhere what it is for.
   nar =
-    at:
+    system: at:
     let
       value = at.value;
+      ofStdenv = text (value.stdenv.hostPlatform.system or null);
     in
     if isAttrs value && value ? outPath then
       {
         path = value.outPath;
         drv = value.drvPath or null;
-        system = value.system or null;
+        system =
+          if system != null then
+            system
+          else if ofStdenv != null then
+            ofStdenv
+          else
+            value.system or null;
       }
     else if isString value || typeOf value == "path" then
       {
         path = "${value}";
         drv = null;
-        system = null;
+        inherit system;
       }
     else
       misshapen at "a derivation";
