@@ -47,6 +47,19 @@ fn a_deployment_that_moves_to_another_unit_is_activated_there() {
 }
 
 #[test]
+fn an_agent_takes_its_machine_for_what_the_configuration_says() {
+    let world = World::new();
+    world.publish_from_memory(&["web-1"]);
+    let repository = format!("file://{}", world.at("fleet.git"));
+    world.configure_agent("web-1", &repository, "system = \"riscv64-linux\"\n");
+    let said = world.agent("web-1", &["once"]).refused(5, "this machine is riscv64-linux");
+    assert!(said.contains("set `system` in clavel-agent.toml"), "{said}");
+    let own = clavel::model::System::this().unwrap();
+    world.configure_agent("web-1", &repository, &format!("system = \"{own}\"\n"));
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
 fn two_deployments_that_change_places_are_both_activated() {
     let world = with_two_units();
     world.publish_from_memory(&["web-1", "web-2"]);

@@ -64,7 +64,7 @@ impl<'a> Pass<'a> {
         let anchor = newest_anchor(Anchor::read(&config.root)?, directory.root()?, &config.state_directory)?;
         let clock_baseline = directory.last_pass().ok().flatten().and_then(|last| last.clock_baseline);
         let store = store::open(config.store.clone(), config.realise_deadline, output);
-        let system = System::this()?;
+        let system = config.system.clone().map_or_else(System::this, Ok)?;
         Ok(Self {
             config,
             directory,

@@ -11,7 +11,7 @@ use serde::Deserialize;
 use super::credentials::{CredentialsTable, access_rules, with_ssh_command};
 use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
 use crate::git::Remote;
-use crate::model::{BranchName, Invalid, List, Name, UnitType};
+use crate::model::{BranchName, Invalid, List, Name, System, UnitType};
 use crate::trust::AnchorLocation;
 
 /// The settings of an agent.
@@ -29,6 +29,8 @@ pub struct AgentConfig {
     pub deployments: Option<List<Name, 1024>>,
     /// The units that the agent serves, and the settings of each. Where there is none, it serves the unit of its own name.
     pub units: BTreeMap<Name, UnitConfig>,
+    /// The system that this machine counts as. Without it, the machine itself says so.
+    pub system: Option<System>,
     /// The folder of the agent's state.
     pub state_directory: PathBuf,
     /// How long to wait between two passes.
@@ -105,6 +107,7 @@ struct AgentFile {
     branch: Option<BranchName>,
     root: WrittenAnchor,
     deployments: Option<List<Name, 1024>>,
+    system: Option<System>,
     state_directory: Option<PathBuf>,
     interval: Option<Span>,
     ssh_command: Option<String>,
@@ -195,6 +198,7 @@ impl ConfigFile for AgentFile {
             branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,
             root: self.root.0.below(directory),
             deployments: self.deployments,
+            system: self.system,
             units,
             state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/clavel-agent".into())),
             interval: self.interval.map_or(Duration::from_mins(1), |span| span.0),
@@ -234,6 +238,9 @@ mod tests {
         let minimal = "name = \"web-1\"\nrepository = \"/srv/fleet.git\"\nroot = \"root.json\"\n";
         let config = read(minimal).unwrap();
         assert_eq!(config.interval, Duration::from_mins(1));
+        let system = |text: &str| read(&format!("system = \"{text}\"\n{minimal}")).map(|config| config.system);
+        assert_eq!(system("armv6l-linux").unwrap(), Some("armv6l-linux".parse().unwrap()));
+        assert!(system("arm").unwrap_err().to_string().contains("is not a system"));
         assert!(matches!(config.root, AnchorLocation::File(path) if path.is_absolute()));
         let digest = "0123456789abcdef".repeat(4);
         let by_digest = read(&minimal.replace("root.json", &digest)).unwrap();
@@ -293,6 +300,7 @@ mod tests {
             "branch",
             "root",
             "deployments",
+            "system",
             "state-directory",
             "interval",
             "ssh-command",

@@ -87,15 +87,39 @@ validated_text! {
     System, what: "a system", check: check_system, pattern: "^[a-z0-9_]{1,32}-[a-z0-9_]{1,32}$"
 }
 
+/// The order of the bytes in a number.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ByteOrder {
+    Little,
+    Big,
+}
+
 impl System {
-    /// The system that this program was built for.
+    /// The system of this machine, for programs like this one.
     pub fn this() -> Result<Self, Invalid> {
-        let os = if std::env::consts::OS == "macos" { "darwin" } else { std::env::consts::OS };
-        let arch = match std::env::consts::ARCH {
-            "x86" => "i686",
-            "arm" => "armv7l",
-            other => other,
+        let order = if cfg!(target_endian = "little") { ByteOrder::Little } else { ByteOrder::Big };
+        // The kernel says which machine it is, as `uname -m` does.
+        let uname = rustix::system::uname();
+        Self::of(std::env::consts::ARCH, order, std::env::consts::OS, &uname.machine().to_string_lossy())
+    }
+
+    /// The system in Nix's words. `arch` and `os` are those that a program was built for, in Rust's words, and `machine` is what the
+    /// kernel says. They differ where programs of 32 bits run on a kernel of 64 bits: the programs count.
+    fn of(arch: &str, order: ByteOrder, os: &str, machine: &str) -> Result<Self, Invalid> {
+        let arch = match (arch, order) {
+            ("x86", _) => "i686",
+            // One target of Rust stands for several machines.
+            ("arm", _) => match machine {
+                "armv5tel" | "armv5tejl" => "armv5tel",
+                "armv6l" | "armv6" => "armv6l",
+                _ => "armv7l",
+            },
+            ("powerpc64", ByteOrder::Little) => "powerpc64le",
+            ("mips" | "mips32r6", ByteOrder::Little) => "mipsel",
+            ("mips64" | "mips64r6", ByteOrder::Little) => "mips64el",
+            (other, _) => other,
         };
+        let os = if os == "macos" { "darwin" } else { os };
         format!("{arch}-{os}").parse()
     }
 }
@@ -362,5 +386,32 @@ mod tests {
     #[test]
     fn this_machine_has_a_valid_system() {
         System::this().unwrap();
+    }
+
+    #[test]
+    fn a_system_is_that_of_the_programs_and_the_kernel_tells_the_arms_apart() {
+        use ByteOrder::{Big, Little};
+        for (arch, order, os, machine, system) in [
+            ("x86_64", Little, "linux", "x86_64", "x86_64-linux"),
+            ("x86", Little, "linux", "x86_64", "i686-linux"),
+            ("aarch64", Little, "linux", "aarch64", "aarch64-linux"),
+            ("aarch64", Little, "macos", "arm64", "aarch64-darwin"),
+            ("arm", Little, "linux", "armv5tel", "armv5tel-linux"),
+            ("arm", Little, "linux", "armv6l", "armv6l-linux"),
+            ("arm", Little, "linux", "armv7l", "armv7l-linux"),
+            // A kernel of 64 bits, by either of its two names.
+            ("arm", Little, "linux", "armv8l", "armv7l-linux"),
+            ("arm", Little, "linux", "aarch64", "armv7l-linux"),
+            ("riscv64", Little, "linux", "riscv64", "riscv64-linux"),
+            ("powerpc64", Little, "linux", "ppc64le", "powerpc64le-linux"),
+            ("powerpc64", Big, "linux", "ppc64", "powerpc64-linux"),
+            ("mips64", Little, "linux", "mips64", "mips64el-linux"),
+            ("mips", Big, "linux", "mips", "mips-linux"),
+            ("s390x", Big, "linux", "s390x", "s390x-linux"),
+            ("loongarch64", Little, "linux", "loongarch64", "loongarch64-linux"),
+            ("x86_64", Little, "freebsd", "amd64", "x86_64-freebsd"),
+        ] {
+            assert_eq!(System::of(arch, order, os, machine).unwrap().as_str(), system);
+        }
     }
 }

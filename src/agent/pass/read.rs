@@ -152,7 +152,10 @@ impl Pass<'_> {
             Anchor::Root(root) => Some(root.root().version),
             Anchor::Digest(_) => None,
         };
-        digest(format!("{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?}").as_bytes())
+        digest(
+            format!("{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?} {:?}", self.system)
+                .as_bytes(),
+        )
     }
 
     fn time(&self) -> Time<'_> {

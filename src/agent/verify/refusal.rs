@@ -213,7 +213,10 @@ pub enum Unfit {
         expected: UnitType,
     },
     /// The unit is of another arch than this machine.
-    #[error("it is for the unit `{unit}` of arch {arch}, and this machine is {machine}")]
+    #[error(
+        "it is for the unit `{unit}` of arch {arch}, and this machine is {machine}; if it can run {arch}, set `system` in \
+         clavel-agent.toml"
+    )]
     OtherArch {
         /// The unit.
         unit: Name,
