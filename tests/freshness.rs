@@ -43,6 +43,47 @@ fn a_branch_that_nobody_signs_any_more_is_stale_and_what_runs_goes_on() {
 }
 
 #[test]
+fn everybody_warns_before_a_root_expires_and_says_the_command_afterwards() {
+    let world = World::new();
+    world.publish().good();
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    let (claveld, agent, clavel) =
+        (env!("CARGO_BIN_EXE_claveld"), env!("CARGO_BIN_EXE_clavel-agent"), env!("CARGO_BIN_EXE_clavel"));
+    let (published, asked) = (world.at("claveld.toml"), world.at("web-1.toml"));
+    let (repository, root) = (world.at("fleet.git"), world.at("root.json"));
+    let all: [(&str, Vec<&str>); 5] = [
+        (claveld, vec!["once", "--config", &published]),
+        (claveld, vec!["status", "--config", &published]),
+        (agent, vec!["once", "--config", &asked]),
+        (agent, vec!["status", "--config", &asked]),
+        (clavel, vec!["verify", "--repository", &repository, "--root", &root]),
+    ];
+    let commands = "where the root keys are, run `clavel root next root.json -o root-2.json --key FILE` and then `clavel root publish \
+                    root-2.json`";
+    for (offset, expected) in [("+1d", None), ("+320d", Some("expires at")), ("+370d", Some("expired at"))] {
+        for (program, arguments) in &all {
+            let ran = off_by(&world, offset, program, arguments);
+            let said = format!("{}{}", ran.stdout, ran.stderr);
+            let json = off_by(&world, offset, program, &[&arguments[..], &["--json"]].concat()).stdout;
+            let about = format!("{offset} {program} {arguments:?}: {said} {json}");
+            match expected {
+                None => assert!(!said.contains("clavel root next") && !json.contains("clavel root next"), "{about}"),
+                // The pass of an agent is over, and its error is no JSON.
+                Some("expired at") if *program == agent && arguments[0] == "once" => {
+                    assert_eq!(ran.code, Some(5), "{about}");
+                    assert!(said.contains("the root (version 1) is stale since") && said.contains(commands), "{about}");
+                }
+                Some(said_of_it) => {
+                    assert!(said.contains(said_of_it) && said.contains(commands), "{about}");
+                    assert!(json.contains(said_of_it) && json.contains("clavel root next"), "{about}");
+                }
+            }
+        }
+    }
+}
+
+#[test]
 fn claveld_signs_the_index_anew_when_half_of_its_time_is_gone() {
     let world = World::new();
     world.publish().good();

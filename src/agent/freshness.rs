@@ -87,6 +87,8 @@ impl fmt::Display for ClockTrouble {
 pub struct Stale {
     /// The document: "the index (version 5)".
     pub what: String,
+    /// What to do about it.
+    pub remedy: String,
     /// When it expired.
     pub since: Timestamp,
     /// The time on this machine's clock.
@@ -97,12 +99,11 @@ pub struct Stale {
 
 impl fmt::Display for Stale {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { what, since, now, clock } = self;
+        let Self { what, remedy, since, now, clock } = self;
         let ago = now.since(*since);
         write!(
             f,
-            "{what} is stale since {since}, for {} by this machine's clock ({now}): it may no longer be the newest; see whether \
-             claveld runs, and whether the mirror is up to date",
+            "{what} is stale since {since}, for {} by this machine's clock ({now}): it may no longer be the newest; {remedy}",
             approximate(ago)
         )?;
         match clock {
@@ -126,6 +127,8 @@ fn approximate(time: Duration) -> humantime::FormattedDuration {
 pub(super) struct Validity {
     /// The document: "the index (version 5)".
     pub(super) what: String,
+    /// What to do once it has expired.
+    pub(super) remedy: String,
     /// When it was issued, where it says so.
     pub(super) issued: Option<Timestamp>,
     /// When it expires.
@@ -175,8 +178,8 @@ pub(super) fn check_validity(
     if now < validity.expires {
         return Ok(trouble);
     }
-    let (what, since) = (validity.what.clone(), validity.expires);
-    Err(Box::new(Stale { what, since, now, clock: trouble }))
+    let Validity { what, remedy, issued: _, expires: since } = validity.clone();
+    Err(Box::new(Stale { what, remedy, since, now, clock: trouble }))
 }
 
 /// The time that the clock would show if it had run on since `baseline`, and the time that it shows, where the two differ.
@@ -225,7 +228,12 @@ mod tests {
     }
 
     fn validity() -> Validity {
-        Validity { what: "the index (version 5)".into(), issued: Some(at("10T00:00:00")), expires: at("17T00:00:00") }
+        Validity {
+            what: "the index (version 5)".into(),
+            remedy: "look".into(),
+            issued: Some(at("10T00:00:00")),
+            expires: at("17T00:00:00"),
+        }
     }
 
     fn checked(clocks: &Clocks, before: Option<&Clocks>) -> String {

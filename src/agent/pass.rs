@@ -19,7 +19,7 @@ use super::state::{CompletedAs, Completion, State, StateDirectory, StateError};
 use super::unused::{UnusedUnit, units_of, unused};
 use super::verify::Verdict;
 use crate::config::AgentConfig;
-use crate::model::{Name, System};
+use crate::model::{Name, RootValidity, RootWarning, System};
 use crate::store::{self, Output, Store};
 use crate::trust::{Anchor, TrustedRoot};
 use outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport};
@@ -97,6 +97,7 @@ impl<'a> Pass<'a> {
         self.unused_units.clear();
         let report = PassReport {
             result: self.run_steps(retry, tell).await,
+            root_warning: self.root_warning(),
             clock_trouble: self.clock_trouble.clone(),
             clock_baseline: self.clock_baseline.clone(),
             mirrors: self.mirrors.clone(),
@@ -106,6 +107,12 @@ impl<'a> Pass<'a> {
             tell(Event::ReportNotSaved(&error));
         }
         report
+    }
+
+    /// The warning before the end of the root. Once it has ended, the branch is refused, and the error says so.
+    fn root_warning(&self) -> Option<RootWarning> {
+        let Anchor::Root(root) = &self.anchor else { return None };
+        RootValidity::of(root.root()).warning(self.clocks.now).filter(|warning| !warning.is_expired())
     }
 
     async fn run_steps(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<DeploymentReport>, PassError> {

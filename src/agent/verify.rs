@@ -25,6 +25,7 @@ use crate::git::Files;
 use crate::model::{
     AgentSpecification, BranchName, Deployment, DeploymentSpecification, Document, DocumentPath, Epoch, Index,
     IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
+    how_to_renew,
 };
 use crate::trust::{Approvals, DocumentError, TrustedRoot, Verified};
 
@@ -141,13 +142,15 @@ impl Time<'_> {
     /// Checks that the root has not expired.
     pub(super) fn check_root(self, root: &TrustedRoot) -> Result<(), Refusal> {
         let (version, expires) = (root.root().version, root.root().expires);
-        self.check(&Validity { what: format!("the root (version {version})"), issued: None, expires }).map(drop)
+        let (what, remedy) = (format!("the root (version {version})"), how_to_renew(version));
+        self.check(&Validity { what, remedy, issued: None, expires }).map(drop)
     }
 
     /// Checks that the index has not expired. Returns what is wrong with the clock, where it is fresh all the same.
     pub(super) fn check_index(self, index: &SeenIndex) -> Result<Option<ClockTrouble>, Refusal> {
         let SeenIndex { version, issued, expires, .. } = *index;
-        self.check(&Validity { what: format!("the index (version {version})"), issued: Some(issued), expires })
+        let remedy = "see whether claveld runs, and whether the mirror is up to date".to_owned();
+        self.check(&Validity { what: format!("the index (version {version})"), remedy, issued: Some(issued), expires })
     }
 }
 

@@ -264,7 +264,9 @@ impl<'a> RoundRunner<'a> {
         let sources = self.index_sources();
         let input =
             PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals, sources: &sources };
-        self.publisher.publish(&input).await
+        let report = self.publisher.publish(&input).await?;
+        SourceStates::of(&self.config.publish.state_directory).remember_root(report.root);
+        Ok(report)
     }
 
     /// Evaluates `targets` a second time with their source at another place, and records whether the result depends on it.

@@ -1,4 +1,5 @@
-//! What claveld remembers of reading each source: the content that it read last, and since when it cannot.
+//! What claveld remembers of reading each source: the content that it read last, and since when it cannot. And until when the root is
+//! valid that it published by.
 //!
 //! The memory is `sources.json` in the state folder. `claveld status` shows it, and a message can say since when a source is out of
 //! reach. Nothing is decided by it, so a lost file costs these times alone.
@@ -11,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::disk::{self, Access, Durability};
 use crate::evaluate::EvaluateError;
 use crate::model::json::{self, StateVersion};
-use crate::model::{FlakeReference, SourceRevision, Timestamp, excerpt};
+use crate::model::{FlakeReference, RootValidity, SourceRevision, Timestamp, excerpt};
 
 /// The newest version of the file that this Clavel knows.
 const NEWEST: u64 = 1;
@@ -91,6 +92,9 @@ impl SourceState {
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct SourceStatesFile {
+    /// The root of the last publication.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    root: Option<RootValidity>,
     sources: BTreeMap<String, SourceState>,
     version: StateVersion<NEWEST>,
 }
@@ -109,22 +113,43 @@ impl SourceStates {
 
     /// The state of each source that is known, by its reference.
     pub fn read(&self) -> BTreeMap<String, SourceState> {
+        self.file().sources
+    }
+
+    /// Until when the root of the last publication is valid; none before the first.
+    pub fn root(&self) -> Option<RootValidity> {
+        self.file().root
+    }
+
+    /// Remembers the root of a publication.
+    pub(super) fn remember_root(&self, root: RootValidity) {
+        let file = self.file();
+        if file.root != Some(root) {
+            self.write(&SourceStatesFile { root: Some(root), ..file });
+        }
+    }
+
+    fn file(&self) -> SourceStatesFile {
         let bytes = disk::read(&self.path, MAX_BYTES).unwrap_or_default();
-        json::parse_state::<SourceStatesFile>(&bytes, MAX_BYTES, NEWEST).unwrap_or_default().sources
+        json::parse_state(&bytes, MAX_BYTES, NEWEST).unwrap_or_default()
     }
 
     /// Replaces the states of the sources of a round. Those that are not in `configured` any more are forgotten.
     pub(super) fn update(&self, configured: &[FlakeReference], round: BTreeMap<String, SourceState>) {
-        let mut sources = self.read();
+        let SourceStatesFile { mut sources, root, version } = self.file();
         sources.extend(round);
         sources.retain(|source, _| configured.iter().any(|flake| flake.as_str() == source));
-        let bytes = json::render(&SourceStatesFile { sources, version: StateVersion });
+        self.write(&SourceStatesFile { root, sources, version });
+    }
+
+    fn write(&self, file: &SourceStatesFile) {
+        let bytes = json::render(file);
         let folder = self.path.parent().unwrap_or(Path::new("/"));
         let written = disk::check_length(&bytes, MAX_BYTES)
             .and_then(|()| std::fs::create_dir_all(folder))
             .and_then(|()| disk::replace(&self.path, &bytes, Access::Everyone, Durability::Unsynced));
         if let Err(error) = written {
-            tracing::warn!(path = %self.path.display(), %error, "claveld cannot remember since when a source is out of reach");
+            tracing::warn!(path = %self.path.display(), %error, "claveld cannot remember how its sources and its root were");
         }
     }
 }

@@ -31,7 +31,7 @@ use crate::branch::{
 use crate::evaluate::Evaluation;
 use crate::model::{
     BinCount, DocumentPath, Epoch, FleetId, Folder, IndexSource, IndexVersion, MAX_ENTRIES_OF_A_BIN, Name,
-    PublishPolicy, Sha256Digest, SourceRevision, Timestamp, describe_error,
+    PublishPolicy, RootValidity, Sha256Digest, SourceRevision, Timestamp, describe_error,
 };
 use crate::signers::Signers;
 use crate::store::Store;
@@ -121,6 +121,8 @@ impl Publisher {
         let removed = attempt.base.branch.foreign.iter().map(ToString::to_string).collect();
         let mut round = self.round(&attempt, input, &plan, &withheld);
         let tip = attempt.on.tip();
+        let root = RootValidity::of(attempt.base.root.root());
+        let root_warning = root.warning(attempt.now.into());
         let report = |plan: Plan, version| {
             let Plan { changes, conflicts, .. } = plan;
             PublishReport {
@@ -132,6 +134,8 @@ impl Publisher {
                 removed,
                 lost,
                 withdrawals,
+                root,
+                root_warning,
                 version,
                 sign_anew_at,
                 commit: None,

@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::document_change::{DocumentChange, NameConflict};
 use super::left_out::{KeptBack, LostDeployment, Unready};
 use super::withdrawals::HeldWithdrawals;
-use crate::model::{Folder, IndexVersion, Name, SourceRevision, Timestamp};
+use crate::model::{Folder, IndexVersion, Name, RootValidity, RootWarning, SourceRevision, Timestamp};
 
 /// The most lines about the differences inside one deployment.
 const LINES_OF_ONE: usize = 20;
@@ -38,6 +38,11 @@ pub struct PublishReport {
     pub lost: Vec<LostDeployment>,
     /// The withdrawals that wait for an operator.
     pub withdrawals: Vec<HeldWithdrawals>,
+    /// Until when the root is valid.
+    pub root: RootValidity,
+    /// The root ends soon, or has ended.
+    #[serde(rename = "rootWarning")]
+    pub root_warning: Option<RootWarning>,
     /// The version of the index after the publication.
     pub version: IndexVersion,
     /// The time at which claveld signs the index again even if nothing changes.

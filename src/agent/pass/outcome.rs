@@ -15,7 +15,7 @@ use super::super::unused::UnusedUnit;
 use super::super::verify::{Order, Unfit};
 use crate::git::CommitId;
 use crate::model::json::StateVersion;
-use crate::model::{FleetId, Invalid, Name, Revision, Timestamp, describe_error, excerpt, printable_line};
+use crate::model::{FleetId, Invalid, Name, Revision, RootWarning, Timestamp, describe_error, excerpt, printable_line};
 use crate::trust::{AnchorError, Approvals};
 
 /// The most characters of the message in the record of a pass.
@@ -247,6 +247,8 @@ pub struct PassReport {
     pub mirrors: Vec<MirrorReport>,
     /// The tables of the configuration about units that no deployment is for.
     pub unused_units: Vec<UnusedUnit>,
+    /// The root ends soon.
+    pub root_warning: Option<RootWarning>,
 }
 
 impl PassReport {
@@ -301,7 +303,8 @@ fn bounded(report: &MirrorReport) -> MirrorReport {
 impl fmt::Display for PassReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let unused = self.unused_units.iter().map(|unused| format!("warning: {unused}"));
-        let trouble = self.clock_trouble.iter().map(|trouble| format!("warning: {trouble}")).chain(unused);
+        let root = self.root_warning.iter().map(|warning| format!("warning: {warning}"));
+        let trouble = self.clock_trouble.iter().map(|trouble| format!("warning: {trouble}")).chain(unused).chain(root);
         let lines: Vec<String> = match &self.result {
             Ok(reports) => trouble.chain(reports.iter().map(ToString::to_string)).collect(),
             Err(error) => trouble.chain([describe_error(error)]).collect(),

@@ -8,7 +8,7 @@ use super::AgentConfigArgument;
 use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MAX_ATTEMPTS, Pass, PassReport, Retry, UnusedUnit};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::{output, wait_for_stop_signal};
-use crate::model::{Name, describe_error, json};
+use crate::model::{Name, RootWarning, describe_error, json};
 use crate::stderr;
 use crate::store::Output;
 
@@ -24,7 +24,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// The JSON of one deployment, or of a warning about a unit of the configuration.
+/// The JSON of one deployment, or of a warning about a unit of the configuration or about the root.
 #[derive(Serialize)]
 struct PrintedEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -63,11 +63,16 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     for unused in &report.unused_units {
         output::remark(format_args!("warning: {unused}"));
     }
+    if let Some(warning) = &report.root_warning {
+        output::remark(format_args!("warning: {warning}"));
+    }
     let code = report.first_failure().map(code_of);
     let reports = report.result?;
     let print: Box<dyn FnOnce() -> Result<(), Exit> + Send> = if arguments.json {
         let warnings = report.unused_units.iter().map(PrintedEntry::warning);
-        let entries = json::render(&reports.iter().map(PrintedEntry::of).chain(warnings).collect::<Vec<_>>());
+        let root = report.root_warning.as_ref().map(PrintedEntry::about_the_root);
+        let entries = reports.iter().map(PrintedEntry::of).chain(warnings).chain(root);
+        let entries = json::render(&entries.collect::<Vec<_>>());
         Box::new(move || output::rendered_json(&entries))
     } else {
         let lines: Vec<String> = data_of(&reports);
@@ -144,6 +149,10 @@ pub(super) fn describe_left(deployment: &Name) -> String {
 impl<'a> PrintedEntry<'a> {
     fn warning(unused: &'a UnusedUnit) -> Self {
         Self { deployment: None, unit: Some(&unused.unit), outcome: "warning", message: unused.to_string() }
+    }
+
+    fn about_the_root(warning: &RootWarning) -> Self {
+        Self { deployment: None, unit: None, outcome: "warning", message: warning.to_string() }
     }
 
     fn of(DeploymentReport { name, outcome }: &'a DeploymentReport) -> Self {

@@ -1,6 +1,7 @@
 //! `clavel-agent status`: prints what the agent has recorded. It reads nothing but the configuration and the state folder.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -11,7 +12,7 @@ use crate::agent::{
 };
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::model::{IndexVersion, Name, Timestamp};
+use crate::model::{IndexVersion, Name, RootValidity, RootWarning, Timestamp};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -32,6 +33,10 @@ struct Status<'a> {
     branch: String,
     index_version: Option<IndexVersion>,
     index_expires: Option<Timestamp>,
+    /// The newest root that the agent has seen; none before its first pass.
+    root: Option<RootValidity>,
+    /// The root ends soon, or has ended.
+    root_warning: Option<RootWarning>,
     last_pass: Option<LastPass>,
     deployments: &'a BTreeMap<Name, Lifecycle>,
 }
@@ -42,6 +47,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
     let machine = |error| Exit::machine(error);
     let state = directory.load().map_err(machine)?;
     let index = state.trusted.index.as_ref();
+    let root = directory.root()?.map(|root| RootValidity::of(root.root()));
     let status = Status {
         agent: &config.name,
         repository: config.mirrors.first().map(ToString::to_string).unwrap_or_default(),
@@ -49,6 +55,8 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         branch: config.branch.to_string(),
         index_version: index.map(|index| index.version),
         index_expires: index.map(|index| index.expires),
+        root,
+        root_warning: root.and_then(|root| root.warning(SystemTime::now().into())),
         last_pass: directory.last_pass().map_err(machine)?,
         deployments: &state.deployments,
     };
@@ -64,6 +72,12 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
     match (status.index_version, status.index_expires) {
         (Some(version), Some(expires)) => output::line(format_args!("index       version {version}, until {expires}"))?,
         _ => output::line("index       none seen yet")?,
+    }
+    if let Some(RootValidity { expires, version }) = status.root {
+        output::line(format_args!("root        version {version}, until {expires}"))?;
+    }
+    if let Some(warning) = status.root_warning {
+        output::line(format_args!("warning     {warning}"))?;
     }
     match &status.last_pass {
         Some(LastPass { at, message, ok, clock_trouble, warnings, mirrors, .. }) => {

@@ -14,7 +14,7 @@ use crate::changes::list_facts;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Change, Depth, Snapshot};
-use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, Revision, Timestamp};
+use crate::model::{Approval, Deployment, DeploymentSpecification, KeyId, Name, Revision, Timestamp, how_to_renew};
 use crate::trust::{Approvals, EarlierApproval, Signed, TrustedRoot, Verified};
 
 #[derive(Debug, clap::Args)]
@@ -87,7 +87,7 @@ fn check_fresh(root: &TrustedRoot, expires: Timestamp) -> Result<(), Exit> {
         Exit::new(Code::Refused, message)
     };
     if root.is_expired(now) {
-        return Err(stale("root", root.root().expires, "the next root has to be published first"));
+        return Err(stale("root", root.root().expires, &how_to_renew(root.root().version)));
     }
     if now >= expires { Err(stale("index", expires, "claveld has to sign the index anew first")) } else { Ok(()) }
 }

@@ -66,6 +66,9 @@ pub(super) fn print_trouble(outcome: &RoundOutcome) {
     for held in &outcome.report.withdrawals {
         output::error(held);
     }
+    if let Some(warning) = outcome.report.root_warning {
+        output::remark(format_args!("warning: {warning}"));
+    }
     for unpublishable in &outcome.report.unready.unpublishable {
         output::error(unpublishable);
     }

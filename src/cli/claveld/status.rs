@@ -2,6 +2,7 @@
 //! configuration and the state folder, and tries the cage.
 
 use std::collections::BTreeMap;
+use std::time::SystemTime;
 
 use serde::Serialize;
 
@@ -9,6 +10,7 @@ use super::ClaveldConfigArgument;
 use crate::claveld::{IsolationState, SourceState, SourceStates, SourceTrouble, TroubleKind, isolation_state};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
+use crate::model::{RootValidity, RootWarning};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -29,18 +31,26 @@ struct Status {
     repository: String,
     branch: String,
     isolation: IsolationState,
+    /// Until when the root of the last publication is valid; none before the first.
+    root: Option<RootValidity>,
+    /// The root ends soon, or has ended.
+    #[serde(rename = "rootWarning")]
+    root_warning: Option<RootWarning>,
     /// The state of each source; none for one that no round was about yet.
     sources: BTreeMap<String, Option<SourceState>>,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
-    let mut known = SourceStates::of(&config.publish.state_directory).read();
+    let memory = SourceStates::of(&config.publish.state_directory);
+    let (mut known, root) = (memory.read(), memory.root());
     let sources = config.sources.iter().map(|source| source.flake.to_string());
     let status = Status {
         repository: config.publish.repository.to_string(),
         branch: config.publish.branch.to_string(),
         isolation: isolation_state(&config.evaluate).await,
+        root,
+        root_warning: root.and_then(|root| root.warning(SystemTime::now().into())),
         sources: sources.map(|source| (source.clone(), known.remove(&source))).collect(),
     };
     if arguments.json {
@@ -57,6 +67,12 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
 fn print(status: &Status) -> Result<(), Exit> {
     output::line(format_args!("repository  {} ({})", status.repository, status.branch))?;
     output::line(format_args!("isolation   {}", status.isolation))?;
+    if let Some(RootValidity { expires, version }) = status.root {
+        output::line(format_args!("root        version {version}, until {expires}"))?;
+    }
+    if let Some(warning) = status.root_warning {
+        output::line(format_args!("warning     {warning}"))?;
+    }
     for (source, state) in &status.sources {
         output::line(format_args!("source      {source}"))?;
         let Some(SourceState { read_at, revision, broken, trouble }) = state else {
