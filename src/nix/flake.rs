@@ -7,7 +7,7 @@ use serde::Deserialize;
 use serde_json::{Map, Value};
 
 use super::newest::is_stale;
-use super::{Nix, NixError, NixString};
+use super::{Nix, NixError, NixString, check_daemon};
 use crate::model::{FlakeReference, Invalid, LockedSource, NarHash, SourceRevision, StorePath, excerpt};
 use crate::process::Invocation;
 
@@ -46,6 +46,8 @@ impl Nix {
         let action = || format!("read the source {flake}");
         let unexpected = |why: String| NixError::Unexpected { action: action(), why };
         let invalid = |error: Invalid| unexpected(error.to_string());
+        // Nix would only say that a file of the daemon's cannot be opened.
+        check_daemon().map_err(|source| NixError::NoDaemon { action: action(), source })?;
         let newest = match revision {
             Some(_) => None,
             None => self.newest_revision(flake).await?,

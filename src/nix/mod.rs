@@ -7,6 +7,7 @@
 //! evaluate, and what follows from the answer, belongs to `evaluate`. The store of Nix belongs to `store`.
 
 mod access;
+mod daemon;
 mod evaluate;
 mod flake;
 mod inputs;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use tokio::sync::OnceCell;
 
 pub use access::{FetchAccess, FetchKeys};
+pub use daemon::{ForbiddenDaemon, check_daemon};
 pub use evaluate::{EvalOutput, EvalRequest, SystemCalls, Watch};
 pub use flake::FetchedFlake;
 pub use inputs::LockedInput;
@@ -89,6 +91,14 @@ pub enum NixError {
         /// The full name of the ref.
         name: String,
     },
+    /// This user may not use Nix's daemon.
+    #[error("cannot {action}")]
+    NoDaemon {
+        /// The action and its object, such as `read the source path:/x`.
+        action: String,
+        /// Why, and what to do.
+        source: ForbiddenDaemon,
+    },
     /// There is no cage on this machine.
     #[error("cannot evaluate a flake")]
     NoCage(#[from] CageError),
@@ -124,6 +134,7 @@ impl NixError {
             Self::NoAccess { why, .. } => why.clone(),
             Self::Files { .. }
             | Self::StaleLock { .. }
+            | Self::NoDaemon { .. }
             | Self::Unreachable { .. }
             | Self::Stale { .. }
             | Self::NoBranch { .. }
@@ -148,6 +159,7 @@ impl NixError {
             },
             Self::Unexpected { .. }
             | Self::StaleLock { .. }
+            | Self::NoDaemon { .. }
             | Self::Unreachable { .. }
             | Self::Stale { .. }
             | Self::NoBranch { .. }
