@@ -281,3 +281,30 @@ fn caches_come_from_the_source_when_the_deployment_names_none() {
     // router-1 names its own.
     assert_eq!(cache("deployments/router-1.json"), format!("file://{}", world.at("cache")));
 }
+
+#[test]
+fn the_history_of_a_deployment_has_each_of_its_revisions() {
+    let world = World::new();
+    world.publish().good();
+    let first = world.tip();
+    world.change_with_nix("Welcome", "Hello");
+    let second = world.tip();
+    // A commit about another deployment is none of this one's.
+    world.edit("hosts/web-2.nix", "Welcome", "Hello");
+    world.push("web-2");
+    world.publish().good();
+    let (repository, root) = (world.at("fleet.git"), world.at("root.json"));
+    let history = |arguments: &[&str]| {
+        let environment = [("CLAVEL_REPOSITORY", repository.as_str()), ("CLAVEL_ROOT", root.as_str())];
+        world.run_with(&environment, env!("CARGO_BIN_EXE_clavel"), &[&["history"], arguments].concat())
+    };
+    let found = history(&["web-1", "--json"]).json();
+    let commits: Vec<_> = found.as_array().unwrap().iter().map(|past| (&past["revision"], &past["commit"])).collect();
+    assert_eq!(commits, [(&2.into(), &second.as_str().into()), (&1.into(), &first.as_str().into())], "{found}");
+    assert_ne!(found[0]["narId"], found[1]["narId"]);
+    assert_eq!(found[1]["sourceRevision"].as_str().unwrap().len(), 40);
+    let table = history(&["web-1"]).good();
+    assert_eq!(table.lines().count(), 3, "{table}");
+    assert!(table.contains(&second[..10]) && table.starts_with("REVISION"), "{table}");
+    history(&["web-9"]).refused(3, "the branch has no deployment web-9 in its history");
+}

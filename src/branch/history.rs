@@ -4,8 +4,8 @@ use super::documents::{Branch, BranchError, find_document};
 use super::writer::OpenBranch;
 use crate::git::{CommitId, ReadError, Repository, Snapshot};
 use crate::model::{
-    BranchName, Deployment, DeploymentSpecification, DocumentPath, Folder, Name, Revision, Unit, UnitSpecification,
-    describe_error,
+    BranchName, Deployment, DeploymentSpecification, DocumentPath, Folder, Name, Revision, Timestamp, Unit,
+    UnitSpecification, describe_error,
 };
 use crate::trust::{Signed, TrustedRoot, Verified};
 
@@ -83,6 +83,37 @@ pub fn search_files<T, E: From<BranchError>>(
         }
     }
     Ok(None)
+}
+
+/// A file that a deployment had, in the first commit that has it.
+#[derive(Debug)]
+pub struct PastFile {
+    /// The commit.
+    pub snapshot: Snapshot,
+    /// When the commit was made.
+    pub date: Timestamp,
+    /// The file. It is not verified.
+    pub file: Vec<u8>,
+}
+
+/// The files that the deployment `name` had from `tip` back, the newest first. Nothing is verified.
+pub fn past_files(repository: &Repository, tip: CommitId, name: &Name) -> Result<Vec<PastFile>, BranchError> {
+    let path = DocumentPath::new(Folder::Deployments, name.clone());
+    let (mut files, mut is_withdrawn) = (Vec::<PastFile>::new(), false);
+    for snapshot in commits_back(repository, tip).take(MAX_COMMITS) {
+        let snapshot = snapshot?;
+        let Some(file) = find_document(&snapshot, &path)? else {
+            is_withdrawn = true;
+            continue;
+        };
+        let found = PastFile { date: snapshot.time()?.into(), snapshot, file };
+        match files.last_mut().filter(|newer| !is_withdrawn && newer.file == found.file) {
+            Some(newer) => *newer = found,
+            None => files.push(found),
+        }
+        is_withdrawn = false;
+    }
+    Ok(files)
 }
 
 impl History<'_> {

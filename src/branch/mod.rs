@@ -17,7 +17,7 @@ mod writer;
 
 pub use approvals::AgentsByDeployment;
 pub use documents::{Branch, BranchError, VerifiedIndex, find_document};
-pub use history::{History, PastDeployment, RevisionLookup, search_files};
+pub use history::{History, PastDeployment, PastFile, RevisionLookup, past_files, search_files};
 pub use layout::Layout;
 pub use layout_check::{ForeignEntry, LayoutError};
 pub use read_back::{ReadBack, ReadBackError};

@@ -141,6 +141,11 @@ impl ObjectReader<'_> {
         Ok(self.decoded()?.parents.to_vec())
     }
 
+    /// The time at which it was made, in seconds since 1970.
+    pub(super) fn seconds(&self) -> Result<i64, ReadError> {
+        Ok(self.decoded()?.committer.time.seconds)
+    }
+
     fn decoded(&self) -> Result<gix::objs::Commit, ReadError> {
         let id = self.commit.object();
         let bytes = self.object("/", id, Kind::Commit, MAX_COMMIT_BYTES)?;

@@ -4,6 +4,7 @@
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
+use std::time::{Duration, SystemTime};
 
 use gix::bstr::ByteSlice as _;
 use gix::objs::Kind;
@@ -60,6 +61,12 @@ impl Snapshot {
     /// The parents of the commit: none for the first commit of a branch, otherwise one, or several for a merge.
     pub fn parents(&self) -> Result<Vec<CommitId>, ReadError> {
         Ok(self.reader().parents()?.into_iter().map(CommitId::from).collect())
+    }
+
+    /// The time at which the commit was made, as it says. A time before 1970 is 1970.
+    pub fn time(&self) -> Result<SystemTime, ReadError> {
+        let seconds = u64::try_from(self.reader().seconds()?).unwrap_or_default();
+        Ok(SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(seconds)).unwrap_or(SystemTime::UNIX_EPOCH))
     }
 
     /// The bytes of the regular file at `path`; `None` if the path does not exist. An entry of another kind at the path is an

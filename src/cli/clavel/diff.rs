@@ -173,7 +173,7 @@ fn choose(found: &BTreeMap<Revision, Deployment>, wanted: RevisionRange) -> Opti
 
 /// Verifies the deployment as one commit has it; `None` where no root on the branch vouches for it. An older root counts here as
 /// well, because its publishers signed the older revisions.
-fn verify(view: &View, snapshot: &Snapshot, bytes: &[u8], name: &Name) -> Result<Option<Deployment>, Exit> {
+pub(super) fn verify(view: &View, snapshot: &Snapshot, bytes: &[u8], name: &Name) -> Result<Option<Deployment>, Exit> {
     let Some(roots) = &view.roots else {
         return Ok(Signed::<Deployment>::parse(bytes).ok().map(|signed| signed.unverified().clone()));
     };

@@ -4,6 +4,7 @@ mod amendment;
 mod approve;
 mod diff;
 mod guide;
+mod history;
 mod init;
 mod key;
 mod keys;
@@ -67,6 +68,11 @@ enum Command {
         after_help = "Examples:\n  clavel diff web-1\n  clavel diff web-1 --from 3 --to 5 --json\n  clavel diff /nix/store/…-a.drv /nix/store/…-b.drv"
     )]
     Diff(diff::Arguments),
+    /// List the revisions of a deployment, the newest first.
+    ///
+    /// They come from the branch's history: when each was published, in which commit, and from which revision of its source.
+    #[command(after_help = "Examples:\n  clavel history web-1\n  clavel history web-1 --json | jq '.[0].commit'")]
+    History(history::Arguments),
     /// Show one document of a branch.
     #[command(after_help = "Examples:\n  clavel show web-1\n  clavel show web-1 --json | jq .specification.template")]
     Show(show::Arguments),
@@ -113,6 +119,7 @@ pub fn main() -> ExitCode {
             Command::List(arguments) => list::run(&arguments).await,
             Command::Diff(arguments) => diff::run(&arguments, verbose).await,
             Command::Approve(arguments) => approve::run(&arguments, verbose).await,
+            Command::History(arguments) => history::run(&arguments).await,
             Command::Show(arguments) => show::run(&arguments).await,
             Command::RollBack(arguments) => operate::roll_back(arguments).await,
             Command::Hold(arguments) => operate::hold(arguments).await,

@@ -22,7 +22,7 @@ use crate::trust::{Anchor, AnchorLocation, Signed, SignedError, TrustedRoot, par
 #[derive(Debug, clap::Args)]
 pub(super) struct RepositoryArguments {
     /// The repository: a path, or a URL.
-    #[arg(long, value_name = "PATH|URL", default_value = ".", value_parser = repository)]
+    #[arg(long, value_name = "PATH|URL", env = "CLAVEL_REPOSITORY", default_value = ".", value_parser = repository)]
     repository: Remote,
     /// The branch.
     #[arg(long, default_value = "deployments")]
@@ -78,7 +78,7 @@ pub(super) struct BranchArguments {
     #[command(flatten)]
     place: RepositoryArguments,
     /// The root that verifies the branch: a file with any root of the fleet, or the digest of its first root.
-    #[arg(long, value_name = "FILE|DIGEST")]
+    #[arg(long, value_name = "FILE|DIGEST", env = "CLAVEL_ROOT")]
     root: Option<AnchorLocation>,
 }
 
