@@ -134,7 +134,8 @@ impl Prize {
     fn found_nothing(&self, ran: &Ran) {
         let said = format!("{}{}", ran.stdout, ran.stderr);
         // Nix may quote the flake.
-        let said: String = said.lines().filter(|line| !line.contains("builtins.")).collect::<Vec<_>>().join("\n");
+        let quotes = |line: &&str| line.contains("builtins.") || line.contains("throw \"got ${");
+        let said: String = said.lines().filter(|line| !quotes(line)).collect::<Vec<_>>().join("\n");
         for secret in &self.secrets {
             assert!(!said.contains(secret), "{secret} is in:\n{said}");
         }
