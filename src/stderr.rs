@@ -25,7 +25,7 @@ enum Piece {
     Mark(SyncSender<()>),
 }
 
-/// From now on, [`write`] waits for no reader.
+/// From now on, [`write()`] waits for no reader.
 pub fn never_wait() {
     QUEUE.get_or_init(|| {
         let (sender, receiver) = sync_channel(MAX_QUEUED);

@@ -66,7 +66,7 @@ impl ConfigFile for CredentialsFile {
     }
 }
 
-/// Reads a file of [[credentials]] tables. Where none is about a URL, what git has counts.
+/// Reads a file of `[[credentials]]` tables. Where none is about a URL, what git has counts.
 pub fn read_credentials(path: &Path) -> Result<AccessRules, ConfigError> {
     super::read::<CredentialsFile>(path)
 }
