@@ -97,14 +97,16 @@ impl ProcessMark {
 }
 
 /// When a process started that has not ended.
+#[cfg(target_os = "linux")]
 fn started(id: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // The name of the program, in brackets, may contain anything.
-    let (_, rest) = stat.rsplit_once(')')?;
-    let mut fields = rest.split_whitespace();
-    let state = fields.next()?;
-    let started = fields.nth(18)?.parse().ok()?;
-    (!matches!(state, "Z" | "X")).then_some(started)
+    let stat = procfs::process::Process::new(id).ok()?.stat().ok()?;
+    (!matches!(stat.state, 'Z' | 'X')).then_some(stat.starttime)
+}
+
+/// Other systems have no `/proc`.
+#[cfg(not(target_os = "linux"))]
+fn started(_: i32) -> Option<u64> {
+    None
 }
 
 #[cfg(test)]
