@@ -43,16 +43,24 @@ impl Nix {
         flake: &FlakeReference,
         revision: Option<&SourceRevision>,
     ) -> Result<FetchedFlake, NixError> {
+        // Nix would only say that a file of the daemon's cannot be opened.
+        check_daemon().map_err(|source| NixError::NoDaemon { action: format!("read the source {flake}"), source })?;
+        match revision {
+            Some(_) => self.fetch_at(flake, revision).await,
+            None => self.fetch_at(flake, self.newest_revision(flake).await?.as_ref()).await,
+        }
+    }
+
+    /// The same, where it is up to Nix which content is the newest if there is no `revision`.
+    async fn fetch_at(
+        &self,
+        flake: &FlakeReference,
+        revision: Option<&SourceRevision>,
+    ) -> Result<FetchedFlake, NixError> {
         let action = || format!("read the source {flake}");
         let unexpected = |why: String| NixError::Unexpected { action: action(), why };
         let invalid = |error: Invalid| unexpected(error.to_string());
-        // Nix would only say that a file of the daemon's cannot be opened.
-        check_daemon().map_err(|source| NixError::NoDaemon { action: action(), source })?;
-        let newest = match revision {
-            Some(_) => None,
-            None => self.newest_revision(flake).await?,
-        };
-        let asked = match revision.or(newest.as_ref()) {
+        let asked = match revision {
             Some(revision) => flake.with_parameter("rev", revision.as_str()).map_err(invalid)?,
             None => flake.clone(),
         };
@@ -92,7 +100,7 @@ impl Nix {
     pub async fn has_content(&self, flake: &FlakeReference, before: &LockedSource) -> Result<bool, NixError> {
         match (self.newest_revision(flake).await?, &before.revision) {
             (Some(now), Some(before)) => Ok(now == *before),
-            (newest, _) => Ok(self.fetch(flake, newest.as_ref()).await?.source == *before),
+            (newest, _) => Ok(self.fetch_at(flake, newest.as_ref()).await?.source == *before),
         }
     }
 
