@@ -145,7 +145,7 @@ pub(super) async fn evaluate_targets(
     for Target { source, revision, remembered_as } in targets {
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
         let evaluation = evaluator.evaluate(source, revision.as_ref(), remembered_as, now(), &progress);
-        match unless_it_panics(&source.flake, evaluation).await.and_then(|evaluation| evaluation) {
+        match unless_it_panics(&source.flake, evaluation).await {
             Ok(mut evaluation) => {
                 evaluation.drafts.restrict_to_names_of(source);
                 evaluations.push(evaluation);
@@ -167,7 +167,7 @@ pub(super) async fn check_relocations(
     for Target { source, revision, remembered_as } in targets {
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
         let check = evaluator.check_relocation(source, revision.as_ref(), remembered_as, &progress);
-        if let Err(error) = unless_it_panics(&source.flake, check).await.and_then(|checked| checked) {
+        if let Err(error) = unless_it_panics(&source.flake, check).await {
             // The next change then takes longer, and nothing else is lost.
             tracing::debug!(source = %remembered_as, error = %describe_error(&error), "cannot evaluate a second time");
         }
@@ -175,11 +175,14 @@ pub(super) async fn check_relocations(
 }
 
 /// The result of work on one source. A panic is a mistake in Clavel, and ends with this source.
-async fn unless_it_panics<T>(source: &FlakeReference, work: impl Future<Output = T>) -> Result<T, EvaluateError> {
-    AssertUnwindSafe(work).catch_unwind().await.map_err(|payload| {
+async fn unless_it_panics<T>(
+    source: &FlakeReference,
+    work: impl Future<Output = Result<T, EvaluateError>>,
+) -> Result<T, EvaluateError> {
+    AssertUnwindSafe(work).catch_unwind().await.unwrap_or_else(|payload| {
         let text = payload.downcast_ref::<&str>().map(ToString::to_string);
         let why = text.or_else(|| payload.downcast_ref::<String>().cloned()).unwrap_or_default();
-        EvaluateError::Panicked { flake: source.to_string(), why: printable_line(&why, 500) }
+        Err(EvaluateError::Panicked { flake: source.to_string(), why: printable_line(&why, 500) })
     })
 }
 
@@ -221,7 +224,7 @@ impl<'a> RoundRunner<'a> {
         on_event: &dyn Fn(RoundEvent<'_>),
     ) -> Result<RoundOutcome, PublishError> {
         let (evaluations, mut broken_sources) = evaluate_targets(&self.evaluator, targets, on_event).await;
-        self.remember_sources(&evaluations, &mut broken_sources);
+        let sources = self.remember_sources(&evaluations, &mut broken_sources);
         on_event(RoundEvent::Publishing);
         let configured = self.configured();
         let is_broken = |flake: &FlakeReference| broken_sources.iter().any(|broken| broken.source == *flake);
@@ -230,7 +233,7 @@ impl<'a> RoundRunner<'a> {
             !is_broken(flake) && read()
         };
         let orphans = if configured.iter().all(is_read) { OrphanPolicy::Withdraw } else { OrphanPolicy::Keep };
-        let report = self.publish(&evaluations, orphans).await.inspect_err(|_| {
+        let report = self.publish(&evaluations, orphans, &sources).await.inspect_err(|_| {
             // The error of the publication does not say them.
             for broken in &broken_sources {
                 on_event(RoundEvent::SourceBroken(broken));
@@ -239,33 +242,35 @@ impl<'a> RoundRunner<'a> {
         Ok(RoundOutcome { evaluations, broken_sources, report })
     }
 
-    /// Remembers how the sources of a round were, and adds since when a source is out of reach.
-    fn remember_sources(&self, evaluations: &[Evaluation], broken: &mut [SourceFailure]) {
+    /// Remembers how the sources of a round were, and adds since when a source is out of reach. Returns how every source was last.
+    fn remember_sources(&self, evaluations: &[Evaluation], broken: &mut [SourceFailure]) -> Vec<IndexSource> {
         let now = Timestamp::from(SystemTime::now());
-        let states = SourceStates::of(&self.config.publish.state_directory);
-        let mut before = states.read();
-        let mut round = BTreeMap::new();
-        for Evaluation { source, drafts, .. } in evaluations {
-            let broken = drafts.failures.iter().map(|failure| failure.part.to_string());
-            let before = before.remove(source.flake.as_str()).unwrap_or_default();
-            round.insert(source.flake.to_string(), before.read(source.revision.clone(), broken, now));
-        }
-        for failure in broken {
-            let source = failure.source.to_string();
-            let state = before.remove(&source).unwrap_or_default().failed(&failure.error, now);
-            failure.unreachable_since = state.unreachable_since();
-            round.insert(source, state);
-        }
-        states.update(&self.configured(), round);
+        let states = self.source_states().update(&self.configured(), |states| {
+            for Evaluation { source, drafts, .. } in evaluations {
+                let broken = drafts.failures.iter().map(|failure| failure.part.to_string());
+                let before = states.remove(source.flake.as_str()).unwrap_or_default();
+                states.insert(source.flake.to_string(), before.read(source.revision.clone(), broken, now));
+            }
+            for failure in broken {
+                let source = failure.source.to_string();
+                let state = states.remove(&source).unwrap_or_default().failed(&failure.error, now);
+                failure.unreachable_since = state.unreachable_since();
+                states.insert(source, state);
+            }
+        });
+        self.index_sources(states)
     }
 
-    async fn publish(&self, evaluations: &[Evaluation], orphans: OrphanPolicy) -> Result<PublishReport, PublishError> {
+    async fn publish(
+        &self,
+        evaluations: &[Evaluation],
+        orphans: OrphanPolicy,
+        sources: &[IndexSource],
+    ) -> Result<PublishReport, PublishError> {
         let (configured, allowed_withdrawals) = (self.configured(), self.allowed_withdrawals);
-        let sources = self.index_sources();
-        let input =
-            PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals, sources: &sources };
+        let input = PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals, sources };
         let report = self.publisher.publish(&input).await?;
-        SourceStates::of(&self.config.publish.state_directory).remember_root(report.root);
+        self.source_states().remember_root(report.root);
         Ok(report)
     }
 
@@ -278,18 +283,22 @@ impl<'a> RoundRunner<'a> {
     /// Publishes the evaluations in `known` again, without evaluating anything: a cache may have a deployment by now, or an
     /// operator may have released one.
     pub(super) async fn publish_known(&self, known: &[Evaluation]) -> Result<PublishReport, PublishError> {
-        self.publish(known, OrphanPolicy::Keep).await
+        let sources = self.index_sources(self.source_states().read());
+        self.publish(known, OrphanPolicy::Keep, &sources).await
     }
 
     /// How every source was last, for the index.
-    fn index_sources(&self) -> Vec<IndexSource> {
-        let mut states = SourceStates::of(&self.config.publish.state_directory).read();
+    fn index_sources(&self, mut states: BTreeMap<String, SourceState>) -> Vec<IndexSource> {
         let sources = self.config.sources.iter().map(|source| &source.flake);
         let index_source = |flake: &FlakeReference| {
             let SourceState { revision, trouble, .. } = states.remove(flake.as_str()).unwrap_or_default();
             IndexSource { revision, source: flake.clone(), unread_since: trouble.map(|trouble| trouble.since) }
         };
         sources.map(index_source).collect()
+    }
+
+    fn source_states(&self) -> SourceStates {
+        SourceStates::of(&self.config.publish.state_directory)
     }
 
     fn configured(&self) -> Vec<FlakeReference> {
@@ -321,9 +330,9 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_panic_ends_with_its_source() {
         let source = "git+https://git.example.org/fleet".parse().unwrap();
-        assert!(matches!(unless_it_panics(&source, async { 7 }).await, Ok(7)));
-        let panics = async { Vec::<u8>::new()[7] };
-        let error = unless_it_panics(&source, panics).await.map(drop).unwrap_err().to_string();
+        assert!(matches!(unless_it_panics(&source, async { Ok(7) }).await, Ok(7)));
+        let panics = async { Ok(Vec::<u8>::new()[7]) };
+        let error = unless_it_panics(&source, panics).await.unwrap_err().to_string();
         assert!(error.contains("git.example.org/fleet") && error.contains("index is 7"), "{error}");
     }
 }

@@ -134,12 +134,17 @@ impl SourceStates {
         json::parse_state(&bytes, MAX_BYTES, NEWEST).unwrap_or_default()
     }
 
-    /// Replaces the states of the sources of a round. Those that are not in `configured` any more are forgotten.
-    pub(super) fn update(&self, configured: &[FlakeReference], round: BTreeMap<String, SourceState>) {
-        let SourceStatesFile { mut sources, root, version } = self.file();
-        sources.extend(round);
-        sources.retain(|source, _| configured.iter().any(|flake| flake.as_str() == source));
-        self.write(&SourceStatesFile { root, sources, version });
+    /// Changes the states after a round, and returns them. Those of sources that are not in `configured` any more are forgotten.
+    pub(super) fn update(
+        &self,
+        configured: &[FlakeReference],
+        change: impl FnOnce(&mut BTreeMap<String, SourceState>),
+    ) -> BTreeMap<String, SourceState> {
+        let mut file = self.file();
+        change(&mut file.sources);
+        file.sources.retain(|source, _| configured.iter().any(|flake| flake.as_str() == source));
+        self.write(&file);
+        file.sources
     }
 
     fn write(&self, file: &SourceStatesFile) {
@@ -181,10 +186,11 @@ mod tests {
         let now = "2026-01-01T00:00:00Z".parse().unwrap();
         let state = SourceState::default().read(None, std::iter::empty(), now);
         let round = |flake: &FlakeReference| BTreeMap::from([(flake.to_string(), state.clone())]);
-        states.update(&[a.clone(), b.clone()], round(&a));
-        states.update(&[a.clone(), b.clone()], round(&b));
+        for flake in [&a, &b] {
+            states.update(&[a.clone(), b.clone()], |known| known.extend(round(flake)));
+        }
         assert_eq!(states.read().len(), 2);
-        states.update(std::slice::from_ref(&b), BTreeMap::new());
+        states.update(std::slice::from_ref(&b), |_| ());
         assert_eq!(states.read(), round(&b));
         std::fs::write(folder.path().join("not/yet/there/sources.json"), "{").unwrap();
         assert!(states.read().is_empty());
