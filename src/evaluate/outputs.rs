@@ -63,7 +63,7 @@ impl FlakeOutput {
     }
 
     /// Whether the attribute is below it.
-    fn has(self, attribute: &Attribute) -> bool {
+    pub fn has(self, attribute: &Attribute) -> bool {
         let below = attribute.as_str().strip_prefix(self.path().join(".").as_str());
         below.is_some_and(|below| below.starts_with('.'))
     }
@@ -156,14 +156,6 @@ pub enum FailedPart {
 }
 
 impl FailedPart {
-    /// Whether a document of this name, which this attribute once gave, may be missing because of the failure.
-    pub fn may_give(&self, name: &Name, attribute: &Attribute) -> bool {
-        match self {
-            Self::Item(item) => item.name == name.as_str() || item.attribute().is_ok_and(|own| own == *attribute),
-            Self::Output(output) => output.has(attribute),
-        }
-    }
-
     /// The document that it would give; none where it is an output, or its name is not valid.
     pub fn document(&self) -> Option<DocumentPath> {
         let Self::Item(item) = self else { return None };

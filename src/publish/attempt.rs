@@ -30,6 +30,18 @@ pub struct PublishSettings {
     pub policy: PublishPolicy,
 }
 
+impl PublishSettings {
+    /// The folder for the copy of a remote repository.
+    pub(super) fn copy(&self) -> PathBuf {
+        self.state_directory.join("publish.git")
+    }
+
+    /// The error about this branch, whose repository is named without secrets.
+    pub(super) fn branch_error(&self, source: PublishBaseError) -> PublishError {
+        PublishError::Branch { repository: self.repository.to_string(), branch: self.branch.to_string(), source }
+    }
+}
+
 /// The settings, the keys and the trust of a publisher: all that an attempt begins with.
 #[derive(Debug)]
 pub(super) struct PublishContext {
@@ -62,7 +74,7 @@ impl PublishContext {
         // The note is read before the branch: another process that publishes in between can only make the branch newer.
         let last = self.note.last()?;
         let on = writer.open().await?;
-        let files = on.files().map_err(|error| self.branch_error(BranchError::from(error).into()))?;
+        let files = on.files().map_err(|error| self.settings.branch_error(BranchError::from(error).into()))?;
         // What this claveld only found may be the work of a stolen key.
         let own = last.filter(|last| last.origin == IndexOrigin::Published);
         let (scope, digests) = self.scope(&on, files.as_ref(), own.as_ref(), input);
@@ -70,11 +82,11 @@ impl PublishContext {
             None => PublishBase::new_branch(&self.anchor),
             Some(files) => PublishBase::read(&on, files, &self.anchor, &self.settings.branch, own.as_ref(), &scope),
         };
-        let base = base.map_err(|source| self.branch_error(source))?;
+        let base = base.map_err(|source| self.settings.branch_error(source))?;
         if let Some(last) = last
             && let Err(regression) = last.check(&base.branch_index())
         {
-            let (repository, branch) = self.names();
+            let (repository, branch) = (self.settings.repository.to_string(), self.settings.branch.to_string());
             let note = self.note.path().to_owned();
             return Err(PublishError::WentBack { repository, branch, last: Box::new(last), regression, note });
         }
@@ -129,17 +141,7 @@ impl PublishContext {
     ) -> Result<RevisionLookup, PublishError> {
         let PublishAttempt { on, base, .. } = attempt;
         let history = History { on, root: &base.root, branch: &self.settings.branch };
-        history.find(name, revision).map_err(|error| self.branch_error(BranchError::from(error).into()))
-    }
-
-    fn branch_error(&self, source: PublishBaseError) -> PublishError {
-        let (repository, branch) = self.names();
-        PublishError::Branch { repository, branch, source }
-    }
-
-    /// The repository, without secrets, and the branch.
-    fn names(&self) -> (String, String) {
-        (self.settings.repository.to_string(), self.settings.branch.to_string())
+        history.find(name, revision).map_err(|error| self.settings.branch_error(BranchError::from(error).into()))
     }
 
     fn check_keys(&self, root: &TrustedRoot) -> Result<(), PublishError> {

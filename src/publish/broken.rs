@@ -7,8 +7,8 @@ use std::collections::BTreeSet;
 
 use super::branch_state::{BranchState, Existing};
 use super::withheld::Withheld;
-use crate::evaluate::{Evaluation, FailedPart, Failure};
-use crate::model::{Attribute, FlakeReference, Folder, Name, Provenance, Specification};
+use crate::evaluate::{Evaluation, FailedPart, Failure, FlakeOutput};
+use crate::model::{Attribute, FlakeReference, Name, Provenance, Specification};
 
 /// The broken parts of one source, to be looked up.
 #[derive(Debug, Default)]
@@ -16,7 +16,7 @@ pub(super) struct BrokenParts {
     names: BTreeSet<String>,
     attributes: BTreeSet<String>,
     /// The outputs that are broken as a whole.
-    outputs: Vec<FailedPart>,
+    outputs: Vec<FlakeOutput>,
 }
 
 impl BrokenParts {
@@ -28,7 +28,7 @@ impl BrokenParts {
                     parts.names.insert(item.name().to_owned());
                     parts.attributes.extend(item.attribute().ok().map(|attribute| attribute.to_string()));
                 }
-                FailedPart::Output(_) => parts.outputs.push(part.clone()),
+                FailedPart::Output(output) => parts.outputs.push(*output),
             }
         }
         parts
@@ -38,7 +38,7 @@ impl BrokenParts {
     pub(super) fn may_give(&self, name: &Name, attribute: &Attribute) -> bool {
         self.names.contains(name.as_str())
             || self.attributes.contains(attribute.as_str())
-            || self.outputs.iter().any(|output| output.may_give(name, attribute))
+            || self.outputs.iter().any(|output| output.has(attribute))
     }
 }
 
@@ -51,12 +51,7 @@ pub(super) fn touched_by_failures(branch: &BranchState, evaluations: &[Evaluatio
         stays.units.extend(given_by(&parts, &source.flake, &branch.units));
         stays.agents.extend(given_by(&parts, &source.flake, &branch.agents));
         for path in drafts.failures.iter().filter_map(|failure| failure.part.document()) {
-            let of = match path.folder() {
-                Folder::Agents => &mut stays.agents,
-                Folder::Deployments => &mut stays.deployments,
-                Folder::Units => &mut stays.units,
-            };
-            of.insert(path.name().clone());
+            stays.insert(&path);
         }
     }
     if stays.is_empty() {

@@ -6,7 +6,6 @@
 use std::collections::BTreeSet;
 
 use super::attempt::PublishSettings;
-use super::base::PublishBaseError;
 use super::broken::BrokenParts;
 use super::error::PublishError;
 use super::withdrawals::HeldWithdrawals;
@@ -25,18 +24,12 @@ pub async fn foresee_withdrawals(
     source: &FlakeReference,
     drafts: &Drafts,
 ) -> Result<Option<HeldWithdrawals>, PublishError> {
-    let PublishSettings { repository, branch, state_directory, .. } = settings;
-    let copy = state_directory.join("publish.git");
-    let writer = BranchWriter { remote: repository, branch, copy: &copy };
+    let PublishSettings { repository, branch, .. } = settings;
+    let writer = BranchWriter { remote: repository, branch, copy: &settings.copy() };
     let on = writer.open().await?;
-    let refused = |source: PublishBaseError| PublishError::Branch {
-        repository: repository.to_string(),
-        branch: branch.to_string(),
-        source,
-    };
-    let unread = |error: BranchError| refused(error.into());
+    let unread = |error: BranchError| settings.branch_error(error.into());
     let Some(files) = on.files().map_err(|error| unread(error.into()))? else { return Ok(None) };
-    let roots = RootChain::from_anchor(&files, anchor).map_err(|error| refused(error.into()))?;
+    let roots = RootChain::from_anchor(&files, anchor).map_err(|error| settings.branch_error(error.into()))?;
     let on_branch = Branch::to_repair(&files, &roots.newest, branch);
     let mut index = on_branch.whole_index().map_err(unread)?;
     let broken = BrokenParts::of(&drafts.failures);

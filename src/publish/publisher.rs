@@ -22,7 +22,7 @@ use super::report::{PublishReport, commit_message, describe_changes};
 use super::settled::{Look, RoundResult, SettledNote, within};
 use super::sign::{BranchSigner, SignedFiles};
 use super::survey::{CacheAnswers, CacheScope, CacheSurvey};
-use super::withdrawals::{HeldWithdrawals, held_withdrawals, keep};
+use super::withdrawals::{HeldWithdrawals, held_withdrawals};
 use super::withheld::Withheld;
 use super::withhold::{deployments_to_look_up, kept_back, lost_deployments, withhold};
 use crate::branch::{
@@ -60,7 +60,7 @@ impl Publisher {
             PublishPolicy::WhenCached => Some(CacheClient::new(Arc::clone(&store), CacheScope::Path)),
             PublishPolicy::WhenPinned => Some(CacheClient::new(Arc::clone(&store), CacheScope::Closure)),
         };
-        let copy = settings.state_directory.join("publish.git");
+        let copy = settings.copy();
         let note = PublishNote::of(&settings.state_directory, &settings.repository, &settings.branch);
         let settled = SettledNote::of(&settings.state_directory, &settings.repository, &settings.branch);
         Self { context: PublishContext { settings, signers, anchor, note, settled }, copy, caches, store }
@@ -240,7 +240,7 @@ impl Publisher {
         let withdrawals = held_withdrawals(branch, &whole, whole_evaluations, input.allowed_withdrawals);
         let mut fixed = touched_by_failures(branch, input.evaluations);
         fixed.deployments.extend(branch.holds.keys().chain(lost.iter().map(|lost| &lost.name)).cloned());
-        keep(&withdrawals, &mut fixed);
+        withdrawals.iter().flat_map(|held| &held.documents).for_each(|path| fixed.insert(path));
         let asked = deployments_to_look_up(&whole, &fixed.deployments);
         if let Some(caches) = &self.caches {
             caches.ask_for(&asked, answers).await;

@@ -11,7 +11,6 @@ use serde::Serialize;
 
 use super::branch_state::{BranchState, ExistingDocument};
 use super::plan::Plan;
-use super::withheld::Withheld;
 use crate::evaluate::{Drafts, Evaluation};
 use crate::model::{DocumentPath, FlakeReference, Folder, Provenance, Specification};
 
@@ -34,8 +33,7 @@ pub struct HeldWithdrawals {
 }
 
 impl HeldWithdrawals {
-    /// The withdrawals of `documents` from a source that gives `rest` other documents; none where they need not wait. `withdraw`
-    /// are the names that the flake gives up.
+    /// The withdrawals of `documents` from a source that gives `drafts` now; none where they need not wait.
     pub fn of(source: &FlakeReference, mut documents: Vec<DocumentPath>, drafts: Option<&Drafts>) -> Option<Self> {
         let withdraw = drafts.map_or(&[][..], |drafts| &drafts.withdraw);
         let of = documents.len() + drafts.map_or(0, count);
@@ -65,18 +63,6 @@ impl fmt::Display for HeldWithdrawals {
             named.join(", "),
             documents.len()
         )
-    }
-}
-
-/// Adds the documents to those that stay as they are.
-pub(super) fn keep(held: &[HeldWithdrawals], stays: &mut Withheld) {
-    for path in held.iter().flat_map(|held| &held.documents) {
-        let names = match path.folder() {
-            Folder::Agents => &mut stays.agents,
-            Folder::Deployments => &mut stays.deployments,
-            Folder::Units => &mut stays.units,
-        };
-        names.insert(path.name().clone());
     }
 }
 
@@ -118,6 +104,7 @@ fn provenance<'a>(branch: &'a BranchState, path: &DocumentPath) -> Option<&'a Pr
 mod tests {
     use super::super::fixture::{self, branch_with, draft, evaluation, flake, intact};
     use super::super::plan::OrphanPolicy;
+    use super::super::withheld::Withheld;
     use super::*;
     use crate::model::{Draft, UnitSpecification, UnitType};
 

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::model::Name;
+use crate::model::{DocumentPath, Folder, Name};
 
 /// The documents that stay on the branch as they are, by their names.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -16,6 +16,16 @@ pub(super) struct Withheld {
 }
 
 impl Withheld {
+    /// Adds a document.
+    pub(super) fn insert(&mut self, path: &DocumentPath) {
+        let names = match path.folder() {
+            Folder::Agents => &mut self.agents,
+            Folder::Deployments => &mut self.deployments,
+            Folder::Units => &mut self.units,
+        };
+        names.insert(path.name().clone());
+    }
+
     /// The names of all of them, and of the deployments that lack their pin.
     pub(super) fn names(&self) -> impl Iterator<Item = &Name> {
         let Self { deployments, units, agents, unpinned } = self;
