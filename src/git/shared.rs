@@ -96,17 +96,12 @@ pub(super) fn shut_out(folder: &Path, sharing: Sharing) -> io::Result<Option<Str
     if ours != 0 || owner == 0 || sharing != Sharing::Umask {
         return Ok(None);
     }
-    let users = fs::read_to_string("/etc/passwd").unwrap_or_default();
-    Ok(Some(name_in(&users, owner).unwrap_or_else(|| format!("'#{owner}'"))))
+    Ok(Some(name_of(owner)))
 }
 
-/// The name of a user in the text of /etc/passwd.
-fn name_in(users: &str, id: u32) -> Option<String> {
-    let mut entries = users.lines().map(|line| line.split(':'));
-    entries.find_map(|mut fields| {
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
-    })
+/// The name of a user, or its number, as `sudo -u` takes them.
+fn name_of(id: u32) -> String {
+    uzers::get_user_by_uid(id).map_or_else(|| format!("'#{id}'"), |user| user.name().to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -129,8 +124,6 @@ mod tests {
 
     #[test]
     fn a_user_has_a_name_or_a_number() {
-        let users = "root:x:0:0::/root:/bin/sh\ngit:x:998:998::/srv/git:/bin/sh\n";
-        assert_eq!(name_in(users, 998).as_deref(), Some("git"));
-        assert_eq!(name_in(users, 9), None);
+        assert_eq!((name_of(0).as_str(), name_of(54321).as_str()), ("root", "'#54321'"));
     }
 }

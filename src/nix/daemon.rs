@@ -47,10 +47,7 @@ pub fn check_daemon() -> Result<(), ForbiddenDaemon> {
     let socket = variable("NIX_DAEMON_SOCKET_PATH").map_or_else(|| state.join("daemon-socket/socket"), PathBuf::from);
     match UnixStream::connect(&socket) {
         Err(error) if error.kind() == ErrorKind::PermissionDenied => {
-            let group = group_of(&socket).and_then(|group| {
-                let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
-                name_of_group(&groups, group)
-            });
+            let group = group_of(&socket).and_then(name_of_group);
             Err(ForbiddenDaemon { socket, group })
         }
         // Nix itself says what else is wrong.
@@ -64,14 +61,10 @@ fn group_of(socket: &Path) -> Option<u32> {
     about(socket).or_else(|| about(socket.parent()?))
 }
 
-/// The name of a group in the text of `/etc/group`. That of root is no help to anybody else.
-fn name_of_group(groups: &str, id: u32) -> Option<String> {
-    let named = groups.lines().find_map(|line| {
-        let mut fields = line.split(':');
-        let name = fields.next()?;
-        (fields.nth(1)?.parse() == Ok(id)).then(|| name.to_owned())
-    });
-    named.filter(|_| id != 0)
+/// The name of a group. That of root is no help to anybody else.
+fn name_of_group(id: u32) -> Option<String> {
+    let group = uzers::get_group_by_gid(id).filter(|_| id != 0)?;
+    Some(group.name().to_string_lossy().into_owned())
 }
 
 #[cfg(test)]
@@ -80,9 +73,10 @@ mod tests {
 
     #[test]
     fn the_error_names_the_group_of_the_socket() {
-        let groups = "root:x:0:\nnixbld:x:30000:a,b\nnix-users:x:995:alice\n";
-        assert_eq!(name_of_group(groups, 995).as_deref(), Some("nix-users"));
-        assert_eq!((name_of_group(groups, 0), name_of_group(groups, 7)), (None, None));
+        // Every machine has one of these.
+        let known = ["nogroup", "nobody", "daemon"].into_iter().find_map(uzers::get_group_by_name).unwrap();
+        assert_eq!(name_of_group(known.gid()).as_deref(), known.name().to_str());
+        assert_eq!((name_of_group(0), name_of_group(54321)), (None, None));
         let error = |group| ForbiddenDaemon { socket: "/s".into(), group }.to_string();
         let named = error(Some("nix-users".to_owned()));
         assert!(named.contains("the socket of the Nix daemon, /s: it is for the group `nix-users`"), "{named}");
