@@ -224,6 +224,7 @@ fn all_mirrors(repository: Remote, mirrors: &[Remote]) -> Result<Vec<Remote>, (&
 
 #[cfg(test)]
 mod tests {
+    use super::super::credentials::CREDENTIALS_KEYS;
     use super::*;
 
     fn read(text: &str) -> Result<AgentConfig, ConfigError> {
@@ -293,7 +294,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/clavel-agent.toml");
         AgentConfig::read(&path).unwrap();
         let text = std::fs::read_to_string(path).unwrap();
-        for key in [
+        let own = [
             "name",
             "repository",
             "mirrors",
@@ -304,23 +305,14 @@ mod tests {
             "state-directory",
             "interval",
             "ssh-command",
-            "url",
-            "user",
-            "password-file",
-            "token-file",
-            "password-credential",
-            "helper",
-            "netrc-file",
-            "ca-file",
-            "ssh-identity",
-            "known-hosts",
             "store",
             "timeout",
             "type",
             "profile",
             "command",
             "user",
-        ] {
+        ];
+        for key in own.into_iter().chain(CREDENTIALS_KEYS) {
             assert!(text.contains(&format!("{key} = ")), "the example lacks {key}");
         }
     }

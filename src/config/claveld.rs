@@ -242,6 +242,7 @@ pub(super) fn default_branch() -> Result<BranchName, (&'static str, String)> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::credentials::CREDENTIALS_KEYS;
     use super::*;
     use crate::model::describe_error;
 
@@ -345,7 +346,7 @@ mod tests {
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("examples/claveld.toml");
         ClaveldConfig::read(&path).unwrap();
         let text = std::fs::read_to_string(path).unwrap();
-        for key in [
+        let own = [
             "state-directory",
             "repository",
             "branch",
@@ -355,16 +356,6 @@ mod tests {
             "secret-key-agent",
             "expires-after",
             "ssh-command",
-            "url",
-            "user",
-            "password-file",
-            "token-file",
-            "password-credential",
-            "helper",
-            "netrc-file",
-            "ca-file",
-            "ssh-identity",
-            "known-hosts",
             "wait-for-cache",
             "pin",
             "timeout",
@@ -377,7 +368,8 @@ mod tests {
             "include",
             "exclude",
             "names",
-        ] {
+        ];
+        for key in own.into_iter().chain(CREDENTIALS_KEYS) {
             assert!(text.contains(&format!("{key} = ")), "the example lacks {key}");
         }
     }

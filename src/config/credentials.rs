@@ -66,6 +66,22 @@ impl ConfigFile for CredentialsFile {
     }
 }
 
+/// Every setting of a table, which the complete examples have.
+#[cfg(test)]
+pub(super) const CREDENTIALS_KEYS: [&str; 11] = [
+    "url",
+    "user",
+    "password-file",
+    "token-file",
+    "password-credential",
+    "helper",
+    "netrc-file",
+    "ca-file",
+    "ssh-identity",
+    "known-hosts",
+    "ssh-command",
+];
+
 /// Reads a file of `[[credentials]]` tables. Where none is about a URL, what git has counts.
 pub fn read_credentials(path: &Path) -> Result<AccessRules, ConfigError> {
     super::read::<CredentialsFile>(path)
