@@ -4,7 +4,7 @@ DESTDIR ?=
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 BINS := clavel claveld clavel-agent
-UNITS := systemd/claveld.service systemd/clavel-agent.service
+UNITS := systemd/claveld.service systemd/claveld-signer.service systemd/claveld-signer.socket systemd/clavel-agent.service
 # The Nix that the tests run with: path, newest or floor. scripts/with-nix explains the three.
 NIX ?= path
 

@@ -11,9 +11,10 @@ use std::time::Duration;
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
 mod support;
 
+#[expect(dead_code, reason = "others use more of it")]
 mod measure;
 
-use measure::{format_time, median, timed};
+use measure::{format_time, median, ratio, timed};
 use support::world::World;
 
 const ROUNDS: usize = 21;
@@ -103,8 +104,4 @@ fn interleaved(before: impl Fn(), ours: impl Fn() -> String, peer: impl Fn() -> 
     let _ = (once(&ours), once(&peer));
     let (ours, peer) = (0..ROUNDS).map(|_| (once(&ours), once(&peer))).unzip();
     (median(ours), median(peer))
-}
-
-fn ratio(ours: Duration, peer: Duration) -> f64 {
-    ours.as_secs_f64() / peer.as_secs_f64()
 }

@@ -8,7 +8,7 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant, SystemTime};
 
-use clavel::evaluate::{Drafts, Evaluation, EvaluationWork};
+use clavel::evaluate::{Drafts, EvalWarnings, Evaluation, EvaluationWork};
 use clavel::model::{
     AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, FlakeReference, List, LockedSource, Metadata,
     Name, NarTemplateSpecification, Provenance, PublishPolicy, Specification, System, TemplateMetadata, Timestamp,
@@ -27,6 +27,7 @@ mod command;
 mod measure;
 
 use command::program;
+use measure::processes::peak_memory;
 use measure::{format_time, median};
 
 /// The numbers of deployments, each with its unit and its agent; the goals for a change of one of them, and for what that adds to the
@@ -174,6 +175,7 @@ fn measure_fleet(count: usize, time_goal: &str, growth_goal: &str) {
 fn publish(folder: &Path, count: usize, contents: std::ops::Range<usize>) {
     let flake: FlakeReference = "git+https://git.example.org/fleet?ref=main".parse().unwrap();
     let mut evaluations = [evaluation(&flake, count, contents.start)];
+    let peak = || peak_memory("self").unwrap();
     let memory_before = peak();
     let start = Instant::now();
     let settings = PublishSettings {
@@ -182,6 +184,7 @@ fn publish(folder: &Path, count: usize, contents: std::ops::Range<usize>) {
         validity: Duration::from_hours(24 * 7),
         state_directory: folder.join("state"),
         policy: PublishPolicy::WhenEvaluated,
+        author: None,
     };
     let signers = Signers::read(&[KeyLocation::File(folder.join("key"))]).unwrap();
     let anchor = Anchor::read(&AnchorLocation::File(folder.join("root.json"))).unwrap();
@@ -203,12 +206,6 @@ fn publish(folder: &Path, count: usize, contents: std::ops::Range<usize>) {
         runtime.block_on(publisher.publish(&input)).unwrap();
     }
     println(format_args!("{} {}", start.elapsed().as_micros(), peak().saturating_sub(memory_before)));
-}
-
-fn peak() -> u64 {
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    line.trim().trim_end_matches(" kB").parse().unwrap()
 }
 
 fn evaluation(flake: &FlakeReference, count: usize, content: usize) -> Evaluation {
@@ -234,7 +231,7 @@ fn evaluation(flake: &FlakeReference, count: usize, content: usize) -> Evaluatio
         hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
         revision: Some("a".repeat(40).parse().unwrap()),
     };
-    Evaluation { source, drafts, work: EvaluationWork::default() }
+    Evaluation { source, drafts, warnings: EvalWarnings::default(), work: EvaluationWork::default() }
 }
 
 fn path(at: usize, content: usize) -> clavel::model::StorePath {

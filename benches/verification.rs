@@ -9,7 +9,7 @@ use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use clavel::branch::{Branch, Layout, RootChain};
-use clavel::git::{Change, CommitId, Files, Identity, NewCommit, Repository};
+use clavel::git::{Authorship, Change, CommitId, Files, Identity, NewCommit, Repository};
 use clavel::model::{
     AgentSpecification, Bin, BinCount, BinDigests, BinId, BranchName, DeploymentSpecification, Document,
     DocumentMetadata, DocumentPath, Draft, Epoch, FileDigest, Folder, FolderName, Index, IndexEntry, IndexVersion,
@@ -23,9 +23,11 @@ use ed25519_dalek::{Signature, VerifyingKey};
 #[expect(dead_code, reason = "the tests use more of it")]
 mod command;
 
+#[expect(dead_code, reason = "others use more of it")]
 mod measure;
 
 use command::program;
+use measure::processes::peak_memory;
 use measure::{format_time, median, timed};
 
 /// The numbers of deployments on the branches, each with its unit and its agent.
@@ -168,7 +170,7 @@ impl Fleet {
         let mut changes: Vec<Change> = self.files.iter().map(|(path, bytes)| put(path, bytes)).collect();
         changes.push(put(Layout::NEWEST_ROOT, self.root.file()));
         changes.push(put(&Layout::root(self.root.root().version), self.root.file()));
-        let by = Identity { name: "claveld".to_owned(), email: "claveld@clavel.invalid".to_owned() };
+        let by = Authorship::of(Identity::of_program("claveld", "claveld"));
         let at = SystemTime::now();
         let branch = branch();
         let new = NewCommit { branch: &branch, expected: None, changes: &changes, message: "A fleet", by: &by, at };
@@ -267,9 +269,7 @@ fn one_pass(folder: &Path) {
     let newest = RootChain::newest_from(&snapshot, &Anchor::Root(Box::new(root))).unwrap();
     verify(&snapshot, newest, &branch_name);
     let time = start.elapsed();
-    let status = std::fs::read_to_string("/proc/self/status").unwrap();
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
-    println(format_args!("{} {}", time.as_micros(), peak.trim().trim_end_matches(" kB")));
+    println(format_args!("{} {}", time.as_micros(), peak_memory("self").unwrap()));
 }
 
 fn verify<F: Files>(files: &F, root: TrustedRoot, branch_name: &BranchName) {

@@ -19,6 +19,7 @@
   shellcheck,
   stdenv,
   strace,
+  systemd,
   bubblewrap,
   util-linux,
 }:
@@ -43,6 +44,7 @@ mkShell {
     fcgiwrap
     libfaketime
     strace
+    systemd
     bubblewrap
     util-linux
   ];

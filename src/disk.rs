@@ -4,7 +4,7 @@
 //! too. This is a room of its own because `agent`, `publish`, `evaluate` and `cli` all use files, and share no other room
 //! that may use the disk. The bytes and their meaning belong to the room that calls.
 //!
-//! `tempfile` creates the new file in the same folder and renames it. It syncs neither the file nor the folder, so `replace`
+//! `tempfile` creates the new file in the same folder and renames it. It syncs neither the file nor the folder, so `put`
 //! does. (The crate atomic-write-file does all of it, but it always syncs, and it gives a new file the permissions that the
 //! umask leaves, while the state of an agent is for its owner alone.)
 
@@ -35,24 +35,42 @@ pub enum Durability {
 
 /// Replaces or creates the file at `path`, so that it has the content `bytes`.
 pub fn replace(path: &Path, bytes: &[u8], access: Access, durability: Durability) -> io::Result<()> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let permissions = match access {
         Access::Owner => Permissions::from_mode(0o600),
         Access::Everyone => Permissions::from_mode(0o644),
         Access::Unchanged => fs::metadata(path)?.permissions(),
     };
-    let mut file = tempfile::NamedTempFile::new_in(folder)?;
-    file.write_all(bytes)?;
-    file.as_file().set_permissions(permissions)?;
+    put(path, &tempfile::Builder::new(), durability, |file| {
+        file.write_all(bytes)?;
+        file.set_permissions(permissions)
+    })
+}
+
+/// Creates or replaces the file at `path` with what `write` writes. It has its name once it is complete and on the disk. Its mode is
+/// set as it is created, since a stick's file system may have no modes to change.
+pub fn create_whole<T, E: From<io::Error>>(path: &Path, write: impl FnOnce(&mut File) -> Result<T, E>) -> Result<T, E> {
+    put(path, tempfile::Builder::new().permissions(Permissions::from_mode(0o644)), Durability::Synced, write)
+}
+
+/// Gives the file that `new` makes the name `path`, after `write` has written it.
+fn put<T, E: From<io::Error>>(
+    path: &Path,
+    new: &tempfile::Builder<'_, '_>,
+    durability: Durability,
+    write: impl FnOnce(&mut File) -> Result<T, E>,
+) -> Result<T, E> {
+    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let mut file = new.tempfile_in(folder)?;
+    let written = write(file.as_file_mut())?;
     if durability == Durability::Synced {
         file.as_file().sync_all()?;
     }
     file.persist(path).map_err(|error| error.error)?;
-    match durability {
+    if durability == Durability::Synced {
         // The new name is on the disk only after the folder was synced.
-        Durability::Synced => File::open(folder)?.sync_all(),
-        Durability::Unsynced => Ok(()),
+        File::open(folder)?.sync_all()?;
     }
+    Ok(written)
 }
 
 /// Reads the file at `path`. One of more than `limit` bytes is an error of the kind [`io::ErrorKind::FileTooLarge`], and the rest
@@ -84,9 +102,20 @@ pub struct FileLock(File);
 impl FileLock {
     /// Takes the lock on the file at `path`, which is created where it does not exist. It does not wait for another process.
     pub fn try_take(path: &Path) -> Result<Self, TryLockError> {
-        let file = File::options().create(true).append(true).open(path).map_err(TryLockError::Error)?;
+        let file = Self::open(path).map_err(TryLockError::Error)?;
         file.try_lock()?;
         Ok(Self(file))
+    }
+
+    /// The same, and waits for another process. This is for a lock that nobody holds for longer than it takes to replace a file.
+    pub fn take(path: &Path) -> io::Result<Self> {
+        let file = Self::open(path)?;
+        file.lock()?;
+        Ok(Self(file))
+    }
+
+    fn open(path: &Path) -> io::Result<File> {
+        File::options().create(true).append(true).open(path)
     }
 
     /// The open file that is the lock. A process that inherits it holds the lock, for as long as it keeps the file open.

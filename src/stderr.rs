@@ -9,6 +9,10 @@ use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
+use anstream::adapter::StripBytes;
+
+use crate::model::printable_lines;
+
 /// The most pieces in the queue; each is 16 KiB at most.
 const MAX_QUEUED: usize = 1024;
 
@@ -70,6 +74,46 @@ impl Queue {
     }
 }
 
+/// What another program writes, on its way to standard error: without its colours, and without what would steer the terminal.
+#[derive(Debug, Default)]
+pub struct Relay {
+    escapes: StripBytes,
+    /// The beginning of a character whose other bytes have not come yet.
+    begun: Vec<u8>,
+}
+
+impl Relay {
+    /// Passes on what came next.
+    pub fn write(&mut self, bytes: &[u8]) {
+        let text = self.text(bytes);
+        if !text.is_empty() {
+            write(text.as_bytes());
+        }
+    }
+
+    fn text(&mut self, bytes: &[u8]) -> String {
+        let mut plain = std::mem::take(&mut self.begun);
+        for piece in self.escapes.strip_next(bytes) {
+            plain.extend_from_slice(piece);
+        }
+        self.begun = plain
+            .utf8_chunks()
+            .last()
+            .map(|last| last.invalid())
+            .filter(|rest| is_begun(rest))
+            .unwrap_or_default()
+            .to_vec();
+        plain.truncate(plain.len() - self.begun.len());
+        // A line that is drawn anew becomes one of its own.
+        printable_lines(&String::from_utf8_lossy(&plain).replace("\r\n", "\n").replace('\r', "\n"))
+    }
+}
+
+/// Whether the bytes are the beginning of a character.
+fn is_begun(bytes: &[u8]) -> bool {
+    std::str::from_utf8(bytes).is_err_and(|error| error.error_len().is_none())
+}
+
 fn write_all(queue: &Receiver<Piece>) {
     while let Ok(piece) = queue.recv() {
         match piece {
@@ -82,4 +126,20 @@ fn write_all(queue: &Receiver<Piece>) {
 fn write_now(bytes: &[u8]) {
     // If the terminal was closed, the work has to go on all the same.
     let _ = std::io::stderr().write_all(bytes);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_program_writes_does_not_steer_the_terminal() {
+        let all = "\u{1b}[31mred\u{1b}[0m \u{1b}]0;title\u{7}bell\u{7} gr\u{fc}n\u{202e}!\n".as_bytes();
+        for at in 0..all.len() {
+            let mut relay = Relay::default();
+            let text = relay.text(&all[..at]) + &relay.text(&all[at..]);
+            assert_eq!(text, "red bell gr\u{fc}n\u{fffd}!\n", "{at}");
+        }
+        assert_eq!(Relay::default().text(b"a\xff\xfeb"), "ab");
+    }
 }

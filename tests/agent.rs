@@ -227,8 +227,37 @@ fn a_withdrawn_deployment_goes_on_running() {
         assert!(said.starts_with("web-1: was withdrawn; what runs goes on running (if it was renamed,"), "{said}");
         let last = world.agent("web-1", &["status", "--json"]).json()["lastPass"]["deployments"].clone();
         assert_eq!((&last[0]["deployment"], &last[0]["outcome"]), (&"web-1".into(), &"withdrawn".into()), "{last}");
+        assert_eq!(world.agent("web-1", &["status", "--json"]).json()["lastPass"]["ok"], false);
     }
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
+fn a_profile_that_another_tool_moved_is_told_and_the_next_revision_takes_it_back() {
+    let world = ready("web-1");
+    world.agent("web-1", &["once"]).good();
+    world.change_with_nix("Welcome", "Hello");
+    world.agent("web-1", &["once"]).good();
+    let profile = world.path("web-1/profile");
+    let link = |target: &str| {
+        std::fs::remove_file(profile.join("system")).unwrap();
+        std::os::unix::fs::symlink(target, profile.join("system")).unwrap();
+    };
+    let [first, second] = [1, 2].map(|n| std::fs::read_link(profile.join(format!("system-{n}-link"))).unwrap());
+    link("system-1-link");
+    for _ in 0..2 {
+        let said = world.agent("web-1", &["once"]).good();
+        let [first, second] = [&first, &second].map(|path| path.to_str().unwrap());
+        assert!(said.contains(&format!("moved the profile to {first}")) && said.contains(second), "{said}");
+        let last = world.agent("web-1", &["status", "--json"]).json()["lastPass"].clone();
+        assert_eq!((&last["ok"], &last["deployments"][0]["outcome"]), (&false.into(), &"moved".into()), "{last}");
+    }
+    link("system-2-link");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
+    link("system-1-link");
+    world.change_with_nix("Hello", "Good day");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 3\n");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Good day to web-1"));
 }
 
 #[test]

@@ -17,6 +17,8 @@ enum Broken {
     Hangs,
     /// It answers that it is a cache, and never answers anything else.
     HangsLater,
+    /// The same, and everything else comes byte by byte.
+    Drips,
 }
 
 const ERROR_500: &str = "HTTP/1.1 500 Oops\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
@@ -38,8 +40,12 @@ fn serve(broken: Broken) -> String {
             let length = connection.read(&mut request).unwrap_or(0);
             let asks_what_it_is = request[..length].starts_with(b"GET /nix-cache-info");
             let answer = match broken {
-                Broken::OnlyIsACache(_) | Broken::HangsLater if asks_what_it_is => Some(IS_A_CACHE),
+                Broken::OnlyIsACache(_) | Broken::HangsLater | Broken::Drips if asks_what_it_is => Some(IS_A_CACHE),
                 Broken::Answers(answer) | Broken::OnlyIsACache(answer) => Some(answer),
+                Broken::Drips => {
+                    std::thread::spawn(move || drip(connection));
+                    continue;
+                }
                 Broken::Hangs | Broken::HangsLater => None,
             };
             match answer {
@@ -49,6 +55,14 @@ fn serve(broken: Broken) -> String {
         }
     });
     url
+}
+
+/// Answers with a byte every second, without an end.
+fn drip(mut connection: TcpStream) {
+    let _ = connection.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+    while connection.write_all(b"S").is_ok() {
+        std::thread::sleep(Duration::from_secs(1));
+    }
 }
 
 /// A fleet whose deployments name these caches, and then one that has their paths.
@@ -85,6 +99,11 @@ fn a_cache_that_answers_with_errors_does_not_hide_the_next_one() {
 fn a_cache_that_hangs_is_given_up_in_seconds() {
     is_fetched_from_the_next_cache(Broken::Hangs);
     is_fetched_from_the_next_cache(Broken::HangsLater);
+}
+
+#[test]
+fn a_cache_that_drips_is_given_up_in_seconds() {
+    is_fetched_from_the_next_cache(Broken::Drips);
 }
 
 #[test]

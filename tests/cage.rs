@@ -5,7 +5,8 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::time::SystemTime;
 
-use crate::support::world::{Ran, World};
+use crate::support::nix_daemon::{Member, claveld_beside_a_nix_daemon};
+use crate::support::world::{Ran, World, names};
 
 /// What an attacker is after, in a world whose `main` has the fleet.
 struct Prize {
@@ -116,7 +117,30 @@ fn prize(knows: Knows) -> Prize {
             format!("builtins.fetchurl {{ url = \"file://{file}\"; sha256 = \"{wrong}\"; }}"),
         ));
     }
+    attempts.push(("a program of a repository", repository_with_a_program(&world)));
     Prize { world, secrets, attempts, service, started }
+}
+
+/// Puts a repository into the source whose configuration names a program for the content of its files. Returns the expression that
+/// fetches it.
+fn repository_with_a_program(world: &World) -> String {
+    let evil = world.at("evil");
+    world.git(&["init", "-q", &evil]);
+    world.write_file("evil/text", "harmless");
+    world.write_file("evil/.gitattributes", "text filter=evil\n");
+    world.git(&["-C", &evil, "add", "-A"]);
+    world.git(&["-C", &evil, "commit", "-q", "-m", "Evil"]);
+    let revision = world.git(&["-C", &evil, "rev-parse", "HEAD"]);
+    world.git(&["-C", &evil, "config", "filter.evil.smudge", "echo found a program"]);
+    world.run("tar", &["-C", &world.at(""), "-czf", &world.at("work/evil.tar.gz"), "evil"]).good();
+    world.git(&["-C", &world.at("work"), "add", "-A"]);
+    let hash = world.run("nix", &["hash", "path", "--base32", &evil]).good();
+    format!(
+        "(let tree = builtins.fetchTarball {{ url = \"file://${{builtins.unsafeDiscardStringContext (toString ./.)}}/evil.tar.gz\"; sha256 = \"{}\"; }};
+          in builtins.readFile (builtins.fetchGit {{ url = \"file://${{builtins.unsafeDiscardStringContext tree}}\"; rev = \"{}\"; }} + \"/text\"))",
+        hash.trim(),
+        revision.trim()
+    )
 }
 
 impl Prize {
@@ -189,6 +213,36 @@ fn reads_nothing(prize: &Prize) {
 }
 
 #[test]
+fn a_daemon_of_nix_writes_what_the_hosts_need_and_helps_no_flake() {
+    for knows in [Knows::Nothing, Knows::TheHashes] {
+        let prize = prize(knows);
+        prize.attack();
+        prize.world.edit(
+            "flake.nix",
+            "nixosConfigurations.h0 =",
+            "nixosConfigurations.good = import ./lib/host.nix { system = \"x86_64-linux\"; } ./hosts/web-1.nix;
+            nixosConfigurations.h0 =",
+        );
+        let flake = format!("path:{}", prize.world.at("work"));
+        let ran = claveld_beside_a_nix_daemon(&prize.world, Member::Yes, &["evaluate", &flake, "--json"]);
+        let found: serde_json::Value =
+            serde_json::from_str(&ran.stdout).unwrap_or_else(|error| panic!("{error}: {}", ran.stderr));
+        assert_eq!(names(&found, "deployments"), ["good"], "{found:#}");
+        assert_eq!(found["failures"].as_array().unwrap().len(), prize.attempts.len(), "{found:#}");
+        prize.found_nothing(&ran);
+    }
+}
+
+#[test]
+fn a_user_who_may_not_use_the_daemon_of_nix_is_told_which_group_may() {
+    let world = World::new();
+    let flake = format!("path:{}", world.at("work"));
+    let ran = claveld_beside_a_nix_daemon(&world, Member::No, &["evaluate", &flake]);
+    ran.refused(1, "it is for the group `nix-users`; add the user to that group");
+    claveld_beside_a_nix_daemon(&world, Member::Yes, &["evaluate", &flake]).good();
+}
+
+#[test]
 fn whoever_pushes_to_the_gate_learns_nothing() {
     for knows in [Knows::Nothing, Knows::TheHashes] {
         let prize = prize(knows);
@@ -230,6 +284,20 @@ fn an_input_that_is_not_locked_or_not_allowed_is_not_fetched() {
     let ran = evaluated();
     assert!(ran.stderr.contains("`evaluate.inputs` does not have `path`"), "{}", ran.stderr);
     prize.found_nothing(&ran);
+    // Forms of a URL that programs read in different ways.
+    for (fetcher, url) in [
+        ("file", format!("file:{}", prize.world.at("vault/key"))),
+        ("git", format!("git+file:{}", prize.world.at("other"))),
+    ] {
+        let x = serde_json::json!({ "type": fetcher, "url": url, "narHash": tree.trim() });
+        let lock = serde_json::json!({ "root": "root", "version": 7, "nodes": {
+            "root": { "inputs": { "x": "x" } }, "x": { "flake": false, "original": x, "locked": x },
+        } });
+        prize.world.write("flake.lock", &lock.to_string());
+        let ran = evaluated();
+        assert_ne!(ran.code, Some(0), "{url}");
+        prize.found_nothing(&ran);
+    }
 }
 
 #[test]

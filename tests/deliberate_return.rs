@@ -65,7 +65,9 @@ fn going_back_is_a_new_revision_that_stays_until_it_is_released() {
 
     let said = operate(&world, &["release", "web-1"]).good();
     assert!(
-        said.starts_with("web-1: released; claveld's next round, at a push or by `claveld once`, follows its source\n"),
+        said.starts_with(
+            "web-1: released; `claveld run` at once, or else the next push or `claveld once`, follows its source\n"
+        ),
         "{said}"
     );
     assert!(self::log(&world).starts_with("release: web-1, held at revision 3 since"), "{}", self::log(&world));
@@ -204,6 +206,14 @@ fn nobody_goes_back_to_what_no_publisher_of_the_newest_root_signed() {
     world.publish().good();
     let refused = "revision 2 of `web-1` is in the history, but no publisher of the newest root vouches for it";
     operate(&world, &["rollback", "web-1", "--to", "2"]).refused(5, refused);
+
+    // The operator knows that nobody stole it. What a stranger signed counts all the same for nothing.
+    let before = world.document("deployments/web-1.json")["revision"].as_u64().unwrap();
+    let old = ["rollback", "web-1", "--to", "2", "--trust-removed-keys"];
+    operate(&world, &old).good();
+    let document = world.document("deployments/web-1.json");
+    assert_eq!(document["revision"], before + 1);
+    world.verify().good();
 }
 
 #[test]
@@ -281,4 +291,56 @@ fn a_claveld_that_runs_sees_a_hold_and_its_end_without_a_push() {
     assert_eq!(world.document("deployments/web-1.json")["revision"], 1);
     operate(&world, &["release", "web-1"]).good();
     until("it follows the source", || world.document("deployments/web-1.json")["revision"] == 2);
+}
+
+#[test]
+fn a_release_wakes_a_claveld_that_runs_and_that_asks_the_branch_once_an_hour() {
+    let world = World::new();
+    world.configure_claveld("[watch]\npoll = \"1h\"\n");
+    let elsewhere = world.at("elsewhere.git");
+    world.git(&["init", "-q", "--bare", &elsewhere]);
+    let config = world.read_file("claveld.toml");
+    let (from, to) = (format!("repository = \"{}\"", world.at("fleet.git")), format!("repository = \"{elsewhere}\""));
+    world.write_file("claveld.toml", &config.replacen(&from, &to, 1));
+    let revision = || {
+        let shown = world.run("git", &["-C", &elsewhere, "show", "deployments:deployments/web-1.json"]).stdout;
+        serde_json::from_str::<serde_json::Value>(&shown).map_or(0, |file| file["signed"]["revision"].as_u64().unwrap())
+    };
+    let claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
+    until("the first publication", || revision() == 1);
+    operate(&world, &["hold", "web-1", "--why", "frozen"]).good();
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    until("it says what is kept back", || claveld.said().contains("(frozen); kept back: deployments/web-1.json"));
+    operate(&world, &["release", "web-1"]).good();
+    until("it follows the source", || revision() == 2);
+}
+
+#[test]
+fn a_pattern_holds_many_until_a_time_and_then_they_follow_their_sources_by_themselves() {
+    let world = World::published();
+    let held = operate(&world, &["hold", "web-*", "--until", "1h", "--why", "frozen", "--json"]).json();
+    let names: Vec<&str> =
+        held["deployments"].as_array().unwrap().iter().map(|d| d["name"].as_str().unwrap()).collect();
+    assert_eq!(names, ["web-1", "web-2"]);
+    let until_then = held["deployments"][0]["held"]["until"].as_str().unwrap().to_owned();
+    let message = log(&world);
+    assert!(message.starts_with(&format!("hold: web-1, web-2 until {until_then}\n\nWhy: frozen")), "{message}");
+    let look = ["--repository", &world.at("fleet.git"), "--root", &world.root()];
+    let shown = world.clavel(&[&["show", "web-2"][..], &look].concat()).good();
+    assert!(shown.contains(&format!("until {until_then} (frozen)")), "{shown}");
+    operate(&world, &["hold", "web-1", "--until", "2020-01-01"]).refused(3, "because that is over");
+    operate(&world, &["hold", "db-*"]).refused(3, "no deployment that `db-*` matches");
+    operate(&world, &["release", "router-*"]).refused(3, "no deployment that `router-*` matches is held");
+
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    assert!(world.publish().good().contains("kept back: deployments/web-1.json"));
+    // A shorter hold takes the place of the longer one.
+    operate(&world, &["hold", "web-*", "--until", "1s"]).good();
+    until("the hold is over", || world.publish().good().contains("web-1: the time of its hold is over"));
+    assert_eq!(world.document("deployments/web-1.json")["revision"], 2);
+    assert!(log(&world).contains("Holds that ended: web-1, web-2"), "{}", log(&world));
+    assert!(!world.clavel(&[&["list"][..], &look].concat()).good().contains("held"));
+    world.verify().good();
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::support::command::NIX_CONFIG;
 use crate::support::fleet::{
-    Break, Edit, Fact, Fleet, HostKind, HostRole, Input, Mix, Module, Options, Seeded, Weight,
+    Break, DeviceEdit, Edit, Fact, Fleet, HostKind, HostRole, Input, Mix, Module, Options, Seeded, Sharing, Weight,
 };
 use crate::support::{hermetic_git, program, run};
 
@@ -14,7 +14,8 @@ use crate::support::{hermetic_git, program, run};
 const ONE_OF_EACH: u32 = 22;
 
 fn options(hosts: u32, below: &str) -> Options {
-    Options { hosts, weight: Weight::Light, mix: Mix::EveryKind, below: below.to_owned() }
+    let (weight, sharing, mix) = (Weight::Light, Sharing::Packages, Mix::EveryKind);
+    Options { hosts, weight, sharing, mix, devices: 1, below: below.to_owned() }
 }
 
 /// The derivation of each of `hosts`, evaluated in one process. Fails where one of them fails.
@@ -112,6 +113,7 @@ fn an_edit_changes_exactly_the_predicted_hosts() {
     for (edit, reached) in [
         (Edit::ChangeModule(Module::Base), everybody),
         (Edit::ChangeModule(Module::Backup), backup),
+        (Edit::ChangePackages, everybody),
         (Edit::ChangeRole(HostRole::Web), web),
         (Edit::AddUser(1), everybody),
         (Edit::RemoveUser(1), everybody),
@@ -122,6 +124,7 @@ fn an_edit_changes_exactly_the_predicted_hosts() {
         (Edit::BumpInput(Input::Shelf), ALWAYS + 2),
         (Edit::ChangeNotes, ALWAYS + 1),
         (Edit::ChangeUnread, ALWAYS),
+        (Edit::ChangeDevice(1, DeviceEdit::Change), ALWAYS),
     ] {
         assert_eq!(watched.edit(&edit, "of the fleet"), reached, "{edit:?}");
     }
@@ -215,8 +218,7 @@ fn random_edits_change_the_predicted_hosts_and_can_be_repeated() {
 fn a_heavier_host_has_more_to_evaluate() {
     let services = |weight: Weight| {
         let folder = tempfile::tempdir().unwrap();
-        let options = Options { hosts: 1, weight, mix: Mix::Plain, below: String::new() };
-        let fleet = Fleet::create(&folder.path().join("a"), options);
+        let fleet = Fleet::create(&folder.path().join("a"), Options { weight, mix: Mix::Plain, ..options(1, "") });
         let mut nix = program("nix");
         let asked = format!("{}#nixosConfigurations.host-0001.config.services", fleet.reference());
         nix.args(["eval", &asked, "--apply", "services: builtins.length (builtins.attrNames services)"]);
@@ -224,7 +226,7 @@ fn a_heavier_host_has_more_to_evaluate() {
         count.trim().parse::<u32>().unwrap()
     };
     let counts = [Weight::Light, Weight::Normal, Weight::Heavy].map(services);
-    assert_eq!(counts, [30, 480, 3600]);
+    assert_eq!(counts, [30, 480, 1440]);
 }
 
 #[test]

@@ -1,18 +1,21 @@
 //! Promise: after any change of a fleet, evaluating what changed gives the same result as evaluating everything.
 //!
 //! Two fleets that together have a host of each kind go through random edits, and both results are compared after each
-//! edit. A failure prints its seed and step, so that it can be repeated. `.ci/run` runs this on the oldest Nix and on the newest.
+//! edit. Each fleet has an inventory too, and the hosts of the second share most of their evaluation. A failure prints
+//! its seed and step, so that it can be repeated. `.ci/run` runs this on the oldest Nix and on the newest.
 
 use std::collections::BTreeSet;
 
 use serde_json::Value;
 
 use crate::support::command::{NIX_CONFIG, hermetic_git, program};
-use crate::support::fleet::{Fleet, Mix, Options, Seeded, Weight};
+use crate::support::fleet::{Fleet, Mix, Options, Seeded, Sharing, Weight};
 use crate::support::world::LOCAL_INPUTS;
 
 /// The hosts of one fleet. Two fleets have one host of each kind, and one for each fact about the source.
 const HOSTS: u32 = 11;
+/// The devices in the inventory of each, which come from a JSON and a TOML file.
+const DEVICES: u32 = 5;
 /// The edits of each of the two histories. `CLAVEL_HISTORY_STEPS` overrides the number: `.ci/run` sets it to 150.
 const STEPS: u32 = 40;
 /// After how many edits the result is compared with Nix itself.
@@ -35,7 +38,12 @@ impl RandomHistory {
     fn begin(half: Half) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let mix = Mix::EverySecondKind(half as usize);
-        let options = Options { hosts: HOSTS, weight: Weight::Light, mix, below: String::new() };
+        let sharing = match half {
+            Half::Even => Sharing::Nothing,
+            Half::Odd => Sharing::Packages,
+        };
+        let options =
+            Options { hosts: HOSTS, weight: Weight::Light, sharing, mix, devices: DEVICES, below: String::new() };
         let fleet = Fleet::create(&folder.path().join("a"), options);
         Self { fleet, folder }
     }
@@ -62,17 +70,35 @@ impl RandomHistory {
             only_what_matters(found);
         }
         assert_eq!(partly, all, "{when}: an evaluation of everything gives something else; {work:#}");
+        self.compare_devices(&partly, when);
         let evaluated = work["evaluated"].as_array().unwrap().len();
         (evaluated, evaluated + usize::try_from(work["unchanged"].as_u64().unwrap()).unwrap())
+    }
+
+    /// Compares what is found about the inventory with what its files say.
+    fn compare_devices(&self, found: &Value, when: &str) {
+        for (name, essence) in self.fleet.model().inventory.essences() {
+            let of = |kind: &str| found[kind].as_array().unwrap().iter().find(|document| document["name"] == name);
+            let ours = of("deployments").zip(of("units")).map(|(deployment, unit)| {
+                let text = |value: &Value| value.as_str().unwrap().to_owned();
+                let path = text(&deployment["specification"]["template"]["narId"]);
+                (path, text(&unit["specification"]["arch"]))
+            });
+            let expected = essence.map(|(path, architecture)| (path, architecture.to_owned()));
+            assert_eq!(ours, expected, "{when}: {name}");
+            assert_eq!(of("failures").is_some(), expected.is_none(), "{when}: {name}");
+        }
     }
 
     /// Compares the derivation of each healthy host with the one that Nix gives.
     fn compare_with_nix(&self, when: &str) {
         let found = self.found(&["--records", self.folder.path().join("records").to_str().unwrap()]);
         let documents = found["deployments"].as_array().unwrap();
-        let derivation = |document: &Value| document["metadata"]["drvPath"].as_str().unwrap().to_owned();
-        let ours: BTreeSet<String> = documents.iter().map(derivation).collect();
-        let healthy: Vec<String> = documents.iter().map(|document| document["name"].to_string()).collect();
+        // A device has no derivation.
+        let hosts =
+            || documents.iter().filter_map(|found| Some((&found["name"], found["metadata"]["drvPath"].as_str()?)));
+        let ours: BTreeSet<String> = hosts().map(|(_, derivation)| derivation.to_owned()).collect();
+        let healthy: Vec<String> = hosts().map(|(name, _)| name.to_string()).collect();
         let ask = format!(
             "hosts: map (name: hosts.${{name}}.config.system.build.toplevel.drvPath) [ {} ]",
             healthy.join(" ")

@@ -1,11 +1,13 @@
 //! Promise: claveld evaluates the hosts that a push changes and no others, and the result is that of a full evaluation.
 
 use std::collections::BTreeSet;
+use std::time::Duration;
 
 use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::support::world::{LOCAL_INPUTS, World, until};
+use crate::support::wait_until;
+use crate::support::world::{LOCAL_INPUTS, World, names, until};
 
 /// A flake with one host for each way in which a host can depend on its source.
 const FLAKE: &str = r#"{
@@ -199,22 +201,24 @@ fn a_new_host_and_a_removed_host_are_noticed() {
 }
 
 #[test]
-fn an_answer_without_a_relocation_check_is_evaluated_anew_after_a_change() {
+fn an_answer_of_which_it_was_not_learnt_what_it_depends_on_is_evaluated_anew_after_a_change() {
     let fleet = Fleet::new();
     let record = std::fs::read_dir(fleet.0.path("records")).unwrap().next().unwrap().unwrap().path();
-    let text = std::fs::read_to_string(&record).unwrap();
-    // An interruption leaves the record like this.
-    let interrupted = text.replace(r#""relocation":"same""#, r#""relocation":"pending""#);
-    assert_ne!(text, interrupted);
-    std::fs::write(&record, &interrupted).unwrap();
-    assert_eq!(fleet.evaluated(), BTreeSet::new(), "the source has the path it had");
+    let interrupt = || {
+        let mut record_of: Value = serde_json::from_str(&std::fs::read_to_string(&record).unwrap()).unwrap();
+        // An interruption leaves the record like this.
+        let forget = |basis: &mut Value| assert_ne!(std::mem::replace(basis, "unlearnt".into()), "unlearnt");
+        forget(&mut record_of["survey"]["basis"]);
+        record_of["items"].as_array_mut().unwrap().iter_mut().for_each(|entry| forget(&mut entry[1]["basis"]));
+        std::fs::write(&record, record_of.to_string()).unwrap();
+    };
+    interrupt();
+    assert_eq!(fleet.evaluated(), BTreeSet::new(), "the source is the same");
     fleet.0.write("README.md", "read by nobody");
-    assert_eq!(fleet.after("it changes after the check was made up for"), [""; 0]);
-
-    let text = std::fs::read_to_string(&record).unwrap();
-    std::fs::write(&record, text.replace(r#""relocation":"same""#, r#""relocation":"pending""#)).unwrap();
+    assert_eq!(fleet.after("it changes after that was made up for"), [""; 0]);
+    interrupt();
     fleet.0.write("README.md", "still read by nobody");
-    assert_eq!(fleet.after("it changes before the check").len(), HOSTS.len() - ALWAYS.len());
+    assert_eq!(fleet.after("it changes before").len(), HOSTS.len() - ALWAYS.len());
     fleet.0.write("README.md", "read by nobody at all");
     assert_eq!(fleet.after("it changes again"), [""; 0]);
 }
@@ -239,9 +243,9 @@ fn a_wrong_record_is_found_by_an_evaluation_of_everything() {
     let record = std::fs::read_dir(fleet.0.path("records")).unwrap().next().unwrap().unwrap().path();
     let text = std::fs::read_to_string(&record).unwrap();
     let mut lie: Value = serde_json::from_str(&text).unwrap();
-    let entries = lie["entries"].as_array_mut().unwrap();
+    let entries = lie["items"].as_array_mut().unwrap();
     let place = |name: &str| {
-        let key = serde_json::json!({ "item": ["nixosConfigurations", name] });
+        let key = serde_json::json!(["nixosConfigurations", name]);
         entries.iter().position(|entry| entry[0] == key).unwrap()
     };
     let (reads, plain) = (place("reads"), place("plain"));
@@ -258,22 +262,67 @@ fn a_wrong_record_is_found_by_an_evaluation_of_everything() {
     fleet.0.claveld(&full).good();
 }
 
-/// How many answers passed the relocation check, and how many were not checked.
-fn checks(world: &World) -> (usize, usize) {
+#[test]
+fn a_wrong_record_is_found_and_healed_by_claveld_itself_in_the_night() {
+    let world = World::new();
+    world.configure_claveld("");
+    let config = world.at("claveld.toml");
+    world.claveld(&["once", "--config", &config]).good();
+    let published = || world.document("deployments/web-1.json")["specification"].clone();
+    let right = published();
+    let record = std::fs::read_dir(world.path("claveld/evaluations")).unwrap().next().unwrap().unwrap().path();
+    let mut lie: Value = serde_json::from_str(&std::fs::read_to_string(&record).unwrap()).unwrap();
+    let items = lie["items"].as_array_mut().unwrap();
+    let place = |items: &[Value], name: &str| items.iter().position(|entry| entry[0][1] == name).unwrap();
+    let (web_1, web_2) = (place(items, "web-1"), place(items, "web-2"));
+    items[web_1][1]["answer"] = items[web_2][1]["answer"].clone();
+    std::fs::write(&record, lie.to_string()).unwrap();
+    world.claveld(&["once", "--config", &config]).good();
+    assert_ne!(published(), right);
+
+    let checked = world.path("claveld/self-check");
+    let run = || world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &config]);
+    let mut claveld = run();
+    until("a new claveld counts from now on", || checked.exists());
+    claveld.signal(Signal::TERM);
+    assert_eq!(claveld.wait(), Some(0));
+    std::fs::write(&checked, "2026-01-01T00:00:00Z\n").unwrap();
+    let mut claveld = run();
+    until("the branch has the right answer", || published() == right);
+    until("the check was noted", || !std::fs::read_to_string(&checked).unwrap().starts_with("2026-01-01"));
+    claveld.signal(Signal::TERM);
+    assert_eq!(claveld.wait(), Some(0));
+    let said = std::fs::read_to_string(world.path("running.log")).unwrap();
+    assert!(said.contains("nixosConfigurations.web-1 differs from its recorded value"), "{said}");
+}
+
+/// Of how many answers it was learnt what they depend on, and of how many not.
+fn learnt(world: &World) -> (usize, usize) {
     let records = std::fs::read_dir(world.path("claveld/evaluations")).into_iter().flatten();
     let texts = records.map(|entry| std::fs::read_to_string(entry.unwrap().path()).unwrap_or_default());
     let text = texts.collect::<String>();
-    (text.matches(r#""relocation":"same""#).count(), text.matches(r#""relocation":"pending""#).count())
+    (text.matches(KNOWN).count(), text.matches(UNLEARNT).count())
+}
+
+/// What the record says of an answer of which it was learnt what it depends on, and of another.
+const KNOWN: &str = r#""basis":{"known""#;
+const UNLEARNT: &str = r#""basis":"unlearnt""#;
+
+/// Whether a process learns for the claveld of this configuration.
+fn is_learning(config: &str) -> bool {
+    let processes = std::fs::read_dir("/proc").unwrap().flatten();
+    let mut commands = processes.filter_map(|process| std::fs::read_to_string(process.path().join("cmdline")).ok());
+    commands.any(|command| command.contains("\0learn\0") && command.contains(config))
 }
 
 #[test]
-fn every_command_that_evaluates_makes_the_relocation_check() {
+fn every_command_that_evaluates_learns_what_the_answers_depend_on() {
     let world = World::new();
     world.configure_claveld("");
-    let all_checked = || matches!(checks(&world), (same, 0) if same > 0);
+    let all_learnt = || matches!(learnt(&world), (known, 0) if known > 0);
     let forget = || std::fs::remove_dir_all(world.path("claveld/evaluations")).unwrap();
     world.claveld(&["once", "--config", &world.at("claveld.toml")]).good();
-    assert!(all_checked(), "once: {:?}", checks(&world));
+    assert!(all_learnt(), "once: {:?}", learnt(&world));
     for hook in ["pre-receive", "post-receive"] {
         forget();
         if hook == "pre-receive" {
@@ -282,13 +331,28 @@ fn every_command_that_evaluates_makes_the_relocation_check() {
             world.install_hook();
         }
         world.write("README.md", hook);
+        // The pusher waits for the answer alone: here somebody else keeps claveld from learning.
+        let lock = std::fs::File::create(world.path("claveld/learning.lock")).unwrap();
+        lock.lock().unwrap();
         world.push(hook);
-        assert!(all_checked(), "{hook}: {:?}", checks(&world));
+        let (_, unlearnt) = learnt(&world);
+        assert!(unlearnt > 0, "{hook}: {:?}", learnt(&world));
+        drop(lock);
+        let config = world.at("claveld.toml");
+        // The process that the hook left behind may learn at the same time.
+        wait_until("it is learnt afterwards", Duration::from_mins(10), || {
+            world.claveld(&["learn", "--config", &config]).good();
+            all_learnt()
+        });
+        forget();
+        world.write("README.md", &format!("{hook} again"));
+        world.push(hook);
+        until("the hook leaves a process behind", || is_learning(&config) || all_learnt());
         std::fs::remove_file(world.path(&format!("fleet.git/hooks/{hook}"))).unwrap();
     }
     forget();
     let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
-    until("claveld makes the check while it waits for a push", all_checked);
+    until("claveld learns while it waits for a push", all_learnt);
     claveld.signal(Signal::TERM);
     assert_eq!(claveld.wait(), Some(0));
 }
@@ -308,4 +372,95 @@ fn a_name_that_is_no_text_is_recorded_as_any_other() {
     };
     changed("new", &["copies", "filters", "lists"]);
     changed("changed", &["copies", "filters"]);
+}
+
+#[test]
+fn an_inventory_costs_a_few_processes_and_a_change_of_one_entry_is_that_of_one() {
+    let world = World::new();
+    let entry = |number: usize| match number {
+        // One throws, and one ends the process of Nix.
+        7 => "host-7 = throw \"seven\";".to_owned(),
+        11 => "host-11 = abort \"eleven\";".to_owned(),
+        _ => format!("host-{number} = {{ version = \"1\"; }};"),
+    };
+    let inventory = (0..200).map(entry).collect::<Vec<_>>().join("\n");
+    world.write("inventory.nix", &format!("{{ {inventory} }}"));
+    world.write(
+        "flake.nix",
+        "{ outputs = { self }: { clavel.deployments = builtins.mapAttrs (name: host: {
+            template.narId = \"/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-${name}-${host.version}\";
+        }) (import ./inventory.nix); clavel.units = builtins.mapAttrs (_: _: { arch = \"x86_64-linux\"; }) (import ./inventory.nix); }; }",
+    );
+    let (path, records) = (format!("path:{}", world.at("work")), world.at("records"));
+    let evaluate = || {
+        let ran = world.claveld(&["evaluate", &path, "--json", "-v", "--records", &records]);
+        let processes = ran.stderr.lines().filter(|line| line.contains("--eval") && line.contains("bwrap")).count();
+        (ran.json(), processes)
+    };
+    let (first, processes) = evaluate();
+    assert_eq!(names(&first, "deployments").len(), 198, "{first:#}");
+    let failures: Vec<String> = first["failures"].as_array().unwrap().iter().map(ToString::to_string).collect();
+    assert_eq!(failures.len(), 2, "{failures:#?}");
+    assert!(
+        failures.iter().any(|f| f.contains("seven")) && failures.iter().any(|f| f.contains("eleven")),
+        "{failures:#?}"
+    );
+    // Nix reads the lock, surveys the flake up to the entry that ends it and behind it, and says twice what is wrong.
+    assert!(processes <= 8, "{processes}");
+
+    world.edit("inventory.nix", "host-3 = { version = \"1\"", "host-3 = { version = \"2\"");
+    let (second, processes) = evaluate();
+    assert!(processes <= 8, "{processes}");
+    let evaluated: Vec<&str> =
+        second["work"]["evaluated"].as_array().unwrap().iter().map(|e| e["attribute"].as_str().unwrap()).collect();
+    assert_eq!(
+        evaluated,
+        ["clavel.deployments.host-11", "clavel.deployments.host-3", "clavel.deployments.host-7"],
+        "{:#}",
+        second["work"]
+    );
+    assert_eq!(second["work"]["evaluated"][1]["reason"]["changed"], "inventory.nix");
+}
+
+#[test]
+fn each_error_is_that_of_its_own_deployment_also_where_several_are_told_at_once() {
+    let world = World::new();
+    let flake = |deployments: &str| {
+        world.write(
+            "flake.nix",
+            &format!(
+                "{{ outputs = {{ self }}: let
+                    of = name: {{
+                        template.narId = derivation {{ inherit name; system = \"x86_64-linux\"; builder = \"/bin/sh\"; }};
+                    }};
+                in {{
+                    clavel.deployments = {{ {deployments} }};
+                    clavel.units = builtins.mapAttrs (_: _: {{ type = \"command\"; arch = \"x86_64-linux\"; }}) self.clavel.deployments;
+                }}; }}"
+            ),
+        );
+    };
+    let (path, records) = (format!("path:{}", world.at("work")), world.at("records"));
+    let evaluate = || world.claveld(&["evaluate", &path, "--json", "--records", &records]).json();
+    flake("a = of \"a\"; b = of \"b\"; c = of \"c\"; d = of \"d\";");
+    assert_eq!(names(&evaluate(), "deployments"), ["a", "b", "c", "d"]);
+    // By now it is known that these are no plain data, and all of them are told anew.
+    // Each in a file of its own, because Nix quotes the lines around an error.
+    for (file, broken) in [("1.nix", "abort \"bee\""), ("2.nix", "throw \"sea\""), ("3.nix", "throw \"dee\"")] {
+        world.write(file, broken);
+    }
+    flake("a = of \"a\"; b = import ./1.nix; c = import ./2.nix; d = import ./3.nix; e = of \"e\";");
+    let found = evaluate();
+    assert_eq!(names(&found, "deployments"), ["a", "e"]);
+    let errors: Vec<(&str, &str)> = found["failures"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|failure| (failure["name"].as_str().unwrap(), failure["error"].as_str().unwrap()))
+        .collect();
+    assert_eq!(errors.iter().map(|(name, _)| *name).collect::<Vec<_>>(), ["b", "c", "d"], "{errors:#?}");
+    for ((_, error), word) in errors.iter().zip(["bee", "sea", "dee"]) {
+        assert!(error.contains(word), "{errors:#?}");
+        assert!(["bee", "sea", "dee"].iter().filter(|other| error.contains(**other)).count() == 1, "{errors:#?}");
+    }
 }

@@ -4,12 +4,14 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The rooms that each room may import.
-const RULES: [(&str, &[&str]); 20] = [
+const RULES: [(&str, &[&str]); 23] = [
     ("model", &["redact"]),
     ("process", &["redact", "stderr"]),
     ("redact", &[]),
-    ("stderr", &[]),
+    ("stderr", &["model"]),
     ("disk", &[]),
+    ("news", &[]),
+    ("metrics", &[]),
     ("trust", &["model"]),
     ("changes", &["model"]),
     ("signers", &["model", "trust"]),
@@ -17,6 +19,7 @@ const RULES: [(&str, &[&str]); 20] = [
     ("branch", &["model", "trust", "git"]),
     ("store", &["model", "process"]),
     ("nix", &["model", "process"]),
+    ("host", &["model", "process", "nix"]),
     ("config", &["model", "trust", "git"]),
     ("evaluate", &["model", "nix", "process", "disk"]),
     ("publish", &["model", "trust", "signers", "branch", "evaluate", "changes", "store", "disk"]),
@@ -24,15 +27,21 @@ const RULES: [(&str, &[&str]); 20] = [
         "claveld",
         &[
             "model", "trust", "signers", "git", "branch", "store", "nix", "evaluate", "changes", "publish", "config",
-            "process", "disk",
+            "process", "disk", "host", "news", "metrics",
         ],
     ),
-    ("agent", &["model", "trust", "signers", "branch", "git", "store", "process", "config", "disk"]),
+    (
+        "agent",
+        &[
+            "model", "trust", "signers", "branch", "git", "store", "process", "config", "disk", "host", "news",
+            "metrics",
+        ],
+    ),
     (
         "cli",
         &[
             "model", "process", "trust", "changes", "signers", "git", "branch", "store", "nix", "config", "evaluate",
-            "publish", "claveld", "agent", "disk", "stderr",
+            "publish", "claveld", "agent", "disk", "stderr", "host",
         ],
     ),
     ("bin", &["cli"]),

@@ -4,6 +4,7 @@
 use std::path::Path;
 
 use crate::support::http::HttpServer;
+use crate::support::proxy::HttpProxy;
 use crate::support::ssh::SshServer;
 use crate::support::world::World;
 
@@ -175,6 +176,37 @@ fn claveld_publishes_a_private_repository_over_https_and_everybody_reads_it() {
     // Nor does what was published.
     let grep = world.run("git", &["-C", &world.at("fleet.git"), "grep", SECRET, "deployments"]);
     assert_eq!(grep.code, Some(1), "{}", grep.stdout);
+}
+
+#[test]
+fn a_host_is_reached_through_the_proxy_of_its_table() {
+    let world = World::new();
+    let server = HttpServer::serve_private_git(&world.path(""), "git", "secret");
+    let proxy = HttpProxy::start();
+    let (url, certificate) = (server.url(), server.certificate());
+    let (fleet, host) = (format!("{url}/fleet.git"), url.strip_prefix("https://").unwrap());
+    world.write_file("token", "secret\n");
+    let table = format!(
+        "[[credentials]]\nurl = \"{url}\"\nca-file = \"{}\"\ntoken-file = \"token\"\nproxy = \"{}\"\n",
+        certificate.display(),
+        proxy.url()
+    );
+    publish_to(&world, &fleet, &table);
+    let config = world.at("claveld.toml");
+    let published = world.run_bare(&[], CLAVELD, &["once", "--config", &config]).good();
+    assert!(published.contains("published as index version 1"), "{published}");
+    // The branch was fetched, the source was fetched, and the branch was pushed.
+    let of_claveld = proxy.connections_to(host);
+    assert!(of_claveld >= 3, "{of_claveld}");
+    world.build(&["web-1"]);
+    world.configure_agent("web-1", &fleet, &table);
+    let config = world.at("web-1.toml");
+    let once = ["once", "--config", &config];
+    assert_eq!(world.run_bare(&[], AGENT, &once).good(), "web-1: switched to revision 1\n");
+    assert!(proxy.connections_to(host) > of_claveld);
+    // No other way is taken where the proxy is down.
+    drop(proxy);
+    world.run_bare(&[], AGENT, &once).refused(4, "127.0.0.1");
 }
 
 #[test]

@@ -5,8 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::{Duration, SystemTime};
 
-use clavel::branch::{Branch, RootChain};
-use clavel::evaluate::{Drafts, Evaluation, EvaluationWork};
+use clavel::branch::{Branch, RootChain, WriteError};
+use clavel::evaluate::{Drafts, EvalWarnings, Evaluation, EvaluationWork};
 use clavel::git::Repository;
 use clavel::model::{
     AgentSpecification, BranchName, DeploymentSpecification, DocumentMetadata, Draft, FlakeReference, Folder, List,
@@ -14,7 +14,7 @@ use clavel::model::{
     TemplateMetadata, Timestamp, UnitSpecification, UnitType,
 };
 use clavel::publish::{
-    Operation, OperatorRequest, OrphanPolicy, PublishInput, PublishReport, PublishSettings, Publisher,
+    Operation, OperatorRequest, OrphanPolicy, PublishError, PublishInput, PublishReport, PublishSettings, Publisher,
 };
 use clavel::signers::Signers;
 use clavel::store::{self, Output};
@@ -22,6 +22,10 @@ use clavel::trust::{Amendment, Anchor, AnchorLocation, KeyLocation, RoleName, Se
 
 use crate::support::fleet::seeded::Seeded;
 use crate::support::{hermetic_git, program};
+
+/// How many claveld publish to one branch at once, and how often each of them.
+const PUBLISHERS: usize = 4;
+const PUBLICATIONS: u64 = 125;
 
 /// A fleet as its source gives it: the content of each deployment.
 type Source = BTreeMap<Name, u64>;
@@ -51,12 +55,18 @@ impl Publication {
     }
 
     fn publisher(&self) -> Publisher {
+        self.publisher_with_state("state")
+    }
+
+    /// A publisher that remembers what it does in the folder `state`.
+    fn publisher_with_state(&self, state: &str) -> Publisher {
         let settings = PublishSettings {
             repository: self.path("fleet.git").to_str().unwrap().parse().unwrap(),
             branch: self.branch.clone(),
             validity: Duration::from_hours(24 * 7),
-            state_directory: self.path("state"),
+            state_directory: self.path(state),
             policy: PublishPolicy::WhenEvaluated,
+            author: None,
         };
         let signers = Signers::read(&[KeyLocation::File(self.path("key"))]).unwrap();
         let anchor = Anchor::read(&AnchorLocation::File(self.path("root.json"))).unwrap();
@@ -77,8 +87,8 @@ impl Publication {
         run(self.publisher().publish(&input)).unwrap()
     }
 
-    fn operate(&self, name: &Name, operation: Operation) {
-        let request = OperatorRequest { name: name.clone(), operation, why: "a test".parse().unwrap() };
+    fn operate(&self, operation: &Operation) {
+        let request = OperatorRequest { operation: operation.clone(), why: "a test".parse().unwrap(), person: None };
         // An operation that is impossible at the moment changes nothing.
         let _ = run(self.publisher().operate(&request));
     }
@@ -153,7 +163,7 @@ fn evaluation(source: usize, fleet: &Source) -> Evaluation {
         hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
         revision: None,
     };
-    Evaluation { source, drafts, work: EvaluationWork::default() }
+    Evaluation { source, drafts, warnings: EvalWarnings::default(), work: EvaluationWork::default() }
 }
 
 fn draft<S: Specification>(source: usize, name: &Name, specification: S) -> Draft<S> {
@@ -197,6 +207,14 @@ fn odd_fleet(chance: &mut Seeded, count: usize) -> Source {
     names.take(count).map(|name| (name, 0)).collect()
 }
 
+fn hold(name: &Name) -> Operation {
+    Operation::Hold { deployments: vec![name.as_str().parse().unwrap()], until: None }
+}
+
+fn release(name: &Name) -> Operation {
+    Operation::Release { deployments: vec![name.as_str().parse().unwrap()] }
+}
+
 #[test]
 fn fleets_of_all_sizes_with_odd_names_are_read_as_they_were_published() {
     let (key, root) = key_and_root();
@@ -219,7 +237,7 @@ fn a_fleet_that_outgrows_its_bins_moves_with_its_approvals_and_comes_back() {
     let mut fleet = odd_fleet(&mut Seeded::new(8), 490);
     let _ = world.publish(std::slice::from_ref(&fleet), &[0], OrphanPolicy::Withdraw);
     let name = fleet.keys().next().unwrap().clone();
-    world.operate(&name, Operation::Hold);
+    world.operate(&hold(&name));
     let before = world.read();
     fleet.extend(odd_fleet(&mut Seeded::new(9), 30));
     *fleet.get_mut(&name).unwrap() = 1;
@@ -250,8 +268,8 @@ fn what_claveld_remembers_changes_nothing_of_what_it_publishes() {
                 1 if names.len() > 1 => drop(sources[at].remove(chance.pick(&names))),
                 // Both sources claim a name.
                 2 if !names.is_empty() => drop(sources[1 - at].insert(chance.pick(&names).clone(), 9)),
-                3 if !names.is_empty() => operation = Some((chance.pick(&names).clone(), Operation::Hold)),
-                4 if !names.is_empty() => operation = Some((chance.pick(&names).clone(), Operation::Release)),
+                3 if !names.is_empty() => operation = Some(hold(chance.pick(&names))),
+                4 if !names.is_empty() => operation = Some(release(chance.pick(&names))),
                 5 => {}
                 _ if !names.is_empty() => *sources[at].get_mut(chance.pick(&names)).unwrap() += 1,
                 _ => {}
@@ -265,8 +283,8 @@ fn what_claveld_remembers_changes_nothing_of_what_it_publishes() {
                 if std::ptr::eq(world, &raw const thorough) {
                     world.forget();
                 }
-                if let Some((name, operation)) = &operation {
-                    world.operate(name, *operation);
+                if let Some(operation) = &operation {
+                    world.operate(operation);
                 }
                 world.publish(&sources, evaluated, orphans)
             });
@@ -298,4 +316,48 @@ fn a_bin_that_somebody_touched_is_looked_at_again() {
     assert_eq!(report.changes.len(), 1);
     assert!(report.changes[0].repaired);
     world.read();
+}
+
+#[test]
+fn four_that_publish_at_once_lose_nothing_and_publish_nothing_twice() {
+    let (key, root) = key_and_root();
+    let world = Publication::new(&key, &root);
+    let configured: Vec<FlakeReference> = (0..PUBLISHERS).map(flake).collect();
+    let name = |at: usize| -> Name { format!("host-{at}").parse().unwrap() };
+    let publish_all = |at: usize| {
+        let publisher = world.publisher_with_state(&format!("state-{at}"));
+        for content in 1..=PUBLICATIONS {
+            let evaluations = [evaluation(at, &Source::from([(name(at), content)]))];
+            let input = PublishInput {
+                configured: &configured,
+                evaluations: &evaluations,
+                orphans: OrphanPolicy::Keep,
+                allowed_withdrawals: 0,
+                sources: &[],
+            };
+            // One that was overtaken at each attempt tries again in its next round.
+            let report = loop {
+                match run(publisher.publish(&input)) {
+                    Err(PublishError::Write(WriteError::Raced { .. })) => {}
+                    result => break result.unwrap(),
+                }
+            };
+            assert!(report.commit.is_some(), "{report:?}");
+        }
+    };
+    std::thread::scope(|all| {
+        for at in 0..PUBLISHERS {
+            all.spawn(move || publish_all(at));
+        }
+    });
+    let read = world.read();
+    for at in 0..PUBLISHERS {
+        let expected = (PUBLICATIONS, format!("/nix/store/{PUBLICATIONS:032}-system"));
+        assert_eq!(read[&format!("deployment {}", name(at))], expected);
+    }
+    let repository = world.path("fleet.git");
+    let repository = repository.to_str().unwrap();
+    let commits = world.git(&["-C", repository, "rev-list", "--count", "deployments"]);
+    assert_eq!(commits.trim(), (PUBLISHERS as u64 * PUBLICATIONS).to_string());
+    world.git(&["-C", repository, "fsck", "--strict"]);
 }

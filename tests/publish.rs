@@ -73,7 +73,7 @@ fn a_round_without_changes_does_not_renew_the_index() {
     until("it is later", || seconds() > published);
     let second = once();
     assert_eq!(second["commit"], serde_json::Value::Null);
-    assert_eq!(second["sign_anew_at"], first["sign_anew_at"]);
+    assert_eq!(second["signAnewAt"], first["signAnewAt"]);
 }
 
 #[test]
@@ -160,6 +160,19 @@ fn a_removed_host_leaves_a_tombstone_and_returns_with_the_next_revision() {
     world.publish().good();
     assert_eq!(world.document("deployments/web-2.json")["revision"], 2);
     assert!(world.index()["tombstones"].as_object().unwrap().is_empty());
+}
+
+#[test]
+fn a_source_with_hosts_that_never_end_keeps_no_other_source_from_being_published() {
+    let world = World::new();
+    let endless = "let many = builtins.genList (n: n) 10000; in
+        builtins.foldl' (a: _: builtins.foldl' (a: _: builtins.foldl' (a: _: a) a many) a many) 0 many";
+    let hosts: Vec<String> = (1..=4).map(|n| format!("nixosConfigurations.endless-{n} = {endless};")).collect();
+    second_source(&world, &format!("{{ {} }}", hosts.join(" ")));
+    let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["once", "--config", &world.at("claveld.toml")]);
+    // Each of the others has ten seconds at first, and ten minutes then.
+    until("the healthy source is published", || world.on_branch("deployments/web-1.json").is_some());
+    assert!(!claveld.has_ended(), "{}", claveld.said());
 }
 
 #[test]

@@ -110,6 +110,8 @@ class Branch:
         check(set(self.index["bins"]) == all_bins, "malformed", "other bins")
         self.folders = self.index["folders"]
         check(not {"approvals", "index", "roots"} & set(self.folders), "malformed", "folders that have no documents")
+        sources = self.index.get("sources", [])
+        check(len(sources) <= 256 and all(len(s.get("broken", [])) <= 24 for s in sources), "malformed", "its sources")
         top = {"README.md", "root.json", "index.json", "roots/", "index/", "approvals/"}
         self.check_layout("", top | {f"{folder}/" for folder in self.folders})
         self.check_layout("index", {f"{name}.json" for name in all_bins})

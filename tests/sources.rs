@@ -117,11 +117,14 @@ fn the_status_says_since_when_a_host_is_broken() {
     let world = World::new();
     world.edit("hosts/web-2.nix", "version = \"1\";", "version = throw \"no version\";");
     world.push("Broken");
-    let since = || state(&world)["broken"]["nixosConfigurations.web-2"].clone();
+    let since = || state(&world)["broken"]["nixosConfigurations.web-2"]["since"].clone();
     let earlier = ["-f", "-1h", env!("CARGO_BIN_EXE_claveld"), "once", "--config", &world.at("claveld.toml")];
     world.run("faketime", &earlier).refused(1, "no version");
     let first = since();
     assert!(first.is_string());
+    assert_eq!(state(&world)["broken"]["nixosConfigurations.web-2"]["error"], "error: no version");
+    let said = world.claveld(&["status", "--config", &world.at("claveld.toml")]).good();
+    assert!(said.contains(": nixosConfigurations.web-2: error: no version\n"), "{said}");
     world.publish().refused(1, "no version");
     assert_eq!(since(), first);
     assert_eq!(status(&world, &["--check"]).code, Some(1));
@@ -130,6 +133,55 @@ fn the_status_says_since_when_a_host_is_broken() {
     world.publish().good();
     assert_eq!(state(&world)["broken"], serde_json::Value::Null);
     status(&world, &["--check"]).good();
+}
+
+#[test]
+fn the_branch_says_which_hosts_are_broken_and_only_another_set_of_them_is_published() {
+    let world = World::published();
+    let tip = world.tip();
+    let version = |text: &str| {
+        world.edit("hosts/web-2.nix", "version = ", &format!("version = throw \"{text}\" + "));
+        world.push("Broken");
+        world.publish().refused(1, text);
+        world.tip()
+    };
+    let broken = version("is <b>broken</b>");
+    assert_ne!(broken, tip);
+    let index: serde_json::Value = serde_json::from_str(&world.on_branch("index.json").unwrap()).unwrap();
+    let part = index["signed"]["sources"][0]["broken"][0].clone();
+    assert_eq!(
+        (&index["signed"]["version"], &part["attribute"], &part["error"]),
+        (&2.into(), &"nixosConfigurations.web-2".into(), &"error: is <b>broken</b>".into())
+    );
+    let since = part["since"].as_str().unwrap();
+    let readme = world.on_branch("README.md").unwrap();
+    let line = format!("- Broken since {since}: `nixosConfigurations.web-2` of `");
+    assert!(readme.contains(&line) && readme.contains(r"error\: is \<b\>broken\<\/b\>"), "{readme}");
+    let look = ["list", "--repository", &world.at("fleet.git")];
+    let root = world.root();
+    let verified = [&look[..], &["--root", &root]].concat();
+    for look in [&look[..], &verified] {
+        let said = world.clavel(look).stderr;
+        let line = format!(" is broken since {since}: error: is <b>broken</b>");
+        assert!(said.contains("nixosConfigurations.web-2 of ") && said.contains(&line), "{said}");
+        let json = world.clavel(&[look, &["--json"]].concat()).json();
+        assert_eq!((&json["sources"][0]["broken"][0], json["deployments"].as_array().unwrap().len()), (&part, 3));
+    }
+    // The same host with another error is no news for the branch.
+    assert_eq!(version("is broken otherwise"), broken);
+    world.publish().refused(1, "is broken otherwise");
+    assert_eq!(world.tip(), broken);
+    world.edit(
+        "hosts/web-2.nix",
+        "version = throw \"is broken otherwise\" + throw \"is <b>broken</b>\" + ",
+        "version = ",
+    );
+    world.push("Mended");
+    world.publish().good();
+    let index: serde_json::Value = serde_json::from_str(&world.on_branch("index.json").unwrap()).unwrap();
+    assert_eq!(index["signed"]["sources"][0]["broken"], serde_json::Value::Null);
+    assert!(!world.on_branch("README.md").unwrap().contains("Broken since"));
+    world.verify().good();
 }
 
 #[test]
@@ -163,4 +215,44 @@ fn a_daemon_notices_a_push_to_a_repository_elsewhere() {
     });
     claveld.signal(Signal::TERM);
     assert_eq!(claveld.wait(), Some(0));
+}
+
+#[test]
+fn a_daemon_says_what_is_broken_once_and_that_it_is_over() {
+    let world = World::new();
+    let server = HttpServer::serve_git(&world.path(""));
+    let config = world.read_file("claveld.toml");
+    let source = format!("git+{}/fleet.git?ref=main", server.url());
+    let polling = format!("{}\n[watch]\npoll = \"200ms\"\n", config.replace(&world.flake(), &source));
+    world.write_file("claveld.toml", &polling);
+    world.edit("hosts/web-2.nix", "version = \"1\";", "version = throw \"no version\";");
+    world.push("Broken");
+    let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
+    let says = |times: usize, text: &str| claveld.said().matches(text).count() == times;
+    until("it says the broken host", || says(1, "broken: nixosConfigurations.web-2"));
+
+    // Another push evaluates the source again, and the host is as broken as before.
+    world.edit("hosts/web-1.nix", "Welcome", "Hello");
+    world.push("Hello");
+    until("the second revision is published", || says(1, "deployments/web-1.json  revision 1 → 2"));
+    let flake = world.read_file("work/flake.nix");
+    world.write("flake.nix", "{ no");
+    world.push("Broken as a whole");
+    until("it says the broken source", || says(1, "syntax error"));
+    let polls = || server.requests().iter().filter(|request| request.contains("info/refs")).count();
+    let before = polls();
+    until("the source is read again and again", || polls() > before + 6);
+    world.write("flake.nix", &flake);
+    world.push("Mended");
+    until("it says that the source is mended", || says(1, &format!("{source} can be read again")));
+    world.edit("hosts/web-2.nix", "throw \"no version\"", "\"2\"");
+    world.push("Mended");
+    until("it says that the host is mended", || {
+        says(1, &format!("nixosConfigurations.web-2 of {source} is no longer broken"))
+    });
+    claveld.signal(Signal::TERM);
+    assert_eq!(claveld.wait(), Some(0));
+    for once in ["error: no version", "error: syntax error"] {
+        assert_eq!(claveld.said().lines().filter(|line| line.contains(once)).count(), 1, "{}", claveld.said());
+    }
 }

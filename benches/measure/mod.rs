@@ -1,5 +1,7 @@
 //! Measures and formats times, for the benchmarks.
 
+pub(crate) mod processes;
+
 use std::time::{Duration, Instant};
 
 pub(crate) fn timed(run: impl FnOnce()) -> Duration {
@@ -8,9 +10,14 @@ pub(crate) fn timed(run: impl FnOnce()) -> Duration {
     start.elapsed()
 }
 
-pub(crate) fn median(mut times: Vec<Duration>) -> Duration {
-    times.sort();
-    times[times.len() / 2]
+pub(crate) fn median<T: Ord + Copy>(mut figures: Vec<T>) -> T {
+    figures.sort();
+    figures[figures.len() / 2]
+}
+
+/// How many times as long `ours` is as `peer`.
+pub(crate) fn ratio(ours: Duration, peer: Duration) -> f64 {
+    ours.as_secs_f64() / peer.as_secs_f64()
 }
 
 /// A time for the table, in milliseconds; from ten seconds on, in seconds.

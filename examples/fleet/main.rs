@@ -13,7 +13,7 @@ mod command;
 #[expect(dead_code, unused_imports, reason = "the tests use more of it")]
 mod fleet;
 
-use fleet::{Fleet, Mix, Options, Seeded, Weight};
+use fleet::{Fleet, Mix, Options, Seeded, Sharing, Weight};
 
 /// Makes a fleet: a flake with hosts, and the flakes that it locks. Needs git and Nix.
 #[derive(Parser)]
@@ -24,6 +24,12 @@ struct Arguments {
     /// How much there is to evaluate in each
     #[arg(long, value_enum, default_value_t = HowHeavy::Normal)]
     weight: HowHeavy,
+    /// Let the hosts share most of their evaluation, as hosts of one nixpkgs do
+    #[arg(long)]
+    shared: bool,
+    /// How many devices to declare in an inventory
+    #[arg(long, default_value_t = 0)]
+    devices: u32,
     /// Which kinds of hosts
     #[arg(long, value_enum, default_value_t = Kinds::Plain)]
     kinds: Kinds,
@@ -66,7 +72,9 @@ fn main() {
         Kinds::Plain => Mix::Plain,
         Kinds::Every => Mix::EveryKind,
     };
-    let options = Options { hosts: arguments.hosts, weight, mix, below: arguments.below };
+    let sharing = if arguments.shared { Sharing::Packages } else { Sharing::Nothing };
+    let Arguments { hosts, devices, below, .. } = arguments;
+    let options = Options { hosts, weight, sharing, mix, devices, below };
     let mut fleet = Fleet::create(&arguments.folder, options);
     let mut out = std::io::stdout().lock();
     let mut chance = Seeded::new(arguments.seed);

@@ -7,10 +7,9 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clavel::cli;
-use clavel::evaluate::Evaluation;
 use clavel::model::{Agent, Approval, Bin, Deployment, Index, Root, Unit, json};
 use clavel::trust::Signed;
-use schemars::{JsonSchema, schema_for};
+use schemars::{JsonSchema, Schema, schema_for};
 
 /// Writes everything below `root`.
 pub(crate) fn all(root: &Path) -> io::Result<()> {
@@ -21,7 +20,9 @@ pub(crate) fn all(root: &Path) -> io::Result<()> {
     schema::<Bin>(root, "bin")?;
     schema::<Signed<Root>>(root, "root")?;
     schema::<Signed<Approval>>(root, "approval")?;
-    schema::<Evaluation>(root, "evaluation")?;
+    for (name, _, schema) in cli::output_schemas() {
+        write_schema(root, name, &schema)?;
+    }
     for command in
         [cli::claveld::Arguments::command(), cli::agent::Arguments::command(), cli::clavel::Arguments::command()]
     {
@@ -32,7 +33,11 @@ pub(crate) fn all(root: &Path) -> io::Result<()> {
 }
 
 fn schema<T: JsonSchema>(root: &Path, name: &str) -> io::Result<()> {
-    write(&root.join(format!("schemas/{name}.schema.json")), &json::render(&schema_for!(T)))
+    write_schema(root, name, &schema_for!(T))
+}
+
+fn write_schema(root: &Path, name: &str, schema: &Schema) -> io::Result<()> {
+    write(&root.join(format!("schemas/{name}.schema.json")), &json::render(schema))
 }
 
 /// One page for the program and one for each of its commands.

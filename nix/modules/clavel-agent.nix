@@ -38,7 +38,7 @@ in
           repository = mkOption {
             type = types.str;
             example = "https://git.example.org/fleet.git";
-            description = "The git repository that carries the deployments.";
+            description = "The git repository that carries the deployments, or a git bundle: a path, or a pattern, that ends in .bundle.";
           };
           mirrors = mkOption {
             type = types.listOf types.str;

@@ -10,9 +10,14 @@ self:
 let
   cfg = config.services.claveld;
   format = pkgs.formats.toml { };
-  # TOML has no null, so keys without a value are left out.
+  keyFile = cfg.settings.publish.secret-key-file;
+  socket = "/run/claveld-signer.sock";
+  # TOML has no null, so keys without a value are left out. The signer reads the key's file, and claveld asks the signer.
+  publish =
+    lib.filterAttrs (_: value: value != null) (removeAttrs cfg.settings.publish [ "secret-key-file" ])
+    // lib.optionalAttrs (keyFile != null) { secret-key-signer = socket; };
   settings = cfg.settings // {
-    publish = lib.filterAttrs (_: value: value != null) cfg.settings.publish;
+    inherit publish;
   };
   configuration = format.generate "claveld.toml" ({ state-directory = "/var/lib/claveld"; } // settings);
   inherit (lib) mkOption types;
@@ -69,13 +74,22 @@ in
                   type = types.nullOr (types.strMatching "/.*");
                   default = null;
                   example = "/run/secrets/claveld-1";
-                  description = "A key to sign with. Only the user claveld may be able to read the file.";
+                  description = ''
+                    A key to sign with. Only root has to be able to read the file. `claveld signer` gets it in a service of its
+                    own, and claveld asks that service for signatures: neither an evaluation nor the user claveld can read the key.
+                  '';
+                };
+                author = mkOption {
+                  type = types.nullOr (types.strMatching "[^<>]+ <[^<> ]+>");
+                  default = null;
+                  example = "Clavel Bot <bot@example.org>";
+                  description = "The author and committer of claveld's commits. The default is the name of its key.";
                 };
                 secret-key-credential = mkOption {
                   type = types.nullOr types.str;
                   default = null;
                   example = "claveld-1";
-                  description = "A key to sign with: the name of one of `services.claveld.credentials`.";
+                  description = "A key to sign with that claveld reads itself: the name of one of `services.claveld.credentials`.";
                 };
               };
             };
@@ -110,6 +124,67 @@ in
     # `clavel hold`, `release` and `rollback` read this file as well.
     environment.etc."clavel/claveld.toml".source = configuration;
 
+    systemd.sockets.claveld-signer = lib.mkIf (keyFile != null) {
+      description = "Where claveld asks for signatures";
+      wantedBy = [ "sockets.target" ];
+      listenStreams = [ socket ];
+      socketConfig = {
+        SocketUser = "claveld";
+        SocketGroup = "claveld";
+        SocketMode = "0600";
+      };
+    };
+
+    # The same settings as in systemd/claveld-signer.service, which gives the reasons.
+    systemd.services.claveld-signer = lib.mkIf (keyFile != null) {
+      description = "Holds the key of claveld, and signs documents with it";
+      requires = [ "claveld-signer.socket" ];
+      after = [ "claveld-signer.socket" ];
+      serviceConfig = {
+        ExecStart = "${cfg.package}/bin/claveld signer --secret-key-credential key";
+        LoadCredential = "key:${keyFile}";
+        DynamicUser = true;
+        Restart = "on-failure";
+        RestartSec = "1s";
+        PrivateNetwork = true;
+        RestrictAddressFamilies = "AF_UNIX";
+        IPAddressDeny = "any";
+        ProtectSystem = "strict";
+        ProtectHome = true;
+        PrivateTmp = true;
+        PrivateDevices = true;
+        PrivateUsers = true;
+        ProtectProc = "invisible";
+        ProcSubset = "pid";
+        ProtectClock = true;
+        ProtectControlGroups = true;
+        ProtectHostname = true;
+        ProtectKernelLogs = true;
+        ProtectKernelModules = true;
+        ProtectKernelTunables = true;
+        NoNewPrivileges = true;
+        CapabilityBoundingSet = "";
+        LockPersonality = true;
+        MemoryDenyWriteExecute = true;
+        RestrictNamespaces = true;
+        RestrictRealtime = true;
+        RestrictSUIDSGID = true;
+        RemoveIPC = true;
+        KeyringMode = "private";
+        UMask = "0077";
+        SystemCallArchitectures = "native";
+        SystemCallFilter = [
+          "@system-service"
+          "~@privileged @resources"
+        ];
+        SystemCallErrorNumber = "EPERM";
+        MemoryMax = "128M";
+        MemorySwapMax = 0;
+        TasksMax = 8;
+        LimitCORE = 0;
+      };
+    };
+
     systemd.services.claveld = {
       description = "Evaluates flakes and publishes what each machine should run";
       wantedBy = [ "multi-user.target" ];
@@ -118,6 +193,7 @@ in
       after = [
         "network-online.target"
         "nix-daemon.socket"
+        "claveld-signer.socket"
       ];
       path = [
         config.nix.package
@@ -142,7 +218,7 @@ in
         StateDirectory = "claveld";
         CacheDirectory = "claveld";
         LoadCredential = lib.mapAttrsToList (name: file: "${name}:${file}") cfg.credentials;
-        Delegate = "memory";
+        Delegate = "memory pids";
         DelegateSubgroup = "claveld";
         ProtectSystem = "full";
         ProtectHome = "read-only";

@@ -229,6 +229,14 @@ impl Activation {
         Ok(Self { unit: name(), profile, method, deadline })
     }
 
+    /// The folder that this agent makes the profile in; none where the activation does that.
+    pub(super) fn profile_folder(&self) -> Option<&Path> {
+        match &self.profile {
+            Profile::Ours(profile) => profile.parent(),
+            Profile::Theirs(_) => None,
+        }
+    }
+
     /// The store path that the profile leads to now, whichever tool moved it.
     pub(super) fn current(&self) -> Option<StorePath> {
         match &self.profile {

@@ -7,12 +7,16 @@ use std::collections::BTreeMap;
 use std::convert::Infallible;
 use std::time::{Duration, Instant};
 
+use tokio::time::timeout;
+
 use super::decide::Retry;
-use super::news::{News, Standing, gist_of};
+use super::news::gist_of;
 use super::pass::Pass;
 use super::pass::outcome::{Event, PassError, PassReport};
+use super::watch::BundleWatcher;
 use crate::config::AgentConfig;
 use crate::model::Name;
+use crate::news::{News, Standing};
 use crate::store::Output;
 
 /// A report of the daemon.
@@ -48,10 +52,15 @@ where
 
 async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&AgentEvent<'_>)) -> Infallible {
     let mut ended = News::default();
-    let fetched = RefCell::new(BTreeMap::<Name, News>::new());
+    let told = RefCell::new(BTreeMap::<Option<Name>, News>::new());
+    let mut watcher = BundleWatcher::of(config);
     loop {
+        // Before the pass, so that it misses nothing that comes while it looks.
+        if let Some(watcher) = &mut watcher {
+            watcher.refresh(config);
+        }
         let tell_news = |event: Event<'_>| {
-            if is_news(&event, &mut fetched.borrow_mut(), Instant::now()) {
+            if is_news(&event, &mut told.borrow_mut(), Instant::now()) {
                 tell(&AgentEvent::Pass(&event));
             }
         };
@@ -60,16 +69,28 @@ async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&Ag
         if ended.is_news(&gist, standing, Instant::now()) {
             tell(&AgentEvent::Ended(&report));
         }
-        tokio::time::sleep(spread(config.interval)).await;
+        let changed = async {
+            match &mut watcher {
+                Some(watcher) => watcher.changed().await,
+                None => std::future::pending().await,
+            }
+        };
+        // A bundle that came is read at once, and everything else after the interval.
+        let _ = timeout(spread(config.interval), changed).await;
     }
 }
 
-/// Whether an event of a pass is to be told. One that waits for a cache is fetched anew at every pass.
-fn is_news(event: &Event<'_>, fetched: &mut BTreeMap<Name, News>, now: Instant) -> bool {
-    let Event::Realising(order) = event else { return true };
-    let news = fetched.entry(order.deployment.name.clone()).or_default();
-    let gist = format!("{} {}", order.deployment.revision, order.deployment.specification.template.nar_id);
-    news.is_news(&gist, Standing::Open, now)
+/// Whether an event of a pass is to be told. One that waits for a cache is fetched anew at every pass, and metrics are written anew.
+fn is_news(event: &Event<'_>, told: &mut BTreeMap<Option<Name>, News>, now: Instant) -> bool {
+    let (about, gist) = match event {
+        Event::Realising(order) => {
+            let gist = format!("{} {}", order.deployment.revision, order.deployment.specification.template.nar_id);
+            (Some(order.deployment.name.clone()), gist)
+        }
+        Event::MetricsNotWritten(_, error) => (None, error.kind().to_string()),
+        _ => return true,
+    };
+    told.entry(about).or_default().is_news(&gist, Standing::Open, now)
 }
 
 /// `interval`, up to a tenth longer or shorter, so that ten thousand agents do not ask in the same second.

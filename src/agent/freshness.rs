@@ -20,7 +20,7 @@ const TOLERANCE: Duration = Duration::from_mins(5);
 const CLOCK_IS_LIKELIER_AFTER: Duration = Duration::from_hours(24 * 365);
 
 /// The readings of this machine's clocks at one moment.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Clocks {
     /// The time of day.
@@ -31,7 +31,7 @@ pub struct Clocks {
 }
 
 /// How long a machine has been up, sleep included.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Uptime {
     /// The identity of the machine's last start.

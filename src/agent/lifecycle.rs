@@ -43,7 +43,7 @@ pub const MAX_ATTEMPTS: u32 = 3;
 pub(super) const MAX_ERROR: usize = 4 << 10;
 
 /// The state of a deployment on its unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(tag = "state", rename_all = "kebab-case", rename_all_fields = "camelCase", deny_unknown_fields)]
 pub enum Lifecycle {
     /// The revision is verified, and its store path is being fetched or waited for.

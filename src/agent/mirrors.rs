@@ -46,7 +46,7 @@ pub(super) struct Believed {
 }
 
 /// The status of a mirror, for people and monitoring.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MirrorStatus {
     /// Its branch was taken.
@@ -62,7 +62,7 @@ pub enum MirrorStatus {
 }
 
 /// The result of a pass for one mirror, for people and monitoring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct MirrorReport {
     /// The repository, without secrets.

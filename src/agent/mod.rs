@@ -1,8 +1,8 @@
 //! The agent: it fetches the branch, verifies it, and brings each deployment to its unit.
 //!
-//! `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
-//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log) and `method` decide without I/O. `fetch`, `fork_evidence` (both contents
-//! of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `account` (users of this machine) and `state` do the I/O and
+//! `check` looks at the set-up. `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
+//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `fork_evidence` (both
+//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `account` (users of this machine) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
 //! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
@@ -11,6 +11,8 @@
 mod account;
 mod activate;
 mod activating;
+mod bundles;
+mod check;
 mod daemon;
 mod decide;
 mod fetch;
@@ -18,6 +20,8 @@ mod fork_evidence;
 mod freshness;
 mod lifecycle;
 mod method;
+mod metrics;
+mod mirror_fetch;
 mod mirrors;
 mod news;
 mod occupancy;
@@ -27,10 +31,12 @@ mod realise;
 mod state;
 mod unused;
 mod verify;
+mod watch;
 
 pub use account::AccountError;
 pub use activate::ActivateError;
 pub use activating::{ACTIVATE_COMMAND, CarryOutError, carry_out};
+pub use check::check;
 pub use daemon::{AgentEvent, run};
 pub use decide::{Decision, Retry, SkipReason};
 pub use fetch::BranchFetchError;

@@ -13,12 +13,14 @@ use std::time::SystemTime;
 
 use super::decide::Retry;
 use super::freshness::{ClockSample, ClockTrouble, Clocks, next_baseline};
+use super::metrics::metrics;
 use super::mirrors::{Believed, MirrorReport};
 use super::pin::check::Pins;
-use super::state::{CompletedAs, Completion, State, StateDirectory, StateError};
+use super::state::{CompletedAs, Completion, LastPass, State, StateDirectory, StateError};
 use super::unused::{UnusedUnit, units_of, unused};
 use super::verify::Verdict;
 use crate::config::AgentConfig;
+use crate::disk::{self, Access, Durability};
 use crate::model::{Name, RootValidity, RootWarning, System};
 use crate::store::{self, Output, Store};
 use crate::trust::{Anchor, TrustedRoot};
@@ -59,7 +61,15 @@ pub struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// Takes the agent's lock and reads its state.
     pub fn open(config: &'a AgentConfig, output: Output) -> Result<Self, PassError> {
-        let directory = StateDirectory::open(&config.state_directory)?;
+        Self::with(config, StateDirectory::open(&config.state_directory)?, output)
+    }
+
+    /// An agent that only looks: without the lock. What would record something must not be called on it.
+    pub(super) fn for_reading(config: &'a AgentConfig) -> Result<Self, PassError> {
+        Self::with(config, StateDirectory::for_reading(&config.state_directory), Output::Capture)
+    }
+
+    fn with(config: &'a AgentConfig, directory: StateDirectory, output: Output) -> Result<Self, PassError> {
         let state = directory.load()?;
         let anchor = newest_anchor(Anchor::read(&config.root)?, directory.root()?, &config.state_directory)?;
         let clock_baseline = directory.last_pass().ok().flatten().and_then(|last| last.clock_baseline);
@@ -89,6 +99,19 @@ impl<'a> Pass<'a> {
         Rc::clone(&self.under_way)
     }
 
+    /// The root that it trusts; none before it has seen one.
+    pub(super) fn root(&self) -> Option<&TrustedRoot> {
+        match &self.anchor {
+            Anchor::Root(root) => Some(root),
+            Anchor::Digest(_) => None,
+        }
+    }
+
+    /// The store that it fetches to.
+    pub(super) fn store(&self) -> &dyn Store {
+        &*self.store
+    }
+
     /// Runs one pass to its end and saves its report. A deployment that fails does not hold up another.
     pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> PassReport {
         self.clocks = Clocks::read();
@@ -103,10 +126,25 @@ impl<'a> Pass<'a> {
             mirrors: self.mirrors.clone(),
             unused_units: self.unused_units.clone(),
         };
-        if let Err(error) = self.directory.save_last_pass(&report.last_pass(SystemTime::now().into())) {
+        let last = report.last_pass(SystemTime::now().into());
+        if let Err(error) = self.directory.save_last_pass(&last) {
             tell(Event::ReportNotSaved(&error));
         }
+        if let Some(path) = &self.config.metrics_file
+            && let Err(error) = self.write_metrics(path, &last)
+        {
+            tell(Event::MetricsNotWritten(path, &error));
+        }
         report
+    }
+
+    fn write_metrics(&self, path: &Path, last: &LastPass) -> std::io::Result<()> {
+        let root = match &self.anchor {
+            Anchor::Root(root) => Some(RootValidity::of(root.root())),
+            Anchor::Digest(_) => None,
+        };
+        let text = metrics(&self.state, last, root);
+        disk::replace(path, text.as_bytes(), Access::Everyone, Durability::Unsynced)
     }
 
     /// The warning before the end of the root. Once it has ended, the branch is refused, and the error says so.
@@ -134,7 +172,7 @@ impl<'a> Pass<'a> {
         let Some(Verdict { trusted, orders, withdrawn, unfit, .. }) = verdict.map(|verdict| *verdict) else {
             let units = self.state.completed.as_ref().and_then(|completed| completed.units.clone());
             self.note_unused_units(units.as_ref());
-            return Ok(self.up_to_date());
+            return Ok(self.with_moved_profiles(self.up_to_date()));
         };
         let mut units = units_of(&orders, &unfit);
         if let Some(units) = &mut units {
@@ -162,7 +200,7 @@ impl<'a> Pass<'a> {
         let failed = |why| DeploymentOutcome::Failed(DeploymentFailure::Unfit(Box::new(why)));
         reports.extend(unfit.into_iter().map(|(name, why)| DeploymentReport { name, outcome: failed(why) }));
         self.try_rollbacks(tell).await?;
-        let reports = self.with_dropped(self.with_pending_rollbacks(reports));
+        let reports = self.with_moved_profiles(self.with_dropped(self.with_pending_rollbacks(reports)));
         let found = |report: &DeploymentReport| Some((report.name.clone(), report.outcome.completed_as()?));
         let found: Option<BTreeMap<Name, CompletedAs>> = reports.iter().map(found).collect();
         let request = self.request_digest();

@@ -76,7 +76,7 @@ pub enum CompletedAs {
 }
 
 /// The result of a pass for one deployment, for people and monitoring.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecordedOutcome {
     /// The deployment.
@@ -88,7 +88,7 @@ pub struct RecordedOutcome {
 }
 
 /// The result of the last pass, for people and monitoring. Losing the file costs one measurement of the clock.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 #[serde(rename_all = "camelCase")]
 pub struct LastPass {
@@ -102,7 +102,8 @@ pub struct LastPass {
     pub clock_trouble: Option<String>,
     /// Its result in one line.
     pub message: String,
-    /// Whether no deployment failed and no branch was refused.
+    /// Whether the branch was believed, and no deployment failed, was withdrawn, was dropped, or has a profile that
+    /// another tool moved.
     pub ok: bool,
     /// Since when the branch is stale; absent where it is not.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -32,13 +32,15 @@ pub enum RevisionLookup {
     NotFound,
 }
 
-/// The history to search, and the root whose publishers are trusted.
+/// The history to search, and the roots whose publishers are trusted.
 #[derive(Debug, Clone, Copy)]
 pub struct History<'a> {
     /// The branch.
     pub on: &'a OpenBranch,
     /// The newest root. Its publishers are trusted.
     pub root: &'a TrustedRoot,
+    /// Older roots of the same epoch whose publishers count as well, the newest first.
+    pub older: &'a [TrustedRoot],
     /// The name of the branch, which the indexes have to name.
     pub branch: &'a BranchName,
 }
@@ -143,7 +145,18 @@ impl History<'_> {
     }
 
     fn read(&self, snapshot: &Snapshot, name: &Name) -> Result<PastDeployment, BranchError> {
-        let branch = Branch::new(snapshot, self.root, self.branch);
+        let newest = self.read_by(self.root, snapshot, name);
+        match newest {
+            Ok(_) | Err(BranchError::Read(_)) => newest,
+            Err(error) => {
+                let older = self.older.iter().find_map(|root| self.read_by(root, snapshot, name).ok());
+                older.ok_or(error)
+            }
+        }
+    }
+
+    fn read_by(&self, root: &TrustedRoot, snapshot: &Snapshot, name: &Name) -> Result<PastDeployment, BranchError> {
+        let branch = Branch::new(snapshot, root, self.branch);
         let mut index = branch.index()?;
         let deployment = branch.document::<DeploymentSpecification>(&mut index, name)?;
         let unit = branch.document::<UnitSpecification>(&mut index, &deployment.specification.unit);

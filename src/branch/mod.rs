@@ -12,6 +12,7 @@ mod history;
 mod layout;
 mod layout_check;
 mod read_back;
+mod rehearse;
 mod root_chain;
 mod writer;
 
@@ -21,9 +22,10 @@ pub use history::{History, PastDeployment, PastFile, RevisionLookup, past_files,
 pub use layout::Layout;
 pub use layout_check::{ForeignEntry, LayoutError};
 pub use read_back::{ReadBack, ReadBackError};
+pub use rehearse::{Rehearsal, rehearse, rehearse_mirror};
 pub use root_chain::{RootChain, RootsError};
 pub use writer::{BranchWriter, FETCH_DEADLINE, OpenBranch, Proposal, WriteError};
 
 /// The types of `git` that a caller has to name to use this room: `Remote` for [`BranchWriter`], `Snapshot` and `CommitId` for
-/// [`OpenBranch`], and `Change` and `Identity` for [`Proposal`]. `publish` takes them from here, because it may not use `git`.
-pub use crate::git::{Change, CommitId, Identity, Remote, Snapshot};
+/// [`OpenBranch`], and `Change`, `Authorship` and `Identity` for [`Proposal`]. `publish` takes them from here, because it may not use `git`.
+pub use crate::git::{Authorship, Change, CommitId, Identity, Remote, Snapshot};

@@ -66,7 +66,7 @@ mod tests {
     use super::super::writer::{BranchWriter, Proposal, WriteError};
     use super::*;
     use crate::git::fixture::TestFolder;
-    use crate::git::{Change, Identity};
+    use crate::git::{Authorship, Change, Identity};
     use crate::model::describe_error;
     use crate::model::{BinCount, IndexVersion};
     use crate::trust::fixture::Fleet;
@@ -87,7 +87,7 @@ mod tests {
         let writer = BranchWriter { remote: &remote, branch: &branch, copy: &copy };
         let bins = BinCount::ONE.bins().collect();
         let read_back = ReadBack { root: fleet.root.clone(), branch: branch.clone(), bins, documents: Vec::new() };
-        let by = Identity { name: "claveld".to_owned(), email: "claveld@clavel.invalid".to_owned() };
+        let by = Authorship::of(Identity::of_program("claveld", "claveld"));
         let attempt = async |writer: &BranchWriter<'_>| -> Result<_, WriteError> {
             let (by, read_back) = (by.clone(), Some(read_back.clone()));
             let (changes, message) = (changes.clone(), message.to_owned());

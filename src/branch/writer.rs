@@ -7,8 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use super::read_back::{ReadBack, ReadBackError};
 use crate::git::{
-    Change, CommitError, CommitId, ConfinedFetch, ConfinedFetchError, Depth, GitError, Identity, NewCommit, OpenError,
-    Prepared, Push, PushError, ReadError, RefName, Remote, Repository, Snapshot, WhenBusy,
+    Authorship, Change, CommitError, CommitId, ConfinedFetch, ConfinedFetchError, Depth, GitError, NewCommit,
+    OpenError, Prepared, Push, PushError, ReadError, RefName, Remote, Repository, Snapshot, WhenBusy,
 };
 use crate::model::BranchName;
 
@@ -63,8 +63,8 @@ pub struct Proposal {
     pub changes: Vec<Change>,
     /// The message.
     pub message: String,
-    /// The author, who is also the committer.
-    pub by: Identity,
+    /// The author and the committer.
+    pub by: Authorship,
     /// The time of the commit.
     pub at: SystemTime,
     /// How the commit is read back before the branch moves; none for a commit that only an approver or a root's keys make.
@@ -179,7 +179,7 @@ impl BranchWriter<'_> {
         let (remote, branch) = (self.remote, self.branch);
         match (Push { remote, branch, commit, within: PUSH_DEADLINE }).run(repository).await {
             Ok(()) => Ok(WriteResult::Done(commit)),
-            Err(PushError::Moved { .. }) => Ok(WriteResult::Raced),
+            Err(PushError::Moved { .. } | PushError::Diverged { .. }) => Ok(WriteResult::Raced),
             Err(error) => Err(error.into()),
         }
     }

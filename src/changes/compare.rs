@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use super::derivation::DerivationNode;
 use super::graph::Graph;
+use super::switch::forecast;
 use super::system::{FileChange, FileChangeKind, PackageChange, SystemChange, VersionChange};
 use super::text::{self, Key};
 use crate::model::StorePath;
@@ -46,7 +47,8 @@ pub(super) fn compare(graph: &Graph, old: &StorePath, new: &StorePath) -> System
     let settings = roots.map(|(old, new)| settings(old, new, &reported)).unwrap_or_default();
     files.extend(changed);
     files.sort_by(|a, b| (a.change, &a.name).cmp(&(b.change, &b.name)));
-    SystemChange { version, settings, packages, rebuilt, files }
+    let forecast = forecast(graph, old, new);
+    SystemChange { version, settings, packages, rebuilt, files, forecast }
 }
 
 fn inventory<'a>(graph: &'a Graph, root: &'a StorePath) -> Inventory<'a> {

@@ -7,7 +7,9 @@ use std::collections::{BTreeMap, HashSet};
 use nix_derivation::store_path::downstream_placeholder;
 use nix_derivation::{Derivation, Output, StructuredAttrs};
 
+use super::boot::{BootParts, boot_parts};
 use super::text::{self, Key};
+use super::unit_file::UnitFile;
 use super::version::split_numbered;
 use crate::model::StorePath;
 
@@ -78,6 +80,10 @@ pub(super) struct Inside {
     pub(super) inputs: Vec<StorePath>,
     /// The keys of everything that its text mentions.
     pub(super) mentions: HashSet<Key>,
+    /// The parts of a NixOS system that take a reboot to change.
+    pub(super) boot: BootParts,
+    /// The systemd unit that it is.
+    pub(super) unit: Option<UnitFile>,
 }
 
 /// The role of a derivation in a comparison.
@@ -172,7 +178,8 @@ fn inside(derivation: &Derivation, attributes: &BTreeMap<String, String>) -> Ins
     let text = content.map(|(key, value)| (text::printable(key), text::without_hashes(value))).collect();
     let sources = sources.collect();
     let inputs = derivation.input_derivations().keys().cloned().map(StorePath::from).collect();
-    Inside { text, sources, inputs, mentions }
+    let (boot, unit) = (boot_parts(derivation.name(), attributes), UnitFile::of(derivation.name(), attributes));
+    Inside { text, sources, inputs, mentions, boot, unit }
 }
 
 /// Whether an attribute says how something is built.

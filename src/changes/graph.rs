@@ -65,6 +65,11 @@ impl Graph {
         self.nodes.get(path)
     }
 
+    /// The inputs that the text of the derivation at `path` mentions.
+    pub(super) fn inputs(&self, path: &StorePath) -> impl Iterator<Item = &StorePath> {
+        self.edges.get(path).into_iter().flatten()
+    }
+
     /// All derivations of the system at `root`, each once. Packages are not opened.
     pub(super) fn below<'a>(
         &'a self,
@@ -100,8 +105,9 @@ impl Graph {
         let bytes = read(path).map_err(|error| unreadable(describe_error(&error)))?;
         let node = DerivationNode::parse(path, &bytes, role)
             .map_err(|error| unreadable(text::printable(&error.to_string())))?;
-        let texts = node.inside.iter().flat_map(|inside| inside.text.values());
-        self.text += texts.map(String::len).sum::<usize>();
+        let texts = node.inside.iter().flat_map(|inside| inside.text.values().chain(inside.boot.values()));
+        let units = node.inside.iter().filter_map(|inside| inside.unit.as_ref()).map(|unit| &unit.text);
+        self.text += texts.chain(units).map(String::len).sum::<usize>();
         self.nodes.insert(path.clone(), node);
         Ok(())
     }

@@ -6,20 +6,29 @@
 //! counts where its path occurs in the text of the derivation that uses it, outside of attributes that only say how
 //! something is built.
 //!
+//! [`Forecast`] says what a switch is likely to restart, and [`group_changes`] puts deployments together that change alike.
+//!
 //! No I/O: the caller passes a function that reads the files of derivations. Printing the result belongs to `cli`.
 
+mod boot;
 mod compare;
 mod comparer;
 mod derivation;
 mod error;
+mod forecast;
 mod graph;
+mod group;
 mod specification;
+mod switch;
 mod system;
 mod text;
+mod unit_file;
 mod version;
 
 pub use comparer::{Comparer, DeployedSystem};
 pub use error::{CompareError, Side};
+pub use forecast::{Forecast, RebootPart, UnitAction, UnitForecast};
+pub use group::{ChangeGroup, group_changes};
 pub use specification::{FactChange, diff_facts, list_facts};
 pub use system::{
     FileChange, FileChangeKind, PackageChange, PackageChangeKind, SystemChange, SystemDiff, VersionChange,

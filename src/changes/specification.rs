@@ -7,7 +7,7 @@ use serde::Serialize;
 use crate::model::DeploymentSpecification;
 
 /// A field of the specification that changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct FactChange {
     /// The name of the field in the document.
     pub field: String,

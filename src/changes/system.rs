@@ -6,17 +6,15 @@ use std::fmt;
 use serde::Serialize;
 
 use super::error::CompareError;
+use super::forecast::{Forecast, UnitAction};
 use super::version::compare_versions;
 use crate::model::describe_error;
 
 /// The most names in one line. The line counts the others.
 const NAMED: usize = 8;
-/// The lines besides those of packages: the version, the settings, the rebuilt packages, and the files that changed, were
-/// added and were removed.
-const OTHER_LINES: usize = 6;
 
 /// The differences between two systems.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 pub struct SystemChange {
     /// The system's own version, where it changed.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -29,10 +27,13 @@ pub struct SystemChange {
     pub rebuilt: Vec<String>,
     /// The files, systemd units and scripts whose content differs.
     pub files: Vec<FileChange>,
+    /// What the switch is likely to restart, and whether it takes a reboot. Only the machine knows.
+    #[serde(skip_serializing_if = "Forecast::is_empty")]
+    pub forecast: Forecast,
 }
 
 /// The version of a system before and after.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 pub struct VersionChange {
     /// The old version.
     pub from: String,
@@ -41,7 +42,7 @@ pub struct VersionChange {
 }
 
 /// A package whose versions in a system changed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 pub struct PackageChange {
     /// Its name.
     pub name: String,
@@ -54,7 +55,7 @@ pub struct PackageChange {
 }
 
 /// The kind of a package's change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum PackageChangeKind {
     /// Its newest version is older than before.
@@ -70,7 +71,7 @@ pub enum PackageChangeKind {
 }
 
 /// A file of a system that changed.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 pub struct FileChange {
     /// Its name in the store, without the hash: `etc-nginx.conf`, `unit-sshd.service`.
     pub name: String,
@@ -79,7 +80,7 @@ pub struct FileChange {
 }
 
 /// The kind of a file's change.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum FileChangeKind {
     /// Its content differs.
@@ -123,13 +124,17 @@ impl fmt::Display for PackageChange {
 }
 
 impl SystemChange {
-    /// The change in lines for people: at most `most` lines, but never less than seven.
+    /// Whether nothing differs but packages that are rebuilt.
+    pub fn is_rebuilt_only(&self) -> bool {
+        !self.rebuilt.is_empty() && *self == Self { rebuilt: self.rebuilt.clone(), ..Self::default() }
+    }
+
+    /// The change in lines for people: at most `most` lines, but at least one about the packages and one of each other kind.
     pub fn lines(&self, most: usize) -> Vec<String> {
-        let mut lines = Vec::new();
-        if let Some(VersionChange { from, to }) = &self.version {
-            lines.push(format!("system {from} → {to}"));
-        }
-        let room = most.saturating_sub(OTHER_LINES).max(1);
+        let version = self.version.as_ref().map(|VersionChange { from, to }| format!("system {from} → {to}"));
+        let mut lines: Vec<String> = version.into_iter().collect();
+        let others = self.other_lines();
+        let room = most.saturating_sub(lines.len() + others.len()).max(1);
         // The line that counts the rest takes the place of one package.
         let named = if self.packages.len() > room { room - 1 } else { self.packages.len() };
         lines.extend(self.packages.iter().take(named).map(ToString::to_string));
@@ -138,18 +143,30 @@ impl SystemChange {
             more if named == 0 => lines.push(format!("{more} packages")),
             more => lines.push(format!("… and {more} more packages")),
         }
-        match &self.rebuilt[..] {
-            [] => {}
-            [one] => lines.push(format!("{one} rebuilt")),
-            many => lines.push(format!("{} packages rebuilt", many.len())),
-        }
-        lines.extend(named_line("settings", self.settings.iter().map(String::as_str)));
-        lines.extend(named_line("files", self.files_of(FileChangeKind::Changed)));
-        lines.extend(named_line("files added", self.files_of(FileChangeKind::Added)));
-        lines.extend(named_line("files removed", self.files_of(FileChangeKind::Removed)));
+        lines.extend(others);
         if lines.is_empty() {
             lines.push("nothing but how it is built".to_owned());
         }
+        lines
+    }
+
+    /// The lines after those of the packages.
+    fn other_lines(&self) -> Vec<String> {
+        let mut lines = match &self.rebuilt[..] {
+            [] => Vec::new(),
+            [one] => vec![format!("{one} rebuilt")],
+            many => vec![format!("{} packages rebuilt", many.len())],
+        };
+        lines.extend(named_line("settings:", self.settings.iter().map(String::as_str)));
+        lines.extend(named_line("files:", self.files_of(FileChangeKind::Changed)));
+        lines.extend(named_line("files added:", self.files_of(FileChangeKind::Added)));
+        lines.extend(named_line("files removed:", self.files_of(FileChangeKind::Removed)));
+        if !self.forecast.reboot.is_empty() {
+            let parts: Vec<String> = self.forecast.reboot.iter().map(ToString::to_string).collect();
+            lines.push(format!("forecast: reboot for {}", parts.join(", ")));
+        }
+        lines.extend(named_line("forecast: restart of", self.forecast.names(UnitAction::Restart)));
+        lines.extend(named_line("forecast: reload of", self.forecast.names(UnitAction::Reload)));
         lines
     }
 
@@ -159,7 +176,7 @@ impl SystemChange {
 }
 
 /// The result of comparing two systems, as it is shown to people and printed as JSON.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, schemars::JsonSchema)]
 #[serde(untagged)]
 pub enum SystemDiff {
     /// The systems were compared.
@@ -172,7 +189,7 @@ pub enum SystemDiff {
 }
 
 impl SystemDiff {
-    /// The result in lines for people: at most `most` lines, but never less than seven.
+    /// The result in lines for people. See [`SystemChange::lines`].
     pub fn lines(&self, most: usize) -> Vec<String> {
         match self {
             Self::Change(change) => change.lines(most),
@@ -202,7 +219,7 @@ fn named_line<'a>(title: &str, names: impl Iterator<Item = &'a str>) -> Option<S
     let count = if names.len() > NAMED { NAMED - 1 } else { names.len() };
     let more = names.len() - count;
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
-    (!names.is_empty()).then(|| format!("{title}: {}{more}", names[..count].join(", ")))
+    (!names.is_empty()).then(|| format!("{title} {}{more}", names[..count].join(", ")))
 }
 
 #[cfg(test)]
@@ -235,11 +252,11 @@ mod tests {
         let rebuilt = vec!["bash 5.2".to_owned()];
         let change = SystemChange { packages, rebuilt, files, ..SystemChange::default() };
         let lines = change.lines(20);
-        assert_eq!(lines.len(), 17);
+        assert_eq!(lines.len(), 20);
         assert_eq!(
-            lines[13..],
+            lines[16..],
             [
-                "… and 87 more packages",
+                "… and 84 more packages",
                 "bash 5.2 rebuilt",
                 "files: f0, f1, f2, f3, f4, f5, f6 and 23 more",
                 "files added: f30"

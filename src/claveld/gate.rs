@@ -8,10 +8,10 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 use super::hook::{HookError, PushedRef, PushedSource, pushed_sources, sources_in};
-use super::round::{RoundEvent, Target, check_relocations, evaluate_targets, evaluator};
+use super::round::{RoundEvent, Target, evaluate_targets, evaluator};
 use super::setup::settings;
 use crate::config::ClaveldConfig;
-use crate::evaluate::{Drafts, EvalMode, Evaluation, Evaluator, FailedPart, Failure};
+use crate::evaluate::{Drafts, EvalMode, EvalWarnings, Evaluation, Evaluator, FailedPart, Failure};
 use crate::git::{Preview, PreviewError};
 use crate::model::{Invalid, Source, SourceRevision, describe_error};
 use crate::publish::{HeldWithdrawals, foresee_withdrawals};
@@ -93,6 +93,17 @@ impl PushDecision {
     }
 }
 
+/// A source that a push changes, and what the gate found about it.
+#[derive(Debug)]
+pub struct CheckedSource<'a> {
+    /// The source.
+    pub source: &'a Source,
+    /// The verdict.
+    pub verdict: PushVerdict,
+    /// The warnings of what evaluates after the push.
+    pub warnings: EvalWarnings,
+}
+
 /// What a source gives at one revision, or the reason why nothing of it could be evaluated.
 type Evaluated = Result<Drafts, String>;
 
@@ -128,27 +139,23 @@ impl<'a> Gate<'a> {
         &self,
         push: IncomingPush<'_>,
         on_event: &dyn Fn(RoundEvent<'_>),
-    ) -> Result<Vec<(&'a Source, PushVerdict)>, GateError> {
+    ) -> Result<Vec<CheckedSource<'a>>, GateError> {
         if sources_in(push.git_dir, &self.config.sources)?.is_empty() {
             return Err(GateError::NoSource);
         }
-        let mut verdicts = Vec::new();
+        let mut checked = Vec::new();
         for pushed in pushed_sources(push.git_dir, push.refs, &self.config.sources)? {
             let preview = PreviewedSource::new(&self.evaluator, push, &pushed, on_event)?;
-            let drafts = preview.evaluate_at(&pushed.after).await;
-            if drafts.is_ok() {
-                preview.check_relocations(&pushed.after).await;
-            }
-            let verdict = match drafts {
-                Err(error) => PushVerdict::BreaksAll { error },
-                Ok(drafts) => match self.foresee_withdrawals(pushed.source, &drafts).await {
-                    Some(held) => PushVerdict::Withdraws(held),
-                    None => Self::verdict(drafts.failures, &preview, pushed.before.as_ref()).await,
+            let (verdict, warnings) = match preview.evaluate_at(&pushed.after).await {
+                Err(error) => (PushVerdict::BreaksAll { error }, EvalWarnings::default()),
+                Ok((drafts, warnings)) => match self.foresee_withdrawals(pushed.source, &drafts).await {
+                    Some(held) => (PushVerdict::Withdraws(held), warnings),
+                    None => (Self::verdict(drafts.failures, &preview, pushed.before.as_ref()).await, warnings),
                 },
             };
-            verdicts.push((pushed.source, verdict));
+            checked.push(CheckedSource { source: pushed.source, verdict, warnings });
         }
-        Ok(verdicts)
+        Ok(checked)
     }
 
     async fn verdict(
@@ -158,7 +165,10 @@ impl<'a> Gate<'a> {
     ) -> PushVerdict {
         match before {
             _ if failures.is_empty() => PushVerdict::Passes { broken_before: Vec::new() },
-            Some(before) => compare(failures, preview.evaluate_at(before).await),
+            Some(before) => {
+                let before = preview.evaluate_at(before).await;
+                compare(failures, before.map(|(drafts, _)| drafts))
+            }
             // The branch is new, so nothing was broken before.
             None => compare(failures, Ok(Drafts::default())),
         }
@@ -215,21 +225,17 @@ impl<'a> PreviewedSource<'a> {
         }
     }
 
-    async fn check_relocations(&self, revision: &SourceRevision) {
-        check_relocations(self.evaluator, &[self.target(revision)], &|event| self.report(event)).await;
-    }
-
     /// What the source gives at `revision`.
-    async fn evaluate_at(&self, revision: &SourceRevision) -> Evaluated {
+    async fn evaluate_at(&self, revision: &SourceRevision) -> Result<(Drafts, EvalWarnings), String> {
         let targets = [self.target(revision)];
         let (mut evaluations, broken) = evaluate_targets(self.evaluator, &targets, &|event| self.report(event)).await;
         let whole = broken.first().map(|broken| self.with_original_paths(&broken.error.message()));
         match (evaluations.pop(), whole) {
-            (Some(Evaluation { mut drafts, .. }), None) => {
+            (Some(Evaluation { mut drafts, warnings, .. }), None) => {
                 for failure in &mut drafts.failures {
                     failure.error = self.with_original_paths(&failure.error);
                 }
-                Ok(drafts)
+                Ok((drafts, warnings))
             }
             (_, why) => Err(why.unwrap_or_default() + self.hint()),
         }

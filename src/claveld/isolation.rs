@@ -9,7 +9,7 @@ use crate::model::Isolation;
 use crate::nix::Nix;
 
 /// How evaluations are isolated.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(tag = "kind", rename_all = "kebab-case")]
 pub enum IsolationState {
     /// They run in a cage, which was tried just now.

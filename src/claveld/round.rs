@@ -1,19 +1,32 @@
 //! One round: evaluates some sources, and publishes the result.
 
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::AssertUnwindSafe;
-use std::time::SystemTime;
+use std::pin::pin;
+use std::time::{Duration, Instant, SystemTime};
 
 use futures_util::FutureExt as _;
+use futures_util::stream::{self, Stream, StreamExt as _};
+use tokio::time::timeout;
 
+use super::metrics::write_metrics;
+use super::mirror_states::note_published;
+use super::push_on::mirror_reports;
 use super::setup;
-use super::source_state::{SourceState, SourceStates};
+use super::source_state::{DocumentCounts, MAX_BROKEN_IN_INDEX, SourceState, SourceStates, SourceStatesFile};
 use crate::config::{ClaveldConfig, EvaluateConfig};
 use crate::evaluate::{Budget, EvalMode, EvaluateError, Evaluation, Evaluator, Failure, Item, Progress};
 use crate::git::ProgramAccess;
 use crate::model::{FlakeReference, IndexSource, Source, SourceRevision, Timestamp, describe_error, printable_line};
+use crate::news::{News, Standing};
 use crate::nix::{FetchAccess, FetchKeys, Nix};
 use crate::publish::{OrphanPolicy, PublishError, PublishInput, PublishReport, Publisher};
+
+/// The least number of sources that are evaluated at once, where there are so many.
+const MIN_SOURCES_AT_ONCE: usize = 2;
+/// How long the sources that were evaluated wait for the next one, before they are published without it.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 /// A source to evaluate.
 #[derive(Debug, Clone)]
@@ -60,6 +73,15 @@ pub struct SourceFailure {
     pub unreachable_since: Option<Timestamp>,
 }
 
+/// The answers about a source whose recorded values were wrong.
+#[derive(Debug)]
+pub struct WrongAnswers {
+    /// The source.
+    pub source: FlakeReference,
+    /// The attributes; at least one.
+    pub attributes: Vec<Item>,
+}
+
 /// The result of a round.
 #[derive(Debug)]
 pub struct RoundOutcome {
@@ -96,9 +118,24 @@ impl Completeness {
 }
 
 impl RoundOutcome {
+    /// The outcome of a round that published twice.
+    fn joined(before: Option<Self>, last: Self) -> Self {
+        let Some(mut all) = before else { return last };
+        all.evaluations.extend(last.evaluations);
+        all.broken_sources.extend(last.broken_sources);
+        all.report = all.report.followed_by(last.report);
+        all
+    }
+
     /// Every attribute that gave no document.
     pub fn failures(&self) -> impl Iterator<Item = &Failure> {
         self.evaluations.iter().flat_map(|evaluation| &evaluation.drafts.failures)
+    }
+
+    /// The sources with an answer of which it was not learnt yet what it depends on.
+    pub fn unlearnt(&self) -> Vec<FlakeReference> {
+        let unlearnt = self.evaluations.iter().filter(|evaluation| evaluation.work.has_unlearnt);
+        unlearnt.map(|evaluation| evaluation.source.flake.clone()).collect()
     }
 
     /// Every attribute whose new value differs from the recorded one, though nothing that it depends on changed. Each is an
@@ -123,7 +160,8 @@ impl RoundOutcome {
 
 /// The evaluator that `config` describes.
 pub(super) fn evaluator(config: &EvaluateConfig, mode: EvalMode) -> Evaluator {
-    let EvaluateConfig { deadline, processes, memory, records, isolation, inputs, access } = config;
+    let EvaluateConfig { deadline, source_time, processes, memory, records, isolation, inputs, access, self_check: _ } =
+        config;
     let budget = Budget::of_this_machine(*processes, *memory);
     let access = access.clone();
     let keys = FetchKeys::new(move |url| {
@@ -131,45 +169,79 @@ pub(super) fn evaluator(config: &EvaluateConfig, mode: EvalMode) -> Evaluator {
         Ok(FetchAccess { environment, netrc, token })
     });
     let nix = Nix::new(*deadline, *isolation).with_keys(keys);
-    Evaluator { nix, inputs: inputs.clone(), budget, records: Some(records.clone()), mode }
+    let source_time = *source_time;
+    Evaluator { nix, inputs: inputs.clone(), budget, source_time, records: Some(records.clone()), mode }
 }
 
-/// Evaluates `targets`. Returns the evaluations, and the sources that could not be evaluated at all.
+/// Evaluates `targets` to the last one. Returns the evaluations, and the sources that could not be evaluated at all.
 pub(super) async fn evaluate_targets(
     evaluator: &Evaluator,
     targets: &[Target<'_>],
     on_event: &dyn Fn(RoundEvent<'_>),
 ) -> (Vec<Evaluation>, Vec<SourceFailure>) {
-    let now = || SystemTime::now().into();
-    let (mut evaluations, mut broken_sources) = (Vec::new(), Vec::new());
-    for Target { source, revision, remembered_as } in targets {
-        let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
-        let evaluation = evaluator.evaluate(source, revision.as_ref(), remembered_as, now(), &progress);
-        match unless_it_panics(&source.flake, evaluation).await {
+    let mut evaluated = Evaluated::default();
+    let mut running = pin!(evaluate_each(evaluator, targets, on_event));
+    while let Some((at, result)) = running.next().await {
+        evaluated.add(&targets[at], result);
+    }
+    (evaluated.evaluations, evaluated.broken)
+}
+
+/// The sources that were evaluated and are not published yet.
+#[derive(Debug, Default)]
+struct Evaluated {
+    evaluations: Vec<Evaluation>,
+    broken: Vec<SourceFailure>,
+}
+
+impl Evaluated {
+    fn add(&mut self, target: &Target<'_>, result: Result<Evaluation, EvaluateError>) {
+        match result {
             Ok(mut evaluation) => {
-                evaluation.drafts.restrict_to_names_of(source);
-                evaluations.push(evaluation);
+                evaluation.drafts.restrict_to_names_of(target.source);
+                self.evaluations.push(evaluation);
             }
             Err(error) => {
-                broken_sources.push(SourceFailure { source: source.flake.clone(), error, unreachable_since: None });
+                let source = target.source.flake.clone();
+                self.broken.push(SourceFailure { source, error, unreachable_since: None });
             }
         }
     }
-    (evaluations, broken_sources)
+
+    fn is_empty(&self) -> bool {
+        self.evaluations.is_empty() && self.broken.is_empty()
+    }
 }
 
-/// Evaluates `targets` a second time with their source at another place, and records whether the result depends on it.
-pub(super) async fn check_relocations(
-    evaluator: &Evaluator,
-    targets: &[Target<'_>],
-    on_event: &dyn Fn(RoundEvent<'_>),
-) {
+/// How many of so many sources are evaluated at once.
+fn at_once(evaluator: &Evaluator, sources: usize) -> usize {
+    sources.min(evaluator.budget.processes.max(MIN_SOURCES_AT_ONCE)).max(1)
+}
+
+/// The evaluations of `targets`, each as it ends, with its place in the list.
+fn evaluate_each<'a>(
+    evaluator: &'a Evaluator,
+    targets: &'a [Target<'a>],
+    on_event: &'a dyn Fn(RoundEvent<'_>),
+) -> impl Stream<Item = (usize, Result<Evaluation, EvaluateError>)> + 'a {
+    let evaluate = move |(at, target): (usize, &'a Target<'a>)| async move {
+        let Target { source, revision, remembered_as } = target;
+        let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
+        let now = SystemTime::now().into();
+        let evaluation = evaluator.evaluate(source, revision.as_ref(), remembered_as, now, &progress);
+        (at, unless_it_panics(&source.flake, evaluation).await)
+    };
+    stream::iter(targets.iter().enumerate()).map(evaluate).buffer_unordered(at_once(evaluator, targets.len()))
+}
+
+/// Learns what the recorded answers about `targets` depend on.
+pub(super) async fn learn_about(evaluator: &Evaluator, targets: &[Target<'_>], on_event: &dyn Fn(RoundEvent<'_>)) {
     for Target { source, revision, remembered_as } in targets {
         let progress = |progress| on_event(RoundEvent::Evaluating { source, progress });
-        let check = evaluator.check_relocation(source, revision.as_ref(), remembered_as, &progress);
-        if let Err(error) = unless_it_panics(&source.flake, check).await {
+        let lesson = evaluator.learn(source, revision.as_ref(), remembered_as, &progress);
+        if let Err(error) = unless_it_panics(&source.flake, lesson).await {
             // The next change then takes longer, and nothing else is lost.
-            tracing::debug!(source = %remembered_as, error = %describe_error(&error), "cannot evaluate a second time");
+            tracing::debug!(source = %remembered_as, error = %describe_error(&error), "cannot learn what its answers depend on");
         }
     }
 }
@@ -194,13 +266,21 @@ pub struct RoundRunner<'a> {
     publisher: Publisher,
     /// How many documents an operator allows to withdraw.
     allowed_withdrawals: usize,
+    /// What was said of a file of metrics that cannot be written.
+    metrics_news: RefCell<News>,
 }
 
 impl<'a> RoundRunner<'a> {
     /// Reads the keys that `config` names, so that a bad key is an error before anything is evaluated.
     pub fn new(config: &'a ClaveldConfig, mode: EvalMode) -> Result<Self, PublishError> {
         let publisher = setup::publisher(&config.publish)?;
-        Ok(Self { config, evaluator: evaluator(&config.evaluate, mode), publisher, allowed_withdrawals: 0 })
+        Ok(Self {
+            config,
+            evaluator: evaluator(&config.evaluate, mode),
+            publisher,
+            allowed_withdrawals: 0,
+            metrics_news: RefCell::default(),
+        })
     }
 
     /// The same, where an operator allows so many documents to be withdrawn beyond the few that go without asking.
@@ -223,22 +303,59 @@ impl<'a> RoundRunner<'a> {
         read_before: &[Evaluation],
         on_event: &dyn Fn(RoundEvent<'_>),
     ) -> Result<RoundOutcome, PublishError> {
-        let (evaluations, mut broken_sources) = evaluate_targets(&self.evaluator, targets, on_event).await;
-        let sources = self.remember_sources(&evaluations, &mut broken_sources);
-        on_event(RoundEvent::Publishing);
-        let configured = self.configured();
-        let is_broken = |flake: &FlakeReference| broken_sources.iter().any(|broken| broken.source == *flake);
-        let is_read = |flake: &FlakeReference| {
-            let read = || evaluations.iter().chain(read_before).any(|evaluation| evaluation.source.flake == *flake);
-            !is_broken(flake) && read()
-        };
-        let orphans = if configured.iter().all(is_read) { OrphanPolicy::Withdraw } else { OrphanPolicy::Keep };
-        let report = self.publish(&evaluations, orphans, &sources).await.inspect_err(|_| {
+        // The sources that run at once share the budget, so that none keeps the others from going on.
+        let budget = self.evaluator.budget.divided_by(at_once(&self.evaluator, targets.len()));
+        let evaluator = Evaluator { budget, ..self.evaluator.clone() };
+        let mut running = pin!(evaluate_each(&evaluator, targets, on_event));
+        let (mut evaluated, mut before) = (Evaluated::default(), None);
+        loop {
+            let patience = if evaluated.is_empty() { Duration::MAX } else { PATIENCE };
+            match timeout(patience, running.next()).await {
+                Ok(Some((at, result))) => evaluated.add(&targets[at], result),
+                Ok(None) => break,
+                // What is known is not kept back by a source that takes long. An error is told with the rest.
+                Err(_) => {
+                    if let Ok(part) =
+                        self.publish_evaluated(&mut evaluated, read_before, before.as_ref(), on_event).await
+                    {
+                        before = Some(RoundOutcome::joined(before, part));
+                    }
+                }
+            }
+        }
+        let last = self.publish_evaluated(&mut evaluated, read_before, before.as_ref(), on_event).await;
+        let last = last.inspect_err(|_| {
             // The error of the publication does not say them.
-            for broken in &broken_sources {
+            for broken in &evaluated.broken {
                 on_event(RoundEvent::SourceBroken(broken));
             }
         })?;
+        Ok(RoundOutcome::joined(before, last))
+    }
+
+    /// Publishes what was evaluated, and takes it out of `evaluated`. `before` is what this round published before.
+    async fn publish_evaluated(
+        &self,
+        evaluated: &mut Evaluated,
+        read_before: &[Evaluation],
+        before: Option<&RoundOutcome>,
+        on_event: &dyn Fn(RoundEvent<'_>),
+    ) -> Result<RoundOutcome, PublishError> {
+        let Evaluated { evaluations, broken } = evaluated;
+        let sources = self.remember_sources(evaluations, broken);
+        on_event(RoundEvent::Publishing);
+        let configured = self.configured();
+        let earlier = before.map_or(&[][..], |before| &before.evaluations);
+        let broken_earlier = before.map_or(&[][..], |before| &before.broken_sources);
+        let is_broken =
+            |flake: &FlakeReference| broken.iter().chain(broken_earlier).any(|broken| broken.source == *flake);
+        let is_read = |flake: &FlakeReference| {
+            let mut read = evaluations.iter().chain(earlier).chain(read_before);
+            !is_broken(flake) && read.any(|evaluation| evaluation.source.flake == *flake)
+        };
+        let orphans = if configured.iter().all(is_read) { OrphanPolicy::Withdraw } else { OrphanPolicy::Keep };
+        let report = self.publish(evaluations, orphans, &sources).await?;
+        let Evaluated { evaluations, broken: broken_sources } = std::mem::take(evaluated);
         Ok(RoundOutcome { evaluations, broken_sources, report })
     }
 
@@ -247,9 +364,11 @@ impl<'a> RoundRunner<'a> {
         let now = Timestamp::from(SystemTime::now());
         let states = self.source_states().update(&self.configured(), |states| {
             for Evaluation { source, drafts, .. } in evaluations {
-                let broken = drafts.failures.iter().map(|failure| failure.part.to_string());
+                let broken = drafts.failures.iter().map(|failure| (failure.part.to_string(), failure.error.clone()));
                 let before = states.remove(source.flake.as_str()).unwrap_or_default();
-                states.insert(source.flake.to_string(), before.read(source.revision.clone(), broken, now));
+                let state = before.read(source.revision.clone(), broken, now);
+                let documents = DocumentCounts::of(drafts);
+                states.insert(source.flake.to_string(), SourceState { documents, ..state });
             }
             for failure in broken {
                 let source = failure.source.to_string();
@@ -269,15 +388,50 @@ impl<'a> RoundRunner<'a> {
     ) -> Result<PublishReport, PublishError> {
         let (configured, allowed_withdrawals) = (self.configured(), self.allowed_withdrawals);
         let input = PublishInput { configured: &configured, evaluations, orphans, allowed_withdrawals, sources };
-        let report = self.publisher.publish(&input).await?;
-        self.source_states().remember_root(report.root);
-        Ok(report)
+        let published = self.publisher.publish(&input).await;
+        let now = SystemTime::now().into();
+        let remembered = self.source_states().remember_round(evaluations, published.as_ref().ok(), now);
+        if let Ok(report) = &published {
+            note_published(&self.config.publish, report.tip.as_deref());
+        }
+        self.write_metrics(&remembered);
+        published
     }
 
-    /// Evaluates `targets` a second time with their source at another place, and records whether the result depends on it.
-    /// No answer waits for this, and it may be interrupted: the next change then evaluates more.
-    pub async fn check_relocations(&self, targets: &[Target<'_>], on_event: &dyn Fn(RoundEvent<'_>)) {
-        check_relocations(&self.evaluator, targets, on_event).await;
+    /// Replaces the file of metrics. A daemon whose file cannot be written says so once a day.
+    fn write_metrics(&self, remembered: &SourceStatesFile) {
+        let Some(path) = &self.config.metrics_file else { return };
+        let Err(error) = write_metrics(path, remembered, &mirror_reports(self.config)) else { return };
+        if self.metrics_news.borrow_mut().is_news(&error.kind().to_string(), Standing::Open, Instant::now()) {
+            tracing::warn!(path = %path.display(), %error, "cannot write the metrics; correct `metrics-file`, or make its folder");
+        }
+    }
+
+    /// Learns what the recorded answers of these sources depend on. Nothing waits for this, and it may be interrupted: the next change
+    /// then evaluates more.
+    pub async fn learn_about(&self, sources: &[FlakeReference], on_event: &dyn Fn(RoundEvent<'_>)) {
+        let is_one = |target: &Target<'_>| sources.contains(&target.source.flake);
+        let targets: Vec<_> = self.all_targets().into_iter().filter(is_one).collect();
+        learn_about(&self.evaluator, &targets, on_event).await;
+    }
+
+    /// Evaluates every source as a whole, at a low priority, and compares with what is recorded.
+    pub(super) async fn check_itself(&self) -> Vec<WrongAnswers> {
+        let nix = self.evaluator.nix.clone().at_low_priority();
+        let evaluator = Evaluator { nix, mode: EvalMode::Everything, ..self.evaluator.clone() };
+        let mut wrong = Vec::new();
+        for target in self.all_targets() {
+            let source = target.source.flake.clone();
+            let (evaluations, broken) = evaluate_targets(&evaluator, &[target], &|_| ()).await;
+            for SourceFailure { error, .. } in broken {
+                tracing::debug!(%source, error = %describe_error(&error), "the self-check cannot evaluate the source");
+            }
+            let attributes: Vec<Item> = evaluations.into_iter().flat_map(|of| of.work.differences).collect();
+            if !attributes.is_empty() {
+                wrong.push(WrongAnswers { source, attributes });
+            }
+        }
+        wrong
     }
 
     /// Publishes the evaluations in `known` again, without evaluating anything: a cache may have a deployment by now, or an
@@ -290,9 +444,9 @@ impl<'a> RoundRunner<'a> {
     /// How every source was last, for the index.
     fn index_sources(&self, mut states: BTreeMap<String, SourceState>) -> Vec<IndexSource> {
         let sources = self.config.sources.iter().map(|source| &source.flake);
+        let mut room = MAX_BROKEN_IN_INDEX;
         let index_source = |flake: &FlakeReference| {
-            let SourceState { revision, trouble, .. } = states.remove(flake.as_str()).unwrap_or_default();
-            IndexSource { revision, source: flake.clone(), unread_since: trouble.map(|trouble| trouble.since) }
+            states.remove(flake.as_str()).unwrap_or_default().index_source(flake.clone(), &mut room)
         };
         sources.map(index_source).collect()
     }

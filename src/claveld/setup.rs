@@ -1,7 +1,11 @@
 //! Makes a publisher from the configuration.
 
+use std::path::PathBuf;
+
+use super::mirror_states::note_published;
 use crate::config::PublishConfig;
-use crate::publish::{PublishError, PublishSettings, Publisher};
+use crate::disk::{self, Access, Durability};
+use crate::publish::{OperationReport, OperatorRequest, PublishError, PublishSettings, Publisher};
 use crate::signers::Signers;
 use crate::store;
 use crate::trust::Anchor;
@@ -17,6 +21,27 @@ pub fn publisher(config: &PublishConfig) -> Result<Publisher, PublishError> {
     Ok(Publisher::new(settings(config), signers, anchor, store))
 }
 
+/// Fulfils an operator's request, and tells a running daemon about it.
+pub async fn operate(config: &PublishConfig, request: &OperatorRequest) -> Result<OperationReport, PublishError> {
+    let report = publisher(config)?.operate(request).await?;
+    note_published(config, Some(&report.commit));
+    let told = disk::replace(
+        &operations(config).join("last"),
+        report.commit.as_bytes(),
+        Access::Everyone,
+        Durability::Unsynced,
+    );
+    if let Err(error) = told {
+        tracing::warn!(%error, "a running claveld finds out about it at its next poll");
+    }
+    Ok(report)
+}
+
+/// The folder in which an operator's request leaves a word for the daemon.
+pub(super) fn operations(config: &PublishConfig) -> PathBuf {
+    config.state_directory.join("operations")
+}
+
 /// The place and the manner of publishing.
 pub(super) fn settings(config: &PublishConfig) -> PublishSettings {
     PublishSettings {
@@ -25,5 +50,6 @@ pub(super) fn settings(config: &PublishConfig) -> PublishSettings {
         validity: config.validity,
         state_directory: config.state_directory.clone(),
         policy: config.policy,
+        author: config.author.clone(),
     }
 }

@@ -27,6 +27,8 @@ pub enum Trigger {
     SignAnew,
     /// Deployments wait for a cache or are held, and it is time to look whether that has changed.
     RetryPostponed,
+    /// The self-check found that recorded answers about these sources were wrong.
+    WrongAnswers(BTreeSet<FlakeReference>),
 }
 
 /// How the daemon notices that a source changed.
@@ -97,6 +99,7 @@ impl PollSchedule {
                 Trigger::Changed(repositories) => state.repository().is_some_and(|at| repositories.contains(at)),
                 Trigger::EventsLost => state.repository().is_some(),
                 Trigger::Poll => self.is_due(state, now),
+                Trigger::WrongAnswers(sources) => sources.contains(flake),
                 // The daemon itself knows which sources have postponed deployments.
                 Trigger::SignAnew | Trigger::RetryPostponed => false,
             };

@@ -1,7 +1,7 @@
 //! Watches the local repositories of sources. This is the I/O; `trigger` decides what a change means.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use notify::{EventKind, RecursiveMode, Watcher as _};
@@ -85,6 +85,13 @@ impl RepositoryWatcher {
         Ok(if takes_work_tree { Detection::PartlyWatched(git_dir) } else { Detection::Watched(git_dir) })
     }
 
+    /// Watches a folder in which other processes leave a word.
+    pub(super) fn watch_folder(&mut self, folder: &Path) -> Result<(), WatchError> {
+        let error = |source| WatchError { path: folder.to_owned(), source };
+        std::fs::create_dir_all(folder).map_err(|source| error(notify::Error::io(source)))?;
+        self.watcher.watch(folder, RecursiveMode::NonRecursive).map_err(error)
+    }
+
     /// Waits until a repository in `repositories` changed and was quiet for a moment. If the wait is interrupted, the next one
     /// reports what this one saw.
     pub(super) async fn next(&mut self, repositories: &BTreeSet<PathBuf>) -> Trigger {
@@ -152,6 +159,11 @@ impl Watched {
             self.errors.retain(|path, _| !path.starts_with(repository));
             self.repositories.insert(repository.clone());
         }
+    }
+
+    /// Notes a folder that is watched.
+    pub(super) fn add_folder(&mut self, folder: PathBuf) {
+        self.repositories.insert(folder);
     }
 
     /// Notes an error. Returns whether it is a new one.

@@ -17,6 +17,16 @@ use crate::trust::{AnchorError, SecretKeyError};
 pub struct Exit {
     code: Code,
     message: String,
+    document: ErrorDocument,
+}
+
+/// Whether `--json` makes the failure a document on standard output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum ErrorDocument {
+    /// It does: the command has printed no other document.
+    Print,
+    /// It does not: standard output has the command's document, or a part of it, or cannot be written to.
+    Omit,
 }
 
 /// The meaning of an exit code.
@@ -24,7 +34,7 @@ pub struct Exit {
 #[repr(u8)]
 pub(super) enum Code {
     /// Something in a source is broken, claimed by two sources, or would wait for a cache for ever, and the rest was done. Or
-    /// the gate refused a push.
+    /// the gate refused a push, or `check` found a problem.
     Incomplete = 1,
     // 2 is a usage error, which clap reports.
     /// The configuration, a key file or an argument is not right.
@@ -46,17 +56,28 @@ pub(super) enum Code {
 impl Exit {
     /// The failure of a command by an error, whose sources the message says too, or by a text.
     pub(super) fn new<'a>(code: Code, error: impl Into<Box<dyn Error + 'a>>) -> Self {
-        Self { code, message: describe_error(&*error.into()) }
+        Self { code, message: describe_error(&*error.into()), document: ErrorDocument::Print }
     }
 
     /// The failure of a command that has printed everything already.
     pub(super) fn silent(code: Code) -> Self {
-        Self { code, message: String::new() }
+        Self { code, message: String::new(), document: ErrorDocument::Omit }
     }
 
     /// Whether the command has printed everything already.
     pub(super) fn is_silent(&self) -> bool {
         self.message.is_empty()
+    }
+
+    /// The same failure of a command that began to print its document.
+    #[must_use]
+    pub(super) fn without_document(self) -> Self {
+        Self { document: ErrorDocument::Omit, ..self }
+    }
+
+    /// Whether `--json` makes the failure a document.
+    pub(super) fn document(&self) -> ErrorDocument {
+        self.document
     }
 
     /// The exit code.
@@ -167,6 +188,9 @@ impl From<PublishError> for Exit {
             | PublishError::Branch { source: PublishBaseError::NoRoot, .. }
             | PublishError::Operate(
                 OperateError::Unknown(_)
+                | OperateError::Unmatched(_)
+                | OperateError::NoneHeld(_)
+                | OperateError::EndsBeforeNow(_)
                 | OperateError::Withdrawn { .. }
                 | OperateError::OlderRoot
                 | OperateError::HeldAlready { .. }

@@ -4,36 +4,70 @@
 //! exit code it has; every other decision belongs to another room.
 
 pub mod agent;
+mod check;
 pub mod clavel;
 pub mod claveld;
 mod exit;
 mod fetch;
 mod output;
+mod schemas;
 
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::Parser;
+use clap::{ArgMatches, Parser};
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use self::output::DataForm;
 use crate::git::FETCH_COMMAND;
 
 pub use exit::Exit;
+pub use schemas::output_schemas;
 
 /// The time that the reader of standard error has at the end of a command that waits for no reader.
 const LAST_OUTPUT: Duration = Duration::from_secs(3);
+
+/// The exit code of clap.
+const USAGE_ERROR: u8 = 2;
 
 /// Parses the arguments, runs the command, and turns its result into an exit code.
 fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<(), Exit>) -> ExitCode {
     // Only the programs themselves use this subcommand, so no help and no completion shows it.
     if std::env::args_os().skip(1).eq([FETCH_COMMAND]) {
         start_log(0);
-        return run_to_exit_code(fetch::run());
+        return run_to_exit_code(fetch::run(), DataForm::Text);
     }
-    let arguments = A::parse();
+    let (arguments, form) = parse_arguments::<A>();
     start_log(verbosity(&arguments));
-    run_to_exit_code(run(arguments))
+    run_to_exit_code(run(arguments), form)
+}
+
+/// Parses the arguments. One that is wrong, `--help` and `--version` end the process here.
+fn parse_arguments<A: Parser>() -> (A, DataForm) {
+    let parsed = A::command().try_get_matches().and_then(|matches| {
+        let arguments = A::from_arg_matches(&matches).map_err(|error| error.format(&mut A::command()))?;
+        Ok((arguments, data_form(&matches)))
+    });
+    parsed.unwrap_or_else(|error| {
+        // There are no arguments yet that say it.
+        if error.use_stderr() && std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json") {
+            let message = error.to_string();
+            output::json_error(message.strip_prefix("error: ").unwrap_or(&message).trim_end(), USAGE_ERROR);
+        }
+        error.exit()
+    })
+}
+
+/// Whether the innermost command has `--json`, and was given it.
+fn data_form(matches: &ArgMatches) -> DataForm {
+    if let Some((_, inner)) = matches.subcommand() {
+        return data_form(inner);
+    }
+    match matches.try_get_one::<bool>("json") {
+        Ok(Some(true)) => DataForm::Json,
+        Ok(Some(false) | None) | Err(_) => DataForm::Text,
+    }
 }
 
 /// Forbids core dumps of this program and of its children: a dump would contain the secret key.
@@ -44,17 +78,17 @@ fn forbid_core_dumps() {
 }
 
 /// Runs a command, and turns its result into an exit code.
-fn run_to_exit_code(command: impl Future<Output = Result<(), Exit>>) -> ExitCode {
+fn run_to_exit_code(command: impl Future<Output = Result<(), Exit>>, form: DataForm) -> ExitCode {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
-        Err(error) => return output::report(&Exit::machine(error)),
+        Err(error) => return output::report(&Exit::machine(error), form),
     };
     let outcome = runtime.block_on(command);
     // A fetch that nothing waits for any more must not delay the exit.
     runtime.shutdown_background();
     let code = match outcome {
         Ok(()) => ExitCode::SUCCESS,
-        Err(exit) => output::report(&exit),
+        Err(exit) => output::report(&exit, form),
     };
     crate::stderr::flush(LAST_OUTPUT);
     code
@@ -72,7 +106,7 @@ fn start_log(verbosity: u8) {
     };
     // gix logs much at these levels that is of no use to an operator.
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target("clavel", level);
-    let log = tracing_subscriber::fmt::layer().with_writer(|| output::Log).without_time();
+    let log = tracing_subscriber::fmt::layer().with_writer(|| output::Log).with_ansi(false).without_time();
     tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
 

@@ -1,5 +1,6 @@
 //! Prints data on standard output, and errors, progress and remarks on standard error.
 
+use std::borrow::Cow;
 use std::fmt::Display;
 use std::io::{self, IsTerminal as _, Write as _};
 use std::process::ExitCode;
@@ -9,7 +10,7 @@ use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
 
-use super::exit::{Code, Exit};
+use super::exit::{Code, ErrorDocument, Exit};
 use crate::model::{is_printable, json, printable_lines};
 use crate::stderr;
 
@@ -34,7 +35,11 @@ pub(super) fn rendered_json(document: &[u8]) -> Result<(), Exit> {
 }
 
 /// Only strings of a document have such characters, so each can stand as an escape sequence there.
-fn escape_in_json(document: &str) -> String {
+fn escape_in_json(document: &str) -> Cow<'_, str> {
+    // Most documents have none, and may have some 20 MB.
+    if document.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+        return Cow::Borrowed(document);
+    }
     let mut escaped = String::with_capacity(document.len());
     for c in document.chars() {
         if is_printable(c) || c == '\n' {
@@ -44,14 +49,16 @@ fn escape_in_json(document: &str) -> String {
             escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
         }
     }
-    escaped
+    Cow::Owned(escaped)
 }
 
 fn check_written(written: io::Result<()>) -> Result<(), Exit> {
     match written {
         // The reader has closed the pipe, as in `clavel list | head -1`. That is no error to report.
         Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Err(Exit::silent(Code::Machine)),
-        other => other.map_err(|error| Exit::machine(format!("cannot write to standard output: {error}"))),
+        other => {
+            other.map_err(|error| Exit::machine(format!("cannot write to standard output: {error}")).without_document())
+        }
     }
 }
 
@@ -75,7 +82,8 @@ pub(super) struct Log;
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        stderr::write(bytes);
+        // One call has one event.
+        stderr::write(printable_lines(&String::from_utf8_lossy(bytes)).as_bytes());
         Ok(bytes.len())
     }
 
@@ -84,12 +92,47 @@ impl io::Write for Log {
     }
 }
 
+/// The form of a command's data.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum DataForm {
+    /// For people.
+    Text,
+    /// One JSON document: `--json`.
+    Json,
+}
+
+/// The document that a command with `--json` prints in place of its own where it fails before it has one.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+pub(super) struct ErrorOutput {
+    error: CommandError,
+}
+
+/// Why a command failed.
+#[derive(Debug, Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct CommandError {
+    /// The exit code.
+    exit_code: u8,
+    /// The message, as on standard error.
+    message: String,
+}
+
+/// Prints the error of a command with `--json` as a document.
+pub(super) fn json_error(message: &str, exit_code: u8) {
+    // Where standard output cannot be written to, standard error and the exit code say the same.
+    let _ = json(&ErrorOutput { error: CommandError { exit_code, message: message.to_owned() } });
+}
+
 /// Prints why a command failed, and gives its exit code.
-pub(super) fn report(exit: &Exit) -> ExitCode {
+pub(super) fn report(exit: &Exit, form: DataForm) -> ExitCode {
+    let code = exit.code() as u8;
     if !exit.is_silent() {
         error(exit.message());
     }
-    ExitCode::from(exit.code() as u8)
+    if (form, exit.document()) == (DataForm::Json, ErrorDocument::Print) {
+        json_error(exit.message(), code);
+    }
+    ExitCode::from(code)
 }
 
 /// Prints a table of data; nothing where there are no rows.

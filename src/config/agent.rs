@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::credentials::{CredentialsTable, access_rules, with_ssh_command};
+use super::mirrors::{MAX_MIRRORS, check_mirrors};
 use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
 use crate::git::Remote;
 use crate::model::{BranchName, Invalid, List, Name, System, UnitType};
@@ -33,6 +34,8 @@ pub struct AgentConfig {
     pub system: Option<System>,
     /// The folder of the agent's state.
     pub state_directory: PathBuf,
+    /// The file of metrics that each pass writes.
+    pub metrics_file: Option<PathBuf>,
     /// How long to wait between two passes.
     pub interval: Duration,
     /// How long the fetch of the branch from one mirror may take.
@@ -103,12 +106,13 @@ struct AgentFile {
     name: Name,
     repository: Remote,
     #[serde(default)]
-    mirrors: List<Remote, 15>,
+    mirrors: List<Remote, MAX_MIRRORS>,
     branch: Option<BranchName>,
     root: WrittenAnchor,
     deployments: Option<List<Name, 1024>>,
     system: Option<System>,
     state_directory: Option<PathBuf>,
+    metrics_file: Option<PathBuf>,
     interval: Option<Span>,
     ssh_command: Option<String>,
     #[serde(default)]
@@ -191,16 +195,18 @@ impl ConfigFile for AgentFile {
             units.insert(name, UnitConfig { unit_type, profile, command: unit.command, user: unit.user });
         }
         let access = access_rules(self.credentials, with_ssh_command(self.ssh_command), directory)?;
-        let mirrors = all_mirrors(self.repository, &self.mirrors)?;
+        check_mirrors(&self.repository, &self.mirrors).map_err(|why| ("mirrors", why))?;
+        let mirrors = std::iter::once(self.repository).chain(self.mirrors.iter().cloned());
         Ok(AgentConfig {
             name: self.name,
-            mirrors: mirrors.into_iter().map(|mirror| access.apply_to(mirror)).collect(),
+            mirrors: mirrors.map(|mirror| access.apply_to(mirror)).collect(),
             branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,
             root: self.root.0.below(directory),
             deployments: self.deployments,
             system: self.system,
             units,
             state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/clavel-agent".into())),
+            metrics_file: self.metrics_file.map(|file| directory.join(file)),
             interval: self.interval.map_or(Duration::from_mins(1), |span| span.0),
             fetch_deadline: self.fetch.timeout.map_or(Duration::from_mins(2), |span| span.0),
             realise_deadline: self.nix.timeout.map_or(HOUR, |span| span.0),
@@ -208,18 +214,6 @@ impl ConfigFile for AgentFile {
             store: self.nix.store.map(|store| directory.join(store)),
         })
     }
-}
-
-/// The repository and its mirrors. None may be named twice.
-fn all_mirrors(repository: Remote, mirrors: &[Remote]) -> Result<Vec<Remote>, (&'static str, String)> {
-    let mut all = vec![repository];
-    for mirror in mirrors {
-        if all.contains(mirror) {
-            return Err(("mirrors", format!("{mirror} is named twice")));
-        }
-        all.push(mirror.clone());
-    }
-    Ok(all)
 }
 
 #[cfg(test)]
@@ -262,9 +256,9 @@ mod tests {
         assert_eq!(mirrors_of(read(minimal).unwrap()), ["/srv/fleet.git"]);
         let both = mirrors("\"https://b.example/fleet.git\"").unwrap();
         assert_eq!(mirrors_of(both), ["/srv/fleet.git", "https://b.example/fleet.git"]);
-        for secret in ["me:pw", "pw"] {
+        for secret in ["me:s3cret", "s3cret"] {
             let error = mirrors(&format!("\"https://{secret}@b.example/fleet.git\"")).unwrap_err().to_string();
-            assert!(error.contains("[[credentials]]") && !error.contains("pw"), "{error}");
+            assert!(error.contains("[[credentials]]") && !error.contains("s3cret"), "{error}");
         }
         let error = mirrors("\"/srv/fleet.git\"").unwrap_err().to_string();
         assert!(error.contains("`mirrors`: /srv/fleet.git is named twice"), "{error}");
@@ -303,6 +297,7 @@ mod tests {
             "deployments",
             "system",
             "state-directory",
+            "metrics-file",
             "interval",
             "ssh-command",
             "store",

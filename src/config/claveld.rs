@@ -7,11 +7,12 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::credentials::{CredentialsTable, access_rules, check_credential_name, with_ssh_command};
+use super::mirrors::{MAX_MIRRORS, check_mirrors};
 use super::{ConfigError, ConfigFile, Size, Span, WrittenAnchor};
-use crate::git::{Access, AccessRules, Remote};
+use crate::git::{Access, AccessRules, Identity, Remote};
 use crate::model::{
-    BranchName, FlakeReference, InputOrigin, InputPolicy, Isolation, List, Pattern, PublicKey, PublishPolicy, Source,
-    Substituter,
+    BranchName, FlakeReference, InputOrigin, InputPolicy, Isolation, List, Pattern, PublicKey, PublishPolicy,
+    SelfCheck, Source, Substituter,
 };
 use crate::trust::{AnchorLocation, KeyLocation};
 
@@ -29,6 +30,8 @@ pub struct ClaveldConfig {
     pub publish: PublishConfig,
     /// The settings of evaluations.
     pub evaluate: EvaluateConfig,
+    /// The file of metrics that each round writes.
+    pub metrics_file: Option<PathBuf>,
     /// How often claveld polls the sources that it cannot watch.
     pub poll_interval: Duration,
 }
@@ -38,6 +41,8 @@ pub struct ClaveldConfig {
 pub struct EvaluateConfig {
     /// How long one run of Nix may take.
     pub deadline: Duration,
+    /// How long the evaluation of one source may take in all.
+    pub source_time: Duration,
     /// How many processes run at once. The default is the number of processors.
     pub processes: Option<NonZeroUsize>,
     /// How much memory all of them may use together, in bytes. The default is most of the machine's memory.
@@ -46,6 +51,8 @@ pub struct EvaluateConfig {
     pub records: PathBuf,
     /// Whether evaluations run in a cage.
     pub isolation: Isolation,
+    /// How often `claveld run` evaluates everything anew and compares.
+    pub self_check: SelfCheck,
     /// The places from which inputs may come.
     pub inputs: InputPolicy,
     /// How the repositories of sources and inputs are reached.
@@ -57,6 +64,8 @@ pub struct EvaluateConfig {
 pub struct PublishConfig {
     /// The repository that carries the branch.
     pub repository: Remote,
+    /// The repositories that claveld pushes the branch on to; at most 15.
+    pub mirrors: Vec<Remote>,
     /// The branch.
     pub branch: BranchName,
     /// The trust anchor: a file with a root, or the digest of the fleet's first root.
@@ -69,12 +78,15 @@ pub struct PublishConfig {
     pub state_directory: PathBuf,
     /// When claveld publishes a deployment.
     pub policy: PublishPolicy,
+    /// The author and committer of claveld's commits; none for `claveld` with the name of its key.
+    pub author: Option<Identity>,
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ClaveldFile {
     state_directory: Option<PathBuf>,
+    metrics_file: Option<PathBuf>,
     publish: PublishTable,
     #[serde(default)]
     credentials: Vec<CredentialsTable>,
@@ -90,12 +102,16 @@ struct ClaveldFile {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct PublishTable {
     repository: Remote,
+    #[serde(default)]
+    mirrors: List<Remote, MAX_MIRRORS>,
     branch: Option<BranchName>,
     root: WrittenAnchor,
     secret_key_file: Option<PathBuf>,
     secret_key_credential: Option<String>,
+    secret_key_signer: Option<PathBuf>,
     secret_key_agent: Option<SshAgentTable>,
     expires_after: Option<Span>,
+    author: Option<Identity>,
     ssh_command: Option<String>,
     #[serde(default)]
     wait_for_cache: bool,
@@ -119,12 +135,14 @@ impl PublishTable {
             check_credential_name(&name).map_err(|why| ("publish.secret-key-credential", why))?;
             locations.push(KeyLocation::Credential(name));
         }
+        locations.extend(self.secret_key_signer.take().map(|socket| KeyLocation::Signer(directory.join(socket))));
         let ssh_agent = self.secret_key_agent.take();
         let location = ssh_agent
             .map(|table| KeyLocation::SshAgent { socket: directory.join(table.socket), key: table.public_key });
         locations.extend(location);
         if locations.is_empty() {
-            let why = "there is no key to sign with; name one here, or with secret-key-credential or secret-key-agent";
+            let why = "there is no key to sign with; name one here, or with secret-key-signer, secret-key-credential or \
+                       secret-key-agent";
             return Err(("publish.secret-key-file", why.to_owned()));
         }
         Ok(locations)
@@ -135,10 +153,13 @@ impl PublishTable {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct EvaluateTable {
     timeout: Option<Span>,
+    source_timeout: Option<Span>,
     processes: Option<NonZeroUsize>,
     memory: Option<Size>,
     #[serde(default)]
     isolation: Isolation,
+    #[serde(default)]
+    self_check: SelfCheck,
     inputs: Option<List<InputOrigin, 64>>,
 }
 
@@ -196,27 +217,38 @@ impl ConfigFile for ClaveldFile {
         if memory.is_some_and(|memory| memory < LEAST_MEMORY) {
             return Err(("evaluate.memory", "Nix does not even start with less than 64 MiB".to_owned()));
         }
+        check_mirrors(&self.publish.repository, &self.publish.mirrors).map_err(|why| ("publish.mirrors", why))?;
         let secret_keys = self.publish.secret_keys(directory)?;
         let default = with_ssh_command(self.publish.ssh_command);
         let access = access_rules(self.credentials, default, directory)?;
         Ok(ClaveldConfig {
             sources,
+            metrics_file: self.metrics_file.map(|file| directory.join(file)),
             evaluate: EvaluateConfig {
                 deadline: self.evaluate.timeout.map_or(10 * MINUTE, |span| span.0),
+                source_time: self.evaluate.source_timeout.map_or(60 * MINUTE, |span| span.0),
                 processes: self.evaluate.processes,
                 memory,
                 records: state_directory.join("evaluations"),
                 isolation: self.evaluate.isolation,
+                self_check: self.evaluate.self_check,
                 inputs: self.evaluate.inputs.map_or_else(InputPolicy::default, |origins| origins.to_vec().into()),
-                // `publish.ssh-command` is about the repository alone.
+                // `publish.ssh-command` is about the repository and its mirrors alone.
                 access: AccessRules { default: Access::default(), ..access.clone() },
             },
             publish: PublishConfig {
-                repository: access.apply_to(self.publish.repository),
+                repository: access.apply_to(published_to("publish.repository", self.publish.repository)?),
+                mirrors: self
+                    .publish
+                    .mirrors
+                    .iter()
+                    .map(|mirror| Ok(access.apply_to(published_to("publish.mirrors", mirror.clone())?)))
+                    .collect::<Result<_, _>>()?,
                 branch: self.publish.branch.map_or_else(default_branch, Ok)?,
                 root: self.publish.root.0.below(directory),
                 secret_keys,
                 validity,
+                author: self.publish.author,
                 state_directory,
                 policy: match self.publish {
                     PublishTable { pin: true, .. } => PublishPolicy::WhenPinned,
@@ -233,6 +265,19 @@ impl SourceTable {
     fn into_settings(self) -> Source {
         let Self { flake, substituters, substituters_public_keys, include, exclude, names } = self;
         Source { flake, substituters, substituters_public_keys, include, exclude, names }
+    }
+}
+
+/// A repository that claveld writes to, from the value of `key`. A bundle is made from one, and not written to.
+fn published_to(key: &'static str, repository: Remote) -> Result<Remote, (&'static str, String)> {
+    match repository.bundle() {
+        Some(bundle) => Err((
+            key,
+            format!(
+                "{bundle} is a bundle, which is only read; name a git repository, and make bundles of it with `clavel bundle create`"
+            ),
+        )),
+        None => Ok(repository),
     }
 }
 
@@ -280,6 +325,12 @@ mod tests {
                 "[publish]\n        repository = \"https://TOKEN@h",
                 "[[credentials]]",
             ),
+            ("[publish]", "[publish]\nmirrors = [\"https://TOKEN@h/x\"]", "[[credentials]]"),
+            (
+                "[publish]",
+                "[publish]\nmirrors = [\"/srv/git/fleet.git\"]",
+                "`publish.mirrors`: /srv/git/fleet.git is named twice",
+            ),
             ("git+file://", "git+https://TOKEN@h", "netrc"),
             ("git+file://", "git+ssh://git:TOKEN@h", "netrc"),
             ("git+file:///srv/git/fleet.git?", "https://h/x?access_token=TOKEN&", "netrc"),
@@ -288,9 +339,11 @@ mod tests {
             ("secret-key-file", "secret-key-credential = \"../key\"\nsecret-key-file", "not the name of a credential"),
             ("secret-key-file", "secret-key-agent = { socket = \"s\" }\nsecret-key-file", "missing field `public-key`"),
             ("/srv/git/fleet.git\"\n        root", "--upload-pack=x\"\n        root", "--upload-pack=x"),
+            ("[publish]", "[publish]\nauthor = \"Bot\"", "it has to read like Clavel Bot <bot@example.org>"),
             ("[[source]]", "[evaluate]\ntimeout = \"soon\"\n[[source]]", "a length of time"),
             ("[[source]]", "[evaluate]\nmemory = \"1 KiB\"\n[[source]]", "evaluate.memory"),
             ("[[source]]", "[evaluate]\nmemory = \"lots\"\n[[source]]", "write it like 512 MiB or 4 GiB"),
+            ("[[source]]", "[evaluate]\nself-check = \"monthly\"\n[[source]]", "unknown variant `monthly`"),
             ("[[source]]", "[evaluate]\nprocesses = 0\n[[source]]", "nonzero"),
             ("[publish]", "state-directory = 7\n[publish]", "line 2"),
             ("[[source]]\n", "[[source]]\nflake = \"x\"\n[[source]]\nflake = \"x\"\n[[source]]\n", "is listed twice"),
@@ -303,6 +356,20 @@ mod tests {
         }
         let error = describe_error(&ClaveldConfig::read(Path::new("/does/not/exist.toml")).unwrap_err());
         assert!(error.starts_with("cannot read the configuration /does/not/exist.toml: "), "{error}");
+    }
+
+    #[test]
+    fn mirrors_are_fifteen_at_most_and_reached_as_the_credentials_say() {
+        let with = |mirrors: &str, tables: &str| {
+            read(&format!("{}{tables}", MINIMAL.replacen("[publish]", &format!("[publish]\nmirrors = [{mirrors}]"), 1)))
+        };
+        let table = "[[credentials]]\nurl = \"https://h\"\ntoken-file = \"/t\"\n";
+        let config = with("\"https://h/fleet.git\", \"/srv/mirror.git\"", table).unwrap();
+        let has_credentials: Vec<bool> =
+            config.publish.mirrors.iter().map(|mirror| mirror.access().unwrap().credentials.is_some()).collect();
+        assert_eq!(has_credentials, [true, false]);
+        let sixteen = (0..16).map(|n| format!("\"/srv/{n}.git\",")).collect::<Vec<_>>().concat();
+        assert!(with(&sixteen, "").unwrap_err().to_string().contains("at most 15"));
     }
 
     #[test]
@@ -322,6 +389,8 @@ mod tests {
                 ("secret-key-file", format!("{base64} = 1\nsecret-key-file")),
                 ("secret-key-file", format!("\"{secret}\" = 1\nsecret-key-file")),
                 ("secret-key-file", format!("branch = \"{secret}\"\nsecret-key-file")),
+                ("secret-key-file", format!("author = \"{secret}\"\nsecret-key-file")),
+                ("secret-key-file", format!("author = \"A <{secret}>>\"\nsecret-key-file")),
                 ("secret-key-file", format!("wait-for-cache = \"{secret}\"\nsecret-key-file")),
                 ("secret-key-file", format!("expires-after = \"{secret}\"\nsecret-key-file")),
                 ("secret-key-file", format!("secret-key-credential = \"{secret}\"\nsecret-key-file")),
@@ -347,18 +416,23 @@ mod tests {
         ClaveldConfig::read(&path).unwrap();
         let text = std::fs::read_to_string(path).unwrap();
         let own = [
+            "metrics-file",
             "state-directory",
             "repository",
+            "mirrors",
             "branch",
             "root",
             "secret-key-file",
             "secret-key-credential",
+            "secret-key-signer",
             "secret-key-agent",
             "expires-after",
+            "author",
             "ssh-command",
             "wait-for-cache",
             "pin",
             "timeout",
+            "source-timeout",
             "processes",
             "memory",
             "poll",

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{ConfigError, ConfigFile};
-use crate::git::{Access, AccessRule, AccessRules, Credentials, SecretLocation, SshAccess, UrlPrefix};
+use crate::git::{Access, AccessRule, AccessRules, Credentials, ProxyUrl, SecretLocation, SshAccess, UrlPrefix};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -19,6 +19,7 @@ pub(super) struct CredentialsTable {
     helper: Option<String>,
     netrc_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
+    proxy: Option<ProxyUrl>,
     ssh_identity: Option<PathBuf>,
     known_hosts: Option<PathBuf>,
     ssh_command: Option<String>,
@@ -68,7 +69,7 @@ impl ConfigFile for CredentialsFile {
 
 /// Every setting of a table, which the complete examples have.
 #[cfg(test)]
-pub(super) const CREDENTIALS_KEYS: [&str; 11] = [
+pub(super) const CREDENTIALS_KEYS: [&str; 12] = [
     "url",
     "user",
     "password-file",
@@ -77,6 +78,7 @@ pub(super) const CREDENTIALS_KEYS: [&str; 11] = [
     "helper",
     "netrc-file",
     "ca-file",
+    "proxy",
     "ssh-identity",
     "known-hosts",
     "ssh-command",
@@ -116,8 +118,9 @@ impl CredentialsTable {
         .flatten();
         let (secret, more) = (secrets.next(), secrets.next());
         let credentials = secret.map(|secret| Credentials { user: self.user.clone(), secret });
-        let access = Access { credentials, ca_file: at(self.ca_file), ssh };
-        let is_for_https = access.credentials.is_some() || access.ca_file.is_some() || self.user.is_some();
+        let access = Access { credentials, ca_file: at(self.ca_file), proxy: self.proxy, ssh };
+        let is_for_https =
+            access.credentials.is_some() || access.ca_file.is_some() || access.proxy.is_some() || self.user.is_some();
         let is_for_ssh = access.ssh != SshAccess::default();
         let why = if more.is_some() {
             "names more than one of password-file, token-file, password-credential, helper and netrc-file"
@@ -128,7 +131,7 @@ impl CredentialsTable {
         } else if url.starts_with("https://") && is_for_ssh {
             "is about https, where ssh-identity, known-hosts and ssh-command mean nothing"
         } else if !url.starts_with("https://") && is_for_https {
-            "is not about https, where alone user, password, token and ca-file count"
+            "is not about https, where alone user, password, token, ca-file and proxy count"
         } else if !url.starts_with("https://") && !self.url.is_ssh() {
             "is neither an https:// nor an ssh:// URL"
         } else {
@@ -157,6 +160,7 @@ mod tests {
         assert_eq!(secret("helper = '!h'"), SecretLocation::Helper("!h".to_owned()));
         assert_eq!(secret("netrc-file = 'n'"), SecretLocation::Netrc("/etc/clavel/n".into()));
         assert_eq!(https("ca-file = 'c'").unwrap().ca_file, Some("/etc/clavel/c".into()));
+        assert_eq!(https("proxy = 'http://p:3128'").unwrap().proxy, Some("http://p:3128".parse().unwrap()));
         let ssh = rule("url = 'ssh://git@h'\nssh-identity = 'i'\nknown-hosts = 'k'\nssh-command = 's'").unwrap().ssh;
         assert_eq!(ssh.identity, Some("/etc/clavel/i".into()));
         assert_eq!((ssh.known_hosts, ssh.command), (Some("/etc/clavel/k".into()), Some("s".to_owned())));
@@ -168,6 +172,8 @@ mod tests {
             ("url = 'https://h'\nssh-identity = 'i'", "is about https"),
             ("url = 'ssh://h'\ntoken-file = 't'", "is not about https"),
             ("url = 'http://h'\ntoken-file = 't'", "is not about https"),
+            ("url = 'ssh://h'\nproxy = 'http://p'", "is not about https"),
+            ("url = 'https://h'\nproxy = 'http://me:secret@p'", "logs in to no proxy"),
             ("url = '/srv'\nssh-identity = 'i'", "neither an https:// nor an ssh:// URL"),
             ("url = 'https://h'\npassword-credential = '../x'", "not the name of a credential"),
             ("url = 'https://h'\npassword = 'x'", "unknown field"),

@@ -6,6 +6,7 @@
 mod agent;
 mod claveld;
 mod credentials;
+mod mirrors;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

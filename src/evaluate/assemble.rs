@@ -9,18 +9,19 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::de::DeserializeOwned;
 
 use super::evaluation::{Drafts, Failure};
+use super::nix_value::NixValue;
 use super::outputs::{
     DeclaredAgent, DeclaredDeployment, DeclaredUnit, FailedPart, FlakeOutput, FlakeStorePath, Host, Item,
 };
 use super::platforms::PLATFORMS;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, List, LockedSource, Metadata, Name,
-    NarTemplateSpecification, Provenance, Source, Specification, StorePath, System, TemplateMetadata, Timestamp,
+    NarTemplateSpecification, SharedProvenance, Source, Specification, StorePath, System, TemplateMetadata, Timestamp,
     UnitSpecification, UnitType, describe_error,
 };
 
 /// The answer about each item: its value, or the message of its failure.
-pub(super) type ItemAnswers = BTreeMap<Item, Result<serde_json::Value, String>>;
+pub(super) type ItemAnswers = BTreeMap<Item, Result<NixValue, String>>;
 
 /// Assembles drafts from `answers`. The deployments `excluded` were not evaluated.
 pub(super) fn assemble(
@@ -30,7 +31,9 @@ pub(super) fn assemble(
     excluded: &BTreeSet<String>,
     mut answers: ItemAnswers,
 ) -> Drafts {
-    let mut assembly = Assembly { source, locked, now, excluded, broken: BTreeSet::new(), drafts: Drafts::default() };
+    let provenance = SharedProvenance::new(now, &locked.flake, &locked.hash, locked.revision.as_ref());
+    let provenance = provenance.map_err(|error| error.to_string());
+    let mut assembly = Assembly { source, provenance, excluded, broken: BTreeSet::new(), drafts: Drafts::default() };
     assembly.refuse_twins(&mut answers);
     let mut outputs = assembly.parse(answers);
     let mut deployments = assembly.deployments(&mut outputs);
@@ -65,8 +68,8 @@ struct DraftedDeployment {
 
 struct Assembly<'a> {
     source: &'a Source,
-    locked: &'a LockedSource,
-    now: Timestamp,
+    /// The part of the provenance that all drafts have in common.
+    provenance: Result<SharedProvenance, String>,
     excluded: &'a BTreeSet<String>,
     /// The names of deployments that failed. An agent that names one of them is not at fault.
     broken: BTreeSet<String>,
@@ -115,11 +118,11 @@ impl Assembly<'_> {
             };
             let read = match item.output {
                 FlakeOutput::Hosts(_) => {
-                    parsed(value).map(|host| drop(outputs.hosts.insert(name, (item.clone(), host))))
+                    parsed(&value).map(|host| drop(outputs.hosts.insert(name, (item.clone(), host))))
                 }
-                FlakeOutput::Deployments => parsed(value).map(|d| drop(outputs.deployments.insert(name, d))),
-                FlakeOutput::Units => parsed(value).map(|unit| drop(outputs.units.insert(name, unit))),
-                FlakeOutput::Agents => parsed(value).map(|agent| drop(outputs.agents.insert(name, agent))),
+                FlakeOutput::Deployments => parsed(&value).map(|d| drop(outputs.deployments.insert(name, d))),
+                FlakeOutput::Units => parsed(&value).map(|unit| drop(outputs.units.insert(name, unit))),
+                FlakeOutput::Agents => parsed(&value).map(|agent| drop(outputs.agents.insert(name, agent))),
             };
             if let Err(why) = read {
                 self.fail(&item, why);
@@ -131,11 +134,13 @@ impl Assembly<'_> {
     /// Refuses hosts with the same name, which would be one deployment, and names that differ in case alone, which would
     /// be one file on some machines. None of them becomes a document.
     fn refuse_twins(&mut self, answers: &mut ItemAnswers) {
-        let mut by_name: BTreeMap<(NameScope, String), Vec<Item>> = BTreeMap::new();
-        for item in answers.keys() {
-            by_name.entry((NameScope::of(item.output), item.name.to_ascii_lowercase())).or_default().push(item.clone());
-        }
-        for twins in by_name.into_values().filter(|twins| twins.len() > 1) {
+        let mut by_name: Vec<(NameScope, String, &Item)> =
+            answers.keys().map(|item| (NameScope::of(item.output), item.name.to_ascii_lowercase(), item)).collect();
+        by_name.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
+        let of_one_name = by_name.chunk_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1)).filter(|items| items.len() > 1);
+        let twins: Vec<Vec<Item>> =
+            of_one_name.map(|items| items.iter().map(|(.., item)| (*item).clone()).collect()).collect();
+        for twins in twins {
             for item in &twins {
                 answers.remove(item);
                 let others = twins.iter().filter(|other| *other != item);
@@ -207,7 +212,7 @@ impl Assembly<'_> {
             },
             unit: unit.unwrap_or_else(|| name.clone()),
         };
-        let draft = self.draft(item, drv, name, metadata, specification)?;
+        let draft = self.draft(item, drv.as_ref(), name, metadata, specification)?;
         Ok(DraftedDeployment { draft, item: item.clone(), system })
     }
 
@@ -215,21 +220,15 @@ impl Assembly<'_> {
     fn draft<S: Specification>(
         &self,
         item: &Item,
-        drv_path: Option<StorePath>,
+        drv_path: Option<&StorePath>,
         name: &Name,
         metadata: Metadata,
         specification: S,
     ) -> Result<Draft<S>, String> {
-        let provenance = Provenance {
-            attribute: item.attribute().map_err(|e| e.to_string())?,
-            drv_path,
-            evaluated_at: self.now,
-            source: self.locked.flake.clone(),
-            source_hash: self.locked.hash,
-            source_revision: self.locked.revision.clone(),
-        };
-        let metadata =
-            DocumentMetadata::with_provenance(metadata, &provenance).map_err(|error| describe_error(&error))?;
+        let attribute = item.attribute().map_err(|e| e.to_string())?;
+        let shared = self.provenance.as_ref().map_err(Clone::clone)?;
+        let metadata = DocumentMetadata::with_shared_provenance(metadata, shared, &attribute, drv_path);
+        let metadata = metadata.map_err(|error| describe_error(&error))?;
         Ok(Draft::new(name.clone(), metadata, specification))
     }
 
@@ -246,7 +245,9 @@ impl Assembly<'_> {
         let broken = self.drafts.failures.iter().filter_map(|failure| failure.part.declared_unit());
         let broken: BTreeSet<Name> = broken.filter_map(|name| name.parse().ok()).collect();
         let declared: BTreeSet<Name> = outputs.units.keys().chain(&broken).cloned().collect();
-        let stray = declared.iter().find(|unit| !used.contains_key(*unit) && self.source.selects_all()).cloned();
+        // Nobody knows to which unit a broken deployment would be deployed.
+        let is_stray = |unit: &&Name| !used.contains_key(*unit) && !self.broken.contains(unit.as_str());
+        let stray = declared.iter().find(is_stray).filter(|_| self.source.selects_all()).cloned();
         // A unit without a deployment belongs to the part of the flake that this source leaves out.
         let alone = declared.into_iter().filter(|unit| self.source.selects_all() && !broken.contains(unit));
         for unit in alone {
@@ -416,10 +417,14 @@ fn first_of<T: Clone, const MAX: usize>(
     }
 }
 
-fn parsed<T: DeserializeOwned>(value: serde_json::Value) -> Result<T, String> {
-    serde_path_to_error::deserialize(value).map_err(|error| match error.path().to_string().as_str() {
-        "." => error.inner().to_string(),
-        place => format!("at `{place}`: {}", error.inner()),
+fn parsed<T: DeserializeOwned>(value: &NixValue) -> Result<T, String> {
+    // Tracking the path is slow, and only an error needs it.
+    value.read().or_else(|_| {
+        let json = &mut serde_json::Deserializer::from_str(value.text());
+        serde_path_to_error::deserialize(json).map_err(|error| match error.path().to_string().as_str() {
+            "." => error.inner().to_string(),
+            place => format!("at `{place}`: {}", error.inner()),
+        })
     })
 }
 

@@ -25,6 +25,13 @@ impl Budget {
         Self { processes: processes.map_or_else(processors, NonZeroUsize::get), memory: memory.unwrap_or_else(most) }
     }
 
+    /// The part of each of so many that use it at once.
+    #[must_use]
+    pub fn divided_by(self, parts: usize) -> Self {
+        let parts = parts.max(1);
+        Self { processes: (self.processes / parts).max(1), memory: self.memory / parts as u64 }
+    }
+
     /// The memory of a process that runs beside others, in bytes.
     pub(super) fn share(self) -> u64 {
         self.memory / self.processes.max(1) as u64

@@ -1,7 +1,8 @@
 //! Errors that concern a source as a whole. A single attribute that fails is a [`Failure`](super::Failure) instead.
 
+use super::allowance::SpentAllowance;
 use crate::model::{Pattern, describe_error};
-use crate::nix::NixError;
+use crate::nix::{NixError, ReachedLimit};
 
 /// Why a source could not be evaluated at all.
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +42,16 @@ pub enum EvaluateError {
         /// The reason.
         why: String,
     },
+    /// It used all that it may use.
+    #[error("cannot evaluate {flake}")]
+    Spent {
+        /// The source.
+        flake: String,
+        /// Whether Nix had begun with this question.
+        begun: bool,
+        /// What is used up.
+        source: SpentAllowance,
+    },
     /// Clavel itself failed.
     #[error("cannot evaluate {flake}: Clavel made a mistake, please report it: {why}")]
     Panicked {
@@ -64,6 +75,7 @@ impl EvaluateError {
     pub fn message(&self) -> String {
         match self {
             Self::Source(error) => error.message(),
+            Self::Spent { source, .. } => format!("not evaluated: {source}"),
             Self::UnknownOutput { .. }
             | Self::Unmatched { .. }
             | Self::Input { .. }
@@ -77,15 +89,26 @@ impl EvaluateError {
         matches!(self, Self::Source(error) if error.is_unreachable())
     }
 
-    /// Whether a process was ended at its limit of memory or time, so that a larger limit may help.
-    pub(super) fn is_limit(&self) -> bool {
+    /// Whether Nix was asked at all.
+    pub(super) fn is_of_nix(&self) -> bool {
+        !matches!(self, Self::Spent { begun: false, .. })
+    }
+
+    /// Whether Nix ended by itself, and said why.
+    pub(super) fn is_said_by_nix(&self) -> bool {
+        matches!(self, Self::Source(error) if error.is_said_by_nix())
+    }
+
+    /// The limit at which a process was ended, so that a larger one may help.
+    pub(super) fn limit(&self) -> Option<ReachedLimit> {
         match self {
-            Self::Source(error) => error.is_limit(),
+            Self::Source(error) => error.limit(),
             Self::UnknownOutput { .. }
             | Self::Unmatched { .. }
             | Self::Input { .. }
+            | Self::Spent { .. }
             | Self::Panicked { .. }
-            | Self::Answer { .. } => false,
+            | Self::Answer { .. } => None,
         }
     }
 }

@@ -6,6 +6,7 @@ use serde::{Serialize, Serializer};
 
 use super::outputs::{FailedPart, FlakeOutput, Item};
 use super::reason::EvalReason;
+use super::warnings::EvalWarnings;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Draft, LockedSource, Name, Pattern, Source, UnitSpecification,
 };
@@ -19,8 +20,18 @@ pub struct Evaluation {
     /// The drafts and failures.
     #[serde(flatten)]
     pub drafts: Drafts,
+    /// The warnings of what was evaluated without an error.
+    #[serde(flatten)]
+    pub warnings: EvalWarnings,
     /// The work that was done to get them.
     pub work: EvaluationWork,
+}
+
+impl Evaluation {
+    /// Whether the source gives a deployment of this name.
+    pub fn gives(&self, name: &Name) -> bool {
+        self.drafts.deployments.iter().any(|draft| draft.name == *name)
+    }
 }
 
 /// The work that an evaluation did, and the reasons for it.
@@ -35,6 +46,9 @@ pub struct EvaluationWork {
     #[serde(serialize_with = "as_texts")]
     #[schemars(with = "Vec<String>")]
     pub differences: Vec<Item>,
+    /// Whether there is a recorded answer of which it was not learnt yet what it depends on.
+    #[serde(skip)]
+    pub has_unlearnt: bool,
 }
 
 /// One attribute that was evaluated.

@@ -2,32 +2,38 @@
 //!
 //! Every decision is made in another file; this one passes the results from one to the next.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
-use serde_json::Value;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
+use super::allowance::SourceAllowance;
 use super::assemble::{ItemAnswers, assemble};
+use super::basis::CurrentSource;
 use super::budget::Budget;
 use super::error::EvaluateError;
 use super::evaluation::{Evaluation, EvaluationWork, Failure};
 use super::fingerprint::SourceFiles;
-use super::flake_caller::{FlakeCaller, TreeLocation};
-use super::lock::ResolvedLock;
-use super::observe::Observation;
-use super::outputs::{FailedPart, FlakeOutput, Item, Names, Question};
+use super::flake_caller::{FlakeCaller, Look, ProcessLimits};
+use super::outputs::{FailedPart, FlakeOutput, Item, Names, Told};
 use super::plan::{EvalMode, EvaluationPlan};
-use super::pool::{self, ItemResult, PoolResults};
+use super::pool::{Pool, PoolResults};
 use super::progress::Progress;
 use super::reason::EvalReason;
-use super::record::{CurrentSource, FreshAnswer, Record, RecordKey, RelocationCheck};
-use super::schedule::{Cost, Precision, Schedule, Task};
+use super::record::{Record, RecordBuilder};
+use super::recorded::RecordedAnswers;
+use super::schedule::{Schedule, Task, Times};
 use super::select::{Selection, outputs_of, select};
+use super::teller::Teller;
+use super::warnings::{EvalWarnings, WarningText};
 use crate::model::{FlakeReference, InputPolicy, Pattern, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
 use crate::nix::Nix;
 
 /// Evaluates sources, with one Nix and within one budget.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Evaluator {
     /// The Nix of this machine.
     pub nix: Nix,
@@ -35,6 +41,8 @@ pub struct Evaluator {
     pub inputs: InputPolicy,
     /// The limits for all evaluating processes together.
     pub budget: Budget,
+    /// The longest time of the evaluation of one source in all.
+    pub source_time: Duration,
     /// The folder of the records, which say what answers depend on. Without it, nothing is recorded.
     pub records: Option<PathBuf>,
     /// Which attributes to evaluate.
@@ -56,179 +64,215 @@ impl Evaluator {
         progress: &dyn Fn(Progress),
     ) -> Result<Evaluation, EvaluateError> {
         progress(Progress::Locking);
-        let (flake, watched) = tokio::join!(self.nix.fetch(&source.flake, revision), self.can_watch());
-        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake?, watched.err()).await?;
-        let Answered { excluded, answers, work, withdraw, broken_outputs } = match caller.observable() {
-            Ok(lock) => {
-                let path = self.records.as_deref().map(|folder| record_path(folder, recorded_as));
-                self.evaluate_changed(source, path.as_deref(), &caller, lock, progress).await?
-            }
-            Err(why) => self.evaluate_all(source, &caller, why, progress).await?,
+        let allowance = SourceAllowance::new(self.source_time);
+        let path = self.records.as_deref().map(|folder| record_path(folder, recorded_as));
+        // That of a large inventory takes as long as the fetch.
+        let reading = path.clone().map(|path| spawn_blocking(move || Record::read(&path)));
+        // Whether there is a cage is tried meanwhile. Where there is none, the next step fails.
+        let (flake, _) = tokio::join!(self.nix.fetch(&source.flake, revision), self.nix.try_cage());
+        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake?, allowance).await?;
+        let record = match reading {
+            Some(reading) => reading.await.unwrap_or_default(),
+            None => Record::default(),
         };
+        let (answered, next) = self.answer(source, &record, &caller, progress).await?;
+        // It is written while documents are made of the answers.
+        let writing = next.zip(path).map(|(next, path)| spawn_blocking(move || write_record(&next, &path)));
+        let Answered { excluded, answers, warnings, work, withdraw, broken_outputs } = answered;
         let mut drafts = assemble(source, &caller.source, now, &excluded, answers);
+        if let Some(writing) = writing {
+            let _ = writing.await;
+        }
         drafts.failures.extend(broken_outputs);
         drafts.withdraw = withdraw;
-        Ok(Evaluation { source: caller.source, drafts, work })
+        Ok(Evaluation { source: caller.source, drafts, warnings, work })
     }
 
-    /// Whether the reads of Nix can be watched, where a record needs them; otherwise why not.
-    async fn can_watch(&self) -> Result<(), String> {
-        match self.records {
-            Some(_) => self.nix.can_watch().await,
-            None => Err("nothing is recorded".to_owned()),
-        }
-    }
-
-    /// Evaluates everything and records nothing.
-    async fn evaluate_all(
+    /// Answers for every item: those whose answer in `record` does not hold are evaluated. Returns the next record too, where it is another
+    /// one.
+    async fn answer(
         &self,
         source: &Source,
+        record: &Record,
         caller: &FlakeCaller<'_>,
-        why: &str,
         progress: &dyn Fn(Progress),
-    ) -> Result<Answered, EvaluateError> {
-        let KnownNames { names, cost, origin: _, broken_outputs } = self.ask_for_names(source, caller).await?;
-        let withdraw = names.withdraw.clone();
-        let (items, excluded) = selected(source, names, &broken_outputs)?;
-        let reason = match self.records {
-            Some(_) => EvalReason::Unobservable(why.to_owned()),
-            None => EvalReason::New,
-        };
-        let plan = EvaluationPlan::for_all(items, &reason);
-        let record = Record::default();
-        let results = self.run(caller, &plan, &record, cost, Precision::NotNeeded, progress).await;
-        let (answers, work) = plan.finish(results.items);
-        Ok(Answered { excluded, answers, work, withdraw, broken_outputs })
-    }
-
-    /// Evaluates the items whose recorded answer does not hold, and records what their new answers depend on.
-    async fn evaluate_changed(
-        &self,
-        source: &Source,
-        path: Option<&Path>,
-        caller: &FlakeCaller<'_>,
-        lock: &ResolvedLock,
-        progress: &dyn Fn(Progress),
-    ) -> Result<Answered, EvaluateError> {
-        let record = path.map(Record::read).unwrap_or_default();
+    ) -> Result<(Answered, Option<Record>), EvaluateError> {
         let mut files = SourceFiles::new(caller.files());
         let in_store = |path: &StorePath| Path::new(&path.to_string()).exists();
         let mut fingerprint = |read: &_| files.fingerprint(read);
-        let mut current = CurrentSource::new(caller.environment(), lock, &mut fingerprint, &in_store);
+        let (environment, tree) = (caller.environment(), caller.tree.clone());
+        let mut current = CurrentSource::new(environment, tree, caller.observable().ok(), &mut fingerprint, &in_store);
+        let recorded = RecordedAnswers::new(record, &mut current);
 
-        let KnownNames { names, cost, origin, broken_outputs } =
-            self.names(source, caller, &record, &mut current).await?;
+        let FoundNames { names, warnings: of_names, teller, broken } = match recorded.names() {
+            Some(names) if self.mode == EvalMode::Changed && names.outputs() == outputs_of(source) => {
+                let (names, warnings) = (Cow::Borrowed(names), record.survey_warnings());
+                FoundNames { names, warnings, teller: None, broken: Vec::new() }
+            }
+            _ => self.find_names(source, caller, &self.apart(&recorded, &mut current)).await?,
+        };
         let withdraw = names.withdraw.clone();
-        let (items, excluded) = selected(source, names, &broken_outputs)?;
-        let plan = EvaluationPlan::new(&record, items, &mut current, self.mode);
-        let results = self.run(caller, &plan, &record, cost, Precision::PerHost, progress).await;
+        let (items, excluded) = selected(source, &names, &broken)?;
+        let plan = EvaluationPlan::new(&recorded, items, &mut current, self.mode);
+        let mut results = self.run(caller, &plan, record, teller, progress).await;
+        results.printed.extend(of_names.iter().cloned());
+        plan.add_unchanged_warnings(&mut results, &recorded, &current);
+        let (of_flake, warnings) = plan.warnings(&results.items, &recorded, of_names);
 
-        let names_key = matches!(origin, NamesOrigin::Record).then_some(RecordKey::Names);
-        let mut next = record.keep(plan.valid_keys().chain(names_key), &current);
-        if let NamesOrigin::Nix(answer, observed) = origin {
-            next.add(RecordKey::Names, answer, observed.as_ref().map_err(Clone::clone), &mut current);
+        // Where nothing was evaluated, the record is as it was.
+        let is_as_recorded =
+            plan.stale.is_empty() && recorded.names().is_some() && record.is_of(&caller.tree, environment);
+        let mut has_unlearnt = record.has_unlearnt();
+        let mut changed = None;
+        if self.records.is_some() && !is_as_recorded {
+            let mut next = RecordBuilder::new(&current);
+            next.set_shared(results.shared.or(record.shared()));
+            plan.record(&results.items, &recorded, &mut next, &current);
+            // Of an output that is broken as a whole, the names are not known.
+            if broken.is_empty() {
+                let survey = plan.survey(names.into_owned(), &results.items);
+                recorded.record_survey((survey, &of_flake), &mut next, &current);
+            }
+            let next = next.finish();
+            has_unlearnt = next.has_unlearnt();
+            changed = Some(next);
         }
-        for (item, result) in &results.items {
-            let ItemResult::Answered { value, observed, cost, alone } = result else {
-                next.add_broken(item.clone());
-                continue;
-            };
-            let relocated = results.relocated.get(item);
-            let relocation =
-                relocated.map_or(RelocationCheck::Pending, |other| RelocationCheck::of(value, Some(other)));
-            let answer = FreshAnswer { value: value.clone(), cost: *cost, relocation, alone: *alone };
-            next.add(RecordKey::Item(item.clone()), answer, observed.as_ref().map_err(Clone::clone), &mut current);
-        }
-        if let Some(path) = path {
-            write_record(&next.finish(), path);
-        }
-        let (answers, work) = plan.finish(results.items);
-        Ok(Answered { excluded, answers, work, withdraw, broken_outputs })
+        let (answers, mut work) = plan.finish(results.items);
+        work.has_unlearnt = has_unlearnt;
+        Ok((Answered { excluded, answers, warnings, work, withdraw, broken_outputs: broken }, changed))
     }
 
-    /// The names of everything that `source` may take of the flake: the recorded ones where they hold.
-    async fn names(
+    /// The items that a process which tells everything leaves out: those whose recorded answer holds, those that failed, which would end
+    /// it again, and those that need more memory than a share.
+    fn apart(&self, recorded: &RecordedAnswers<'_>, current: &mut CurrentSource<'_>) -> Vec<Item> {
+        let share = self.budget.share();
+        let mut is_apart = |item: &Item| {
+            recorded.cost(item).is_some_and(|cost| cost.memory > share)
+                || self.mode == EvalMode::Changed && recorded.find(item, current).is_ok()
+        };
+        let apart: Vec<Item> = recorded.items().filter(|item| is_apart(item)).cloned().collect();
+        apart.into_iter().chain(recorded.record.broken().cloned()).collect()
+    }
+
+    /// Lets a process tell the names of everything that `source` may take of the flake. Where the source takes all of it, the process goes
+    /// on with the values of all items but those in `apart`.
+    async fn find_names<'b>(
         &self,
         source: &Source,
-        caller: &FlakeCaller<'_>,
-        record: &Record,
-        current: &mut CurrentSource<'_>,
-    ) -> Result<KnownNames, EvaluateError> {
-        if self.mode == EvalMode::Changed
-            && let Ok(known) = record.valid_answer(&RecordKey::Names, current)
-            && let Ok(names) = serde_json::from_value::<Names>(known.clone())
-            && names.outputs() == outputs_of(source)
-        {
-            let cost = record.cost(&RecordKey::Names).unwrap_or_default();
-            return Ok(KnownNames { names, cost, origin: NamesOrigin::Record, broken_outputs: Vec::new() });
-        }
-        self.ask_for_names(source, caller).await
-    }
-
-    /// Asks Nix for the names. Where an output of hosts is broken as a whole, the other outputs go on without it.
-    async fn ask_for_names(&self, source: &Source, caller: &FlakeCaller<'_>) -> Result<KnownNames, EvaluateError> {
-        let ask = async |outputs: &[FlakeOutput]| {
-            caller.ask::<Value>(TreeLocation::Original, &Question::Names(outputs), self.budget.memory).await
-        };
-        let parse = |value| serde_json::from_value::<Names>(value).map_err(|error| caller.misunderstood(&error));
-        let outputs = outputs_of(source);
-        let whole = match ask(&outputs).await {
-            Ok(answer) => {
-                let (names, cost) = (parse(answer.value.clone())?, answer.cost);
-                let relocation = RelocationCheck::Pending;
-                let fresh = FreshAnswer { value: answer.value, cost, relocation, alone: true };
-                let origin = NamesOrigin::Nix(fresh, answer.observed);
-                return Ok(KnownNames { names, cost, origin, broken_outputs: Vec::new() });
+        caller: &'b FlakeCaller<'_>,
+        apart: &[Item],
+    ) -> Result<FoundNames<'b>, EvaluateError> {
+        let mut outputs = outputs_of(source);
+        outputs.sort_by_key(|output| telling_place(*output));
+        let limits = ProcessLimits { memory: self.budget.share(), time: Duration::MAX };
+        // What a source leaves out is not evaluated, and which items those are follows from the names.
+        let told = if source.selects_all() { Told::AllBut(apart) } else { Told::Only(&[]) };
+        let mut teller = caller.tell(Look::Answer, &outputs, told, limits);
+        let within = self.nix.deadline();
+        let names = timeout(within, teller.names()).await.unwrap_or_else(|_| {
+            let within = humantime::format_duration(within);
+            Err(caller
+                .misunderstood(&format!("it did not list its hosts within {within} (`timeout` below [evaluate])")))
+        });
+        match names {
+            Ok(names) => {
+                let warnings = teller.take_warnings();
+                let teller = Some(teller).filter(|_| source.selects_all());
+                Ok(FoundNames { names: Cow::Owned(names), warnings, teller, broken: Vec::new() })
             }
-            Err(error) => error,
-        };
-        // Each host may be refined below `clavel`: without that output, nothing would be what the flake describes.
-        let Ok(of_clavel) = ask(&FlakeOutput::OF_CLAVEL).await else { return Err(whole) };
-        let (mut names, mut cost, mut broken_outputs) = (parse(of_clavel.value)?, of_clavel.cost, Vec::new());
-        for output in outputs.into_iter().filter(|output| !FlakeOutput::OF_CLAVEL.contains(output)) {
-            match ask(&[output]).await {
-                Ok(answer) => {
-                    names.add(parse(answer.value)?);
-                    cost = Cost { time: cost.time.max(answer.cost.time), memory: cost.memory.max(answer.cost.memory) };
-                }
-                Err(error) => {
-                    broken_outputs.push(Failure { part: FailedPart::Output(output), error: error.message() });
-                }
+            Err(whole) => {
+                let limits = ProcessLimits { time: within, ..limits };
+                names_by_output(caller, &outputs, limits, whole).await
             }
         }
-        if broken_outputs.is_empty() {
-            return Err(whole);
-        }
-        Ok(KnownNames { names, cost, origin: NamesOrigin::Parts, broken_outputs })
     }
 
-    /// Evaluates the stale items of `plan`. Where processes are free, the relocation check of the same items runs beside.
+    /// The times that items may take.
+    pub(super) fn times(&self) -> Times {
+        Times { longest: self.nix.deadline(), source: self.source_time }
+    }
+
+    /// Evaluates the stale items of `plan`. `teller` is a process that tells already, if there is one.
     async fn run(
         &self,
         caller: &FlakeCaller<'_>,
         plan: &EvaluationPlan,
         record: &Record,
-        start: Cost,
-        precision: Precision,
+        teller: Option<Teller<'_>>,
         progress: &dyn Fn(Progress),
     ) -> PoolResults {
-        let changed = plan.stale.len();
-        let of = changed + plan.valid.len();
-        progress(Progress::Planned { revision: caller.source.revision.clone(), changed, of });
-        let task = |(item, reason): &(Item, EvalReason)| Task {
-            item: item.clone(),
-            before: record.cost(&RecordKey::Item(item.clone())),
-            batching: reason.batching(),
+        let task = |(item, reason): (&Item, &EvalReason)| {
+            let is_of_clavel = FlakeOutput::OF_CLAVEL.contains(&item.output);
+            let before = record.cost(item);
+            let failed_before = *reason == EvalReason::Broken;
+            Task { failed_before, is_plain: is_of_clavel && before.is_none(), ..Task::new(item.clone(), before) }
         };
-        let tasks: Vec<_> = plan.stale.iter().map(task).collect();
-        // With a process for each answer and for each check, the checks take no extra time. Of more items, many share a
-        // process when they are checked afterwards.
-        let has_room = 2 * tasks.len() <= self.budget.processes && precision == Precision::PerHost;
-        let is_checked =
-            |task: &&Task<Item>| has_room && record.may_hold_after_relocation(&RecordKey::Item(task.item.clone()));
-        let checks = tasks.iter().filter(is_checked).cloned().collect();
-        let schedule = Schedule::new(self.budget, precision, start.time, tasks).with_relocation_checks(checks);
-        pool::run(caller, TreeLocation::Original, self.budget, schedule, changed, progress).await
+        let mut tasks: Vec<_> = plan.stale.iter().map(task).collect();
+        tasks.sort_by(|one, other| {
+            let place = |item: &Item| telling_place(item.output);
+            place(&one.item)
+                .cmp(&place(&other.item))
+                .then_with(|| one.item.below_output().cmp(other.item.below_output()))
+        });
+        let changed = tasks.len();
+        progress(Progress::Planned {
+            revision: caller.source.revision.clone(),
+            changed,
+            of: changed + plan.valid.len(),
+        });
+        let of = tasks.iter().filter(|task| !task.is_plain).count();
+        let times = self.times();
+        let schedule = Schedule::new(self.budget, times, record.shared(), tasks);
+        let pool = Pool { caller, look: Look::Answer, budget: self.budget, times, of, progress };
+        pool.run(schedule, teller).await
+    }
+}
+
+/// The names of a flake that were found just now.
+struct FoundNames<'a> {
+    names: Cow<'a, Names>,
+    /// The warnings that were printed meanwhile.
+    warnings: BTreeSet<WarningText>,
+    /// A process that goes on with the values.
+    teller: Option<Teller<'a>>,
+    /// The outputs of hosts whose names Nix could not list.
+    broken: Vec<Failure>,
+}
+
+/// The place of an output in the order in which items are told: what is plain data comes first.
+fn telling_place(output: FlakeOutput) -> (bool, FlakeOutput) {
+    (matches!(output, FlakeOutput::Hosts(_)), output)
+}
+
+/// The names of each output by itself. Where an output of hosts is broken as a whole, the other outputs go on without it. `whole` is the
+/// error for all of them together.
+async fn names_by_output<'a>(
+    caller: &FlakeCaller<'_>,
+    outputs: &[FlakeOutput],
+    limits: ProcessLimits,
+    whole: EvaluateError,
+) -> Result<FoundNames<'a>, EvaluateError> {
+    let ask = async |outputs: &[FlakeOutput]| {
+        let mut teller = caller.tell(Look::Answer, outputs, Told::Only(&[]), limits);
+        let names = teller.names().await?;
+        Ok::<_, EvaluateError>((names, teller.take_warnings()))
+    };
+    // Each host may be refined below `clavel`: without that output, nothing would be what the flake describes.
+    let Ok((mut names, mut warnings)) = ask(&FlakeOutput::OF_CLAVEL).await else { return Err(whole) };
+    let mut broken = Vec::new();
+    for output in outputs.iter().filter(|output| matches!(output, FlakeOutput::Hosts(_))) {
+        match ask(&[*output]).await {
+            Ok((more, more_warnings)) => {
+                names.add(more);
+                warnings.extend(more_warnings);
+            }
+            Err(error) => broken.push(Failure { part: FailedPart::Output(*output), error: error.message() }),
+        }
+    }
+    if broken.is_empty() {
+        Err(whole)
+    } else {
+        Ok(FoundNames { names: Cow::Owned(names), warnings, teller: None, broken })
     }
 }
 
@@ -239,32 +283,14 @@ type Excluded = BTreeSet<String>;
 struct Answered {
     excluded: Excluded,
     answers: ItemAnswers,
+    warnings: EvalWarnings,
     work: EvaluationWork,
     withdraw: Vec<Pattern>,
     broken_outputs: Vec<Failure>,
 }
 
-/// The names, and the cost of asking for them.
-struct KnownNames {
-    names: Names,
-    cost: Cost,
-    origin: NamesOrigin,
-    /// The outputs of hosts whose names Nix could not list.
-    broken_outputs: Vec<Failure>,
-}
-
-/// Where the names come from.
-enum NamesOrigin {
-    /// The record, which holds.
-    Record,
-    /// One answer of Nix, which is recorded.
-    Nix(FreshAnswer, Result<Observation, String>),
-    /// An answer for each output, of which none is recorded.
-    Parts,
-}
-
 /// The items that `source` takes of `names`, and the names of the deployments that it leaves out.
-fn selected(source: &Source, names: Names, broken: &[Failure]) -> Result<(Vec<Item>, Excluded), EvaluateError> {
+fn selected(source: &Source, names: &Names, broken: &[Failure]) -> Result<(Vec<Item>, Excluded), EvaluateError> {
     let Selection { items, excluded, unmatched } = select(source, names.items(&source.flake)?);
     // What a broken output has is not known, so a pattern may be about it.
     if !unmatched.is_empty() && broken.is_empty() {

@@ -1,17 +1,27 @@
 //! Asks Nix questions about one flake at one content, and says what each answer depends on.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
+use tokio::time::timeout;
 
+use super::allowance::SourceAllowance;
 use super::error::EvaluateError;
 use super::lock::{AbsentInputs, CallObstacle, Lock, ResolvedLock, as_fetched, store_path_of};
 use super::observe::Observation;
-use super::outputs::{Question, template};
-use super::schedule::Cost;
+use super::outputs::{FlakeOutput, Question, Told, template};
+use super::record::Cost;
+use super::teller::{RunOutput, Teller};
+use super::told::ProcessWord;
+use super::warning_reader::WarningReader;
+use super::warnings::WarningText;
 use crate::model::{InputPolicy, LockedSource, Sha256Digest, StorePath};
-use crate::nix::{EvalRequest, FetchedFlake, LockedInput, Nix, NixError, NixString, SystemCalls, Watch};
+use crate::nix::{EvalOutput, EvalRequest, FetchedFlake, LockedInput, Nix, NixError, NixString, SystemCalls, Watch};
+use crate::process::StderrLine;
 
 /// The function that calls a flake so that its reads are seen.
 const CALL: &str = include_str!("call.nix");
@@ -26,15 +36,24 @@ pub(super) struct FlakeCaller<'a> {
     method: CallMethod,
     /// The beginning of Clavel's own traces. It is random, so that no flake can write one.
     mark: String,
+    allowance: SourceAllowance,
 }
 
-/// The store path from which the flake's own tree is evaluated.
+/// What one process may use.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct ProcessLimits {
+    /// Memory, in bytes.
+    pub(super) memory: u64,
+    pub(super) time: Duration,
+}
+
+/// How the flake is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum TreeLocation {
-    /// The path that every Nix gives it. The reads there are watched.
-    Original,
-    /// Another path, to check whether the answer depends on the path. The reads there are not watched.
-    Relocated,
+pub(super) enum Look {
+    /// For an answer: with its own tree at the path that every Nix gives it. The reads are not watched.
+    Answer,
+    /// To learn what an answer depends on: with its own tree at another path, where the reads are watched, at a low priority.
+    Learn,
 }
 
 /// How the flake is called.
@@ -47,11 +66,19 @@ enum CallMethod {
         original: String,
         /// The expression that calls it at another path.
         relocated: String,
-        /// Why the reads cannot be watched, where that is so.
-        unwatched: Option<String>,
+        /// That path.
+        relocated_tree: PathBuf,
     },
     /// By `builtins.getFlake`, for this reason. The reads of the flake are not seen.
     ByNix(String),
+}
+
+/// A question as Nix gets it.
+struct PreparedQuestion {
+    expression: String,
+    /// The most bytes of the answer.
+    largest: usize,
+    watch: Watch,
 }
 
 /// Nix's answer to a question.
@@ -60,32 +87,35 @@ pub(super) struct Answer<T> {
     pub(super) value: T,
     /// Everything that the answer depends on, or why that is not known.
     pub(super) observed: Result<Observation, String>,
+    /// All warnings of its evaluation.
+    pub(super) warnings: BTreeSet<WarningText>,
     pub(super) cost: Cost,
 }
 
 impl<'a> FlakeCaller<'a> {
-    /// Prepares questions about `flake`. `unwatched` says why its reads cannot be watched on this machine.
+    /// Prepares questions about `flake`, which may use `allowance` in all.
     pub(super) async fn open(
         nix: &'a Nix,
         inputs: &InputPolicy,
         flake: FetchedFlake,
-        unwatched: Option<String>,
+        allowance: SourceAllowance,
     ) -> Result<Self, EvaluateError> {
         let lock = nix.read_lock(&flake).await?;
         let FetchedFlake { source, tree, locked } = flake;
         let mark = random_mark()?;
         let lock = serde_json::from_value::<Lock>(lock).map_err(|error| CallObstacle::UnknownLock(error.to_string()));
         let absent = match &lock {
-            Ok(lock) => fetch_inputs(nix, inputs, lock).await,
+            Ok(lock) => fetch_inputs(nix, inputs, lock, &allowance).await,
             Err(_) => BTreeMap::new(),
         };
         let resolved = lock.and_then(|lock| ResolvedLock::new(lock, &locked));
         let method = match resolved {
-            Ok(lock) => match lock.own().other_name() {
-                Some(other_name) if lock.own().store_path == tree => {
+            Ok(lock) => match lock.own().other_path() {
+                Some(other) if lock.own().store_path == tree => {
                     let original = call_expression(&lock, &absent, &mark, None);
-                    let relocated = call_expression(&lock, &absent, &mark, Some(&other_name));
-                    CallMethod::ByClavel { lock, original, relocated, unwatched }
+                    let relocated = call_expression(&lock, &absent, &mark, Some(other.name()));
+                    let relocated_tree = other.to_string().into();
+                    CallMethod::ByClavel { lock, original, relocated, relocated_tree }
                 }
                 _ => CallMethod::ByNix("the store path of its tree does not follow from its hash".to_owned()),
             },
@@ -95,14 +125,14 @@ impl<'a> FlakeCaller<'a> {
             // Nix would try to fetch it in the cage, and say that there is no network.
             return Err(EvaluateError::Input { flake: source.flake.to_string(), input, why });
         }
-        Ok(Self { nix, source, tree, method, mark })
+        Ok(Self { nix, source, tree, method, mark, allowance })
     }
 
     /// The lock, where it can be seen what answers depend on; otherwise why it cannot.
     pub(super) fn observable(&self) -> Result<&ResolvedLock, &str> {
         match &self.method {
-            CallMethod::ByClavel { lock, unwatched: None, .. } => Ok(lock),
-            CallMethod::ByClavel { unwatched: Some(why), .. } | CallMethod::ByNix(why) => Err(why),
+            CallMethod::ByClavel { lock, .. } => Ok(lock),
+            CallMethod::ByNix(why) => Err(why),
         }
     }
 
@@ -123,52 +153,141 @@ impl<'a> FlakeCaller<'a> {
         Sha256Digest::of(all)
     }
 
-    /// Asks `question` about the flake at `location`, with at most `memory` bytes for the process.
+    /// Asks `question` about the flake, in a process with these limits.
     pub(super) async fn ask<T: DeserializeOwned>(
         &self,
-        location: TreeLocation,
+        look: Look,
         question: &Question<'_>,
-        memory: u64,
+        limits: ProcessLimits,
     ) -> Result<Answer<T>, EvaluateError> {
-        let (flake, watch) = match (&self.method, location) {
-            (CallMethod::ByClavel { relocated, .. }, TreeLocation::Relocated) => (relocated.clone(), Watch::Nothing),
-            (CallMethod::ByClavel { original, unwatched: None, .. }, TreeLocation::Original) => {
-                (original.clone(), Watch::Files)
+        let (sender, mut receiver) = unbounded_channel();
+        let output = self.run(self.prepared(look, question), limits, &sender).await?;
+        let (mut traces, mut warnings) = (Vec::new(), BTreeSet::new());
+        while let Ok(word) = receiver.try_recv() {
+            match word {
+                ProcessWord::Trace(trace) => traces.push(trace),
+                ProcessWord::Warning(text) => drop(warnings.insert(text)),
             }
-            (CallMethod::ByClavel { original, .. }, TreeLocation::Original) => (original.clone(), Watch::Nothing),
+        }
+        let observed = self.observe(&output.calls, &traces);
+        let value = serde_json::from_slice(&output.json?).map_err(|error| self.misunderstood(&error.to_string()))?;
+        Ok(Answer { value, observed, warnings, cost: output.cost })
+    }
+
+    /// Starts a process that tells the names of `outputs`, and the values of `told`.
+    pub(super) fn tell(
+        &self,
+        look: Look,
+        outputs: &[FlakeOutput],
+        told: Told<'_>,
+        limits: ProcessLimits,
+    ) -> Teller<'_> {
+        let (sender, receiver) = unbounded_channel();
+        let prepared = self.prepared(look, &Question::Tell { outputs, told, mark: &self.mark });
+        let run = async move { self.run(prepared, limits, &sender).await };
+        let observe = |calls: &SystemCalls, used: &[String]| self.observe(calls, used);
+        Teller::new(self.source.flake.to_string(), Box::pin(run), Box::new(observe), receiver)
+    }
+
+    /// What Nix gets to read for `question`.
+    fn prepared(&self, look: Look, question: &Question<'_>) -> PreparedQuestion {
+        let (flake, watch) = match (&self.method, look) {
+            (CallMethod::ByClavel { relocated, .. }, Look::Learn) => (relocated.clone(), Watch::Files),
+            (CallMethod::ByClavel { original, .. }, Look::Answer) => (original.clone(), Watch::Nothing),
             (CallMethod::ByNix(_), _) => {
                 (format!("(builtins.getFlake {})", NixString(self.source.locked.as_str())), Watch::Nothing)
             }
         };
-        let action = format!("evaluate {}", self.source.locked);
-        let expression = question.expression(&flake);
-        let largest = question.largest_answer();
-        let request =
-            EvalRequest { action: &action, expression: &expression, memory, largest, mark: &self.mark, watch };
-        let output = self.nix.evaluate(&request).await?;
-        let observed = match &output.calls {
-            SystemCalls::Logged(calls) => {
-                let observed = Observation::new(calls, &output.traces, Path::new(&self.tree.to_string()));
-                observed.map_err(|error| error.to_string())
-            }
-            SystemCalls::TooMany(bytes) => {
-                Err(format!("it reads so many files that the list of them has {bytes} bytes"))
-            }
-            SystemCalls::NotWatched => Err(self.observable().err().unwrap_or("its reads were not watched").to_owned()),
-        };
-        let cost = Cost { time: output.time, memory: output.memory };
-        let value = serde_json::from_slice(&output.json).map_err(|error| self.misunderstood(&error))?;
-        Ok(Answer { value, observed, cost })
+        PreparedQuestion { expression: question.expression(&flake), largest: question.largest_answer(), watch }
     }
 
-    /// The error for an answer that does not have the expected form.
-    pub(super) fn misunderstood(&self, error: &serde_json::Error) -> EvaluateError {
-        EvaluateError::Answer { flake: self.source.flake.to_string(), why: error.to_string() }
+    async fn run(
+        &self,
+        PreparedQuestion { expression, largest, watch }: PreparedQuestion,
+        limits: ProcessLimits,
+        words: &UnboundedSender<ProcessWord>,
+    ) -> Result<RunOutput, EvaluateError> {
+        let spent = |begun, source| EvaluateError::Spent { flake: self.source.flake.to_string(), begun, source };
+        let left = self.allowance.remaining().map_err(|used_up| spent(false, used_up))?;
+        let action = format!("evaluate {}", self.source.locked);
+        let reader = Mutex::new(WarningReader::new(self.trees()));
+        let on_line = |line: StderrLine<'_>| hear(line, &reader, words);
+        let request = EvalRequest {
+            action: &action,
+            expression: &expression,
+            memory: limits.memory,
+            time: left.min(limits.time),
+            writes: &self.allowance.writes,
+            largest,
+            mark: &self.mark,
+            on_line: &on_line,
+            watch,
+        };
+        let EvalOutput { json, calls, time, memory } = self.nix.evaluate(&request).await?;
+        let last = reader.into_inner().unwrap_or_else(PoisonError::into_inner).marked();
+        say(words, last.map(ProcessWord::Warning));
+        let json = json.map_err(|error| match self.allowance.remaining() {
+            // That it was ended is not its own fault.
+            Err(used_up) if error.is_ended_by_clavel() => spent(true, used_up),
+            Ok(_) | Err(_) => EvaluateError::from(error),
+        });
+        Ok(RunOutput { json, calls, cost: Cost { time, memory } })
+    }
+
+    /// Everything that a run which was watched depends on, or why that is not known.
+    fn observe(&self, calls: &SystemCalls, traces: &[String]) -> Result<Observation, String> {
+        match (calls, &self.method) {
+            (SystemCalls::Logged(calls), CallMethod::ByClavel { relocated_tree, .. }) => {
+                Observation::new(calls, traces, relocated_tree).map_err(|error| error.to_string())
+            }
+            (SystemCalls::TooMany(bytes), _) => {
+                Err(format!("it reads so many files that the list of them has {bytes} bytes"))
+            }
+            (SystemCalls::NotWatched | SystemCalls::Logged(_), _) => Err("its reads were not watched".to_owned()),
+        }
+    }
+
+    /// The error for an answer that is not the expected one.
+    pub(super) fn misunderstood(&self, why: &str) -> EvaluateError {
+        EvaluateError::Answer { flake: self.source.flake.to_string(), why: why.to_owned() }
+    }
+
+    /// The limits of a process that may use `memory` bytes, and as long as any command of Nix.
+    pub(super) fn limits(&self, memory: u64) -> ProcessLimits {
+        ProcessLimits { memory, time: self.nix.deadline() }
+    }
+
+    /// The paths at which the flake may see its own tree.
+    fn trees(&self) -> Vec<String> {
+        let other = match &self.method {
+            CallMethod::ByClavel { relocated_tree, .. } => Some(relocated_tree.display().to_string()),
+            CallMethod::ByNix(_) => None,
+        };
+        [self.tree.to_string()].into_iter().chain(other).collect()
     }
 
     /// The folder of the source's files.
     pub(super) fn files(&self) -> PathBuf {
         self.tree.to_string().into()
+    }
+}
+
+/// Passes on to `words` what follows from a line of a process.
+fn hear(line: StderrLine<'_>, reader: &Mutex<WarningReader>, words: &UnboundedSender<ProcessWord>) {
+    let mut reader = reader.lock().unwrap_or_else(PoisonError::into_inner);
+    match line {
+        StderrLine::Marked(trace) => {
+            say(words, reader.marked().map(ProcessWord::Warning));
+            say(words, Some(ProcessWord::Trace(trace)));
+        }
+        StderrLine::Other(line) => say(words, reader.line(line).map(ProcessWord::Warning)),
+    }
+}
+
+fn say(words: &UnboundedSender<ProcessWord>, word: Option<ProcessWord>) {
+    if let Some(word) = word {
+        // Nobody may listen any more.
+        let _ = words.send(word);
     }
 }
 
@@ -181,7 +300,7 @@ fn call_expression(lock: &ResolvedLock, absent: &AbsentInputs, mark: &str, other
 
 /// Brings the inputs of `lock` into the store. Returns the keys of those that are not there, with the reason. An input that is
 /// never used may be absent.
-async fn fetch_inputs(nix: &Nix, policy: &InputPolicy, lock: &Lock) -> AbsentInputs {
+async fn fetch_inputs(nix: &Nix, policy: &InputPolicy, lock: &Lock, allowance: &SourceAllowance) -> AbsentInputs {
     let is_absent = |path: &StorePath| !Path::new(&path.to_string()).exists();
     // What the policy refuses is refused even where it is in the store.
     let wanted: Vec<(&String, LockedInput)> = lock
@@ -195,8 +314,14 @@ async fn fetch_inputs(nix: &Nix, policy: &InputPolicy, lock: &Lock) -> AbsentInp
         return BTreeMap::new();
     }
     let inputs: Vec<&LockedInput> = wanted.iter().map(|(_, locked)| locked).collect();
-    let results = nix.fetch_inputs(&inputs, policy).await;
-    wanted.iter().zip(results).filter_map(|((key, _), result)| Some(((*key).clone(), result.err()?))).collect()
+    let left = allowance.remaining().unwrap_or_default();
+    if let Ok(results) = timeout(left, nix.fetch_inputs(&inputs, policy)).await {
+        let absent = wanted.iter().zip(results).filter_map(|((key, _), result)| Some(((*key).clone(), result.err()?)));
+        return absent.collect();
+    }
+    // Those that came in time are in the store, and are not fetched the next time.
+    let missing = wanted.iter().filter(|(_, locked)| store_path_of(locked).is_none_or(|path| is_absent(&path)));
+    missing.map(|(key, _)| ((*key).clone(), "the time of its source is over".to_owned())).collect()
 }
 
 /// A word that no flake can guess, so that Clavel's traces are told apart from a flake's own.

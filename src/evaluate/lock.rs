@@ -85,15 +85,13 @@ impl LockedTree {
         &self.dir
     }
 
-    /// Another name for the tree, of the same length. Under it, the tree has a store path that differs in every character
-    /// of the hash, so that any part of the path differs.
-    pub(super) fn other_name(&self) -> Option<String> {
+    /// The store path of the tree under another name of the same length. It differs in every character of the hash, so that any part
+    /// of the path differs.
+    pub(super) fn other_path(&self) -> Option<StorePath> {
         let own = self.store_path.hash_part();
-        let differs = |name: &String| {
-            let other = StorePath::of_tree(name, &self.nar_hash).map(|path| path.hash_part()).unwrap_or_default();
-            other.len() == own.len() && other.bytes().zip(own.bytes()).all(|(other, own)| other != own)
-        };
-        (0..OTHER_NAMES).map(|number| format!("tree{number:02x}")).find(differs)
+        let differs = |other: &StorePath| other.hash_part().bytes().zip(own.bytes()).all(|(other, own)| other != own);
+        let other = |number| StorePath::of_tree(&format!("tree{number:02x}"), &self.nar_hash).ok();
+        (0..OTHER_NAMES).filter_map(other).find(differs)
     }
 }
 
@@ -298,9 +296,9 @@ mod tests {
     fn under_its_other_name_a_tree_has_a_path_that_differs_in_every_character() {
         let lock = resolved(LOCK).unwrap();
         for tree in lock.trees.values() {
-            let name = tree.other_name().unwrap();
-            assert_eq!(name.len(), "source".len());
-            let other = StorePath::of_tree(&name, &tree.nar_hash).unwrap().hash_part();
+            let other = tree.other_path().unwrap();
+            assert_eq!(other.name().len(), "source".len());
+            let other = other.hash_part();
             let own = tree.store_path.hash_part();
             assert!(other.bytes().zip(own.bytes()).all(|(other, own)| other != own), "{own} {other}");
         }

@@ -1,22 +1,30 @@
 # The questions of claveld about a flake. Takes the table of platforms (`platforms.rs`), then the flake. An item is a list
 # of strings: the kind, and the names that lead to it below the output of that kind.
-#   names KINDS  all items of these kinds that may become documents, by kind, each without its kind. No item is evaluated.
-#   some ITEMS   the values of these items, each as { ok = …; }, or { failed = true; } where it throws
-#   one ITEM     the value of this item. Where it throws, the evaluation fails, and Nix says why.
+#   tell ASKED  tells by traces, each as soon as it is known, so that what ends the evaluation takes nothing with it that was told
+#               before: first the names of all items of the kinds in ASKED.kinds that may become documents, by kind, each without its
+#               kind; then the values of the items in ASKED.only, or, where that is null, of all items of these kinds but those in
+#               ASKED.apart. A value is { ok = …; }, or { failed = true; } where it throws. ASKED.only is a list of runs of items. A
+#               run that is `together` is most likely plain data: up to ASKED.group values are told at once, and one that needs a
+#               derivation by itself; it is told when the first of them begins. Of any other run, each item is told when it begins, and
+#               its value when it is known. Where one of those threw, the first begins again in the end, and Nix says why it throws.
+#   one ITEM    the value of this item. Where it throws, the evaluation fails, and Nix says why.
 platforms: flake:
 let
   inherit (builtins)
     addErrorContext
     attrNames
     concatMap
-    deepSeq
+    concatStringsSep
+    elemAt
     filter
     foldl'
     getAttr
     hasAttr
+    hasContext
     head
     isAttrs
     isString
+    length
     listToAttrs
     mapAttrs
     match
@@ -25,6 +33,7 @@ let
     seq
     tail
     toJSON
+    trace
     tryEval
     typeOf
     unsafeGetAttrPos
@@ -114,6 +123,10 @@ let
     value: path:
     path == [ ] || isAttrs value && hasAttr (head path) value && hasPath (getAttr (head path) value) (tail path);
 
+  plainSet = value: if isAttrs value then value else null;
+
+  # Of each kind: where its items are, and what `read` gives of the place of one. `plain` gives the same of a value that is as it should
+  # be, most likely plain data, and null of any other: with thousands of items, it saves most of the time.
   kinds = mapAttrs hosts platforms // {
     deployments = {
       place = "clavel.deployments";
@@ -132,16 +145,27 @@ let
           else
             { }
         );
+      plain =
+        value:
+        let
+          inherit (value) template;
+        in
+        if isAttrs value && value ? template && isAttrs template && isString (template.narId or null) then
+          value // { template = template // { narId = narOfText null template.narId; }; }
+        else
+          null;
     };
     units = {
       place = "clavel.units";
       found = clavel.units or { };
       read = setOf "a set, such as { type = …; arch = …; }";
+      plain = plainSet;
     };
     agents = {
       place = "clavel.agents";
       found = clavel.agents or { };
       read = setOf "a set, such as { deployments = [ … ]; }";
+      plain = plainSet;
     };
   };
 
@@ -230,20 +254,23 @@ let
             value.system or null;
       }
     else if isString value || typeOf value == "path" then
-      {
-        path = "${value}";
-        drv = null;
-        inherit system;
-      }
+      narOfText system "${value}"
     else
       misshapen at "a derivation";
 
-  guarded =
-    value:
+  narOfText = system: path: {
+    inherit path system;
+    drv = null;
+  };
+
+  # The same as `one`, for what is most likely plain data.
+  plain =
+    item:
     let
-      result = tryEval (deepSeq value value);
+      kind = getAttr (head item) kinds;
+      value = kind.plain (kind.found.${elemAt item 1} or null);
     in
-    if result.success then { ok = result.value; } else { failed = true; };
+    if value == null then one item else value;
 
   place =
     item:
@@ -254,26 +281,89 @@ let
 
   one = item: (getAttr (head item) kinds).read (place item);
 
-  # The same, and an error says which attribute it is in, where Nix knows no place closer to it.
-  located =
+  # The answer that `value` is, as JSON.
+  answer =
+    value:
+    let
+      text = tryEval (toJSON value);
+    in
+    if text.success then "{\"ok\":${text.value}}" else failed;
+  failed = "{\"failed\":true}";
+
+  # An error of `value` says that it is in `item`, where Nix knows no place closer to it.
+  within =
+    item: value:
+    let
+      it = place item;
+    in
+    addErrorContext "while evaluating ${it.place}${positionOf it}" value;
+in
+{
+  tell =
+    asked:
+    let
+      names = {
+        kinds = listToAttrs (
+          map (kind: {
+            name = kind;
+            value = paths (getAttr kind kinds);
+          }) asked.kinds
+        );
+        others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" "withdraw" ]);
+        withdraw = clavel.withdraw or [ ];
+      };
+      apart = listToAttrs (
+        map (item: {
+          name = toJSON item;
+          value = null;
+        }) asked.apart
+      );
+      isAsked = if asked.apart == [ ] then _: true else item: !hasAttr (toJSON item) apart;
+      of = kind: filter isAsked (map (below: [ kind ] ++ below) names.kinds.${kind});
+      runOf = kind: {
+        together = !hasAttr kind platforms;
+        items = of kind;
+      };
+      say = word: text: trace "${asked.mark}${word} ${text}" null;
+      begin = item: say "begin" (toJSON item);
+      answers = texts: if texts == [ ] then null else say "answers" "[${concatStringsSep "," texts}]";
+      # The texts that are not told yet, with that of `item`.
+      gather =
+        texts: item:
+        let
+          text = answer (plain item);
+          all = texts ++ [ text ];
+        in
+        if hasContext text then
+          seq (answers texts) (seq (answers [ text ]) [ ])
+        else if length all == asked.group then
+          seq (answers all) [ ]
+        else
+          all;
+      # `thrown` is the first item that was told by itself and threw, or null.
+      alone =
+        thrown: item:
+        let
+          text = within item (answer (one item));
+          told = seq (begin item) (answers [ text ]);
+        in
+        seq told (if thrown == null && text == failed then item else thrown);
+      tellRun =
+        thrown: run:
+        if run.items == [ ] then
+          thrown
+        else if run.together then
+          seq (say "group" (toJSON (head run.items))) (seq (answers (foldl' gather [ ] run.items)) thrown)
+        else
+          foldl' alone thrown run.items;
+      runs = if asked.only == null then map runOf asked.kinds else asked.only;
+      thrown = seq (if asked.kinds == [ ] then null else say "names" (toJSON names)) (foldl' tellRun null runs);
+    in
+    if thrown == null then null else seq (begin thrown) (within thrown (toJSON (one thrown)));
+  one =
     item:
     let
       value = one item;
-      it = place item;
     in
-    addErrorContext "while evaluating ${it.place}${positionOf it}" (seq (toJSON value) value);
-in
-{
-  names = asked: {
-    kinds = listToAttrs (
-      map (kind: {
-        name = kind;
-        value = paths (getAttr kind kinds);
-      }) asked
-    );
-    others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" "withdraw" ]);
-    withdraw = clavel.withdraw or [ ];
-  };
-  some = map (item: guarded (one item));
-  one = located;
+    within item (seq (toJSON value) value);
 }

@@ -8,6 +8,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use super::error::EvaluateError;
+use super::nix_value::NixValue;
 use super::platforms::{self, PLATFORMS, Platform};
 use crate::model::{
     Attribute, DocumentPath, FlakeReference, Folder, Invalid, List, Metadata, Name, Pattern, PublicKey, StorePath,
@@ -15,12 +16,15 @@ use crate::model::{
 };
 use crate::nix::NixString;
 
+/// The most values of plain data that are told at once. Telling them one by one costs as much as evaluating them.
+pub(super) const MAX_GROUP: usize = 256;
+
 /// The functions in Nix's language that answer the questions.
 const OUTPUTS: &str = include_str!("outputs.nix");
 
 /// An output of a flake that documents come from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Deserialize)]
-#[serde(try_from = "String")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
 pub enum FlakeOutput {
     /// The hosts of a platform.
     #[expect(private_interfaces, reason = "other rooms only compare outputs and show them")]
@@ -71,6 +75,12 @@ impl FlakeOutput {
     /// The item called `name` directly below it.
     pub(super) fn item(self, name: &str) -> Item {
         Item { output: self, level: None, name: name.to_owned() }
+    }
+}
+
+impl From<FlakeOutput> for String {
+    fn from(output: FlakeOutput) -> Self {
+        output.key().to_owned()
     }
 }
 
@@ -197,12 +207,41 @@ impl fmt::Display for FailedPart {
 /// A question about a flake.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Question<'a> {
-    /// Which items do these outputs have?
-    Names(&'a [FlakeOutput]),
-    /// What are the values of these items? One that throws does not spoil the others.
-    Some(&'a [&'a Item]),
+    /// Which items do these outputs have, and what are the values of some? Traces tell both, one after the other.
+    Tell {
+        /// The outputs whose names are told; none where they are known.
+        outputs: &'a [FlakeOutput],
+        told: Told<'a>,
+        /// The beginning of the traces.
+        mark: &'a str,
+    },
     /// What is the value of this item? Nix says what is wrong with it.
     One(&'a Item),
+}
+
+/// The items whose values are told.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Told<'a> {
+    /// All of the outputs but these.
+    AllBut(&'a [Item]),
+    /// These alone.
+    Only(&'a [ItemRun]),
+}
+
+/// Some items that are told in the same way, one after the other.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct ItemRun {
+    pub(super) items: Vec<Item>,
+    pub(super) grain: Grain,
+}
+
+/// How many values are told at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Grain {
+    /// One, by itself. It is told when its evaluation begins.
+    Single,
+    /// Up to [`MAX_GROUP`], but for one that needs a derivation. It is told when the first of the run begins.
+    Group,
 }
 
 /// The expression of every question, without the flake and the items. Every answer depends on it.
@@ -216,10 +255,9 @@ impl Question<'_> {
     pub(super) fn largest_answer(self) -> usize {
         const OF_ONE: usize = 1 << 20;
         match self {
-            // A hundred thousand names of 128 bytes.
-            Self::Names(_) => 16 << 20,
+            // `null`: the traces have their own bound.
+            Self::Tell { .. } => 1 << 10,
             Self::One(_) => OF_ONE,
-            Self::Some(items) => items.len() * OF_ONE,
         }
     }
 
@@ -229,16 +267,22 @@ impl Question<'_> {
             let names = [item.output.key()].into_iter().chain(item.below_output());
             format!("[ {} ]", names.map(|name| NixString(name).to_string()).collect::<Vec<_>>().join(" "))
         };
-        let list = |items: &[&Item]| {
-            let items: Vec<String> = items.iter().map(|item| of(item)).collect();
-            format!("[ {} ]", items.join(" "))
+        let list = |items: &[Item]| format!("[ {} ]", items.iter().map(of).collect::<Vec<_>>().join(" "));
+        let run = |ItemRun { items, grain }: &ItemRun| {
+            format!("{{ together = {}; items = {}; }} ", *grain == Grain::Group, list(items))
         };
         let question = match self {
-            Self::Names(outputs) => {
+            Self::Tell { outputs, told, mark } => {
                 let keys: Vec<String> = outputs.iter().map(|output| NixString(output.key()).to_string()).collect();
-                format!("names [ {} ]", keys.join(" "))
+                let (apart, only) = match told {
+                    Told::AllBut(apart) => (list(apart), "null".to_owned()),
+                    Told::Only(runs) => ("[ ]".to_owned(), format!("[ {} ]", runs.iter().map(run).collect::<String>())),
+                };
+                let (kinds, mark) = (keys.join(" "), NixString(mark));
+                format!(
+                    "tell {{ kinds = [ {kinds} ]; apart = {apart}; only = {only}; group = {MAX_GROUP}; mark = {mark}; }}"
+                )
             }
-            Self::Some(items) => format!("some {}", list(items)),
             Self::One(item) => format!("one {}", of(item)),
         };
         format!("({} {flake}).{question}", template())
@@ -246,17 +290,17 @@ impl Question<'_> {
 }
 
 /// The names that lead to an item below its output.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 enum ItemPath {
     Name([String; 1]),
     Level([String; 2]),
 }
 
-/// The answer to [`Question::Names`].
+/// The names that [`Question::Tell`] tells.
 ///
 /// `others` are the attributes of the `clavel` output that Clavel does not know.
-#[derive(Debug, Default, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Names {
     kinds: BTreeMap<FlakeOutput, Vec<ItemPath>>,
     others: Vec<String>,
@@ -277,34 +321,27 @@ impl Names {
     }
 
     /// All items of `flake`.
-    pub(super) fn items(self, flake: &FlakeReference) -> Result<Vec<Item>, EvaluateError> {
+    pub(super) fn items(&self, flake: &FlakeReference) -> Result<Vec<Item>, EvaluateError> {
         if let Some(other) = self.others.first() {
             let attribute = other.escape_debug().to_string();
             return Err(EvaluateError::UnknownOutput { flake: flake.to_string(), attribute });
         }
-        let item = |output, below| match below {
-            ItemPath::Name([name]) => Item { output, level: None, name },
-            ItemPath::Level([level, name]) => Item { output, level: Some(level), name },
+        let item = |output, below: &ItemPath| match below {
+            ItemPath::Name([name]) => Item { output, level: None, name: name.clone() },
+            ItemPath::Level([level, name]) => Item { output, level: Some(level.clone()), name: name.clone() },
         };
-        let of = |(output, all): (FlakeOutput, Vec<ItemPath>)| all.into_iter().map(move |below| item(output, below));
-        Ok(self.kinds.into_iter().flat_map(of).collect())
+        Ok(self.kinds.iter().flat_map(|(output, all)| all.iter().map(|below| item(*output, below))).collect())
     }
 }
 
-/// One value of the answer to [`Question::Some`].
+/// One value that [`Question::Tell`] tells.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) enum ItemAnswer {
     /// The item has this value.
-    Ok(serde_json::Value),
+    Ok(NixValue),
     /// The item threw. Nix says why when it is asked for this item alone.
     Failed(serde::de::IgnoredAny),
-}
-
-/// The derivation in the answer about a host or a declared deployment, if there is one.
-pub(super) fn derivation(answer: &serde_json::Value) -> Option<StorePath> {
-    let nar = answer.get("nar").or_else(|| answer.pointer("/template/narId"))?;
-    nar.get("drv")?.as_str()?.parse().ok()
 }
 
 /// A store path in a flake, with its derivation and system where they are known.
@@ -376,8 +413,10 @@ mod tests {
         let item = FlakeOutput::Units.item("a.b");
         let question = Question::One(&item).expression("flake");
         assert!(question.ends_with(r#" flake).one [ "units" "a.b" ]"#), "{question}");
-        let question = Question::Some(&[&item, &item]).expression("flake");
-        assert!(question.ends_with(r#" flake).some [ [ "units" "a.b" ] [ "units" "a.b" ] ]"#), "{question}");
+        let run = ItemRun { items: vec![item.clone(), item], grain: Grain::Group };
+        let question = Question::Tell { outputs: &[], told: Told::Only(&[run]), mark: "m" }.expression("flake");
+        let expected = r#" flake).tell { kinds = [  ]; apart = [ ]; only = [ { together = true; items = [ [ "units" "a.b" ] [ "units" "a.b" ] ]; }  ]; group = 256; mark = "m"; }"#;
+        assert!(question.ends_with(expected), "{question}");
     }
 
     #[test]

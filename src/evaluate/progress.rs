@@ -37,11 +37,11 @@ pub enum Progress {
         /// How many attributes will be evaluated.
         of: usize,
     },
-    /// The relocation check runs. No answer waits for it.
-    CheckingRelocation {
-        /// How many answers were checked.
+    /// Clavel learns what the answers depend on. Nothing waits for it.
+    Learning {
+        /// How many answers were learnt about.
         done: usize,
-        /// How many answers will be checked.
+        /// How many answers will be learnt about.
         of: usize,
     },
 }

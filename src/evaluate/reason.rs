@@ -5,8 +5,6 @@ use std::path::{Path, PathBuf};
 
 use serde::{Serialize, Serializer};
 
-use super::schedule::Batching;
-
 /// Why an attribute was evaluated.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -29,14 +27,12 @@ pub enum EvalReason {
     Input(String),
     /// Its answer depends on the store path of the source, which changes with the source.
     Location,
-    /// The relocation check was not made for it.
-    RelocationUnchecked,
+    /// It was not learnt yet what it depends on.
+    Unlearnt,
     /// Its derivation is not in the store any more.
     DerivationGone,
     /// Clavel cannot see what it depends on, because of this.
     Unobservable(String),
-    /// It shared a process with others, and this is the reason for one of them.
-    Batch(Box<EvalReason>),
     /// The evaluation of everything was requested.
     Full,
 }
@@ -44,24 +40,6 @@ pub enum EvalReason {
 /// A path for people, also one that is no text.
 fn as_printable<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
-}
-
-impl EvalReason {
-    /// Whether an attribute that is evaluated for this reason may share a process. Those that are evaluated because of a
-    /// change may not: a shared process makes a change of one host a reason to evaluate the others too.
-    pub(super) fn batching(&self) -> Batching {
-        match self {
-            Self::New | Self::Environment | Self::RelocationUnchecked | Self::Full => Batching::Allowed,
-            Self::Broken
-            | Self::Changed(_)
-            | Self::Own(_)
-            | Self::Input(_)
-            | Self::Location
-            | Self::DerivationGone
-            | Self::Unobservable(_)
-            | Self::Batch(_) => Batching::Forbidden,
-        }
-    }
 }
 
 impl fmt::Display for EvalReason {
@@ -77,12 +55,9 @@ impl fmt::Display for EvalReason {
             Self::Own(name) => write!(f, "it uses self.{name}"),
             Self::Input(name) => write!(f, "the input {name} changed"),
             Self::Location => write!(f, "it depends on the store path of the source, which changes with the source"),
-            Self::RelocationUnchecked => {
-                write!(f, "it was not checked whether it depends on the store path of the source")
-            }
+            Self::Unlearnt => write!(f, "Clavel had not learnt yet what it depends on"),
             Self::DerivationGone => write!(f, "its derivation is not in the store any more"),
             Self::Unobservable(why) => write!(f, "each time, since {why}"),
-            Self::Batch(reason) => write!(f, "it was evaluated together with others, and of one of them: {reason}"),
             Self::Full => write!(f, "the evaluation of everything was requested"),
         }
     }

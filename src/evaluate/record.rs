@@ -1,37 +1,32 @@
 //! The record of a source: the answers of its last evaluations, and what each depends on. No I/O but its own file.
 //!
 //! A record is a cache: losing it costs one evaluation of everything. An answer of it is used only where the same
-//! question would be asked of the same Nix in the same way, and everything that the answer depends on is unchanged.
+//! question would be asked of the same Nix in the same way, about the same tree, or where it was learnt what the answer depends on and
+//! all of that is unchanged.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use serde_json::{Map, Value};
 
+use super::basis::{Basis, CurrentSource, Dependencies};
 use super::fingerprint::Fingerprint;
-use super::lock::ResolvedLock;
+use super::nix_value::NixValue;
 use super::observe::{FileRead, Observation};
-use super::outputs::{Item, derivation};
+use super::outputs::Item;
 use super::reason::EvalReason;
-use super::schedule::Cost;
+use super::survey::Survey;
+use super::warnings::{AnswerWarnings, MAX_WARNINGS, WarningExtent, WarningText};
 use crate::disk::{self, Access, Durability};
 use crate::model::{Sha256Digest, StorePath};
 
-/// The attribute of `self` that is the store path of the source.
-const OUT_PATH: &str = "outPath";
-/// The attributes of `self` that differ with each content. An answer that depends on one never holds after a change.
-const OWN_OF_EACH_CONTENT: [&str; 4] = [OUT_PATH, "narHash", "rev", "shortRev"];
-
-/// The key of a recorded answer.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum RecordKey {
-    /// The names of everything that the flake has.
-    Names,
-    /// One item.
-    Item(Item),
+/// The cost of one evaluation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Cost {
+    pub(super) time: Duration,
+    /// The most memory, in bytes; zero where it is not known.
+    pub(super) memory: u64,
 }
 
 /// The recorded answers about one source, and what they depend on.
@@ -39,82 +34,55 @@ pub(super) enum RecordKey {
 pub(super) struct Record {
     /// A digest of everything that every answer depends on: Nix, its settings, the questions.
     environment: Option<Sha256Digest>,
-    /// The store path of the source. An answer without a successful relocation check holds at this path only.
+    /// The store path of the source. All answers hold at this path, whatever they depend on.
     tree: Option<StorePath>,
+    /// How many times as much as its own part the shared part of a host's evaluation took.
+    shared: Option<f64>,
     /// The reads of all entries, each once, with the fingerprint of what was read.
     reads: Vec<(FileRead, Fingerprint)>,
-    #[serde(with = "entry_list")]
-    entries: BTreeMap<RecordKey, RecordEntry>,
+    /// The warnings of all entries, each once.
+    warnings: Vec<WarningText>,
+    survey: Option<RecordEntry<Survey>>,
+    #[serde(with = "item_list")]
+    items: BTreeMap<Item, RecordEntry<NixValue>>,
     /// The items that failed.
     broken: BTreeSet<Item>,
 }
 
 /// One recorded answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct RecordEntry {
-    answer: Value,
-    /// The seconds, and the most bytes of memory.
+struct RecordEntry<A> {
+    answer: A,
+    /// The seconds, and the most bytes of memory, or zero.
     cost: (f64, u64),
-    /// Whether the answer had a process of its own. Otherwise the basis is the sum over all answers of its process.
-    alone: bool,
+    /// The derivation that Nix wrote for the answer.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    derivation: Option<StorePath>,
+    #[serde(default, skip_serializing_if = "EntryWarnings::is_default")]
+    warnings: EntryWarnings,
     basis: Basis,
 }
 
-impl RecordEntry {
-    /// The state of its relocation check. It is `Differs` where no check can succeed.
-    fn relocation(&self) -> RelocationCheck {
-        match &self.basis {
-            Basis::Known { own, relocation, .. } if !changes_with_each_content(own) => *relocation,
-            Basis::Known { .. } | Basis::Unknown(_) => RelocationCheck::Differs,
-        }
+/// The warnings of an entry.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+struct EntryWarnings {
+    /// Indices into the record's list of warnings.
+    texts: Vec<u32>,
+    extent: WarningExtent,
+}
+
+impl EntryWarnings {
+    fn is_default(&self) -> bool {
+        *self == Self::default()
     }
 }
 
-/// The dependencies of an answer.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-enum Basis {
-    /// All of it is known.
-    Known {
-        /// Indices into the record's list of reads.
-        reads: Vec<u32>,
-        /// The attributes of `self` that the flake used, with their values.
-        own: BTreeMap<String, Value>,
-        /// The inputs that the flake used.
-        inputs: BTreeMap<String, Sha256Digest>,
-        /// The derivation that Nix wrote for the answer.
-        derivation: Option<StorePath>,
-        relocation: RelocationCheck,
-    },
-    /// It is not known, because of this.
-    Unknown(String),
-}
-
-/// The state of an answer's relocation check: whether it stays the same when the source is at another store path.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub(super) enum RelocationCheck {
-    /// The check was not made.
-    Pending,
-    /// The answer stays the same.
-    Same,
-    /// The answer differs, or there is none.
-    Differs,
-}
-
-impl RelocationCheck {
-    /// Compares the answer at the original path with the answer at another path.
-    pub(super) fn of(original: &Value, relocated: Option<&Value>) -> Self {
-        if relocated == Some(original) { Self::Same } else { Self::Differs }
-    }
-}
-
-/// Entries in JSON: a list of pairs, since a key is no text.
-mod entry_list {
-    use super::{BTreeMap, Deserialize, RecordEntry, RecordKey, Serialize};
+/// Entries in JSON: a list of pairs, since an item is no text.
+mod item_list {
+    use super::{BTreeMap, Deserialize, Item, NixValue, RecordEntry, Serialize};
 
     pub(super) fn serialize<S: serde::Serializer>(
-        entries: &BTreeMap<RecordKey, RecordEntry>,
+        entries: &BTreeMap<Item, RecordEntry<NixValue>>,
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         entries.iter().collect::<Vec<_>>().serialize(serializer)
@@ -122,122 +90,109 @@ mod entry_list {
 
     pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
-    ) -> Result<BTreeMap<RecordKey, RecordEntry>, D::Error> {
+    ) -> Result<BTreeMap<Item, RecordEntry<NixValue>>, D::Error> {
         Ok(Vec::deserialize(deserializer)?.into_iter().collect())
     }
 }
 
-/// Whether an answer that used these attributes of `self` differs with every change of the source.
-fn changes_with_each_content(own: &BTreeMap<String, Value>) -> bool {
-    OWN_OF_EACH_CONTENT.iter().any(|name| own.contains_key(*name))
-}
-
-/// The source and its surroundings as they are now. Recorded answers are compared with them.
-pub(super) struct CurrentSource<'a> {
-    environment: Sha256Digest,
-    tree: StorePath,
-    /// The attributes of `self`.
-    own: Map<String, Value>,
-    inputs: BTreeMap<String, Option<Sha256Digest>>,
-    /// The fingerprint of what a read gives now; none where it cannot be read.
-    fingerprint: &'a mut dyn FnMut(&FileRead) -> Option<Fingerprint>,
-    /// Whether a path is in the store.
-    in_store: &'a dyn Fn(&StorePath) -> bool,
-}
-
-impl<'a> CurrentSource<'a> {
-    pub(super) fn new(
-        environment: Sha256Digest,
-        lock: &ResolvedLock,
-        fingerprint: &'a mut dyn FnMut(&FileRead) -> Option<Fingerprint>,
-        in_store: &'a dyn Fn(&StorePath) -> bool,
-    ) -> Self {
-        let mut own = lock.own().info.clone();
-        let tree = lock.own().store_path.clone();
-        own.insert(OUT_PATH.to_owned(), tree.to_string().into());
-        let inputs = lock.names().map(|name| (name.to_owned(), lock.digest_of(name))).collect();
-        Self { environment, tree, own, inputs, fingerprint, in_store }
-    }
-
-    fn input(&self, name: &str) -> Option<Sha256Digest> {
-        self.inputs.get(name).copied().flatten()
-    }
-}
-
-/// An answer that Nix gave just now.
-#[derive(Debug)]
-pub(super) struct FreshAnswer {
-    pub(super) value: Value,
-    pub(super) cost: Cost,
-    pub(super) relocation: RelocationCheck,
-    /// Whether it had a process of its own.
-    pub(super) alone: bool,
-}
+/// What was learnt about an answer: what it was with the source at another place, and everything that it depends on.
+pub(super) type Learnt<A> = Result<(Option<A>, Observation), String>;
 
 impl Record {
-    /// The answer for `key`, where it still holds; otherwise why it has to be evaluated.
-    pub(super) fn valid_answer(&self, key: &RecordKey, current: &mut CurrentSource<'_>) -> Result<&Value, EvalReason> {
-        let Some(entry) = self.entries.get(key) else {
-            let is_broken = matches!(key, RecordKey::Item(item) if self.broken.contains(item));
-            return Err(if is_broken { EvalReason::Broken } else { EvalReason::New });
-        };
+    /// The answer for `item`, where it still holds; otherwise why it has to be evaluated.
+    pub(super) fn item(&self, item: &Item, current: &mut CurrentSource<'_>) -> Result<&NixValue, EvalReason> {
+        match self.items.get(item) {
+            Some(entry) => self.held(entry, current),
+            None if self.broken.contains(item) => Err(EvalReason::Broken),
+            None => Err(EvalReason::New),
+        }
+    }
+
+    /// The survey, where it still holds; otherwise why it has to be made.
+    pub(super) fn survey(&self, current: &mut CurrentSource<'_>) -> Result<&Survey, EvalReason> {
+        self.held(self.survey.as_ref().ok_or(EvalReason::New)?, current)
+    }
+
+    fn held<'a, A>(&self, entry: &'a RecordEntry<A>, current: &mut CurrentSource<'_>) -> Result<&'a A, EvalReason> {
         if self.environment != Some(current.environment) {
             return Err(EvalReason::Environment);
         }
-        match self.first_change(entry, current) {
-            None => Ok(&entry.answer),
-            Some(reason) if entry.alone => Err(reason),
-            Some(reason) => Err(EvalReason::Batch(Box::new(reason))),
+        if self.tree.as_ref() != Some(&current.tree)
+            && let Some(change) = entry.basis.first_change(&self.reads, current)
+        {
+            return Err(change);
         }
+        if entry.derivation.as_ref().is_some_and(|path| !(current.in_store)(path)) {
+            return Err(EvalReason::DerivationGone);
+        }
+        Ok(&entry.answer)
     }
 
-    /// The first difference between the entry's basis and the source as it is now.
-    fn first_change(&self, entry: &RecordEntry, current: &mut CurrentSource<'_>) -> Option<EvalReason> {
-        let (reads, own, inputs, derivation, relocation) = match &entry.basis {
-            Basis::Known { reads, own, inputs, derivation, relocation } => {
-                (reads, own, inputs, derivation, *relocation)
-            }
-            Basis::Unknown(why) => return Some(EvalReason::Unobservable(why.clone())),
-        };
-        for index in reads {
-            let Some((read, before)) = self.reads.get(*index as usize) else { return Some(EvalReason::New) };
-            if (current.fingerprint)(read) != Some(*before) {
-                return Some(EvalReason::Changed(read.path.clone()));
-            }
-        }
-        if let Some((name, _)) = own.iter().find(|(name, before)| current.own.get(*name) != Some(*before)) {
-            return Some(EvalReason::Own(name.clone()));
-        }
-        let is_changed = |(name, before): &(&String, &Sha256Digest)| current.input(name) != Some(**before);
-        if let Some((name, _)) = inputs.iter().find(is_changed) {
-            return Some(EvalReason::Input(name.clone()));
-        }
-        if self.tree.as_ref() != Some(&current.tree) {
-            match relocation {
-                RelocationCheck::Same => {}
-                RelocationCheck::Differs => return Some(EvalReason::Location),
-                RelocationCheck::Pending => return Some(EvalReason::RelocationUnchecked),
-            }
-        }
-        derivation.as_ref().is_some_and(|path| !(current.in_store)(path)).then_some(EvalReason::DerivationGone)
+    /// The last survey, whether or not it holds.
+    pub(super) fn last_survey(&self) -> Option<&Survey> {
+        self.survey.as_ref().map(|entry| &entry.answer)
     }
 
-    /// The cost of the last evaluation of `key`.
-    pub(super) fn cost(&self, key: &RecordKey) -> Option<Cost> {
-        let (seconds, memory) = self.entries.get(key)?.cost;
+    /// The warnings of the answer for `item`.
+    pub(super) fn warnings(&self, item: &Item) -> AnswerWarnings {
+        self.items.get(item).map(|entry| self.warnings_of(entry)).unwrap_or_default()
+    }
+
+    /// The warnings of the survey.
+    pub(super) fn survey_warnings(&self) -> BTreeSet<WarningText> {
+        self.survey.as_ref().map(|entry| self.warnings_of(entry).texts).unwrap_or_default()
+    }
+
+    /// The warnings of the last answer for `item`, where nothing that it depends on changed but what changes with each content.
+    pub(super) fn unchanged_warnings(
+        &self,
+        item: &Item,
+        reason: &EvalReason,
+        current: &CurrentSource<'_>,
+    ) -> Option<AnswerWarnings> {
+        let entry = self.items.get(item)?;
+        (entry.basis.of_next(Some(reason), current) != Basis::Unlearnt).then(|| self.warnings_of(entry))
+    }
+
+    fn warnings_of<A>(&self, entry: &RecordEntry<A>) -> AnswerWarnings {
+        let text = |index: &u32| self.warnings.get(*index as usize).cloned();
+        AnswerWarnings { texts: entry.warnings.texts.iter().filter_map(text).collect(), extent: entry.warnings.extent }
+    }
+
+    /// The items that have an answer of their own.
+    pub(super) fn items(&self) -> impl Iterator<Item = &Item> {
+        self.items.keys()
+    }
+
+    /// The items that failed.
+    pub(super) fn broken(&self) -> impl Iterator<Item = &Item> {
+        self.broken.iter()
+    }
+
+    /// How many times as much as its own part the shared part of a host's evaluation took.
+    pub(super) fn shared(&self) -> Option<f64> {
+        self.shared
+    }
+
+    /// The cost of the last evaluation of `item`.
+    pub(super) fn cost(&self, item: &Item) -> Option<Cost> {
+        let (seconds, memory) = self.items.get(item)?.cost;
         Duration::try_from_secs_f64(seconds).ok().map(|time| Cost { time, memory })
     }
 
-    /// Whether a relocation check of `key` may succeed. It cannot where the last answer depends on the store path of the
-    /// source, or on something that is not known.
-    pub(super) fn may_hold_after_relocation(&self, key: &RecordKey) -> bool {
-        self.entries.get(key).is_none_or(|entry| entry.relocation() != RelocationCheck::Differs)
+    /// Whether there is a survey of which it was not learnt what it depends on.
+    pub(super) fn has_unlearnt_survey(&self) -> bool {
+        self.survey.as_ref().is_some_and(|entry| entry.basis == Basis::Unlearnt)
     }
 
-    /// The keys of the answers whose relocation check was not made and may succeed.
-    pub(super) fn pending(&self) -> BTreeSet<RecordKey> {
-        let pending = self.entries.iter().filter(|(_, entry)| entry.relocation() == RelocationCheck::Pending);
-        pending.map(|(key, _)| key.clone()).collect()
+    /// The items of whose answers it was not learnt what they depend on.
+    pub(super) fn unlearnt_items(&self) -> impl Iterator<Item = &Item> {
+        self.items.iter().filter(|(_, entry)| entry.basis == Basis::Unlearnt).map(|(item, _)| item)
+    }
+
+    /// Whether there is any answer of which it was not learnt what it depends on.
+    pub(super) fn has_unlearnt(&self) -> bool {
+        self.has_unlearnt_survey() || self.unlearnt_items().next().is_some()
     }
 
     /// Whether it is the record of the source at `tree`, asked in this environment.
@@ -245,25 +200,11 @@ impl Record {
         self.tree.as_ref() == Some(tree) && self.environment == Some(environment)
     }
 
-    /// The answer for `key`, whether or not it holds.
-    pub(super) fn answer(&self, key: &RecordKey) -> Option<&Value> {
-        self.entries.get(key).map(|entry| &entry.answer)
-    }
-
-    /// Notes the result of a relocation check: the answer for `key` with the source at another path.
-    pub(super) fn note_relocated(&mut self, key: &RecordKey, relocated: Option<&Value>) {
-        if let Some(RecordEntry { answer, basis: Basis::Known { relocation, .. }, .. }) = self.entries.get_mut(key) {
-            *relocation = RelocationCheck::of(answer, relocated);
-        }
-    }
-
-    /// Begins the next record with the entries under `keys`, all of which hold.
-    pub(super) fn keep(&self, keys: impl Iterator<Item = RecordKey>, current: &CurrentSource<'_>) -> RecordBuilder {
-        let mut builder = RecordBuilder::new(current);
-        for (key, entry) in keys.filter_map(|key| self.entries.get_key_value(&key)) {
-            builder.keep(self, key, entry);
-        }
-        builder
+    /// The same record, to add to.
+    pub(super) fn resume(self) -> RecordBuilder {
+        let read = |(at, (read, _)): (usize, &(FileRead, Fingerprint))| Some((read.clone(), u32::try_from(at).ok()?));
+        let indices = self.reads.iter().enumerate().filter_map(read).collect();
+        RecordBuilder { record: self, indices }
     }
 
     /// Reads the file at `path`. A file that is missing or damaged gives an empty record, since it is only a cache.
@@ -292,9 +233,26 @@ pub(super) struct RecordBuilder {
 }
 
 impl RecordBuilder {
-    fn new(current: &CurrentSource<'_>) -> Self {
+    /// A record of the current source, without any answer.
+    pub(super) fn new(current: &CurrentSource<'_>) -> Self {
         let (environment, tree) = (Some(current.environment), Some(current.tree.clone()));
         Self { record: Record { environment, tree, ..Record::default() }, indices: BTreeMap::new() }
+    }
+
+    /// `warnings` as those of an entry. One warning more than are kept is recorded, which says that there are more.
+    fn noted(&mut self, warnings: &AnswerWarnings) -> EntryWarnings {
+        let mut texts = Vec::new();
+        for text in &warnings.texts {
+            let all = &mut self.record.warnings;
+            let index = all.iter().position(|known| known == text).or_else(|| {
+                (all.len() <= MAX_WARNINGS).then(|| {
+                    all.push(text.clone());
+                    all.len() - 1
+                })
+            });
+            texts.extend(index.and_then(|index| u32::try_from(index).ok()));
+        }
+        EntryWarnings { texts, extent: warnings.extent }
     }
 
     fn index_of(&mut self, read: &FileRead, fingerprint: Fingerprint) -> u32 {
@@ -307,32 +265,66 @@ impl RecordBuilder {
         index
     }
 
-    fn keep(&mut self, from: &Record, key: &RecordKey, entry: &RecordEntry) {
-        let mut entry = entry.clone();
-        if let Basis::Known { reads, .. } = &mut entry.basis {
+    /// Adds the answer that `from` has for `item`, if it has one. It has to hold.
+    pub(super) fn keep_item(&mut self, from: &Record, item: &Item) {
+        if let Some(entry) = from.items.get(item) {
+            let entry = self.carried_over(from, entry.clone());
+            self.record.items.insert(item.clone(), entry);
+        }
+    }
+
+    /// Adds the survey of `from`, which has to hold.
+    pub(super) fn keep_survey(&mut self, from: &Record) {
+        self.record.survey = from.survey.clone().map(|entry| self.carried_over(from, entry));
+    }
+
+    /// `entry`, whose reads are those of `from`, as an entry of this record.
+    fn carried_over<A>(&mut self, from: &Record, mut entry: RecordEntry<A>) -> RecordEntry<A> {
+        entry.warnings = self.noted(&from.warnings_of(&entry));
+        if let Basis::Known(Dependencies { reads, .. }) = &mut entry.basis {
             for index in reads {
                 if let Some((read, fingerprint)) = from.reads.get(*index as usize) {
                     *index = self.index_of(read, *fingerprint);
                 }
             }
         }
-        self.record.entries.insert(key.clone(), entry);
+        entry
     }
 
-    /// Adds a fresh answer with what it depends on.
-    pub(super) fn add(
+    /// Adds an answer that Nix gave just now. `before` is the record that had no answer for it, for `reason`.
+    pub(super) fn add_item(
         &mut self,
-        key: RecordKey,
-        fresh: FreshAnswer,
-        observed: Result<&Observation, String>,
-        current: &mut CurrentSource<'_>,
+        item: Item,
+        (answer, warnings): (NixValue, &AnswerWarnings),
+        cost: Cost,
+        (before, reason): (&Record, Option<&EvalReason>),
+        current: &CurrentSource<'_>,
     ) {
-        let basis = match observed {
-            Ok(observed) => self.basis(&fresh, observed, current).unwrap_or_else(Basis::Unknown),
-            Err(why) => Basis::Unknown(why),
-        };
-        let cost = (fresh.cost.time.as_secs_f64(), fresh.cost.memory);
-        self.record.entries.insert(key, RecordEntry { answer: fresh.value, cost, alone: fresh.alone, basis });
+        let entry_before = before.items.get(&item);
+        // What it needs alone was measured when it was learnt.
+        let memory = if cost.memory > 0 { cost.memory } else { entry_before.map_or(0, |entry| entry.cost.1) };
+        let basis = entry_before.map_or(Basis::Unlearnt, |entry| entry.basis.of_next(reason, current));
+        let cost = (cost.time.as_secs_f64(), memory);
+        let none = EntryWarnings::default();
+        let entry = RecordEntry { derivation: answer.derivation(), answer, cost, warnings: none, basis };
+        let entry = RecordEntry { warnings: self.noted(warnings), ..self.carried_over(before, entry) };
+        self.record.items.insert(item, entry);
+    }
+
+    /// Adds a survey that was made just now. `before` is the record that had none, for `reason`.
+    pub(super) fn add_survey(
+        &mut self,
+        (survey, warnings): (Survey, &BTreeSet<WarningText>),
+        (before, reason): (&Record, Option<&EvalReason>),
+        current: &CurrentSource<'_>,
+    ) {
+        let entry_before = before.survey.as_ref();
+        let basis = entry_before.map_or(Basis::Unlearnt, |entry| entry.basis.of_next(reason, current));
+        let none = EntryWarnings::default();
+        let entry = RecordEntry { answer: survey, cost: (0.0, 0), derivation: None, warnings: none, basis };
+        let warnings = AnswerWarnings { texts: warnings.clone(), extent: WarningExtent::Some };
+        let entry = RecordEntry { warnings: self.noted(&warnings), ..self.carried_over(before, entry) };
+        self.record.survey = Some(entry);
     }
 
     /// Notes that `item` failed.
@@ -340,26 +332,73 @@ impl RecordBuilder {
         self.record.broken.insert(item);
     }
 
-    fn basis(
+    /// Notes how much all hosts share.
+    pub(super) fn set_shared(&mut self, shared: Option<f64>) {
+        self.record.shared = shared;
+    }
+
+    /// Notes all `warnings` of the answer for `item`, which was evaluated alone.
+    pub(super) fn learn_warnings(&mut self, item: &Item, warnings: &AnswerWarnings) {
+        let warnings = self.noted(warnings);
+        if let Some(entry) = self.record.items.get_mut(item) {
+            entry.warnings = warnings;
+        }
+    }
+
+    /// Notes what was learnt about the answer for `item`, and the memory that it took by itself.
+    pub(super) fn learn_item(
         &mut self,
-        fresh: &FreshAnswer,
-        observed: &Observation,
+        item: &Item,
+        memory: u64,
+        learnt: Learnt<NixValue>,
         current: &mut CurrentSource<'_>,
-    ) -> Result<Basis, String> {
+    ) {
+        if let Some(entry) = self.record.items.remove(item) {
+            let entry = self.learnt(entry, memory, learnt, current);
+            self.record.items.insert(item.clone(), entry);
+        }
+    }
+
+    /// Notes what was learnt about the survey.
+    pub(super) fn learn_survey(&mut self, memory: u64, learnt: Learnt<Survey>, current: &mut CurrentSource<'_>) {
+        if let Some(entry) = self.record.survey.take() {
+            self.record.survey = Some(self.learnt(entry, memory, learnt, current));
+        }
+    }
+
+    fn learnt<A: PartialEq>(
+        &mut self,
+        entry: RecordEntry<A>,
+        memory: u64,
+        learnt: Learnt<A>,
+        current: &mut CurrentSource<'_>,
+    ) -> RecordEntry<A> {
+        let basis = learnt.and_then(|(elsewhere, observed)| {
+            self.dependencies(&observed, elsewhere.as_ref() != Some(&entry.answer), current).map(Basis::Known)
+        });
+        let cost = (entry.cost.0, entry.cost.1.max(memory));
+        RecordEntry { basis: basis.unwrap_or_else(Basis::Unknown), cost, ..entry }
+    }
+
+    fn dependencies(
+        &mut self,
+        observed: &Observation,
+        differs_elsewhere: bool,
+        current: &mut CurrentSource<'_>,
+    ) -> Result<Dependencies, String> {
         let mut reads = Vec::new();
         for read in &observed.reads {
             let fingerprint = (current.fingerprint)(read);
             let fingerprint = fingerprint.ok_or_else(|| format!("{} cannot be read again", read.path.display()))?;
             reads.push(self.index_of(read, fingerprint));
         }
-        let own = observed.own.iter();
-        let own = own.map(|name| (name.to_owned(), current.own.get(name).cloned().unwrap_or_default())).collect();
+        let own = observed.own.iter().map(|name| (name.to_owned(), current.own_value(name))).collect();
         let digest = |name: &String| {
             let digest = current.input(name).ok_or_else(|| format!("its input {name} leads back to the flake"))?;
             Ok((name.clone(), digest))
         };
         let inputs = observed.inputs.iter().map(digest).collect::<Result<_, String>>()?;
-        Ok(Basis::Known { reads, own, inputs, derivation: derivation(&fresh.value), relocation: fresh.relocation })
+        Ok(Dependencies { reads, own, inputs, differs_elsewhere })
     }
 
     pub(super) fn finish(self) -> Record {

@@ -1,22 +1,30 @@
 //! The schedule: which items share a process, and when each process starts. No I/O.
 //!
-//! Every process gets the same share of the memory. An item that reaches its limit of memory or time beside others is
-//! tried once more with all of the memory, while nothing else runs, before it counts as broken.
+//! Hosts of one flake share much of their evaluation, so few processes tell many items each, one after the other. An item that ends its
+//! process is tried once more alone where Nix did not say why, and the others go on in a new process. Where it was one of a group of plain data that is told at
+//! once, each of the group is told by itself first. Every process gets the same share of the memory; an item
+//! that needs more alone gets all of it, while nothing else runs. At first, an item has a part of the longest time: one that does not
+//! end waits until all others were tried, and has four times as much then.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
 use super::budget::Budget;
+use super::outputs::MAX_GROUP;
+use super::record::Cost;
+use crate::nix::ReachedLimit;
 
-/// How precisely it must be known what each host depends on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Precision {
-    /// For each host. Of hosts that share a process only the sum of their reads is seen, so a change of one of them is a
-    /// reason to evaluate all of them.
-    PerHost,
-    /// Not at all: what these answers depend on is not recorded.
-    NotNeeded,
-}
+/// The least time that an item has at first. Each item that needs more is evaluated again.
+const LEAST_TIME: Duration = Duration::from_secs(10);
+/// How many times as much time an item has when it is tried again because it did not end.
+const MORE_TIME: u32 = 4;
+/// Items that do not end have at first such a part of the time of their source at most.
+const PART_OF_SOURCE: u32 = 16;
+/// How many times as much as its own part the shared part of a host's evaluation takes, where that was not measured yet. The hosts of
+/// one nixpkgs have 1.5 to 4.
+const TYPICAL_SHARED: f64 = 3.0;
+/// How many times as much processor time as one process for all items several processes may take together.
+const MAX_PROCESSOR_TIME: f64 = 1.3;
 
 /// The memory that a process may use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,106 +35,141 @@ pub(super) enum MemoryGrant {
     All,
 }
 
-/// The purpose of a job.
+/// How a process answers for its items.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// Its answers are waited for.
-    Answer,
-    /// It checks answers with the source at another path. It only takes processes that nothing else needs.
-    RelocationCheck,
+pub(super) enum JobKind {
+    /// It tells them one after the other.
+    Together,
+    /// It has one item, and Nix says what is wrong with it.
+    Alone,
 }
 
-/// An item to evaluate, and its cost the last time.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// An item to evaluate.
+#[derive(Debug, Clone, PartialEq)]
 pub(super) struct Task<T> {
     pub(super) item: T,
+    /// Its cost the last time.
     pub(super) before: Option<Cost>,
-    pub(super) batching: Batching,
+    /// Whether it failed the last time, or in a job of this time.
+    pub(super) failed_before: bool,
+    /// Whether it is most likely plain data, which costs next to nothing. It is told with others at once.
+    pub(super) is_plain: bool,
+    /// Whether it, or one of those that would have been told with it, ended their process. It is told by itself.
+    pub(super) is_suspect: bool,
+    /// The time that it has at least, since it did not end in less.
+    pub(super) least_time: Duration,
 }
 
-/// Whether a task may share a process with others.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Batching {
-    /// It may.
-    Allowed,
-    /// It may not: it must be known what this item alone depends on.
-    Forbidden,
+impl<T> Task<T> {
+    /// A task that did not fail before.
+    pub(super) fn new(item: T, before: Option<Cost>) -> Self {
+        Self { item, before, failed_before: false, is_plain: false, is_suspect: false, least_time: Duration::ZERO }
+    }
+
+    /// Whether it is told with others at once.
+    pub(super) fn is_grouped(&self) -> bool {
+        self.is_plain && !self.is_suspect
+    }
 }
 
-/// The cost of one evaluation.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) struct Cost {
-    pub(super) time: Duration,
-    /// The most memory, in bytes.
-    pub(super) memory: u64,
+/// The times that items may take.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Times {
+    /// The longest time of one item.
+    pub(super) longest: Duration,
+    /// The time of all items of the source together.
+    pub(super) source: Duration,
+}
+
+impl Times {
+    /// The longest time of `task`: at first a tenth of the longest, or twice what it took before, and never less than ten seconds,
+    /// unless the source has little time.
+    pub(super) fn of<T>(self, task: &Task<T>) -> Duration {
+        let first = (self.longest / 10).max(LEAST_TIME).min(self.source / PART_OF_SOURCE);
+        let before = task.before.map_or(Duration::ZERO, |cost| cost.time);
+        first.max(before * 2).max(task.least_time).min(self.longest)
+    }
 }
 
 /// The tasks for one process.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, PartialEq)]
 pub(super) struct Job<T> {
     pub(super) tasks: Vec<Task<T>>,
+    pub(super) kind: JobKind,
     pub(super) memory: MemoryGrant,
-    pub(super) purpose: Purpose,
-}
-
-impl<T> Job<T> {
-    fn new(tasks: Vec<Task<T>>, memory: MemoryGrant) -> Self {
-        Self { tasks, memory, purpose: Purpose::Answer }
-    }
 }
 
 /// How a job ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum JobEnd {
-    /// Nix gave answers, at this cost.
-    Answered(Cost),
-    /// The process failed as a whole. It is not known which of its tasks made it fail.
+    /// All of its tasks have an answer.
+    Answered,
+    /// The source has used all that it may use, so no process was started or went on.
+    NotBegun,
+    /// The process failed.
     Failed,
-    /// The process was ended at a limit of memory or time.
-    AtLimit,
+    /// Nix failed at the first of its tasks without an answer, and said why.
+    Broken,
+    /// The process was ended at this limit.
+    AtLimit(ReachedLimit),
 }
 
 /// The tasks that wait, and how many jobs run.
 #[derive(Debug)]
 pub(super) struct Schedule<T> {
     budget: Budget,
-    /// Tasks that may share a process.
-    waiting: VecDeque<Task<T>>,
+    times: Times,
+    /// Tasks that share a process, a list for each.
+    together: VecDeque<Vec<Task<T>>>,
     /// Tasks that get a process of their own, beside others.
-    single: VecDeque<Task<T>>,
+    alone: VecDeque<Task<T>>,
     /// Tasks that get all of the memory.
     all_memory: VecDeque<Task<T>>,
-    /// Relocation checks, which run while processes are free.
-    checks: VecDeque<Task<T>>,
+    /// Tasks that failed the last time. Each may take all of its time again, so they come after the others.
+    failed: VecDeque<Task<T>>,
+    /// Tasks that did not end in their time.
+    slow: VecDeque<(Task<T>, MemoryGrant)>,
     running: usize,
     /// Whether the job that runs has all of the memory.
     exclusive: bool,
-    batches: BatchModel,
+    /// The most items that a process told before it reached its memory.
+    fitting: usize,
 }
 
 impl<T> Schedule<T> {
-    /// A schedule for `tasks`. `start` is the time of a process that evaluates no host.
-    pub(super) fn new(budget: Budget, precision: Precision, start: Duration, tasks: Vec<Task<T>>) -> Self {
-        let fits = |task: &Task<T>| task.before.is_none_or(|cost| cost.memory <= budget.share());
-        let (mut fitting, all_memory): (Vec<_>, Vec<_>) = tasks.into_iter().partition(fits);
-        // The longest begin first, so that no process is still busy when all others are done. A new one may be the longest.
-        fitting.sort_by_key(|task| std::cmp::Reverse(task.before.map_or(Duration::MAX, |cost| cost.time)));
-        let mut batches = BatchModel::new(precision, start);
-        if precision == Precision::NotNeeded {
-            fitting.iter().filter_map(|task| task.before).for_each(|cost| batches.learn(1, cost));
-        }
-        let (waiting, single): (Vec<_>, Vec<_>) =
-            fitting.into_iter().partition(|task| task.batching == Batching::Allowed);
-        let (waiting, single, all_memory) = (waiting.into(), single.into(), all_memory.into());
-        let checks = VecDeque::new();
-        Self { budget, waiting, single, all_memory, checks, running: 0, exclusive: false, batches }
+    /// A schedule for `tasks`, in their order. `shared` is how many times as much as its own part the shared part of a host's evaluation
+    /// took the last time.
+    pub(super) fn new(budget: Budget, times: Times, shared: Option<f64>, tasks: Vec<Task<T>>) -> Self {
+        let mut schedule = Self::nothing(budget, times);
+        let tasks = schedule.take_apart(tasks);
+        let processes = processes_for(tasks.iter().filter(|task| !task.is_plain).count(), shared, budget.processes);
+        schedule.together = dealt(tasks, processes).into();
+        schedule
     }
 
-    /// The same schedule, with relocation checks of `tasks`. Each gets a process of its own while one is free.
-    pub(super) fn with_relocation_checks(self, tasks: Vec<Task<T>>) -> Self {
+    /// A schedule in which each of `tasks` gets a process of its own.
+    pub(super) fn singly(budget: Budget, times: Times, tasks: Vec<Task<T>>) -> Self {
+        let mut schedule = Self::nothing(budget, times);
+        schedule.alone = schedule.take_apart(tasks).into();
+        schedule
+    }
+
+    fn nothing(budget: Budget, times: Times) -> Self {
+        let (together, alone, all_memory) = (VecDeque::new(), VecDeque::new(), VecDeque::new());
+        let (failed, slow) = (VecDeque::new(), VecDeque::new());
+        let (running, exclusive, fitting) = (0, false, usize::MAX);
+        Self { budget, times, together, alone, all_memory, failed, slow, running, exclusive, fitting }
+    }
+
+    /// Puts those of `tasks` apart that may not share a process. Returns the others.
+    fn take_apart(&mut self, tasks: Vec<Task<T>>) -> Vec<Task<T>> {
         let share = self.budget.share();
+        let (failed, others): (Vec<_>, Vec<_>) = tasks.into_iter().partition(|task| task.failed_before);
+        self.failed = failed.into();
         let fits = |task: &Task<T>| task.before.is_none_or(|cost| cost.memory <= share);
-        Self { checks: tasks.into_iter().filter(fits).collect(), ..self }
+        let (fitting, all_memory): (Vec<_>, Vec<_>) = others.into_iter().partition(fits);
+        self.all_memory = all_memory.into();
+        fitting
     }
 
     /// The job to start now; none where another job has to end first, or nothing is left.
@@ -134,264 +177,312 @@ impl<T> Schedule<T> {
         if self.exclusive || self.running >= self.budget.processes.max(1) {
             return None;
         }
-        let job = if let Some(task) = self.single.pop_front() {
-            Job::new(vec![task], MemoryGrant::Share)
-        } else if !self.waiting.is_empty() {
-            let size = self.batches.size(self.waiting.len(), self.budget).min(self.waiting.len());
-            Job::new(self.waiting.drain(..size).collect(), MemoryGrant::Share)
-        } else if !self.all_memory.is_empty() {
-            if self.running > 0 {
-                return None;
-            }
-            self.exclusive = true;
-            Job::new(vec![self.all_memory.pop_front()?], MemoryGrant::All)
-        } else {
-            let check = Job::new(vec![self.checks.pop_front()?], MemoryGrant::Share);
-            Job { purpose: Purpose::RelocationCheck, ..check }
-        };
+        let job = self.choose()?;
+        self.exclusive = job.memory == MemoryGrant::All;
         self.running += 1;
         Some(job)
     }
 
-    /// Notes that a job ended. Returns the tasks that will not be tried again.
-    pub(super) fn finish(&mut self, job: Job<T>, end: JobEnd) -> Vec<Task<T>> {
+    /// Whether another process would tell some items now.
+    pub(super) fn has_more_together(&self) -> bool {
+        !self.together.is_empty()
+    }
+
+    /// The next job, where it may start beside those that run.
+    fn choose(&mut self) -> Option<Job<T>> {
+        let job = |tasks, kind, memory| Job { tasks, kind, memory };
+        if let Some(mut tasks) = self.together.pop_front() {
+            if tasks.len() > self.fitting {
+                self.together.push_front(tasks.split_off(self.fitting));
+            }
+            return Some(job(tasks, JobKind::Together, MemoryGrant::Share));
+        }
+        if let Some(task) = self.alone.pop_front() {
+            return Some(job(vec![task], JobKind::Alone, MemoryGrant::Share));
+        }
+        if !self.all_memory.is_empty() {
+            if self.running > 0 {
+                return None;
+            }
+            return Some(job(vec![self.all_memory.pop_front()?], JobKind::Alone, MemoryGrant::All));
+        }
+        if let Some(task) = self.failed.pop_front() {
+            return Some(job(vec![task], JobKind::Alone, MemoryGrant::Share));
+        }
+        let (_, memory) = self.slow.front()?;
+        if self.running > 0 && *memory == MemoryGrant::All {
+            return None;
+        }
+        let (task, memory) = self.slow.pop_front()?;
+        Some(job(vec![task], JobKind::Alone, memory))
+    }
+
+    /// Notes that `job` ended after `told` of its tasks, which were taken out. Returns the tasks that will not be tried again.
+    pub(super) fn finish(&mut self, job: Job<T>, told: usize, end: JobEnd) -> Vec<Task<T>> {
         self.running -= 1;
         self.exclusive = false;
-        if job.purpose == Purpose::RelocationCheck {
-            return job.tasks;
+        let Job { mut tasks, kind, memory } = job;
+        if end == JobEnd::NotBegun || tasks.is_empty() {
+            return tasks;
         }
+        if (end, kind) == (JobEnd::AtLimit(ReachedLimit::Memory), JobKind::Together) && told > 0 {
+            // It is not this task that needs so much.
+            self.fitting = self.fitting.min(told);
+            self.together.push_front(tasks);
+            return Vec::new();
+        }
+        // Nobody knows which of a group it was.
+        let group = tasks.iter().take(MAX_GROUP).take_while(|task| task.is_grouped()).count();
+        let others = tasks.split_off(group.max(1));
+        if !others.is_empty() {
+            self.together.push_front(others);
+        }
+        if group > 1 {
+            for task in &mut tasks {
+                task.is_suspect = true;
+            }
+            self.together.push_front(tasks);
+            return Vec::new();
+        }
+        for task in &mut tasks {
+            task.failed_before = true;
+        }
+        let has_more_time = |task: &Task<T>| self.times.of(task) < self.times.longest;
         match end {
-            JobEnd::Answered(cost) => {
-                self.batches.learn(job.tasks.len(), cost);
-                job.tasks
+            JobEnd::AtLimit(ReachedLimit::Memory) if memory == MemoryGrant::Share => self.all_memory.extend(tasks),
+            // Nix says only about one that is alone that it did not end.
+            JobEnd::AtLimit(ReachedLimit::Time) if kind == JobKind::Together || tasks.iter().all(has_more_time) => {
+                for mut task in tasks {
+                    task.least_time = self.times.of(&task).saturating_mul(MORE_TIME);
+                    self.slow.push_back((task, memory));
+                }
             }
-            JobEnd::Failed if job.tasks.len() > 1 => {
-                self.single.extend(job.tasks);
-                Vec::new()
-            }
-            JobEnd::AtLimit if job.memory == MemoryGrant::Share => {
-                self.all_memory.extend(job.tasks);
-                Vec::new()
-            }
-            JobEnd::Failed | JobEnd::AtLimit => job.tasks,
+            JobEnd::Failed | JobEnd::Answered if kind == JobKind::Together => self.alone.extend(tasks),
+            JobEnd::Answered | JobEnd::NotBegun | JobEnd::Failed | JobEnd::Broken | JobEnd::AtLimit(_) => return tasks,
+        }
+        Vec::new()
+    }
+
+    /// Tries `tasks`, which threw, once more, each in a process of its own, so that Nix says why they fail.
+    pub(super) fn retry_singly(&mut self, tasks: Vec<Task<T>>) {
+        self.alone.extend(tasks);
+    }
+}
+
+/// How many processes evaluate `hosts` at once. Each of them makes the shared part of the evaluation anew. With `n` hosts, whose shared
+/// part takes `s` times as long as their own, `k` processes take `k s + n`, and one `s + n`.
+fn processes_for(hosts: usize, shared: Option<f64>, most: usize) -> usize {
+    let shared = shared.unwrap_or(TYPICAL_SHARED).max(0.01);
+    #[expect(clippy::cast_precision_loss, reason = "there are at most thousands of hosts")]
+    let worthwhile = MAX_PROCESSOR_TIME + (MAX_PROCESSOR_TIME - 1.0) * hosts as f64 / shared;
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "it is positive, and too much is cut off"
+    )]
+    let worthwhile = worthwhile as usize;
+    worthwhile.min(hosts).min(most).max(1)
+}
+
+/// Divides `tasks`, in their order, into `parts` that take about as long as each other. A task that is new takes as long as the mean.
+fn dealt<T>(tasks: Vec<Task<T>>, parts: usize) -> Vec<Vec<Task<T>>> {
+    let known: Vec<f64> = tasks.iter().filter_map(|task| task.before).map(|cost| cost.time.as_secs_f64()).collect();
+    #[expect(clippy::cast_precision_loss, reason = "there are at most thousands of hosts")]
+    let mean = if known.is_empty() { 1.0 } else { known.iter().sum::<f64>() / known.len() as f64 };
+    let weight = |task: &Task<T>| match task.before {
+        _ if task.is_plain => 0.0,
+        Some(cost) => cost.time.as_secs_f64(),
+        None => mean,
+    };
+    let all: f64 = tasks.iter().map(weight).sum();
+    #[expect(clippy::cast_precision_loss, reason = "there are at most hundreds of parts")]
+    let each = all / parts.max(1) as f64;
+    let (mut dealt, mut given) = (vec![Vec::new()], 0.0);
+    for task in tasks {
+        let weight = weight(&task);
+        #[expect(clippy::cast_precision_loss, reason = "there are at most hundreds of parts")]
+        let is_full = given + weight / 2.0 > each * dealt.len() as f64;
+        if is_full && dealt.len() < parts && dealt.last().is_some_and(|part: &Vec<_>| !part.is_empty()) {
+            dealt.push(Vec::new());
+        }
+        given += weight;
+        if let Some(part) = dealt.last_mut() {
+            part.push(task);
         }
     }
-
-    /// Tries `tasks` once more, each in a process of its own, so that Nix says why they fail.
-    pub(super) fn retry_singly(&mut self, tasks: Vec<Task<T>>) {
-        self.single.extend(tasks);
-    }
-}
-
-/// Decides how many hosts share a process, from measurements: the time of `n` hosts is taken to be `shared + n * own`.
-#[derive(Debug)]
-struct BatchModel {
-    precision: Precision,
-    /// For each job that ended, its number of hosts and its seconds.
-    measured: Vec<(f64, f64)>,
-    /// The most memory of one host, in bytes.
-    memory: u64,
-}
-
-impl BatchModel {
-    /// The largest batch. Larger ones save little, and cost much where one host in them fails.
-    const MAX_BATCH: usize = 64;
-    /// A change of one host may cost at most this many times the evaluation of that host alone.
-    const DEAREST_CHANGE: f64 = 1.5;
-    /// With fewer hosts than this for each process, every host gets a process of its own.
-    const MANY: usize = 16;
-    /// Where the shared part of a host's time is smaller than this, every host gets a process of its own.
-    const WORTHWHILE: f64 = 0.05;
-
-    fn new(precision: Precision, start: Duration) -> Self {
-        Self { precision, measured: vec![(0.0, start.as_secs_f64())], memory: 0 }
-    }
-
-    fn learn(&mut self, hosts: usize, cost: Cost) {
-        #[expect(clippy::cast_precision_loss, reason = "there are at most thousands of hosts")]
-        let count = hosts as f64;
-        self.measured.push((count, cost.time.as_secs_f64()));
-        self.memory = self.memory.max(cost.memory / hosts.max(1) as u64);
-    }
-
-    /// The shared and the own seconds: the line that fits the measurements best (least squares).
-    fn fitted(&self) -> Option<(f64, f64)> {
-        #[expect(clippy::cast_precision_loss, reason = "there are at most thousands of hosts")]
-        let count = self.measured.len() as f64;
-        let mean = |of: fn(&(f64, f64)) -> f64| self.measured.iter().map(of).sum::<f64>() / count;
-        let (hosts, seconds) = (mean(|m| m.0), mean(|m| m.1));
-        let covariance: f64 = self.measured.iter().map(|m| (m.0 - hosts) * (m.1 - seconds)).sum();
-        let variance: f64 = self.measured.iter().map(|m| (m.0 - hosts).powi(2)).sum();
-        (variance > 0.0).then(|| {
-            let own = (covariance / variance).max(0.000_1);
-            ((seconds - own * hosts).max(0.0), own)
-        })
-    }
-
-    /// How many of the `waiting` hosts the next process evaluates.
-    fn size(&self, waiting: usize, budget: Budget) -> usize {
-        // Until there is a measurement, every host is measured alone.
-        let Some((shared, own)) = self.fitted() else { return 1 };
-        let fitting =
-            budget.share().checked_div(self.memory).map_or(usize::MAX, |most| most.try_into().unwrap_or(usize::MAX));
-        let wanted = match self.precision {
-            Precision::PerHost if waiting < Self::MANY * budget.processes => 1,
-            Precision::PerHost => whole(Self::DEAREST_CHANGE + (Self::DEAREST_CHANGE - 1.0) * shared / own),
-            // Enough jobs are left that all processes end at about the same time.
-            Precision::NotNeeded if shared > Self::WORTHWHILE * (shared + own) => {
-                waiting.div_ceil(2 * budget.processes.max(1))
-            }
-            Precision::NotNeeded => 1,
-        };
-        wanted.min(fitting).clamp(1, Self::MAX_BATCH)
-    }
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "it is kept between the bounds first")]
-fn whole(number: f64) -> usize {
-    number.clamp(1.0, 1_000.0) as usize
+    dealt.retain(|part| !part.is_empty());
+    dealt
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    const TIMES: Times = Times { longest: Duration::from_mins(10), source: Duration::from_hours(1) };
     const BUDGET: Budget = Budget { processes: 2, memory: 1000 };
 
-    fn cost(millis: u64, memory: u64) -> Cost {
-        Cost { time: Duration::from_millis(millis), memory }
-    }
-
     fn new(item: &'static str) -> Task<&'static str> {
-        Task { item, before: None, batching: Batching::Allowed }
+        Task::new(item, None)
     }
 
     fn known(item: &'static str, millis: u64, memory: u64) -> Task<&'static str> {
-        Task { before: Some(cost(millis, memory)), ..new(item) }
+        Task { before: Some(Cost { time: Duration::from_millis(millis), memory }), ..new(item) }
     }
 
-    fn schedule(tasks: Vec<Task<&'static str>>) -> Schedule<&'static str> {
-        Schedule::new(BUDGET, Precision::PerHost, Duration::from_millis(20), tasks)
+    fn failed(item: &'static str) -> Task<&'static str> {
+        Task { failed_before: true, ..new(item) }
+    }
+
+    fn schedule(tasks: Vec<Task<&'static str>>, shared: f64) -> Schedule<&'static str> {
+        Schedule::new(BUDGET, TIMES, Some(shared), tasks)
     }
 
     fn names(job: &Job<&'static str>) -> Vec<&'static str> {
         job.tasks.iter().map(|task| task.item).collect()
     }
 
-    #[test]
-    fn the_longest_begin_and_no_more_run_than_the_budget_allows() {
-        let mut schedule =
-            schedule(vec![known("short", 10, 1), known("long", 900, 1), new("new"), known("mid", 500, 1)]);
-        let (first, second) = (schedule.next().unwrap(), schedule.next().unwrap());
-        assert_eq!((names(&first), names(&second)), (vec!["new"], vec!["long"]));
-        assert_eq!(schedule.next(), None);
-        assert_eq!(schedule.finish(first, JobEnd::Answered(cost(100, 1))), [new("new")]);
-        assert_eq!(names(&schedule.next().unwrap()), ["mid"]);
+    /// The job after its first `told` tasks were told.
+    fn after(job: Job<&'static str>, told: usize) -> Job<&'static str> {
+        Job { tasks: job.tasks.into_iter().skip(told).collect(), ..job }
     }
 
     #[test]
-    fn a_task_that_reaches_a_limit_is_retried_alone_before_it_counts_as_broken() {
-        let mut schedule = schedule(vec![new("a"), new("b"), known("c", 1, 1)]);
-        let (a, b) = (schedule.next().unwrap(), schedule.next().unwrap());
-        assert_eq!(schedule.finish(a, JobEnd::AtLimit), []);
-        let c = schedule.next().unwrap();
-        assert_eq!(names(&c), ["c"]);
-        assert_eq!(schedule.finish(b, JobEnd::Answered(cost(1000, 1))).len(), 1);
-        assert_eq!(schedule.next(), None, "`c` still runs");
-        assert_eq!(schedule.finish(c, JobEnd::Failed).len(), 1);
-        let alone = schedule.next().unwrap();
-        assert_eq!((names(&alone), alone.memory), (vec!["a"], MemoryGrant::All));
+    fn so_many_processes_run_as_save_time_for_little_more_work() {
+        // Hosts of one nixpkgs, whose own part was not measured yet.
+        assert_eq!([1, 2, 6, 8, 100].map(|hosts| processes_for(hosts, None, 4)), [1, 1, 1, 2, 4]);
+        // Hosts that share nothing.
+        assert_eq!([1, 2, 6, 8, 100].map(|hosts| processes_for(hosts, Some(0.0), 4)), [1, 2, 4, 4, 4]);
+        // Hosts that share nearly everything.
+        assert_eq!([1, 2, 6, 8, 100].map(|hosts| processes_for(hosts, Some(30.0), 4)), [1, 1, 1, 1, 2]);
+        assert_eq!(processes_for(0, None, 0), 1);
+    }
+
+    #[test]
+    fn items_are_dealt_in_their_order_such_that_all_processes_end_at_about_the_same_time() {
+        let plain = |item| Task { is_plain: true, ..new(item) };
+        let dealt = |tasks| -> Vec<Vec<&str>> {
+            dealt(tasks, 2).iter().map(|part| part.iter().map(|task| task.item).collect()).collect()
+        };
+        assert_eq!(dealt(vec![new("a"), new("b"), new("c"), new("d")]), [["a", "b"], ["c", "d"]]);
+        assert_eq!(dealt(vec![known("a", 9, 1), known("b", 2, 1), known("c", 3, 1)]), [vec!["a"], vec!["b", "c"]]);
+        assert_eq!(dealt(vec![known("a", 2, 1), known("b", 3, 1), known("c", 9, 1)]), [vec!["a", "b"], vec!["c"]]);
+        assert_eq!(dealt(vec![plain("p"), plain("q"), new("a"), new("b")]), [vec!["p", "q", "a"], vec!["b"]]);
+        assert_eq!(dealt(vec![plain("p"), plain("q")]), [["p", "q"]]);
+        assert_eq!(dealt(vec![]), [[""; 0]; 0]);
+    }
+
+    #[test]
+    fn an_item_that_ends_its_process_is_tried_alone_and_the_others_go_on() {
+        let mut schedule = schedule(vec![new("a"), new("b"), new("c")], 9.0);
+        let job = schedule.next().unwrap();
+        assert_eq!((names(&job), job.kind), (vec!["a", "b", "c"], JobKind::Together));
+        assert_eq!(schedule.finish(after(job, 1), 1, JobEnd::Failed), []);
+        let (others, alone) = (schedule.next().unwrap(), schedule.next().unwrap());
+        assert_eq!((names(&others), others.kind), (vec!["c"], JobKind::Together));
+        assert_eq!((names(&alone), alone.kind), (vec!["b"], JobKind::Alone));
+        assert_eq!(schedule.finish(alone, 0, JobEnd::Failed), [failed("b")]);
+        assert_eq!(schedule.finish(after(others, 1), 1, JobEnd::Answered), []);
         assert_eq!(schedule.next(), None);
-        assert_eq!(schedule.finish(alone, JobEnd::AtLimit), [new("a")]);
+    }
+
+    #[test]
+    fn an_item_of_which_nix_said_why_it_ended_the_process_is_not_tried_again() {
+        let mut schedule = schedule(vec![new("a"), new("b"), new("c")], 9.0);
+        let job = schedule.next().unwrap();
+        assert!(!schedule.has_more_together());
+        assert_eq!(schedule.finish(after(job, 1), 1, JobEnd::Broken), [failed("b")]);
+        assert!(schedule.has_more_together());
+        let others = schedule.next().unwrap();
+        assert_eq!((names(&others), schedule.next()), (vec!["c"], None));
+    }
+
+    #[test]
+    fn a_group_of_plain_data_that_ends_its_process_is_told_one_by_one() {
+        let plain = |item| Task { is_plain: true, ..new(item) };
+        let mut schedule = schedule(vec![plain("a"), plain("b"), plain("c"), new("host")], 9.0);
+        let job = schedule.next().unwrap();
+        assert_eq!(schedule.finish(after(job, 1), 1, JobEnd::Failed), []);
+        let (suspects, others) = (schedule.next().unwrap(), schedule.next().unwrap());
+        assert_eq!((names(&suspects), names(&others)), (vec!["b", "c"], vec!["host"]));
+        assert!(suspects.tasks.iter().all(|task| !task.is_grouped() && !task.failed_before));
+        schedule.finish(after(others, 1), 1, JobEnd::Answered);
+        assert_eq!(schedule.finish(after(suspects, 1), 1, JobEnd::Failed), []);
+        let alone = schedule.next().unwrap();
+        assert_eq!((names(&alone), alone.kind), (vec!["c"], JobKind::Alone));
+        assert_eq!(schedule.finish(alone, 0, JobEnd::Failed).len(), 1);
+        assert_eq!(schedule.next(), None);
+    }
+
+    #[test]
+    fn a_process_that_reaches_its_memory_goes_on_where_it_was() {
+        let mut schedule = schedule(vec![new("a"), new("b"), new("c"), new("d"), new("e")], 99.0);
+        let job = schedule.next().unwrap();
+        assert_eq!(schedule.finish(after(job, 2), 2, JobEnd::AtLimit(ReachedLimit::Memory)), []);
+        let job = schedule.next().unwrap();
+        assert_eq!(names(&job), ["c", "d"], "two fit");
+        assert_eq!(schedule.finish(job, 0, JobEnd::AtLimit(ReachedLimit::Memory)), []);
+        let others = schedule.next().unwrap();
+        assert_eq!(names(&others), ["d"]);
+        schedule.finish(after(others, 1), 1, JobEnd::Answered);
+        let others = schedule.next().unwrap();
+        assert_eq!((names(&others), schedule.next()), (vec!["e"], None), "`c` gets all of the memory later");
+        schedule.finish(after(others, 1), 1, JobEnd::Answered);
+        let alone = schedule.next().unwrap();
+        assert_eq!((names(&alone), alone.memory, alone.kind), (vec!["c"], MemoryGrant::All, JobKind::Alone));
+        assert_eq!(schedule.next(), None);
+        assert_eq!(schedule.finish(alone, 0, JobEnd::AtLimit(ReachedLimit::Memory)), [failed("c")]);
         assert_eq!(schedule.next(), None);
     }
 
     #[test]
     fn a_task_that_needed_more_than_a_share_runs_alone_at_once() {
-        let mut schedule = schedule(vec![known("big", 10, 501), known("small", 1, 500)]);
+        let mut schedule = schedule(vec![known("big", 10, 501), known("small", 1, 500)], 0.0);
         let small = schedule.next().unwrap();
-        assert_eq!(names(&small), ["small"]);
-        assert_eq!(schedule.next(), None);
-        schedule.finish(small, JobEnd::Failed);
+        assert_eq!((names(&small), schedule.next()), (vec!["small"], None));
+        schedule.finish(after(small, 1), 1, JobEnd::Answered);
         assert_eq!(schedule.next().map(|job| job.memory), Some(MemoryGrant::All));
     }
 
     #[test]
-    fn relocation_checks_run_while_nothing_else_can() {
-        let mut schedule = schedule(vec![new("a"), known("big", 10, 501)]).with_relocation_checks(vec![
-            new("a again"),
-            known("big again", 10, 501),
-            new("c"),
-        ]);
-        let a = schedule.next().unwrap();
-        assert_eq!((names(&a), schedule.next()), (vec!["a"], None), "`big` has to come first");
-        schedule.finish(a, JobEnd::Answered(cost(10, 1)));
-        let big = schedule.next().unwrap();
-        assert_eq!((names(&big), schedule.next()), (vec!["big"], None), "nothing runs beside it");
-        schedule.finish(big, JobEnd::Answered(cost(10, 501)));
-        let (again, c) = (schedule.next().unwrap(), schedule.next().unwrap());
-        assert_eq!((names(&again), again.purpose, names(&c)), (vec!["a again"], Purpose::RelocationCheck, vec!["c"]));
-        assert_eq!(schedule.finish(again, JobEnd::AtLimit), [new("a again")], "a check is not retried");
-        schedule.finish(c, JobEnd::Failed);
-        assert_eq!(schedule.next(), None);
-    }
-
-    #[test]
-    fn the_tasks_of_a_failed_job_are_retried_one_by_one() {
-        let mut schedule = schedule(vec![]);
-        schedule.running = 1;
-        let job = Job::new(vec![new("a"), new("b")], MemoryGrant::Share);
-        assert_eq!(schedule.finish(job, JobEnd::Failed), []);
-        let (a, b) = (schedule.next().unwrap(), schedule.next().unwrap());
-        assert_eq!((names(&a), names(&b)), (vec!["a"], vec!["b"]));
-    }
-
-    #[test]
-    fn a_task_that_forbids_batching_has_a_process_of_its_own() {
-        let exact = Task { batching: Batching::Forbidden, ..new("exact") };
-        let mut schedule = schedule(vec![new("a"), exact, new("b")]);
-        schedule.batches = BatchModel {
-            measured: vec![(1.0, 0.022)],
-            ..BatchModel::new(Precision::NotNeeded, Duration::from_millis(20))
-        };
-        assert_eq!(names(&schedule.next().unwrap()), ["exact"]);
-    }
-
-    fn size_after(precision: Precision, measured: &[(usize, u64, u64)]) -> usize {
-        let mut batches = BatchModel::new(precision, Duration::from_millis(20));
-        for (hosts, millis, memory) in measured {
-            batches.learn(*hosts, cost(*millis, *memory));
+    fn a_task_that_does_not_end_waits_until_all_others_were_tried_and_has_more_time_then() {
+        let mut schedule = schedule(vec![failed("broken"), new("endless"), known("long", 50_000, 1)], 99.0);
+        let job = schedule.next().unwrap();
+        assert_eq!(names(&job), ["endless", "long"]);
+        assert_eq!([0, 1].map(|at| TIMES.of(&job.tasks[at]).as_secs()), [60, 100]);
+        assert_eq!(schedule.finish(job, 0, JobEnd::AtLimit(ReachedLimit::Time)), []);
+        let (long, broken) = (schedule.next().unwrap(), schedule.next().unwrap());
+        assert_eq!((names(&long), names(&broken)), (vec!["long"], vec!["broken"]));
+        schedule.finish(after(long, 1), 1, JobEnd::Answered);
+        for minutes in [4, 10] {
+            let again = schedule.next().unwrap();
+            assert_eq!((names(&again), TIMES.of(&again.tasks[0])), (vec!["endless"], Duration::from_mins(minutes)));
+            let given_up = schedule.finish(again, 0, JobEnd::AtLimit(ReachedLimit::Time));
+            assert_eq!(given_up.len(), usize::from(minutes == 10));
         }
-        batches.size(100, BUDGET)
+        let mut all_at_once = Schedule::new(BUDGET, Times { longest: LEAST_TIME, ..TIMES }, None, vec![new("a")]);
+        let job = all_at_once.next().unwrap();
+        assert_eq!(all_at_once.finish(job, 0, JobEnd::AtLimit(ReachedLimit::Time)), []);
+        let job = all_at_once.next().unwrap();
+        assert_eq!(all_at_once.finish(job, 0, JobEnd::AtLimit(ReachedLimit::Time)).len(), 1);
+        let little = Times { source: Duration::from_secs(16), ..TIMES };
+        assert_eq!(little.of(&new("a")), Duration::from_secs(1));
     }
 
     #[test]
-    fn many_hosts_share_a_process_as_long_as_a_change_of_one_stays_cheap() {
-        assert_eq!(size_after(Precision::PerHost, &[]), 1);
-        // 20 ms of 220 are shared.
-        assert_eq!(size_after(Precision::PerHost, &[(1, 220, 1)]), 1);
-        // 20 ms of 22 are shared: six together cost 32 ms, which is less than 1.5 times 22.
-        assert_eq!(size_after(Precision::PerHost, &[(1, 22, 1)]), 6);
-        // Batches measure the shared part better than single hosts do.
-        assert_eq!(
-            size_after(Precision::PerHost, &[(1, 120, 1), (1, 120, 1), (1, 120, 1), (3, 140, 1), (3, 140, 1)]),
-            2
-        );
+    fn each_gets_a_process_of_its_own_where_that_is_wanted() {
+        let mut schedule = Schedule::singly(BUDGET, TIMES, vec![new("a"), known("big", 1, 501), new("b")]);
+        let (a, b) = (schedule.next().unwrap(), schedule.next().unwrap());
+        assert_eq!((names(&a), a.kind, names(&b)), (vec!["a"], JobKind::Alone, vec!["b"]));
+        schedule.finish(a, 0, JobEnd::Failed);
+        schedule.finish(after(b, 1), 1, JobEnd::Answered);
+        assert_eq!(names(&schedule.next().unwrap()), ["big"]);
     }
 
     #[test]
-    fn the_costs_of_the_last_time_decide_at_once_how_many_share() {
-        let tasks =
-            || vec![known("a", 50, 1), known("b", 50, 1), known("c", 50, 1), known("d", 50, 1), known("e", 50, 1)];
-        let first = |precision| Schedule::new(BUDGET, precision, Duration::from_millis(20), tasks()).next();
-        assert_eq!(names(&first(Precision::NotNeeded).unwrap()), ["a", "b"]);
-        assert_eq!(names(&first(Precision::PerHost).unwrap()), ["a"]);
-    }
-
-    #[test]
-    fn without_a_record_hosts_share_where_it_saves_time_and_fits() {
-        assert_eq!(size_after(Precision::NotNeeded, &[(1, 2_000, 1)]), 1);
-        assert_eq!(size_after(Precision::NotNeeded, &[(1, 50, 1)]), 25);
-        assert_eq!(size_after(Precision::NotNeeded, &[(1, 50, 100)]), 5);
+    fn nothing_is_tried_again_where_the_source_has_used_all_that_it_may_use() {
+        let mut schedule = schedule(vec![new("a"), new("b")], 9.0);
+        let job = schedule.next().unwrap();
+        assert_eq!(schedule.finish(job, 0, JobEnd::NotBegun), [new("a"), new("b")]);
+        assert_eq!(schedule.next(), None);
     }
 }

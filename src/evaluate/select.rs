@@ -20,9 +20,12 @@ pub(super) struct Selection {
     pub(super) unmatched: Vec<Pattern>,
 }
 
-/// The outputs that `source` may take something of, in their order. The others are never looked at.
+/// The outputs that `source` may take something of, in the order of `Ord`, in which the names of a survey are as well: a recorded survey
+/// holds where it is about the same outputs. The others are never looked at.
 pub(super) fn outputs_of(source: &Source) -> Vec<FlakeOutput> {
-    FlakeOutput::all().filter(|output| !is_left_out(source, *output)).collect()
+    let mut outputs: Vec<FlakeOutput> = FlakeOutput::all().filter(|output| !is_left_out(source, *output)).collect();
+    outputs.sort();
+    outputs
 }
 
 fn is_left_out(source: &Source, output: FlakeOutput) -> bool {
@@ -47,6 +50,9 @@ fn output_of(pattern: &Pattern) -> Option<FlakeOutput> {
 
 /// Selects those of `items` that `source` takes.
 pub(super) fn select(source: &Source, items: Vec<Item>) -> Selection {
+    if source.selects_all() {
+        return Selection { items, ..Selection::default() };
+    }
     let is_host = |item: &Item| matches!(item.output, FlakeOutput::Hosts(_));
     let hosts: BTreeSet<String> = items.iter().filter(|item| is_host(item)).map(|item| item.name.clone()).collect();
     let stands_alone = |item: &Item| is_host(item) || !hosts.contains(&item.name);
@@ -170,12 +176,19 @@ mod tests {
         };
         assert_eq!(
             looked_at(&[], &["homeConfigurations.*"]),
-            ["nixosConfigurations", "darwinConfigurations", "systemConfigs"]
+            ["darwinConfigurations", "nixosConfigurations", "systemConfigs"]
         );
         assert_eq!(looked_at(&["nixosConfigurations.web-*"], &[]), ["nixosConfigurations"]);
         assert_eq!(looked_at(&["nixosConfigurations.web-*", "air"], &["homeConfigurations.a*"]).len(), 4);
         // The pattern is about an output that nobody looks at, so it is not one that matches nothing.
         assert_eq!(selected(&[], &["homeConfigurations.*", "web-old-*"]).unmatched, []);
+    }
+
+    #[test]
+    fn the_outputs_have_the_order_in_which_a_survey_lists_them() {
+        let source = Source::bare("git+https://git.example.org/fleet".parse().unwrap());
+        let listed: BTreeSet<FlakeOutput> = FlakeOutput::all().collect();
+        assert_eq!(outputs_of(&source), listed.into_iter().collect::<Vec<_>>());
     }
 
     #[test]

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::certificates::{Certificates, CertificatesError, Chosen, any_certificate};
 use super::credentials::Credentials;
+use super::proxy::ProxyUrl;
 
 /// The ssh command where none is configured. `BatchMode`, because nobody is there to type a password; the other options
 /// end a connection that hangs, because gix cannot interrupt a read.
@@ -23,6 +24,8 @@ pub struct Access {
     pub credentials: Option<Credentials>,
     /// The file with the CA certificates that alone vouch for the host. The default is the machine's.
     pub ca_file: Option<PathBuf>,
+    /// The proxy for HTTPS. The default is that of the environment, where it names one.
+    pub proxy: Option<ProxyUrl>,
     /// How ssh is run.
     pub ssh: SshAccess,
 }

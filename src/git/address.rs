@@ -97,6 +97,16 @@ impl fmt::Display for CommitId {
 
 as_string!(CommitId);
 
+impl schemars::JsonSchema for CommitId {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "CommitId".into()
+    }
+
+    fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        schemars::json_schema!({ "type": "string", "pattern": "^[0-9a-f]{40}$", "description": "The object id of a commit" })
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

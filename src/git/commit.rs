@@ -13,6 +13,7 @@ use gix::objs::tree::EntryKind;
 use gix::refs::transaction::{PreviousValue, RefEdit};
 
 use super::address::{CommitId, RefName};
+use super::identity::{Authorship, Identity};
 use super::lock::HeldLock;
 use super::objects::ReadError;
 use super::persist::persist;
@@ -61,15 +62,6 @@ impl Change {
     }
 }
 
-/// The author of a commit, as git records it. It is no proof of who made the commit.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Identity {
-    /// The name, without `<`, `>` and line ends.
-    pub name: String,
-    /// The mail address, without `<`, `>` and line ends.
-    pub email: String,
-}
-
 /// A commit that is to be made.
 #[derive(Debug)]
 pub struct NewCommit<'a> {
@@ -81,8 +73,8 @@ pub struct NewCommit<'a> {
     pub changes: &'a [Change],
     /// The message; a final newline is added.
     pub message: &'a str,
-    /// The author, who is also the committer.
-    pub by: &'a Identity,
+    /// The author and the committer.
+    pub by: &'a Authorship,
     /// The time of the commit.
     pub at: SystemTime,
 }
@@ -222,7 +214,7 @@ impl Repository {
         let (id, mut local) = (files.commit(), files.into_repository());
         let failed = |error| GitError::new(format!("write the objects of {id} to {}", self.path().display()), &error);
         let objects = local.objects.take_object_memory().unwrap_or_default();
-        let written = persist(&local, objects).map_err(failed)?;
+        let written = persist(&mut local, objects).map_err(failed)?;
         let (sharing, top) = (Sharing::of(&local)?, local.objects.store_ref().path().to_owned());
         for file in written {
             sharing.apply_below(&top, &file).map_err(|error| self.not_shared(&file, &error))?;
@@ -308,16 +300,16 @@ impl Repository {
     }
 
     fn write_commit(&self, local: &gix::Repository, new: &NewCommit<'_>, tree: ObjectId) -> Result<CommitId, GitError> {
-        let by = gix::actor::Signature {
-            name: new.by.name.as_str().into(),
-            email: new.by.email.as_str().into(),
+        let by = |identity: &Identity| gix::actor::Signature {
+            name: identity.name().into(),
+            email: identity.email().into(),
             time: gix::date::Time { seconds: seconds(new.at), offset: 0 },
         };
         let commit = gix::objs::Commit {
             tree,
             parents: new.expected.map(CommitId::object).into_iter().collect(),
-            author: by.clone(),
-            committer: by,
+            author: by(&new.by.author),
+            committer: by(&new.by.committer),
             encoding: None,
             message: message(new.message).into(),
             extra_headers: Vec::new(),

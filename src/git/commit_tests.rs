@@ -127,14 +127,17 @@ fn paths_that_git_does_not_accept_are_refused() {
 }
 
 #[test]
-fn an_identity_that_would_break_the_commit_is_refused() {
+fn a_commit_has_an_author_and_a_committer() {
     let dir = TestFolder::new();
     let repository = dir.repository("r.git");
-    let by = Identity { name: "a\nparent x".to_owned(), email: "a@b".to_owned() };
+    let (author, committer) = ("Ada Ł <ada@example.org>".parse().unwrap(), "Bot <bot@example.org>".parse().unwrap());
+    let by = Authorship { author, committer };
     let changes = [put("a", "x")];
     let branch = fixture::branch();
     let new = NewCommit { branch: &branch, expected: None, changes: &changes, message: "x", by: &by, at: UNIX_EPOCH };
-    assert!(matches!(repository.commit(&new), Err(CommitError::Git(_))));
+    repository.commit(&new).unwrap();
+    let log = fixture::git(&dir.path().join("r.git"), &["log", "--format=%an <%ae>, %cn <%ce>", "deployments"]);
+    assert_eq!(log, "Ada Ł <ada@example.org>, Bot <bot@example.org>");
 }
 
 #[test]
@@ -177,7 +180,7 @@ fn the_superuser_shuts_no_owner_out() {
     let path = dir.path().join("r.git");
     std::os::unix::fs::chown(&path, Some(54_321), None).unwrap();
     let (changes, branch) = ([put("a.json", "1")], fixture::branch());
-    let by = Identity { name: "c".to_owned(), email: "c@c.invalid".to_owned() };
+    let by = Authorship::of("c <c@c.invalid>".parse().unwrap());
     let new = NewCommit { branch: &branch, expected: None, changes: &changes, message: "m", by: &by, at: UNIX_EPOCH };
     let error = repository.commit(&new).unwrap_err().to_string();
     assert!(error.contains("sudo -u '#54321'"), "{error}");

@@ -26,8 +26,11 @@ pub(super) struct Explanation {
 const CERTIFICATE: &str = "name the certificate of the host, or of the CA that signed it, with ca-file of a [[credentials]] table, and \
                            check the name in the URL and the clock";
 
+/// The advice for a server that does not let this user in.
+const TOKEN: &str = "name a token that is still good with a [[credentials]] table";
+
 /// A text, and what it means. The first row that is in the words counts.
-const TABLE: [(&str, Obstacle, &str); 22] = [
+const TABLE: [(&str, Obstacle, &str); 28] = [
     // OpenSSH.
     (
         "Host key verification failed",
@@ -60,8 +63,19 @@ const TABLE: [(&str, Obstacle, &str); 22] = [
     ("SSL peer certificate", Obstacle::Refused, CERTIFICATE),
     ("SSL certificate problem", Obstacle::Refused, CERTIFICATE),
     ("certificate verification failed", Obstacle::Refused, CERTIFICATE),
+    // git over HTTP.
+    ("Authentication failed for", Obstacle::Refused, TOKEN),
+    ("could not read Username for", Obstacle::Refused, TOKEN),
+    ("could not read Password for", Obstacle::Refused, TOKEN),
+    (
+        "returned error: 403",
+        Obstacle::Refused,
+        "the host knows who this is and does not allow it: give the token the right to write",
+    ),
+    ("returned error: 404", Obstacle::NoRepository, "correct the URL, or let this token see the repository"),
+    ("returned error: 5", Obstacle::Fault, "the host itself fails: try again later, and look at its log"),
     // HTTP.
-    ("HTTP status 401", Obstacle::Refused, "name a token that is still good with a [[credentials]] table"),
+    ("HTTP status 401", Obstacle::Refused, TOKEN),
     (
         "HTTP status 403",
         Obstacle::Refused,
@@ -99,6 +113,8 @@ mod tests {
             ("sh: 1: ssh: not found", Obstacle::Fault, "OpenSSH client"),
             ("ERROR: Repository not found.", Obstacle::NoRepository, "URL"),
             ("[60] SSL peer certificate was not OK: self-signed certificate (18)", Obstacle::Refused, "ca-file"),
+            ("fatal: Authentication failed for 'https://h/x/'", Obstacle::Refused, "[[credentials]]"),
+            ("fatal: unable to access: The requested URL returned error: 403", Obstacle::Refused, "right to write"),
             ("Received HTTP status 404", Obstacle::NoRepository, "URL"),
             ("Received HTTP status 429", Obstacle::Fault, "less often"),
             ("Received HTTP status 503", Obstacle::Fault, "try again later"),

@@ -94,6 +94,7 @@ impl Repository {
     pub(super) fn fetch(&self, request: &FetchRequest<'_>) -> Result<Fetched, FetchError> {
         match request.remote {
             Remote::Url(url) => self.fetch_url(request, url),
+            Remote::Bundle(files) => self.fetch_bundle(request, files),
         }
     }
 
@@ -203,8 +204,9 @@ impl Repository {
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
         // Each thread that checks a pack has buffers and a stack, and a fetch has little memory, however many processors there are.
+        let proxy = url.access().proxy.as_ref().map(ToString::to_string);
         let settings = [("core.sshCommand", command.as_str()), ("ssh.variant", "ssh"), ("pack.threads", MAX_THREADS)];
-        for (key, value) in settings {
+        for (key, value) in settings.into_iter().chain(proxy.iter().map(|proxy| ("http.proxy", proxy.as_str()))) {
             config
                 .set_raw_value(key, value)
                 .map_err(|error| GitError::new(format!("set {key} for a fetch"), &error))?;

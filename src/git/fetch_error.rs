@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::bundle::error::BundleError;
 use super::lock::HeldLock;
 use super::objects::ReadError;
 use super::repository::GitError;
@@ -61,6 +62,16 @@ pub(super) enum FetchError {
         why: String,
         /// What to do.
         advice: &'static str,
+    },
+    /// The remote is a bundle, and it was not taken.
+    #[error("cannot read branch `{branch}` from the bundle {remote}")]
+    Bundle {
+        /// The path of the bundle.
+        remote: String,
+        /// The branch.
+        branch: BranchName,
+        /// What is wrong with it.
+        source: Box<BundleError>,
     },
     /// The received commit cannot be read to its last file, and was deleted.
     #[error("cannot use the commit that {remote} sent for branch `{branch}`")]
@@ -131,7 +142,9 @@ impl FetchError {
     /// The remedy for this error.
     pub(super) fn remedy(&self) -> Remedy {
         match self {
-            Self::Unreachable { .. }
+            // Another bundle may be there next time. What earlier ones brought is kept, since later ones build on it.
+            Self::Bundle { .. }
+            | Self::Unreachable { .. }
             | Self::TooMuchMemory { .. }
             | Self::TooShallow { .. }
             | Self::Interrupted { .. } => Remedy::TryAgain,

@@ -6,7 +6,8 @@ use std::process::Stdio;
 use std::time::{Duration, UNIX_EPOCH};
 
 use super::address::CommitId;
-use super::commit::{Change, CommitError, Identity, NewCommit};
+use super::commit::{Change, CommitError, NewCommit};
+use super::identity::Authorship;
 use super::repository::Repository;
 use crate::model::BranchName;
 
@@ -38,7 +39,7 @@ pub(crate) fn commit(
     expected: Option<CommitId>,
     changes: &[Change],
 ) -> Result<CommitId, CommitError> {
-    let by = Identity { name: "Clavel".to_owned(), email: "clavel@example.org".to_owned() };
+    let by = Authorship::of("Clavel <clavel@example.org>".parse().unwrap());
     let at = UNIX_EPOCH + Duration::from_secs(1_700_000_000);
     repository.commit(&NewCommit { branch: &branch(), expected, changes, message: "a test", by: &by, at })
 }

@@ -41,6 +41,9 @@ impl GitSettings {
                 settings.set_variable("GIT_SSH_COMMAND", command);
             }
         }
+        if let Some(proxy) = access.proxy.as_ref().filter(|_| url.scheme == Scheme::Https) {
+            settings.set(format!("http.{}.proxy", host_of(url)), proxy.to_string());
+        }
         if let Some(credentials) = access.credentials.as_ref().filter(|_| url.scheme == Scheme::Https) {
             settings.authenticate(url, credentials)?;
         }
@@ -54,8 +57,8 @@ impl GitSettings {
             SecretLocation::Helper(helper) => helper.clone(),
             SecretLocation::File(_) | SecretLocation::Systemd(_) | SecretLocation::Netrc(_) => HELPER.to_owned(),
         };
-        let port = url.port.map(|port| format!(":{port}")).unwrap_or_default();
-        let key = |name: &str| format!("credential.https://{}{port}.{name}", url.host().unwrap_or_default());
+        let host = host_of(url);
+        let key = |name: &str| format!("credential.{host}.{name}");
         // The empty value removes the machine's helpers. Git would ask them first, and hand them the password to store.
         self.set(key("helper"), "");
         self.set(key("helper"), helper.as_str());
@@ -97,6 +100,12 @@ impl GitSettings {
     }
 }
 
+/// The host of a URL of HTTPS, as git's settings name it.
+fn host_of(url: &gix::Url) -> String {
+    let port = url.port.map(|port| format!(":{port}")).unwrap_or_default();
+    format!("https://{}{port}", url.host().unwrap_or_default())
+}
+
 #[cfg(test)]
 mod tests {
     use super::super::access::SshAccess;
@@ -125,6 +134,14 @@ mod tests {
         assert_eq!(found.iter().filter(|(_, value)| value.contains("s3cret")).count(), 1);
         // The same access says nothing about a host that is reached in another way.
         assert!(environment("http://h/fleet.git", &access).is_empty());
+    }
+
+    #[test]
+    fn the_proxy_is_for_one_host() {
+        let access = Access { proxy: Some("http://proxy:3128".parse().unwrap()), ..Access::default() };
+        let found = environment("https://h/fleet.git", &access);
+        let is = |key: &str, value: &str| found.contains(&(key.to_owned(), value.to_owned()));
+        assert!(is("GIT_CONFIG_KEY_2", "http.https://h.proxy") && is("GIT_CONFIG_VALUE_2", "http://proxy:3128"));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use super::address::RefName;
+use super::bundle::incoming::Incoming;
 use super::repository::{GitError, Repository};
 
 /// The state of a cache after its leftovers were removed.
@@ -28,6 +29,7 @@ impl Repository {
         let act = || format!("remove the files that an interrupted fetch left in {}", self.path().display());
         let failed = |error: io::Error| GitError::io(act(), &error);
         let git_dir = self.git_dir();
+        Incoming::remove_leftover(&git_dir).map_err(failed)?;
         for locked in ["shallow", "packed-refs", "config", "HEAD", into.as_str()] {
             remove_file(&git_dir.join(format!("{locked}.lock"))).map_err(failed)?;
         }
@@ -46,6 +48,7 @@ impl Repository {
         let git_dir = self.git_dir();
         let act = || format!("read the size of {}", git_dir.display());
         let mut files = files_in(&git_dir.join("objects/pack")).map_err(|error| GitError::io(act(), &error))?;
+        files.extend(files_in(&Incoming::packs_below(&git_dir)).map_err(|error| GitError::io(act(), &error))?);
         files.extend(["shallow", "shallow.lock"].map(|name| git_dir.join(name)));
         // A file that was deleted meanwhile has no size.
         Ok(files.iter().filter_map(|file| fs::symlink_metadata(file).ok()).map(|metadata| metadata.len()).sum())
@@ -64,6 +67,7 @@ pub(super) fn parts_of_packs(git_dir: &Path) -> io::Result<HashSet<PathBuf>> {
 
 /// Removes the parts of packs that are not among those of `before`.
 pub(super) fn remove_parts_since(git_dir: &Path, before: &HashSet<PathBuf>) -> io::Result<()> {
+    Incoming::remove_leftover(git_dir)?;
     let now = parts_of_packs(git_dir)?;
     now.difference(before).try_for_each(|file| remove_file(file))
 }

@@ -6,15 +6,17 @@
 //! | what | files |
 //! |---|---|
 //! | names of commits, refs and remotes | `address`, `remote` |
-//! | how a remote is reached | `access`, `rules` (which for which URL), `credentials`, `login` and `netrc` (who Clavel is there), `certificates`, `git_settings` (all of it for `git`) |
+//! | how a remote is reached | `access`, `rules` (which for which URL), `proxy`, `credentials`, `login` and `netrc` (who Clavel is there), `certificates`, `git_settings` (all of it for `git`) |
 //! | one repository and its refs | `repository`, `symbolic_ref`, `lock` (the lock files that git leaves) |
 //! | reading a commit within limits | `objects`, `folder`, `snapshot`, `files`, `complete` (whether all of it is there) |
-//! | making a commit and moving a ref | `commit`, `persist` (its objects on the disk), `shared` (for whom) |
+//! | making a commit and moving a ref | `commit`, `identity` (who makes it), `persist` (its objects on the disk), `shared` (for whom) |
+//! | a branch in a file | `bundle` |
 //! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push` |
 //! | the commits of a push that git has not taken in | `preview` |
 
 mod access;
 mod address;
+mod bundle;
 mod certificates;
 mod commit;
 mod complete;
@@ -28,6 +30,7 @@ mod files;
 pub(crate) mod fixture;
 mod folder;
 mod git_settings;
+mod identity;
 mod leftovers;
 mod lock;
 mod login;
@@ -35,6 +38,7 @@ mod netrc;
 mod objects;
 mod persist;
 mod preview;
+mod proxy;
 mod push;
 mod remote;
 mod repository;
@@ -46,8 +50,9 @@ mod symbolic_ref;
 
 pub use access::{Access, SshAccess};
 pub use address::{CommitId, RefName};
+pub use bundle::{BundleError, BundleFiles, BundleHeader, BundleSearchError, BundleWriteError};
 pub use certificates::CertificatesError;
-pub use commit::{Change, CommitError, Identity, NewCommit, Prepared, PreparedCommit};
+pub use commit::{Change, CommitError, NewCommit, Prepared, PreparedCommit};
 pub use confined::{
     ChildError, ConfinedFetch, ConfinedFetchError, FETCH_COMMAND, WhenBusy, answer as answer_fetch, lock_of,
 };
@@ -55,10 +60,12 @@ pub use credentials::{Credentials, SecretLocation};
 pub use fetch::{Depth, Fetched};
 pub use fetch_error::Remedy;
 pub use files::Files;
+pub use identity::{Authorship, Identity, git_author};
 pub use leftovers::Leftovers;
 pub use lock::HeldLock;
 pub use objects::{Mode, ObjectId, ReadError};
 pub use preview::{Preview, PreviewError};
+pub use proxy::ProxyUrl;
 pub use push::{Push, PushError};
 pub use remote::Remote;
 pub use repository::{GitError, OpenError, Repository};

@@ -18,7 +18,10 @@ use super::shared::paths_of_loose;
 const MANY: usize = 256;
 
 /// Writes those of `objects` that the repository does not have, and returns their files. The caller syncs the disk.
-pub(super) fn persist(repository: &gix::Repository, mut objects: Storage) -> Result<Vec<PathBuf>, gix::Error> {
+pub(super) fn persist(repository: &mut gix::Repository, mut objects: Storage) -> Result<Vec<PathBuf>, gix::Error> {
+    // Nearly all of them are new, and for each of those the repository would list its packs again, in case another process made one
+    // meanwhile. An object that such a pack has as well is written twice, which does no harm.
+    repository.objects.refresh_never();
     let mut new: Vec<_> = objects.drain().filter(|(id, _)| !repository.has_object(id)).collect();
     if new.len() < MANY {
         for (_, (kind, data)) in &new {

@@ -43,6 +43,16 @@ pub enum PushError {
         /// The branch.
         branch: BranchName,
     },
+    /// It has commits that the pushed commit does not descend from. Another writer was faster, or it has another history.
+    #[error(
+        "cannot push to branch `{branch}` of {remote}: it has commits that are not in the history of what is pushed"
+    )]
+    Diverged {
+        /// The remote, without secrets.
+        remote: String,
+        /// The branch.
+        branch: BranchName,
+    },
     /// The remote declined the push by a rule of its own, such as a hook or a protected branch.
     #[error("cannot push to branch `{branch}` of {remote}: the remote declined it:\n{output}")]
     Declined {
@@ -65,6 +75,14 @@ pub enum PushError {
         /// What to do.
         advice: &'static str,
     },
+    /// The remote is a bundle.
+    #[error(
+        "cannot write to the bundle {remote}: a bundle is only read; name the repository, and make the bundle anew with `clavel bundle create`"
+    )]
+    Bundle {
+        /// The path of the bundle.
+        remote: String,
+    },
     /// Git could not be run, or did not finish in time.
     #[error("cannot push to branch `{branch}` of {remote}")]
     NotRun {
@@ -78,11 +96,22 @@ pub enum PushError {
 }
 
 impl Push<'_> {
+    /// Connects to the remote and logs in as a push does, and moves nothing: `git push --dry-run`. The remote does not run its
+    /// hooks or look at its rules then.
+    pub async fn rehearse(&self, repository: &Repository) -> Result<(), PushError> {
+        self.run_git(repository, &["--dry-run"]).await
+    }
+
     /// Pushes from `repository`. If the branch of the remote is at the commit already, nothing happens, and that is no error.
     pub async fn run(&self, repository: &Repository) -> Result<(), PushError> {
+        self.run_git(repository, &[]).await
+    }
+
+    async fn run_git(&self, repository: &Repository, options: &[&str]) -> Result<(), PushError> {
         match self.remote {
+            Remote::Bundle(_) => Err(PushError::Bundle { remote: self.remote.to_string() }),
             Remote::Url(url) => {
-                let invocation = self.invocation(repository, url).map_err(|output| PushError::Failed {
+                let invocation = self.invocation(repository, url, options).map_err(|output| PushError::Failed {
                     remote: self.remote.to_string(),
                     branch: self.branch.clone(),
                     output,
@@ -94,7 +123,7 @@ impl Push<'_> {
         }
     }
 
-    fn invocation(&self, repository: &Repository, url: &RemoteUrl) -> Result<Invocation, String> {
+    fn invocation(&self, repository: &Repository, url: &RemoteUrl, options: &[&str]) -> Result<Invocation, String> {
         let target = format!("{}:{}", self.commit, RefName::of(self.branch));
         let git = Invocation::new("git")
             // Clavel may run inside a hook, whose variables name another repository.
@@ -112,7 +141,8 @@ impl Push<'_> {
             // Push the branch alone, without the tags that push.followTags would add.
             .arg("--no-follow-tags")
             // Keep progress bars out of the error.
-            .arg("--quiet");
+            .arg("--quiet")
+            .args(options.iter().copied());
         let git = match std::env::var_os("GIT_SSH_COMMAND") {
             // BatchMode, because no person is there to type a password.
             None => git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
@@ -130,6 +160,7 @@ impl Push<'_> {
         let output = last_lines(stderr);
         match rejection(stderr) {
             Some(PushRejection::Moved) => PushError::Moved { remote, branch },
+            Some(PushRejection::Diverged) => PushError::Diverged { remote, branch },
             Some(PushRejection::Declined) => PushError::Declined { remote, branch, output },
             None => {
                 let advice = explain(&output).map_or(CHECK, |known| known.advice);
@@ -150,8 +181,10 @@ fn with_remote(git: Invocation, url: &RemoteUrl) -> Result<Invocation, String> {
 /// The reason that git gives for a rejected branch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum PushRejection {
-    /// The branch of the remote is at another commit than expected.
+    /// The branch of the remote was moved while git pushed.
     Moved,
+    /// The branch of the remote is at a commit that is no ancestor of the pushed one.
+    Diverged,
     /// A rule of the remote forbids the push.
     Declined,
 }
@@ -159,17 +192,17 @@ enum PushRejection {
 /// Reads git's line about the branch, like ` ! [rejected]  0123 -> deployments (fetch first)`.
 fn rejection(stderr: &str) -> Option<PushRejection> {
     let line = stderr.lines().map(str::trim).find(|line| line.starts_with("! ["))?;
-    let moved = [
-        // In the first case the remote's commit is not here; in the second it is here, and is not an ancestor.
-        "(fetch first)",
-        "(non-fast-forward)",
-        // Another writer moved the branch after the two sides had compared their commits.
-        "cannot lock ref",
-        "incorrect old value provided",
-        "(failed to update ref)",
-        "reference already exists",
-    ];
-    Some(if moved.iter().any(|reason| line.contains(reason)) { PushRejection::Moved } else { PushRejection::Declined })
+    // In the first case the remote's commit is not here; in the second it is here, and is not an ancestor.
+    let diverged = ["(fetch first)", "(non-fast-forward)"];
+    // Another writer moved the branch after the two sides had compared their commits.
+    let moved =
+        ["cannot lock ref", "incorrect old value provided", "(failed to update ref)", "reference already exists"];
+    let is_one_of = |reasons: &[&str]| reasons.iter().any(|reason| line.contains(reason));
+    Some(match line {
+        _ if is_one_of(&diverged) => PushRejection::Diverged,
+        _ if is_one_of(&moved) => PushRejection::Moved,
+        _ => PushRejection::Declined,
+    })
 }
 
 fn last_lines(text: &str) -> String {
@@ -214,7 +247,7 @@ mod tests {
         let theirs = fixture::put(&to, Some(first), &[("a.json", "theirs")]);
         let ours = fixture::put(&from, Some(first), &[("a.json", "ours")]);
         let error = push(&from, &url, ours).await.unwrap_err();
-        assert!(matches!(error, PushError::Moved { .. }), "{error}");
+        assert!(matches!(error, PushError::Diverged { .. }), "{error}");
         assert_eq!(to.tip(&fixture::branch()).unwrap(), Some(theirs));
     }
 
@@ -262,8 +295,8 @@ mod tests {
     #[test]
     fn the_output_of_git_is_classified() {
         let line = |reason: &str| format!("To /x\n ! [rejected]  abc -> deployments ({reason})\nerror: failed\n");
-        assert_eq!(rejection(&line("fetch first")), Some(PushRejection::Moved));
-        assert_eq!(rejection(&line("non-fast-forward")), Some(PushRejection::Moved));
+        assert_eq!(rejection(&line("fetch first")), Some(PushRejection::Diverged));
+        assert_eq!(rejection(&line("non-fast-forward")), Some(PushRejection::Diverged));
         assert_eq!(
             rejection(" ! [remote rejected] a -> b (cannot lock ref 'refs/heads/b')"),
             Some(PushRejection::Moved)

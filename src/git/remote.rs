@@ -1,7 +1,7 @@
 //! The repository that a branch is fetched from and pushed to.
 //!
-//! A remote is a URL today. A git bundle would be one more variant of [`Remote`], with an arm in each `match` on it: here, in
-//! `fetch` and in `push`. No other room matches on the variants.
+//! A remote is a URL or a git bundle, and a further kind would be one more variant of [`Remote`], with an arm in each `match` on it:
+//! here, in `rules`, in `fetch` and in `push`. No other room matches on the variants.
 
 use std::ffi::OsString;
 use std::fmt;
@@ -13,6 +13,7 @@ use gix::url::{ArgumentSafety, Scheme};
 use serde::Deserialize;
 
 use super::access::Access;
+use super::bundle::files::BundleFiles;
 use super::certificates::CertificatesError;
 use crate::model::Invalid;
 use crate::redact::user_part;
@@ -22,7 +23,9 @@ use crate::redact::user_part;
 #[serde(try_from = "String")]
 pub enum Remote {
     /// A repository that git reaches by a URL, or by a path on this machine.
-    Url(RemoteUrl),
+    Url(Box<RemoteUrl>),
+    /// A git bundle on this machine, or a pattern of bundles. Its path ends in `.bundle`.
+    Bundle(BundleFiles),
 }
 
 impl Remote {
@@ -30,21 +33,24 @@ impl Remote {
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
         match self {
-            Self::Url(url) => Self::Url(RemoteUrl { access, ..url }),
+            Self::Url(url) => Self::Url(Box::new(RemoteUrl { access, ..*url })),
+            Self::Bundle(files) => Self::Bundle(files),
         }
     }
 
     /// Whether it is reached over SSH.
     pub fn is_ssh(&self) -> bool {
         match self {
-            Self::Url(url) => url.url.scheme == Scheme::Ssh,
+            Self::Url(url) => url.is_ssh(),
+            Self::Bundle(_) => false,
         }
     }
 
-    /// How the repository is reached.
-    pub fn access(&self) -> &Access {
+    /// How the repository is reached; `None` for a bundle, which is a file.
+    pub fn access(&self) -> Option<&Access> {
         match self {
-            Self::Url(url) => url.access(),
+            Self::Url(url) => Some(url.access()),
+            Self::Bundle(_) => None,
         }
     }
 
@@ -55,6 +61,7 @@ impl Remote {
     ) -> Result<Vec<(&'static str, OsString)>, CertificatesError> {
         match self {
             Self::Url(url) => url.access.for_gix(&url.url, empty),
+            Self::Bundle(_) => Ok(Vec::new()),
         }
     }
 
@@ -62,6 +69,15 @@ impl Remote {
     pub fn local_path(&self) -> Option<PathBuf> {
         match self {
             Self::Url(url) => url.local_path(),
+            Self::Bundle(_) => None,
+        }
+    }
+
+    /// The bundle or the pattern of bundles; `None` for a repository.
+    pub fn bundle(&self) -> Option<&BundleFiles> {
+        match self {
+            Self::Url(_) => None,
+            Self::Bundle(files) => Some(files),
         }
     }
 }
@@ -70,7 +86,11 @@ impl FromStr for Remote {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        text.parse().map(Self::Url)
+        if BundleFiles::is_meant(text) {
+            text.parse().map(Self::Bundle)
+        } else {
+            text.parse().map(|url| Self::Url(Box::new(url)))
+        }
     }
 }
 
@@ -78,6 +98,7 @@ impl fmt::Display for Remote {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Url(url) => url.fmt(f),
+            Self::Bundle(files) => files.fmt(f),
         }
     }
 }
@@ -96,7 +117,7 @@ impl schemars::JsonSchema for Remote {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "description": "The address of a git repository: a URL or an absolute path" })
+        schemars::json_schema!({ "type": "string", "description": "The address of a git repository: a URL or an absolute path; a path that ends in .bundle is that of a git bundle" })
     }
 }
 
@@ -111,6 +132,11 @@ pub struct RemoteUrl {
 }
 
 impl RemoteUrl {
+    /// Whether it is reached over SSH.
+    pub(super) fn is_ssh(&self) -> bool {
+        self.url.scheme == Scheme::Ssh
+    }
+
     /// How the repository is reached.
     pub(super) fn access(&self) -> &Access {
         &self.access
@@ -135,6 +161,7 @@ impl FromStr for RemoteUrl {
         check_no_secret(text).map_err(|why| {
             // What follows the last `@` names the host, also where there is no scheme.
             let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
+            let shown = shown.split('?').next().unwrap_or_default();
             Invalid::new("the URL of a repository", shown, why)
         })?;
         check_form(text).map_err(|why| invalid(why.to_owned()))?;
@@ -154,6 +181,10 @@ fn check_no_secret(text: &str) -> Result<(), &'static str> {
             Err("a user, a password or a token in a URL is shown in many \
              places; write it without, and put it into a file that a [[credentials]] table of the configuration names")
         }
+        Some(("https" | "http", rest)) if rest.contains('?') => Err(
+            "what follows `?` in a URL is shown in many places, and may be a token; write it without, and put a token into a file that a \
+             [[credentials]] table of the configuration names",
+        ),
         None if !text.starts_with('/') && text.split_once('@').is_some_and(|(user, _)| user.contains(':')) => {
             Err("ssh takes no password from an address; use a key, for example with ssh-command")
         }
@@ -262,6 +293,7 @@ mod tests {
             ("git:secret@example.org:x", "password"),
             ("http://me:secret@example.org/x", "[[credentials]]"),
             ("https://TOKEN@example.org/x", "[[credentials]]"),
+            ("https://example.org/x?private_token=TOKEN", "[[credentials]]"),
             ("git://secret@example.org/x", "[[credentials]]"),
             ("https://me:sec/ret@example.org/x", "[[credentials]]"),
             ("https:///x", ""),

@@ -13,7 +13,7 @@ use crate::model::BranchName;
 const MANY_PACKS: usize = 24;
 /// The largest object that is ever inflated: 64 MiB, a hundred times the largest document. Without a limit, a hostile pack of
 /// less than a megabyte can inflate into any amount of memory.
-const MAX_OBJECT_BYTES: u64 = 64 << 20;
+pub(super) const MAX_OBJECT_BYTES: u64 = 64 << 20;
 
 /// An operation of git on a repository that failed, in one line.
 #[derive(Debug, thiserror::Error)]

@@ -11,13 +11,13 @@ use serde::Deserialize;
 use super::access::Access;
 use super::git_settings::GitSettings;
 use super::netrc;
-use super::remote::Remote;
+use super::remote::{Remote, RemoteUrl};
 use crate::model::Invalid;
 
 /// The beginning of the URLs of repositories: a host, or a host and the beginning of a path.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "String")]
-pub struct UrlPrefix(Remote);
+pub struct UrlPrefix(RemoteUrl);
 
 /// One rule: how the repositories are reached whose URLs begin like this.
 #[derive(Debug, Clone)]
@@ -51,14 +51,17 @@ pub struct ProgramAccess {
 impl AccessRules {
     /// The remote, reached as the rules say.
     pub fn apply_to(&self, remote: Remote) -> Remote {
-        let Remote::Url(url) = &remote;
-        let access = self.access_of(url.parsed());
+        let access = match &remote {
+            Remote::Url(url) => self.access_of(url.parsed()),
+            // A file is reached without credentials.
+            Remote::Bundle(_) => return remote,
+        };
         remote.with_access(access)
     }
 
     /// What another program than Clavel gets to fetch from `url`. What no rule says is left to that program's own settings. The error names no file and no secret.
     pub fn for_program(&self, url: &str) -> Result<ProgramAccess, String> {
-        let Ok(Remote::Url(url)) = url.parse::<Remote>() else { return Ok(ProgramAccess::default()) };
+        let Ok(url) = url.parse::<RemoteUrl>() else { return Ok(ProgramAccess::default()) };
         let access = self.access_of(url.parsed());
         let settings = GitSettings::to_reach(url.parsed(), &access)?;
         let host = url.parsed().host().unwrap_or_default();
@@ -91,8 +94,7 @@ impl UrlPrefix {
     }
 
     fn parsed(&self) -> &gix::Url {
-        let Remote::Url(url) = &self.0;
-        url.parsed()
+        self.0.parsed()
     }
 }
 
@@ -166,8 +168,8 @@ mod tests {
         let rules = AccessRules { rules: rules.to_vec(), default };
         let found = |url: &str| {
             let remote = rules.apply_to(url.parse().unwrap());
-            assert_eq!(remote.access().ssh.command.as_deref(), Some("s"));
-            remote.access().ca_file.as_ref().map(|name| name.display().to_string())
+            assert_eq!(remote.access().unwrap().ssh.command.as_deref(), Some("s"));
+            remote.access().unwrap().ca_file.as_ref().map(|name| name.display().to_string())
         };
         for (url, name) in [
             ("https://git.example.org/fleet.git", Some("all")),

@@ -116,10 +116,15 @@ impl FlakeReference {
             let key = percent_decode_str(key).decode_utf8_lossy().to_lowercase();
             SECRET_PARAMETERS.iter().any(|word| key.contains(word))
         };
-        if self.parameters.iter().any(|parameter| is_secret(&parameter.key)) {
+        let has_user = |parameter: &Parameter| {
+            parameter.key == "host" && percent_decode_str(&parameter.value).decode_utf8_lossy().contains('@')
+        };
+        if self.parameters.iter().any(|parameter| is_secret(&parameter.key) || has_user(parameter)) {
             return Some(format!("{scheme}:{}?…", self.location));
         }
-        let rest = self.text.get(scheme.len() + 1..)?.strip_prefix("//")?;
+        let rest = self.text.get(scheme.len() + 1..)?;
+        // Nix reads `git+https:u:pw@h/x` as well.
+        let rest = rest.strip_prefix("//").or_else(|| (scheme != "path").then_some(rest))?;
         let user = &rest[..user_part(rest)];
         let is_plain = scheme.ends_with("ssh") && !user.contains(':');
         (!user.is_empty() && !is_plain).then(|| format!("{scheme}://…"))
@@ -233,6 +238,8 @@ mod tests {
             "git+ssh://git:s3cret@h/x",
             "git+file://s3cret@h/x",
             "https://h/x.tar.gz?private_token=s3cret",
+            "git+https:u:s3cret@h/x",
+            "github:o/r?host=u:s3cret@h",
             "https://h/x.tar.gz?access%5Ftoken=s3cret",
             "https://h/x.tar.gz?X-Amz-Signature=s3cret",
         ] {

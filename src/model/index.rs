@@ -5,8 +5,8 @@ use serde::{Deserialize, Serialize};
 
 use super::text::validated_text;
 use super::{
-    BinDigests, BranchFile, BranchName, DocumentPath, Epoch, FileDigest, FlakeReference, FleetId, Folder, IndexVersion,
-    Kind, List, Map, MetadataValue, Name, Payload, Revision, Schema, Sha256Digest, SourceRevision, Timestamp,
+    BinDigests, BranchFile, BranchName, DocumentPath, Epoch, FileDigest, FleetId, Folder, IndexSource, IndexVersion,
+    Kind, List, Map, MetadataValue, Name, Payload, Revision, Schema, Sha256Digest, Timestamp,
 };
 
 /// The most documents of one folder in one bin. There are at most 4096 bins, and a publisher keeps them far smaller.
@@ -35,23 +35,8 @@ fn check_folder(text: &str) -> Result<(), String> {
 
 impl From<Folder> for FolderName {
     fn from(folder: Folder) -> Self {
-        Self(folder.as_str().to_owned())
+        Self(folder.as_str().into())
     }
-}
-
-/// A source as it was when an index was signed. Nobody decides by it: it says to people how far the documents can be trusted to be
-/// the newest.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct IndexSource {
-    /// The revision that was read last; absent where it has none, or was never read.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub revision: Option<SourceRevision>,
-    /// The source.
-    pub source: FlakeReference,
-    /// Since when claveld cannot read it; absent where it was read at the last round about it.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub unread_since: Option<Timestamp>,
 }
 
 /// The digests of the bins at one version of the branch.
@@ -193,6 +178,9 @@ pub struct Hold {
     pub revision: Revision,
     /// The time at which the hold began.
     pub since: Timestamp,
+    /// The time from which on the deployment follows its source again; absent where an operator has to release it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub until: Option<Timestamp>,
     /// The reason, in the words of the operator.
     pub why: MetadataValue,
 }

@@ -63,6 +63,12 @@ pub enum RefusedInput {
         /// The address.
         address: IpAddr,
     },
+    /// Its URL has a form that programs may read in different ways.
+    #[error("its URL is not of the form `SCHEME://HOST/…`, with a host of letters, digits, dots and hyphens")]
+    Malformed,
+    /// It has submodules.
+    #[error("it has submodules, which come from wherever its repository says; make each of them an input of its own")]
+    Submodules,
     /// Its entry in the lock has no hash, or lacks something else.
     #[error("its entry in flake.lock has no {0}")]
     Incomplete(&'static str),
@@ -120,10 +126,19 @@ impl InputPolicy {
             return Err(RefusedInput::Incomplete("narHash"));
         }
         let fetcher = text("type").ok_or(RefusedInput::Incomplete("type"))?;
+        let is_set = |value: &Value| !matches!(value, Value::Null | Value::Bool(false)) && value.as_u64() != Some(0);
+        if locked.get("submodules").is_some_and(is_set) {
+            return Err(RefusedInput::Submodules);
+        }
         let (scheme, host) = match fetcher {
             // Without a host it is the public one of that name.
-            "github" | "gitlab" | "sourcehut" => (fetcher, text("host").map(str::to_ascii_lowercase)),
-            "git" | "hg" | "tarball" | "file" => origin_of(text("url").ok_or(RefusedInput::Incomplete("url"))?),
+            "github" | "gitlab" | "sourcehut" => match text("host").map(str::to_ascii_lowercase) {
+                Some(host) if !is_host(&host) => return Err(RefusedInput::Malformed),
+                host => (fetcher, host),
+            },
+            "git" | "hg" | "tarball" | "file" => {
+                origin_of(text("url").ok_or(RefusedInput::Incomplete("url"))?).ok_or(RefusedInput::Malformed)?
+            }
             other => (other, None),
         };
         let is_named = |origin: &InputOrigin| origin.scheme == scheme && origin.host.is_some() && origin.host == host;
@@ -141,23 +156,42 @@ impl InputPolicy {
             None => Ok(AllowedInput::Anywhere),
         }
     }
+
+    /// Whether the configuration names this host, by any scheme.
+    pub fn names_host(&self, host: &str) -> bool {
+        self.0.iter().any(|origin| origin.host.as_deref() == Some(host))
+    }
+
+    /// Whether a connection to `host` may go without TLS.
+    pub fn allows_plain_http(&self, host: &str) -> bool {
+        let is_for_it = |named: &Option<String>| named.as_deref().is_none_or(|named| named == host);
+        self.0.iter().any(|origin| origin.scheme == "http" && is_for_it(&origin.host))
+    }
 }
 
-/// The scheme and the host of a URL. A path, and git's short form `user@host:path`, are none.
-fn origin_of(url: &str) -> (&str, Option<String>) {
-    let Some((scheme, rest)) = url.split_once("://") else {
-        return (if url.starts_with(['/', '.']) { "file" } else { "ssh" }, None);
-    };
+/// The scheme and the host of a URL. What has another form is read in different ways by different programs: a path, `file:/x`, and git's
+/// short form `user@host:path` are none.
+fn origin_of(url: &str) -> Option<(&str, Option<String>)> {
+    let (scheme, rest) = url.split_once("://")?;
     // `git+https` and `tarball+https` are fetched by https.
     let scheme = scheme.rsplit('+').next().unwrap_or(scheme);
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    if scheme == "file" {
+        return Some((scheme, None));
+    }
+    let authority = rest.split(['/', '?', '#', '\\']).next().unwrap_or_default();
     let host = authority.rsplit('@').next().unwrap_or_default();
     // A port, but not the last group of an IPv6 address.
     let host = match host.rsplit_once(':') {
         Some((front, port)) if port.bytes().all(|b| b.is_ascii_digit()) && !front.ends_with(':') => front,
         _ => host,
     };
-    (scheme, (scheme != "file").then(|| host.trim_matches(['[', ']']).to_ascii_lowercase()))
+    let host = host.strip_prefix('[').map_or(Some(host), |inner| inner.strip_suffix(']'))?.to_ascii_lowercase();
+    is_host(&host).then_some((scheme, Some(host)))
+}
+
+/// Whether it is the name or the address of a host, without anything that a program could decode.
+fn is_host(host: &str) -> bool {
+    !host.is_empty() && host.bytes().all(|b| b.is_ascii_alphanumeric() || b".-_:".contains(&b))
 }
 
 /// Whether an address belongs to this machine or to a network that is not public (RFC 6890).
@@ -169,6 +203,8 @@ pub fn is_private(address: IpAddr) -> bool {
                 || v4.is_broadcast() || v4.is_documentation() || a == 0 || a >= 240
                 // Shared address space (RFC 6598), and benchmarks (RFC 2544).
                 || (a == 100 && (64..128).contains(&b)) || (a == 198 && (18..20).contains(&b))
+                // Protocol assignments (RFC 6890), and relays of 6to4 (RFC 7526).
+                || matches!(v4.octets(), [192, 0, 0, _] | [192, 88, 99, _])
         }
         IpAddr::V6(v6) => match (v6.to_ipv4_mapped(), v6.segments()) {
             (Some(v4), _) => is_private(v4.into()),
@@ -183,6 +219,9 @@ pub fn is_private(address: IpAddr) -> bool {
                     || v6.is_unique_local()
                     || v6.is_unicast_link_local()
                     || segments[0] == 0x2002
+                    // Addresses that have an IPv4 address in them: local NAT64 (RFC 8215), compatible ones (RFC 4291), Teredo
+                    // (RFC 4380); and documentation (RFC 3849).
+                    || matches!(segments, [0x64, 0xff9b, 1, ..] | [0, 0, 0, 0, 0, 0, ..] | [0x2001, 0 | 0xdb8, ..])
                     || (segments[0] & 0xffc0) == 0xfec0
             }
         },
@@ -208,10 +247,37 @@ mod tests {
         for locked in [
             r#"{"type":"github","owner":"NixOS","repo":"nixpkgs","rev":"0"}"#,
             r#"{"type":"git","url":"ssh://git@git.example.org/x"}"#,
-            r#"{"type":"git","url":"git@git.example.org:x"}"#,
         ] {
             assert_eq!(check(&[], locked), Ok(AllowedInput::Anywhere), "{locked}");
         }
+        for url in [
+            "file:/etc/passwd",
+            "git+file:/srv/other",
+            "ssh+file:/srv/other",
+            "git@git.example.org:x",
+            "/srv/other",
+            "srv/other",
+            "ext::sh -c touch% x",
+            "https:example.org",
+            "https:///etc/x",
+            "git://127.0.0.%31/x",
+            "git://%6cocalhost/x",
+            "https://[::1/x",
+            "https://exa mple.org/x",
+        ] {
+            for fetcher in ["git", "tarball", "file"] {
+                let locked = format!(r#"{{"type":"{fetcher}","url":"{url}"}}"#);
+                assert_eq!(check(&[], &locked), Err(RefusedInput::Malformed), "{locked}");
+            }
+        }
+        let private = r#"{"type":"github","owner":"o","repo":"r","host":"u:pw@h"}"#;
+        assert_eq!(check(&[], private), Err(RefusedInput::Malformed));
+        for submodules in ["true", "1", "\"1\""] {
+            let locked = format!(r#"{{"type":"git","url":"https://example.org/x","submodules":{submodules}}}"#);
+            assert_eq!(check(&[], &locked), Err(RefusedInput::Submodules), "{locked}");
+        }
+        let without = r#"{"type":"git","url":"https://example.org/x","submodules":false}"#;
+        assert_eq!(check(&[], without), Ok(AllowedInput::Public("example.org".to_owned())));
         for (url, host) in [
             ("https://example.org/x.tar.gz", "example.org"),
             ("https://me@Example.org:8443/x", "example.org"),
@@ -224,7 +290,6 @@ mod tests {
         for locked in [
             r#"{"type":"path","path":"/etc"}"#,
             r#"{"type":"git","url":"file:///srv/other"}"#,
-            r#"{"type":"git","url":"/srv/other"}"#,
             r#"{"type":"tarball","url":"file:///etc/x.tar"}"#,
             r#"{"type":"file","url":"http://example.org/x"}"#,
             r#"{"type":"indirect","id":"nixpkgs"}"#,
@@ -264,6 +329,11 @@ mod tests {
             "::ffff:127.0.0.1",
             "64:ff9b::7f00:1",
             "255.255.255.255",
+            "192.0.0.8",
+            "192.88.99.1",
+            "64:ff9b:1::1",
+            "::7f00:1",
+            "2001::1",
         ] {
             assert!(is_private(private.parse().unwrap()), "{private}");
         }

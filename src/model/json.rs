@@ -64,6 +64,20 @@ pub fn parse<T: DeserializeOwned>(bytes: &[u8], limit: u64) -> Result<T, JsonErr
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct StateVersion<const NEWEST: u64>;
 
+impl<const NEWEST: u64> schemars::JsonSchema for StateVersion<NEWEST> {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "StateVersion".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        u64::json_schema(generator)
+    }
+}
+
 impl<const NEWEST: u64> Serialize for StateVersion<NEWEST> {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_u64(NEWEST)

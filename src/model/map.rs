@@ -47,6 +47,12 @@ impl<K: Ord + Display, V, const MAX: usize> Map<K, V, MAX> {
         self.0.is_empty()
     }
 
+    /// Itself with more entries. A duplicate key or one entry too many is an error.
+    pub fn with(self, mut more: Vec<(K, V)>) -> Result<Self, Invalid> {
+        more.extend(self.0);
+        more.try_into()
+    }
+
     /// Adds an entry. A duplicate key or one entry too many is an error. Use `TryFrom` to add many entries at once.
     pub fn insert(&mut self, key: K, value: V) -> Result<(), Invalid> {
         if self.0.len() == MAX {

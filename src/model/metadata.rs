@@ -3,7 +3,7 @@
 //! `parsed_metadata` reads the keys that claveld writes.
 
 use super::Map;
-use super::text::validated_text;
+use super::text::{printable_line, validated_text};
 
 validated_text! {
     /// A key of metadata: 1 to 64 of `A-Z a-z 0-9 . _ / -`.
@@ -13,6 +13,15 @@ validated_text! {
 validated_text! {
     /// A value of metadata: at most 1024 bytes without control characters.
     MetadataValue, what: "a metadata value", check: check_value, pattern: r"^[^\u0000-\u001f\u007f-\u009f]{0,1024}$"
+}
+
+impl MetadataValue {
+    /// A text from outside in one printable line of at most 200 characters.
+    pub fn of_line(text: &str) -> Self {
+        // With at most 4 bytes each, they fit.
+        const MAX_CHARACTERS: usize = 200;
+        Self(printable_line(text, MAX_CHARACTERS).into())
+    }
 }
 
 fn check_key(text: &str) -> Result<(), String> {
@@ -59,5 +68,9 @@ mod tests {
         assert!(serde_json::from_str::<Metadata>(&serde_json::to_string(&many).unwrap()).is_err());
         assert!("x".repeat(1025).parse::<MetadataValue>().is_err());
         assert!("two\nlines".parse::<MetadataValue>().is_err());
+        let line = MetadataValue::of_line(&"two\nlines 😀".repeat(100));
+        assert_eq!(line.as_str().parse(), Ok(line.clone()));
+        let longest = MetadataValue::of_line(&"😀".repeat(2000));
+        assert_eq!(longest.as_str().parse(), Ok(longest.clone()));
     }
 }

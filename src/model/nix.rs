@@ -259,29 +259,36 @@ fn check_attribute(text: &str) -> Result<(), String> {
 impl Attribute {
     /// The attribute at `path`. It quotes every part that is not an identifier.
     pub fn at(path: &[&str]) -> Result<Self, Invalid> {
-        path.iter().map(|part| quoted_part(part)).collect::<Vec<_>>().join(".").parse()
+        let mut text = String::with_capacity(path.iter().map(|part| part.len() + 3).sum());
+        for part in path {
+            if !text.is_empty() {
+                text.push('.');
+            }
+            add_quoted(part, &mut text);
+        }
+        text.parse()
     }
 }
 
-/// One part of an attribute path in Nix's language: an identifier, or a quoted string.
-fn quoted_part(part: &str) -> String {
+/// Adds one part of an attribute path in Nix's language: an identifier, or a quoted string.
+fn add_quoted(part: &str, text: &mut String) {
     let identifier = part.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_')
         && part.chars().all(|c| c.is_ascii_alphanumeric() || "_-'".contains(c));
     if identifier {
-        return part.to_owned();
+        text.push_str(part);
+        return;
     }
-    let mut quoted = String::from("\"");
+    text.push('"');
     for c in part.chars() {
         match c {
-            '"' | '\\' | '$' => quoted.extend(['\\', c]),
-            '\n' => quoted.push_str("\\n"),
-            '\r' => quoted.push_str("\\r"),
-            '\t' => quoted.push_str("\\t"),
-            c => quoted.push(c),
+            '"' | '\\' | '$' => text.extend(['\\', c]),
+            '\n' => text.push_str("\\n"),
+            '\r' => text.push_str("\\r"),
+            '\t' => text.push_str("\\t"),
+            c => text.push(c),
         }
     }
-    quoted.push('"');
-    quoted
+    text.push('"');
 }
 
 #[cfg(test)]

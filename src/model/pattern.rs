@@ -18,6 +18,11 @@ impl Pattern {
         WildMatch::new(self.as_str()).matches(text)
     }
 
+    /// Whether it matches more than one name.
+    pub fn is_wild(&self) -> bool {
+        self.as_str().contains(['*', '?'])
+    }
+
     /// Whether the pattern matches the whole `name`, without regard to case: two names that differ in case alone are equal.
     pub fn matches_folded(&self, name: &Name) -> bool {
         WildMatch::new_case_insensitive(self.as_str()).matches(name.as_str())

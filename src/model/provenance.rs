@@ -2,7 +2,8 @@
 //!
 //! `DocumentMetadata` reads it where a document is parsed, and passes the type on.
 
-use super::{Attribute, FlakeReference, Invalid, Metadata, NarHash, SourceRevision, StorePath, Timestamp};
+use super::metadata::{Metadata, MetadataKey, MetadataValue};
+use super::{Attribute, FlakeReference, Invalid, NarHash, SourceRevision, StorePath, Timestamp};
 
 /// The source of a document, and how it was evaluated.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,24 +51,59 @@ impl Provenance {
         [Self::ATTRIBUTE, Self::DRV_PATH, Self::EVALUATED_AT, Self::SOURCE, Self::SOURCE_HASH, Self::SOURCE_REVISION];
 
     /// Adds itself to the metadata that the flake gave. It is an error if the flake set one of these keys or too many keys.
-    pub(super) fn add_to(&self, mut metadata: Metadata) -> Result<Metadata, Invalid> {
-        let entries = [
-            (Self::ATTRIBUTE, Some(self.attribute.to_string())),
-            (Self::DRV_PATH, self.drv_path.as_ref().map(ToString::to_string)),
-            (Self::EVALUATED_AT, Some(self.evaluated_at.to_string())),
-            (Self::SOURCE, Some(self.source.to_string())),
-            (Self::SOURCE_HASH, Some(self.source_hash.to_string())),
-            (Self::SOURCE_REVISION, self.source_revision.as_ref().map(ToString::to_string)),
+    pub(super) fn add_to(&self, metadata: Metadata) -> Result<Metadata, Invalid> {
+        let Self { attribute, drv_path, evaluated_at, source, source_hash, source_revision } = self;
+        let shared = SharedProvenance::new(*evaluated_at, source, source_hash, source_revision.as_ref())?;
+        shared.add_to(metadata, attribute, drv_path.as_ref())
+    }
+}
+
+/// The part of the provenance that all documents of one evaluation have in common. They share its texts.
+#[derive(Debug, Clone)]
+pub struct SharedProvenance {
+    attribute_key: MetadataKey,
+    drv_path_key: MetadataKey,
+    entries: Vec<(MetadataKey, MetadataValue)>,
+}
+
+impl SharedProvenance {
+    /// The provenance of what was evaluated at this time from this content of a source.
+    pub fn new(
+        evaluated_at: Timestamp,
+        source: &FlakeReference,
+        source_hash: &NarHash,
+        source_revision: Option<&SourceRevision>,
+    ) -> Result<Self, Invalid> {
+        let texts = [
+            (Provenance::EVALUATED_AT, Some(evaluated_at.to_string())),
+            (Provenance::SOURCE, Some(source.to_string())),
+            (Provenance::SOURCE_HASH, Some(source_hash.to_string())),
+            (Provenance::SOURCE_REVISION, source_revision.map(ToString::to_string)),
         ];
-        if let Some(taken) = Self::KEYS.iter().find(|key| metadata.get(**key).is_some()) {
+        let texts = texts.into_iter().filter_map(|(key, text)| Some((key, text?)));
+        let entries = texts.map(|(key, text)| Ok((key.parse()?, text.parse()?))).collect::<Result<_, Invalid>>()?;
+        let (attribute_key, drv_path_key) = (Provenance::ATTRIBUTE.parse()?, Provenance::DRV_PATH.parse()?);
+        Ok(Self { attribute_key, drv_path_key, entries })
+    }
+
+    /// Adds the whole provenance of the document at `attribute` to the metadata that the flake gave. It is an error if the flake set one
+    /// of its keys or too many keys.
+    pub(super) fn add_to(
+        &self,
+        metadata: Metadata,
+        attribute: &Attribute,
+        drv_path: Option<&StorePath>,
+    ) -> Result<Metadata, Invalid> {
+        if let Some(taken) = Provenance::KEYS.iter().find(|key| metadata.get(**key).is_some()) {
             return Err(Invalid::new("a metadata key for a flake to set", taken, "Claveld writes it itself"));
         }
-        for (key, value) in entries {
-            if let Some(value) = value {
-                metadata.insert(key.parse()?, value.parse()?)?;
-            }
+        let mut own = Vec::with_capacity(Provenance::KEYS.len());
+        own.push((self.attribute_key.clone(), attribute.as_str().parse()?));
+        if let Some(path) = drv_path {
+            own.push((self.drv_path_key.clone(), path.to_string().parse()?));
         }
-        Ok(metadata)
+        own.extend(self.entries.iter().cloned());
+        metadata.with(own)
     }
 }
 

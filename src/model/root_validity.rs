@@ -11,7 +11,7 @@ use super::{Root, RootVersion, Timestamp};
 const WARN_BEFORE: Duration = Duration::from_hours(60 * 24);
 
 /// Until when a root is valid.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RootValidity {
     /// The time from which on it is not valid.
@@ -62,6 +62,16 @@ impl fmt::Display for RootWarning {
             write!(f, "the root (version {version}) expires at {expires}, {when}, and agents then refuse the branch")?;
         }
         write!(f, "; {}", how_to_renew(version))
+    }
+}
+
+impl schemars::JsonSchema for RootWarning {
+    fn schema_name() -> std::borrow::Cow<'static, str> {
+        "RootWarning".into()
+    }
+
+    fn json_schema(generator: &mut schemars::SchemaGenerator) -> schemars::Schema {
+        String::json_schema(generator)
     }
 }
 

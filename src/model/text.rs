@@ -3,6 +3,7 @@
 //! It is also the one place that makes text from outside fit to be shown: no character of it may control a terminal, hide, or
 //! change the order in which people read the others.
 
+use std::fmt;
 use std::marker::PhantomData;
 use std::str::FromStr;
 
@@ -46,6 +47,34 @@ pub fn printable_lines(text: &str) -> String {
     text.chars().map(|c| if fits(c) { c } else { char::REPLACEMENT_CHARACTER }).collect()
 }
 
+/// The most names that [`few`] gives in full.
+pub const FEW: usize = 4;
+
+/// Names in one line: all of them where they are few, else the first ones and the number of the others.
+pub fn few(names: impl ExactSizeIterator<Item = impl fmt::Display>) -> String {
+    let (count, names) = (names.len(), names.map(|name| name.to_string()));
+    if count <= FEW {
+        return names.collect::<Vec<_>>().join(", ");
+    }
+    let first: Vec<String> = names.take(FEW - 1).collect();
+    format!("{} and {} more", first.join(", "), count - first.len())
+}
+
+/// The first line of an error that says something, made fit to be shown to anyone who may see the error: in at most 200
+/// characters, and without users and passwords in URLs. A line that ends in a colon takes the next one with it.
+pub fn headline(error: &str) -> String {
+    const MAX_CHARACTERS: usize = 200;
+    let error = crate::redact::without_users(error);
+    let mut lines = error.lines().map(str::trim).filter(|line| !line.is_empty());
+    let mut text = lines.next().unwrap_or_default().to_owned();
+    if text.ends_with(':')
+        && let Some(next) = lines.next()
+    {
+        text = format!("{text} {next}");
+    }
+    printable_line(&text, MAX_CHARACTERS)
+}
+
 /// Text from outside for people, as [`printable_lines`] gives it, in at most `most` bytes. A longer text loses its middle: an error
 /// begins with what failed, and ends with the last words of the program.
 pub fn excerpt(text: &str, most: usize) -> String {
@@ -58,6 +87,18 @@ pub fn excerpt(text: &str, most: usize) -> String {
     let start = text.floor_char_boundary(kept / 4);
     let end = text.ceil_char_boundary(text.len() - (kept - kept / 4));
     format!("{}{GAP}{}", &text[..start], &text[end..])
+}
+
+/// Text from outside for people, as [`printable_lines`] gives it, in at most `most` bytes, and without users and passwords in URLs. A
+/// longer text loses its end.
+pub fn beginning(text: &str, most: usize) -> String {
+    const GAP: &str = "\n[…]";
+    let mut text = printable_lines(&crate::redact::without_users(text));
+    if text.len() > most {
+        text.truncate(text.floor_char_boundary(most.saturating_sub(GAP.len())));
+        text.push_str(GAP);
+    }
+    text
 }
 
 /// Whether the character may be shown as it is: it is no control character, no line separator, none of those that change the
@@ -123,7 +164,7 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err = Invalid>>(
     impl<T: FromStr<Err = Invalid>> Visitor<'_> for Text<T> {
         type Value = T;
 
-        fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
             f.write_str(self.0)
         }
 
@@ -135,12 +176,12 @@ pub(crate) fn deserialize<'de, D: Deserializer<'de>, T: FromStr<Err = Invalid>>(
 }
 
 /// Defines a type that holds a string which `check`, a `fn(&str) -> Result<(), String>`, accepts. `what` names the type in
-/// errors, with its article, and `pattern` is for the JSON schema.
+/// errors, with its article, and `pattern` is for the JSON schema. All clones share one text: a fleet has each name dozens of times.
 macro_rules! validated_text {
     ($(#[$doc:meta])* $type:ident, what: $what:literal, check: $check:expr, pattern: $pattern:expr) => {
         $(#[$doc])*
         #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-        pub struct $type(String);
+        pub struct $type(std::sync::Arc<str>);
 
         impl $type {
             /// The text itself.
@@ -154,7 +195,7 @@ macro_rules! validated_text {
             fn from_str(text: &str) -> Result<Self, Self::Err> {
                 let check: fn(&str) -> Result<(), String> = $check;
                 check(text).map_err(|why| $crate::model::Invalid::new($what, text, why))?;
-                Ok(Self(text.to_owned()))
+                Ok(Self(text.into()))
             }
         }
 
@@ -204,6 +245,21 @@ mod tests {
     use super::*;
 
     #[test]
+    fn a_headline_is_one_line_without_passwords() {
+        for (error, expected) in [
+            ("error: no version\n  at /nix/store/x-source/a.nix", "error: no version"),
+            ("error:\n  Failed assertions:\n  - no disk\n", "error: Failed assertions:"),
+            ("Failed assertions:\n\n- no disk", "Failed assertions: - no disk"),
+            ("error: cannot reach https://me:secret@host/x", "error: cannot reach https://host/x"),
+            ("a\u{1b}[31mb", "a\u{fffd}[31mb"),
+            ("", ""),
+        ] {
+            assert_eq!(headline(error), expected);
+        }
+        assert_eq!(headline(&"é".repeat(500)).chars().count(), 200);
+    }
+
+    #[test]
     fn a_character_that_steers_hides_or_reorders_is_replaced() {
         let harmful = "\u{0}\u{1b}\u{7f}\u{9b}\u{ad}\u{34f}\u{61c}\u{180e}\u{200b}\u{200d}\u{200f}\u{2028}\u{2029}\u{202a}\u{202e}\
                        \u{2060}\u{2066}\u{2069}\u{feff}\u{fe0f}\u{e0001}\u{e0041}\u{e007f}";
@@ -236,5 +292,14 @@ mod tests {
         let cut = excerpt(&long, 100);
         assert!(cut.starts_with("begin") && cut.ends_with("end"), "{cut}");
         assert!(excerpt(&"\u{0}".repeat(1000), 100).len() <= 100);
+    }
+
+    #[test]
+    fn a_beginning_has_no_end_where_it_is_long() {
+        assert_eq!(beginning("from https://me:secret@host/x\n\tto\u{1b}", 100), "from https://host/x\n\tto\u{fffd}");
+        for most in 10..60 {
+            let cut = beginning(&"é".repeat(1000), most);
+            assert!(cut.len() <= most && cut.starts_with('é') && cut.ends_with("[…]"), "{most}: {cut}");
+        }
     }
 }

@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use super::{Nix, NixError, settings};
 use crate::model::describe_error;
-use crate::process::{Invocation, find_program};
+use crate::process::{Invocation, OnLine, WriteAllowance, find_program};
 
 /// The largest log of strace for one evaluation. A NixOS host reads some thousands of files, which gives 4 MiB.
 const MAX_LOG_BYTES: u64 = 256 << 20;
 
 /// An expression, and how to evaluate it.
-#[derive(Debug, Clone, Copy)]
+#[derive(Clone, Copy)]
 pub struct EvalRequest<'a> {
     /// The action and its object for errors, such as `evaluate web-1`.
     pub action: &'a str,
@@ -20,10 +20,16 @@ pub struct EvalRequest<'a> {
     pub expression: &'a str,
     /// The most memory it may take, in bytes.
     pub memory: u64,
+    /// The longest time that it may take.
+    pub time: Duration,
+    /// The bytes that it may write together with the other evaluations of its source.
+    pub writes: &'a WriteAllowance,
     /// The most bytes of the answer.
     pub largest: usize,
-    /// The beginning of the traces that are collected.
+    /// The beginning of the traces that are told apart.
     pub mark: &'a str,
+    /// Takes these traces, and everything else that Nix says meanwhile.
+    pub on_line: OnLine<'a>,
     /// Whether its reads are watched.
     pub watch: Watch,
 }
@@ -51,15 +57,13 @@ pub enum SystemCalls {
 /// The output of an evaluation.
 #[derive(Debug)]
 pub struct EvalOutput {
-    /// The JSON on the standard output.
-    pub json: Vec<u8>,
-    /// The traces that began with the mark, without it.
-    pub traces: Vec<String>,
+    /// The JSON on the standard output, or why Nix gave none.
+    pub json: Result<Vec<u8>, NixError>,
     /// The system calls that name files.
     pub calls: SystemCalls,
     /// The time that it took.
     pub time: Duration,
-    /// The most memory that it held, in bytes.
+    /// The most memory that it held, in bytes; zero where it failed.
     pub memory: u64,
 }
 
@@ -103,7 +107,7 @@ impl Nix {
             .stdin(expression)
     }
 
-    /// Evaluates the expression of `request`.
+    /// Evaluates the expression of `request`. It is an error where nothing was evaluated at all.
     pub async fn evaluate(&self, request: &EvalRequest<'_>) -> Result<EvalOutput, NixError> {
         let action = || request.action.to_owned();
         let files = |source| NixError::Files { action: action(), source };
@@ -111,9 +115,12 @@ impl Nix {
         let log = folder.path().join("calls");
         let started = Instant::now();
         let run = match request.watch {
+            // Nobody waits for what is learnt.
             Watch::Files => strace(&self.path_inside(folder.path()).join("calls"))
+                .at_low_priority()
                 .arg("nix-instantiate")
                 .reported_as("nix-instantiate"),
+            Watch::Nothing if self.is_low_priority => Invocation::new("nix-instantiate").at_low_priority(),
             Watch::Nothing => Invocation::new("nix-instantiate"),
         };
         let run = self
@@ -126,7 +133,8 @@ impl Nix {
             .args(["--option", "max-jobs", "0", "--option", "builders", ""])
             // The daemon would ask its caches for a path that is missing, and a flake can name any path.
             .args(["--option", "substitute", "false"])
-            .collecting_marked_lines(format!("trace: {}", request.mark))
+            .telling_marked_lines(format!("trace: {}", request.mark))
+            .within(request.time)
             .within_memory(request.memory)
             .at_most(request.largest);
         let run = match request.watch {
@@ -137,18 +145,17 @@ impl Nix {
             }
             Watch::Nothing => run,
         };
-        let output = self
-            .caged(run, Some(folder.path()))
-            .await?
-            .run()
-            .await
-            .map_err(|failure| NixError::failed(action(), failure, self.detail))?;
+        let run = self.caged(run, Some(folder.path())).await?.sharing_writes(request.writes);
+        let output = run.run_hearing(request.on_line).await;
         let calls = match request.watch {
-            Watch::Files => read_log(&log).map_err(files)?,
-            Watch::Nothing => SystemCalls::NotWatched,
+            // Where strace did not even start, there is no log.
+            Watch::Files if output.is_ok() || log.exists() => read_log(&log).map_err(files)?,
+            Watch::Files | Watch::Nothing => SystemCalls::NotWatched,
         };
-        let time = started.elapsed();
-        Ok(EvalOutput { json: output.stdout, traces: output.marked_lines, calls, time, memory: output.peak_memory })
+        let (time, memory) = (started.elapsed(), output.as_ref().map_or(0, |output| output.peak_memory));
+        let json = output.map(|output| output.stdout);
+        let json = json.map_err(|failure| NixError::failed(action(), failure, self.detail));
+        Ok(EvalOutput { json, calls, time, memory })
     }
 }
 

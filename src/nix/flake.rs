@@ -11,6 +11,8 @@ use super::{Nix, NixError, NixString, check_daemon};
 use crate::model::{FlakeReference, Invalid, LockedSource, NarHash, SourceRevision, StorePath, excerpt};
 use crate::process::Invocation;
 
+/// The most memory for reading a lock, in bytes. That of a large flake takes some 50 MB.
+const MAX_MEMORY_FOR_LOCK: u64 = 1 << 30;
 /// The most bytes of a warning of Nix in an error.
 const MAX_WORDS: usize = 2000;
 
@@ -127,6 +129,7 @@ impl Nix {
             // Nix says in the trace alone that it was about to change the lock.
             .arg("--show-trace")
             .args(["--option", "accept-flake-config", "false"])
+            .within_memory(MAX_MEMORY_FOR_LOCK)
             .arg(reference);
         let output = self.caged(run, None).await?.run().await;
         let output = output.map_err(|failure| {

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use serde_json::{Map, Value};
 
+use super::egress::Egress;
 use super::{FetchAccess, Nix, NixError, NixString};
 use crate::model::{AllowedInput, InputPolicy, RefusedInput, is_private};
 use crate::process::Invocation;
@@ -26,7 +27,7 @@ impl Nix {
             inputs.iter().zip(&results).filter(|(_, result)| result.is_ok()).map(|(input, _)| *input).collect();
         let mut are_fetched = true;
         for (group, access) in self.groups(&allowed) {
-            are_fetched &= self.fetch_trees(&group, access).await.is_ok();
+            are_fetched &= self.fetch_trees(&group, access, policy).await.is_ok();
         }
         if are_fetched {
             return results;
@@ -35,7 +36,7 @@ impl Nix {
         for (input, result) in inputs.iter().zip(&mut results) {
             if result.is_ok() {
                 let access = self.keys.of(&Value::Object((*input).clone()));
-                *result = self.fetch_trees(&[input], access).await.map_err(|error| words(&error, input));
+                *result = self.fetch_trees(&[input], access, policy).await;
             }
         }
         results
@@ -54,9 +55,15 @@ impl Nix {
         groups
     }
 
-    async fn fetch_trees(&self, inputs: &[&LockedInput], access: Result<FetchAccess, String>) -> Result<(), NixError> {
+    async fn fetch_trees(
+        &self,
+        inputs: &[&LockedInput],
+        access: Result<FetchAccess, String>,
+        policy: &InputPolicy,
+    ) -> Result<(), String> {
         let action = "fetch the inputs";
-        let access = access.map_err(|why| NixError::NoAccess { action: action.to_owned(), why })?;
+        let access = access?;
+        let egress = Egress::open(policy).await.map_err(|error| format!("cannot open a way out for it: {error}"))?;
         let json = inputs.iter().map(|input| Value::Object((*input).clone())).collect::<Value>().to_string();
         let trees = "map (input: (builtins.fetchTree input).outPath)";
         let expression = format!("{trees} (builtins.fromJSON {})", NixString(&json));
@@ -64,7 +71,15 @@ impl Nix {
             .evaluating(Invocation::new("nix-instantiate"), &expression)
             // It refuses an input whose content can change.
             .args(["--option", "pure-eval", "true"]);
-        self.run_fetch(action, run, access).await.map(drop)
+        let run = match &egress {
+            Some(egress) => egress.give_to(run),
+            None => run,
+        };
+        let fetched = self.run_fetch(action, run, access).await;
+        fetched.map(drop).map_err(|error| match egress.and_then(|egress| egress.refused()) {
+            Some(refused) => format!("its server leads elsewhere: {refused}"),
+            None => words(&error, inputs),
+        })
     }
 }
 
@@ -85,14 +100,19 @@ async fn check(input: &LockedInput, policy: &InputPolicy) -> Result<(), RefusedI
 
 /// The first line of Nix's words about a failed input. They may have the body of an answer, or the hash of a file that is none
 /// of the pusher's: both are left out.
-fn words(error: &NixError, input: &LockedInput) -> String {
+fn words(error: &NixError, inputs: &[&LockedInput]) -> String {
     let message = error.message();
     let first = message.lines().map(str::trim).find(|line| !line.is_empty() && *line != "error:").unwrap_or_default();
-    let expected = input.get("narHash").and_then(Value::as_str).unwrap_or_default();
+    let expected: Vec<&str> = inputs.iter().filter_map(|input| input.get("narHash").and_then(Value::as_str)).collect();
     let is_hash = |word: &str| ["sha1", "sha256", "sha512", "md5"].iter().any(|kind| word.contains(kind));
     let shown: Vec<&str> = first
         .split(' ')
-        .map(|word| if is_hash(word) && !word.contains(expected) { "(another hash)" } else { word })
+        .map(|word| match word {
+            // Nix puts what it found there before it compares the hash, and the cage can read the store.
+            _ if word.contains("/nix/store/") => "(a path in the store)",
+            _ if is_hash(word) && !expected.iter().any(|hash| word.contains(hash)) => "(another hash)",
+            _ => word,
+        })
         .collect();
     shown.join(" ").trim_start_matches("error: ").chars().take(MAX_WORDS).collect()
 }

@@ -8,6 +8,7 @@
 
 mod access;
 mod daemon;
+mod egress;
 mod evaluate;
 mod flake;
 mod inputs;
@@ -16,6 +17,7 @@ mod settings;
 mod string;
 
 use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::OnceCell;
@@ -25,6 +27,7 @@ pub use daemon::{ForbiddenDaemon, check_daemon};
 pub use evaluate::{EvalOutput, EvalRequest, SystemCalls, Watch};
 pub use flake::FetchedFlake;
 pub use inputs::LockedInput;
+pub use newest::SourceAnswer;
 pub use string::NixString;
 
 use crate::model::{Isolation, describe_error};
@@ -114,6 +117,15 @@ pub enum NixError {
     },
 }
 
+/// A limit at which a program was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ReachedLimit {
+    /// Its memory.
+    Memory,
+    /// Its time.
+    Time,
+}
+
 /// A failed run of a program of Nix, in Nix's own words. It has no source: the text of [`ProcessError`] would say it again.
 #[derive(Debug, thiserror::Error)]
 #[error("{}", failure.nix_message(*detail))]
@@ -143,19 +155,20 @@ impl NixError {
         }
     }
 
-    /// Whether the program was ended at its limit of memory or time, so that a larger limit may help.
-    pub fn is_limit(&self) -> bool {
+    /// The limit at which the program was ended, so that a larger one may help.
+    pub fn limit(&self) -> Option<ReachedLimit> {
         match self {
             Self::Failed { source: NixFailure { failure, .. }, .. } => match failure {
-                ProcessError::TooMuchMemory { .. } | ProcessError::TimedOut { .. } | ProcessError::Killed { .. } => {
-                    true
-                }
-                ProcessError::Failed { stderr, .. } => ran_out_of_memory(stderr),
+                ProcessError::TooMuchMemory { .. } | ProcessError::Killed { .. } => Some(ReachedLimit::Memory),
+                ProcessError::TimedOut { .. } => Some(ReachedLimit::Time),
+                ProcessError::Failed { stderr, .. } => ran_out_of_memory(stderr).then_some(ReachedLimit::Memory),
                 ProcessError::NotStarted { .. }
                 | ProcessError::TooMuchOutput { .. }
                 | ProcessError::TooManyProcesses { .. }
                 | ProcessError::TooMuchWritten { .. }
-                | ProcessError::Io { .. } => false,
+                | ProcessError::DiskFull { .. }
+                | ProcessError::Stalled { .. }
+                | ProcessError::Io { .. } => None,
             },
             Self::Unexpected { .. }
             | Self::StaleLock { .. }
@@ -165,8 +178,20 @@ impl NixError {
             | Self::NoBranch { .. }
             | Self::NoAccess { .. }
             | Self::NoCage(_)
-            | Self::Files { .. } => false,
+            | Self::Files { .. } => None,
         }
+    }
+
+    /// Whether Clavel ended the program, because it used too much.
+    pub fn is_ended_by_clavel(&self) -> bool {
+        let Self::Failed { source: NixFailure { failure, .. }, .. } = self else { return false };
+        matches!(failure, ProcessError::TimedOut { .. } | ProcessError::TooMuchWritten { .. })
+    }
+
+    /// Whether Nix ended by itself, and said why.
+    pub fn is_said_by_nix(&self) -> bool {
+        let Self::Failed { source: NixFailure { failure, .. }, .. } = self else { return false };
+        matches!(failure, ProcessError::Failed { .. }) && self.limit().is_none()
     }
 
     /// Whether the server of the source is out of reach, so that nobody knows what the source has now.
@@ -182,6 +207,9 @@ fn ran_out_of_memory(stderr: &str) -> bool {
     messages.iter().any(|message| stderr.contains(message))
 }
 
+/// The most memory of a fetch, in bytes. Nix and git hold some 2 GiB for a repository such as nixpkgs with its history.
+const MAX_MEMORY_TO_FETCH: u64 = 4 << 30;
+
 /// The programs that run in the cage.
 const PROGRAMS: [&str; 3] = ["nix-instantiate", "nix", "strace"];
 
@@ -195,8 +223,10 @@ pub struct Nix {
     detail: TraceDetail,
     /// What a fetch gets beside git's and Nix's own settings.
     keys: FetchKeys,
-    /// The cage, once it is known to work.
-    cage: OnceCell<Cage>,
+    /// The cage, once it is known to work. All clones have the same.
+    cage: Arc<OnceCell<Cage>>,
+    /// Whether its evaluations let other programs go first.
+    is_low_priority: bool,
 }
 
 impl Nix {
@@ -205,7 +235,12 @@ impl Nix {
         // `-v` asks for this level.
         let is_verbose = tracing::enabled!(tracing::Level::DEBUG);
         let detail = if is_verbose { TraceDetail::Full } else { TraceDetail::Short };
-        Self { deadline, isolation, detail, keys: FetchKeys::default(), cage: OnceCell::new() }
+        Self { deadline, isolation, detail, keys: FetchKeys::default(), cage: Arc::default(), is_low_priority: false }
+    }
+
+    /// The longest time of one command.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
     }
 
     /// The same Nix, whose fetches have these keys. Nothing that evaluates gets them.
@@ -214,11 +249,18 @@ impl Nix {
         Self { keys, ..self }
     }
 
+    /// The same Nix, whose evaluations let other programs go first.
+    #[must_use]
+    pub fn at_low_priority(self) -> Self {
+        Self { is_low_priority: true, ..self }
+    }
+
     /// Runs a fetch with this access.
     async fn run_fetch(&self, action: &str, run: Invocation, access: FetchAccess) -> Result<ProcessOutput, NixError> {
         let files = |source| NixError::Files { action: action.to_owned(), source };
         let given = access.give_to(run).map_err(files)?;
-        given.run.run().await.map_err(|failure| NixError::failed(action.to_owned(), failure, self.detail))
+        let run = given.run.fetching().within_memory(MAX_MEMORY_TO_FETCH);
+        run.run().await.map_err(|failure| NixError::failed(action.to_owned(), failure, self.detail))
     }
 
     /// Puts `run` into the cage, where there is to be one. `folder` is the folder outside that it may write to.

@@ -15,11 +15,36 @@ const MAX_TIME: Duration = Duration::from_mins(1);
 /// What Nix says where it goes on with a copy that may be old: of a repository, and of an archive or a forge's answer.
 const STALE_WORDS: [&str; 2] = ["continuing with the most recent version", "using cached version"];
 
+/// What a server said about a source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SourceAnswer {
+    /// Its repository answers, and its branch is at this revision, where it names one.
+    Answers(Option<SourceRevision>),
+    /// Only an evaluation reads a source of this kind.
+    NotAsked,
+}
+
 impl Nix {
+    /// Asks the repository of a source, with its credentials. Nothing is fetched.
+    pub async fn ask_source(&self, flake: &FlakeReference) -> Result<SourceAnswer, NixError> {
+        let local = flake.local_repository().and_then(|path| path.into_os_string().into_string().ok());
+        match flake.remote_repository().or(local) {
+            Some(url) => self.revision_at(flake, url).await.map(SourceAnswer::Answers),
+            None => Ok(SourceAnswer::NotAsked),
+        }
+    }
+
     /// The revision that `flake` has now, where it is a git repository on another machine and names a branch. None for every other
     /// source, for which Nix has to find it out.
     pub(super) async fn newest_revision(&self, flake: &FlakeReference) -> Result<Option<SourceRevision>, NixError> {
-        let Some(url) = flake.remote_repository().filter(|_| !flake.has_revision()) else { return Ok(None) };
+        match flake.remote_repository().filter(|_| !flake.has_revision()) {
+            Some(url) => self.revision_at(flake, url).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The revision of the branch of `flake` in its repository; none where it names no branch.
+    async fn revision_at(&self, flake: &FlakeReference, url: String) -> Result<Option<SourceRevision>, NixError> {
         let action = || format!("read the source {flake}");
         let branch = flake.branch();
         let name = branch.as_deref().map_or_else(|| "HEAD".to_owned(), full_name);

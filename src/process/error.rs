@@ -1,5 +1,6 @@
 //! The reasons why a run of a program fails.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use rustix::process::Signal;
@@ -77,6 +78,27 @@ pub enum ProcessError {
         /// The limit in bytes.
         limit: u64,
     },
+    /// The program made no progress, and was ended.
+    #[error("`{command}` made no progress for {} and was ended", humantime::format_duration(*within))]
+    Stalled {
+        /// The program and its first argument.
+        command: String,
+        /// The time in which it wrote next to nothing.
+        within: Duration,
+    },
+    /// The disk that the program writes to is almost full, so it was ended.
+    #[error(
+        "`{command}` was ended, because less than {} are free on the disk of {}; free some, for example with `nix-collect-garbage`",
+        bytesize::ByteSize(*least), folder.display()
+    )]
+    DiskFull {
+        /// The program and its first argument.
+        command: String,
+        /// A folder on that disk.
+        folder: PathBuf,
+        /// How many bytes have to stay free.
+        least: u64,
+    },
     /// Its input could not be written, or its output could not be read.
     #[error("cannot exchange data with `{command}`")]
     Io {
@@ -97,6 +119,8 @@ impl ProcessError {
             | Self::TooMuchMemory { .. }
             | Self::TooManyProcesses { .. }
             | Self::TooMuchWritten { .. }
+            | Self::DiskFull { .. }
+            | Self::Stalled { .. }
             | Self::Io { .. } => "",
         }
     }

@@ -3,21 +3,36 @@
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use rustix::process::{Pid, Signal, kill_process_group};
+use rustix::process::{Pid, Signal, kill_process_group, setpriority_process};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::error::ProcessError;
-use super::invocation::{InputEnd, Invocation, Streams, Survivors};
+use super::invocation::{InputEnd, Invocation, Priority, Streams, Survivors};
 use super::processor::Processor;
 use super::stderr::StderrText;
+use crate::stderr::Relay;
 
+/// The niceness of a program that lets others go first (nice(1)): beside one that does not, it gets a tenth of a processor.
+const LOW_PRIORITY: i32 = 10;
 /// The most bytes of marked lines.
 const MAX_MARKED_BYTES: usize = 64 << 20;
 /// The time that a process group has between SIGTERM and SIGKILL.
 const GRACE: Duration = Duration::from_secs(2);
 /// The time that the output of a program that has ended is read further where processes that it left running may hold it open.
 const LAST_OUTPUT: Duration = Duration::from_secs(1);
+
+/// A line of a program's standard error.
+#[derive(Debug)]
+pub enum StderrLine<'a> {
+    /// One that begins with the mark: what follows it.
+    Marked(String),
+    /// Any other, with its end; a long one comes in pieces.
+    Other(&'a [u8]),
+}
+
+/// What takes each line of standard error as soon as it is written.
+pub type OnLine<'a> = &'a (dyn Fn(StderrLine<'_>) + Sync);
 
 /// The standard output of a program that ended, and its exit status.
 pub(super) struct ExitedProgram {
@@ -88,6 +103,10 @@ impl ProcessGroup {
         };
         let child = child.map_err(not_started)?;
         let leader = child.id().and_then(|id| i32::try_from(id).ok()).and_then(Pid::from_raw);
+        if invocation.priority == Priority::Low {
+            // What it starts inherits it. It is only slower for others without it.
+            let _ = setpriority_process(leader, LOW_PRIORITY);
+        }
         Ok(Self { child, leader, ended: false, _processor: processor })
     }
 
@@ -96,6 +115,7 @@ impl ProcessGroup {
         &mut self,
         invocation: &Invocation,
         errors: &mut StderrText,
+        on_line: OnLine<'_>,
     ) -> Result<ExitedProgram, CollectError> {
         let (stdin, stdout, stderr) = (self.child.stdin.take(), self.child.stdout.take(), self.child.stderr.take());
         let streams = invocation.streams;
@@ -103,7 +123,7 @@ impl ProcessGroup {
             let (_held, stdout, ()) = tokio::try_join!(
                 write_input(stdin, &invocation.stdin, invocation.input_end),
                 read_stdout(stdout, invocation.output_limit, streams),
-                read_stderr(stderr, invocation, errors),
+                read_stderr(stderr, invocation, errors, on_line),
             )?;
             Ok::<_, CollectError>(stdout)
         };
@@ -194,45 +214,54 @@ async fn read_stdout(
     let mut all = Vec::new();
     let Some(mut stream) = stream else { return Ok(all) };
     let mut buffer = vec![0; 16 << 10];
+    let mut relay = Relay::default();
     loop {
         let count = stream.read(&mut buffer).await?;
         if count == 0 {
             return Ok(all);
         }
         match streams {
-            Streams::PassedOn => crate::stderr::write(&buffer[..count]),
+            Streams::PassedOn => relay.write(&buffer[..count]),
             Streams::Collected if all.len() + count > limit => return Err(CollectError::TooMuchOutput),
             Streams::Collected => all.extend_from_slice(&buffer[..count]),
         }
     }
 }
 
-/// Reads all of standard error, keeps its end, and collects the marked lines apart.
+/// Reads all of standard error, keeps what comes after the last marked line, and tells the marked lines apart.
 async fn read_stderr(
     stream: Option<impl AsyncRead + Unpin>,
     invocation: &Invocation,
     errors: &mut StderrText,
+    on_line: OnLine<'_>,
 ) -> Result<(), CollectError> {
     let Some(stream) = stream else { return Ok(()) };
     let mut stream = BufReader::with_capacity(16 << 10, stream);
-    let (mut line, mut marked) = (Vec::new(), 0);
+    let (mut line, mut marked, mut relay) = (Vec::new(), 0, Relay::default());
     loop {
         line.clear();
         // A line without an end is read in pieces.
-        let count = (&mut stream).take(16 << 10).read_until(b'\n', &mut line).await?;
+        let mut count = (&mut stream).take(16 << 10).read_until(b'\n', &mut line).await?;
         if count == 0 {
             return Ok(());
+        }
+        let is_marked = invocation.mark.as_ref().is_some_and(|mark| line.starts_with(mark.as_bytes()));
+        if is_marked && !line.ends_with(b"\n") {
+            count += (&mut stream).take(MAX_MARKED_BYTES as u64).read_until(b'\n', &mut line).await?;
         }
         if let Some(rest) = invocation.mark.as_ref().and_then(|mark| line.strip_prefix(mark.as_bytes())) {
             marked += count;
             if marked > MAX_MARKED_BYTES {
                 return Err(CollectError::TooMuchOutput);
             }
-            errors.marked_lines.push(String::from_utf8_lossy(rest).trim_end_matches('\n').to_owned());
+            on_line(StderrLine::Marked(String::from_utf8_lossy(rest).trim_end_matches('\n').to_owned()));
+            // Whatever fails later, what came before is about something else.
+            *errors = StderrText::default();
             continue;
         }
+        on_line(StderrLine::Other(&line));
         if invocation.streams == Streams::PassedOn {
-            crate::stderr::write(&line);
+            relay.write(&line);
         }
         errors.add(&line);
     }

@@ -6,7 +6,7 @@ use std::fs::File;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::memory::CageBounds;
+use super::limits::{CageBounds, Progress};
 
 /// The deadline of a program for which the caller sets none: one hour.
 const DEFAULT_DEADLINE: Duration = Duration::from_hours(1);
@@ -61,6 +61,15 @@ pub(super) enum InputEnd {
     Held,
 }
 
+/// Whether a program has as much of the processors as others have.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Priority {
+    /// It has.
+    Usual,
+    /// Others go first.
+    Low,
+}
+
 /// A program that is to be run.
 #[derive(Debug)]
 pub struct Invocation {
@@ -77,7 +86,9 @@ pub struct Invocation {
     pub(super) output_limit: usize,
     pub(super) memory_limit: Option<u64>,
     pub(super) bounds: Option<CageBounds>,
+    pub(super) progress: Option<Progress>,
     pub(super) one_processor: bool,
+    pub(super) priority: Priority,
     pub(super) mark: Option<String>,
     pub(super) streams: Streams,
     /// The file that gets both streams in place of this process.
@@ -102,7 +113,9 @@ impl Invocation {
             output_limit: DEFAULT_OUTPUT_LIMIT,
             memory_limit: None,
             bounds: None,
+            progress: None,
             one_processor: false,
+            priority: Priority::Usual,
             mark: None,
             streams: Streams::Collected,
             output_file: None,
@@ -189,6 +202,20 @@ impl Invocation {
         self
     }
 
+    /// Ends the program where it writes less than `least` bytes `within` some time: to files, to a store, or to anything else.
+    #[must_use]
+    pub fn making_progress(mut self, within: Duration, least: u64) -> Self {
+        self.progress = Some(Progress { within, least });
+        self
+    }
+
+    /// Bounds what a program writes that fetches from a server or a repository, and how many processes it starts.
+    #[must_use]
+    pub fn fetching(mut self) -> Self {
+        self.bounds = Some(CageBounds::of_a_fetch());
+        self
+    }
+
     /// Ends the program when it and the programs that it started hold more than `bytes` of memory.
     #[must_use]
     pub fn within_memory(mut self, bytes: u64) -> Self {
@@ -203,9 +230,16 @@ impl Invocation {
         self
     }
 
-    /// Collects the lines of standard error that begin with `mark` apart from the others, at most 64 MiB of them.
+    /// Lets other programs go first (nice(1)).
     #[must_use]
-    pub fn collecting_marked_lines(mut self, mark: impl Into<String>) -> Self {
+    pub fn at_low_priority(mut self) -> Self {
+        self.priority = Priority::Low;
+        self
+    }
+
+    /// Tells the lines of standard error that begin with `mark` apart from the others, at most 64 MiB of them.
+    #[must_use]
+    pub fn telling_marked_lines(mut self, mark: impl Into<String>) -> Self {
         self.mark = Some(mark.into());
         self
     }

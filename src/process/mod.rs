@@ -7,23 +7,27 @@
 //! One kind of program outlives this process: one that is started detached (`detached`).
 
 mod cage;
+mod control_group;
 mod detached;
 mod error;
 mod group;
 mod invocation;
-mod memory;
+mod limits;
 mod nix;
 mod nix_report;
 mod output_file;
 mod processor;
 mod run;
 mod stderr;
+mod usage;
 
 pub use cage::{Cage, CageError, find_program};
 pub use detached::{Detached, DetachedStreams, ProcessMark, this_program};
 pub use error::ProcessError;
+pub use group::{OnLine, StderrLine};
 pub use invocation::Invocation;
-pub use memory::machine_memory;
+pub use limits::WriteAllowance;
 pub use nix_report::TraceDetail;
 pub use output_file::Follower;
 pub use run::ProcessOutput;
+pub use usage::machine_memory;

@@ -40,7 +40,9 @@ impl ProcessError {
             | Self::TooMuchOutput { .. }
             | Self::TooMuchMemory { .. }
             | Self::TooManyProcesses { .. }
-            | Self::TooMuchWritten { .. } => self.to_string(),
+            | Self::TooMuchWritten { .. }
+            | Self::DiskFull { .. }
+            | Self::Stalled { .. } => self.to_string(),
         }
     }
 }

@@ -7,10 +7,16 @@ use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use crate::stderr::Relay;
+
 /// The most bytes of such a file. One that grows longer is emptied.
 const MAX_BYTES: u64 = 64 << 20;
 /// How often its length is looked at.
 const LOOK: Duration = Duration::from_secs(1);
+/// How many bytes are shown at once.
+const PIECE: usize = 16 << 10;
+/// The most bytes that are shown of what is left when the program has ended.
+const MAX_REST: u64 = 1 << 20;
 /// How often a follower looks for more.
 const FOLLOW: Duration = Duration::from_millis(100);
 
@@ -61,33 +67,46 @@ fn length(file: &File) -> u64 {
 pub struct Follower {
     file: File,
     shown: u64,
+    relay: Relay,
 }
 
 impl Follower {
     /// Begins at the present end of the file.
     pub fn at_the_end(path: &Path) -> io::Result<Self> {
         let file = File::open(path)?;
-        Ok(Self { shown: length(&file), file })
+        Ok(Self { shown: length(&file), file, relay: Relay::default() })
     }
 
-    /// Shows what is added, until this is dropped.
+    /// Shows what is added, until this is dropped. However fast that comes, other work goes on between two pieces.
     pub async fn follow(&mut self) -> Infallible {
+        let mut buffer = vec![0; PIECE];
         loop {
-            self.show_rest();
-            tokio::time::sleep(FOLLOW).await;
+            if self.show_piece(&mut buffer) {
+                tokio::task::yield_now().await;
+            } else {
+                tokio::time::sleep(FOLLOW).await;
+            }
         }
     }
 
-    /// Shows what was added since the last call.
+    /// Shows what was added since the last call, or the end of it where that is long.
     pub fn show_rest(&mut self) {
+        let length = length(&self.file);
+        let shown = if length < self.shown { 0 } else { self.shown };
+        self.shown = shown.max(length.saturating_sub(MAX_REST));
+        let mut buffer = vec![0; PIECE];
+        while self.show_piece(&mut buffer) {}
+    }
+
+    /// Shows the next piece. Returns whether there was one.
+    fn show_piece(&mut self, buffer: &mut [u8]) -> bool {
         if length(&self.file) < self.shown {
             self.shown = 0;
         }
-        let mut buffer = vec![0; 16 << 10];
-        while let Ok(count @ 1..) = self.file.read_at(&mut buffer, self.shown) {
-            crate::stderr::write(&buffer[..count]);
-            self.shown += count as u64;
-        }
+        let Ok(count @ 1..) = self.file.read_at(buffer, self.shown) else { return false };
+        self.relay.write(&buffer[..count]);
+        self.shown += count as u64;
+        true
     }
 }
 

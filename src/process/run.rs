@@ -5,9 +5,9 @@ use std::os::unix::process::ExitStatusExt as _;
 use rustix::process::Pid;
 
 use super::error::ProcessError;
-use super::group::{CollectError, ExitedProgram, ProcessGroup};
+use super::group::{CollectError, ExitedProgram, OnLine, ProcessGroup};
 use super::invocation::Invocation;
-use super::memory::{Excess, MemoryLimit};
+use super::limits::{Excess, ResourceLimits};
 use super::output_file::OutputFile;
 use super::stderr::StderrText;
 use crate::redact::without_users;
@@ -20,10 +20,8 @@ const FILE_TAIL: usize = 16 << 10;
 pub struct ProcessOutput {
     /// All of its standard output.
     pub stdout: Vec<u8>,
-    /// Its standard error, without the marked lines, and without the middle where it is long.
+    /// Its standard error, from its last marked line on, and without the middle where it is long.
     pub stderr: String,
-    /// The lines of standard error that began with the mark, without the mark; empty if the caller set no mark.
-    pub marked_lines: Vec<String>,
     /// The most memory that it and the programs that it started held at once, in bytes; zero if it had no limit, or ended
     /// before the first measurement.
     pub peak_memory: u64,
@@ -35,18 +33,31 @@ impl Invocation {
         Box::pin(self.run_telling(&|_| ())).await
     }
 
+    /// Runs the program as [`Invocation::run`] does, and gives each line of its standard error to `on_line` as soon as it is written.
+    pub async fn run_hearing(self, on_line: OnLine<'_>) -> Result<ProcessOutput, ProcessError> {
+        Box::pin(self.run_to_its_end(&|_| (), on_line)).await
+    }
+
     /// Runs the program as [`Invocation::run`] does, and gives its process id to `started` as soon as it runs.
     pub async fn run_telling(self, started: &(dyn Fn(Pid) + Sync)) -> Result<ProcessOutput, ProcessError> {
+        self.run_to_its_end(started, &|_| ()).await
+    }
+
+    async fn run_to_its_end(
+        self,
+        started: &(dyn Fn(Pid) + Sync),
+        on_line: OnLine<'_>,
+    ) -> Result<ProcessOutput, ProcessError> {
         tracing::debug!(argv = %self, "running");
         let command = self.short_name();
         let (deadline, limit) = (self.deadline, self.output_limit);
         let output_file = self.output_file.as_ref().map(OutputFile::begin);
         let mut group = ProcessGroup::spawn(&self)?;
         group.leader().into_iter().for_each(started);
-        let mut memory = MemoryLimit::set(group.leader(), self.memory_limit, self.bounds);
+        let mut memory = ResourceLimits::set(group.leader(), self.memory_limit, self.bounds.clone(), self.progress);
         let mut errors = StderrText::default();
         let ended = tokio::select! {
-            ended = tokio::time::timeout(deadline, group.collect_output(&self, &mut errors)) => ended.map_err(|_| Limit::Time),
+            ended = tokio::time::timeout(deadline, group.collect_output(&self, &mut errors, on_line)) => ended.map_err(|_| Limit::Time),
             excess = memory.watch() => Err(Limit::Use(excess)),
             never = OutputFile::keep_short(output_file.as_ref()) => match never {},
         };
@@ -65,15 +76,15 @@ impl Invocation {
         }
         let stderr = without_users(&errors.text());
         match ended {
-            Ok(Ok(exited)) => {
-                result_of(command, !self.inherits_environment, exited, stderr, errors.marked_lines, memory.peak())
-            }
+            Ok(Ok(exited)) => result_of(command, !self.inherits_environment, exited, stderr, memory.peak()),
             Ok(Err(CollectError::TooMuchOutput)) => Err(ProcessError::TooMuchOutput { command, limit }),
             Ok(Err(CollectError::Io(source))) => Err(ProcessError::Io { command, source }),
             Err(Limit::Time) => Err(ProcessError::TimedOut { command, deadline, stderr }),
             Err(Limit::Use(Excess::Memory)) => Err(too_much_memory(self.memory_limit.unwrap_or_default())),
             Err(Limit::Use(Excess::Processes(limit))) => Err(ProcessError::TooManyProcesses { command, limit }),
             Err(Limit::Use(Excess::Written(limit))) => Err(ProcessError::TooMuchWritten { command, limit }),
+            Err(Limit::Use(Excess::Stalled(within))) => Err(ProcessError::Stalled { command, within }),
+            Err(Limit::Use(Excess::DiskFull(folder, least))) => Err(ProcessError::DiskFull { command, folder, least }),
         }
     }
 }
@@ -89,7 +100,6 @@ fn result_of(
     is_caged: bool,
     ExitedProgram { stdout, status }: ExitedProgram,
     stderr: String,
-    marked_lines: Vec<String>,
     peak_memory: u64,
 ) -> Result<ProcessOutput, ProcessError> {
     // A program in a cage is a grandchild, whose signal bwrap reports as the shell does.
@@ -98,7 +108,7 @@ fn result_of(
         other => other,
     };
     match status {
-        (Some(0), _) => Ok(ProcessOutput { stdout, stderr, marked_lines, peak_memory }),
+        (Some(0), _) => Ok(ProcessOutput { stdout, stderr, peak_memory }),
         (Some(code), _) => Err(ProcessError::Failed { command, code, stderr }),
         (None, signal) => Err(ProcessError::Killed { command, signal: signal.unwrap_or(0), stderr }),
     }
@@ -108,6 +118,7 @@ fn result_of(
 mod tests {
     use std::time::Duration;
 
+    use super::super::group::StderrLine;
     use super::*;
 
     #[tokio::test(flavor = "current_thread")]
@@ -209,13 +220,25 @@ mod tests {
     }
 
     #[tokio::test(flavor = "current_thread")]
-    async fn all_marked_lines_are_collected_apart() {
+    async fn all_lines_are_heard_and_the_marked_ones_told_apart() {
         let script =
             "i=0; while [ $i -lt 5000 ]; do echo \"mark $i\" >&2; i=$((i+1)); done; echo rest >&2; printf 'mark x' >&2";
-        let output = Invocation::new("sh").args(["-c", script]).collecting_marked_lines("mark ").run().await.unwrap();
-        assert_eq!(output.marked_lines.len(), 5001);
-        assert_eq!((output.marked_lines[4999].as_str(), output.marked_lines[5000].as_str()), ("4999", "x"));
-        assert_eq!(output.stderr, "rest\n");
+        let run = |script: &str| Invocation::new("sh").args(["-c", script]).telling_marked_lines("mark ");
+        let (marked, others) = (std::sync::Mutex::new(Vec::new()), std::sync::Mutex::new(Vec::new()));
+        let hear = |line: StderrLine<'_>| match line {
+            StderrLine::Marked(line) => marked.lock().unwrap().push(line),
+            StderrLine::Other(line) => others.lock().unwrap().extend_from_slice(line),
+        };
+        let output = run(script).run_hearing(&hear).await.unwrap();
+        assert_eq!(marked.lock().unwrap().len(), 5001);
+        assert_eq!(marked.lock().unwrap()[4999..], ["4999", "x"]);
+        assert_eq!(output.stderr, "", "what came before the last marked line is about something else");
+        let output = run("echo before >&2; echo mark 1 >&2; echo after >&2").run_hearing(&|_| ()).await.unwrap();
+        assert_eq!(output.stderr, "after\n");
+        assert_eq!(*others.lock().unwrap(), b"rest\n");
+        let long = "x=0123456789abcdef; x=$x$x$x$x$x$x$x$x; x=$x$x$x$x$x$x$x$x; x=$x$x$x$x$x$x$x$x; x=$x$x$x$x; echo mark $x >&2; exit 1";
+        run(long).run_hearing(&hear).await.unwrap_err();
+        assert_eq!(marked.lock().unwrap()[5001].len(), 16 * 8 * 8 * 8 * 4);
     }
 
     #[tokio::test(flavor = "current_thread")]

@@ -5,7 +5,7 @@ use super::nix_report::{LEFT_OUT, begins_error};
 /// The most bytes of each of its parts.
 const MAX_PART: usize = 16 << 10;
 
-/// The standard error of a program, without the marked lines.
+/// The standard error of a program, from its last marked line on.
 #[derive(Debug, Default)]
 pub(super) struct StderrText {
     /// The end of what comes before the first line with an error: warnings, and the inner end of the trace of a newer Nix.
@@ -14,8 +14,6 @@ pub(super) struct StderrText {
     error: Vec<u8>,
     /// The end of what follows.
     after: Tail,
-    /// The marked lines, without the mark.
-    pub(super) marked_lines: Vec<String>,
 }
 
 impl StderrText {

@@ -8,10 +8,13 @@ use std::time::{Duration, SystemTime};
 use super::base::{PublishBase, PublishBaseError};
 use super::error::PublishError;
 use super::note::{IndexOrigin, PublishNote, PublishedIndex};
+use super::operate::RemovedKeys;
 use super::plan::PublishInput;
 use super::settled::{self, Look, Scope, SettledNote, SourceDigests};
-use crate::branch::{BranchError, BranchWriter, History, Layout, OpenBranch, Remote, RevisionLookup, Snapshot};
-use crate::model::{BranchFile as _, BranchName, Index, Name, PublishPolicy, Revision, Root, Sha256Digest};
+use crate::branch::{
+    BranchError, BranchWriter, History, Identity, Layout, OpenBranch, Remote, RevisionLookup, Snapshot,
+};
+use crate::model::{BranchFile as _, BranchName, Index, Name, PublicKey, PublishPolicy, Revision, Root, Sha256Digest};
 use crate::signers::Signers;
 use crate::trust::{Anchor, Signed, TrustedRoot, digest};
 
@@ -28,12 +31,57 @@ pub struct PublishSettings {
     pub state_directory: PathBuf,
     /// The condition under which a deployment is published.
     pub policy: PublishPolicy,
+    /// The author and committer of claveld's commits; none for `claveld` with the name of its key.
+    pub author: Option<Identity>,
 }
 
 impl PublishSettings {
     /// The folder for the copy of a remote repository.
-    pub(super) fn copy(&self) -> PathBuf {
+    pub fn copy(&self) -> PathBuf {
         self.state_directory.join("publish.git")
+    }
+
+    /// The note of the last publication to this branch.
+    pub(super) fn note(&self) -> PublishNote {
+        PublishNote::of(&self.state_directory, &self.repository, &self.branch)
+    }
+
+    /// Reads and verifies what a publication builds on, and checks that the branch did not go back.
+    pub(super) fn read_base(
+        &self,
+        FoundBranch { on, files, last }: &FoundBranch<'_>,
+        anchor: &Anchor,
+        scope: &Scope,
+    ) -> Result<PublishBase, PublishError> {
+        // What this claveld only found may be the work of a stolen key.
+        let own = last.filter(|last| last.origin == IndexOrigin::Published);
+        let base = match files {
+            None => PublishBase::new_branch(anchor),
+            Some(files) => PublishBase::read(on, files, anchor, &self.branch, own.as_ref(), scope),
+        };
+        let base = base.map_err(|source| self.branch_error(source))?;
+        if let Some(last) = last
+            && let Err(regression) = last.check(&base.branch_index())
+        {
+            let (repository, branch) = (self.repository.to_string(), self.branch.to_string());
+            let note = self.note().path().to_owned();
+            return Err(PublishError::WentBack { repository, branch, last: Box::new(*last), regression, note });
+        }
+        Ok(base)
+    }
+
+    /// Refuses to publish documents that no agent would believe.
+    pub(super) fn check_keys(&self, keys: &[PublicKey], root: &TrustedRoot) -> Result<(), PublishError> {
+        if root.publisher().suffices(keys) {
+            return Ok(());
+        }
+        Err(PublishError::NoPublisher {
+            repository: self.repository.to_string(),
+            keys: keys.iter().map(|key| format!("`{}`", key.id())).collect(),
+            threshold: root.publisher().threshold(),
+            version: root.root().version,
+            publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
+        })
     }
 
     /// The error about this branch, whose repository is named without secrets.
@@ -50,6 +98,14 @@ pub(super) struct PublishContext {
     pub(super) anchor: Anchor,
     pub(super) note: PublishNote,
     pub(super) settled: SettledNote,
+}
+
+/// A branch that was opened, its files, and the last index that was noted of it.
+pub(super) struct FoundBranch<'a> {
+    pub(super) on: &'a OpenBranch,
+    /// The files; none where there is no branch.
+    pub(super) files: Option<&'a Snapshot>,
+    pub(super) last: Option<PublishedIndex>,
 }
 
 /// The branch as one attempt finds it.
@@ -78,20 +134,12 @@ impl PublishContext {
         // What this claveld only found may be the work of a stolen key.
         let own = last.filter(|last| last.origin == IndexOrigin::Published);
         let (scope, digests) = self.scope(&on, files.as_ref(), own.as_ref(), input);
-        let base = match &files {
-            None => PublishBase::new_branch(&self.anchor),
-            Some(files) => PublishBase::read(&on, files, &self.anchor, &self.settings.branch, own.as_ref(), &scope),
-        };
-        let base = base.map_err(|source| self.settings.branch_error(source))?;
-        if let Some(last) = last
-            && let Err(regression) = last.check(&base.branch_index())
-        {
-            let (repository, branch) = (self.settings.repository.to_string(), self.settings.branch.to_string());
-            let note = self.note.path().to_owned();
-            return Err(PublishError::WentBack { repository, branch, last: Box::new(last), regression, note });
-        }
-        self.check_keys(&base.root)?;
-        Ok(PublishAttempt { on, base, now: SystemTime::now(), scope, digests })
+        let found = FoundBranch { on: &on, files: files.as_ref(), last };
+        let mut base = self.settings.read_base(&found, &self.anchor, &scope)?;
+        let now = SystemTime::now();
+        base.branch.end_holds(now.into());
+        self.settings.check_keys(&self.signers.public(), &base.root)?;
+        Ok(PublishAttempt { on, base, now, scope, digests })
     }
 
     /// The bins to look at, and the digests of the input for the bins of the branch.
@@ -138,23 +186,14 @@ impl PublishContext {
         attempt: &PublishAttempt,
         name: &Name,
         revision: Revision,
+        removed_keys: RemovedKeys,
     ) -> Result<RevisionLookup, PublishError> {
         let PublishAttempt { on, base, .. } = attempt;
-        let history = History { on, root: &base.root, branch: &self.settings.branch };
+        let older = match removed_keys {
+            RemovedKeys::Trusted => &base.older_roots[..],
+            RemovedKeys::NotTrusted => &[],
+        };
+        let history = History { on, root: &base.root, older, branch: &self.settings.branch };
         history.find(name, revision).map_err(|error| self.settings.branch_error(BranchError::from(error).into()))
-    }
-
-    fn check_keys(&self, root: &TrustedRoot) -> Result<(), PublishError> {
-        let keys = self.signers.public();
-        if root.publisher().suffices(&keys) {
-            return Ok(());
-        }
-        Err(PublishError::NoPublisher {
-            repository: self.settings.repository.to_string(),
-            keys: keys.iter().map(|key| format!("`{}`", key.id())).collect(),
-            threshold: root.publisher().threshold(),
-            version: root.root().version,
-            publishers: root.publisher().key_ids().map(ToString::to_string).collect(),
-        })
     }
 }

@@ -27,6 +27,8 @@ const MAX_ENTRIES: usize = 200_000;
 pub(super) struct PublishBase {
     /// The newest root.
     pub(super) root: TrustedRoot,
+    /// The roots of its epoch before it, the newest first.
+    pub(super) older_roots: Vec<TrustedRoot>,
     /// Whether the branch is new, so that the publication has to add that root.
     pub(super) is_new: bool,
     /// The documents.
@@ -64,7 +66,15 @@ impl PublishBase {
 
     fn on(root: &TrustedRoot, branch: BranchState) -> Self {
         let bins = branch.index.as_ref().map_or(BinCount::ONE, |(index, _)| index.index().bins.count());
-        Self { root: root.clone(), is_new: false, branch, bins, stale_entries: Vec::new(), lost_holds: Vec::new() }
+        Self {
+            root: root.clone(),
+            older_roots: Vec::new(),
+            is_new: false,
+            branch,
+            bins,
+            stale_entries: Vec::new(),
+            lost_holds: Vec::new(),
+        }
     }
 
     /// The base on the branch `name` with the files of `snapshot`. `last` is the index that this claveld published last.
@@ -91,7 +101,8 @@ impl PublishBase {
             foreign.extend(forged_readme(on, snapshot, last.filter(|_| is_ours)));
             let branch = DocumentLoader { root, previous_roots }.load(places, index, found)?;
             let branch = BranchState { foreign, ..branch };
-            Ok(Self::on(root, branch).without_unvouched_holds())
+            let older_roots = older.iter().map(|root| (*root).clone()).collect();
+            Ok(Self { older_roots, ..Self::on(root, branch) }.without_unvouched_holds())
         };
         let read = || {
             let branch = Branch::to_repair(snapshot, root, name);
@@ -190,6 +201,7 @@ fn revisions_only(index: VerifiedIndex, found: Sha256Digest) -> BranchState {
         units: listed(&index),
         agents: listed(&index),
         holds: BTreeMap::new(),
+        ended_holds: BTreeMap::new(),
         index: Some((index, found)),
         is_of_an_older_root: true,
         foreign: Vec::new(),

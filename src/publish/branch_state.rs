@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::branch::{ForeignEntry, VerifiedIndex};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Document, DocumentPath, FleetId, Hold, Name, Revision, Sha256Digest,
-    Specification, UnitSpecification,
+    Specification, Timestamp, UnitSpecification,
 };
 use crate::trust::Verified;
 
@@ -42,6 +42,8 @@ pub(super) struct BranchState {
     pub(super) agents: Existing<AgentSpecification>,
     /// The deployments that an operator holds.
     pub(super) holds: BTreeMap<Name, Hold>,
+    /// The holds whose time is over. The publication takes them out of the index.
+    pub(super) ended_holds: BTreeMap<Name, Hold>,
     /// Whether the publishers of an older root signed the index, so that those of the newest root have to sign it again.
     pub(super) is_of_an_older_root: bool,
     /// The paths of entries that do not belong on the branch, so that agents refuse it. The publication removes them.
@@ -59,9 +61,16 @@ impl BranchState {
             units,
             agents,
             holds: BTreeMap::new(),
+            ended_holds: BTreeMap::new(),
             is_of_an_older_root: false,
             foreign: Vec::new(),
         }
+    }
+
+    /// Ends the holds whose time is over at `now`.
+    pub(super) fn end_holds(&mut self, now: Timestamp) {
+        let is_over = |_: &Name, hold: &mut Hold| hold.until.is_some_and(|until| until <= now);
+        self.ended_holds.extend(self.holds.extract_if(.., is_over));
     }
 
     /// The names of documents that claveld does not trust as they are, apart from those of `changed`.

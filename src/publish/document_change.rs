@@ -8,7 +8,7 @@ use crate::changes::SystemDiff;
 use crate::model::{DocumentPath, Revision, Tombstone};
 
 /// One document that a publication changes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct DocumentChange {
     /// The document's path on the branch.
     pub path: DocumentPath,
@@ -47,7 +47,7 @@ impl fmt::Display for DocumentChange {
 }
 
 /// A name that several sources claim. The one that published it first goes on with it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 pub struct NameConflict {
     /// The document.
     pub path: DocumentPath,

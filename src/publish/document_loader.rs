@@ -5,6 +5,8 @@ use crate::branch::{BranchError, CommitId, OpenBranch, Snapshot, VerifiedIndex, 
 use crate::model::{BranchFile as _, Document, DocumentPath, Name, Revision, Sha256Digest, Specification};
 use crate::trust::{DocumentError, TrustedRoot};
 
+use std::collections::BTreeMap;
+
 use super::branch_state::{BranchState, Existing, ExistingDocument};
 
 /// The number of commits of the history in which claveld looks for an altered document: one an hour for a year.
@@ -48,6 +50,7 @@ impl DocumentLoader<'_> {
             units: self.existing(places.snapshot, &index)?,
             agents: self.existing(places.snapshot, &index)?,
             holds: index.holds().map(|(name, hold)| (name.clone(), hold.clone())).collect(),
+            ended_holds: BTreeMap::new(),
             index: None,
             is_of_an_older_root: false,
             foreign: Vec::new(),

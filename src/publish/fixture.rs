@@ -11,15 +11,17 @@ use ed25519_dalek::{Signer as _, SigningKey};
 use nix_derivation::nixbase32;
 
 use super::branch_state::{BranchState, Existing, ExistingDocument};
+use super::document_change::DocumentChange;
 use super::plan::{OrphanPolicy, Plan, PublishInput, plan};
 use super::withheld::Withheld;
 use crate::branch::Branch;
 use crate::branch::fixture::{Listing, index, index_files};
-use crate::evaluate::{Drafts, Evaluation, EvaluationWork};
+use crate::changes::{FileChange, FileChangeKind, SystemChange, SystemDiff};
+use crate::evaluate::{Drafts, EvalWarnings, Evaluation, EvaluationWork};
 use crate::model::{
-    BinCount, DeploymentSpecification, Document, DocumentMetadata, Draft, FlakeReference, Index, IndexVersion, List,
-    LockedSource, Metadata, Name, NarHash, NarTemplateSpecification, Payload, Provenance, Revision, Specification,
-    TemplateMetadata, Timestamp, Tombstone,
+    BinCount, BrokenPart, DeploymentSpecification, Document, DocumentMetadata, Draft, FlakeReference, Index,
+    IndexSource, IndexVersion, List, LockedSource, Metadata, MetadataValue, Name, NarHash, NarTemplateSpecification,
+    Payload, Provenance, Revision, Specification, TemplateMetadata, Timestamp, Tombstone,
 };
 use crate::store::CacheEntry;
 use crate::trust::Verified;
@@ -73,11 +75,37 @@ pub(super) fn draft<S: Specification>(source: &str, of: &str, specification: S) 
     Draft::new(name(of), DocumentMetadata::with_provenance(Metadata::default(), &provenance).unwrap(), specification)
 }
 
+/// The change of a deployment from its first revision to its second, in whose system these files changed.
+pub(super) fn changed_deployment<'a>(
+    of: &str,
+    files: impl IntoIterator<Item = &'a str>,
+    system: SystemChange,
+) -> DocumentChange {
+    let file = |name: &str| FileChange { name: name.to_owned(), change: FileChangeKind::Changed };
+    let files = files.into_iter().map(file).collect();
+    DocumentChange {
+        path: format!("deployments/{of}.json").parse().unwrap(),
+        from: Some(revision(1)),
+        to: revision(1).next(),
+        repaired: false,
+        system: Some(SystemDiff::Change(SystemChange { files, ..system })),
+    }
+}
+
 /// The evaluation of `source` that found this.
 pub(super) fn evaluation(source: &str, drafts: Drafts) -> Evaluation {
     let source =
         LockedSource { flake: flake(source), locked: flake(source), hash: HASH.parse().unwrap(), revision: None };
-    Evaluation { source, drafts, work: EvaluationWork::default() }
+    Evaluation { source, drafts, warnings: EvalWarnings::default(), work: EvaluationWork::default() }
+}
+
+/// A source with these broken parts.
+pub(super) fn index_source(source: &str, broken: &[&str]) -> IndexSource {
+    let since = "2026-01-01T00:00:00Z".parse().unwrap();
+    let error: MetadataValue = "error: <b>".parse().unwrap();
+    let part = |attribute: &&str| BrokenPart { attribute: attribute.parse().unwrap(), error: error.clone(), since };
+    let broken = broken.iter().map(part).collect::<Vec<_>>().try_into().unwrap();
+    IndexSource { broken, more_broken: 0, revision: None, source: source.parse().unwrap(), unread_since: None }
 }
 
 /// A document as the branch has it, at this revision.
@@ -93,10 +121,20 @@ pub(super) fn intact<S: Specification>(drafts: impl IntoIterator<Item = (Draft<S
 
 /// A branch without documents, whose index has these tombstones: paths with the last revision of each.
 pub(super) fn branch_with(tombstones: &[(&str, u64)]) -> BranchState {
+    branch_of(tombstones, Vec::new())
+}
+
+/// A branch without documents, whose index has these sources.
+pub(super) fn branch_of_sources(sources: Vec<IndexSource>) -> BranchState {
+    branch_of(&[], sources)
+}
+
+fn branch_of(tombstones: &[(&str, u64)], sources: Vec<IndexSource>) -> BranchState {
     let mut listing = Listing::empty(BinCount::ONE);
     let tombstone = |(path, last): &(&str, u64)| (path.parse().unwrap(), Tombstone { revision: revision(*last) });
     listing.tombstones = tombstones.iter().map(tombstone).collect();
-    let index = Index { expires: now().plus(7 * DAY), ..index(fleet(), &listing, now(), IndexVersion::FIRST) };
+    let sources = sources.try_into().unwrap();
+    let index = Index { sources, expires: now().plus(7 * DAY), ..index(fleet(), &listing, now(), IndexVersion::FIRST) };
     let files = index_files(fleet(), &listing, index);
     let index = Branch::new(&files, &fleet().root, &"deployments".parse().unwrap()).whole_index().unwrap();
     BranchState {

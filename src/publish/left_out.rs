@@ -12,7 +12,7 @@ use super::survey::CacheState;
 use crate::model::{Hold, Name, Revision, StorePath};
 
 /// The deployments that are not published yet.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Unready {
     /// The deployments that claveld publishes as soon as a cache has them.
     pub waiting: Vec<Waiting>,
@@ -21,7 +21,7 @@ pub struct Unready {
 }
 
 /// A deployment that waits.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 pub struct Waiting {
     /// The deployment.
     pub name: Name,
@@ -31,8 +31,8 @@ pub struct Waiting {
 }
 
 /// The thing that a deployment waits for.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
+#[serde(untagged, rename_all_fields = "camelCase")]
 pub enum Awaited {
     /// A store path that no cache has yet.
     Cache {
@@ -52,7 +52,7 @@ pub enum Awaited {
 }
 
 /// A deployment that would wait for ever.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct Unpublishable {
     /// The deployment.
     pub name: Name,
@@ -61,7 +61,7 @@ pub struct Unpublishable {
 }
 
 /// A setting without which no cache can make a deployment ready.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum MissingSetting {
     /// A cache.
@@ -73,7 +73,7 @@ pub enum MissingSetting {
 }
 
 /// The changes that a hold keeps back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct KeptBack {
     /// The deployment that is held.
     pub name: Name,
@@ -86,7 +86,7 @@ pub struct KeptBack {
 
 /// A deployment that claveld leaves alone because its document is lost: somebody altered the file, and no copy of the one
 /// that the index lists is left.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct LostDeployment {
     /// The deployment.
     pub name: Name,
@@ -97,7 +97,7 @@ pub struct LostDeployment {
 }
 
 /// The reason why claveld does not replace a lost document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Protection {
     /// An operator holds the deployment.
@@ -108,9 +108,10 @@ pub enum Protection {
 
 /// Describes a hold: `held at revision 3 since 2026-01-01T00:00:00Z (it does not boot)`.
 pub fn describe_hold(hold: &Hold) -> String {
-    let Hold { revision, since, why } = hold;
+    let Hold { revision, since, until, why } = hold;
+    let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
     let why = if why.as_str().is_empty() { String::new() } else { format!(" ({why})") };
-    format!("held at revision {revision} since {since}{why}")
+    format!("held at revision {revision} since {since}{until}{why}")
 }
 
 impl fmt::Display for Waiting {

@@ -15,7 +15,7 @@ use super::withheld::Withheld;
 use crate::evaluate::Evaluation;
 use crate::model::{
     AgentSpecification, DeploymentSpecification, Document, DocumentPath, Draft, FlakeReference, Folder, Hold,
-    IndexSource, IndexVersion, Name, Revision, Specification, Timestamp, UnitSpecification,
+    IndexSource, IndexVersion, MAX_SOURCES, Name, Revision, Specification, Timestamp, UnitSpecification,
 };
 
 /// The evaluations of a round, which claveld publishes.
@@ -98,7 +98,7 @@ pub(super) fn plan(
     let Planner { mut changes, mut conflicts, .. } = planner;
     changes.sort_by(|a, b| a.path.cmp(&b.path));
     conflicts.sort();
-    let index = plan_index(branch, &changes, now, validity)?;
+    let index = plan_index(branch, input, &changes, now, validity)?;
     let holds = updated_holds(branch, &deployments);
     Ok(Plan { changes, conflicts, deployments, units, agents, holds, index })
 }
@@ -116,16 +116,30 @@ fn updated_holds(branch: &BranchState, written: &[Document<DeploymentSpecificati
 
 fn plan_index(
     branch: &BranchState,
+    input: &PublishInput<'_>,
     changes: &[DocumentChange],
     now: Timestamp,
     validity: Duration,
 ) -> Result<IndexPlan, PlanError> {
     let Some((index, _)) = &branch.index else { return Ok(IndexPlan::Write(IndexVersion::FIRST)) };
     let is_young = now < sign_anew_at(index.index().issued, index.index().expires, validity);
-    if changes.is_empty() && is_young && !branch.is_of_an_older_root && branch.foreign.is_empty() {
+    let is_right = !branch.is_of_an_older_root && branch.foreign.is_empty() && branch.ended_holds.is_empty();
+    if changes.is_empty() && is_young && is_right && says_what_is_broken(&index.index().sources, input) {
         return Ok(IndexPlan::Keep(index.index().version));
     }
     next_index_version(index.index().version).map(IndexPlan::Write)
+}
+
+/// Whether an index with these sources names the broken parts of the sources that were read. It may have another error of one: the text
+/// of an error can differ between two evaluations.
+fn says_what_is_broken(on_branch: &[IndexSource], input: &PublishInput<'_>) -> bool {
+    let is_read = |source: &&IndexSource| input.evaluations.iter().any(|known| known.source.flake == source.source);
+    input.sources.iter().take(MAX_SOURCES).filter(is_read).all(|now| {
+        match on_branch.iter().find(|before| before.source == now.source) {
+            Some(before) => before.has_same_broken_parts(now),
+            None => now.broken.is_empty() && now.more_broken == 0,
+        }
+    })
 }
 
 /// The time at which claveld signs an index again even if nothing changes. The other half of its validity remains for the

@@ -10,15 +10,17 @@ use super::base::PublishBase;
 use super::bins::names_on;
 use super::broken::touched_by_failures;
 use super::caches::CacheClient;
+use super::described::group_documents;
 use super::diffs::SystemDiffs;
 use super::document_change::DocumentChange;
 use super::error::PublishError;
 use super::left_out::{KeptBack, LostDeployment, Unready};
-use super::note::{IndexOrigin, PublishNote, PublishedIndex};
-use super::operate::{Operation, OperationReport, OperatorRequest, operate};
+use super::message::{commit_message, describe_changes};
+use super::note::{IndexOrigin, PublishedIndex};
+use super::operate::{Operation, OperationPlan, OperationReport, OperatorRequest, describe_holds, operate, operations};
 use super::pin::{Pinning, pins};
 use super::plan::{IndexPlan, Plan, PublishInput, plan, sign_anew_at};
-use super::report::{PublishReport, commit_message, describe_changes};
+use super::report::{IndexTimes, PublishReport};
 use super::settled::{Look, RoundResult, SettledNote, within};
 use super::sign::{BranchSigner, SignedFiles};
 use super::survey::{CacheAnswers, CacheScope, CacheSurvey};
@@ -26,7 +28,8 @@ use super::withdrawals::{HeldWithdrawals, held_withdrawals};
 use super::withheld::Withheld;
 use super::withhold::{deployments_to_look_up, kept_back, lost_deployments, withhold};
 use crate::branch::{
-    BranchWriter, Change as FileChange, CommitId, Identity, Layout, OpenBranch, Proposal, ReadBack, RevisionLookup,
+    Authorship, BranchWriter, Change as FileChange, CommitId, Identity, Layout, OpenBranch, Proposal, ReadBack,
+    RevisionLookup,
 };
 use crate::evaluate::Evaluation;
 use crate::model::{
@@ -61,7 +64,7 @@ impl Publisher {
             PublishPolicy::WhenPinned => Some(CacheClient::new(Arc::clone(&store), CacheScope::Closure)),
         };
         let copy = settings.copy();
-        let note = PublishNote::of(&settings.state_directory, &settings.repository, &settings.branch);
+        let note = settings.note();
         let settled = SettledNote::of(&settings.state_directory, &settings.repository, &settings.branch);
         Self { context: PublishContext { settings, signers, anchor, note, settled }, copy, caches, store }
     }
@@ -87,6 +90,7 @@ impl Publisher {
             self.context.settled.write(settled);
         }
         report.commit = commit.map(|commit| commit.to_string());
+        report.tip = report.commit.clone().or(report.tip);
         Ok(report)
     }
 
@@ -116,48 +120,57 @@ impl Publisher {
         let looked_at = PublishInput { evaluations: cut.as_deref().unwrap_or(input.evaluations), ..*input };
         let PublishDecision { mut plan, withheld, unready, kept_back, lost, withdrawals } =
             self.decide(&attempt, &looked_at, input.evaluations, answers).await?;
-        let sign_anew_at = self.sign_anew_at(&attempt, plan.index);
+        let index = self.index_times(&attempt, plan.index);
+        let sign_anew_at = sign_anew_at(index.issued, index.expires, self.context.settings.validity);
+        let held = plan.holds.keys().cloned().collect();
         let lost_holds = attempt.base.lost_holds.clone();
+        let ended_holds: Vec<Name> = attempt.base.branch.ended_holds.keys().cloned().collect();
         let removed = attempt.base.branch.foreign.iter().map(ToString::to_string).collect();
         let mut round = self.round(&attempt, input, &plan, &withheld);
         let tip = attempt.on.tip();
         let root = RootValidity::of(attempt.base.root.root());
         let root_warning = root.warning(attempt.now.into());
-        let report = |plan: Plan, version| {
+        let report = |plan: Plan, groups, version| {
             let Plan { changes, conflicts, .. } = plan;
             PublishReport {
                 changes,
+                groups,
                 conflicts,
                 unready,
                 kept_back,
+                ended_holds: ended_holds.clone(),
                 lost_holds,
                 removed,
                 lost,
                 withdrawals,
+                held,
+                index,
                 root,
                 root_warning,
                 version,
                 sign_anew_at,
                 commit: None,
+                tip: tip.map(|tip| tip.to_string()),
             }
         };
         let version = match plan.index {
             IndexPlan::Keep(version) => {
                 self.note_found(&attempt.base, tip);
-                return Ok(((report(plan, version), None, round.zip(Some(tip))), None));
+                return Ok(((report(plan, Vec::new(), version), None, round.zip(Some(tip))), None));
             }
             IndexPlan::Write(version) => version,
         };
         diffs.add_to(&mut plan, &attempt.base.branch);
-        let message = commit_message(&plan.changes, version, &sources(input));
+        let groups = group_documents(&plan.changes);
+        let message = commit_message(&plan.changes, &groups, &ended_holds, version, &sources(input));
         let before = attempt.base.bins;
-        let (new_index, proposal, names) = self.propose(attempt, &plan, version, input.sources, message).await?;
+        let (new_index, proposal, names) = self.propose(attempt, &plan, version, input.sources, message, None).await?;
         if let Some(round) = &mut round {
             (round.index, round.names) = (new_index.sha256, names);
             // With another number of bins, the next round looks at everything.
             round.digests.take_if(|_| new_index.bins != before);
         }
-        Ok(((report(plan, version), Some(new_index), round.zip(Some(tip))), Some(proposal)))
+        Ok(((report(plan, groups, version), Some(new_index), round.zip(Some(tip))), Some(proposal)))
     }
 
     /// What the round finds out about each bin; none on a branch without an index.
@@ -172,7 +185,8 @@ impl Publisher {
         let branch = &base.branch;
         let (Some((_, index)), Ok(Some(files))) = (&branch.index, on.files()) else { return None };
         let changed: BTreeSet<&DocumentPath> = plan.changes.iter().map(|change| &change.path).collect();
-        let names = withheld.names().chain(plan.holds.keys()).chain(branch.holds.keys());
+        let held = plan.holds.keys().chain(branch.holds.keys()).chain(branch.ended_holds.keys());
+        let names = withheld.names().chain(held);
         let contested = plan.conflicts.iter().map(|conflict| conflict.path.name());
         let unsettled = names.chain(contested).chain(branch.unsettled(&changed)).map(|name| base.bins.bin_of(name));
         Some(RoundResult {
@@ -195,24 +209,30 @@ impl Publisher {
     ) -> Result<((OperationReport, NewIndex), Option<Proposal>), PublishError> {
         let attempt = self.context.begin(writer, None).await?;
         let branch = &attempt.base.branch;
-        let past = match (request.operation, branch.deployments.get(&request.name)) {
-            (Operation::RollBack(to), Some(present)) if to < present.revision() => {
-                self.context.find_in_history(&attempt, &request.name, to)?
+        let past = match &request.operation {
+            Operation::RollBack { name, to, removed_keys }
+                if branch.deployments.get(name).is_some_and(|present| *to < present.revision()) =>
+            {
+                self.context.find_in_history(&attempt, name, *to, *removed_keys)?
             }
-            _ => RevisionLookup::NotFound,
+            Operation::RollBack { .. } | Operation::Hold { .. } | Operation::Release { .. } => RevisionLookup::NotFound,
         };
-        let mut plan = operate(branch, request, &past, self.context.settings.policy, attempt.now.into())?;
+        let OperationPlan { mut plan, names } =
+            operate(branch, request, &past, self.context.settings.policy, attempt.now.into())?;
         let (IndexPlan::Write(version) | IndexPlan::Keep(version)) = plan.index;
         diffs.add_to(&mut plan, branch);
         // An operator's request reads no source.
         let sources = branch.index.as_ref().map_or_else(Vec::new, |(index, _)| index.index().sources.to_vec());
         let why = Some(request.why.as_str()).filter(|why| !why.is_empty()).map(|why| format!("Why: {why}"));
-        let paragraphs = [Some(request.subject(&plan, branch)), why, describe_changes(&plan.changes)];
+        let subject = request.subject(&names, &plan, branch);
+        let described = operations(&names, &plan);
+        let listed = (names.len() > 1).then(|| describe_holds(&described));
+        let paragraphs = [Some(subject), why, listed, describe_changes(&plan.changes, &group_documents(&plan.changes))];
         let message = paragraphs.into_iter().flatten().collect::<Vec<_>>().join("\n\n");
-        let (new_index, proposal, _) = self.propose(attempt, &plan, version, &sources, message).await?;
-        let Plan { mut holds, mut changes, .. } = plan;
-        let (name, held, change) = (request.name.clone(), holds.remove(&request.name), changes.pop());
-        Ok(((OperationReport { name, held, change, version, commit: String::new() }, new_index), Some(proposal)))
+        let (new_index, proposal, _) =
+            self.propose(attempt, &plan, version, &sources, message, request.person.as_ref()).await?;
+        let report = OperationReport { deployments: described, version, commit: String::new() };
+        Ok(((report, new_index), Some(proposal)))
     }
 
     /// Decides what to write, and which documents have to stay as they are.
@@ -264,6 +284,7 @@ impl Publisher {
         version: IndexVersion,
         sources: &[IndexSource],
         message: String,
+        person: Option<&Identity>,
     ) -> Result<(NewIndex, Proposal, usize), PublishError> {
         let PublishAttempt { on, base, now, scope, digests: _ } = attempt;
         let PublishContext { settings, signers, .. } = &self.context;
@@ -275,7 +296,8 @@ impl Publisher {
         if before != layout {
             changes.extend(moved_approvals(plan, &on, base.bins, layout));
         }
-        let by = Identity { name: "claveld".to_owned(), email: format!("{}@clavel.invalid", signers.first()) };
+        let own = || Identity::of_program("claveld", signers.first().as_str());
+        let by = Authorship::for_person(person.cloned(), settings.author.clone().unwrap_or_else(own));
         let (fleet, epoch) = (base.branch.fleet, base.root.root().epoch);
         let new = NewIndex { fleet, epoch, version, sha256: index, bins: layout.bins() };
         let written = plan.changes.iter().filter(|change| change.to.is_some());
@@ -308,13 +330,18 @@ impl Publisher {
         }
     }
 
-    fn sign_anew_at(&self, attempt: &PublishAttempt, plan: IndexPlan) -> Timestamp {
-        let (now, validity) = (Timestamp::from(attempt.now), self.context.settings.validity);
-        let (issued, expires) = match (plan, &attempt.base.branch.index) {
-            (IndexPlan::Keep(_), Some((index, _))) => (index.index().issued, index.index().expires),
-            (IndexPlan::Keep(_), None) | (IndexPlan::Write(_), _) => (now, now.plus(validity)),
-        };
-        sign_anew_at(issued, expires, validity)
+    /// The times of the index after an attempt.
+    fn index_times(&self, attempt: &PublishAttempt, plan: IndexPlan) -> IndexTimes {
+        match (plan, &attempt.base.branch.index) {
+            (IndexPlan::Keep(_), Some((index, _))) => {
+                let index = index.index();
+                IndexTimes { issued: index.issued, expires: index.expires }
+            }
+            (IndexPlan::Keep(_), None) | (IndexPlan::Write(_), _) => {
+                let now = Timestamp::from(attempt.now);
+                IndexTimes { issued: now, expires: now.plus(self.context.settings.validity) }
+            }
+        }
     }
 
     fn writer(&self) -> BranchWriter<'_> {

@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
-use crate::model::{Deployment, Hold, IndexSource, MAX_SOURCES, Name, SourceRevision, printable_line};
+use crate::model::{BrokenPart, Deployment, Hold, IndexSource, MAX_SOURCES, Name, SourceRevision, printable_line};
 
 /// The most deployments that the table lists all of. For a larger fleet it lists those that the last publication changed, so that
 /// it does not grow with the fleet.
 pub(super) const MAX_LISTED_DEPLOYMENTS: usize = 200;
+
+/// The most broken parts that it lists.
+const MAX_BROKEN_LINES: usize = 200;
 
 /// The most characters of one cell.
 const MAX_CELL: usize = 256;
@@ -49,7 +52,11 @@ pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>, sources: &[I
         let Deployment { name, revision, specification, .. } = deployment;
         let runs = specification.template.nar_id.name();
         // The reason of a hold is not shown: it is free text, which Markdown could interpret.
-        let held = holds.get(name).map(|hold| format!(", held since {}", hold.since)).unwrap_or_default();
+        let held = holds.get(name).map(|hold| {
+            let until = hold.until.map(|until| format!(" until {until}")).unwrap_or_default();
+            format!(", held since {}{until}", hold.since)
+        });
+        let held = held.unwrap_or_default();
         let unit = &specification.unit;
         let (name, unit, runs) = (code(name.as_str()), code(unit.as_str()), code(runs));
         let source = plain(source);
@@ -59,6 +66,15 @@ pub(super) fn readme(rows: &Rows<'_>, holds: &BTreeMap<Name, Hold>, sources: &[I
     for (at, (source, since)) in unread.take(MAX_SOURCES).enumerate() {
         let gap = if at == 0 { "\n" } else { "" };
         let _ = writeln!(text, "{gap}- Not read since {since}: {}", code(source.source.as_str()));
+    }
+    let parts = sources.iter().flat_map(|source| source.broken.iter().map(move |part| (source, part)));
+    for (at, (source, BrokenPart { attribute, error, since })) in parts.take(MAX_BROKEN_LINES).enumerate() {
+        let gap = if at == 0 { "\n" } else { "" };
+        let (source, attribute) = (code(source.source.as_str()), code(attribute.as_str()));
+        let _ = writeln!(text, "{gap}- Broken since {since}: {attribute} of {source}: {}", plain(error.as_str()));
+    }
+    for source in sources.iter().filter(|source| source.more_broken > 0).take(MAX_SOURCES) {
+        let _ = writeln!(text, "- {} more parts of {} are broken", source.more_broken, code(source.source.as_str()));
     }
     text
 }
@@ -78,7 +94,7 @@ fn plain(text: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::fixture::{cached_draft, revision};
+    use super::super::fixture::{self, cached_draft, revision};
     use super::*;
     use crate::model::FleetId;
 
@@ -106,8 +122,7 @@ mod tests {
         assert_eq!(lines(Rows::Changed(rows(3))), 3);
         assert_eq!(lines(Rows::Changed(rows(300))), MAX_LISTED_DEPLOYMENTS);
         let since = "2026-01-01T00:00:00Z".parse().unwrap();
-        let source =
-            |text: &str, since| IndexSource { revision: None, source: text.parse().unwrap(), unread_since: since };
+        let source = |text: &str, since| IndexSource { unread_since: since, ..fixture::index_source(text, &[]) };
         let sources =
             [source("git+https://git.example.org/a", None), source("git+https://git.example.org/b", Some(since))];
         let text = readme(&Rows::Changed(rows(3)), &BTreeMap::new(), &sources);
@@ -116,5 +131,20 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("`clavel list` shows all deployments. The last publication changed 3:"), "{text}");
+    }
+
+    #[test]
+    fn broken_parts_are_listed_and_their_errors_are_no_markdown() {
+        let mut source =
+            fixture::index_source("git+https://git.example.org/a", &["nixosConfigurations.web-2", "a`<b>"]);
+        source.more_broken = 7;
+        let text = readme(&Rows::All(Vec::new()), &BTreeMap::new(), &[source]);
+        let expected = r"|---|---|---|---|---|---|
+
+- Broken since 2026-01-01T00:00:00Z: `nixosConfigurations.web-2` of `git+https://git.example.org/a`: error\: \<b\>
+- Broken since 2026-01-01T00:00:00Z: a\`\<b\> of `git+https://git.example.org/a`: error\: \<b\>
+- 7 more parts of `git+https://git.example.org/a` are broken
+";
+        assert!(text.ends_with(expected), "{text}");
     }
 }

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 use super::plan::{OrphanPolicy, PublishInput};
 use crate::branch::{CommitId, Remote, Snapshot};
 use crate::disk::{self, Access, Durability};
-use crate::evaluate::{Drafts, Evaluation, EvaluationWork};
+use crate::evaluate::{Drafts, EvalWarnings, Evaluation, EvaluationWork};
 use crate::model::json::{self, StateVersion};
 use crate::model::{BinCount, BinId, BranchName, Draft, Folder, Name, Sha256Digest, Specification};
 
@@ -212,8 +212,13 @@ pub(super) fn within(scope: &Scope, evaluations: &[Evaluation]) -> Option<Vec<Ev
     let count = bins.first().map_or(BinCount::ONE, |bin| bin.count());
     let is_in = |name: &Name| bins.contains(&count.bin_of(name));
     let cut = |evaluation: &Evaluation| {
-        let Evaluation { source, drafts, work: _ } = evaluation;
-        let mut cut = Evaluation { source: source.clone(), drafts: Drafts::default(), work: EvaluationWork::default() };
+        let Evaluation { source, drafts, .. } = evaluation;
+        let mut cut = Evaluation {
+            source: source.clone(),
+            drafts: Drafts::default(),
+            warnings: EvalWarnings::default(),
+            work: EvaluationWork::default(),
+        };
         cut.drafts.failures.clone_from(&drafts.failures);
         cut.drafts.agents = drafts.agents.iter().filter(|draft| is_in(&draft.name)).cloned().collect();
         cut.drafts.deployments = drafts.deployments.iter().filter(|draft| is_in(&draft.name)).cloned().collect();

@@ -36,7 +36,7 @@ pub(super) enum CacheScope {
 }
 
 /// A cache that does not provide a path, and the reason.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 pub struct CacheState {
     /// The cache.
     pub cache: Substituter,
@@ -45,7 +45,7 @@ pub struct CacheState {
 }
 
 /// The reason why a cache does not provide a path.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CacheProblem {
     /// The cache does not have the path.

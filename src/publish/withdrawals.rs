@@ -22,7 +22,7 @@ const SHARE_BY_ITSELF: usize = 5;
 const MAX_NAMED: usize = 5;
 
 /// The withdrawals from one source that wait for an operator.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, schemars::JsonSchema)]
 pub struct HeldWithdrawals {
     /// The source.
     pub source: String,

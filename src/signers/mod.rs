@@ -1,14 +1,18 @@
-//! Signs documents with claveld's keys: keys in files, in systemd credentials, or in an ssh-agent.
+//! Signs documents with claveld's keys: keys in files, in systemd credentials, in `claveld signer`, or in an ssh-agent.
 //!
-//! Claveld signs every document with each of its keys. The key files and the verification of signatures belong to `trust`.
+//! Claveld signs every document with each of its keys. `server` is the other side, for the process that has the key and nothing
+//! else. The key files and the verification of signatures belong to `trust`.
 
+mod server;
 mod ssh_agent;
+mod wire;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
-pub use ssh_agent::SshAgentError;
+pub use server::{SigningEvent, SigningRefusal, SigningServer};
 use ssh_agent::SshAgentKey;
+pub use ssh_agent::{AgentSocket, SshAgentError};
 
 use crate::model::{KeyId, Payload, PublicKey};
 use crate::trust::{AddError, KeyLocation, SecretKey, SecretKeyError, Signed, SshSignature};
@@ -16,7 +20,13 @@ use crate::trust::{AddError, KeyLocation, SecretKey, SecretKeyError, Signed, Ssh
 /// How long an agent may take for one signature. It may have to ask its user (`ssh-add -c`).
 const SSH_AGENT_DEADLINE: Duration = Duration::from_secs(30);
 
-/// The most bytes of a message that an agent signs as a whole. OpenSSH's agent closes the connection at a request of more than
+/// How long the signer may take for one answer. It asks nobody.
+const SIGNER_DEADLINE: Duration = Duration::from_secs(10);
+
+/// The most bytes of a request that a signer reads. The largest document, an index, has some 400 KiB.
+const MAX_SIGNER_MESSAGE: u32 = 1 << 20;
+
+/// The most bytes of a message that an ssh-agent signs as a whole. OpenSSH's agent closes the connection at a request of more than
 /// 256 KiB. For a longer message, such as the index of a large fleet, an agent signs the digest, in the format of `ssh-keygen`.
 const MAX_WHOLE_BYTES: usize = 128 << 10;
 
@@ -30,7 +40,7 @@ pub struct Signers {
 #[derive(Debug)]
 enum Signer {
     Secret(Box<SecretKey>),
-    SshAgent(SshAgentKey),
+    Agent(SshAgentKey),
 }
 
 /// The reason why claveld cannot sign.
@@ -51,14 +61,14 @@ pub enum SignerError {
     /// Two of the keys have the same name.
     #[error("two of the keys to sign with are called `{0}`; configure one of them alone, or rename one")]
     DuplicateName(KeyId),
-    /// An ssh-agent did not sign.
+    /// A signer or an ssh-agent did not sign.
     #[error(transparent)]
     Agent(#[from] SshAgentError),
-    /// The signature of an ssh-agent is not valid.
-    #[error("the ssh-agent at {} gave an invalid signature", socket.display())]
+    /// The signature of a signer or an ssh-agent is not valid.
+    #[error("{agent} gave an invalid signature")]
     InvalidSignature {
-        /// Its socket.
-        socket: PathBuf,
+        /// The agent.
+        agent: AgentSocket,
         /// The reason.
         source: AddError,
     },
@@ -68,7 +78,8 @@ pub enum SignerError {
 }
 
 impl Signers {
-    /// Reads the keys in files and credentials. It does not contact an ssh-agent; `sign` does.
+    /// Reads the keys in files and credentials, and asks a signer for the public half of its key. It does not contact an ssh-agent;
+    /// `sign` does.
     pub fn read(locations: &[KeyLocation]) -> Result<Self, SignerError> {
         let mut signers = locations.iter().map(Signer::read).collect::<Result<Vec<_>, _>>()?;
         for (at, signer) in signers.iter().enumerate() {
@@ -103,46 +114,52 @@ impl Signers {
         for signer in self.all() {
             match signer {
                 Signer::Secret(key) => signed.add(key)?,
-                Signer::SshAgent(key) => sign_with_ssh_agent(key, &mut signed).await?,
+                Signer::Agent(key) => sign_with_agent(key, &mut signed).await?,
             }
         }
         Ok(signed)
     }
 }
 
-/// Adds the signature of a key in an ssh-agent.
-async fn sign_with_ssh_agent<P: Payload>(ssh_agent: &SshAgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
+/// Reads the key that the service manager passed as the credential `name`.
+pub fn read_credential(name: &str) -> Result<SecretKey, SignerError> {
+    let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
+    let folder = folder.ok_or_else(|| SignerError::NoCredentials(name.to_owned()))?;
+    Ok(SecretKey::read_credential(&Path::new(&folder).join(name))?)
+}
+
+/// Adds the signature of a key in a signer or an ssh-agent.
+async fn sign_with_agent<P: Payload>(agent_key: &SshAgentKey, signed: &mut Signed<P>) -> Result<(), SignerError> {
     let message = signed.to_be_signed();
-    let invalid = |source| SignerError::InvalidSignature { socket: ssh_agent.socket.clone(), source };
-    if message.len() <= MAX_WHOLE_BYTES {
-        let signature = ssh_agent.sign(&message).await?;
-        return signed.add_plain(&ssh_agent.key, signature).map_err(invalid);
+    let invalid = |source| SignerError::InvalidSignature { agent: agent_key.agent.clone(), source };
+    if message.len() <= MAX_WHOLE_BYTES || matches!(agent_key.agent, AgentSocket::Signer(_)) {
+        let signature = agent_key.sign(message).await?;
+        return signed.add_plain(&agent_key.key, signature).map_err(invalid);
     }
     let message_with_digest = SshSignature::to_be_signed(&message).map_err(|error| invalid(error.into()))?;
-    let signature = ssh_agent.sign(&message_with_digest).await?;
-    let signature = SshSignature::wrap(&ssh_agent.key, signature).map_err(|error| invalid(error.into()))?;
-    signed.add_ssh(&ssh_agent.key.clone().into(), signature).map_err(invalid)
+    let signature = agent_key.sign(message_with_digest).await?;
+    let signature = SshSignature::wrap(&agent_key.key, signature).map_err(|error| invalid(error.into()))?;
+    signed.add_ssh(&agent_key.key.clone().into(), signature).map_err(invalid)
 }
 
 impl Signer {
     fn read(location: &KeyLocation) -> Result<Self, SignerError> {
         Ok(match location {
             KeyLocation::File(path) => Self::Secret(Box::new(SecretKey::read(path)?)),
-            KeyLocation::Credential(name) => {
-                let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
-                let folder = folder.ok_or_else(|| SignerError::NoCredentials(name.clone()))?;
-                Self::Secret(Box::new(SecretKey::read_credential(&Path::new(&folder).join(name))?))
-            }
-            KeyLocation::SshAgent { socket, key } => {
-                Self::SshAgent(SshAgentKey { socket: socket.clone(), key: key.clone(), deadline: SSH_AGENT_DEADLINE })
-            }
+            KeyLocation::Credential(name) => Self::Secret(Box::new(read_credential(name)?)),
+            KeyLocation::Signer(socket) => Self::Agent(ssh_agent::key_of_signer(socket.clone(), SIGNER_DEADLINE)?),
+            KeyLocation::SshAgent { socket, key } => Self::Agent(SshAgentKey {
+                agent: AgentSocket::SshAgent(socket.clone()),
+                key: key.clone(),
+                deadline: SSH_AGENT_DEADLINE,
+            }),
         })
     }
 
     fn public(&self) -> PublicKey {
         match self {
             Self::Secret(key) => key.public(),
-            Self::SshAgent(ssh_agent) => ssh_agent.key.clone(),
+            Self::Agent(agent) => agent.key.clone(),
         }
     }
 }

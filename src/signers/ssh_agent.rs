@@ -1,31 +1,53 @@
-//! Signs with a key in an ssh-agent (draft-ietf-sshm-ssh-agent). The secret key itself stays in the agent.
+//! Signs with a key that another process has: an ssh-agent (draft-ietf-sshm-ssh-agent), or `claveld signer`, which speaks its
+//! protocol. The secret key itself stays there.
 //!
 //! With an ed25519 key, an agent signs the bare message, so its answer is the plain signature that a document needs. Each
 //! connection carries one request and one answer. The caller verifies the signature before it uses it.
 
-use std::io;
-use std::path::{Path, PathBuf};
+use std::fmt;
+use std::io::{self, Read as _, Write as _};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use ssh_encoding::{Decode as _, Encode as _, Reader as _};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::UnixStream;
 
+use super::wire::{self, Answer, Request};
 use crate::model::PublicKey;
 
 /// The most bytes of an answer. An answer with a signature has 88.
 const MAX_BYTES: u32 = 4096;
-// The numbers of the messages.
-const FAILURE: u8 = 5;
-const SIGN_REQUEST: u8 = 13;
-const SIGN_RESPONSE: u8 = 14;
-/// The only accepted algorithm.
-const ED25519: &str = "ssh-ed25519";
+
+/// The process that has a key, with its socket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AgentSocket {
+    /// An ssh-agent. It signs anything, up to a length.
+    SshAgent(PathBuf),
+    /// `claveld signer`. It signs documents alone, and has to see the whole of each.
+    Signer(PathBuf),
+}
+
+impl AgentSocket {
+    fn path(&self) -> &PathBuf {
+        match self {
+            Self::SshAgent(path) | Self::Signer(path) => path,
+        }
+    }
+}
+
+impl fmt::Display for AgentSocket {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SshAgent(path) => write!(f, "the ssh-agent at {}", path.display()),
+            Self::Signer(path) => write!(f, "the signer at {}", path.display()),
+        }
+    }
+}
 
 /// A key in an agent.
 #[derive(Debug)]
 pub(super) struct SshAgentKey {
-    pub(super) socket: PathBuf,
+    pub(super) agent: AgentSocket,
     pub(super) key: PublicKey,
     /// How long the agent may take for one signature.
     pub(super) deadline: Duration,
@@ -35,158 +57,123 @@ pub(super) struct SshAgentKey {
 #[derive(Debug, thiserror::Error)]
 pub enum SshAgentError {
     /// The agent cannot be reached, or it closed the connection.
-    #[error("cannot talk to the ssh-agent at {}", socket.display())]
+    #[error("cannot talk to {agent}{}", advice(agent))]
     Unreachable {
-        /// Its socket.
-        socket: PathBuf,
+        /// The agent.
+        agent: AgentSocket,
         /// The error of the system.
         source: io::Error,
     },
     /// The agent refused to sign.
-    #[error(
-        "the ssh-agent at {} does not sign with `{key}`: it is locked, it does not have that key, or its user declined; \
-         `ssh-add -l` lists its keys, and `clavel key to-ssh` converts a key that Clavel made",
-        socket.display()
-    )]
+    #[error("{agent} does not sign with `{key}`: {}", refusal(agent))]
     Refused {
-        /// Its socket.
-        socket: PathBuf,
+        /// The agent.
+        agent: AgentSocket,
         /// The key's name.
         key: String,
     },
     /// The agent did not answer in time.
-    #[error("the ssh-agent at {} did not answer within {} s", socket.display(), deadline.as_secs_f32())]
+    #[error("{agent} did not answer within {} s", deadline.as_secs_f32())]
     Timeout {
-        /// Its socket.
-        socket: PathBuf,
+        /// The agent.
+        agent: AgentSocket,
         /// The time that it had.
         deadline: Duration,
     },
     /// The answer is not valid.
-    #[error("the answer of the ssh-agent at {} is not an ed25519 signature: {why}", socket.display())]
+    #[error("the answer of {agent} is not {expected}: {why}")]
     InvalidAnswer {
-        /// Its socket.
-        socket: PathBuf,
+        /// The agent.
+        agent: AgentSocket,
+        /// What was asked for.
+        expected: &'static str,
         /// The reason.
         why: String,
     },
 }
 
-/// A valid answer of an agent.
-#[derive(Debug, PartialEq, Eq)]
-enum SshAgentAnswer {
-    Signature([u8; 64]),
-    Refusal,
+fn advice(agent: &AgentSocket) -> &'static str {
+    match agent {
+        AgentSocket::SshAgent(_) => "",
+        AgentSocket::Signer(_) => {
+            " (does `claveld signer` run? `systemctl status claveld-signer` says why it does not)"
+        }
+    }
+}
+
+fn refusal(agent: &AgentSocket) -> &'static str {
+    match agent {
+        AgentSocket::SshAgent(_) => {
+            "it is locked, it does not have that key, or its user declined; `ssh-add -l` lists its keys, and `clavel key to-ssh` \
+             converts a key that Clavel made"
+        }
+        AgentSocket::Signer(_) => {
+            "its log says why; if it has another key by now, restart claveld, and if it is of another version than claveld, \
+             restart it"
+        }
+    }
+}
+
+/// Asks the signer for its key. This blocks, for as long as `deadline` at each step.
+pub(super) fn key_of_signer(socket: PathBuf, deadline: Duration) -> Result<SshAgentKey, SshAgentError> {
+    let agent = AgentSocket::Signer(socket);
+    let exchange = || {
+        let mut stream = std::os::unix::net::UnixStream::connect(agent.path())?;
+        stream.set_read_timeout(Some(deadline))?;
+        stream.set_write_timeout(Some(deadline))?;
+        stream.write_all(&Request::Identities.to_bytes())?;
+        let mut length = [0; 4];
+        stream.read_exact(&mut length)?;
+        let length = wire::check_length(u32::from_be_bytes(length), MAX_BYTES)?;
+        let mut answer = vec![0; length];
+        stream.read_exact(&mut answer).map(|()| answer)
+    };
+    let answer = match exchange() {
+        Ok(answer) => answer,
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+            return Err(SshAgentError::Timeout { agent, deadline });
+        }
+        Err(source) => return Err(SshAgentError::Unreachable { agent, source }),
+    };
+    let why = match Answer::parse(&answer) {
+        Ok(Answer::Identity(key)) => return Ok(SshAgentKey { agent, key, deadline }),
+        Ok(other) => format!("it is {other:?}"),
+        Err(why) => why,
+    };
+    Err(SshAgentError::InvalidAnswer { agent, expected: "one ed25519 key", why })
 }
 
 impl SshAgentKey {
     /// Asks the agent to sign `message`. The caller has to verify the signature.
-    pub(super) async fn sign(&self, message: &[u8]) -> Result<[u8; 64], SshAgentError> {
-        let Self { socket, key, deadline } = self;
-        let timeout = |_| SshAgentError::Timeout { socket: socket.clone(), deadline: *deadline };
-        let result =
-            tokio::time::timeout(*deadline, exchange(socket, &request(key, message))).await.map_err(timeout)?;
-        let answer = result.map_err(|source| SshAgentError::Unreachable { socket: socket.clone(), source })?;
-        match parse(&answer) {
-            Ok(SshAgentAnswer::Signature(signature)) => Ok(signature),
-            Ok(SshAgentAnswer::Refusal) => {
-                Err(SshAgentError::Refused { socket: socket.clone(), key: key.id().to_string() })
+    pub(super) async fn sign(&self, message: Vec<u8>) -> Result<[u8; 64], SshAgentError> {
+        let Self { agent, key, deadline } = self;
+        let agent = || agent.clone();
+        let timeout = |_| SshAgentError::Timeout { agent: agent(), deadline: *deadline };
+        let request = Request::Sign { key: *key.bytes(), message }.to_bytes();
+        let result = tokio::time::timeout(*deadline, self.exchange(&request)).await.map_err(timeout)?;
+        let answer = result.map_err(|source| SshAgentError::Unreachable { agent: agent(), source })?;
+        let why = match Answer::parse(&answer) {
+            Ok(Answer::Signature(signature)) => return Ok(signature),
+            Ok(Answer::Failure) => {
+                return Err(SshAgentError::Refused { agent: agent(), key: key.id().to_string() });
             }
-            Err(why) => Err(SshAgentError::InvalidAnswer { socket: socket.clone(), why }),
-        }
+            Ok(Answer::Identity(_)) => "it is a list of keys".to_owned(),
+            Err(why) => why,
+        };
+        Err(SshAgentError::InvalidAnswer { agent: agent(), expected: "an ed25519 signature", why })
     }
-}
 
-/// Sends a request and reads the answer. The length of each stands before it.
-async fn exchange(socket: &Path, request: &[u8]) -> io::Result<Vec<u8>> {
-    let mut stream = UnixStream::connect(socket).await?;
-    stream.write_all(request).await?;
-    let length = stream.read_u32().await?;
-    if length > MAX_BYTES {
-        return Err(io::Error::other(format!("its answer is {length} bytes long")));
+    /// Sends a request and reads the answer.
+    async fn exchange(&self, request: &[u8]) -> io::Result<Vec<u8>> {
+        let mut stream = UnixStream::connect(self.agent.path()).await?;
+        stream.write_all(request).await?;
+        wire::read(&mut stream, MAX_BYTES).await?.ok_or_else(|| io::ErrorKind::UnexpectedEof.into())
     }
-    let mut answer = Vec::new();
-    stream.take(length.into()).read_to_end(&mut answer).await?;
-    if answer.len() as u64 == u64::from(length) { Ok(answer) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
-}
-
-/// The request, after its length: the number, the key, the message, and no flags.
-fn request(key: &PublicKey, message: &[u8]) -> Vec<u8> {
-    let mut blob = Vec::new();
-    append(&mut blob, ED25519.as_bytes());
-    append(&mut blob, key.bytes());
-    let mut body = vec![SIGN_REQUEST];
-    append(&mut body, &blob);
-    append(&mut body, message);
-    body.extend_from_slice(&[0; 4]);
-    let mut request = Vec::new();
-    append(&mut request, &body);
-    request
-}
-
-/// Appends a string in SSH's encoding: its length, then its bytes.
-fn append(to: &mut Vec<u8>, bytes: &[u8]) {
-    // This never fails: a document has a bounded size, and the buffer grows.
-    let _ = bytes.encode(to);
-}
-
-fn parse(answer: &[u8]) -> Result<SshAgentAnswer, String> {
-    let (number, mut rest) = answer.split_first().ok_or("it is empty")?;
-    match *number {
-        FAILURE => Ok(SshAgentAnswer::Refusal),
-        SIGN_RESPONSE => signature(&mut rest).map_err(|error| error.to_string()).and_then(|(algorithm, signature)| {
-            if !rest.is_empty() {
-                return Err("more bytes follow it".to_owned());
-            }
-            let signature = signature.try_into().map_err(|_| "it has another length".to_owned())?;
-            if algorithm == ED25519 {
-                Ok(SshAgentAnswer::Signature(signature))
-            } else {
-                Err(format!("it has the algorithm `{algorithm}`"))
-            }
-        }),
-        other => Err(format!("it is message number {other}")),
-    }
-}
-
-fn signature(rest: &mut &[u8]) -> Result<(String, Vec<u8>), ssh_encoding::Error> {
-    rest.read_prefixed(|blob| Ok((String::decode(blob)?, Vec::decode(blob)?)))
 }
 
 #[cfg(test)]
 mod tests {
-    use proptest::prelude::*;
-
     use super::*;
-
-    fn answer(algorithm: &[u8], signature: &[u8]) -> Vec<u8> {
-        let mut blob = Vec::new();
-        append(&mut blob, algorithm);
-        append(&mut blob, signature);
-        let mut answer = vec![SIGN_RESPONSE];
-        append(&mut answer, &blob);
-        answer
-    }
-
-    #[test]
-    fn only_a_well_formed_signature_is_accepted() {
-        let good = answer(b"ssh-ed25519", &[7; 64]);
-        assert_eq!(parse(&good), Ok(SshAgentAnswer::Signature([7; 64])));
-        assert_eq!(parse(&[FAILURE]), Ok(SshAgentAnswer::Refusal));
-        for (bad, why) in [
-            (Vec::new(), "empty"),
-            (vec![6], "message number 6"),
-            (vec![SIGN_RESPONSE], ""),
-            ([good.clone(), vec![0]].concat(), "more bytes follow it"),
-            (good[..good.len() - 1].to_vec(), ""),
-            (answer(b"ssh-ed25519", &[7; 63]), "another length"),
-            (answer(b"ssh-ed25519", &[7; 65]), "another length"),
-            (answer(b"rsa-sha2-512", &[7; 64]), "`rsa-sha2-512`"),
-        ] {
-            let error = parse(&bad).unwrap_err();
-            assert!(error.contains(why), "{error}");
-        }
-    }
 
     #[tokio::test(flavor = "current_thread")]
     async fn an_agent_that_never_answers_times_out() {
@@ -195,27 +182,11 @@ mod tests {
         // This server accepts the connection, and never reads.
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
         let key = PublicKey::new("k".parse().unwrap(), [7; 32]);
-        let agent = SshAgentKey { socket, key, deadline: Duration::from_millis(50) };
-        let error = agent.sign(b"message").await.unwrap_err().to_string();
+        let deadline = Duration::from_millis(50);
+        let agent = SshAgentKey { agent: AgentSocket::SshAgent(socket.clone()), key, deadline };
+        let error = agent.sign(b"message".to_vec()).await.unwrap_err().to_string();
         assert!(error.ends_with("did not answer within 0.05 s"), "{error}");
-    }
-
-    #[test]
-    fn a_request_has_the_bytes_of_the_protocol() {
-        let key = PublicKey::new("k".parse().unwrap(), [7; 32]);
-        let request = request(&key, b"message");
-        let blob = [&[0, 0, 0, 11], b"ssh-ed25519".as_slice(), &[0, 0, 0, 32], &[7; 32]].concat();
-        let body = [&[13, 0, 0, 0, 51], blob.as_slice(), &[0, 0, 0, 7], b"message", &[0, 0, 0, 0]].concat();
-        assert_eq!(request, [&[0, 0, 0, u8::try_from(body.len()).unwrap()], body.as_slice()].concat());
-    }
-
-    proptest! {
-        #[test]
-        fn a_signature_has_one_encoding(bytes: Vec<u8>, as_answer: bool) {
-            let bytes = if as_answer { [vec![SIGN_RESPONSE], bytes].concat() } else { bytes };
-            if let Ok(SshAgentAnswer::Signature(signature)) = parse(&bytes) {
-                prop_assert_eq!(answer(b"ssh-ed25519", &signature), bytes);
-            }
-        }
+        let error = key_of_signer(socket, deadline).unwrap_err().to_string();
+        assert!(error.starts_with("the signer at") && error.ends_with("did not answer within 0.05 s"), "{error}");
     }
 }

@@ -15,6 +15,8 @@ use crate::process::Invocation;
 
 /// The longest time that one query of a cache may take.
 const MAX_QUERY_TIME: Duration = Duration::from_mins(2);
+/// The longest time of a query for one path.
+const MAX_ONE_QUERY_TIME: Duration = Duration::from_secs(20);
 /// The most memory for one query of a cache: ten thousand paths take some 100 MiB.
 const MAX_MEMORY_TO_QUERY: u64 = 512 << 20;
 /// The most memory to fetch a path and all that it needs. Nix 2.34 took 330 MB for a thousand paths, and it buffers up to
@@ -39,6 +41,11 @@ const GIVE_UP_SOON: [&str; 9] = [
     "download-attempts",
     "2",
 ];
+
+/// How long a fetch may write next to nothing.
+const STALLED: Duration = Duration::from_secs(45);
+/// The least that it has to write in that time, in bytes.
+const LEAST_PROGRESS: u64 = 16 << 10;
 
 /// The Nix of this machine: its programs on the PATH.
 #[derive(Debug, Clone)]
@@ -101,6 +108,14 @@ impl MachineNix {
         }
     }
 
+    /// Whether Nix's program writes to the store, and not a daemon, whose progress cannot be seen.
+    fn writes_itself(&self) -> bool {
+        let remote = std::env::var_os("NIX_REMOTE").unwrap_or_default();
+        let asks_daemon = !remote.is_empty() && remote != "auto" && remote != "local";
+        let may_write = || rustix::fs::access("/nix/var/nix/db", rustix::fs::Access::WRITE_OK).is_ok();
+        self.root.is_some() || (!asks_daemon && may_write())
+    }
+
     /// A run of the program `name` on this store.
     fn program(&self, name: &str) -> Invocation {
         self.on_this_store(Invocation::new(name).of_nix(self.deadline))
@@ -122,6 +137,8 @@ impl MachineNix {
             // remembers the entry of a path for a month, although the cache may have been repaired meanwhile.
             .args(REMEMBER_NOTHING)
             .args(GIVE_UP_SOON);
+        // Nix itself gives up where nothing comes at all, and goes on for ever where a byte comes now and then.
+        let run = if self.writes_itself() { run.making_progress(STALLED, LEAST_PROGRESS) } else { run };
         let run = if self.output == Output::Inherit { run.passing_output_on() } else { run };
         let act = || format!("fetch {}", template.nar_id);
         run.run().await.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
@@ -151,6 +168,8 @@ impl MachineNix {
             _ => format!("ask {cache} for {} paths", paths.len()),
         };
         let run = self.query_command(cache).map_err(|source| StoreError::Files { act: act(), source })?;
+        // A cache that sends a byte now and then is given up in seconds, where little is asked of it.
+        let run = if paths.len() == 1 { run.within(self.deadline.min(MAX_ONE_QUERY_TIME)) } else { run };
         entries(run.args(paths.iter().map(ToString::to_string)), act).await
     }
 

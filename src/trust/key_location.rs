@@ -11,6 +11,8 @@ pub enum KeyLocation {
     File(PathBuf),
     /// In the systemd credential of that name (`systemd.exec(5)`, "Credentials").
     Credential(String),
+    /// In the process of `claveld signer` that answers at this socket.
+    Signer(PathBuf),
     /// In an ssh-agent.
     SshAgent {
         /// The agent's socket.

@@ -186,7 +186,11 @@ impl SecretKey {
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Signature {
-        Signature::new(self.id.clone(), self.key.sign(message).to_bytes())
+        Signature::new(self.id.clone(), self.sign_bytes(message))
+    }
+
+    pub(super) fn sign_bytes(&self, message: &[u8]) -> [u8; 64] {
+        self.key.sign(message).to_bytes()
     }
 }
 

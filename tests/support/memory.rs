@@ -11,7 +11,7 @@ use std::time::SystemTime;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use clavel::config::ClaveldConfig;
-use clavel::evaluate::{Drafts, Evaluation, EvaluationWork};
+use clavel::evaluate::{Drafts, EvalWarnings, Evaluation, EvaluationWork};
 use clavel::model::{
     AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, List, LockedSource, Metadata,
     NarTemplateSpecification, Provenance, Specification, System, TemplateMetadata, Timestamp, UnitSpecification,
@@ -96,7 +96,7 @@ impl World {
         }
         let hash = format!("sha256-{}", STANDARD.encode([0; 32])).parse().unwrap();
         let source = LockedSource { flake: source.clone(), locked: source.clone(), hash, revision: None };
-        Evaluation { source, drafts, work: EvaluationWork::default() }
+        Evaluation { source, drafts, warnings: EvalWarnings::default(), work: EvaluationWork::default() }
     }
 
     /// The system of a host, with the files that `lib/host.nix` of the fixture makes.

@@ -42,6 +42,11 @@ impl Server {
         }
     }
 
+    /// Its process id.
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Starts the command that `command` gives for a free port. It tries again with another port, because another process can take
     /// a port after it was chosen.
     pub(crate) fn on_free_port(mut command: impl FnMut(u16) -> Command, log: &Path) -> (Self, u16) {

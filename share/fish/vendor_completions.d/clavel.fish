@@ -30,6 +30,7 @@ complete -c clavel -n "__fish_clavel_needs_command" -s V -l version -d 'Print ve
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "init" -d 'Make a fleet: its first root, and the keys that no argument names'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "root" -d 'Make, sign, show and publish roots'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "key" -d 'Make keys, show their public halves, and convert them for OpenSSH'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "bundle" -d 'Make, show and verify git bundles: a branch in one file, which travels without a network'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "list" -d 'List the deployments on a branch'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "diff" -d 'Show the differences between two revisions of a deployment, down to packages and files'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "history" -d 'List the revisions of a deployment, the newest first'
@@ -38,6 +39,7 @@ complete -c clavel -n "__fish_clavel_needs_command" -f -a "rollback" -d 'Publish
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "hold" -d 'Hold a deployment at its revision, whatever its source gives, until `clavel release`'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "approve" -d 'Show what the newest revision of a deployment changes, and approve it'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "check" -d 'Look at what these commands need: the repository, the root, and the keys that are given. Nothing is written'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l root-key -d 'A key that signs roots: its public half, Nix\'s or OpenSSH\'s, or a file with it; may be given more than once' -r
@@ -83,7 +85,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subc
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -l ssh-key -d 'An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l repository -d 'The repository: a path, or a URL' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
@@ -111,23 +113,48 @@ complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subco
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "public" -d 'Print the public half of a secret key'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "to-ssh" -d 'Write a secret key in OpenSSH\'s format, so that `ssh-add` can load it into an ssh-agent'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand list" -l repository -d 'The repository: a path, or a URL' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -s h -l help -d 'Print help'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "create" -d 'Write a branch to a git bundle: one file, which a stick carries to machines without a network'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l since -d 'The commit that the readers have already, or the earlier bundle that they have read' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from inspect" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from inspect" -l json -d 'Print one JSON document'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from inspect" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -l root -d 'The root that verifies it: a file with any root of the fleet, or the digest of its first root' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -l json -d 'Print one JSON document'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "create" -d 'Write a branch to a git bundle: one file, which a stick carries to machines without a network'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clavel -n "__fish_clavel_using_subcommand list" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
-complete -c clavel -n "__fish_clavel_using_subcommand list" -l json -d 'Print one JSON document: a list of the deployments, as they are signed'
+complete -c clavel -n "__fish_clavel_using_subcommand list" -l json -d 'Print one JSON document: the deployments, as they are signed, and the sources, as the index has them'
 complete -c clavel -n "__fish_clavel_using_subcommand list" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand list" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l from -d 'The older revision [default: the one before the newer revision]' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l to -d 'The newer revision [default: the newest on the branch]' -r
-complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand history" -l repository -d 'The repository: a path, or a URL' -r
+complete -c clavel -n "__fish_clavel_using_subcommand history" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
 complete -c clavel -n "__fish_clavel_using_subcommand history" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand history" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand history" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
@@ -137,7 +164,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand history" -s h -l help -d '
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l kind -d 'The kind of the document' -r -f -a "deployment\t''
 unit\t''
 agent\t''"
-complete -c clavel -n "__fish_clavel_using_subcommand show" -l repository -d 'The repository: a path, or a URL' -r
+complete -c clavel -n "__fish_clavel_using_subcommand show" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
@@ -147,9 +174,11 @@ complete -c clavel -n "__fish_clavel_using_subcommand show" -s h -l help -d 'Pri
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l to -d 'The revision to go back to' -r
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l why -d 'The reason, which the commit and `clavel show` show: one line of at most 1024 bytes' -r
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l config -d 'The configuration file' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l trust-removed-keys -d 'Go back also to what a key signed that a later root removed. Nobody may have stolen that key: it could have signed anything'
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand rollback" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clavel -n "__fish_clavel_using_subcommand hold" -l until -d 'When they follow their sources again by themselves: a date, a time such as 2027-01-07T06:00:00Z, or a length such as 3d' -r
 complete -c clavel -n "__fish_clavel_using_subcommand hold" -l why -d 'The reason, which the commit and `clavel show` show: one line of at most 1024 bytes' -r
 complete -c clavel -n "__fish_clavel_using_subcommand hold" -l config -d 'The configuration file' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand hold" -l json -d 'Print one JSON document'
@@ -160,7 +189,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand release" -l config -d 'The
 complete -c clavel -n "__fish_clavel_using_subcommand release" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand release" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand release" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand approve" -l repository -d 'The repository: a path, or a URL' -r
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
@@ -170,26 +199,38 @@ complete -c clavel -n "__fish_clavel_using_subcommand approve" -s o -l output -d
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s y -l yes -d 'Approve without asking'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL' -r
+complete -c clavel -n "__fish_clavel_using_subcommand check" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand check" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand check" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand check" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
+complete -c clavel -n "__fish_clavel_using_subcommand check" -l key -d 'A secret key that signs, in Nix\'s format; may be given more than once' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand check" -l ssh-key -d 'An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand check" -l json -d 'Print one JSON document'
+complete -c clavel -n "__fish_clavel_using_subcommand check" -s q -l quiet -d 'Print only warnings, problems and the summary'
+complete -c clavel -n "__fish_clavel_using_subcommand check" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
+complete -c clavel -n "__fish_clavel_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "init" -d 'Make a fleet: its first root, and the keys that no argument names'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "root" -d 'Make, sign, show and publish roots'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "key" -d 'Make keys, show their public halves, and convert them for OpenSSH'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "list" -d 'List the deployments on a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "diff" -d 'Show the differences between two revisions of a deployment, down to packages and files'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "history" -d 'List the revisions of a deployment, the newest first'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "show" -d 'Show one document of a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "rollback" -d 'Publish the content of an earlier revision of a deployment again, as a new revision, and hold the deployment there'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "hold" -d 'Hold a deployment at its revision, whatever its source gives, until `clavel release`'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "approve" -d 'Show what the newest revision of a deployment changes, and approve it'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key list diff history show rollback hold release approve verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "init" -d 'Make a fleet: its first root, and the keys that no argument names'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "root" -d 'Make, sign, show and publish roots'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "key" -d 'Make keys, show their public halves, and convert them for OpenSSH'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "bundle" -d 'Make, show and verify git bundles: a branch in one file, which travels without a network'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "list" -d 'List the deployments on a branch'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "diff" -d 'Show the differences between two revisions of a deployment, down to packages and files'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "history" -d 'List the revisions of a deployment, the newest first'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "show" -d 'Show one document of a branch'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "rollback" -d 'Publish the content of an earlier revision of a deployment again, as a new revision, and hold the deployment there'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "hold" -d 'Hold a deployment at its revision, whatever its source gives, until `clavel release`'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "approve" -d 'Show what the newest revision of a deployment changes, and approve it'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "check" -d 'Look at what these commands need: the repository, the root, and the keys that are given. Nothing is written'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "show" -d 'Show a root: its keys, their roles, and which deployments have to be approved'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "sign" -d 'Add a signature to a root that was made before'
@@ -197,3 +238,6 @@ complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subc
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "generate" -d 'Make a secret key in Nix\'s format, in a file that only its owner can read, and print its public half'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "public" -d 'Print the public half of a secret key'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "to-ssh" -d 'Write a secret key in OpenSSH\'s format, so that `ssh-add` can load it into an ssh-agent'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from bundle" -f -a "create" -d 'Write a branch to a git bundle: one file, which a stick carries to machines without a network'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from bundle" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from bundle" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'

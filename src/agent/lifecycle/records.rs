@@ -5,7 +5,7 @@ use serde::{Deserialize, Serialize};
 use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp, UnitType};
 
 /// A revision on its way to a unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rollout {
     /// The unit that it is for.
@@ -25,7 +25,7 @@ pub struct Rollout {
 }
 
 /// The return to what ran before a revision that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Rollback {
     /// The unit.
@@ -47,7 +47,7 @@ pub struct Rollback {
 }
 
 /// A try of a rollback that failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RollbackFailure {
     /// When.
@@ -59,7 +59,7 @@ pub struct RollbackFailure {
 }
 
 /// A revision that failed, and what became of the unit.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct FailedRollout {
     /// The unit that it was for.
@@ -76,7 +76,7 @@ pub struct FailedRollout {
 }
 
 /// A unit, as far as an activation needs it. It is recorded so that a rollback needs no branch.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct UnitReference {
     /// Its name.
@@ -87,7 +87,7 @@ pub struct UnitReference {
 }
 
 /// A revision that is to run.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct Candidate {
     /// Its number.
@@ -100,7 +100,7 @@ pub struct Candidate {
 }
 
 /// A revision that runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct RunningDeployment {
     /// The unit that it runs on.
@@ -117,7 +117,7 @@ pub struct RunningDeployment {
 }
 
 /// How a revision failed.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct ActivationFailure {
     /// When.
@@ -129,7 +129,7 @@ pub struct ActivationFailure {
 }
 
 /// The target of a rollback. It is recorded before the first attempt moves the profile.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum WayBack {
     /// Nothing is recorded yet, because no attempt was made.
@@ -141,7 +141,7 @@ pub enum WayBack {
 }
 
 /// The result of a rollback.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 pub enum RollbackResult {
     /// The unit runs again what it ran before.

@@ -17,7 +17,7 @@ use super::super::realise::{Adoption, Realised, adopt, realise};
 use super::super::state::{State, StateError};
 use super::super::verify::Order;
 use super::Pass;
-use super::outcome::{DeploymentFailure, DeploymentOutcome, Event, PassError, WaitReason};
+use super::outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, WaitReason};
 use crate::model::{Name, StorePath, Timestamp, describe_error, excerpt};
 
 impl Pass<'_> {
@@ -121,6 +121,21 @@ impl Pass<'_> {
             return ProfileTarget::Nowhere;
         }
         self.activation_of(unit).as_ref().map_or(ProfileTarget::Unknown, Activation::profile_target)
+    }
+
+    /// The reports, where a unit counts as up to date only if its profile leads to what is recorded.
+    pub(super) fn with_moved_profiles(&self, mut reports: Vec<DeploymentReport>) -> Vec<DeploymentReport> {
+        for DeploymentReport { name, outcome } in &mut reports {
+            let known = self.state.deployments.get(name);
+            if let DeploymentOutcome::UpToDate(revision) = *outcome
+                && let Some(running) = known.and_then(Lifecycle::certainly_running)
+                && let ProfileTarget::Path(profile) = self.profile_target(&running.unit, known)
+                && profile != running.nar_id
+            {
+                *outcome = DeploymentOutcome::Moved { revision, recorded: running.nar_id.clone(), profile };
+            }
+        }
+        reports
     }
 
     /// Whether each unit still has what is recorded as running on it.
@@ -302,7 +317,7 @@ impl Pass<'_> {
         ActivationFolder::of(&self.directory.join("activations"), unit)
     }
 
-    fn activation_of(&self, unit: &UnitReference) -> Result<Activation, ActivateError> {
+    pub(in crate::agent) fn activation_of(&self, unit: &UnitReference) -> Result<Activation, ActivateError> {
         let config = self.config.units.get(&unit.name);
         let ours = self.directory.join("units");
         let folders = ProfileFolders { ours: &ours, other_store: self.config.store.as_deref() };

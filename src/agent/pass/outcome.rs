@@ -2,8 +2,8 @@
 //!
 //! Printing them, and the exit codes, belong to `cli`.
 
-use std::fmt;
 use std::path::{Path, PathBuf};
+use std::{fmt, io};
 
 use super::super::activate::ActivateError;
 use super::super::freshness::{ClockTrouble, Clocks, Stale};
@@ -15,7 +15,9 @@ use super::super::unused::UnusedUnit;
 use super::super::verify::{Order, Unfit};
 use crate::git::CommitId;
 use crate::model::json::StateVersion;
-use crate::model::{FleetId, Invalid, Name, Revision, RootWarning, Timestamp, describe_error, excerpt, printable_line};
+use crate::model::{
+    FleetId, Invalid, Name, Revision, RootWarning, StorePath, Timestamp, describe_error, excerpt, printable_line,
+};
 use crate::trust::{AnchorError, Approvals};
 
 /// The most characters of the message in the record of a pass.
@@ -74,6 +76,15 @@ impl PassError {
 pub enum DeploymentOutcome {
     /// The revision ran already.
     UpToDate(Revision),
+    /// The revision is the one of the record, and another tool has moved the unit's profile since.
+    Moved {
+        /// The revision.
+        revision: Revision,
+        /// Its store path.
+        recorded: StorePath,
+        /// The store path that the profile leads to.
+        profile: StorePath,
+    },
     /// The revision is new, and its store path ran already.
     Adopted(Revision),
     /// The unit switched to the revision.
@@ -122,6 +133,7 @@ impl DeploymentOutcome {
     pub fn word(&self) -> &'static str {
         match self {
             Self::UpToDate(_) => "up-to-date",
+            Self::Moved { .. } => "moved",
             Self::Adopted(_) => "adopted",
             Self::Switched(_) => "switched",
             Self::Waiting(_) => "waiting",
@@ -134,7 +146,7 @@ impl DeploymentOutcome {
     /// What the next passes have to know about it, where nothing is left to do.
     pub(super) fn completed_as(&self) -> Option<CompletedAs> {
         match self {
-            Self::UpToDate(_) | Self::Adopted(_) | Self::Switched(_) => Some(CompletedAs::Runs),
+            Self::UpToDate(_) | Self::Moved { .. } | Self::Adopted(_) | Self::Switched(_) => Some(CompletedAs::Runs),
             Self::Withdrawn => Some(CompletedAs::Withdrawn),
             Self::Dropped => Some(CompletedAs::Dropped),
             Self::Waiting(_) | Self::Failed(_) => None,
@@ -146,6 +158,11 @@ impl fmt::Display for DeploymentOutcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UpToDate(revision) => write!(f, "up to date at revision {revision}"),
+            Self::Moved { revision, recorded, profile } => write!(
+                f,
+                "another tool moved the profile to {profile}; the agent switched the unit to {recorded} (revision {revision}), and \
+                 switches it again with the next revision"
+            ),
             Self::Adopted(revision) => write!(f, "already runs the store path of revision {revision}"),
             Self::Switched(revision) => write!(f, "switched to revision {revision}"),
             Self::Waiting(reason) => reason.fmt(f),
@@ -257,6 +274,7 @@ impl PassReport {
         self.result.as_ref().ok()?.iter().find_map(|report| match &report.outcome {
             DeploymentOutcome::Failed(failure) => Some(failure),
             DeploymentOutcome::UpToDate(_)
+            | DeploymentOutcome::Moved { .. }
             | DeploymentOutcome::Adopted(_)
             | DeploymentOutcome::Switched(_)
             | DeploymentOutcome::Waiting(_)
@@ -268,6 +286,18 @@ impl PassReport {
     /// Whether the pass did not end early and no deployment failed.
     pub fn is_good(&self) -> bool {
         self.result.is_ok() && self.first_failure().is_none()
+    }
+
+    /// Whether each unit also runs what the agent gave it, and the branch still says what that is.
+    fn is_complete(&self) -> bool {
+        let is_other = |report: &DeploymentReport| {
+            let outcome = &report.outcome;
+            matches!(
+                outcome,
+                DeploymentOutcome::Withdrawn | DeploymentOutcome::Dropped | DeploymentOutcome::Moved { .. }
+            )
+        };
+        self.is_good() && !self.result.iter().flatten().any(is_other)
     }
 
     /// The record of the pass, which ended `at` that time.
@@ -283,7 +313,7 @@ impl PassReport {
             clock_baseline: self.clock_baseline.clone(),
             clock_trouble: trouble.map(ToString::to_string),
             message: printable_line(message.lines().next().unwrap_or_default(), MAX_MESSAGE),
-            ok: self.is_good(),
+            ok: self.is_complete(),
             stale_since: stale.map(|stale| stale.since),
             deployments: self.result.iter().flatten().map(DeploymentReport::recorded).collect(),
             warnings: self.unused_units.iter().map(ToString::to_string).collect(),
@@ -356,4 +386,6 @@ pub enum Event<'a> {
     },
     /// The record of the pass could not be written.
     ReportNotSaved(&'a StateError),
+    /// The file of metrics could not be written.
+    MetricsNotWritten(&'a Path, &'a io::Error),
 }

@@ -5,7 +5,7 @@
 use super::super::decide::Retry;
 use super::super::fetch::{BranchFetchError, FetchedMirror, fetch};
 use super::super::fork_evidence::{BelievedFiles, MirrorCopy, Remembered, keep_all};
-use super::super::mirrors::{Believed, Finding, MirrorReport, NoneBelieved, choose};
+use super::super::mirrors::{Believed, Finding, MirrorChoice, MirrorReport, NoneBelieved, choose};
 use super::super::state::{State, StateError};
 use super::super::verify::{Refusal, Requester, SeenIndex, Time, verify};
 use super::Pass;
@@ -63,13 +63,29 @@ impl Pass<'_> {
         MirrorBranch { mirror, commit }
     }
 
+    /// Chooses the branch that a pass would believe of these mirrors, and records nothing.
+    pub(in crate::agent) fn look(&mut self, fetched: Vec<FetchedMirror>) -> Result<MirrorChoice, NoneBelieved> {
+        let branches: Vec<_> = fetched.into_iter().map(MirrorBranch::read).collect();
+        for branch in &branches {
+            if let Some(newest) = self.newest_root_of(branch) {
+                self.anchor = Anchor::Root(Box::new(newest));
+            }
+        }
+        let find = |branch: MirrorBranch| (branch.mirror.clone(), self.find(branch, Retry::Everything));
+        choose(branches.into_iter().map(find).collect())
+    }
+
     /// Keeps the newest root that a mirror has. Anything else that is wrong with its branch is found later, in `find`.
     fn learn_root(&mut self, branch: &MirrorBranch) -> Result<(), StateError> {
-        let Ok(MirrorCommit { files: Some(Ok(files)), .. }) = &branch.commit else { return Ok(()) };
-        match RootChain::newest_from(files, &self.anchor) {
+        match self.newest_root_of(branch) {
             Some(newest) => self.keep_root(newest),
             None => Ok(()),
         }
+    }
+
+    fn newest_root_of(&self, branch: &MirrorBranch) -> Option<TrustedRoot> {
+        let Ok(MirrorCommit { files: Some(Ok(files)), .. }) = &branch.commit else { return None };
+        RootChain::newest_from(files, &self.anchor)
     }
 
     /// Verifies the branch of one mirror.
@@ -167,6 +183,16 @@ impl Pass<'_> {
 struct MirrorBranch {
     mirror: String,
     commit: Result<MirrorCommit, BranchFetchError>,
+}
+
+impl MirrorBranch {
+    fn read(FetchedMirror { mirror, tip }: FetchedMirror) -> Self {
+        let commit = tip.map(|(repository, tip)| {
+            let files = Some(repository.snapshot(tip));
+            MirrorCommit { repository, tip, files }
+        });
+        Self { mirror, commit }
+    }
 }
 
 /// The commit that a mirror shows.

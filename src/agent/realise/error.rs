@@ -3,8 +3,8 @@
 use std::path::PathBuf;
 
 use crate::agent::pin::check::NotAsPinned;
-use crate::model::{Invalid, PinError, StorePath, Substituter};
-use crate::store::StoreError;
+use crate::model::{Invalid, NarTemplateSpecification, PinError, StorePath, Substituter};
+use crate::store::{CacheEntry, StoreError};
 
 /// No cache of a deployment has its store path yet.
 #[derive(Debug, thiserror::Error)]
@@ -69,6 +69,22 @@ pub enum RealiseError {
     /// The store failed: it could not ask the caches, or could not fetch from them.
     #[error(transparent)]
     Store(#[from] StoreError),
+}
+
+impl RealiseError {
+    /// `cache` has `entry` for the path of `template`, and none of its keys signed that.
+    pub(in crate::agent) fn untrusted(
+        template: &NarTemplateSpecification,
+        cache: Substituter,
+        entry: &CacheEntry,
+    ) -> Self {
+        Self::Untrusted {
+            path: template.nar_id.clone(),
+            cache,
+            named: template.substituters_public_keys.iter().map(|key| key.id().to_string()).collect(),
+            signers: entry.signers().into_iter().map(ToOwned::to_owned).collect(),
+        }
+    }
 }
 
 /// The items in a sentence.

@@ -74,12 +74,7 @@ fn explain(
             Ok(None) => {}
             Ok(Some(entry)) if entry.is_signed_by(path, &parsed_keys) => return error.into(),
             Ok(Some(entry)) => {
-                untrusted = Some(RealiseError::Untrusted {
-                    path: path.clone(),
-                    cache,
-                    named: keys.iter().map(|key| key.id().to_string()).collect(),
-                    signers: entry.signers().into_iter().map(ToOwned::to_owned).collect(),
-                });
+                untrusted = Some(RealiseError::untrusted(template, cache, &entry));
             }
             // A cache that is out of reach may have it.
             Err(unreachable) => return unreachable.into(),

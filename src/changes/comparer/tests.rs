@@ -2,6 +2,7 @@ use std::collections::BTreeMap;
 
 use sha2::{Digest as _, Sha256};
 
+use super::super::forecast::{Forecast, RebootPart, UnitAction, UnitForecast};
 use super::super::graph::Limits;
 use super::{CompareError, Comparer, DeployedSystem, SystemChange};
 use crate::model::StorePath;
@@ -268,4 +269,77 @@ fn a_system_above_the_limits_is_refused() {
         comparer.graph.limits = Limits { derivations, text };
         assert_eq!(comparer.compare(Some(&root.derivation), Some(&root.derivation)), Err(CompareError::TooLarge));
     }
+}
+
+/// A system like one of NixOS: its command links to these boot parts, and its folder of units has these units.
+fn nixos(store: &mut FakeStore, links: &[(&str, &str)], units: &[(&str, &str)]) -> Made {
+    let written: Vec<Made> =
+        units.iter().map(|(name, text)| store.add(&format!("unit-{name}"), &[], &[], &[("text", text)])).collect();
+    let folder = |store: &mut FakeStore, name: &str, of: &[&Made]| {
+        let command: Vec<&str> = of.iter().map(|made| made.output.as_str()).collect();
+        store.add(name, of, &[], &[("buildCommand", &command.join("\n"))])
+    };
+    let system_units = folder(store, "system-units", &written.iter().collect::<Vec<_>>());
+    let user = store.add("unit-user.service", &[], &[], &[("text", &format!("[Service]\nExecStart={links:?}"))]);
+    let user_units = folder(store, "user-units", &[&user]);
+    let etc = folder(store, "etc", &[&system_units, &user_units]);
+    let links: Vec<String> = links.iter().map(|(name, from)| format!("ln -s {from} $out/{name}")).collect();
+    let command = format!("{}\nln -s {}/etc $out/etc", links.join("\n"), etc.output);
+    store.add("nixos-system-web-1-24.05", &[&etc], &[], &[("buildCommand", &command)])
+}
+
+#[test]
+fn a_reboot_is_foreseen_where_a_boot_part_changes() {
+    let mut store = FakeStore::default();
+    let (linux, again) = (path("a", "linux-6.12"), path("b", "linux-6.12"));
+    let (systemd, rebuilt, newer) = (path("a", "systemd-256"), path("b", "systemd-256"), path("a", "systemd-257"));
+    let unit = [("a.service", "[Service]\nExecStart=/a")];
+    let system = |store: &mut FakeStore, linux: &str, systemd: &str| {
+        nixos(store, &[("kernel", linux), ("systemd", systemd)], &unit)
+    };
+    let old = system(&mut store, &linux, &systemd);
+    let reboot = |store: &FakeStore, new: &Made| store.compare(&old, new).unwrap().forecast.reboot;
+    let new = system(&mut store, &again, &systemd);
+    assert_eq!(reboot(&store, &new), [RebootPart::Kernel]);
+    // Systemd of the same version starts itself anew.
+    let new = system(&mut store, &linux, &rebuilt);
+    assert_eq!(reboot(&store, &new), []);
+    let new = system(&mut store, &linux, &newer);
+    assert_eq!(reboot(&store, &new), [RebootPart::Systemd]);
+    let units = [unit[0], ("dbus-broker.service", "[Service]")];
+    let new = nixos(&mut store, &[("kernel", &linux), ("systemd", &systemd)], &units);
+    assert_eq!(reboot(&store, &new), [RebootPart::Dbus]);
+    // A container has no kernel.
+    let [old, new] = [&systemd, &newer].map(|systemd| nixos(&mut store, &[("systemd", systemd)], &unit));
+    assert_eq!(store.compare(&old, &new).unwrap().forecast, Forecast::default());
+}
+
+#[test]
+fn units_of_the_system_that_change_are_restarted() {
+    let mut store = FakeStore::default();
+    let old = nixos(&mut store, &[], &[("a.service", "[Service]\nExecStart=/a"), ("b.timer", "[Timer]\nOnCalendar=1")]);
+    let changed = [("a.service", "[Service]\nExecStart=/b"), ("b.timer", "[Timer]\nOnCalendar=1"), ("c.service", "")];
+    // The user's units and those that are new are not restarted.
+    let new = nixos(&mut store, &[("x", "/y")], &changed);
+    let forecast = store.compare(&old, &new).unwrap().forecast;
+    let restart = UnitForecast { name: "a.service".to_owned(), action: UnitAction::Restart };
+    assert_eq!(forecast, Forecast { reboot: Vec::new(), units: vec![restart] });
+    assert!(store.lines(&old, &new).contains(&"forecast: restart of a.service".to_owned()));
+}
+
+#[test]
+fn the_units_of_a_home_are_foreseen_and_those_of_other_systems_are_not() {
+    let mut store = FakeStore::default();
+    let mut home = |root: &str, text: &str| {
+        let unit = store.add("sync.service", &[], &[], &[("text", text)]);
+        let command = format!("insertFile {}/sync.service .config/systemd/user/sync.service", unit.output);
+        let files = store.add("home-manager-files", &[&unit], &[], &[("buildCommand", &command)]);
+        store.add(root, &[&files], &[], &[("buildCommand", &format!("ln -s {} $out/home-files", files.output))])
+    };
+    let texts = ["[Service]\nExecStart=/a", "[Service]\nExecStart=/b"];
+    let [old, new] = texts.map(|text| home("home-manager-generation", text));
+    let [other, newer] = texts.map(|text| home("system-manager", text));
+    let restart = UnitForecast { name: "sync.service".to_owned(), action: UnitAction::Restart };
+    assert_eq!(store.compare(&old, &new).unwrap().forecast.units, [restart]);
+    assert_eq!(store.compare(&other, &newer).unwrap().forecast, Forecast::default());
 }

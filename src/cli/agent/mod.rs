@@ -1,8 +1,9 @@
 //! The command line of `clavel-agent`, which brings the units of this machine to the state of the branch.
 
-mod once;
+mod check;
+pub(super) mod once;
 mod run;
-mod status;
+pub(super) mod status;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -10,6 +11,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use super::Exit;
+use super::output::DataForm;
 use crate::agent;
 use crate::config::AgentConfig;
 
@@ -19,7 +21,7 @@ use crate::config::AgentConfig;
     name = "clavel-agent",
     version,
     about = "Fetches, verifies and activates what this machine should run",
-    after_help = "Exit codes: 0 done, or waiting for a cache or for approvals; 2 a usage error; 3 the configuration, a key file or an \
+    after_help = "Exit codes: 0 done, or waiting for a cache or for approvals; 1 `check` found a problem; 2 a usage error; 3 the configuration, a key file or an \
                   argument is not right; 4 a repository cannot be reached, read or written; 5 refused a branch, or something on \
                   it; 6 could not fetch a deployment from its caches, or it is not what is pinned; 7 a unit did not switch; 8 \
                   this machine: its disk, its system, its state folder. After an error a unit runs what it ran before: nothing \
@@ -45,6 +47,12 @@ enum Command {
     /// Show what runs, and the result of the last pass.
     #[command(after_help = "Examples:\n  clavel-agent status\n  clavel-agent status --json | jq .deployments")]
     Status(status::Arguments),
+    /// Look at the whole set-up, and say what is wrong with it. Nothing is fetched into the store or activated, and no state is
+    /// written.
+    #[command(
+        after_help = "Examples:\n  clavel-agent check\n  clavel-agent check --quiet\n  clavel-agent check --json | jq '.findings[] | select(.outcome == \"problem\")'"
+    )]
+    Check(check::Arguments),
 }
 
 /// The configuration file of the agent.
@@ -66,7 +74,7 @@ pub fn main() -> ExitCode {
     // Only the agent itself uses this subcommand, so no help and no completion shows it.
     if std::env::args_os().skip(1).eq([agent::ACTIVATE_COMMAND]) {
         super::start_log(0);
-        return super::run_to_exit_code(async { agent::carry_out().await.map_err(Exit::machine) });
+        return super::run_to_exit_code(async { agent::carry_out().await.map_err(Exit::machine) }, DataForm::Text);
     }
     super::main(
         |arguments: &Arguments| arguments.verbose,
@@ -74,6 +82,7 @@ pub fn main() -> ExitCode {
             Command::Run(config) => run::run(&config).await,
             Command::Once(arguments) => once::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments),
+            Command::Check(arguments) => check::run(&arguments).await,
         },
     )
 }

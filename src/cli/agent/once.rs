@@ -25,8 +25,8 @@ pub(super) struct Arguments {
 }
 
 /// The JSON of one deployment, or of a warning about a unit of the configuration or about the root.
-#[derive(Serialize)]
-struct PrintedEntry<'a> {
+#[derive(Serialize, schemars::JsonSchema)]
+pub(in crate::cli) struct PrintedEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     deployment: Option<&'a Name>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -79,10 +79,10 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         Box::new(move || lines.iter().try_for_each(output::line))
     };
     tokio::select! {
-        printed = tokio::task::spawn_blocking(print) => printed.map_err(Exit::machine)??,
+        printed = tokio::task::spawn_blocking(print) => printed.map_err(|error| Exit::machine(error).without_document())??,
         stopped = stop => {
             stopped?;
-            return Err(Exit::machine("stopped before the result was printed"));
+            return Err(Exit::machine("stopped before the result was printed").without_document());
         }
     }
     code.map_or(Ok(()), |code| Err(Exit::silent(code)))
@@ -134,6 +134,12 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
         }
         Event::ReportNotSaved(error) => {
             format!("`clavel-agent status` will not show this pass: {}", describe_error(error))
+        }
+        Event::MetricsNotWritten(path, error) => {
+            format!(
+                "cannot write the metrics to {}: {error}; correct `metrics-file`, or make its folder",
+                path.display()
+            )
         }
     }
 }

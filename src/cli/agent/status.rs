@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::AgentConfigArgument;
 use crate::agent::{
-    ActivationFailure, Candidate, FailedRollout, LastPass, Lifecycle, MAX_ATTEMPTS, Rollback, RollbackResult, Rollout,
-    StateDirectory,
+    ActivationFailure, Candidate, FailedRollout, LastPass, Lifecycle, MAX_ATTEMPTS, RecordedOutcome, Rollback,
+    RollbackResult, Rollout, StateDirectory,
 };
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -24,9 +24,9 @@ pub(super) struct Arguments {
 }
 
 /// The JSON of the status.
-#[derive(Serialize)]
+#[derive(Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct Status<'a> {
+pub(in crate::cli) struct Status<'a> {
     agent: &'a Name,
     repository: String,
     mirrors: Vec<String>,
@@ -80,8 +80,10 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
         output::line(format_args!("warning     {warning}"))?;
     }
     match &status.last_pass {
-        Some(LastPass { at, message, ok, clock_trouble, warnings, mirrors, .. }) => {
-            let word = if *ok { "" } else { "failed: " };
+        Some(LastPass { at, message, ok, clock_trouble, warnings, mirrors, deployments, .. }) => {
+            let is_failure = |recorded: &RecordedOutcome| recorded.outcome == "failed";
+            let has_failed = !ok && (deployments.is_empty() || deployments.iter().any(is_failure));
+            let word = if has_failed { "failed: " } else { "" };
             output::line(format_args!("last pass   {at}: {word}{message}"))?;
             if let Some(trouble) = clock_trouble {
                 output::line(format_args!("clock       {trouble}"))?;

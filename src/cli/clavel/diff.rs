@@ -1,6 +1,6 @@
-//! `clavel diff`: prints the differences between two revisions of a deployment, or between two derivations.
+//! `clavel diff`: prints the differences between two revisions of one or more deployments, or between two derivations.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 use std::time::Duration;
 
@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use super::view::{BranchArguments, View};
 use crate::branch::{Branch, BranchError, search_files};
-use crate::changes::{Comparer, DeployedSystem, FactChange, SystemDiff, diff_facts};
+use crate::changes::{ChangeGroup, Comparer, DeployedSystem, FactChange, SystemDiff, diff_facts, group_changes};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::git::{Depth, Snapshot};
@@ -18,16 +18,14 @@ use crate::trust::Signed;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
-    /// The name of the deployment; or the derivation of a system, to compare with another one.
-    #[arg(value_name = "NAME|DERIVATION")]
-    subject: Subject,
-    /// The derivation to compare the first one with.
-    other: Option<StorePath>,
+    /// The names of deployments; or the derivations of two systems.
+    #[arg(value_name = "NAME|DERIVATION", required = true)]
+    subjects: Vec<Subject>,
     /// The older revision [default: the one before the newer revision].
-    #[arg(long, value_name = "REVISION", conflicts_with = "other")]
+    #[arg(long, value_name = "REVISION")]
     from: Option<Revision>,
     /// The newer revision [default: the newest on the branch].
-    #[arg(long, value_name = "REVISION", conflicts_with = "other")]
+    #[arg(long, value_name = "REVISION")]
     to: Option<Revision>,
     #[command(flatten)]
     branch: BranchArguments,
@@ -49,6 +47,15 @@ impl FromStr for Subject {
     }
 }
 
+impl Subject {
+    fn name(&self) -> Option<&Name> {
+        match self {
+            Self::Deployment(name) => Some(name),
+            Self::Derivation(_) => None,
+        }
+    }
+}
+
 /// The two revisions that are asked for. Without `to` it is the newest, and without `from` the one before `to`.
 #[derive(Debug, Clone, Copy, Default)]
 struct RevisionRange {
@@ -57,8 +64,8 @@ struct RevisionRange {
 }
 
 /// The differences between two revisions, as `--json` prints them.
-#[derive(Serialize)]
-pub(super) struct Difference {
+#[derive(Serialize, schemars::JsonSchema)]
+pub(in crate::cli) struct Difference {
     name: Name,
     from: Revision,
     to: Revision,
@@ -67,29 +74,85 @@ pub(super) struct Difference {
     system: Option<SystemDiff>,
 }
 
+/// The differences of several deployments, as `--json` prints them.
+#[derive(Serialize, schemars::JsonSchema)]
+pub(in crate::cli) struct Differences {
+    deployments: Vec<Difference>,
+    /// The differences inside systems once more, each with all deployments that share it. The largest group comes first.
+    groups: Vec<ChangeGroup>,
+}
+
 pub(super) async fn run(arguments: &Arguments, verbosity: u8) -> Result<(), Exit> {
-    match (&arguments.subject, &arguments.other) {
-        (Subject::Deployment(name), None) => compare_revisions(arguments, name, verbosity).await,
-        (Subject::Derivation(old), Some(new)) => {
+    let Arguments { subjects, from, to, json, .. } = arguments;
+    let names: Option<Vec<&Name>> = subjects.iter().map(Subject::name).collect();
+    match (&subjects[..], names) {
+        ([Subject::Derivation(old), Subject::Derivation(new)], _) if from.or(*to).is_none() => {
             let diff = comparer().compare(Some(old), Some(new)).into();
-            if arguments.json { output::json(&diff) } else { print_diff(&diff, "", verbosity) }
+            if *json { output::json(&diff) } else { print_diff(&diff, "", verbosity) }
         }
-        _ => Err(Exit::new(Code::Configuration, "name one deployment, or two derivations")),
+        ([_], Some(names)) => {
+            let differences = compare_revisions(arguments, &names).await?;
+            let print = |difference: &Difference| {
+                if *json { output::json(difference) } else { difference.print(verbosity) }
+            };
+            differences.iter().try_for_each(print)
+        }
+        (_, Some(names)) if from.or(*to).is_none() => {
+            let differences = Differences::grouped(compare_revisions(arguments, &names).await?);
+            if *json { output::json(&differences) } else { differences.print(verbosity) }
+        }
+        (_, Some(_)) => Err(Exit::new(Code::Configuration, "`--from` and `--to` are for one deployment")),
+        (_, None) => Err(Exit::new(Code::Configuration, "name deployments, or two derivations")),
     }
 }
 
-async fn compare_revisions(arguments: &Arguments, name: &Name, verbosity: u8) -> Result<(), Exit> {
+async fn compare_revisions(arguments: &Arguments, names: &[&Name]) -> Result<Vec<Difference>, Exit> {
     let view = arguments.branch.view(Depth::Full).await?;
     // This warns where no root was named. The branch at its tip is not needed.
     let _ = view.verified_or_warn();
-    let (old, new) = find_revisions(&view, name, RevisionRange { from: arguments.from, to: arguments.to })?;
-    let difference = Difference::between(&old, &new);
-    if arguments.json { output::json(&difference) } else { difference.print(verbosity) }
+    let (range, mut comparer) = (RevisionRange { from: arguments.from, to: arguments.to }, comparer());
+    let compare = |name: &&Name| {
+        let (old, new) = find_revisions(&view, name, range)?;
+        Ok(Difference::compared(&mut comparer, &old, &new))
+    };
+    names.iter().map(compare).collect()
+}
+
+impl Differences {
+    fn grouped(deployments: Vec<Difference>) -> Self {
+        let systems = deployments.iter().filter_map(|of| Some((&of.name, of.system.as_ref()?)));
+        let groups = group_changes(&systems.collect::<Vec<_>>());
+        Self { deployments, groups }
+    }
+
+    /// Prints them for people: what several deployments share, then each deployment.
+    fn print(&self, verbosity: u8) -> Result<(), Exit> {
+        let compared = self.deployments.iter().filter(|of| of.system.is_some()).count();
+        let mut own = HashMap::new();
+        for ChangeGroup { deployments, system } in &self.groups {
+            if let [name] = &deployments[..] {
+                own.insert(name, system);
+            }
+        }
+        for group in self.groups.iter().filter(|group| group.deployments.len() > 1) {
+            output::line(format_args!("{}:", group.title(compared)))?;
+            print_diff(&group.system, "  ", verbosity)?;
+        }
+        for difference in &self.deployments {
+            difference.print_facts()?;
+            own.get(&difference.name).map_or(Ok(()), |diff| print_diff(diff, "  ", verbosity))?;
+        }
+        Ok(())
+    }
 }
 
 impl Difference {
     /// Compares two revisions of one deployment.
     pub(super) fn between(old: &Deployment, new: &Deployment) -> Self {
+        Self::compared(&mut comparer(), old, new)
+    }
+
+    fn compared(comparer: &mut Comparer<Reader>, old: &Deployment, new: &Deployment) -> Self {
         let derivation = |of: &Deployment| of.provenance().and_then(|provenance| provenance.drv_path.clone());
         let path = |of: &Deployment| of.specification.template.nar_id.clone();
         let systems = || {
@@ -97,7 +160,7 @@ impl Difference {
                 ((path(old), path(new)), (derivation(old), derivation(new)));
             let old = DeployedSystem { path: &old_path, derivation: old_drv.as_ref() };
             let new = DeployedSystem { path: &new_path, derivation: new_drv.as_ref() };
-            comparer().compare_systems(old, new).into()
+            comparer.compare_systems(old, new).into()
         };
         Self {
             name: new.name.clone(),
@@ -110,16 +173,24 @@ impl Difference {
 
     /// Prints it for people.
     pub(super) fn print(&self, verbosity: u8) -> Result<(), Exit> {
-        output::line(format_args!("{}: revision {} → {}", self.name, self.from, self.to))?;
-        self.specification.iter().try_for_each(|fact| output::line(format_args!("  {fact}")))?;
+        self.print_facts()?;
         self.system.as_ref().map_or(Ok(()), |diff| print_diff(diff, "  ", verbosity))
+    }
+
+    /// Prints the revisions and what differs in the specification.
+    fn print_facts(&self) -> Result<(), Exit> {
+        output::line(format_args!("{}: revision {} → {}", self.name, self.from, self.to))?;
+        self.specification.iter().try_for_each(|fact| output::line(format_args!("  {fact}")))
     }
 }
 
-fn comparer() -> Comparer<impl Fn(&StorePath) -> Result<Vec<u8>, DerivationError>> {
+/// Reads the file of a derivation.
+type Reader = Box<dyn Fn(&StorePath) -> Result<Vec<u8>, DerivationError>>;
+
+fn comparer() -> Comparer<Reader> {
     // Comparing reads files and runs no program, so there is no deadline to set.
     let store = store::open(None, Duration::ZERO, Output::Capture);
-    Comparer::new(move |path: &StorePath| store.derivation(path))
+    Comparer::new(Box::new(move |path: &StorePath| store.derivation(path)))
 }
 
 fn print_diff(diff: &SystemDiff, indent: &str, verbosity: u8) -> Result<(), Exit> {

@@ -22,9 +22,9 @@ pub(super) struct Arguments {
 }
 
 /// One revision, with the first commit that has it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase")]
-struct PastRevision {
+pub(in crate::cli) struct PastRevision {
     revision: Revision,
     /// When the commit was made.
     date: Timestamp,

@@ -44,8 +44,16 @@ fn wrong<'a>(error: impl Into<Box<dyn Error + 'a>>) -> Exit {
 impl SigningArguments {
     /// Reads the keys, in their order.
     pub(super) fn read(&self) -> Result<Vec<SigningKey>, Exit> {
-        let secret = self.keys.iter().map(|path| Ok(SigningKey::Secret(SecretKey::read(path)?)));
-        secret.chain(self.ssh_keys.iter().map(|text| ssh_key(text))).collect()
+        self.read_each().into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Reads each key by itself, with the argument that names it.
+    pub(super) fn read_each(&self) -> Vec<(String, Result<SigningKey, Exit>)> {
+        let secret = self.keys.iter().map(|path| {
+            let key = SecretKey::read(path).map(SigningKey::Secret).map_err(Exit::from);
+            (path.display().to_string(), key)
+        });
+        secret.chain(self.ssh_keys.iter().map(|text| (text.clone(), ssh_key(text)))).collect()
     }
 
     /// Reads the keys. At least one has to be given.

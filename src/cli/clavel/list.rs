@@ -1,17 +1,22 @@
 //! `clavel list`: prints the deployments on a branch.
 
+use serde::Serialize;
+
 use super::view::BranchArguments;
 use crate::branch::BranchError;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::git::Depth;
-use crate::model::{Deployment, DeploymentSpecification, Folder, Provenance};
+use crate::model::{BrokenPart, Deployment, DeploymentSpecification, Folder, IndexSource, Provenance, printable_line};
+
+/// The most characters of an attribute or an error.
+const MAX_SHOWN: usize = 200;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
     #[command(flatten)]
     branch: BranchArguments,
-    /// Print one JSON document: a list of the deployments, as they are signed.
+    /// Print one JSON document: the deployments, as they are signed, and the sources, as the index has them.
     #[arg(long)]
     json: bool,
 }
@@ -22,7 +27,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         let index = view.unverified_index()?;
         let names = index.deployments().into_iter();
         let read = |name| Ok((view.unverified_document(&index, name)?, index.hold(name).is_some()));
-        return print(arguments, &names.map(read).collect::<Result<Vec<_>, Exit>>()?, &[]);
+        let deployments = names.map(read).collect::<Result<Vec<_>, Exit>>()?;
+        return print(arguments, &deployments, &[], index.sources());
     };
     let mut index = branch.whole_index()?;
     let takers = branch.agents_by_deployment(&mut index);
@@ -35,19 +41,50 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         }
         deployments.push((deployment.into_inner(), index.hold(&name).is_some()));
     }
-    print(arguments, &deployments, &waiting)
+    print(arguments, &deployments, &waiting, &index.index().sources)
 }
 
 /// A deployment, and whether it is held.
 type ListedDeployment = (Deployment, bool);
 
-fn print(arguments: &Arguments, deployments: &[ListedDeployment], waiting: &[String]) -> Result<(), Exit> {
+/// The JSON of the list.
+#[derive(Serialize, schemars::JsonSchema)]
+pub(in crate::cli) struct ListOutput<'a> {
+    deployments: Vec<&'a Deployment>,
+    sources: &'a [IndexSource],
+}
+
+fn print(
+    arguments: &Arguments,
+    deployments: &[ListedDeployment],
+    waiting: &[String],
+    sources: &[IndexSource],
+) -> Result<(), Exit> {
     if arguments.json {
-        return output::json(&deployments.iter().map(|(deployment, _)| deployment).collect::<Vec<_>>());
+        let deployments = deployments.iter().map(|(deployment, _)| deployment).collect();
+        return output::json(&ListOutput { deployments, sources });
     }
     print_table(deployments)?;
     waiting.iter().for_each(output::remark);
+    sources.iter().flat_map(describe_trouble).for_each(output::remark);
     Ok(())
+}
+
+/// Describes what of a source was not read or broken when the index was signed, in lines.
+fn describe_trouble(source: &IndexSource) -> Vec<String> {
+    let IndexSource { broken, more_broken, source, unread_since, revision: _ } = source;
+    let mut lines: Vec<String> =
+        unread_since.iter().map(|since| format!("{source} is not read since {since}")).collect();
+    let part = |BrokenPart { attribute, error, since }: &BrokenPart| {
+        // It may be unverified, and from anybody.
+        let [attribute, error] = [attribute, error].map(|text| printable_line(text.as_str(), MAX_SHOWN));
+        format!("{attribute} of {source} is broken since {since}: {error}")
+    };
+    lines.extend(broken.iter().map(part));
+    if *more_broken > 0 {
+        lines.push(format!("{more_broken} more parts of {source} are broken"));
+    }
+    lines
 }
 
 fn print_table(deployments: &[ListedDeployment]) -> Result<(), Exit> {

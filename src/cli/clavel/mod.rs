@@ -2,19 +2,21 @@
 
 mod amendment;
 mod approve;
-mod diff;
+pub(super) mod bundle;
+mod check;
+pub(super) mod diff;
 mod guide;
-mod history;
+pub(super) mod history;
 mod init;
 mod key;
 mod keys;
-mod list;
+pub(super) mod list;
 mod operate;
 mod root;
 mod root_file;
 mod setup;
 mod show;
-mod verify;
+pub(super) mod verify;
 mod view;
 
 use std::process::ExitCode;
@@ -27,7 +29,7 @@ use clap::{Parser, Subcommand};
     name = "clavel",
     version,
     about = "Makes fleets and keys, shows and verifies the deployments branch, and approves, holds and rolls back deployments",
-    after_help = "Exit codes: 0 done; 2 a usage error; 3 the configuration, a key file or an argument is not right; 4 a repository \
+    after_help = "Exit codes: 0 done; 1 `check` found a problem; 2 a usage error; 3 the configuration, a key file or an argument is not right; 4 a repository \
                   cannot be reached, read or written; 5 refused a branch, or something on it; 8 this machine: its disk, its \
                   system, its state folder."
 )]
@@ -55,6 +57,9 @@ enum Command {
     /// Make keys, show their public halves, and convert them for OpenSSH.
     #[command(subcommand)]
     Key(key::Command),
+    /// Make, show and verify git bundles: a branch in one file, which travels without a network.
+    #[command(subcommand)]
+    Bundle(bundle::Command),
     /// List the deployments on a branch.
     #[command(
         after_help = "Examples:\n  clavel list\n  clavel list --repository https://git.example.org/fleet.git --json"
@@ -62,10 +67,12 @@ enum Command {
     List(list::Arguments),
     /// Show the differences between two revisions of a deployment, down to packages and files.
     ///
+    /// Of several deployments, each is compared with the revision before its newest, and what they share is shown once.
+    ///
     /// Packages and files are shown only where this machine has the derivations of both systems, as the machine that evaluated
     /// them does.
     #[command(
-        after_help = "Examples:\n  clavel diff web-1\n  clavel diff web-1 --from 3 --to 5 --json\n  clavel diff /nix/store/…-a.drv /nix/store/…-b.drv"
+        after_help = "Examples:\n  clavel diff web-1\n  clavel diff web-1 web-2\n  clavel diff web-1 --from 3 --to 5 --json\n  clavel diff /nix/store/…-a.drv /nix/store/…-b.drv"
     )]
     Diff(diff::Arguments),
     /// List the revisions of a deployment, the newest first.
@@ -102,6 +109,11 @@ enum Command {
         after_help = "Examples:\n  clavel approve db-1 --root root.json --key alice.secret\n  clavel approve db-1 --root root.json --ssh-key ~/.ssh/id_ed25519_sk --repository ssh://git@git.example.org/fleet.git"
     )]
     Approve(approve::Arguments),
+    /// Look at what these commands need: the repository, the root, and the keys that are given. Nothing is written.
+    #[command(
+        after_help = "Examples:\n  clavel check --root root.json\n  clavel check --repository https://git.example.org/fleet.git --root root.json --key alice.secret"
+    )]
+    Check(check::Arguments),
     /// Verify everything on a branch, as an agent would.
     #[command(after_help = "Example:\n  clavel verify --root root.json")]
     Verify(verify::Arguments),
@@ -116,6 +128,7 @@ pub fn main() -> ExitCode {
             Command::Init(arguments) => init::run(&arguments).await,
             Command::Root(command) => root::run(&command).await,
             Command::Key(command) => key::run(&command),
+            Command::Bundle(command) => bundle::run(&command).await,
             Command::List(arguments) => list::run(&arguments).await,
             Command::Diff(arguments) => diff::run(&arguments, verbose).await,
             Command::Approve(arguments) => approve::run(&arguments, verbose).await,
@@ -124,6 +137,7 @@ pub fn main() -> ExitCode {
             Command::RollBack(arguments) => operate::roll_back(arguments).await,
             Command::Hold(arguments) => operate::hold(arguments).await,
             Command::Release(arguments) => operate::release(arguments).await,
+            Command::Check(arguments) => check::run(&arguments).await,
             Command::Verify(arguments) => verify::run(&arguments).await,
         },
     )

@@ -1,10 +1,14 @@
 //! `clavel rollback`, `clavel hold` and `clavel release`: they publish as claveld does, with its configuration and its key.
 
+use std::time::SystemTime;
+
+use crate::claveld;
 use crate::cli::claveld::ClaveldConfigArgument;
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::model::{MetadataValue, Name, Revision};
-use crate::publish::{Operation, OperatorRequest};
+use crate::git::git_author;
+use crate::model::{MetadataValue, Name, Pattern, Revision, Timestamp};
+use crate::publish::{Operation, OperatorRequest, RemovedKeys};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct RollBackArguments {
@@ -13,6 +17,9 @@ pub(super) struct RollBackArguments {
     /// The revision to go back to.
     #[arg(long, value_name = "REVISION")]
     to: Revision,
+    /// Go back also to what a key signed that a later root removed. Nobody may have stolen that key: it could have signed anything.
+    #[arg(long)]
+    trust_removed_keys: bool,
     #[command(flatten)]
     why: WhyArgument,
     #[command(flatten)]
@@ -21,8 +28,12 @@ pub(super) struct RollBackArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct HoldArguments {
-    /// The deployment's name.
-    name: Name,
+    /// The deployments: names, or patterns such as `web-*`.
+    #[arg(required = true, value_name = "NAME")]
+    deployments: Vec<Pattern>,
+    /// When they follow their sources again by themselves: a date, a time such as 2027-01-07T06:00:00Z, or a length such as 3d.
+    #[arg(long, value_name = "WHEN", value_parser = parse_end)]
+    until: Option<Timestamp>,
     #[command(flatten)]
     why: WhyArgument,
     #[command(flatten)]
@@ -31,12 +42,23 @@ pub(super) struct HoldArguments {
 
 #[derive(Debug, clap::Args)]
 pub(super) struct ReleaseArguments {
-    /// The deployment's name.
-    name: Name,
+    /// The deployments: names, or patterns such as `web-*`.
+    #[arg(required = true, value_name = "NAME")]
+    deployments: Vec<Pattern>,
     #[command(flatten)]
     why: WhyArgument,
     #[command(flatten)]
     signing: OperatorArguments,
+}
+
+/// The end of a hold: a time, the beginning of a day, or a length of time from now on.
+fn parse_end(text: &str) -> Result<Timestamp, String> {
+    let midnight = format!("{text}T00:00:00Z");
+    let time = text.parse().or_else(|_| midnight.parse()).ok();
+    let later = || humantime::parse_duration(text).ok().map(|length| Timestamp::from(SystemTime::now()).plus(length));
+    time.or_else(later).ok_or_else(|| {
+        "it has to be a date such as 2027-01-07, a time such as 2027-01-07T06:00:00Z, or a length such as 3d".to_owned()
+    })
 }
 
 #[derive(Debug, clap::Args)]
@@ -57,22 +79,32 @@ struct OperatorArguments {
 }
 
 pub(super) async fn roll_back(arguments: RollBackArguments) -> Result<(), Exit> {
-    let RollBackArguments { name, to, why, signing } = arguments;
-    run(OperatorRequest { name, operation: Operation::RollBack(to), why: why.why }, &signing).await
+    let RollBackArguments { name, to, trust_removed_keys, why, signing } = arguments;
+    let removed_keys = if trust_removed_keys { RemovedKeys::Trusted } else { RemovedKeys::NotTrusted };
+    run(Operation::RollBack { name, to, removed_keys }, why, &signing).await
 }
 
 pub(super) async fn hold(arguments: HoldArguments) -> Result<(), Exit> {
-    let HoldArguments { name, why, signing } = arguments;
-    run(OperatorRequest { name, operation: Operation::Hold, why: why.why }, &signing).await
+    let HoldArguments { deployments, until, why, signing } = arguments;
+    run(Operation::Hold { deployments, until }, why, &signing).await
 }
 
 pub(super) async fn release(arguments: ReleaseArguments) -> Result<(), Exit> {
-    let ReleaseArguments { name, why, signing } = arguments;
-    run(OperatorRequest { name, operation: Operation::Release, why: why.why }, &signing).await
+    let ReleaseArguments { deployments, why, signing } = arguments;
+    run(Operation::Release { deployments }, why, &signing).await
 }
 
-async fn run(request: OperatorRequest, signing: &OperatorArguments) -> Result<(), Exit> {
+async fn run(operation: Operation, why: WhyArgument, signing: &OperatorArguments) -> Result<(), Exit> {
     let config = signing.config.read()?;
-    let report = crate::claveld::publisher(&config.publish)?.operate(&request).await?;
-    if signing.json { output::json(&report) } else { output::line(report) }
+    let request = OperatorRequest { operation, why: why.why, person: git_author().await };
+    let report = claveld::operate(&config.publish, &request).await?;
+    if signing.json {
+        output::json(&report)?;
+    } else {
+        output::line(report)?;
+    }
+    for report in claveld::push_on(&config).await.iter().filter(|report| report.state.failed().is_some()) {
+        output::error(report);
+    }
+    Ok(())
 }

@@ -59,6 +59,10 @@ impl SetupArguments {
         id: Option<FleetId>,
         key: Option<&str>,
     ) -> Result<Vec<SetupFile>, Exit> {
+        if self.repository.bundle().is_some() {
+            let why = "cannot publish to a bundle, which is only read: name a git repository with --repository";
+            return Err(Exit::new(Code::Configuration, why));
+        }
         let repository = self.repository.to_string();
         let source = match (&self.source, self.repository.local_path()) {
             (Some(source), _) => source.to_string(),

@@ -5,7 +5,7 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
-use super::view::BranchArguments;
+use super::view::{BranchArguments, View};
 use crate::branch::{Branch, BranchError, VerifiedIndex};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
@@ -25,8 +25,8 @@ pub(super) struct Arguments {
 }
 
 /// The document that `--json` prints.
-#[derive(Serialize)]
-struct VerifyOutput {
+#[derive(Serialize, schemars::JsonSchema)]
+pub(in crate::cli) struct VerifyOutput {
     fleet: FleetId,
     root: RootVersion,
     version: IndexVersion,
@@ -42,7 +42,11 @@ struct VerifyOutput {
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
-    let view = arguments.branch.view(Depth::Tip).await?;
+    print(&arguments.branch.view(Depth::Tip).await?, arguments.json)
+}
+
+/// Verifies everything that the view has, and prints the result.
+pub(super) fn print(view: &View, json: bool) -> Result<(), Exit> {
     let (branch, root) = view.verified()?;
     // An agent refuses the branch at the first entry that does not belong there. Here all of them are named.
     let to_repair = Branch::to_repair(&view.snapshot, root, view.name());
@@ -78,7 +82,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     }
     let is_good = errors.is_empty();
     let (version, expires) = (index.index().version, index.index().expires);
-    if arguments.json {
+    if json {
         let (fleet, root) = (root.fleet(), root.root().version);
         output::json(&VerifyOutput {
             fleet,

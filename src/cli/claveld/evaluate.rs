@@ -1,19 +1,20 @@
 //! `claveld evaluate`: prints the deployments of a flake, and publishes nothing.
 
+use std::collections::HashMap;
 use std::num::NonZeroUsize;
 use std::path::PathBuf;
 use std::time::SystemTime;
 
 use bytesize::ByteSize;
 
-use super::print::{exit_of, print_differences, print_failures};
+use super::print::{exit_of, print_differences, print_failures, print_warnings};
 use super::progress::{Board, reasons};
 use crate::claveld::Completeness;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::evaluate::{Budget, Drafts, EvalMode, Evaluation, Evaluator};
 use crate::model::{
-    FlakeReference, InputOrigin, InputPolicy, Isolation, Pattern, Source, UnitSpecification, describe_error,
+    FlakeReference, InputOrigin, InputPolicy, Isolation, Name, Pattern, Source, UnitSpecification, describe_error,
 };
 use crate::nix::Nix;
 
@@ -27,6 +28,9 @@ pub(super) struct Arguments {
     /// The longest time that one run of Nix may take.
     #[arg(long, value_name = "TIME", default_value = "10m", value_parser = humantime::parse_duration)]
     timeout: std::time::Duration,
+    /// The longest time that the whole evaluation may take.
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = humantime::parse_duration)]
+    source_timeout: std::time::Duration,
     /// The number of hosts to evaluate at the same time [default: the machine's processors].
     #[arg(long, value_name = "COUNT")]
     processes: Option<NonZeroUsize>,
@@ -78,6 +82,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
             origins => origins.to_vec().into(),
         },
         budget: Budget::of_this_machine(arguments.processes, arguments.memory.map(|memory| memory.as_u64())),
+        source_time: arguments.source_timeout,
         records: arguments.records.clone(),
         mode: if arguments.full { EvalMode::Everything } else { EvalMode::Changed },
     };
@@ -88,34 +93,37 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
         let progress = |progress| board.advance(&source, &progress);
         evaluator.evaluate(&source, None, &source.flake, SystemTime::now().into(), &progress).await?
     };
-    let Evaluation { drafts, work, .. } = &evaluation;
+    let Evaluation { drafts, warnings, work, .. } = &evaluation;
     if arguments.json {
         output::json(&evaluation)?;
     } else {
         print_drafts(drafts)?;
+        print_warnings(warnings, &source);
         print_failures(drafts.failures.iter());
         reasons(work).into_iter().for_each(output::remark);
     }
     print_differences(work.differences.iter());
-    check_relocations(&evaluator, &source).await;
+    if work.has_unlearnt {
+        learn(&evaluator, &source).await;
+    }
     exit_of(Completeness::of(&evaluation))
 }
 
-/// Evaluates a second time with the source at another place, and records whether the result depends on it.
-async fn check_relocations(evaluator: &Evaluator, source: &Source) {
+/// Learns what the recorded answers depend on, for the next time.
+async fn learn(evaluator: &Evaluator, source: &Source) {
     let board = Board::live();
     let progress = |progress| board.advance(source, &progress);
-    if let Err(error) = evaluator.check_relocation(source, None, &source.flake, &progress).await {
+    if let Err(error) = evaluator.learn(source, None, &source.flake, &progress).await {
         // Without the record the next evaluation takes longer. It costs nothing else.
-        tracing::debug!(error = %describe_error(&error), "cannot evaluate a second time");
+        tracing::debug!(error = %describe_error(&error), "cannot learn what the answers depend on");
     }
 }
 
 fn print_drafts(drafts: &Drafts) -> Result<(), Exit> {
-    let unit = |name| drafts.units.iter().find(|unit| unit.name == name);
+    let units: HashMap<&Name, _> = drafts.units.iter().map(|unit| (&unit.name, unit)).collect();
     let rows = drafts.deployments.iter().map(|deployment| {
         let specification = &deployment.specification;
-        let unit = unit(specification.unit.clone());
+        let unit = units.get(&specification.unit);
         let describe =
             |field: fn(&UnitSpecification) -> String| unit.map_or_else(|| "-".to_owned(), |u| field(&u.specification));
         vec![

@@ -3,19 +3,25 @@
 use std::ffi::OsString;
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::ValueEnum;
 
 use super::ClaveldConfigArgument;
-use super::print::{exit_of, print_event, print_failures, print_reasons, print_trouble, report_lines};
+use super::print::{
+    exit_of, postponed_lines, print_event, print_failures, print_mirrors, print_reasons, print_trouble, print_warnings,
+    report_lines,
+};
 use super::progress::Board;
+use crate::claveld;
 use crate::claveld::{
-    Gate, IncomingPush, PushDecision, PushVerdict, PushedRef, PushedSource, RoundRunner, pushed_refs, pushed_sources,
+    CheckedSource, Gate, IncomingPush, PushDecision, PushVerdict, PushedRef, PushedSource, RoundRunner, pushed_refs,
+    pushed_sources,
 };
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::evaluate::{EvalMode, Failure};
-use crate::model::Source;
+use crate::model::{Source, describe_error};
 
 /// The most bytes of input for one push: ten thousand refs are 1 MiB.
 const MAX_PUSH_BYTES: u64 = 16 << 20;
@@ -37,6 +43,16 @@ enum Hook {
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
+    let started = Instant::now();
+    let answer = run_hook(arguments).await;
+    // The pusher waits for the answer, and not for the mirrors, or for what makes the next answer cheaper.
+    if let Err(error) = claveld::start_learning(arguments.config.path(), started.elapsed()) {
+        tracing::debug!(error = %describe_error(&error), "nothing is learnt or pushed on behind this push");
+    }
+    answer
+}
+
+async fn run_hook(arguments: &Arguments) -> Result<(), Exit> {
     match arguments.hook {
         Hook::PreReceive => check(&arguments.config).await.inspect_err(|exit| {
             if !exit.is_silent() {
@@ -59,11 +75,12 @@ async fn publish(config: &ClaveldConfigArgument) -> Result<(), Exit> {
     let board = Board::lines();
     let outcome = runner.run(&targets, &[], &|event| print_event(&board, &event)).await?;
     print_reasons(&outcome);
-    for line in report_lines(&outcome.report) {
+    for line in report_lines(&outcome.report).into_iter().chain(postponed_lines(&outcome.report)) {
         output::remark(line);
     }
     print_trouble(&outcome);
-    runner.check_relocations(&targets, &|event| print_event(&board, &event)).await;
+    // What is left behind pushes on.
+    print_mirrors(&claveld::mirror_reports(&config));
     exit_of(outcome.completeness())
 }
 
@@ -75,11 +92,12 @@ async fn check(config: &ClaveldConfigArgument) -> Result<(), Exit> {
     let push = IncomingPush { git_dir: &git_dir, quarantine: quarantine.as_deref().map(Path::new), refs: &refs };
     let gate = Gate::new(&config);
     let board = Board::lines();
-    let verdicts = gate.check(push, &|event| print_event(&board, &event)).await?;
-    for (source, verdict) in &verdicts {
+    let checked = gate.check(push, &|event| print_event(&board, &event)).await?;
+    for CheckedSource { source, verdict, warnings } in &checked {
+        print_warnings(warnings, source);
         print_verdict(source, verdict);
     }
-    match PushDecision::of(verdicts.iter().map(|(_, verdict)| verdict)) {
+    match PushDecision::of(checked.iter().map(|checked| &checked.verdict)) {
         PushDecision::Accept => Ok(()),
         PushDecision::Refuse => Err(Exit::silent(Code::Incomplete)),
     }

@@ -71,10 +71,9 @@ impl Board {
             Progress::Started { attribute, before } => self.state(|state| {
                 state.running.insert(attribute.clone(), (Instant::now(), *before));
             }),
-            Progress::CheckingRelocation { done, of } => {
+            Progress::Learning { done, of } => {
                 if *done == 0 {
-                    let text =
-                        format!("evaluating {of} of them once more, with their source at another place in the store");
+                    let text = format!("learning what {of} of them depend on; it may be interrupted");
                     self.state(|state| {
                         *state = ProgressState { text: text.clone(), of: *of, ..ProgressState::default() }
                     });

@@ -1,11 +1,12 @@
 //! `claveld run`: starts the daemon, and prints its events.
 
 use super::ClaveldConfigArgument;
-use super::print::{print_event, print_reasons, print_trouble, report_lines};
+use super::print::{print_differences, print_event, print_news, print_reasons, report_lines};
 use super::progress::Board;
-use crate::claveld::{Daemon, DaemonEvent};
+use crate::claveld::{Daemon, DaemonEvent, RoundEvent};
 use crate::cli::exit::Exit;
 use crate::cli::{Signals, output};
+use crate::evaluate::Progress;
 use crate::model::describe_error;
 use crate::stderr;
 
@@ -36,18 +37,21 @@ pub(super) async fn run(argument: &ClaveldConfigArgument) -> Result<(), Exit> {
 
 fn print(board: &Board, event: &DaemonEvent<'_>) {
     match event {
+        // A source that is broken is read, and the rest published, at every poll.
+        DaemonEvent::Progress(RoundEvent::Evaluating { progress: Progress::Locking, .. } | RoundEvent::Publishing) => {}
         DaemonEvent::Progress(event) => print_event(board, event),
-        DaemonEvent::RoundFinished(outcome) => {
+        DaemonEvent::RoundFinished(outcome, news) => {
             print_reasons(outcome);
-            report_lines(&outcome.report).into_iter().for_each(output::remark);
-            print_trouble(outcome);
+            if outcome.report.commit.is_some() || !outcome.evaluations.is_empty() {
+                report_lines(&outcome.report).into_iter().for_each(output::remark);
+            }
+            print_differences(outcome.differences());
+            print_news(news);
         }
         DaemonEvent::PostponedPublished(report) => report_lines(report).into_iter().for_each(output::remark),
-        DaemonEvent::Postponed(postponed) => {
-            postponed.waiting.iter().for_each(output::remark);
-            postponed.kept_back.iter().for_each(output::remark);
-        }
-        DaemonEvent::PublishFailed(failed) => output::error(describe_error(failed)),
+        DaemonEvent::PushedOn(report) => output::remark(report),
+        DaemonEvent::News(news) => print_news(news),
+        DaemonEvent::WrongAnswers(wrong) => print_differences(wrong.attributes.iter()),
         DaemonEvent::WatchFailed(failed) => output::error(describe_error(failed)),
     }
 }

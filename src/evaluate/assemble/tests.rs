@@ -1,6 +1,7 @@
 use serde_json::json;
 
 use super::*;
+use crate::evaluate::nix_value::tests::nix_value;
 
 const HASH: &str = "35ir4klckx5pcsb9drk2xjh46sppdcry";
 const KEY: &str = "cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=";
@@ -12,7 +13,10 @@ fn source(substituters: &[&str]) -> Source {
 }
 
 fn run(source: &Source, answers: Vec<(FlakeOutput, &str, serde_json::Value)>) -> Drafts {
-    run_all(source, answers.into_iter().map(|(output, name, value)| (output.item(name), Ok(value))).collect())
+    run_all(
+        source,
+        answers.into_iter().map(|(output, name, value)| (output.item(name), Ok(nix_value(&value)))).collect(),
+    )
 }
 
 const NIXOS: FlakeOutput = FlakeOutput::Hosts(&PLATFORMS[0]);
@@ -106,9 +110,9 @@ fn the_clavel_output_declares_deployments_without_a_host() {
 fn a_broken_host_is_a_failure_and_the_others_are_drafted() {
     let mut answers: ItemAnswers = BTreeMap::new();
     answers.insert(NIXOS.item("bad"), Err("error: no".to_owned()));
-    answers.insert(NIXOS.item("good"), Ok(host("good")));
+    answers.insert(NIXOS.item("good"), Ok(nix_value(&host("good"))));
     // It names a broken deployment, which is not its fault.
-    answers.insert(FlakeOutput::Agents.item("bad"), Ok(json!({ "deployments": ["bad"] })));
+    answers.insert(FlakeOutput::Agents.item("bad"), Ok(nix_value(&json!({ "deployments": ["bad"] }))));
     let found = run_all(&source(&[]), answers);
     assert_eq!(failures(&found), [("nixosConfigurations.bad".to_owned(), "error: no")]);
     assert_eq!(found.deployments.len(), 1);
@@ -189,7 +193,7 @@ fn every_platform_gives_units_of_its_type() {
     let answers = [(DARWIN.item("air"), air), (HOME.item("alice@air"), home.clone()), (below, home)];
     let found = run_all(
         &source(&["https://source.example.org"]),
-        answers.into_iter().map(|(item, value)| (item, Ok(value))).collect(),
+        answers.into_iter().map(|(item, value)| (item, Ok(nix_value(&value)))).collect(),
     );
     assert_eq!(failures(&found), []);
     let types: Vec<String> = found.units.iter().map(|unit| unit.specification.unit_type.to_string()).collect();
@@ -213,7 +217,7 @@ fn a_name_in_two_outputs_is_a_failure_of_both() {
     assert!(found.failures[1].error.contains("would both be the deployment `x`"), "{found:?}");
     assert_eq!(found.deployments.iter().map(|d| d.name.as_str()).collect::<Vec<_>>(), ["y"]);
     // A broken one has its name all the same.
-    let answers = [(NIXOS.item("x"), Err("error: no".to_owned())), (DARWIN.item("x"), Ok(host("x")))];
+    let answers = [(NIXOS.item("x"), Err("error: no".to_owned())), (DARWIN.item("x"), Ok(nix_value(&host("x"))))];
     let found = run_all(&source(&[]), answers.into_iter().collect());
     assert_eq!((found.failures.len(), found.deployments.len()), (2, 0));
 }
@@ -269,7 +273,7 @@ fn nothing_goes_out_without_the_unit_and_the_agent_that_it_needs() {
     }
     // Nix could not evaluate what the flake declares about the unit: nothing else is taken for it.
     let answers = [
-        (FlakeOutput::Deployments.item("a"), Ok(text.clone())),
+        (FlakeOutput::Deployments.item("a"), Ok(nix_value(&text))),
         (FlakeOutput::Units.item("a"), Err("error: no".to_owned())),
     ];
     let found = run_all(&source(&[]), answers.into_iter().collect());
@@ -301,7 +305,7 @@ fn units_and_agents_follow_the_selected_deployments() {
         (FlakeOutput::Agents, "gateway", json!({ "deployments": ["web", "old"] })),
         (FlakeOutput::Agents, "old", json!({ "deployments": ["old"] })),
     ];
-    let answers = answers.into_iter().map(|(output, name, value)| (output.item(name), Ok(value))).collect();
+    let answers = answers.into_iter().map(|(output, name, value)| (output.item(name), Ok(nix_value(&value)))).collect();
     let source = Source { exclude: vec!["old".parse().unwrap()], ..source(&[]) };
     let found = run_excluding(&source, &["old"], answers);
     assert_eq!(failures(&found), []);

@@ -57,7 +57,7 @@ impl ConfinedFetch<'_> {
     async fn run_child(&self) -> Result<Fetched, ConfinedFetchError> {
         let request = ChildRequest {
             url: self.remote.to_string(),
-            access: self.remote.access().clone(),
+            access: self.remote.access().cloned().unwrap_or_default(),
             branch: self.branch.clone(),
             copy: self.copy.to_owned(),
             into: self.into.as_str().to_owned(),

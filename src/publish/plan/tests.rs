@@ -171,7 +171,14 @@ fn a_restored_document_is_published_again_even_if_no_source_claims_it() {
 #[test]
 fn an_index_is_signed_again_when_half_of_its_validity_is_over() {
     let before = branch(&[], &[]);
-    let at = |days: u32| plan_index(&before, &[], now().plus(days * DAY), 7 * DAY).unwrap();
+    let input = PublishInput {
+        configured: &[],
+        evaluations: &[],
+        orphans: OrphanPolicy::Keep,
+        allowed_withdrawals: 0,
+        sources: &[],
+    };
+    let at = |days: u32| plan_index(&before, &input, &[], now().plus(days * DAY), 7 * DAY).unwrap();
     assert_eq!(at(3), IndexPlan::Keep(IndexVersion::FIRST));
     assert_eq!(at(4), IndexPlan::Write(IndexVersion::try_from(2).unwrap()));
 }
@@ -200,4 +207,40 @@ fn a_document_of_an_outgoing_key_is_signed_again_under_the_next_revision() {
     // Its source dropped it.
     let plan = planned(&before, &["a"], &[units("a", vec![], &[])], OrphanPolicy::Withdraw);
     assert_eq!(describe(&plan), ["units/x.json withdrawn after revision 4"]);
+}
+
+#[test]
+fn another_set_of_broken_parts_signs_the_index_anew_and_another_error_does_not() {
+    let flake = fixture::flake("a").to_string();
+    let source = |broken: &[&str]| fixture::index_source(&flake, broken);
+    let more = IndexSource { more_broken: 1, ..source(&["x"]) };
+    let mut other_error = source(&["x"]);
+    let mut part = other_error.broken[0].clone();
+    part.error = "error: other".parse().unwrap();
+    other_error.broken = vec![part].try_into().unwrap();
+    let round = [units("a", vec![], &["x"])];
+    let (keep, write) = (IndexPlan::Keep(IndexVersion::FIRST), IndexPlan::Write(IndexVersion::FIRST.next().unwrap()));
+    for (before, sources, evaluations, expected) in [
+        (vec![], vec![source(&[])], &round[..], keep),
+        (vec![], vec![source(&["x"])], &round, write),
+        (vec![source(&["x"])], vec![source(&["x"])], &round, keep),
+        (vec![source(&["x"])], vec![other_error], &round, keep),
+        (vec![source(&["x"])], vec![source(&["y"])], &round, write),
+        (vec![source(&["x"])], vec![source(&[])], &round, write),
+        (vec![source(&["x"])], vec![more.clone()], &round, write),
+        // A round that did not read the source says nothing new about it.
+        (vec![source(&["x"])], vec![more], &[], keep),
+    ] {
+        let branch = fixture::branch_of_sources(before);
+        let configured = [fixture::flake("a")];
+        let input = PublishInput {
+            configured: &configured,
+            evaluations,
+            orphans: OrphanPolicy::Keep,
+            allowed_withdrawals: 0,
+            sources: &sources,
+        };
+        let plan = plan(&branch, &input, &Withheld::default(), now(), 7 * DAY).unwrap();
+        assert_eq!(plan.index, expected, "{sources:?}");
+    }
 }

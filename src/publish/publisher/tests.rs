@@ -141,6 +141,7 @@ fn publisher(folder: &Path, store: &Arc<FakeStore>, policy: PublishPolicy) -> Pu
         validity: 7 * DAY,
         state_directory: at("state"),
         policy,
+        author: None,
     };
     let signers = Signers::read(&[KeyLocation::File(at("claveld.secret"))]).unwrap();
     let anchor = Anchor::read(&AnchorLocation::File(at("root.json"))).unwrap();

@@ -78,7 +78,7 @@ fn published(before: Drafts, after: Drafts) -> (Vec<String>, Vec<String>) {
 
 /// The same, where `a` is held; also the documents that the hold keeps back.
 fn published_around_a(before: Drafts, after: Drafts) -> (Vec<String>, Vec<String>, Vec<String>) {
-    let hold = crate::model::Hold { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
+    let hold = crate::model::Hold { revision: Revision::FIRST, since: now(), until: None, why: "so".parse().unwrap() };
     published_on(&BranchState { holds: [("a".parse().unwrap(), hold)].into(), ..branch(before) }, after)
 }
 
@@ -257,7 +257,8 @@ fn a_lost_deployment_stays_where_it_was_held_or_may_have_been_pinned() {
     branch.deployments.insert(name("held"), ExistingDocument::Altered(Revision::FIRST));
     branch.deployments.insert(name("other"), ExistingDocument::Altered(Revision::FIRST));
     branch.deployments.insert(name("unvouched"), ExistingDocument::Unvouched(Revision::FIRST));
-    let by_operator = crate::model::Hold { revision: Revision::FIRST, since: now(), why: "so".parse().unwrap() };
+    let by_operator =
+        crate::model::Hold { revision: Revision::FIRST, since: now(), until: None, why: "so".parse().unwrap() };
     branch.holds.insert(name("held"), by_operator);
     let protections = |policy| -> Vec<(String, Protection)> {
         lost_deployments(&branch, policy).into_iter().map(|lost| (lost.name.to_string(), lost.protection)).collect()

@@ -1,6 +1,8 @@
 //! The edits of a fleet between two evaluations, and the random choice among them.
 
+use super::Sharing;
 use super::host::{Break, Fact, FleetHost, Form, HostKind, HostRole, Module, Presence};
+use super::inventory::DeviceEdit;
 use super::model::{Model, host_name};
 use super::seeded::Seeded;
 
@@ -37,6 +39,10 @@ pub(crate) enum Edit {
     ChangeHost(String),
     /// Changes a module that hosts share.
     ChangeModule(Module),
+    /// Changes the packages that all hosts share.
+    ChangePackages,
+    /// Changes the device with this number.
+    ChangeDevice(u32, DeviceEdit),
     /// Changes the file of a role.
     ChangeRole(HostRole),
     /// Gives a host another role.
@@ -96,6 +102,10 @@ pub(super) fn choose(model: &Model, chance: &mut Seeded) -> Edit {
 }
 
 fn try_choose(model: &Model, chance: &mut Seeded) -> Option<Edit> {
+    if model.inventory.is_used() && chance.below(4) == 0 {
+        let (number, edit) = model.inventory.choose(chance);
+        return Some(Edit::ChangeDevice(number, edit));
+    }
     let hosts: Vec<_> = model.hosts.iter().collect();
     let of_fleet = hosts.is_empty() || chance.below(3) == 0;
     if of_fleet {
@@ -109,7 +119,7 @@ fn of_the_fleet(model: &Model, hosts: &[(&String, &FleetHost)], chance: &mut See
     let new = host_name(model.next);
     let any = |chance: &mut Seeded| (!hosts.is_empty()).then(|| chance.pick(hosts).0.clone());
     let users: Vec<u32> = model.users.iter().copied().collect();
-    let edit = match chance.below(10) {
+    let edit = match chance.below(if model.sharing == Sharing::Packages { 11 } else { 10 }) {
         0 => Edit::ChangeModule(*chance.pick(&Module::ALL)),
         1 => Edit::ChangeRole(*chance.pick(&HostRole::ALL)),
         3 if !users.is_empty() => Edit::RemoveUser(*chance.pick(&users)),
@@ -122,7 +132,8 @@ fn of_the_fleet(model: &Model, hosts: &[(&String, &FleetHost)], chance: &mut See
             Edit::AddHost { name: new.clone(), kind, role, neighbour: any(chance).unwrap_or(new) }
         }
         8 => Edit::RenameHost { from: any(chance)?, to: format!("renamed-{:04}", model.step) },
-        _ => Edit::RemoveHost(any(chance)?),
+        9 => Edit::RemoveHost(any(chance)?),
+        _ => Edit::ChangePackages,
     };
     Some(edit)
 }

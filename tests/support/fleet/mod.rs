@@ -6,6 +6,7 @@
 
 mod edit;
 mod host;
+mod inventory;
 mod model;
 pub(crate) mod seeded;
 mod tree;
@@ -15,6 +16,7 @@ use std::path::{Path, PathBuf};
 
 pub(crate) use edit::{Edit, Input};
 pub(crate) use host::{Break, Fact, HostKind, HostRole, Module};
+pub(crate) use inventory::DeviceEdit;
 pub(crate) use model::Model;
 pub(crate) use seeded::Seeded;
 use tree::{Templates, Tree};
@@ -35,7 +37,26 @@ impl Weight {
         match self {
             Self::Light => 1,
             Self::Normal => 16,
-            Self::Heavy => 120,
+            Self::Heavy => 48,
+        }
+    }
+}
+
+/// What the hosts of a fleet share.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sharing {
+    /// Files alone: each host evaluates everything for itself.
+    Nothing,
+    /// Some 70 % of the evaluation of a host, as hosts of one nixpkgs do. A process that evaluates many hosts does it once.
+    Packages,
+}
+
+impl Sharing {
+    /// The scale of what hosts of this weight share. Each unit of it is twelve packages.
+    fn scale(self, weight: Weight) -> u32 {
+        match self {
+            Self::Nothing => 0,
+            Self::Packages => 8 * weight.scale(),
         }
     }
 }
@@ -56,7 +77,10 @@ pub(crate) enum Mix {
 pub(crate) struct Options {
     pub(crate) hosts: u32,
     pub(crate) weight: Weight,
+    pub(crate) sharing: Sharing,
     pub(crate) mix: Mix,
+    /// How many devices its inventory has.
+    pub(crate) devices: u32,
     /// The folder of the flake in its repository; empty for the root.
     pub(crate) below: String,
 }
@@ -112,9 +136,16 @@ impl Fleet {
         format!("git+file://{}?ref=main{dir}", self.repository().display())
     }
 
-    /// Chooses a random edit that can be applied.
+    /// Chooses a random edit that can be applied, and that changes a file: git makes no commit of nothing.
     pub(crate) fn choose(&self, chance: &mut Seeded) -> Edit {
-        edit::choose(&self.model, chance)
+        loop {
+            let edit = edit::choose(&self.model, chance);
+            let mut changed = self.model.clone();
+            changed.apply(&edit);
+            if self.tree_of(&changed) != self.tree {
+                return edit;
+            }
+        }
     }
 
     /// Applies `edit` to the folder and commits it. Returns the revision.
@@ -151,9 +182,13 @@ impl Fleet {
         if below.is_empty() { "fleet".to_owned() } else { format!("fleet/{below}") }
     }
 
-    fn write(&mut self) {
+    fn tree_of(&self, model: &Model) -> Tree {
         let inputs = self.root.join("inputs");
-        let new = self.model.tree(&self.templates, &self.flake_folder(), inputs.to_str().unwrap());
+        model.tree(&self.templates, &self.flake_folder(), inputs.to_str().unwrap())
+    }
+
+    fn write(&mut self) {
+        let new = self.tree_of(&self.model);
         tree::change(&self.root, &self.tree, &new);
         self.tree = new;
     }

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::host::{Fact, FleetHost, Form, HostKind, HostRole, Module, Presence};
+use super::inventory::Inventory;
 use super::tree::{FileContent, Templates, Tree};
-use super::{Edit, Input, Mix, Options, Weight};
+use super::{Edit, Input, Mix, Options, Sharing, Weight};
 
 /// A fleet as data.
 #[derive(Debug, Clone)]
@@ -15,6 +16,9 @@ pub(crate) struct Model {
     roles: BTreeMap<HostRole, u32>,
     /// The users with a file in `shared/users`.
     pub(super) users: BTreeSet<u32>,
+    pub(crate) inventory: Inventory,
+    /// Counts the changes of the packages that hosts share.
+    packages: u32,
     pub(super) notes: u32,
     unread: u32,
     /// Counts the edits.
@@ -22,6 +26,7 @@ pub(crate) struct Model {
     /// The number of the next host.
     pub(super) next: u32,
     weight: Weight,
+    pub(super) sharing: Sharing,
 }
 
 impl Model {
@@ -43,11 +48,14 @@ impl Model {
             modules: Module::ALL.map(|module| (module, 1)).into(),
             roles: HostRole::ALL.map(|role| (role, 1)).into(),
             users: BTreeSet::new(),
+            inventory: Inventory::new(options.devices),
+            packages: 1,
             notes: 1,
             unread: 1,
             step: 0,
             next: options.hosts + 1,
             weight: options.weight,
+            sharing: options.sharing,
         }
     }
 
@@ -68,7 +76,9 @@ impl Model {
         }
         let modules: Vec<_> = host.role.modules().iter().map(|module| (module, self.modules[module])).collect();
         let stamp = host.stamp.map(|fact| (fact, self.step));
-        let shared = (self.edition_of(Input::Platform), &self.users, host.role, self.roles[&host.role], modules);
+        let packages = (self.sharing == Sharing::Packages).then_some(self.packages);
+        let shared =
+            (self.edition_of(Input::Platform), packages, &self.users, host.role, self.roles[&host.role], modules);
         Some(format!("{name} {} {} {shared:?} {stamp:?} {}", host.number, host.edition, host.essence(self)))
     }
 
@@ -83,6 +93,8 @@ impl Model {
         match edit {
             Edit::ChangeHost(name) => self.host(name).edition += 1,
             Edit::ChangeModule(module) => *self.modules.get_mut(module).unwrap() += 1,
+            Edit::ChangePackages => self.packages += 1,
+            Edit::ChangeDevice(number, edit) => self.inventory.apply(*number, *edit),
             Edit::ChangeRole(role) => *self.roles.get_mut(role).unwrap() += 1,
             Edit::AssignRole(name, role) => self.host(name).role = *role,
             Edit::AddUser(user) => assert!(self.users.insert(*user), "{edit:?}: is there"),
@@ -136,8 +148,9 @@ impl Model {
                 tree.insert(format!("inputs/{folder}/{file}"), FileContent::File(text));
             }
         }
-        let scale = format!("{}\n", self.weight.scale());
-        tree.insert("inputs/platform/scale.nix".to_owned(), FileContent::File(scale));
+        for (file, scale) in [("scale", self.weight.scale()), ("shared", self.sharing.scale(self.weight))] {
+            tree.insert(format!("inputs/platform/{file}.nix"), FileContent::File(format!("{scale}\n")));
+        }
         tree
     }
 
@@ -147,6 +160,7 @@ impl Model {
                 Some(("modules", name)) => self.modules.iter().find(|(m, _)| is_file_of(name, m.name())).unwrap().1,
                 Some(("roles", name)) => self.roles.iter().find(|(r, _)| is_file_of(name, r.name())).unwrap().1,
                 Some(("shared", "notes.txt")) => &self.notes,
+                Some(("shared", "packages.nix")) => &self.packages,
                 _ => &self.unread,
             };
             let values = [("inputs", inputs), ("edition", &edition.to_string())];
@@ -155,6 +169,7 @@ impl Model {
         }
         let system = format!("\"{}\"\n", clavel::model::System::this().unwrap());
         tree.insert(format!("{flake}/system.nix"), FileContent::File(system));
+        self.inventory.write(flake, tree);
         for user in &self.users {
             let text = format!("{{ users.user-{user}.keys = [ \"ssh-ed25519 AAAA {user}\" ]; }}\n");
             tree.insert(format!("{flake}/shared/users/user-{user}.nix"), FileContent::File(text));

@@ -1,0 +1,232 @@
+//! `clavel bundle`: a branch in one file. `create` makes it, `inspect` shows what is in it, and `verify` verifies it.
+
+use std::io::BufWriter;
+use std::path::Path;
+use std::str::FromStr;
+use std::time::SystemTime;
+
+use bytesize::ByteSize;
+use serde::Serialize;
+
+use super::verify;
+use super::view::{BundleArguments, RepositoryArguments, bundle};
+use crate::cli::exit::{Code, Exit};
+use crate::cli::output;
+use crate::disk;
+use crate::git::{BundleFiles, BundleHeader, BundleWriteError, CommitId, Depth};
+use crate::model::{BranchName, FleetId, IndexVersion, Timestamp, describe_error};
+use crate::trust::{Anchor, AnchorLocation};
+
+#[derive(Debug, clap::Subcommand)]
+pub(super) enum Command {
+    /// Write a branch to a git bundle: one file, which a stick carries to machines without a network.
+    ///
+    /// Without --since, the bundle has the whole history of the branch, as `git clone` needs it. With --since, it has what is new, and
+    /// a machine can read it that has read the earlier bundle. The file appears once it is complete.
+    #[command(
+        after_help = "Examples:\n  clavel bundle create /media/usb/clavel.bundle --repository /srv/git/fleet.git\n  clavel bundle create /media/usb/clavel-2.bundle --since clavel-1.bundle"
+    )]
+    Create(Box<CreateArguments>),
+    /// Show what a bundle has, without verifying it.
+    ///
+    /// Where it builds on others, its content can be read only with those before it; without them, its beginning is shown.
+    #[command(
+        after_help = "Examples:\n  clavel bundle inspect /media/usb/clavel.bundle\n  clavel bundle inspect clavel-1.bundle clavel-2.bundle --json"
+    )]
+    Inspect(InspectArguments),
+    /// Verify everything in a bundle, as an agent would.
+    #[command(after_help = "Example:\n  clavel bundle verify /media/usb/clavel.bundle --root root.json")]
+    Verify(VerifyArguments),
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct CreateArguments {
+    /// The bundle to write. Its name ends in .bundle.
+    #[arg(value_name = "FILE", value_parser = bundle)]
+    file: BundleFiles,
+    #[command(flatten)]
+    place: RepositoryArguments,
+    /// The commit that the readers have already, or the earlier bundle that they have read.
+    #[arg(long, value_name = "COMMIT|FILE")]
+    since: Option<Since>,
+}
+
+/// What the readers of a new bundle have already.
+#[derive(Debug, Clone)]
+enum Since {
+    Commit(CommitId),
+    Bundle(BundleFiles),
+}
+
+impl FromStr for Since {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text.parse() {
+            Ok(commit) => Ok(Self::Commit(commit)),
+            Err(_) => bundle(text).map(Self::Bundle).map_err(|error| format!("neither a commit nor a bundle: {error}")),
+        }
+    }
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct InspectArguments {
+    #[command(flatten)]
+    bundles: BundleArguments,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, clap::Args)]
+pub(super) struct VerifyArguments {
+    #[command(flatten)]
+    bundles: BundleArguments,
+    /// The root that verifies it: a file with any root of the fleet, or the digest of its first root.
+    #[arg(long, value_name = "FILE|DIGEST", env = "CLAVEL_ROOT")]
+    root: AnchorLocation,
+    /// Print one JSON document.
+    #[arg(long)]
+    json: bool,
+}
+
+/// The document that `clavel bundle inspect --json` prints. Nothing of it is verified.
+#[derive(Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub(in crate::cli) struct InspectOutput {
+    file: String,
+    /// Its size in bytes.
+    size: u64,
+    branch: BranchName,
+    #[schemars(with = "String")]
+    commit: CommitId,
+    /// The commits that a reader has to have; none in a complete bundle.
+    #[schemars(with = "Vec<String>")]
+    prerequisites: Vec<CommitId>,
+    /// What its index says; none where it builds on bundles that were not named.
+    content: Option<BundleContent>,
+}
+
+/// What the index in a bundle says.
+#[derive(Serialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase")]
+struct BundleContent {
+    fleet: FleetId,
+    index_version: IndexVersion,
+    issued: Timestamp,
+    expires: Timestamp,
+    deployments: usize,
+}
+
+pub(super) async fn run(command: &Command) -> Result<(), Exit> {
+    match command {
+        Command::Create(arguments) => create(arguments).await,
+        Command::Inspect(arguments) => inspect(arguments).await,
+        Command::Verify(VerifyArguments { bundles, root, json }) => {
+            let anchor = Anchor::read(root)?;
+            verify::print(&bundles.view(Some(&anchor)).await?, *json)
+        }
+    }
+}
+
+async fn create(arguments: &CreateArguments) -> Result<(), Exit> {
+    let CreateArguments { file, place, since } = arguments;
+    let path =
+        file.exact().ok_or_else(|| Exit::new(Code::Configuration, format!("{file} is a pattern; name one file")))?;
+    let since = match since {
+        Some(Since::Commit(commit)) => Some(*commit),
+        Some(Since::Bundle(earlier)) => Some(header(earlier, place.name())?.1),
+        None => None,
+    };
+    let view = place.open(Depth::Full).await?;
+    let tip = view.snapshot.commit();
+    let write =
+        |file: &mut std::fs::File| view.repository.write_bundle(place.name(), tip, since, &mut BufWriter::new(file));
+    disk::create_whole(path, write).map_err(|error| {
+        let code = match &error {
+            BundleWriteError::Write(_) => Code::Machine,
+            BundleWriteError::NothingNew(_) | BundleWriteError::NotBefore { .. } => Code::Configuration,
+            BundleWriteError::Shallow { .. } | BundleWriteError::Read(_) | BundleWriteError::Git(_) => Code::Repository,
+        };
+        Exit::new(code, format!("{file}: {}", describe_error(&error)))
+    })?;
+    let size = ByteSize(size_of(path)?);
+    let kind = since.map_or_else(|| "complete".to_owned(), |since| format!("for readers that have commit {since}"));
+    output::line(format_args!("{file}: branch {} at commit {tip}, {kind}, {size}", place.name()))
+}
+
+async fn inspect(InspectArguments { bundles, json }: &InspectArguments) -> Result<(), Exit> {
+    let file = bundles.last()?;
+    let (header, commit) = header(&file, bundles.name())?;
+    let is_readable = header.prerequisites.is_empty() || bundles.has_earlier();
+    let content = if is_readable {
+        let view = bundles.view(None).await?;
+        let index = view.unverified_index()?;
+        let deployments = index.deployments().len();
+        let index = index.index();
+        Some(BundleContent {
+            fleet: index.fleet,
+            index_version: index.version,
+            issued: index.issued,
+            expires: index.expires,
+            deployments,
+        })
+    } else {
+        None
+    };
+    let size = size_of(file.exact().unwrap_or(Path::new("")))?;
+    let shown = InspectOutput {
+        file: file.to_string(),
+        size,
+        branch: bundles.name().clone(),
+        commit,
+        prerequisites: header.prerequisites,
+        content,
+    };
+    if *json { output::json(&shown) } else { print(&shown) }
+}
+
+fn print(shown: &InspectOutput) -> Result<(), Exit> {
+    let row = |name: &str, value: String| vec![name.to_owned(), value];
+    let builds_on = shown.prerequisites.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+    let mut rows = vec![
+        row("size", ByteSize(shown.size).to_string()),
+        row("branch", shown.branch.to_string()),
+        row("commit", shown.commit.to_string()),
+        row("builds on", if builds_on.is_empty() { "nothing: it is complete".to_owned() } else { builds_on }),
+    ];
+    match &shown.content {
+        Some(content) => {
+            let now = Timestamp::from(SystemTime::now());
+            let expired = if now >= content.expires { " (expired)" } else { "" };
+            rows.extend([
+                row("fleet", content.fleet.to_string()),
+                row("index", format!("version {}", content.index_version)),
+                row("signed", content.issued.to_string()),
+                row("good until", format!("{}{expired}", content.expires)),
+                row("deployments", content.deployments.to_string()),
+            ]);
+        }
+        None => output::remark("to see its content, name the bundles that it builds on before it"),
+    }
+    output::remark("not verified, so this may be forged; `clavel bundle verify` verifies it");
+    output::table(&["bundle", &shown.file], rows)
+}
+
+/// The header of a bundle, and the commit of the branch in it.
+fn header(file: &BundleFiles, branch: &BranchName) -> Result<(BundleHeader, CommitId), Exit> {
+    let failed = |why: &dyn std::error::Error| {
+        Exit::new(Code::Repository, format!("cannot read the bundle {file}: {}", describe_error(why)))
+    };
+    let header = BundleHeader::of_file(file).map_err(|error| failed(&error))?;
+    let tip = header.tip(branch).ok_or_else(|| {
+        let others = header.branches().join(", ");
+        let why = format!("{file} has no branch `{branch}`; it has: {others}; name one with --branch");
+        Exit::new(Code::Repository, why)
+    })?;
+    Ok((header, tip))
+}
+
+fn size_of(path: &Path) -> Result<u64, Exit> {
+    Ok(std::fs::metadata(path).map_err(|error| Exit::machine(&error))?.len())
+}

@@ -1,0 +1,142 @@
+//! A process that tells names and values while it goes on.
+
+use std::collections::BTreeSet;
+use std::pin::Pin;
+
+use tokio::sync::mpsc::UnboundedReceiver;
+
+use super::error::EvaluateError;
+use super::observe::Observation;
+use super::outputs::Names;
+use super::record::Cost;
+use super::told::{ProcessWord, Telling, read_trace};
+use super::warnings::WarningText;
+use crate::nix::SystemCalls;
+
+/// The output of a run of Nix.
+pub(super) struct RunOutput {
+    pub(super) json: Result<Vec<u8>, EvaluateError>,
+    pub(super) calls: SystemCalls,
+    pub(super) cost: Cost,
+}
+
+pub(super) type TellerRun<'a> = Pin<Box<dyn Future<Output = Result<RunOutput, EvaluateError>> + 'a>>;
+/// Finds out what a run used, from its system calls and the traces that say what the flake uses.
+pub(super) type Observe<'a> = Box<dyn Fn(&SystemCalls, &[String]) -> Result<Observation, String> + 'a>;
+
+/// A process that tells. It ends when this is dropped.
+pub(super) struct Teller<'a> {
+    /// The flake that it tells about, for errors.
+    flake: String,
+    run: TellerRun<'a>,
+    observe: Observe<'a>,
+    words: UnboundedReceiver<ProcessWord>,
+    /// The traces that say what the flake uses.
+    used: Vec<String>,
+    /// The warnings since they were taken last.
+    warnings: BTreeSet<WarningText>,
+    /// The end of the process, where some of its words were not read yet.
+    ended: Option<Result<RunOutput, EvaluateError>>,
+}
+
+/// The next thing that a process tells.
+pub(super) enum Told {
+    /// It goes on.
+    Telling(Telling),
+    /// It ended.
+    Ended(TellerEnd),
+}
+
+/// The end of a process.
+pub(super) struct TellerEnd {
+    /// Why it ended before it had told everything.
+    pub(super) error: Option<EvaluateError>,
+    /// Everything that it used, or why that is not known.
+    pub(super) observed: Result<Observation, String>,
+    pub(super) cost: Cost,
+}
+
+impl<'a> Teller<'a> {
+    pub(super) fn new(
+        flake: String,
+        run: TellerRun<'a>,
+        observe: Observe<'a>,
+        words: UnboundedReceiver<ProcessWord>,
+    ) -> Self {
+        Self { flake, run, observe, words, used: Vec::new(), warnings: BTreeSet::new(), ended: None }
+    }
+
+    /// Waits until it has told the names.
+    pub(super) async fn names(&mut self) -> Result<Names, EvaluateError> {
+        loop {
+            match self.next().await {
+                Told::Telling(Telling::Names(names)) => return Ok(names),
+                Told::Telling(Telling::Begun(_) | Telling::BegunRun(_) | Telling::Answers(_)) => {}
+                Told::Ended(TellerEnd { error, .. }) => {
+                    return Err(error.unwrap_or_else(|| self.misunderstood("nix told no names")));
+                }
+            }
+        }
+    }
+
+    /// The warnings of what it evaluated since they were taken last.
+    pub(super) fn take_warnings(&mut self) -> BTreeSet<WarningText> {
+        std::mem::take(&mut self.warnings)
+    }
+
+    /// Waits for the next thing that it tells. It may be called again when a call was given up.
+    pub(super) async fn next(&mut self) -> Told {
+        loop {
+            let word = if self.ended.is_some() {
+                self.words.try_recv().ok()
+            } else {
+                tokio::select! {
+                    biased;
+                    Some(word) = self.words.recv() => Some(word),
+                    ended = &mut self.run => {
+                        self.ended = Some(ended);
+                        continue;
+                    }
+                }
+            };
+            let Some(word) = word else {
+                if let Some(ended) = self.ended.take() {
+                    return Told::Ended(self.end(ended));
+                }
+                continue;
+            };
+            let trace = match word {
+                ProcessWord::Trace(trace) => trace,
+                ProcessWord::Warning(text) => {
+                    self.warnings.insert(text);
+                    continue;
+                }
+            };
+            match read_trace(&trace) {
+                Ok(Some(telling)) => return Told::Telling(telling),
+                Ok(None) => self.used.push(trace),
+                Err(error) => return Told::Ended(TellerEnd::unread(self.misunderstood(&error.to_string()))),
+            }
+        }
+    }
+
+    fn end(&self, ended: Result<RunOutput, EvaluateError>) -> TellerEnd {
+        match ended {
+            Ok(RunOutput { json, calls, cost }) => {
+                TellerEnd { error: json.err(), observed: (self.observe)(&calls, &self.used), cost }
+            }
+            Err(error) => TellerEnd::unread(error),
+        }
+    }
+
+    fn misunderstood(&self, why: &str) -> EvaluateError {
+        EvaluateError::Answer { flake: self.flake.clone(), why: why.to_owned() }
+    }
+}
+
+impl TellerEnd {
+    /// The end of a process that was not seen to its end.
+    fn unread(error: EvaluateError) -> Self {
+        Self { error: Some(error), observed: Err("it did not end".to_owned()), cost: Cost::default() }
+    }
+}
