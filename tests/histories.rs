@@ -16,7 +16,7 @@ use crate::support::world::LOCAL_INPUTS;
 const HOSTS: u32 = 11;
 /// The devices in the inventory of each, which come from a JSON and a TOML file.
 const DEVICES: u32 = 5;
-/// The edits of each of the two histories. `CLAVEL_HISTORY_STEPS` overrides the number: `.ci/run` sets it to 150.
+/// The edits of each of the two histories. `CLAVEL_HISTORY_STEPS` overrides the number: `.ci/run` sets it to 75.
 const STEPS: u32 = 40;
 /// After how many edits the result is compared with Nix itself.
 const ASK_NIX: u32 = 10;
