@@ -1,8 +1,7 @@
 //! Prints data on standard output, and errors, progress and remarks on standard error.
 
-use std::borrow::Cow;
 use std::fmt::Display;
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -26,30 +25,45 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Exit> {
 
 /// Prints one JSON document. What is not fit for a terminal stands in it as an escape sequence of JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Exit> {
-    rendered_json(&json::render(value))
+    // A document may have some 20 MB.
+    let mut buffer = BufWriter::with_capacity(64 << 10, io::stdout().lock());
+    check_written(json::render_to(value, EscapedJson(&mut buffer)).and_then(|()| buffer.flush()))
 }
 
 /// Prints the bytes of one JSON document, as [`json()`] does.
 pub(super) fn rendered_json(document: &[u8]) -> Result<(), Exit> {
-    bytes(escape_in_json(&String::from_utf8_lossy(document)).as_bytes())
+    check_written(EscapedJson(io::stdout().lock()).write_all(document))
 }
 
-/// Only strings of a document have such characters, so each can stand as an escape sequence there.
-fn escape_in_json(document: &str) -> Cow<'_, str> {
-    // Most documents have none, and may have some 20 MB.
-    if document.bytes().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
-        return Cow::Borrowed(document);
+/// Writes JSON. Only strings of a document have characters that are not fit for a terminal, so each can stand as an escape sequence
+/// there. No write may end within a character.
+struct EscapedJson<W>(W);
+
+impl<W: io::Write> io::Write for EscapedJson<W> {
+    fn write(&mut self, json: &[u8]) -> io::Result<usize> {
+        self.write_all(json).map(|()| json.len())
     }
-    let mut escaped = String::with_capacity(document.len());
-    for c in document.chars() {
-        if is_printable(c) || c == '\n' {
-            escaped.push(c);
-        } else {
-            let mut units = [0; 2];
-            escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+
+    fn write_all(&mut self, json: &[u8]) -> io::Result<()> {
+        // Most texts have none.
+        if json.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
+            return self.0.write_all(json);
         }
+        let mut escaped = String::with_capacity(json.len());
+        for c in String::from_utf8_lossy(json).chars() {
+            if is_printable(c) || c == '\n' {
+                escaped.push(c);
+            } else {
+                let mut units = [0; 2];
+                escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+            }
+        }
+        self.0.write_all(escaped.as_bytes())
     }
-    Cow::Owned(escaped)
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.0.flush()
+    }
 }
 
 fn check_written(written: io::Result<()>) -> Result<(), Exit> {
@@ -201,8 +215,9 @@ mod tests {
     #[test]
     fn json_keeps_its_meaning_without_what_steers_a_terminal() {
         let value = ["a\u{9b}2J\u{202e}\u{e0041}é\n\u{1b}".to_owned()];
-        let document = String::from_utf8(json::render(&value)).unwrap();
-        let escaped = escape_in_json(&document);
+        let mut escaped = Vec::new();
+        json::render_to(&value, EscapedJson(&mut escaped)).unwrap();
+        let escaped = String::from_utf8(escaped).unwrap();
         assert!(escaped.contains(r"a\u009b2J\u202e\udb40\udc41é\n\u001b"), "{escaped}");
         assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap(), value);
     }

@@ -44,6 +44,8 @@ pub(super) struct Dependencies {
 
 /// The source and its surroundings as they are now. Recorded answers are compared with them.
 pub(super) struct CurrentSource<'a> {
+    /// A digest of all that every answer follows from.
+    pub(super) question: Sha256Digest,
     pub(super) environment: Sha256Digest,
     pub(super) tree: StorePath,
     /// The attributes of `self`.
@@ -58,7 +60,7 @@ pub(super) struct CurrentSource<'a> {
 impl<'a> CurrentSource<'a> {
     /// The source at `tree`. `lock` is its lock, where it can be seen what answers depend on.
     pub(super) fn new(
-        environment: Sha256Digest,
+        (question, environment): (Sha256Digest, Sha256Digest),
         tree: StorePath,
         lock: Option<&ResolvedLock>,
         fingerprint: &'a mut dyn FnMut(&FileRead) -> Option<Fingerprint>,
@@ -67,7 +69,7 @@ impl<'a> CurrentSource<'a> {
         let mut own = lock.map(|lock| lock.own().info.clone()).unwrap_or_default();
         own.insert(OUT_PATH.to_owned(), tree.to_string().into());
         let names = lock.into_iter().flat_map(|lock| lock.names().map(|name| (name.to_owned(), lock.digest_of(name))));
-        Self { environment, tree, own, inputs: names.collect(), fingerprint, in_store }
+        Self { question, environment, tree, own, inputs: names.collect(), fingerprint, in_store }
     }
 
     pub(super) fn input(&self, name: &str) -> Option<Sha256Digest> {

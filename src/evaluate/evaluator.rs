@@ -3,10 +3,12 @@
 //! Every decision is made in another file; this one passes the results from one to the next.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::time::Duration;
 
+use futures_util::future::{self, Either, maybe_done};
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
@@ -17,7 +19,7 @@ use super::budget::Budget;
 use super::error::EvaluateError;
 use super::evaluation::{Evaluation, EvaluationWork, Failure};
 use super::fingerprint::SourceFiles;
-use super::flake_caller::{FlakeCaller, Look, ProcessLimits};
+use super::flake_caller::{FlakeCaller, Look, ProcessLimits, question_about};
 use super::outputs::{FailedPart, FlakeOutput, Item, Names, Told};
 use super::plan::{EvalMode, EvaluationPlan};
 use super::pool::{Pool, PoolResults};
@@ -29,8 +31,10 @@ use super::schedule::{Schedule, Task, Times};
 use super::select::{Selection, outputs_of, select};
 use super::teller::Teller;
 use super::warnings::{EvalWarnings, WarningText};
-use crate::model::{FlakeReference, InputPolicy, Pattern, Sha256Digest, Source, SourceRevision, StorePath, Timestamp};
-use crate::nix::Nix;
+use crate::model::{
+    FlakeReference, InputPolicy, LockedSource, Pattern, Sha256Digest, Source, SourceRevision, StorePath, Timestamp,
+};
+use crate::nix::{FetchedFlake, Nix};
 
 /// Evaluates sources, with one Nix and within one budget.
 #[derive(Debug, Clone)]
@@ -69,23 +73,58 @@ impl Evaluator {
         // That of a large inventory takes as long as the fetch.
         let reading = path.clone().map(|path| spawn_blocking(move || Record::read(&path)));
         // Whether there is a cage is tried meanwhile. Where there is none, the next step fails.
-        let (flake, _) = tokio::join!(self.nix.fetch(&source.flake, revision), self.nix.try_cage());
-        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake?, allowance).await?;
+        let mut trying_cage = pin!(maybe_done(self.nix.try_cage()));
+        let fetching = pin!(self.nix.fetch(&source.flake, revision));
+        let flake = match future::select(fetching, trying_cage.as_mut()).await {
+            Either::Left((flake, _)) => flake?,
+            Either::Right(((), fetching)) => fetching.await?,
+        };
         let record = match reading {
             Some(reading) => reading.await.unwrap_or_default(),
             None => Record::default(),
         };
+        if let Some(answered) = self.unchanged(source, &record, &flake, progress) {
+            return Ok(answered.evaluation(source, flake.source, now));
+        }
+        trying_cage.await;
+        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake, allowance).await?;
         let (answered, next) = self.answer(source, &record, &caller, progress).await?;
         // It is written while documents are made of the answers.
         let writing = next.zip(path).map(|(next, path)| spawn_blocking(move || write_record(&next, &path)));
-        let Answered { excluded, answers, warnings, work, withdraw, broken_outputs } = answered;
-        let mut drafts = assemble(source, &caller.source, now, &excluded, answers);
+        let evaluation = answered.evaluation(source, caller.source, now);
         if let Some(writing) = writing {
             let _ = writing.await;
         }
-        drafts.failures.extend(broken_outputs);
-        drafts.withdraw = withdraw;
-        Ok(Evaluation { source: caller.source, drafts, warnings, work })
+        Ok(evaluation)
+    }
+
+    /// The recorded answers, where all of them hold because nothing changed at all. Then the lock does not have to be read.
+    fn unchanged(
+        &self,
+        source: &Source,
+        record: &Record,
+        flake: &FetchedFlake,
+        progress: &dyn Fn(Progress),
+    ) -> Option<Answered> {
+        let question = question_about(flake, &self.nix, &self.inputs);
+        let (environment, tree) = record.answers(question).filter(|_| self.mode == EvalMode::Changed)?;
+        let mut fingerprint = |_: &_| None;
+        let digests = (question, environment);
+        let mut current = CurrentSource::new(digests, tree.clone(), None, &mut fingerprint, &is_in_store);
+        let recorded = RecordedAnswers::new(record, &mut current);
+        let names = recorded.names().filter(|names| names.outputs() == outputs_of(source))?;
+        let (items, excluded) = selected(source, names, &[]).ok()?;
+        let plan = EvaluationPlan::new(&recorded, items, &mut current, self.mode);
+        if !plan.stale.is_empty() {
+            return None;
+        }
+        let (revision, of) = (flake.source.revision.clone(), plan.valid.len());
+        progress(Progress::Planned { revision, changed: 0, of });
+        let (_, warnings) = plan.warnings(&BTreeMap::new(), &recorded, record.survey_warnings());
+        let (answers, mut work) = plan.finish(BTreeMap::new());
+        work.has_unlearnt = record.has_unlearnt();
+        let withdraw = names.withdraw.clone();
+        Some(Answered { excluded, answers, warnings, work, withdraw, broken_outputs: Vec::new() })
     }
 
     /// Answers for every item: those whose answer in `record` does not hold are evaluated. Returns the next record too, where it is another
@@ -98,10 +137,10 @@ impl Evaluator {
         progress: &dyn Fn(Progress),
     ) -> Result<(Answered, Option<Record>), EvaluateError> {
         let mut files = SourceFiles::new(caller.files());
-        let in_store = |path: &StorePath| Path::new(&path.to_string()).exists();
         let mut fingerprint = |read: &_| files.fingerprint(read);
         let (environment, tree) = (caller.environment(), caller.tree.clone());
-        let mut current = CurrentSource::new(environment, tree, caller.observable().ok(), &mut fingerprint, &in_store);
+        let digests = (caller.question, environment);
+        let mut current = CurrentSource::new(digests, tree, caller.observable().ok(), &mut fingerprint, &is_in_store);
         let recorded = RecordedAnswers::new(record, &mut current);
 
         let FoundNames { names, warnings: of_names, teller, broken } = match recorded.names() {
@@ -289,6 +328,17 @@ struct Answered {
     broken_outputs: Vec<Failure>,
 }
 
+impl Answered {
+    /// The evaluation of `source`, locked as in `locked`, that has these answers.
+    fn evaluation(self, source: &Source, locked: LockedSource, now: Timestamp) -> Evaluation {
+        let Self { excluded, answers, warnings, work, withdraw, broken_outputs } = self;
+        let mut drafts = assemble(source, &locked, now, &excluded, answers);
+        drafts.failures.extend(broken_outputs);
+        drafts.withdraw = withdraw;
+        Evaluation { source: locked, drafts, warnings, work }
+    }
+}
+
 /// The items that `source` takes of `names`, and the names of the deployments that it leaves out.
 fn selected(source: &Source, names: &Names, broken: &[Failure]) -> Result<(Vec<Item>, Excluded), EvaluateError> {
     let Selection { items, excluded, unmatched } = select(source, names.items(&source.flake)?);
@@ -297,6 +347,11 @@ fn selected(source: &Source, names: &Names, broken: &[Failure]) -> Result<(Vec<I
         return Err(EvaluateError::Unmatched { flake: source.flake.to_string(), patterns: unmatched });
     }
     Ok((items, excluded))
+}
+
+/// Whether `path` is in the store.
+pub(super) fn is_in_store(path: &StorePath) -> bool {
+    Path::new(&path.to_string()).exists()
 }
 
 /// The path of the record of `source` below `folder`.

@@ -33,6 +33,8 @@ pub(super) struct FlakeCaller<'a> {
     pub(super) source: LockedSource,
     /// The store path of the source's tree.
     pub(super) tree: StorePath,
+    /// See [`question_about`].
+    pub(super) question: Sha256Digest,
     method: CallMethod,
     /// The beginning of Clavel's own traces. It is random, so that no flake can write one.
     mark: String,
@@ -101,6 +103,7 @@ impl<'a> FlakeCaller<'a> {
         allowance: SourceAllowance,
     ) -> Result<Self, EvaluateError> {
         let lock = nix.read_lock(&flake).await?;
+        let question = question_about(&flake, nix, inputs);
         let FetchedFlake { source, tree, locked } = flake;
         let mark = random_mark()?;
         let lock = serde_json::from_value::<Lock>(lock).map_err(|error| CallObstacle::UnknownLock(error.to_string()));
@@ -125,7 +128,7 @@ impl<'a> FlakeCaller<'a> {
             // Nix would try to fetch it in the cage, and say that there is no network.
             return Err(EvaluateError::Input { flake: source.flake.to_string(), input, why });
         }
-        Ok(Self { nix, source, tree, method, mark, allowance })
+        Ok(Self { nix, source, tree, question, method, mark, allowance })
     }
 
     /// The lock, where it can be seen what answers depend on; otherwise why it cannot.
@@ -144,13 +147,7 @@ impl<'a> FlakeCaller<'a> {
             }
             CallMethod::ByNix(_) => (Vec::new(), Vec::new(), ""),
         };
-        let all = format!(
-            "{} {} {CALL} {} {names:?} {own:?} {dir}",
-            env!("CARGO_PKG_VERSION"),
-            self.nix.identity(),
-            template()
-        );
-        Sha256Digest::of(all)
+        Sha256Digest::of(format!("{} {names:?} {own:?} {dir}", asker(self.nix)))
     }
 
     /// Asks `question` about the flake, in a process with these limits.
@@ -270,6 +267,17 @@ impl<'a> FlakeCaller<'a> {
     pub(super) fn files(&self) -> PathBuf {
         self.tree.to_string().into()
     }
+}
+
+/// A digest of all that every answer about `flake` follows from. The same question has the same answers, whatever they depend on.
+pub(super) fn question_about(flake: &FetchedFlake, nix: &Nix, inputs: &InputPolicy) -> Sha256Digest {
+    let FetchedFlake { source: _, tree, locked } = flake;
+    Sha256Digest::of(format!("{} {inputs:?} {tree} {locked:?}", asker(nix)))
+}
+
+/// What asks, and how.
+fn asker(nix: &Nix) -> String {
+    format!("{} {} {CALL} {}", env!("CARGO_PKG_VERSION"), nix.identity(), template())
 }
 
 /// Passes on to `words` what follows from a line of a process.

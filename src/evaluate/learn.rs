@@ -10,7 +10,7 @@ use std::path::Path;
 use super::allowance::SourceAllowance;
 use super::basis::CurrentSource;
 use super::error::EvaluateError;
-use super::evaluator::{Evaluator, record_path, write_record};
+use super::evaluator::{Evaluator, is_in_store, record_path, write_record};
 use super::fingerprint::SourceFiles;
 use super::flake_caller::{FlakeCaller, Look};
 use super::nix_value::NixValue;
@@ -24,7 +24,7 @@ use super::survey::Survey;
 use super::teller::Told;
 use super::told::Telling;
 use super::warnings::AnswerWarnings;
-use crate::model::{FlakeReference, Source, SourceRevision, StorePath};
+use crate::model::{FlakeReference, Source, SourceRevision};
 
 /// How many answers each process looks at before the record is written: an interruption loses no more than these.
 const CHUNK: usize = 4;
@@ -141,14 +141,13 @@ fn note(caller: &FlakeCaller<'_>, files: &mut SourceFiles, path: &Path, lessons:
     if !record.is_of(&caller.tree, caller.environment()) {
         return false;
     }
-    let in_store = |path: &StorePath| Path::new(&path.to_string()).exists();
     let mut fingerprint = |read: &_| files.fingerprint(read);
     let mut current = CurrentSource::new(
-        caller.environment(),
+        (caller.question, caller.environment()),
         caller.tree.clone(),
         caller.observable().ok(),
         &mut fingerprint,
-        &in_store,
+        &is_in_store,
     );
     let mut next = record.resume();
     for lesson in lessons {

@@ -15,9 +15,11 @@ let
     attrNames
     concatMap
     concatStringsSep
+    elem
     elemAt
     filter
     foldl'
+    genList
     getAttr
     hasAttr
     hasContext
@@ -263,12 +265,19 @@ let
     drv = null;
   };
 
+  # The same as `one`, for what is plain data as it should be; null of any other.
+  asPlain =
+    item:
+    let
+      kind = getAttr (head item) kinds;
+    in
+    kind.plain (kind.found.${elemAt item 1} or null);
+
   # The same as `one`, for what is most likely plain data.
   plain =
     item:
     let
-      kind = getAttr (head item) kinds;
-      value = kind.plain (kind.found.${elemAt item 1} or null);
+      value = asPlain item;
     in
     if value == null then one item else value;
 
@@ -332,14 +341,28 @@ in
         texts: item:
         let
           text = answer (plain item);
-          all = texts ++ [ text ];
         in
-        if hasContext text then
-          seq (answers texts) (seq (answers [ text ]) [ ])
-        else if length all == asked.group then
-          seq (answers all) [ ]
+        if hasContext text then seq (answers texts) (seq (answers [ text ]) [ ]) else texts ++ [ text ];
+      # Most often all items of a group are plain data and none of them throws, and then their answers are one text.
+      tellGroup =
+        items:
+        let
+          values = map asPlain items;
+          whole = tryEval (if elem null values then null else toJSON (map (ok: { inherit ok; }) values));
+        in
+        if whole.success && whole.value != null && !hasContext whole.value then
+          say "answers" whole.value
         else
-          all;
+          answers (foldl' gather [ ] items);
+      # Tells `items` from the one at `start` on.
+      tellGroups =
+        items: start:
+        let
+          count = length items - start;
+          size = if count < asked.group then count else asked.group;
+          group = genList (at: elemAt items (start + at)) size;
+        in
+        if count == 0 then null else seq (tellGroup group) (tellGroups items (start + size));
       # `thrown` is the first item that was told by itself and threw, or null.
       alone =
         thrown: item:
@@ -353,7 +376,7 @@ in
         if run.items == [ ] then
           thrown
         else if run.together then
-          seq (say "group" (toJSON (head run.items))) (seq (answers (foldl' gather [ ] run.items)) thrown)
+          seq (say "group" (toJSON (head run.items))) (seq (tellGroups run.items 0) thrown)
         else
           foldl' alone thrown run.items;
       runs = if asked.only == null then map runOf asked.kinds else asked.only;

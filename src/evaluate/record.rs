@@ -32,6 +32,8 @@ pub(super) struct Cost {
 /// The recorded answers about one source, and what they depend on.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct Record {
+    /// A digest of all that every answer follows from. Where it is the same, nothing changed at all.
+    question: Option<Sha256Digest>,
     /// A digest of everything that every answer depends on: Nix, its settings, the questions.
     environment: Option<Sha256Digest>,
     /// The store path of the source. All answers hold at this path, whatever they depend on.
@@ -195,6 +197,11 @@ impl Record {
         self.has_unlearnt_survey() || self.unlearnt_items().next().is_some()
     }
 
+    /// The environment and the tree of the source, where all answers are those to this question.
+    pub(super) fn answers(&self, question: Sha256Digest) -> Option<(Sha256Digest, &StorePath)> {
+        self.environment.zip(self.tree.as_ref()).filter(|_| self.question == Some(question))
+    }
+
     /// Whether it is the record of the source at `tree`, asked in this environment.
     pub(super) fn is_of(&self, tree: &StorePath, environment: Sha256Digest) -> bool {
         self.tree.as_ref() == Some(tree) && self.environment == Some(environment)
@@ -235,8 +242,9 @@ pub(super) struct RecordBuilder {
 impl RecordBuilder {
     /// A record of the current source, without any answer.
     pub(super) fn new(current: &CurrentSource<'_>) -> Self {
-        let (environment, tree) = (Some(current.environment), Some(current.tree.clone()));
-        Self { record: Record { environment, tree, ..Record::default() }, indices: BTreeMap::new() }
+        let (question, environment) = (Some(current.question), Some(current.environment));
+        let record = Record { question, environment, tree: Some(current.tree.clone()), ..Record::default() };
+        Self { record, indices: BTreeMap::new() }
     }
 
     /// `warnings` as those of an entry. One warning more than are kept is recorded, which says that there are more.

@@ -5,6 +5,8 @@
 //! name the place. The types check most of this themselves (`deny_unknown_fields`, [`super::Map`], integer fields).
 //! [`super::parse_rendering`] is for the files of a branch, which a newer Clavel may have written.
 
+use std::io::{self, Write};
+
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -135,6 +137,12 @@ pub fn render<T: Serialize>(value: &T) -> Vec<u8> {
     write(value, &mut serde_json::Serializer::pretty(&mut text));
     text.push(b'\n');
     text
+}
+
+/// Writes `value` to `to` as [`render`] serialises it. No write ends within a character.
+pub fn render_to<T: Serialize>(value: &T, mut to: impl Write) -> io::Result<()> {
+    value.serialize(&mut serde_json::Serializer::pretty(&mut to))?;
+    to.write_all(b"\n")
 }
 
 /// Serialises `value` without white space.

@@ -12,6 +12,10 @@ fn environment() -> Sha256Digest {
     Sha256Digest::from_bytes([7; 32])
 }
 
+fn question() -> Sha256Digest {
+    Sha256Digest::of("question")
+}
+
 fn item(name: &str) -> Item {
     FlakeOutput::Units.item(name)
 }
@@ -25,9 +29,9 @@ fn valid_answer(record: &Record, name: &str, tree: &str) -> Result<NixValue, Eva
     let mut fingerprint = |_: &FileRead| None;
     let own = Map::from_iter([(OUT_PATH.to_owned(), tree.into())]);
     let (tree, inputs) = (tree.parse().unwrap(), BTreeMap::new());
-    let environment = environment();
-    let mut current =
-        CurrentSource { environment, tree, own, inputs, fingerprint: &mut fingerprint, in_store: &|_| true };
+    let (question, environment) = (question(), environment());
+    let fingerprint = &mut fingerprint;
+    let mut current = CurrentSource { question, environment, tree, own, inputs, fingerprint, in_store: &|_| true };
     record.item(&item(name), &mut current).cloned()
 }
 
@@ -89,9 +93,9 @@ fn changed(
     let mut fingerprint = |_: &FileRead| None;
     let own = Map::from_iter([(OUT_PATH.to_owned(), tree.into())]);
     let (tree, inputs) = (tree.parse().unwrap(), BTreeMap::new());
-    let (environment, in_store) = (environment(), |_: &StorePath| true);
-    let mut current =
-        CurrentSource { environment, tree, own, inputs, fingerprint: &mut fingerprint, in_store: &in_store };
+    let (question, environment) = (question(), environment());
+    let fingerprint = &mut fingerprint;
+    let mut current = CurrentSource { question, environment, tree, own, inputs, fingerprint, in_store: &|_| true };
     let mut builder = builder(&current);
     change(&mut builder, &mut current);
     builder.finish()
