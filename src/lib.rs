@@ -6,6 +6,7 @@ pub mod branch;
 pub mod changes;
 pub mod claveld;
 pub mod cli;
+pub mod closures;
 pub mod config;
 pub mod disk;
 pub mod evaluate;

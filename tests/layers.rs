@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The rooms that each room may import.
-const RULES: [(&str, &[&str]); 23] = [
+const RULES: [(&str, &[&str]); 24] = [
     ("model", &["redact"]),
     ("process", &["redact", "stderr"]),
     ("redact", &[]),
@@ -15,7 +15,8 @@ const RULES: [(&str, &[&str]); 23] = [
     ("trust", &["model"]),
     ("changes", &["model"]),
     ("signers", &["model", "trust"]),
-    ("git", &["model", "process", "redact"]),
+    ("closures", &["model"]),
+    ("git", &["model", "process", "redact", "closures"]),
     ("branch", &["model", "trust", "git"]),
     ("store", &["model", "process"]),
     ("nix", &["model", "process"]),
@@ -33,15 +34,15 @@ const RULES: [(&str, &[&str]); 23] = [
     (
         "agent",
         &[
-            "model", "trust", "signers", "branch", "git", "store", "process", "config", "disk", "host", "news",
-            "metrics",
+            "model", "trust", "signers", "branch", "git", "store", "closures", "process", "config", "disk", "host",
+            "news", "metrics",
         ],
     ),
     (
         "cli",
         &[
             "model", "process", "trust", "changes", "signers", "git", "branch", "store", "nix", "config", "evaluate",
-            "publish", "claveld", "agent", "disk", "stderr", "host",
+            "publish", "claveld", "agent", "disk", "stderr", "host", "closures",
         ],
     ),
     ("bin", &["cli"]),

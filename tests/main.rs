@@ -18,6 +18,7 @@ mod cage;
 mod changes;
 mod checks;
 mod circles;
+mod closures;
 mod configuration;
 mod daemons;
 mod deliberate_return;

@@ -7,6 +7,7 @@ use std::path::Path;
 use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clavel::cli;
+use clavel::closures::ManifestFile;
 use clavel::model::{Agent, Approval, Bin, Deployment, Index, Root, Unit, json};
 use clavel::trust::Signed;
 use schemars::{JsonSchema, Schema, schema_for};
@@ -20,6 +21,7 @@ pub(crate) fn all(root: &Path) -> io::Result<()> {
     schema::<Bin>(root, "bin")?;
     schema::<Signed<Root>>(root, "root")?;
     schema::<Signed<Approval>>(root, "approval")?;
+    schema::<ManifestFile>(root, "closures")?;
     for (name, _, schema) in cli::output_schemas() {
         write_schema(root, name, &schema)?;
     }

@@ -1,7 +1,7 @@
 //! The agent: it fetches the branch, verifies it, and brings each deployment to its unit.
 //!
 //! `check` looks at the set-up. `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
-//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `fork_evidence` (both
+//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `carried` and `loopback` (the closures in bundles, and the server that Nix reads them from), `fork_evidence` (both
 //! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `account` (users of this machine) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
@@ -12,6 +12,7 @@ mod account;
 mod activate;
 mod activating;
 mod bundles;
+mod carried;
 mod check;
 mod daemon;
 mod decide;
@@ -19,6 +20,7 @@ mod fetch;
 mod fork_evidence;
 mod freshness;
 mod lifecycle;
+mod loopback;
 mod method;
 mod metrics;
 mod mirror_fetch;

@@ -11,8 +11,10 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
 
+use super::carried::Carried;
 use super::decide::Retry;
 use super::freshness::{ClockSample, ClockTrouble, Clocks, next_baseline};
+use super::loopback::LoopbackAddress;
 use super::metrics::metrics;
 use super::mirrors::{Believed, MirrorReport};
 use super::pin::check::Pins;
@@ -56,6 +58,10 @@ pub struct Pass<'a> {
     /// The deployments whose rollback was tried in this pass.
     rollbacks_tried: BTreeSet<Name>,
     mirrors: Vec<MirrorReport>,
+    /// The closures that bundles carry, once this pass has something to realise.
+    carried: Option<Carried>,
+    /// Where they were served last.
+    loopback: Option<LoopbackAddress>,
 }
 
 impl<'a> Pass<'a> {
@@ -91,6 +97,8 @@ impl<'a> Pass<'a> {
             unused_units: Vec::new(),
             rollbacks_tried: BTreeSet::new(),
             mirrors: Vec::new(),
+            carried: None,
+            loopback: None,
         })
     }
 
@@ -118,8 +126,11 @@ impl<'a> Pass<'a> {
         self.clock_trouble = None;
         self.rollbacks_tried.clear();
         self.unused_units.clear();
+        let result = self.run_steps(retry, tell).await;
+        // The stick may be pulled out from now on.
+        self.carried = None;
         let report = PassReport {
-            result: self.run_steps(retry, tell).await,
+            result,
             root_warning: self.root_warning(),
             clock_trouble: self.clock_trouble.clone(),
             clock_baseline: self.clock_baseline.clone(),

@@ -151,6 +151,13 @@ impl Substituter {
         ["https://", "http://", "file://"].iter().any(|scheme| self.as_str().starts_with(scheme))
     }
 
+    /// Whether this machine itself serves it, over HTTP on the loopback interface.
+    pub fn is_loopback(&self) -> bool {
+        self.as_str()
+            .strip_prefix("http://127.0.0.1")
+            .is_some_and(|rest| rest.is_empty() || rest.starts_with([':', '/']))
+    }
+
     /// The folder of a cache on this machine, as it is written; none for every other cache.
     pub fn folder(&self) -> Option<&str> {
         let written = self.as_str();

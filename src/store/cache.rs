@@ -17,6 +17,9 @@ pub struct CacheEntry {
     references: Vec<StorePath>,
     #[serde(default)]
     signatures: Vec<String>,
+    /// Nix writes it as text; a later one may write it in another form.
+    #[serde(default)]
+    ca: Option<serde_json::Value>,
 }
 
 /// Paths, with the entry of each.
@@ -57,6 +60,25 @@ impl CacheEntry {
     /// The paths that this one needs. It is one of them itself if it refers to itself.
     pub fn references(&self) -> &[StorePath] {
         &self.references
+    }
+
+    /// Its signatures, which are not verified here.
+    pub fn signatures(&self) -> &[String] {
+        &self.signatures
+    }
+
+    /// How the path follows from its content, in Nix's form; none for what was built.
+    pub fn content_address(&self) -> Option<&str> {
+        self.ca.as_ref()?.as_str()
+    }
+
+    /// Adds the signatures that `other`, an entry for the same path, has. Those of other content do not count.
+    pub fn add_signatures_of(&mut self, other: &Self) {
+        if self.content() == other.content() {
+            let new = other.signatures.iter().filter(|signature| !self.signatures.contains(signature));
+            let new: Vec<String> = new.cloned().collect();
+            self.signatures.extend(new);
+        }
     }
 
     /// The names of the keys in its signatures, which are not verified here.

@@ -8,6 +8,7 @@ mod derivation;
 mod nix;
 
 use std::fmt;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,6 +52,9 @@ pub trait Store: fmt::Debug + Send + Sync {
     /// Makes `path` the newest generation of `profile`. Nothing is fetched.
     fn set_profile<'a>(&'a self, profile: &'a Path, path: &'a StorePath) -> StoreFuture<'a, ()>;
 
+    /// Writes the files of `path`, which has to be in the store, as a NAR.
+    fn dump(&self, path: &StorePath, output: &mut dyn io::Write) -> io::Result<()>;
+
     /// The file of the derivation at `path`.
     fn derivation(&self, path: &StorePath) -> Result<Vec<u8>, DerivationError>;
 }
@@ -87,7 +91,7 @@ pub enum StoreError {
         /// The operation and its object, such as `fetch /nix/store/…`.
         act: String,
         /// The error of the system.
-        source: std::io::Error,
+        source: io::Error,
     },
     /// The program printed something of an unknown form.
     #[error("cannot {act}: nix printed something that Clavel does not understand ({why}); use a Nix from 2.8 to 2.34")]

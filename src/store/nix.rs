@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 use std::{fs, io};
 
+use nix_archive::nar::{self, CaseHack};
 use serde::Deserialize;
 
 use super::{CacheEntries, DerivationError, Output, Store, StoreError, StoreFuture, derivation};
@@ -94,6 +95,13 @@ impl Store for MachineNix {
         Box::pin(self.add_generation(profile, path))
     }
 
+    fn dump(&self, path: &StorePath, output: &mut dyn io::Write) -> io::Result<()> {
+        nar::encode_path(output, &self.files_of(path), CaseHack::native()).map_err(|error| match error {
+            nar::Error::Io(error) => error,
+            other => io::Error::other(other),
+        })
+    }
+
     fn derivation(&self, path: &StorePath) -> Result<Vec<u8>, DerivationError> {
         derivation::read(&self.files_of(path))
     }
@@ -125,8 +133,11 @@ impl MachineNix {
     ///
     /// Nix follows the references that a cache names before it verifies their signatures, so the memory has a limit too.
     async fn realise(&self, template: &NarTemplateSpecification, gc_root: &Path) -> Result<(), StoreError> {
-        let run = self
-            .realise_command(&template.nar_id, gc_root)
+        let act = || format!("fetch {}", template.nar_id);
+        let passing =
+            PassingCaches::among(&template.substituters).map_err(|source| StoreError::Files { act: act(), source })?;
+        let run = passing
+            .prepare(self.realise_command(&template.nar_id, gc_root))
             .within_memory(MAX_MEMORY_TO_FETCH)
             .args(["--option", "substituters", &joined(&usable_caches(&template.substituters), " ")])
             .args(["--option", "trusted-public-keys", &joined(&template.substituters_public_keys, " ")])
@@ -140,7 +151,6 @@ impl MachineNix {
         // Nix itself gives up where nothing comes at all, and goes on for ever where a byte comes now and then.
         let run = if self.writes_itself() { run.making_progress(STALLED, LEAST_PROGRESS) } else { run };
         let run = if self.output == Output::Inherit { run.passing_output_on() } else { run };
-        let act = || format!("fetch {}", template.nar_id);
         run.run().await.map(drop).map_err(|source| StoreError::Failed { act: act(), source })
     }
 
@@ -167,7 +177,9 @@ impl MachineNix {
             [path] => format!("ask {cache} for {path}"),
             _ => format!("ask {cache} for {} paths", paths.len()),
         };
-        let run = self.query_command(cache).map_err(|source| StoreError::Files { act: act(), source })?;
+        let files = |source| StoreError::Files { act: act(), source };
+        let passing = PassingCaches::among(std::slice::from_ref(cache)).map_err(files)?;
+        let run = passing.prepare(self.query_command(cache).map_err(files)?);
         // A cache that sends a byte now and then is given up in seconds, where little is asked of it.
         let run = if paths.len() == 1 { run.within(self.deadline.min(MAX_ONE_QUERY_TIME)) } else { run };
         entries(run.args(paths.iter().map(ToString::to_string)), act).await
@@ -176,7 +188,9 @@ impl MachineNix {
     /// The entries that `cache` has for `paths` and all that they need; an error if it lacks one of them.
     async fn query_cache_closure(&self, cache: &Substituter, paths: &[StorePath]) -> Result<CacheEntries, StoreError> {
         let act = || asking_for_all(cache, paths);
-        let run = self.query_command(cache).map_err(|source| StoreError::Files { act: act(), source })?;
+        let files = |source| StoreError::Files { act: act(), source };
+        let passing = PassingCaches::among(std::slice::from_ref(cache)).map_err(files)?;
+        let run = passing.prepare(self.query_command(cache).map_err(files)?);
         entries(run.arg("--recursive").args(paths.iter().map(ToString::to_string)), act).await
     }
 
@@ -240,6 +254,29 @@ fn check_folder(cache: &Substituter) -> io::Result<()> {
     let Some(path) = cache.folder() else { return Ok(()) };
     let no_cache = |error: io::Error| io::Error::new(error.kind(), format!("there is no cache at {path}: {error}"));
     fs::metadata(Path::new(path).join("nix-cache-info")).map(drop).map_err(no_cache)
+}
+
+/// Caches on the loopback interface, whose addresses may be others the next time: those of the closures on a stick are.
+struct PassingCaches(Option<tempfile::TempDir>);
+
+impl PassingCaches {
+    fn among(caches: &[Substituter]) -> io::Result<Self> {
+        let folder = caches.iter().any(Substituter::is_loopback).then(tempfile::tempdir);
+        folder.transpose().map(Self)
+    }
+
+    /// The run, if it asks such a cache: not through a proxy, and without leaving what Nix remembers of caches in the home of this user,
+    /// which would grow with each address.
+    fn prepare(&self, run: Invocation) -> Invocation {
+        let Some(folder) = &self.0 else { return run };
+        let exceptions = ["no_proxy", "NO_PROXY"].into_iter().find_map(std::env::var_os).unwrap_or_default();
+        let mut no_proxy = std::ffi::OsString::from("127.0.0.1,");
+        no_proxy.push(exceptions);
+        run.env("no_proxy", no_proxy)
+            // The first since Nix 2.25; before, the second.
+            .env("NIX_CACHE_HOME", folder.path())
+            .env("XDG_CACHE_HOME", folder.path())
+    }
 }
 
 /// What Nix is asked to fetch from. A folder that is no cache, for example of a disk that is not mounted, is left out: another

@@ -123,6 +123,9 @@ complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_su
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l since -d 'The commit that the readers have already, or the earlier bundle that they have read' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l closures -d 'Add the closures of these deployments; without names, of all deployments' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l root -d 'The root that verifies the branch, before anything is fetched for --closures: a file with any root of the fleet, or the digest of its first root' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l store -d 'The store to fetch the closures to: a folder that has, or gets, a nix/store below it. Without it, the machine\'s own store' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from inspect" -l branch -d 'The branch' -r

@@ -7,6 +7,7 @@ use std::time::SystemTime;
 
 use super::super::activate::{ActivateError, Activation, ProfileFolders, SwitchTarget};
 use super::super::activating::{ActivationFolder, ActivationId, PickUp};
+use super::super::carried::Carried;
 use super::super::decide::{Decision, ProfileTarget, Retry, SkipReason, decide};
 use super::super::lifecycle::{Candidate, Lifecycle, MAX_ERROR, Rollback, Rollout, TransitionError, UnitReference};
 use super::super::occupancy;
@@ -187,6 +188,7 @@ impl Pass<'_> {
             self.record(name, known.clone())?;
         }
         tell(Event::Realising(order));
+        self.open_carried().await;
         match self.realise(order, pins).await? {
             Ok(Realised { .. }) => {}
             Err(RealiseError::NotInCache(why)) => {
@@ -208,13 +210,29 @@ impl Pass<'_> {
         })
     }
 
+    /// Opens what the bundles carry, if this pass has not yet.
+    async fn open_carried(&mut self) {
+        if self.carried.is_none() {
+            let carried = Carried::open(self.config, self.loopback.take()).await;
+            self.loopback = carried.address();
+            self.carried = Some(carried);
+        }
+    }
+
     async fn realise(&self, order: &Order, pins: &Pins) -> Result<Result<Realised, RealiseError>, StateError> {
         let folder = self.directory.join("roots");
         let io = |source| StateError::Io { act: "make", path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
         let name = order.deployment.name.as_str();
         let gc_roots = GcRoots { kept: folder.join(name), unchecked: self.directory.join("unchecked").join(name) };
-        Ok(realise(&*self.store, &order.deployment, pins, &gc_roots).await)
+        Ok(realise(
+            &*self.store,
+            &order.deployment,
+            pins,
+            &gc_roots,
+            self.carried.as_ref().unwrap_or(&Carried::default()),
+        )
+        .await)
     }
 
     /// Takes the steps that the state of a deployment announces, until it announces none. The error is the activation's.

@@ -210,6 +210,26 @@ pub struct NotAsPinned {
     pub site: MismatchSite,
 }
 
+impl NotAsPinned {
+    /// The same, with another name for some caches.
+    pub(in crate::agent) fn renaming(
+        self,
+        text: impl Fn(&str) -> String,
+        cache: impl Fn(Substituter) -> Substituter,
+    ) -> Self {
+        let site = match self.site {
+            MismatchSite::Caches { pinned, findings } => {
+                MismatchSite::Caches { pinned, findings: findings.iter().map(|finding| text(finding)).collect() }
+            }
+            MismatchSite::Store { mismatch, differing, cleanup } => {
+                let renamed = |differing: DifferingPath| DifferingPath { cache: cache(differing.cache), ..differing };
+                MismatchSite::Store { mismatch, differing: differing.into_iter().map(renamed).collect(), cleanup }
+            }
+        };
+        Self { site, ..self }
+    }
+}
+
 /// The place where content other than the pinned one was found.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum MismatchSite {

@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use crate::agent::pin::check::NotAsPinned;
 use crate::model::{Invalid, NarTemplateSpecification, PinError, StorePath, Substituter};
+use crate::process::ProcessError;
 use crate::store::{CacheEntry, StoreError};
 
 /// No cache of a deployment has its store path yet.
@@ -63,6 +64,14 @@ pub enum RealiseError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// A bundle with closures is not readable, or damaged, and without what it should have, the path cannot be realised.
+    #[error("the closures of a bundle cannot be used ({problems}), and without them")]
+    Carried {
+        /// For each bundle, what is wrong.
+        problems: String,
+        /// Why the path cannot be realised without them.
+        source: Box<RealiseError>,
+    },
     /// More caches than a deployment can have.
     #[error(transparent)]
     Invalid(Invalid),
@@ -72,6 +81,27 @@ pub enum RealiseError {
 }
 
 impl RealiseError {
+    /// The same error, with another name for some caches: for each URL, the URL that people know.
+    pub(in crate::agent) fn renaming(self, names: &[(String, String)]) -> Self {
+        let text = |text: &str| names.iter().fold(text.to_owned(), |text, (from, to)| text.replace(from, to));
+        // A path that is no URL of a cache keeps the other name.
+        let cache = |cache: Substituter| text(cache.as_str()).parse().unwrap_or(cache);
+        match self {
+            Self::NotInCache(NotInCache { path, caches }) => {
+                NotInCache { path, caches: caches.into_iter().map(cache).collect() }.into()
+            }
+            Self::Untrusted { path, cache: found, named, signers } => {
+                Self::Untrusted { path, cache: cache(found), named, signers }
+            }
+            Self::NotAsPinned(refused) => Self::NotAsPinned(Box::new(refused.renaming(text, cache))),
+            Self::Store(StoreError::Failed { act, source: ProcessError::Failed { command, code, stderr } }) => {
+                let source = ProcessError::Failed { command, code, stderr: text(&stderr) };
+                StoreError::Failed { act: text(&act), source }.into()
+            }
+            other => other,
+        }
+    }
+
     /// `cache` has `entry` for the path of `template`, and none of its keys signed that.
     pub(in crate::agent) fn untrusted(
         template: &NarTemplateSpecification,

@@ -68,14 +68,17 @@ fn explain(
     let path = &template.nar_id;
     let keys = &template.substituters_public_keys;
     let parsed_keys = CacheKeys::of(keys);
-    let mut untrusted = None;
+    let (mut untrusted, mut is_carried) = (None, false);
     for (cache, found) in answers {
         match found {
             Ok(None) => {}
             Ok(Some(entry)) if entry.is_signed_by(path, &parsed_keys) => return error.into(),
             Ok(Some(entry)) => {
+                is_carried |= cache.is_loopback();
                 untrusted = Some(RealiseError::untrusted(template, cache, &entry));
             }
+            // Where a bundle has it, it is no news that the caches are out of reach.
+            Err(_) if is_carried => {}
             // A cache that is out of reach may have it.
             Err(unreachable) => return unreachable.into(),
         }

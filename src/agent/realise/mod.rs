@@ -7,6 +7,7 @@ pub(super) mod error;
 pub(super) mod fetch;
 pub(super) mod gc_roots;
 
+use super::carried::Carried;
 use super::pin;
 use super::pin::check::{Cleanup, Pins};
 use crate::model::{Deployment, StorePath};
@@ -32,18 +33,21 @@ impl Realised {
     }
 }
 
-/// Fetches the store path of `deployment`, compares it with the pins on it, and links it as a GC root.
+/// Fetches the store path of `deployment` from its caches and from what is `carried`, compares it with the pins on it, and links it as a GC root.
 pub(super) async fn realise(
     store: &dyn Store,
     deployment: &Verified<Deployment>,
     pins: &Pins,
     gc_roots: &GcRoots,
+    carried: &Carried,
 ) -> Result<Realised, RealiseError> {
-    let template = &deployment.specification.template;
-    match pins.on(deployment)? {
-        [] => fetch(store, template, &gc_roots.kept).await?,
-        pins => pin::fetch::realise(store, template, pins, gc_roots).await?,
-    }
+    let pins = pins.on(deployment)?;
+    let template = carried.in_front_of(&deployment.specification.template);
+    let fetched = match pins {
+        [] => fetch(store, &template, &gc_roots.kept).await,
+        pins => pin::fetch::realise(store, &template, pins, gc_roots).await,
+    };
+    fetched.map_err(|error| carried.explain(error))?;
     Ok(Realised(template.nar_id.clone()))
 }
 

@@ -1,20 +1,23 @@
 //! `clavel bundle`: a branch in one file. `create` makes it, `inspect` shows what is in it, and `verify` verifies it.
 
+use std::collections::BTreeSet;
 use std::io::BufWriter;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::SystemTime;
 
 use bytesize::ByteSize;
 use serde::Serialize;
 
+use super::closures::{self, CarriedClosures, not_written};
 use super::verify;
 use super::view::{BundleArguments, RepositoryArguments, bundle};
+use crate::branch::RootChain;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
 use crate::disk;
-use crate::git::{BundleFiles, BundleHeader, BundleWriteError, CommitId, Depth};
-use crate::model::{BranchName, FleetId, IndexVersion, Timestamp, describe_error};
+use crate::git::{BundleFiles, BundleHeader, CommitId, Depth};
+use crate::model::{BranchName, FleetId, IndexVersion, Name, Timestamp, describe_error};
 use crate::trust::{Anchor, AnchorLocation};
 
 #[derive(Debug, clap::Subcommand)]
@@ -23,8 +26,11 @@ pub(super) enum Command {
     ///
     /// Without --since, the bundle has the whole history of the branch, as `git clone` needs it. With --since, it has what is new, and
     /// a machine can read it that has read the earlier bundle. The file appears once it is complete.
+    ///
+    /// With --closures, the file also has the store paths that the deployments name, with all that these need, for machines that reach
+    /// no cache. It is a tar file; extracted, it is a binary cache. A run that was ended is resumed by the same command.
     #[command(
-        after_help = "Examples:\n  clavel bundle create /media/usb/clavel.bundle --repository /srv/git/fleet.git\n  clavel bundle create /media/usb/clavel-2.bundle --since clavel-1.bundle"
+        after_help = "Examples:\n  clavel bundle create /media/usb/clavel.bundle --repository /srv/git/fleet.git\n  clavel bundle create /media/usb/clavel-2.bundle --since clavel-1.bundle\n  clavel bundle create /media/usb/clavel.bundle --root root.json --closures web-1 web-2"
     )]
     Create(Box<CreateArguments>),
     /// Show what a bundle has, without verifying it.
@@ -49,6 +55,16 @@ pub(super) struct CreateArguments {
     /// The commit that the readers have already, or the earlier bundle that they have read.
     #[arg(long, value_name = "COMMIT|FILE")]
     since: Option<Since>,
+    /// Add the closures of these deployments; without names, of all deployments.
+    #[arg(long, value_name = "NAME", num_args = 0.., requires = "root")]
+    closures: Option<Vec<Name>>,
+    /// The root that verifies the branch, before anything is fetched for --closures: a file with any root of the fleet, or the digest of
+    /// its first root.
+    #[arg(long, value_name = "FILE|DIGEST", env = "CLAVEL_ROOT")]
+    root: Option<AnchorLocation>,
+    /// The store to fetch the closures to: a folder that has, or gets, a nix/store below it. Without it, the machine's own store.
+    #[arg(long, value_name = "FOLDER", requires = "closures")]
+    store: Option<PathBuf>,
 }
 
 /// What the readers of a new bundle have already.
@@ -105,6 +121,8 @@ pub(in crate::cli) struct InspectOutput {
     prerequisites: Vec<CommitId>,
     /// What its index says; none where it builds on bundles that were not named.
     content: Option<BundleContent>,
+    /// The closures in it; none in a git bundle alone.
+    closures: Option<CarriedClosures>,
 }
 
 /// What the index in a bundle says.
@@ -116,6 +134,8 @@ struct BundleContent {
     issued: Timestamp,
     expires: Timestamp,
     deployments: usize,
+    /// The keys that signed the index.
+    publishers: Vec<String>,
 }
 
 pub(super) async fn run(command: &Command) -> Result<(), Exit> {
@@ -124,32 +144,40 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
         Command::Inspect(arguments) => inspect(arguments).await,
         Command::Verify(VerifyArguments { bundles, root, json }) => {
             let anchor = Anchor::read(root)?;
-            verify::print(&bundles.view(Some(&anchor)).await?, *json)
+            let carried = closures::open(&bundles.last()?)?;
+            verify::print(&bundles.view(Some(&anchor)).await?, carried.as_ref(), *json)
         }
     }
 }
 
 async fn create(arguments: &CreateArguments) -> Result<(), Exit> {
-    let CreateArguments { file, place, since } = arguments;
+    let CreateArguments { file, place, since, closures, root, store } = arguments;
     let path =
         file.exact().ok_or_else(|| Exit::new(Code::Configuration, format!("{file} is a pattern; name one file")))?;
+    let mut known = BTreeSet::new();
     let since = match since {
         Some(Since::Commit(commit)) => Some(*commit),
-        Some(Since::Bundle(earlier)) => Some(header(earlier, place.name())?.1),
+        Some(Since::Bundle(earlier)) => {
+            if closures.is_some()
+                && let Some(earlier) = closures::open(earlier)?
+            {
+                known = earlier.manifest().known_afterwards();
+            }
+            Some(header(earlier, place.name())?.1)
+        }
         None => None,
     };
-    let view = place.open(Depth::Full).await?;
+    let mut view = place.open(Depth::Full).await?;
+    if let Some(names) = closures {
+        let anchor = root.as_ref().map(Anchor::read).transpose()?;
+        view.roots = anchor.map(|anchor| RootChain::from_anchor(&view.snapshot, &anchor)).transpose()?;
+        let request = closures::Request { file, names, store: store.clone(), known, since };
+        return closures::create(&view, request).await;
+    }
     let tip = view.snapshot.commit();
     let write =
         |file: &mut std::fs::File| view.repository.write_bundle(place.name(), tip, since, &mut BufWriter::new(file));
-    disk::create_whole(path, write).map_err(|error| {
-        let code = match &error {
-            BundleWriteError::Write(_) => Code::Machine,
-            BundleWriteError::NothingNew(_) | BundleWriteError::NotBefore { .. } => Code::Configuration,
-            BundleWriteError::Shallow { .. } | BundleWriteError::Read(_) | BundleWriteError::Git(_) => Code::Repository,
-        };
-        Exit::new(code, format!("{file}: {}", describe_error(&error)))
-    })?;
+    disk::create_whole(path, write).map_err(|error| not_written(file, &error))?;
     let size = ByteSize(size_of(path)?);
     let kind = since.map_or_else(|| "complete".to_owned(), |since| format!("for readers that have commit {since}"));
     output::line(format_args!("{file}: branch {} at commit {tip}, {kind}, {size}", place.name()))
@@ -163,6 +191,7 @@ async fn inspect(InspectArguments { bundles, json }: &InspectArguments) -> Resul
         let view = bundles.view(None).await?;
         let index = view.unverified_index()?;
         let deployments = index.deployments().len();
+        let publishers = view.unverified_publishers()?;
         let index = index.index();
         Some(BundleContent {
             fleet: index.fleet,
@@ -170,6 +199,7 @@ async fn inspect(InspectArguments { bundles, json }: &InspectArguments) -> Resul
             issued: index.issued,
             expires: index.expires,
             deployments,
+            publishers,
         })
     } else {
         None
@@ -182,6 +212,7 @@ async fn inspect(InspectArguments { bundles, json }: &InspectArguments) -> Resul
         commit,
         prerequisites: header.prerequisites,
         content,
+        closures: closures::open(&file)?.as_ref().map(CarriedClosures::of),
     };
     if *json { output::json(&shown) } else { print(&shown) }
 }
@@ -205,10 +236,13 @@ fn print(shown: &InspectOutput) -> Result<(), Exit> {
                 row("signed", content.issued.to_string()),
                 row("good until", format!("{}{expired}", content.expires)),
                 row("deployments", content.deployments.to_string()),
+                row("publishers", content.publishers.join(", ")),
             ]);
         }
         None => output::remark("to see its content, name the bundles that it builds on before it"),
     }
+    let carried = shown.closures.iter().flat_map(CarriedClosures::rows);
+    rows.extend(carried.map(|(name, value)| row(name, value)));
     output::remark("not verified, so this may be forged; `clavel bundle verify` verifies it");
     output::table(&["bundle", &shown.file], rows)
 }

@@ -4,6 +4,7 @@ mod amendment;
 mod approve;
 pub(super) mod bundle;
 mod check;
+mod closures;
 pub(super) mod diff;
 mod guide;
 pub(super) mod history;

@@ -5,10 +5,12 @@ use std::time::SystemTime;
 
 use serde::Serialize;
 
+use super::closures::{self, CarriedClosures};
 use super::view::{BranchArguments, View};
 use crate::branch::{Branch, BranchError, VerifiedIndex};
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
+use crate::closures::ClosureBundle;
 use crate::git::{Depth, Files};
 use crate::model::{
     AgentSpecification, DeploymentSpecification, FleetId, Folder, IndexVersion, Name, RootValidity, RootVersion,
@@ -39,14 +41,17 @@ pub(in crate::cli) struct VerifyOutput {
     /// What is to be done soon, although nothing is wrong yet.
     warnings: Vec<String>,
     errors: Vec<String>,
+    /// The closures in a bundle; none elsewhere.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    closures: Option<CarriedClosures>,
 }
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
-    print(&arguments.branch.view(Depth::Tip).await?, arguments.json)
+    print(&arguments.branch.view(Depth::Tip).await?, None, arguments.json)
 }
 
-/// Verifies everything that the view has, and prints the result.
-pub(super) fn print(view: &View, json: bool) -> Result<(), Exit> {
+/// Verifies everything that the view has, and the closures that came with it, and prints the result.
+pub(super) fn print(view: &View, carried: Option<&ClosureBundle>, json: bool) -> Result<(), Exit> {
     let (branch, root) = view.verified()?;
     // An agent refuses the branch at the first entry that does not belong there. Here all of them are named.
     let to_repair = Branch::to_repair(&view.snapshot, root, view.name());
@@ -80,6 +85,10 @@ pub(super) fn print(view: &View, json: bool) -> Result<(), Exit> {
         let list = if warning.is_expired() { &mut errors } else { &mut warnings };
         list.push(warning.to_string());
     }
+    if let Some(carried) = carried {
+        errors.extend(closures::verify(carried, view, &mut index)?);
+    }
+    let carried = carried.map(CarriedClosures::of);
     let is_good = errors.is_empty();
     let (version, expires) = (index.index().version, index.index().expires);
     if json {
@@ -95,6 +104,7 @@ pub(super) fn print(view: &View, json: bool) -> Result<(), Exit> {
             unapproved,
             warnings,
             errors,
+            closures: carried,
         })?;
     } else {
         errors.iter().for_each(output::error);
@@ -107,6 +117,9 @@ pub(super) fn print(view: &View, json: bool) -> Result<(), Exit> {
             root.fleet().short(),
             root.root().version
         ))?;
+        if let Some(carried) = &carried {
+            carried.rows().into_iter().try_for_each(|(name, value)| output::line(format_args!("{name}: {value}")))?;
+        }
     }
     if is_good { Ok(()) } else { Err(Exit::silent(Code::Refused)) }
 }

@@ -266,6 +266,13 @@ impl View {
         Ok(UnverifiedIndex { layout: Layout::of(count), bins, index })
     }
 
+    /// The keys in the signatures of the index, which are not verified.
+    pub(super) fn unverified_publishers(&self) -> Result<Vec<String>, Exit> {
+        let signed = Signed::<Index>::parse(&self.read_file(Layout::INDEX, Index::MAX_BYTES)?);
+        let signed = signed.map_err(|error| refused(Layout::INDEX, &error))?;
+        Ok(signed.signatures().map(|signature| signature.keyid().to_string()).collect())
+    }
+
     /// Reads a document without verifying it.
     pub(super) fn unverified_document<S: Specification>(
         &self,

@@ -4,8 +4,9 @@ use std::io;
 
 use bytesize::ByteSize;
 
+use crate::closures::ReadError;
 use crate::git::address::CommitId;
-use crate::git::objects::ReadError;
+use crate::git::objects::ReadError as ObjectError;
 
 /// The most bytes of a header: 64 KiB.
 pub(super) const MAX_HEADER_BYTES: u64 = 64 << 10;
@@ -31,6 +32,9 @@ pub enum BundleError {
     /// A pattern names any number of files.
     #[error("it is a pattern, and here one file has to be named")]
     Pattern,
+    /// It is a bundle with closures, and its beginning is damaged.
+    #[error("the bundle with closures is damaged")]
+    Closures(#[source] Box<ReadError>),
     /// The beginning of the file is not that of a bundle.
     #[error(transparent)]
     Header(#[from] HeaderError),
@@ -45,7 +49,7 @@ pub enum BundleError {
     Pack(String),
     /// Its objects are good, and some are missing.
     #[error("it lacks a part of its commit, so nothing of it was kept (make it again, or {COPY_AGAIN})")]
-    Incomplete(#[source] Box<ReadError>),
+    Incomplete(#[source] Box<ObjectError>),
 }
 
 /// Why the beginning of a file is not that of a bundle that Clavel reads.

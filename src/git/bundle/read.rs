@@ -4,7 +4,7 @@
 //! earlier bundles is what a later one builds on, and is kept, in few packs.
 
 use std::fs::{self, File};
-use std::io::BufReader;
+use std::io::{BufReader, Read as _, Seek as _, SeekFrom, Take};
 use std::os::unix::fs::FileTypeExt as _;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use super::files::BundleFiles;
 use super::header::BundleHeader;
 use super::incoming::Incoming;
 use super::write::write_pack;
+use crate::closures::git_bundle_in;
 use crate::git::complete::{self, CheckedHistory};
 use crate::git::fetch::{Depth, FetchRequest, Fetched};
 use crate::git::fetch_error::FetchError;
@@ -29,7 +30,7 @@ const MANY_PACKS: usize = 8;
 impl BundleHeader {
     /// Reads the header of the bundle at the path.
     pub fn of_file(files: &BundleFiles) -> Result<Self, BundleError> {
-        let mut input = BufReader::new(open(files.exact().ok_or(BundleError::Pattern)?)?);
+        let mut input = BufReader::new(git_part(files.open()?)?);
         Ok(Self::read(&mut input)?)
     }
 }
@@ -47,8 +48,8 @@ impl Repository {
             source: Box::new(source),
         };
         let known = self.tip_of_ref(request.into)?;
-        let path = files.exact().ok_or_else(|| failed(BundleError::Pattern))?;
-        let mut input = BufReader::with_capacity(64 << 10, open(path).map_err(failed)?);
+        let file = files.open().and_then(git_part).map_err(failed)?;
+        let mut input = BufReader::with_capacity(64 << 10, file);
         let header = BundleHeader::read(&mut input).map_err(|error| failed(error.into()))?;
         let Some(tip) = header.tip(request.branch) else { return Ok(Fetched::BranchMissing) };
         if known == Some(tip) {
@@ -144,6 +145,24 @@ impl Repository {
             fs::remove_file(file).map_err(io)?;
         }
         Ok(())
+    }
+}
+
+impl BundleFiles {
+    /// Opens the bundle, which has to be a regular file.
+    pub fn open(&self) -> Result<File, BundleError> {
+        open(self.exact().ok_or(BundleError::Pattern)?)
+    }
+}
+
+/// The git bundle in a file: a part of it where it has closures as well, and otherwise all of it.
+fn git_part(mut file: File) -> Result<Take<File>, BundleError> {
+    match git_bundle_in(&file).map_err(|error| BundleError::Closures(Box::new(error)))? {
+        Some(span) => {
+            file.seek(SeekFrom::Start(span.offset)).map_err(BundleError::Open)?;
+            Ok(file.take(span.size))
+        }
+        None => Ok(file.take(u64::MAX)),
     }
 }
 

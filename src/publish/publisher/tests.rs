@@ -53,6 +53,10 @@ impl Store for FakeStore {
         Box::pin(async { Ok(found) })
     }
 
+    fn dump(&self, _: &StorePath, _: &mut dyn std::io::Write) -> std::io::Result<()> {
+        unreachable!("publishing dumps nothing")
+    }
+
     fn derivation(&self, path: &StorePath) -> Result<Vec<u8>, DerivationError> {
         unreachable!("no deployment has a derivation, but {path} is read")
     }
