@@ -61,8 +61,15 @@ fn verify_as_agent(vector: &Path, case: &Value) -> Result<Verdict, Refusal> {
     let units =
         units.map(|(_, unit)| unit.rsplit('/').next().unwrap().parse().map(|unit| (unit, UnitConfig::default())));
     let units = units.filter_map(Result::ok).collect();
-    let requester =
-        Requester { agent: &agent, wanted: None, units: &units, system: &system, branch: &branch, root: &roots.newest };
+    let requester = Requester {
+        agent: &agent,
+        wanted: None,
+        units: &units,
+        system: &system,
+        branch: &branch,
+        root: &roots.newest,
+        max_index_age: None,
+    };
     let clocks = Clocks { now, uptime: None };
     verify(&files, &requester, &Trusted::default(), Time { clocks: &clocks, baseline: None })
 }

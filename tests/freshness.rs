@@ -43,6 +43,39 @@ fn a_branch_that_nobody_signs_any_more_is_stale_and_what_runs_goes_on() {
 }
 
 #[test]
+fn the_root_allows_the_agents_of_a_site_an_older_index_and_a_configuration_only_a_younger_one() {
+    let world = ready();
+    world.agent("web-1", &["once"]).good();
+    let (root, next, key) = (world.at("root.json"), world.at("root-2.json"), world.at("root-1.secret"));
+    let repository = world.at("fleet.git");
+    let clavel = |arguments: &[&str]| world.clavel(arguments).good();
+    clavel(&["root", "next", &root, "-o", &next, "--index-age", "WEB-*=45d", "--key", &key]);
+    assert!(clavel(&["root", "show", &next]).contains("WEB-*   45d"));
+    clavel(&["root", "publish", &next, "--repository", &repository]);
+    forget_the_clocks(&world);
+    assert_eq!(agent(&world, "+44d").good(), "web-1: up to date at revision 1\n");
+    forget_the_clocks(&world);
+    agent(&world, "+46d").refused(5, "the root lets this agent believe an index for 45d");
+    // What is not signed cannot loosen it, and may be stricter.
+    world.configure_agent("web-1", &format!("file://{repository}"), "[fetch]\nmax-index-age = \"60d\"\n");
+    forget_the_clocks(&world);
+    agent(&world, "+46d").refused(5, "is stale since");
+    world.configure_agent("web-1", &format!("file://{repository}"), "[fetch]\nmax-index-age = \"2d\"\n");
+    forget_the_clocks(&world);
+    agent(&world, "+1d").good();
+    forget_the_clocks(&world);
+    agent(&world, "+3d").refused(5, "`max-index-age` of this agent's configuration is 2d");
+    // The next root takes it back.
+    world.configure_agent("web-1", &format!("file://{repository}"), "");
+    let third = world.at("root-3.json");
+    clavel(&["root", "next", &next, "-o", &third, "--no-index-age", "WEB-*", "--key", &key]);
+    clavel(&["root", "publish", &third, "--repository", &repository]);
+    forget_the_clocks(&world);
+    agent(&world, "+8d").refused(5, "see whether claveld runs");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
+}
+
+#[test]
 fn everybody_warns_before_a_root_expires_and_says_the_command_afterwards() {
     let world = World::new();
     world.publish().good();

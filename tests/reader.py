@@ -22,6 +22,11 @@ FOLDERS = {"agents": "Agent", "deployments": "Deployment", "units": "Unit"}
 NAME = re.compile(r"[A-Za-z0-9_@][A-Za-z0-9._@-]{0,127}")
 
 
+def matches(pattern, name):
+    """Whether a pattern of a root matches a name."""
+    return re.fullmatch(re.escape(pattern.lower()).replace(r"\*", ".*").replace(r"\?", "."), name.lower())
+
+
 def check_root(root):
     """What holds for each root by itself."""
     for role in ("root", "publisher", "approver"):
@@ -67,7 +72,13 @@ class Branch:
             check(name in allowed if isinstance(allowed, set) else re.fullmatch(allowed, name), "layout", f"{path}/{name}")
 
     def check_expiry(self, signed):
-        expires = datetime.datetime.fromisoformat(signed["expires"].replace("Z", "+00:00"))
+        def time(field):
+            return datetime.datetime.fromisoformat(signed[field].replace("Z", "+00:00"))
+
+        expires = time("expires")
+        for policy in self.root.get("indexAges", []) if signed["kind"] == "Index" else ():
+            if matches(policy["match"], self.case["agent"]):
+                expires = max(expires, time("issued") + datetime.timedelta(seconds=policy["maxAge"]))
         check(self.now < expires, "expired", f"{signed['kind']}: {signed['expires']}")
 
     def check_roots(self):
@@ -171,8 +182,7 @@ class Branch:
     def approvals_needed(self, names):
         role, needed = self.root["roles"]["approver"], 0
         for policy in self.root["approvals"]:
-            pattern = re.escape(policy["match"].lower()).replace(r"\*", ".*").replace(r"\?", ".")
-            if any(re.fullmatch(pattern, name.lower()) for name in names):
+            if any(matches(policy["match"], name) for name in names):
                 needed = max(needed, policy["approvals"], role["threshold"])
         return needed
 

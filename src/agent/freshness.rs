@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::Timestamp;
+use crate::model::{IndexAge, Timestamp};
 
 /// How far two correct clocks may be apart.
 const TOLERANCE: Duration = Duration::from_mins(5);
@@ -135,6 +135,37 @@ pub(super) struct Validity {
     pub(super) expires: Timestamp,
 }
 
+/// How old an index may be for an agent, beside what the index says itself.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct IndexAges {
+    /// By the root, for this agent. It is signed, so it may be longer than what the index says.
+    pub(super) signed: Option<IndexAge>,
+    /// By the configuration of this machine, which is not signed, so it may only be shorter.
+    pub(super) own: Option<IndexAge>,
+}
+
+impl IndexAges {
+    /// Until when an index may count as the newest.
+    pub(super) fn good_until(self, issued: Timestamp, expires: Timestamp) -> Timestamp {
+        let signed = self.signed.map_or(expires, |age| expires.max(issued.plus(age.get())));
+        self.own.map_or(signed, |age| signed.min(issued.plus(age.get())))
+    }
+
+    /// What to do about an index that is older.
+    pub(super) fn remedy(self) -> String {
+        let look = "see whether claveld runs, and whether the mirror is up to date";
+        match self {
+            Self { own: Some(age), .. } => {
+                format!("`max-index-age` of this agent's configuration is {age}; {look}")
+            }
+            Self { signed: Some(age), .. } => {
+                format!("the root lets this agent believe an index for {age}; bring it a newer branch, or {look}")
+            }
+            Self { signed: None, own: None } => look.to_owned(),
+        }
+    }
+}
+
 /// The part of a pass's result that concerns the clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ClockSample {
@@ -242,6 +273,21 @@ mod tests {
             Ok(Some(trouble)) => trouble.to_string(),
             Err(stale) => stale.to_string(),
         }
+    }
+
+    #[test]
+    fn only_what_is_signed_makes_an_index_count_for_longer() {
+        let age = |text: &str| Some(text.parse().unwrap());
+        let until = |signed, own| IndexAges { signed, own }.good_until(at("10T00:00:00"), at("17T00:00:00"));
+        assert_eq!(until(None, None), at("17T00:00:00"));
+        assert_eq!(until(age("20d"), None), at("30T00:00:00"));
+        assert_eq!(until(age("2d"), None), at("17T00:00:00"));
+        assert_eq!(until(None, age("2d")), at("12T00:00:00"));
+        assert_eq!(until(None, age("20d")), at("17T00:00:00"));
+        assert_eq!(until(age("20d"), age("15d")), at("25T00:00:00"));
+        let remedy = |signed, own| IndexAges { signed, own }.remedy();
+        assert!(remedy(age("45d"), None).contains("the root lets this agent believe an index for 45d"));
+        assert!(remedy(age("45d"), age("2d")).contains("`max-index-age` of this agent's configuration is 2d"));
     }
 
     #[test]

@@ -17,15 +17,15 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use super::freshness::{ClockTrouble, Clocks, Validity, check_validity};
+use super::freshness::{ClockTrouble, Clocks, IndexAges, Validity, check_validity};
 use super::lifecycle::{Candidate, UnitReference};
 use crate::branch::{Branch, BranchError, VerifiedIndex};
 use crate::config::UnitConfig;
 use crate::git::Files;
 use crate::model::{
     AgentSpecification, BranchName, Deployment, DeploymentSpecification, Document, DocumentPath, Epoch, Index,
-    IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit, UnitSpecification, UnitType,
-    how_to_renew,
+    IndexAge, IndexAgePolicy, IndexVersion, Name, Revision, Sha256Digest, Specification, System, Timestamp, Unit,
+    UnitSpecification, UnitType, how_to_renew,
 };
 use crate::trust::{Approvals, DocumentError, TrustedRoot, Verified};
 
@@ -49,7 +49,7 @@ pub struct SeenIndex {
     pub content_digest: Sha256Digest,
     /// When it was issued.
     pub issued: Timestamp,
-    /// When it expires.
+    /// Until when it counts as the newest for this agent.
     pub expires: Timestamp,
 }
 
@@ -95,6 +95,19 @@ pub struct Requester<'a> {
     pub branch: &'a BranchName,
     /// The newest root. Its roles decide whose signatures count.
     pub root: &'a TrustedRoot,
+    /// How old an index may be at most, by the configuration of this machine.
+    pub max_index_age: Option<IndexAge>,
+}
+
+impl Requester<'_> {
+    fn index_ages(&self) -> IndexAges {
+        index_ages(self.root, self.agent, self.max_index_age)
+    }
+}
+
+/// How old an index may be for `agent`, by the root and by the configuration of its machine.
+pub(super) fn index_ages(root: &TrustedRoot, agent: &Name, own: Option<IndexAge>) -> IndexAges {
+    IndexAges { signed: IndexAgePolicy::for_agent(&root.root().index_ages, agent), own }
 }
 
 /// A deployment that a unit of this machine should run, completely verified.
@@ -146,10 +159,10 @@ impl Time<'_> {
         self.check(&Validity { what, remedy, issued: None, expires }).map(drop)
     }
 
-    /// Checks that the index has not expired. Returns what is wrong with the clock, where it is fresh all the same.
-    pub(super) fn check_index(self, index: &SeenIndex) -> Result<Option<ClockTrouble>, Refusal> {
+    /// Checks that the index is not too old. Returns what is wrong with the clock, where it is fresh all the same.
+    pub(super) fn check_index(self, index: &SeenIndex, ages: IndexAges) -> Result<Option<ClockTrouble>, Refusal> {
         let SeenIndex { version, issued, expires, .. } = *index;
-        let remedy = "see whether claveld runs, and whether the mirror is up to date".to_owned();
+        let remedy = ages.remedy();
         self.check(&Validity { what: format!("the index (version {version})"), remedy, issued: Some(issued), expires })
     }
 }
@@ -166,10 +179,12 @@ pub fn verify<F: Files>(
     let index = branch.index()?;
     let seen = trusted_in_epoch(trusted, requester.root.root().epoch)?;
     check_index_goes_forward(&index, seen.index.as_ref())?;
-    let clock = time.check_index(&index.seen())?;
+    let ages = requester.index_ages();
+    let found = index.seen(ages);
+    let clock = time.check_index(&found, ages)?;
     let unit_types = seen.unit_types.clone();
     let (documents, withdrawn) = (BTreeMap::new(), BTreeMap::new());
-    let mut check = DocumentCheck { branch, index, trusted: &seen, documents, withdrawn, unit_types };
+    let mut check = DocumentCheck { branch, index, found, trusted: &seen, documents, withdrawn, unit_types };
     let Some((agent, _)) = check.agent(requester.agent)? else {
         let withdrawn = vec![requester.agent.clone()];
         return Ok(Verdict { trusted: check.remembered()?, orders: Vec::new(), withdrawn, unfit: Vec::new(), clock });
@@ -245,8 +260,9 @@ impl From<&Order> for UnitReference {
 }
 
 impl VerifiedIndex {
-    fn seen(&self) -> SeenIndex {
+    fn seen(&self, ages: IndexAges) -> SeenIndex {
         let Index { epoch, version, issued, expires, .. } = **self.index();
+        let expires = ages.good_until(issued, expires);
         SeenIndex { epoch, version, content_digest: self.index().content_digest(), issued, expires }
     }
 }
@@ -300,6 +316,8 @@ impl From<Refusal> for DeploymentRefusal {
 struct DocumentCheck<'a, F> {
     branch: Branch<'a, F>,
     index: VerifiedIndex,
+    /// What is remembered of the index.
+    found: SeenIndex,
     trusted: &'a Trusted,
     documents: BTreeMap<DocumentPath, SeenDocument>,
     withdrawn: BTreeMap<DocumentPath, Revision>,
@@ -423,7 +441,7 @@ impl<F: Files> DocumentCheck<'_, F> {
 
     /// Everything that the agent trusted before, and everything that it has just checked.
     fn remembered(self) -> Result<Trusted, Refusal> {
-        let seen = self.index.seen();
+        let seen = self.found.clone();
         let (mut documents, mut withdrawn) = (self.trusted.documents.clone(), self.trusted.withdrawn.clone());
         withdrawn.retain(|path, _| !self.documents.contains_key(path));
         documents.extend(self.documents);

@@ -12,7 +12,7 @@ use super::credentials::{CredentialsTable, access_rules, with_ssh_command};
 use super::mirrors::{MAX_MIRRORS, check_mirrors};
 use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
 use crate::git::Remote;
-use crate::model::{BranchName, Invalid, List, Name, System, UnitType};
+use crate::model::{BranchName, IndexAge, Invalid, List, Name, System, UnitType};
 use crate::trust::AnchorLocation;
 
 /// The settings of an agent.
@@ -40,6 +40,8 @@ pub struct AgentConfig {
     pub interval: Duration,
     /// How long the fetch of the branch from one mirror may take.
     pub fetch_deadline: Duration,
+    /// How old an index may be at most. Without it, the index and the root alone say so.
+    pub max_index_age: Option<IndexAge>,
     /// How long the fetch of a closure may take.
     pub realise_deadline: Duration,
     /// How long an activation may take.
@@ -131,6 +133,7 @@ struct AgentFile {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct FetchTable {
     timeout: Option<Span>,
+    max_index_age: Option<Span>,
 }
 
 #[derive(Deserialize, Default)]
@@ -194,6 +197,8 @@ impl ConfigFile for AgentFile {
             }
             units.insert(name, UnitConfig { unit_type, profile, command: unit.command, user: unit.user });
         }
+        let max_index_age = self.fetch.max_index_age.map(|Span(age)| IndexAge::try_from(age.as_secs())).transpose();
+        let max_index_age = max_index_age.map_err(|invalid| ("fetch.max-index-age", invalid.to_string()))?;
         let access = access_rules(self.credentials, with_ssh_command(self.ssh_command), directory)?;
         check_mirrors(&self.repository, &self.mirrors).map_err(|why| ("mirrors", why))?;
         let mirrors = std::iter::once(self.repository).chain(self.mirrors.iter().cloned());
@@ -208,6 +213,7 @@ impl ConfigFile for AgentFile {
             state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/clavel-agent".into())),
             metrics_file: self.metrics_file.map(|file| directory.join(file)),
             interval: self.interval.map_or(Duration::from_mins(1), |span| span.0),
+            max_index_age,
             fetch_deadline: self.fetch.timeout.map_or(Duration::from_mins(2), |span| span.0),
             realise_deadline: self.nix.timeout.map_or(HOUR, |span| span.0),
             activation_deadline: self.activate.timeout.map_or(HOUR / 2, |span| span.0),

@@ -64,14 +64,10 @@ pub struct Index {
     /// The version of this schema.
     pub schema: Schema,
     /// The sources of the documents, as they were when the index was signed; at most 256 of them.
-    #[serde(default, skip_serializing_if = "is_empty")]
+    #[serde(default, skip_serializing_if = "List::is_empty")]
     pub sources: List<IndexSource, MAX_SOURCES>,
     /// The version, which goes up by one with every publication of an epoch.
     pub version: IndexVersion,
-}
-
-fn is_empty(sources: &List<IndexSource, MAX_SOURCES>) -> bool {
-    sources.is_empty()
 }
 
 impl BranchFile for Index {

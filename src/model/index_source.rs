@@ -13,7 +13,7 @@ pub const MAX_BROKEN_PARTS: usize = 24;
 #[serde(rename_all = "camelCase")]
 pub struct IndexSource {
     /// The parts of it that gave no document when it was read last; at most 24 of them, the first ones in the order of their attributes.
-    #[serde(default, skip_serializing_if = "has_none")]
+    #[serde(default, skip_serializing_if = "List::is_empty")]
     pub broken: List<BrokenPart, MAX_BROKEN_PARTS>,
     /// How many more parts of it were broken; absent where there are none.
     #[serde(default, skip_serializing_if = "is_zero", deserialize_with = "super::number::integer")]
@@ -45,10 +45,6 @@ impl IndexSource {
         let attributes = |source: &'_ Self| source.broken.iter().map(|part| part.attribute.clone()).collect::<Vec<_>>();
         self.more_broken == other.more_broken && attributes(self) == attributes(other)
     }
-}
-
-fn has_none(broken: &List<BrokenPart, MAX_BROKEN_PARTS>) -> bool {
-    broken.is_empty()
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]

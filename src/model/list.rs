@@ -19,6 +19,11 @@ impl<T, const MAX: usize> Default for List<T, MAX> {
 }
 
 impl<T, const MAX: usize> List<T, MAX> {
+    /// Whether it has no item.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
     /// A list with one item.
     pub fn one(item: T) -> Self {
         const { assert!(MAX >= 1) };

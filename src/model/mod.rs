@@ -15,6 +15,7 @@ mod document;
 mod error_chain;
 mod flake_reference;
 mod index;
+mod index_age;
 mod index_source;
 mod isolation;
 pub mod json;
@@ -52,6 +53,7 @@ pub use document::{
 pub use error_chain::describe_error;
 pub use flake_reference::FlakeReference;
 pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MAX_ENTRIES_OF_A_BIN, MAX_SOURCES, Tombstone};
+pub use index_age::{IndexAge, IndexAgePolicy};
 pub use index_source::{BrokenPart, IndexSource, MAX_BROKEN_PARTS};
 pub use isolation::{AllowedInput, InputOrigin, InputPolicy, Isolation, RefusedInput, is_private};
 pub use key::{KeyId, PublicKey};

@@ -6,8 +6,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{
-    BranchFile, Deployment, Epoch, FleetId, Format, Invalid, Kind, List, Name, Pattern, Payload, RoleKey, RootVersion,
-    Schema, Timestamp,
+    BranchFile, Deployment, Epoch, FleetId, Format, IndexAgePolicy, Invalid, Kind, List, Name, Pattern, Payload,
+    RoleKey, RootVersion, Schema, Timestamp,
 };
 
 /// The most keys that one role may have.
@@ -31,6 +31,9 @@ pub struct Root {
     /// The format that its readers have to know, and that its publishers may write.
     #[serde(default = "Format::first")]
     pub format: Format,
+    /// The agents of sites that are rarely visited, and how old an index may be for them.
+    #[serde(default, rename = "indexAges", skip_serializing_if = "List::is_empty")]
+    pub index_ages: List<IndexAgePolicy, 256>,
     /// The kind: Root.
     pub kind: Kind<Self>,
     /// The roles.
@@ -178,6 +181,7 @@ mod tests {
             expires: "2026-01-01T00:00:00Z".parse().unwrap(),
             fleet: None,
             format: Format::FIRST,
+            index_ages: List::default(),
             kind: Kind::THIS,
             roles: Roles { approver: role(threshold), publisher: role(1), root: role(1) },
             schema: Schema::V1,

@@ -1,8 +1,8 @@
 //! Makes the content of a new root: of the first root of a fleet, or of the next one.
 
 use crate::model::{
-    ApprovalPolicy, Epoch, Format, Invalid, KeyId, Kind, List, Pattern, Role, RoleKey, Roles, Root, RootVersion,
-    Schema, Threshold, Timestamp,
+    ApprovalPolicy, Epoch, Format, IndexAgePolicy, Invalid, KeyId, Kind, List, Pattern, Role, RoleKey, Roles, Root,
+    RootVersion, Schema, Threshold, Timestamp,
 };
 
 use super::TrustedRoot;
@@ -31,6 +31,10 @@ pub struct Amendment {
     pub approvals: Vec<ApprovalPolicy>,
     /// Patterns of the approval policies to remove.
     pub drop_approvals: Vec<Pattern>,
+    /// How old an index may be for some agents. Each replaces one with the same pattern.
+    pub index_ages: Vec<IndexAgePolicy>,
+    /// Patterns of the agents for which an index may be no older than it says itself any more.
+    pub drop_index_ages: Vec<Pattern>,
     /// Whether the new root raises the epoch, which makes everything that was signed before invalid.
     pub raise_epoch: bool,
 }
@@ -47,6 +51,9 @@ pub enum AmendError {
     /// No policy has that pattern.
     #[error("no approval policy has the pattern `{0}`")]
     NoSuchPolicy(Pattern),
+    /// The root says of no agents of that pattern how old an index may be.
+    #[error("the root says of no agents `{0}` how old an index may be for them")]
+    NoSuchIndexAge(Pattern),
     /// A counter cannot be raised.
     #[error("cannot raise the {0}: it is at the largest number there is")]
     CounterExhausted(&'static str),
@@ -65,6 +72,7 @@ impl Amendment {
             expires,
             fleet: None,
             format: Format::FIRST,
+            index_ages: List::default(),
             kind: Kind::THIS,
             roles: Roles { approver: empty_role(), publisher: empty_role(), root: empty_role() },
             schema: Schema::V1,
@@ -124,6 +132,20 @@ impl Amendment {
         }
         approvals.sort_by(|a, b| a.pattern.cmp(&b.pattern));
         root.approvals = approvals.try_into()?;
+        let mut ages = root.index_ages.to_vec();
+        for pattern in &self.drop_index_ages {
+            let before = ages.len();
+            ages.retain(|policy| policy.pattern != *pattern);
+            if ages.len() == before {
+                return Err(AmendError::NoSuchIndexAge(pattern.clone()));
+            }
+        }
+        for policy in &self.index_ages {
+            ages.retain(|known| known.pattern != policy.pattern);
+            ages.push(policy.clone());
+        }
+        ages.sort_by(|a, b| a.pattern.cmp(&b.pattern));
+        root.index_ages = ages.try_into()?;
         Ok(root)
     }
 }

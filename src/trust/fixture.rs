@@ -35,6 +35,7 @@ pub(crate) fn first_root(keys: &[&SecretKey], threshold: u64) -> Root {
         expires: "2100-01-01T00:00:00Z".parse().unwrap(),
         fleet: None,
         format: Format::CURRENT,
+        index_ages: List::default(),
         kind: Kind::THIS,
         roles: Roles {
             approver: Role { keys: List::default(), threshold: Threshold::ONE },

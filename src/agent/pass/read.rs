@@ -7,7 +7,7 @@ use super::super::fetch::{BranchFetchError, FetchedMirror, fetch};
 use super::super::fork_evidence::{BelievedFiles, MirrorCopy, Remembered, keep_all};
 use super::super::mirrors::{Believed, Finding, MirrorChoice, MirrorReport, NoneBelieved, choose};
 use super::super::state::{State, StateError};
-use super::super::verify::{Refusal, Requester, SeenIndex, Time, verify};
+use super::super::verify::{Refusal, Requester, SeenIndex, Time, index_ages, verify};
 use super::Pass;
 use super::outcome::{Event, PassError};
 use crate::branch::{BranchError, RootChain};
@@ -98,7 +98,8 @@ impl Pass<'_> {
         let believed = match self.completed_at(tip).filter(|_| retry == Retry::NewRevisions) {
             // Only the time can have changed anything.
             Some((root, index)) => {
-                let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index));
+                let ages = index_ages(root, &self.config.name, self.config.max_index_age);
+                let fresh = self.time().check_root(root).and_then(|()| self.time().check_index(index, ages));
                 fresh.map(|clock| Believed {
                     tip,
                     version: Some(index.version),
@@ -139,6 +140,7 @@ impl Pass<'_> {
             system: &self.system,
             branch: &self.config.branch,
             root: &roots.newest,
+            max_index_age: self.config.max_index_age,
         };
         let verdict = verify(&files, &requester, &self.state.trusted, self.time())?;
         let index = verdict.trusted.index.as_ref();
@@ -161,7 +163,7 @@ impl Pass<'_> {
     /// The digest of everything that this agent's request consists of. A commit that was complete for another configuration
     /// or root is read again.
     pub(super) fn request_digest(&self) -> Sha256Digest {
-        let AgentConfig { name, deployments, branch, units, store, .. } = self.config;
+        let AgentConfig { name, deployments, branch, units, store, max_index_age, .. } = self.config;
         let fleet = self.anchor.fleet();
         // A new root may remove the key that signed what was believed.
         let root = match &self.anchor {
@@ -169,8 +171,11 @@ impl Pass<'_> {
             Anchor::Digest(_) => None,
         };
         digest(
-            format!("{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?} {:?}", self.system)
-                .as_bytes(),
+            format!(
+                "{name:?} {deployments:?} {branch:?} {fleet:?} {root:?} {units:?} {store:?} {max_index_age:?} {:?}",
+                self.system
+            )
+            .as_bytes(),
         )
     }
 

@@ -115,7 +115,8 @@ impl World {
     ) -> Result<Verdict, Refusal> {
         let (branch, root) = (branch(), &self.fleet.root);
         let (agent, system) = (name("web-1"), "x86_64-linux".parse().unwrap());
-        let requester = Requester { agent: &agent, wanted, units, system: &system, branch: &branch, root };
+        let requester =
+            Requester { agent: &agent, wanted, units, system: &system, branch: &branch, root, max_index_age: None };
         verify(&self.files, &requester, trusted, Time { clocks: &Clocks { now, uptime: None }, baseline: None })
     }
 

@@ -4,7 +4,7 @@ use std::time::SystemTime;
 
 use super::keys::role_key;
 use crate::cli::exit::Exit;
-use crate::model::{ApprovalPolicy, KeyId, Pattern, Threshold, Timestamp};
+use crate::model::{ApprovalPolicy, IndexAgePolicy, KeyId, Pattern, Threshold, Timestamp};
 use crate::trust::{Amendment, RoleName};
 
 /// The roles of a new root.
@@ -35,6 +35,13 @@ pub(super) struct RoleArguments {
     /// to case.
     #[arg(long = "approvals", value_name = "PATTERN=NUMBER", value_parser = policy)]
     approvals: Vec<ApprovalPolicy>,
+    /// The agents that believe an index until this age, also where it has expired, because their site is rarely visited: `ship-*=45d`;
+    /// may be given more than once.
+    ///
+    /// The pattern is compared with the name of the agent, without regard to case. It never makes an agent believe an index for a
+    /// shorter time.
+    #[arg(long = "index-age", value_name = "PATTERN=TIME", value_parser = index_age)]
+    index_ages: Vec<IndexAgePolicy>,
     /// The time after which the root expires.
     #[arg(long, value_name = "TIME", default_value = "365d", value_parser = humantime::parse_duration)]
     expires_after: std::time::Duration,
@@ -49,6 +56,9 @@ pub(super) struct RemovalArguments {
     /// A pattern for which the root asks for no approvals any more; may be given more than once.
     #[arg(long = "no-approvals", value_name = "PATTERN")]
     drop_approvals: Vec<Pattern>,
+    /// A pattern of agents for which an index may be no older than it says itself any more; may be given more than once.
+    #[arg(long = "no-index-age", value_name = "PATTERN")]
+    drop_index_ages: Vec<Pattern>,
     /// Begin a new epoch after a key was stolen: nothing that was signed before counts any more, and all versions
     /// and revisions begin at 1 again.
     #[arg(long)]
@@ -59,6 +69,12 @@ fn policy(text: &str) -> Result<ApprovalPolicy, String> {
     let (pattern, approvals) = text.rsplit_once('=').ok_or("write it like `db-*=1`")?;
     let pattern = pattern.parse().map_err(|error| format!("{error}"))?;
     Ok(ApprovalPolicy { approvals: approvals.parse().map_err(|error| format!("{error}"))?, pattern })
+}
+
+fn index_age(text: &str) -> Result<IndexAgePolicy, String> {
+    let (pattern, age) = text.rsplit_once('=').ok_or("write it like `ship-*=45d`")?;
+    let pattern = pattern.parse().map_err(|error| format!("{error}"))?;
+    Ok(IndexAgePolicy { max_age: age.parse().map_err(|error| format!("{error}"))?, pattern })
 }
 
 impl RoleArguments {
@@ -94,12 +110,14 @@ impl RoleArguments {
             (RoleName::Approver, self.approver_threshold),
         ];
         let thresholds = thresholds.into_iter().filter_map(|(role, threshold)| Some((role, threshold?))).collect();
-        let amendment = Amendment { add, thresholds, approvals: self.approvals.clone(), ..Amendment::default() };
+        let (approvals, index_ages) = (self.approvals.clone(), self.index_ages.clone());
+        let amendment = Amendment { add, thresholds, approvals, index_ages, ..Amendment::default() };
         Ok(match removals {
             None => amendment,
-            Some(RemovalArguments { remove, drop_approvals, raise_epoch }) => Amendment {
+            Some(RemovalArguments { remove, drop_approvals, drop_index_ages, raise_epoch }) => Amendment {
                 remove: remove.clone(),
                 drop_approvals: drop_approvals.clone(),
+                drop_index_ages: drop_index_ages.clone(),
                 raise_epoch: *raise_epoch,
                 ..amendment
             },

@@ -151,7 +151,12 @@ fn show(file: &Path, json: bool) -> Result<(), Exit> {
         output::line("")?;
     }
     let policies = root.approvals.iter().map(|policy| vec![policy.pattern.to_string(), policy.approvals.to_string()]);
-    output::table(&["pattern", "approvals"], policies)
+    output::table(&["pattern", "approvals"], policies)?;
+    if !root.index_ages.is_empty() {
+        output::line("")?;
+    }
+    let ages = root.index_ages.iter().map(|policy| vec![policy.pattern.to_string(), policy.max_age.to_string()]);
+    output::table(&["agents", "believe an index for"], ages)
 }
 
 async fn publish(file: &Path, branch: &RepositoryArguments) -> Result<(), Exit> {
