@@ -13,8 +13,8 @@ use crate::git::{
     Snapshot, WhenBusy, git_author,
 };
 use crate::model::{
-    Bin, BranchFile as _, BranchName, Document, DocumentPath, Folder, Hold, Index, IndexSource, Name, Payload,
-    Specification, describe_error,
+    Bin, BranchFile as _, BranchName, BranchPart, Document, DocumentPath, Folder, Hold, Index, IndexSource, Name,
+    Payload, Specification, describe_error,
 };
 use crate::trust::{Anchor, AnchorError, AnchorLocation, Signed, SignedError, TrustedRoot, parse_bin};
 
@@ -62,6 +62,12 @@ impl RepositoryArguments {
     ) -> Result<Option<CommitId>, Exit> {
         if let Some(bundle) = self.repository.bundle() {
             let why = format!("cannot write to {bundle}: a bundle is only read; name the repository with --repository");
+            return Err(Exit::new(Code::Configuration, why));
+        }
+        if let Some(folder) = self.repository.static_url() {
+            let why = format!(
+                "cannot write to {folder}: a static folder is only read; name the repository with --repository"
+            );
             return Err(Exit::new(Code::Configuration, why));
         }
         let folder = tempfile::tempdir().map_err(Exit::machine)?;
@@ -157,7 +163,8 @@ async fn fetch_all(remotes: &[Remote], branch: &BranchName, depth: Depth) -> Res
     let (into, within, when_busy) = (RefName::of(branch), FETCH_DEADLINE, WhenBusy::Refuse);
     let mut last = None;
     for remote in remotes {
-        let fetch = ConfinedFetch { remote, branch, copy: &copy, into: &into, depth, within, when_busy };
+        let part = &BranchPart::Whole;
+        let fetch = ConfinedFetch { remote, branch, copy: &copy, into: &into, depth, part, within, when_busy };
         let tip = match fetch.run().await? {
             Fetched::Unchanged(tip) | Fetched::Moved(tip) => Some(tip),
             Fetched::BranchMissing => None,
