@@ -159,7 +159,7 @@ impl FetchError {
             | Self::TooMuchMemory { .. }
             | Self::TooShallow { .. }
             | Self::Interrupted { .. } => Remedy::TryAgain,
-            Self::Static { source, .. } => source.remedy(),
+            Self::Static { source, .. } => remedy_of_static(source),
             Self::Locked { lock, .. } if !lock.is_stale() => Remedy::TryAgain,
             // If the received commit is incomplete, an older commit in the local repository may be the cause: an earlier
             // fetch can have brought a commit without the files of its parents, and this fetch then told the remote that
@@ -167,5 +167,23 @@ impl FetchError {
             Self::Incomplete { .. } | Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
             Self::RepositoryNotFound { .. } | Self::Refused { .. } | Self::Local(_) => Remedy::Operator,
         }
+    }
+}
+
+/// The remedy for a static folder that cannot be read.
+fn remedy_of_static(error: &StaticError) -> Remedy {
+    match error {
+        StaticError::Refused { .. }
+        | StaticError::Credentials(_)
+        | StaticError::Redirect { .. }
+        | StaticError::Local(_) => Remedy::Operator,
+        StaticError::NotThere { .. }
+        | StaticError::Status { .. }
+        | StaticError::Connection { .. }
+        | StaticError::TooLong { .. }
+        | StaticError::TooMuch { .. }
+        | StaticError::OtherBytes { .. }
+        | StaticError::Read { .. }
+        | StaticError::Content { .. } => Remedy::TryAgain,
     }
 }

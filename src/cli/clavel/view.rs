@@ -21,7 +21,8 @@ use crate::trust::{Anchor, AnchorError, AnchorLocation, Signed, SignedError, Tru
 /// The arguments that name a branch.
 #[derive(Debug, clap::Args)]
 pub(super) struct RepositoryArguments {
-    /// The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle.
+    /// The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a
+    /// static folder.
     #[arg(long, value_name = "PATH|URL", env = "CLAVEL_REPOSITORY", default_value = ".", value_parser = repository)]
     repository: Remote,
     /// The branch.

@@ -5,7 +5,6 @@ use std::io;
 
 use bytesize::ByteSize;
 
-use crate::git::fetch_error::Remedy;
 use crate::git::repository::GitError;
 use crate::model::Sha256Digest;
 
@@ -106,21 +105,4 @@ pub enum StaticError {
     /// The local repository cannot be read or written.
     #[error(transparent)]
     Local(#[from] GitError),
-}
-
-impl StaticError {
-    /// The remedy for this error.
-    pub(in crate::git) fn remedy(&self) -> Remedy {
-        match self {
-            Self::Refused { .. } | Self::Credentials(_) | Self::Redirect { .. } | Self::Local(_) => Remedy::Operator,
-            Self::NotThere { .. }
-            | Self::Status { .. }
-            | Self::Connection { .. }
-            | Self::TooLong { .. }
-            | Self::TooMuch { .. }
-            | Self::OtherBytes { .. }
-            | Self::Read { .. }
-            | Self::Content { .. } => Remedy::TryAgain,
-        }
-    }
 }
