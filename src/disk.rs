@@ -73,6 +73,20 @@ fn put<T, E: From<io::Error>>(
     Ok(written)
 }
 
+/// Syncs the file system of `folder` to the disk: one call for many files.
+#[cfg(target_os = "linux")]
+pub fn sync_file_system(folder: &Path) -> io::Result<()> {
+    Ok(rustix::fs::syncfs(File::open(folder)?)?)
+}
+
+/// Syncs all file systems to the disk; other systems than Linux have no call for a single one.
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::unnecessary_wraps, reason = "one signature for all systems")]
+pub fn sync_file_system(_: &Path) -> io::Result<()> {
+    rustix::fs::sync();
+    Ok(())
+}
+
 /// Reads the file at `path`. One of more than `limit` bytes is an error of the kind [`io::ErrorKind::FileTooLarge`], and the rest
 /// of it is not read.
 pub fn read(path: &Path, limit: u64) -> io::Result<Vec<u8>> {

@@ -55,6 +55,7 @@ mod setup;
 mod signers;
 mod signing_process;
 mod sources;
+mod static_export;
 mod support;
 mod transports;
 mod units;

@@ -11,6 +11,7 @@ use tokio::time::timeout;
 use super::mirror_fetch::{BranchFetchError, FetchedMirror, MirrorFetch, short_digest};
 use crate::config::AgentConfig;
 use crate::git::{BundleFiles, BundleSearchError, Remote};
+use crate::model::BranchPart;
 
 /// Takes what each of the bundles has into the copy at `path`.
 pub(super) async fn fetch_bundles(
@@ -27,7 +28,14 @@ pub(super) async fn fetch_bundles(
     let fetch = async |bundle: &Remote| {
         // All of them have the time of one mirror.
         let within = config.fetch_deadline.saturating_sub(begun.elapsed()).max(Duration::from_millis(1));
-        let fetch = MirrorFetch { mirror: bundle, branch: &config.branch, path, into: ref_of(bundle), within };
+        let fetch = MirrorFetch {
+            mirror: bundle,
+            branch: &config.branch,
+            part: &BranchPart::Whole,
+            path,
+            into: ref_of(bundle),
+            within,
+        };
         FetchedMirror { mirror: bundle.to_string(), tip: fetch.run(rescue).await }
     };
     let (mut fetched, mut any) = (Vec::new(), false);

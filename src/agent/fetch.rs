@@ -18,6 +18,7 @@ pub(super) use super::mirror_fetch::FetchedMirror;
 use super::mirror_fetch::{MirrorFetch, short_digest};
 use crate::config::AgentConfig;
 use crate::git::Remote;
+use crate::model::BranchPart;
 
 /// How many mirrors are asked at the same time. Each may use all the memory of its limit.
 const AT_A_TIME: usize = 4;
@@ -31,13 +32,17 @@ pub(super) async fn fetch(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&
         // They only take space.
         tracing::warn!(%error, folder = %folder.display(), "cannot delete the copies of former mirrors");
     }
+    let part = &BranchPart::OfAgent {
+        agent: config.name.clone(),
+        deployments: config.deployments.as_ref().map(|wanted| wanted.to_vec()),
+    };
     let fetches = config.mirrors.iter().map(async |mirror| {
         let path = copy_of(folder, mirror);
         if let Some(files) = mirror.bundle() {
             return fetch_bundles(config, files, &path, rescue).await;
         }
         let (into, within) = (FETCHED.to_owned(), config.fetch_deadline);
-        let tip = MirrorFetch { mirror, branch: &config.branch, path: &path, into, within }.run(rescue).await;
+        let tip = MirrorFetch { mirror, branch: &config.branch, part, path: &path, into, within }.run(rescue).await;
         vec![FetchedMirror { mirror: mirror.to_string(), tip }]
     });
     stream::iter(fetches).buffered(AT_A_TIME).collect::<Vec<_>>().await.into_iter().flatten().collect()

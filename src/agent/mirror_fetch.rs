@@ -12,7 +12,7 @@ use crate::git::{
     BundleSearchError, CommitId, ConfinedFetch, ConfinedFetchError, Depth, Fetched, GitError, Leftovers, OpenError,
     RefName, Remedy, Remote, Repository, WhenBusy, lock_of,
 };
-use crate::model::{BranchName, describe_error};
+use crate::model::{BranchName, BranchPart, describe_error};
 use crate::trust::digest;
 
 /// The most that all fetches together bring into one copy, in bytes: 512 MiB. A larger copy is started afresh.
@@ -110,6 +110,8 @@ pub(super) struct MirrorFetch<'a> {
     pub(super) mirror: &'a Remote,
     /// The branch.
     pub(super) branch: &'a BranchName,
+    /// The part of the branch that the agent needs.
+    pub(super) part: &'a BranchPart,
     /// The copy.
     pub(super) path: &'a Path,
     /// The ref that follows the branch there. It says what was fetched, not what is believed.
@@ -159,9 +161,10 @@ impl MirrorFetch<'_> {
         })?;
         let repository = Repository::open_or_create_bare(self.path)?;
         let leftovers = repository.clear_leftovers(&self.fetched_ref()?)?;
-        // Every fetch adds a pack.
+        // Every fetch adds a pack, or loose objects.
         if leftovers == Leftovers::PackInDoubt
             || repository.has_many_packs()?
+            || repository.has_many_loose_objects()?
             || repository.fetched_bytes()? > MAX_COPY_BYTES
         {
             rescue(self.path);
@@ -185,6 +188,7 @@ impl MirrorFetch<'_> {
             copy: self.path,
             into: &self.fetched_ref()?,
             depth: Depth::Tip,
+            part: self.part,
             within: self.within,
             when_busy: WhenBusy::Refuse,
         };

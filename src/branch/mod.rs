@@ -14,6 +14,8 @@ mod layout_check;
 mod read_back;
 mod rehearse;
 mod root_chain;
+mod static_reader;
+mod static_tip;
 mod writer;
 
 pub use approvals::AgentsByDeployment;
@@ -24,8 +26,14 @@ pub use layout_check::{ForeignEntry, LayoutError};
 pub use read_back::{ReadBack, ReadBackError};
 pub use rehearse::{Rehearsal, rehearse, rehearse_mirror};
 pub use root_chain::{RootChain, RootsError};
+pub use static_reader::{read_static, static_roots};
+pub use static_tip::{StaticApprovals, StaticHead, StaticRoots, StaticTip, StaticTipError};
 pub use writer::{BranchWriter, FETCH_DEADLINE, OpenBranch, Proposal, WriteError};
 
 /// The types of `git` that a caller has to name to use this room: `Remote` for [`BranchWriter`], `Snapshot` and `CommitId` for
-/// [`OpenBranch`], and `Change`, `Authorship` and `Identity` for [`Proposal`]. `publish` takes them from here, because it may not use `git`.
-pub use crate::git::{Authorship, Change, CommitId, Identity, Remote, Snapshot};
+/// [`OpenBranch`], `Change`, `Authorship` and `Identity` for [`Proposal`],
+/// and the names in a static folder. `publish` takes them from here, because it may not use `git`.
+pub use crate::git::{
+    Authorship, Change, CommitId, Identity, ReadError as CommitReadError, Remote, STATIC_TIP, Snapshot,
+    static_object_path,
+};

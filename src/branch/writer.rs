@@ -10,7 +10,7 @@ use crate::git::{
     Authorship, Change, CommitError, CommitId, ConfinedFetch, ConfinedFetchError, Depth, GitError, NewCommit,
     OpenError, Prepared, Push, PushError, ReadError, RefName, Remote, Repository, Snapshot, WhenBusy,
 };
-use crate::model::BranchName;
+use crate::model::{BranchName, BranchPart};
 
 /// The longest time that the fetch of a whole branch may take.
 pub const FETCH_DEADLINE: Duration = Duration::from_mins(10);
@@ -132,6 +132,7 @@ impl BranchWriter<'_> {
             copy: self.copy,
             into: &RefName::of(self.branch),
             depth: Depth::Full,
+            part: &BranchPart::Whole,
             within: FETCH_DEADLINE,
             // Another process of claveld may publish to the same branch.
             when_busy: WhenBusy::Wait,

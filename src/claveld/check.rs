@@ -17,7 +17,7 @@ use super::{round, setup};
 use crate::branch::{BranchWriter, Rehearsal, Remote, WriteError, rehearse, rehearse_mirror};
 use crate::config::{ClaveldConfig, PublishConfig};
 use crate::evaluate::EvalMode;
-use crate::git::PushError;
+use crate::git::{PushError, StaticUrl};
 use crate::host::{check_folder, within};
 use crate::model::{
     CheckFinding, CheckOutcome, PublicKey, RootValidity, Source, SourceRevision, Timestamp, describe_error,
@@ -221,7 +221,12 @@ async fn check_branch(
     let mirrors = config.mirrors.iter().enumerate().map(|(place, mirror)| {
         let folder = scratch.path().join(format!("mirror-{place}.git"));
         let on = &on;
-        async move { describe_mirror(config, mirror, rehearse_mirror(mirror, &config.branch, on, &folder).await) }
+        async move {
+            if let Some(folder) = mirror.static_url().and_then(StaticUrl::folder) {
+                return check_folder(&format!("mirror {mirror}"), &folder);
+            }
+            describe_mirror(config, mirror, rehearse_mirror(mirror, &config.branch, on, &folder).await)
+        }
     });
     findings.extend(join_all(mirrors).await);
     findings.extend(check_root(&settings, root, keys));

@@ -26,6 +26,7 @@ mod push_tasks;
 mod round;
 mod setup;
 mod source_state;
+mod static_mirror;
 mod trigger;
 mod watch;
 

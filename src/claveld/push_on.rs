@@ -12,11 +12,13 @@ use super::mirror_state::{MirrorReport, MirrorState, PushResult};
 use super::mirror_states::MirrorStates;
 use super::setup;
 use super::source_state::SourceStates;
+use super::static_mirror::StaticMirror;
 use crate::branch::{BranchWriter, WriteError};
 use crate::config::{ClaveldConfig, PublishConfig};
 use crate::disk::FileLock;
-use crate::git::{CommitId, Push, PushError, Remote, Repository};
+use crate::git::{CommitId, Push, PushError, Remote, Repository, StaticUrl};
 use crate::model::{BranchName, Sha256Digest, Timestamp, describe_error};
+use crate::trust::AnchorLocation;
 
 /// The longest time that one push to a mirror may take.
 const DEADLINE: Duration = Duration::from_mins(2);
@@ -28,6 +30,8 @@ pub(super) const AT_ONCE: usize = 8;
 pub(super) struct MirrorPusher {
     repository: Remote,
     branch: BranchName,
+    /// What verifies the branch before it is exported.
+    root: AnchorLocation,
     /// Claveld's own copy of a repository elsewhere.
     copy: PathBuf,
     state_directory: PathBuf,
@@ -39,10 +43,11 @@ type OpenTip = (Repository, CommitId);
 
 impl MirrorPusher {
     pub(super) fn of(config: &PublishConfig) -> Self {
-        let PublishConfig { repository, branch, state_directory, .. } = config;
+        let PublishConfig { repository, branch, root, state_directory, .. } = config;
         Self {
             repository: repository.clone(),
             branch: branch.clone(),
+            root: root.clone(),
             copy: setup::settings(config).copy(),
             state_directory: state_directory.clone(),
             states: MirrorStates::of(state_directory),
@@ -114,6 +119,10 @@ impl MirrorPusher {
 
     /// Pushes `tip` to `mirror`, or what is newer where the mirror has that already. Returns which commit, and the result.
     async fn push(&self, mirror: &Remote, repository: &Repository, tip: CommitId) -> (CommitId, PushResult) {
+        if let Some(folder) = mirror.static_url().and_then(StaticUrl::folder) {
+            let (branch, root) = (self.branch.clone(), self.root.clone());
+            return (tip, StaticMirror { folder, branch, root }.bring_to(repository, tip).await);
+        }
         let first = self.push_commit(mirror, repository, tip).await;
         if !matches!(first, Err(PushError::Diverged { .. })) {
             return (tip, self.result(first));
@@ -152,6 +161,7 @@ impl MirrorPusher {
                 | PushError::Declined { .. }
                 | PushError::Failed { .. }
                 | PushError::NotRun { .. }
+                | PushError::Static { .. }
                 | PushError::Bundle { .. }),
             ) => PushResult::Failed(describe_error(&error)),
         }

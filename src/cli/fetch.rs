@@ -2,9 +2,10 @@
 
 use super::exit::Exit;
 use super::output;
+use crate::branch::read_static;
 use crate::git::answer_fetch;
 
 pub(super) async fn run() -> Result<(), Exit> {
-    let answer = answer_fetch(std::io::stdin()).await.map_err(|error| Exit::machine(&error))?;
+    let answer = answer_fetch(std::io::stdin(), read_static).await.map_err(|error| Exit::machine(&error))?;
     output::bytes(&answer)
 }

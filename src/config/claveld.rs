@@ -242,7 +242,7 @@ impl ConfigFile for ClaveldFile {
                     .publish
                     .mirrors
                     .iter()
-                    .map(|mirror| Ok(access.apply_to(published_to("publish.mirrors", mirror.clone())?)))
+                    .map(|mirror| Ok(access.apply_to(mirrored_to(mirror.clone())?)))
                     .collect::<Result<_, _>>()?,
                 branch: self.publish.branch.map_or_else(default_branch, Ok)?,
                 root: self.publish.root.0.below(directory),
@@ -268,8 +268,29 @@ impl SourceTable {
     }
 }
 
-/// A repository that claveld writes to, from the value of `key`. A bundle is made from one, and not written to.
+/// A mirror that claveld writes to: a repository, or a static folder of this machine.
+fn mirrored_to(mirror: Remote) -> Result<Remote, (&'static str, String)> {
+    const KEY: &str = "publish.mirrors";
+    match mirror.static_url() {
+        Some(url) if url.folder().is_none() => {
+            let why = format!(
+                "{url} is a static folder of a server, which claveld cannot write to; write static+file:///FOLDER, and let the server serve that"
+            );
+            Err((KEY, why))
+        }
+        Some(_) => Ok(mirror),
+        None => published_to(KEY, mirror),
+    }
+}
+
+/// A repository that claveld writes to, from the value of `key`. A bundle and a static folder are made from one, and not written to.
 fn published_to(key: &'static str, repository: Remote) -> Result<Remote, (&'static str, String)> {
+    if let Some(url) = repository.static_url() {
+        let why = format!(
+            "{url} is a static folder, which is a copy of a repository; name a git repository, and the folder in `mirrors`"
+        );
+        return Err((key, why));
+    }
     match repository.bundle() {
         Some(bundle) => Err((
             key,

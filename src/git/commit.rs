@@ -394,14 +394,14 @@ fn check_path(path: &str) -> Result<(), &'static str> {
 
 /// Syncs the file system of `folder` to the disk.
 #[cfg(target_os = "linux")]
-fn sync_file_system(folder: &Path) -> io::Result<()> {
+pub(super) fn sync_file_system(folder: &Path) -> io::Result<()> {
     Ok(rustix::fs::syncfs(File::open(folder)?)?)
 }
 
 /// Syncs all file systems to the disk; other systems than Linux have no call for a single one.
 #[cfg(not(target_os = "linux"))]
 #[expect(clippy::unnecessary_wraps, reason = "one signature for all systems")]
-fn sync_file_system(_: &Path) -> io::Result<()> {
+pub(super) fn sync_file_system(_: &Path) -> io::Result<()> {
     rustix::fs::sync();
     Ok(())
 }

@@ -24,10 +24,12 @@ use super::complete::{self, CheckedHistory};
 use super::explain::{Explanation, Obstacle, explain};
 use super::fetch_error::{FetchError, MAX_SHALLOW_BYTES};
 use super::lock::HeldLock;
-use super::remote::{Remote, RemoteUrl};
+use super::remote::Remote;
+use super::remote_url::RemoteUrl;
 use super::repository::{GitError, Repository, in_one_line};
 use super::ssh_words::SshWords;
-use crate::model::BranchName;
+use super::static_files::transfer::ReadStatic;
+use crate::model::{BranchName, BranchPart};
 use crate::redact::without_users;
 
 /// The threads that check a pack.
@@ -52,8 +54,12 @@ pub(super) struct FetchRequest<'a> {
     pub(super) branch: &'a BranchName,
     /// The local ref that follows the branch.
     pub(super) into: &'a RefName,
-    /// How much of the branch is fetched.
+    /// How much of the branch's history is fetched.
     pub(super) depth: Depth,
+    /// The part of the branch that is fetched, from a remote that can send a part.
+    pub(super) part: &'a BranchPart,
+    /// Reads the branch of a static folder.
+    pub(super) read_static: ReadStatic,
     /// The fetch ends early when this becomes true.
     pub(super) interrupt: &'a AtomicBool,
 }
@@ -95,6 +101,7 @@ impl Repository {
         match request.remote {
             Remote::Url(url) => self.fetch_url(request, url),
             Remote::Bundle(files) => self.fetch_bundle(request, files),
+            Remote::Static(url) => self.fetch_static(request, url),
         }
     }
 

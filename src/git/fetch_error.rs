@@ -6,6 +6,7 @@ use super::bundle::error::BundleError;
 use super::lock::HeldLock;
 use super::objects::ReadError;
 use super::repository::GitError;
+use super::static_files::error::StaticError;
 use crate::model::BranchName;
 
 /// The largest file `shallow` that is accepted, in bytes: 64 KiB. A good remote sends one line of 41 bytes for each branch.
@@ -72,6 +73,16 @@ pub(super) enum FetchError {
         branch: BranchName,
         /// What is wrong with it.
         source: Box<BundleError>,
+    },
+    /// The remote is a static folder, and nothing was taken from it.
+    #[error("cannot read branch `{branch}` from {remote}")]
+    Static {
+        /// The URL of the folder.
+        remote: String,
+        /// The branch.
+        branch: BranchName,
+        /// What is wrong with it.
+        source: Box<StaticError>,
     },
     /// The received commit cannot be read to its last file, and was deleted.
     #[error("cannot use the commit that {remote} sent for branch `{branch}`")]
@@ -148,6 +159,7 @@ impl FetchError {
             | Self::TooMuchMemory { .. }
             | Self::TooShallow { .. }
             | Self::Interrupted { .. } => Remedy::TryAgain,
+            Self::Static { source, .. } => remedy_of_static(source),
             Self::Locked { lock, .. } if !lock.is_stale() => Remedy::TryAgain,
             // If the received commit is incomplete, an older commit in the local repository may be the cause: an earlier
             // fetch can have brought a commit without the files of its parents, and this fetch then told the remote that
@@ -155,5 +167,23 @@ impl FetchError {
             Self::Incomplete { .. } | Self::Broken { .. } | Self::Locked { .. } => Remedy::StartAfresh,
             Self::RepositoryNotFound { .. } | Self::Refused { .. } | Self::Local(_) => Remedy::Operator,
         }
+    }
+}
+
+/// The remedy for a static folder that cannot be read.
+fn remedy_of_static(error: &StaticError) -> Remedy {
+    match error {
+        StaticError::Refused { .. }
+        | StaticError::Credentials(_)
+        | StaticError::Redirect { .. }
+        | StaticError::Local(_) => Remedy::Operator,
+        StaticError::NotThere { .. }
+        | StaticError::Status { .. }
+        | StaticError::Connection { .. }
+        | StaticError::TooLong { .. }
+        | StaticError::TooMuch { .. }
+        | StaticError::OtherBytes { .. }
+        | StaticError::Read { .. }
+        | StaticError::Content { .. } => Remedy::TryAgain,
     }
 }

@@ -14,6 +14,8 @@ fn fetch_with(into: &Repository, url: &str, depth: Depth, ssh_command: Option<&s
         branch: &fixture::branch(),
         into: &fetched_ref(),
         depth,
+        part: &BranchPart::Whole,
+        read_static: |_, _, _| Ok(()),
         interrupt: &AtomicBool::new(false),
     })
 }
@@ -166,6 +168,8 @@ fn an_interrupted_fetch_is_reported() {
         branch: &fixture::branch(),
         into: &fetched_ref(),
         depth: Depth::Tip,
+        part: &BranchPart::Whole,
+        read_static: |_, _, _| Ok(()),
         interrupt: &AtomicBool::new(true),
     });
     assert!(matches!(interrupted, Err(FetchError::Interrupted { .. })), "{interrupted:?}");

@@ -12,6 +12,9 @@ use super::address::RefName;
 use super::bundle::incoming::Incoming;
 use super::repository::{GitError, Repository};
 
+/// The number of loose objects after which a cache is better discarded. An agent of 1,024 deployments needs some 6,000 at first.
+const MANY_LOOSE_OBJECTS: usize = 16_384;
+
 /// The state of a cache after its leftovers were removed.
 #[must_use]
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -43,16 +46,33 @@ impl Repository {
         Ok(Leftovers::Cleared)
     }
 
+    /// Whether a cache has so many loose objects that it is better discarded, with [`Repository::start_afresh`]. Those of static folders
+    /// come as loose objects, some eight with each publication.
+    pub fn has_many_loose_objects(&self) -> Result<bool, GitError> {
+        let git_dir = self.git_dir();
+        let act = || format!("count the objects in {}", git_dir.display());
+        Ok(loose_objects(&git_dir).map_err(|error| GitError::io(act(), &error))?.len() > MANY_LOOSE_OBJECTS)
+    }
+
     /// The size of everything that fetches have written here, in bytes, including the one that runs now.
     pub fn fetched_bytes(&self) -> Result<u64, GitError> {
         let git_dir = self.git_dir();
         let act = || format!("read the size of {}", git_dir.display());
         let mut files = files_in(&git_dir.join("objects/pack")).map_err(|error| GitError::io(act(), &error))?;
         files.extend(files_in(&Incoming::packs_below(&git_dir)).map_err(|error| GitError::io(act(), &error))?);
+        files.extend(loose_objects(&git_dir).map_err(|error| GitError::io(act(), &error))?);
         files.extend(["shallow", "shallow.lock"].map(|name| git_dir.join(name)));
         // A file that was deleted meanwhile has no size.
         Ok(files.iter().filter_map(|file| fs::symlink_metadata(file).ok()).map(|metadata| metadata.len()).sum())
     }
+}
+
+/// The files of loose objects in a repository.
+fn loose_objects(git_dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let is_of_loose = |folder: &PathBuf| folder.file_name().is_some_and(|name| name.len() == 2);
+    let folders = files_in(&git_dir.join("objects"))?.into_iter().filter(is_of_loose);
+    let files: Vec<Vec<PathBuf>> = folders.map(|folder| files_in(&folder)).collect::<io::Result<_>>()?;
+    Ok(files.into_iter().flatten().collect())
 }
 
 /// The parts of packs in a repository, which a fetch has not completed.
@@ -99,6 +119,7 @@ mod tests {
     use super::super::fetch::{Depth, FetchRequest, Fetched};
     use super::super::fixture::{self, TestFolder};
     use super::*;
+    use crate::model::BranchPart;
 
     fn into() -> RefName {
         "refs/clavel/fetched".parse().unwrap()
@@ -113,6 +134,8 @@ mod tests {
             branch: &fixture::branch(),
             into: &into(),
             depth: Depth::Tip,
+            part: &BranchPart::Whole,
+            read_static: |_, _, _| Ok(()),
             interrupt: &AtomicBool::new(false),
         };
         assert!(matches!(cache.fetch(&request), Ok(Fetched::Moved(_))));

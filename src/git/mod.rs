@@ -5,12 +5,13 @@
 //!
 //! | what | files |
 //! |---|---|
-//! | names of commits, refs and remotes | `address`, `remote` |
+//! | names of commits, refs and remotes | `address`, `remote`, `remote_url` |
 //! | how a remote is reached | `access`, `rules` (which for which URL), `proxy`, `credentials`, `login` and `netrc` (who Clavel is there), `certificates`, `git_settings` (all of it for `git`) |
 //! | one repository and its refs | `repository`, `symbolic_ref`, `lock` (the lock files that git leaves) |
 //! | reading a commit within limits | `objects`, `folder`, `snapshot`, `files`, `complete` (whether all of it is there) |
 //! | making a commit and moving a ref | `commit`, `identity` (who makes it), `persist` (its objects on the disk), `shared` (for whom) |
 //! | a branch in a file | `bundle` |
+//! | a branch in a folder of plain files | `static_files` |
 //! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push` |
 //! | the commits of a push that git has not taken in | `preview` |
 
@@ -41,11 +42,13 @@ mod preview;
 mod proxy;
 mod push;
 mod remote;
+mod remote_url;
 mod repository;
 mod rules;
 mod shared;
 mod snapshot;
 mod ssh_words;
+mod static_files;
 mod symbolic_ref;
 
 pub use access::{Access, SshAccess};
@@ -71,4 +74,5 @@ pub use remote::Remote;
 pub use repository::{GitError, OpenError, Repository};
 pub use rules::{AccessRule, AccessRules, ProgramAccess, UrlPrefix};
 pub use snapshot::{Snapshot, TreeEntry};
+pub use static_files::{ReadStatic, STATIC_TIP, StaticError, StaticTransfer, StaticUrl, static_object_path};
 pub use symbolic_ref::{RefTarget, resolve_ref};

@@ -9,7 +9,8 @@ use std::time::Duration;
 use super::address::{CommitId, RefName};
 use super::explain::explain;
 use super::git_settings::GitSettings;
-use super::remote::{Remote, RemoteUrl};
+use super::remote::Remote;
+use super::remote_url::RemoteUrl;
 use super::repository::Repository;
 use crate::model::BranchName;
 use crate::process::{Invocation, ProcessError};
@@ -83,6 +84,14 @@ pub enum PushError {
         /// The path of the bundle.
         remote: String,
     },
+    /// The remote is a static folder.
+    #[error(
+        "cannot write to {remote}: a static folder is a copy of a repository; name the repository, and export it with `clavel export --static`"
+    )]
+    Static {
+        /// The URL of the folder.
+        remote: String,
+    },
     /// Git could not be run, or did not finish in time.
     #[error("cannot push to branch `{branch}` of {remote}")]
     NotRun {
@@ -110,6 +119,7 @@ impl Push<'_> {
     async fn run_git(&self, repository: &Repository, options: &[&str]) -> Result<(), PushError> {
         match self.remote {
             Remote::Bundle(_) => Err(PushError::Bundle { remote: self.remote.to_string() }),
+            Remote::Static(_) => Err(PushError::Static { remote: self.remote.to_string() }),
             Remote::Url(url) => {
                 let invocation = self.invocation(repository, url, options).map_err(|output| PushError::Failed {
                     remote: self.remote.to_string(),

@@ -1,22 +1,21 @@
 //! The repository that a branch is fetched from and pushed to.
 //!
-//! A remote is a URL or a git bundle, and a further kind would be one more variant of [`Remote`], with an arm in each `match` on it:
-//! here, in `rules`, in `fetch` and in `push`. No other room matches on the variants.
+//! A remote is a URL, a git bundle or a static folder, and a further kind would be one more variant of [`Remote`], with an arm in each
+//! `match` on it: here, in `rules`, in `fetch` and in `push`. No other room matches on the variants.
 
 use std::ffi::OsString;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-use gix::bstr::{BStr, ByteSlice as _};
-use gix::url::{ArgumentSafety, Scheme};
 use serde::Deserialize;
 
 use super::access::Access;
 use super::bundle::files::BundleFiles;
 use super::certificates::CertificatesError;
+use super::remote_url::RemoteUrl;
+use super::static_files::address::StaticUrl;
 use crate::model::Invalid;
-use crate::redact::user_part;
 
 /// The repository that a branch is fetched from and pushed to. It has no secrets: its credentials are elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Deserialize)]
@@ -26,6 +25,8 @@ pub enum Remote {
     Url(Box<RemoteUrl>),
     /// A git bundle on this machine, or a pattern of bundles. Its path ends in `.bundle`.
     Bundle(BundleFiles),
+    /// A folder of plain files with the branch, on a web server or on this machine. Its URL begins with `static+`.
+    Static(Box<StaticUrl>),
 }
 
 impl Remote {
@@ -33,8 +34,9 @@ impl Remote {
     #[must_use]
     pub fn with_access(self, access: Access) -> Self {
         match self {
-            Self::Url(url) => Self::Url(Box::new(RemoteUrl { access, ..*url })),
+            Self::Url(url) => Self::Url(Box::new(url.with_access(access))),
             Self::Bundle(files) => Self::Bundle(files),
+            Self::Static(url) => Self::Static(Box::new(url.with_access(access))),
         }
     }
 
@@ -42,7 +44,7 @@ impl Remote {
     pub fn is_ssh(&self) -> bool {
         match self {
             Self::Url(url) => url.is_ssh(),
-            Self::Bundle(_) => false,
+            Self::Bundle(_) | Self::Static(_) => false,
         }
     }
 
@@ -51,6 +53,7 @@ impl Remote {
         match self {
             Self::Url(url) => Some(url.access()),
             Self::Bundle(_) => None,
+            Self::Static(url) => Some(url.url().access()),
         }
     }
 
@@ -60,8 +63,9 @@ impl Remote {
         empty: &Path,
     ) -> Result<Vec<(&'static str, OsString)>, CertificatesError> {
         match self {
-            Self::Url(url) => url.access.for_gix(&url.url, empty),
+            Self::Url(url) => url.access().for_gix(url.parsed(), empty),
             Self::Bundle(_) => Ok(Vec::new()),
+            Self::Static(url) => url.url().access().for_gix(url.url().parsed(), empty),
         }
     }
 
@@ -69,15 +73,23 @@ impl Remote {
     pub fn local_path(&self) -> Option<PathBuf> {
         match self {
             Self::Url(url) => url.local_path(),
-            Self::Bundle(_) => None,
+            Self::Bundle(_) | Self::Static(_) => None,
         }
     }
 
     /// The bundle or the pattern of bundles; `None` for a repository.
     pub fn bundle(&self) -> Option<&BundleFiles> {
         match self {
-            Self::Url(_) => None,
+            Self::Url(_) | Self::Static(_) => None,
             Self::Bundle(files) => Some(files),
+        }
+    }
+
+    /// The static folder; `None` for a repository or a bundle.
+    pub fn static_url(&self) -> Option<&StaticUrl> {
+        match self {
+            Self::Url(_) | Self::Bundle(_) => None,
+            Self::Static(url) => Some(url),
         }
     }
 }
@@ -86,7 +98,9 @@ impl FromStr for Remote {
     type Err = Invalid;
 
     fn from_str(text: &str) -> Result<Self, Invalid> {
-        if BundleFiles::is_meant(text) {
+        if StaticUrl::is_meant(text) {
+            text.parse().map(|url| Self::Static(Box::new(url)))
+        } else if BundleFiles::is_meant(text) {
             text.parse().map(Self::Bundle)
         } else {
             text.parse().map(|url| Self::Url(Box::new(url)))
@@ -99,6 +113,7 @@ impl fmt::Display for Remote {
         match self {
             Self::Url(url) => url.fmt(f),
             Self::Bundle(files) => files.fmt(f),
+            Self::Static(url) => url.fmt(f),
         }
     }
 }
@@ -117,200 +132,6 @@ impl schemars::JsonSchema for Remote {
     }
 
     fn json_schema(_: &mut schemars::SchemaGenerator) -> schemars::Schema {
-        schemars::json_schema!({ "type": "string", "description": "The address of a git repository: a URL or an absolute path; a path that ends in .bundle is that of a git bundle" })
-    }
-}
-
-/// The address of a repository: a URL or an absolute path, as git accepts them.
-///
-/// It has no password and no token: hosts accept tokens as the user too, so only an SSH URL has a user.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct RemoteUrl {
-    text: String,
-    url: gix::Url,
-    access: Access,
-}
-
-impl RemoteUrl {
-    /// Whether it is reached over SSH.
-    pub(super) fn is_ssh(&self) -> bool {
-        self.url.scheme == Scheme::Ssh
-    }
-
-    /// How the repository is reached.
-    pub(super) fn access(&self) -> &Access {
-        &self.access
-    }
-
-    /// The path of a repository on this machine; `None` for one on another machine.
-    pub fn local_path(&self) -> Option<PathBuf> {
-        (self.url.scheme == Scheme::File).then(|| self.url.path.to_path_lossy().into_owned())
-    }
-
-    /// The parsed URL.
-    pub(super) fn parsed(&self) -> &gix::Url {
-        &self.url
-    }
-}
-
-impl FromStr for RemoteUrl {
-    type Err = Invalid;
-
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let invalid = |why: String| Invalid::new("the URL of a repository", text, why);
-        check_no_secret(text).map_err(|why| {
-            // What follows the last `@` names the host, also where there is no scheme.
-            let shown = text.rsplit_once('@').map_or(text, |(_, host)| host);
-            let shown = shown.split('?').next().unwrap_or_default();
-            Invalid::new("the URL of a repository", shown, why)
-        })?;
-        check_form(text).map_err(|why| invalid(why.to_owned()))?;
-        let url = gix::url::parse(BStr::new(text)).map_err(|_| invalid("git cannot read it".to_owned()))?;
-        check_parts(&url).map_err(|why| invalid(why.to_owned()))?;
-        Ok(Self { text: text.to_owned(), url, access: Access::default() })
-    }
-}
-
-/// Refuses a URL with a password or a token in it.
-fn check_no_secret(text: &str) -> Result<(), &'static str> {
-    match text.split_once("://") {
-        Some(("ssh", rest)) if rest[..user_part(rest)].contains(':') => {
-            Err("ssh takes no password from a URL; use a key, for example with ssh-command")
-        }
-        Some((scheme, rest)) if scheme != "ssh" && user_part(rest) > 0 => {
-            Err("a user, a password or a token in a URL is shown in many \
-             places; write it without, and put it into a file that a [[credentials]] table of the configuration names")
-        }
-        Some(("https" | "http", rest)) if rest.contains('?') => Err(
-            "what follows `?` in a URL is shown in many places, and may be a token; write it without, and put a token into a file that a \
-             [[credentials]] table of the configuration names",
-        ),
-        None if !text.starts_with('/') && text.split_once('@').is_some_and(|(user, _)| user.contains(':')) => {
-            Err("ssh takes no password from an address; use a key, for example with ssh-command")
-        }
-        Some(_) | None => Ok(()),
-    }
-}
-
-/// Checks the text of a URL before it is parsed.
-fn check_form(text: &str) -> Result<(), &'static str> {
-    if text.is_empty() {
-        return Err("it is empty");
-    }
-    if text.starts_with('-') {
-        return Err("it may not begin with `-`, because programs would read it as an option");
-    }
-    if text.chars().any(char::is_control) {
-        return Err("it holds a control character");
-    }
-    if text.split_once("::").is_some_and(|(helper, _)| helper.chars().all(|c| c.is_ascii_alphanumeric())) {
-        return Err("remote helpers such as `ext::` run programs and are not supported");
-    }
-    let scheme = text.split_once("://").map(|(scheme, _)| scheme);
-    match scheme {
-        Some("https" | "http" | "ssh" | "file" | "git") => Ok(()),
-        Some(_) => Err("only https, http, ssh, git and file URLs are supported"),
-        None if text.starts_with('/') => Ok(()),
-        None if text.split('/').next().is_some_and(|first| first.contains(':')) => Ok(()),
-        None => Err("write a URL, host:path, or an absolute path; a relative path depends on where Clavel is started"),
-    }
-}
-
-/// Checks the parts of a URL, so that none of them reaches `ssh` or `git` as an option.
-fn check_parts(url: &gix::Url) -> Result<(), &'static str> {
-    if matches!(url.host_as_argument(), ArgumentSafety::Dangerous(_)) {
-        return Err("its host begins with `-`, which ssh would read as an option");
-    }
-    if matches!(url.user_as_argument(), ArgumentSafety::Dangerous(_)) {
-        return Err("its user begins with `-`, which ssh would read as an option");
-    }
-    if url.path.starts_with(b"-") {
-        return Err("its path begins with `-`, which git would read as an option");
-    }
-    match url.scheme {
-        Scheme::File if url.host().is_some() => Err("a file URL has three slashes: file:///path"),
-        Scheme::File | Scheme::Git | Scheme::Ssh | Scheme::Http | Scheme::Https => match url.host() {
-            Some("") => Err("its host is missing"),
-            None if url.scheme != Scheme::File => Err("its host is missing"),
-            _ => Ok(()),
-        },
-        Scheme::Ext | Scheme::Helper(_) | Scheme::HelperUrl(_) => Err("remote helpers are not supported"),
-    }
-}
-
-impl fmt::Display for RemoteUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&self.text)
-    }
-}
-
-impl fmt::Debug for RemoteUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "RemoteUrl({self})")
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn urls_that_git_accepts_are_accepted() {
-        for good in [
-            "https://example.org/fleet.git",
-            "http://example.org:8080/fleet.git",
-            "ssh://git@example.org:2222/fleet.git",
-            "git@example.org:fleet.git",
-            "example.org:fleet.git",
-            "[::1]:fleet.git",
-            "git://example.org/fleet.git",
-            "file:///srv/fleet.git",
-            "/srv/fleet.git",
-            "/srv/with space/a:b.git",
-        ] {
-            let url: RemoteUrl = good.parse().unwrap();
-            assert_eq!(url.to_string(), good);
-        }
-    }
-
-    #[test]
-    fn urls_that_could_run_a_program_are_refused() {
-        for (bad, why) in [
-            ("", "empty"),
-            ("-oProxyCommand=x", "option"),
-            ("ssh://-oProxyCommand=x/y", "option"),
-            ("-x:y", "option"),
-            ("ssh://-u@host/y", "option"),
-            ("host:-y", "option"),
-            ("ext::sh -c x", "helpers"),
-            ("fd::3", "helpers"),
-            ("ftp://example.org/x", "only https"),
-            ("ext://x", "only https"),
-            ("fleet.git", "absolute path"),
-            ("./a:b", "absolute path"),
-            ("https://example.org/\nx", "control"),
-            ("ssh://git:secret@example.org/x", "password"),
-            ("git:secret@example.org:x", "password"),
-            ("http://me:secret@example.org/x", "[[credentials]]"),
-            ("https://TOKEN@example.org/x", "[[credentials]]"),
-            ("https://example.org/x?private_token=TOKEN", "[[credentials]]"),
-            ("git://secret@example.org/x", "[[credentials]]"),
-            ("https://me:sec/ret@example.org/x", "[[credentials]]"),
-            ("https:///x", ""),
-            ("file://host/x", ""),
-        ] {
-            let error = bad.parse::<RemoteUrl>().unwrap_err().to_string();
-            assert!(error.contains(why), "{bad}: {error}");
-            assert!(["secret", "sec/", "TOKEN"].iter().all(|secret| !error.contains(secret)), "{bad}: {error}");
-            assert!(serde_json::from_value::<Remote>(bad.into()).is_err());
-        }
-    }
-
-    #[test]
-    fn a_local_path_is_recognised() {
-        let path = |text: &str| text.parse::<RemoteUrl>().unwrap().local_path();
-        assert_eq!(path("/srv/fleet.git"), Some("/srv/fleet.git".into()));
-        assert_eq!(path("file:///srv/fleet.git"), Some("/srv/fleet.git".into()));
-        assert_eq!(path("https://example.org/fleet.git"), None);
+        schemars::json_schema!({ "type": "string", "description": "The address of a git repository: a URL or an absolute path; a path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder" })
     }
 }

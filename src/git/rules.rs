@@ -11,7 +11,8 @@ use serde::Deserialize;
 use super::access::Access;
 use super::git_settings::GitSettings;
 use super::netrc;
-use super::remote::{Remote, RemoteUrl};
+use super::remote::Remote;
+use super::remote_url::RemoteUrl;
 use crate::model::Invalid;
 
 /// The beginning of the URLs of repositories: a host, or a host and the beginning of a path.
@@ -53,6 +54,7 @@ impl AccessRules {
     pub fn apply_to(&self, remote: Remote) -> Remote {
         let access = match &remote {
             Remote::Url(url) => self.access_of(url.parsed()),
+            Remote::Static(url) => self.access_of(url.url().parsed()),
             // A file is reached without credentials.
             Remote::Bundle(_) => return remote,
         };

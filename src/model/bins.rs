@@ -109,7 +109,7 @@ impl FromStr for BinId {
 super::text::as_text!(BinId, pattern: "^(all|[0-9a-f]{1,3})$", about: "A bin of the index");
 
 /// The digest and the length of a file.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct FileDigest {
     /// Its length in bytes.
     #[serde(deserialize_with = "super::number::integer")]

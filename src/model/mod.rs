@@ -9,6 +9,7 @@
 mod approval;
 mod bins;
 mod branch;
+mod branch_part;
 mod check;
 mod digest;
 mod document;
@@ -44,6 +45,7 @@ mod timestamp;
 pub use approval::Approval;
 pub use bins::{BinCount, BinDigests, BinId, FileDigest};
 pub use branch::BranchName;
+pub use branch_part::BranchPart;
 pub use check::{CheckFinding, CheckOutcome, CheckReport};
 pub use digest::{FleetId, NarHash, Sha256Digest};
 pub use document::{

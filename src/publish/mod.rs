@@ -6,7 +6,7 @@
 //! a deployment), `pin`, `operate`. These do the I/O and decide nothing: `base` and `document_loader` read the branch into the types
 //! of `branch_state`, `caches` asks the caches, `diffs` compares systems, `sign` signs, `attempt` begins one attempt, `publisher` has
 //! the [`Publisher`] and the order of it all, `note` remembers the last publication, `settled` what the next one need not look at, and
-//! `foresee` answers the gate. `bins` makes the bins of the index. `document_change`, `left_out`, `described`, `report`, `message`
+//! `foresee` answers the gate, `export` writes a branch as plain files. `bins` makes the bins of the index. `document_change`, `left_out`, `described`, `report`, `message`
 //! and `readme` are what people read of it.
 //!
 //! The daemon, its triggers and the gate belong to `claveld`; evaluating belongs to `evaluate`.
@@ -22,6 +22,7 @@ mod diffs;
 mod document_change;
 mod document_loader;
 mod error;
+mod export;
 #[cfg(test)]
 mod fixture;
 mod foresee;
@@ -47,6 +48,7 @@ pub use base::PublishBaseError;
 pub use described::DescribedChange;
 pub use document_change::{DocumentChange, NameConflict};
 pub use error::PublishError;
+pub use export::{ExportError, Exported, StaticExport, remove_unnamed};
 pub use foresee::foresee_withdrawals;
 pub use inspect::{BranchInspection, check_keys, check_note, inspect};
 pub use left_out::{

@@ -31,7 +31,36 @@ pub(crate) struct HttpServer {
     files: TempDir,
 }
 
+/// One request with its answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Transfer {
+    pub(crate) path: String,
+    pub(crate) status: String,
+    /// The bytes in both directions, with headers.
+    pub(crate) bytes: u64,
+    pub(crate) connection: u64,
+    pub(crate) is_conditional: bool,
+}
+
 impl HttpServer {
+    /// Serves the files below `directory`, with `more` in nginx's configuration of the server.
+    pub(crate) fn serve_files_with(directory: &Path, more: &str) -> Self {
+        let location = format!("location / {{ root \"{}\"; }} {more}", directory.display());
+        Self::start(TempDir::new().unwrap(), None, Scheme::Http, &location)
+    }
+
+    /// Serves the files below `directory` over HTTPS, to `user` with `password` alone.
+    pub(crate) fn serve_private_files(directory: &Path, user: &str, password: &str) -> Self {
+        let files = TempDir::new().unwrap();
+        fs::write(files.path().join("users"), format!("{user}:{{PLAIN}}{password}\n")).unwrap();
+        let location = format!(
+            "location / {{ root \"{}\"; auth_basic fleet; auth_basic_user_file \"{}\"; }}",
+            directory.display(),
+            files.path().join("users").display()
+        );
+        Self::start(files, None, Scheme::Https, &location)
+    }
+
     /// Serves the files below `directory`, as the host of a binary cache does.
     pub(crate) fn serve_files(directory: &Path) -> Self {
         let files = TempDir::new().unwrap();
@@ -131,6 +160,24 @@ impl HttpServer {
         Self::start(TempDir::new().unwrap(), None, Scheme::Https, &format!("location / {{ return {status}; }}"))
     }
 
+    /// The transfers so far, oldest first.
+    pub(crate) fn transfers(&self) -> Vec<Transfer> {
+        self.requests();
+        let log = fs::read_to_string(self.files.path().join("transfers.log")).unwrap();
+        let transfer = |line: &str| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let number = |at: usize| words[at].parse::<u64>().unwrap();
+            Transfer {
+                path: words[0].to_owned(),
+                status: words[1].to_owned(),
+                bytes: number(2) + number(3),
+                connection: number(4),
+                is_conditional: words[5..].join(" ") != "---",
+            }
+        };
+        log.lines().map(transfer).collect()
+    }
+
     /// The requests so far, oldest first, as `METHOD /path?query STATUS`.
     pub(crate) fn requests(&self) -> Vec<String> {
         // nginx logs a request after its answer, so the last one may not be logged yet. It handles one request at a time: once
@@ -171,6 +218,8 @@ fn nginx_conf(files: &Path, port: u16, scheme: Scheme, location: &str) -> String
         http {{
             log_format asked '$request_method $request_uri $status';
             access_log \"{files}/access.log\" asked;
+            log_format measured '$uri $status $request_length $bytes_sent $connection ${{http_if_none_match}}-${{http_if_modified_since}}';
+            access_log \"{files}/transfers.log\" measured;
             client_body_temp_path \"{files}/body\";
             fastcgi_temp_path \"{files}/fastcgi\";
             proxy_temp_path \"{files}/proxy\";

@@ -31,6 +31,7 @@ complete -c clavel -n "__fish_clavel_needs_command" -f -a "init" -d 'Make a flee
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "root" -d 'Make, sign, show and publish roots'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "key" -d 'Make keys, show their public halves, and convert them for OpenSSH'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "bundle" -d 'Make, show and verify git bundles: a branch in one file, which travels without a network'
+complete -c clavel -n "__fish_clavel_needs_command" -f -a "export" -d 'Write a branch as plain files, which any HTTP server, object store or CDN can serve'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "list" -d 'List the deployments on a branch'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "diff" -d 'Show the differences between two revisions of a deployment, down to packages and files'
 complete -c clavel -n "__fish_clavel_needs_command" -f -a "history" -d 'List the revisions of a deployment, the newest first'
@@ -85,7 +86,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subc
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -l ssh-key -d 'An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from sign" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from publish" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
@@ -119,7 +120,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_see
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l since -d 'The commit that the readers have already, or the earlier bundle that they have read' -r
@@ -141,7 +142,15 @@ complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_su
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand list" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand export" -l static -d 'The folder to write to. It is made where it does not exist' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand export" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
+complete -c clavel -n "__fish_clavel_using_subcommand export" -l branch -d 'The branch' -r
+complete -c clavel -n "__fish_clavel_using_subcommand export" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand export" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
+complete -c clavel -n "__fish_clavel_using_subcommand export" -l remove-unnamed-after -d 'Remove files that the tip has not named for this long, for example 1d. Readers and caches may still have an older tip, so it should be longer than any cache keeps one' -r
+complete -c clavel -n "__fish_clavel_using_subcommand export" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
+complete -c clavel -n "__fish_clavel_using_subcommand export" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clavel -n "__fish_clavel_using_subcommand list" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand list" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
@@ -150,14 +159,14 @@ complete -c clavel -n "__fish_clavel_using_subcommand list" -s v -l verbose -d '
 complete -c clavel -n "__fish_clavel_using_subcommand list" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l from -d 'The older revision [default: the one before the newer revision]' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l to -d 'The newer revision [default: the newest on the branch]' -r
-complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand diff" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand diff" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand history" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand history" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand history" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand history" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand history" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
@@ -167,7 +176,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand history" -s h -l help -d '
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l kind -d 'The kind of the document' -r -f -a "deployment\t''
 unit\t''
 agent\t''"
-complete -c clavel -n "__fish_clavel_using_subcommand show" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand show" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand show" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
@@ -192,7 +201,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand release" -l config -d 'The
 complete -c clavel -n "__fish_clavel_using_subcommand release" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand release" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand release" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand approve" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand approve" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
@@ -202,7 +211,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand approve" -s o -l output -d
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s y -l yes -d 'Approve without asking'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand approve" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand check" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand check" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand check" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand check" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand check" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
@@ -212,28 +221,29 @@ complete -c clavel -n "__fish_clavel_using_subcommand check" -l json -d 'Print o
 complete -c clavel -n "__fish_clavel_using_subcommand check" -s q -l quiet -d 'Print only warnings, problems and the summary'
 complete -c clavel -n "__fish_clavel_using_subcommand check" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand check" -s h -l help -d 'Print help (see more with \'--help\')'
-complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle' -r
+complete -c clavel -n "__fish_clavel_using_subcommand verify" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l root -d 'The root that verifies the branch: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand verify" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "init" -d 'Make a fleet: its first root, and the keys that no argument names'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "root" -d 'Make, sign, show and publish roots'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "key" -d 'Make keys, show their public halves, and convert them for OpenSSH'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "bundle" -d 'Make, show and verify git bundles: a branch in one file, which travels without a network'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "list" -d 'List the deployments on a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "diff" -d 'Show the differences between two revisions of a deployment, down to packages and files'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "history" -d 'List the revisions of a deployment, the newest first'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "show" -d 'Show one document of a branch'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "rollback" -d 'Publish the content of an earlier revision of a deployment again, as a new revision, and hold the deployment there'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "hold" -d 'Hold a deployment at its revision, whatever its source gives, until `clavel release`'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "approve" -d 'Show what the newest revision of a deployment changes, and approve it'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "check" -d 'Look at what these commands need: the repository, the root, and the keys that are given. Nothing is written'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
-complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle list diff history show rollback hold release approve check verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "init" -d 'Make a fleet: its first root, and the keys that no argument names'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "root" -d 'Make, sign, show and publish roots'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "key" -d 'Make keys, show their public halves, and convert them for OpenSSH'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "bundle" -d 'Make, show and verify git bundles: a branch in one file, which travels without a network'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "export" -d 'Write a branch as plain files, which any HTTP server, object store or CDN can serve'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "list" -d 'List the deployments on a branch'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "diff" -d 'Show the differences between two revisions of a deployment, down to packages and files'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "history" -d 'List the revisions of a deployment, the newest first'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "show" -d 'Show one document of a branch'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "rollback" -d 'Publish the content of an earlier revision of a deployment again, as a new revision, and hold the deployment there'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "hold" -d 'Hold a deployment at its revision, whatever its source gives, until `clavel release`'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "release" -d 'Let a deployment that is held follow its source again, from claveld\'s next round on'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "approve" -d 'Show what the newest revision of a deployment changes, and approve it'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "check" -d 'Look at what these commands need: the repository, the root, and the keys that are given. Nothing is written'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "verify" -d 'Verify everything on a branch, as an agent would'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and not __fish_seen_subcommand_from init root key bundle export list diff history show rollback hold release approve check verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "show" -d 'Show a root: its keys, their roles, and which deployments have to be approved'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "next" -d 'Make the root after another one: with other keys, other thresholds, or a later expiry'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from root" -f -a "sign" -d 'Add a signature to a root that was made before'

@@ -6,6 +6,7 @@ pub(super) mod bundle;
 mod check;
 mod closures;
 pub(super) mod diff;
+mod export;
 mod guide;
 pub(super) mod history;
 mod init;
@@ -61,6 +62,14 @@ enum Command {
     /// Make, show and verify git bundles: a branch in one file, which travels without a network.
     #[command(subcommand)]
     Bundle(bundle::Command),
+    /// Write a branch as plain files, which any HTTP server, object store or CDN can serve.
+    ///
+    /// Every file is named by its digest but one, the tip, which is replaced last. Agents read the folder by a URL that begins with
+    /// static+. A folder that has this state already is left as it is.
+    #[command(
+        after_help = "Examples:\n  clavel export --static /srv/www/fleet --repository /srv/git/fleet.git --root root.json\n  clavel export --static /srv/www/fleet --root root.json --remove-unnamed-after 1d"
+    )]
+    Export(export::Arguments),
     /// List the deployments on a branch.
     #[command(
         after_help = "Examples:\n  clavel list\n  clavel list --repository https://git.example.org/fleet.git --json"
@@ -130,6 +139,7 @@ pub fn main() -> ExitCode {
             Command::Root(command) => root::run(&command).await,
             Command::Key(command) => key::run(&command),
             Command::Bundle(command) => bundle::run(&command).await,
+            Command::Export(arguments) => export::run(&arguments).await,
             Command::List(arguments) => list::run(&arguments).await,
             Command::Diff(arguments) => diff::run(&arguments, verbose).await,
             Command::Approve(arguments) => approve::run(&arguments, verbose).await,

@@ -13,15 +13,16 @@ use crate::git::{
     Snapshot, WhenBusy, git_author,
 };
 use crate::model::{
-    Bin, BranchFile as _, BranchName, Document, DocumentPath, Folder, Hold, Index, IndexSource, Name, Payload,
-    Specification, describe_error,
+    Bin, BranchFile as _, BranchName, BranchPart, Document, DocumentPath, Folder, Hold, Index, IndexSource, Name,
+    Payload, Specification, describe_error,
 };
 use crate::trust::{Anchor, AnchorError, AnchorLocation, Signed, SignedError, TrustedRoot, parse_bin};
 
 /// The arguments that name a branch.
 #[derive(Debug, clap::Args)]
 pub(super) struct RepositoryArguments {
-    /// The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle.
+    /// The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a
+    /// static folder.
     #[arg(long, value_name = "PATH|URL", env = "CLAVEL_REPOSITORY", default_value = ".", value_parser = repository)]
     repository: Remote,
     /// The branch.
@@ -62,6 +63,12 @@ impl RepositoryArguments {
     ) -> Result<Option<CommitId>, Exit> {
         if let Some(bundle) = self.repository.bundle() {
             let why = format!("cannot write to {bundle}: a bundle is only read; name the repository with --repository");
+            return Err(Exit::new(Code::Configuration, why));
+        }
+        if let Some(folder) = self.repository.static_url() {
+            let why = format!(
+                "cannot write to {folder}: a static folder is only read; name the repository with --repository"
+            );
             return Err(Exit::new(Code::Configuration, why));
         }
         let folder = tempfile::tempdir().map_err(Exit::machine)?;
@@ -157,7 +164,8 @@ async fn fetch_all(remotes: &[Remote], branch: &BranchName, depth: Depth) -> Res
     let (into, within, when_busy) = (RefName::of(branch), FETCH_DEADLINE, WhenBusy::Refuse);
     let mut last = None;
     for remote in remotes {
-        let fetch = ConfinedFetch { remote, branch, copy: &copy, into: &into, depth, within, when_busy };
+        let part = &BranchPart::Whole;
+        let fetch = ConfinedFetch { remote, branch, copy: &copy, into: &into, depth, part, within, when_busy };
         let tip = match fetch.run().await? {
             Fetched::Unchanged(tip) | Fetched::Moved(tip) => Some(tip),
             Fetched::BranchMissing => None,

@@ -23,8 +23,10 @@ use crate::git::fetch::{Depth, FetchRequest, Fetched};
 use crate::git::fetch_error::{FetchError, Remedy};
 use crate::git::remote::Remote;
 use crate::git::repository::{GitError, OpenError, Repository};
+use crate::git::static_files::error::StaticError;
+use crate::git::static_files::transfer::ReadStatic;
 use crate::model::json::{self, JsonError};
-use crate::model::{BranchName, Invalid, describe_error};
+use crate::model::{BranchName, BranchPart, Invalid, describe_error};
 
 /// The hidden subcommand of each program that runs this process.
 pub const FETCH_COMMAND: &str = "fetch";
@@ -53,6 +55,8 @@ pub(super) struct ChildRequest {
     /// The ref that follows the branch there.
     pub(super) into: String,
     pub(super) depth: Depth,
+    /// How much of the branch's files, from a remote that can send a part.
+    pub(super) part: BranchPart,
     /// The file that this process locks for as long as it lives.
     pub(super) lock: PathBuf,
     pub(super) when_busy: WhenBusy,
@@ -114,8 +118,8 @@ pub enum ChildError {
 }
 
 /// Fetches as the first line of `input` asks, with limits on this process, and returns the bytes of the answer. At the end of
-/// `input`, this process and its group end.
-pub async fn answer(input: impl Read + Send + 'static) -> Result<Vec<u8>, ChildError> {
+/// `input`, this process and its group end. `read_static` reads the branch of a static folder.
+pub async fn answer(input: impl Read + Send + 'static, read_static: ReadStatic) -> Result<Vec<u8>, ChildError> {
     let (mut input, mut line) = (BufReader::new(input), Vec::new());
     (&mut input).take(MAX_REQUEST_BYTES + 1).read_until(b'\n', &mut line).map_err(ChildError::Input)?;
     let request: ChildRequest = json::parse(line.trim_ascii_end(), MAX_REQUEST_BYTES)?;
@@ -127,7 +131,7 @@ pub async fn answer(input: impl Read + Send + 'static) -> Result<Vec<u8>, ChildE
     let lock = |source| ChildError::Lock { path: request.lock.clone(), source };
     let held = File::options().create(true).append(true).open(&request.lock).map_err(lock)?;
     let answer = match take(&held, &request).await {
-        Ok(()) => fetch(&request, url, into).await?,
+        Ok(()) => fetch(&request, url, into, read_static).await?,
         Err(std::fs::TryLockError::WouldBlock) => ChildAnswer::Busy {},
         Err(std::fs::TryLockError::Error(source)) => return Err(lock(source)),
     };
@@ -178,11 +182,16 @@ fn end_with(mut input: impl Read + Send + 'static) -> io::Result<()> {
     std::thread::Builder::new().stack_size(64 << 10).spawn(watch).map(drop)
 }
 
-async fn fetch(request: &ChildRequest, url: Remote, into: RefName) -> Result<ChildAnswer, ChildError> {
+async fn fetch(
+    request: &ChildRequest,
+    url: Remote,
+    into: RefName,
+    read_static: ReadStatic,
+) -> Result<ChildAnswer, ChildError> {
     let repository = Repository::open(&request.copy)?;
     let before = repository.fetched_bytes()?;
     let watched = repository.clone();
-    let (branch, depth) = (request.branch.clone(), request.depth);
+    let (branch, depth, part) = (request.branch.clone(), request.depth, request.part.clone());
     // gix blocks, and a read that hangs cannot be interrupted; it ends with this process.
     let fetching = tokio::task::spawn_blocking(move || {
         repository.fetch(&FetchRequest {
@@ -190,6 +199,8 @@ async fn fetch(request: &ChildRequest, url: Remote, into: RefName) -> Result<Chi
             branch: &branch,
             into: &into,
             depth,
+            part: &part,
+            read_static,
             interrupt: &AtomicBool::new(false),
         })
     });
@@ -221,6 +232,9 @@ impl ChildAnswer {
             Ok(Fetched::Moved(tip)) => Self::Moved { tip },
             Ok(Fetched::BranchMissing) => Self::Missing {},
             Err(FetchError::TooMuchMemory { .. }) => Self::TooMuchMemory {},
+            Err(FetchError::Static { source, .. }) if matches!(*source, StaticError::TooMuch { .. }) => {
+                Self::TooLarge {}
+            }
             Err(error) => Self::failed(error.remedy(), &describe_error(&error)),
         }
     }

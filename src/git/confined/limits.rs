@@ -17,8 +17,8 @@ pub(super) const MAX_ADDED_BYTES: u64 = 320 << 20;
 pub(super) const GRACE: Duration = Duration::from_secs(5);
 /// The time between two measurements of the disk.
 pub(super) const WATCH_INTERVAL: Duration = Duration::from_millis(100);
-/// The most bytes of a request: 64 KiB.
-pub(super) const MAX_REQUEST_BYTES: u64 = 64 << 10;
+/// The most bytes of a request: 256 KiB. An agent may want 1,024 deployments, with names of 128 characters.
+pub(super) const MAX_REQUEST_BYTES: u64 = 256 << 10;
 /// The most bytes of an answer: 64 KiB.
 pub(super) const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// The most characters of a server's message in an error, because a server can send any amount.

@@ -14,7 +14,7 @@ use crate::git::address::RefName;
 use crate::git::fetch::{Depth, Fetched};
 use crate::git::leftovers::{parts_of_packs, remove_parts_since};
 use crate::git::remote::Remote;
-use crate::model::{BranchName, json};
+use crate::model::{BranchName, BranchPart, json};
 use crate::process::{Invocation, ProcessError, this_program};
 
 /// One branch to fetch, and the local ref that follows it.
@@ -28,8 +28,10 @@ pub struct ConfinedFetch<'a> {
     pub copy: &'a Path,
     /// The ref that follows the branch there.
     pub into: &'a RefName,
-    /// How much of the branch is fetched.
+    /// How much of the branch's history is fetched.
     pub depth: Depth,
+    /// The part of the branch that is fetched, from a remote that can send a part: a static folder.
+    pub part: &'a BranchPart,
     /// The deadline.
     pub within: Duration,
     /// What becomes of it if another fetch into `copy` is running.
@@ -62,6 +64,7 @@ impl ConfinedFetch<'_> {
             copy: self.copy.to_owned(),
             into: self.into.as_str().to_owned(),
             depth: self.depth,
+            part: self.part.clone(),
             lock: lock_of(self.copy),
             when_busy: self.when_busy,
             milliseconds: u64::try_from(self.within.as_millis()).unwrap_or(u64::MAX),
