@@ -54,6 +54,7 @@ mod runbook;
 mod setup;
 mod signers;
 mod signing_process;
+mod sites;
 mod sources;
 mod static_export;
 mod support;
