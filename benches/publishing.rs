@@ -6,18 +6,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant, SystemTime};
-
-use clavel::evaluate::{Drafts, EvalWarnings, Evaluation, EvaluationWork};
-use clavel::model::{
-    AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, FlakeReference, List, LockedSource, Metadata,
-    Name, NarTemplateSpecification, Provenance, PublishPolicy, Specification, System, TemplateMetadata, Timestamp,
-    UnitSpecification, UnitType,
-};
-use clavel::publish::{OrphanPolicy, PublishInput, PublishSettings, Publisher};
-use clavel::signers::Signers;
-use clavel::store::{self, Output};
-use clavel::trust::{Amendment, Anchor, AnchorLocation, KeyLocation, RoleName, SecretKey, Signed};
+use std::time::{Duration, Instant};
 
 #[path = "../tests/support/command.rs"]
 #[expect(dead_code, reason = "the tests use more of it")]
@@ -28,6 +17,7 @@ mod measure;
 
 use command::program;
 use measure::processes::peak_memory;
+use measure::publication::{REPOSITORY, evaluations, prepare, publish};
 use measure::{format_time, median};
 
 /// The numbers of deployments, each with its unit and its agent; the goals for a change of one of them, and for what that adds to the
@@ -45,7 +35,7 @@ fn main() {
         let [folder, count, content, times] = step.splitn(4, ' ').collect::<Vec<_>>()[..] else { return };
         let content = content.parse::<usize>().unwrap();
         let contents = content..content + times.parse::<usize>().unwrap();
-        publish(Path::new(folder), count.parse().unwrap(), contents);
+        publish_once(Path::new(folder), count.parse().unwrap(), contents);
         return;
     }
     println(format_args!("{:44} {:>9} {:>9} {:>10}   beside", "", "time", "memory", "written"));
@@ -87,26 +77,12 @@ struct Bench {
 impl Bench {
     fn new(count: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let key = SecretKey::generate("claveld-1".parse().unwrap()).unwrap();
-        key.write_new(&folder.path().join("key")).unwrap();
-        let add = vec![(RoleName::Root, key.public().into()), (RoleName::Publisher, key.public().into())];
-        let year = Duration::from_hours(24 * 365);
-        let root =
-            Amendment { add, ..Amendment::default() }.first(Timestamp::from(SystemTime::now()).plus(year)).unwrap();
-        std::fs::write(folder.path().join("root.json"), Signed::sign(root, &key).render()).unwrap();
-        let bench = Self { folder, count };
-        bench.git(&["init", "-q", "--bare", "."]);
-        bench
+        prepare(folder.path());
+        Self { folder, count }
     }
 
     fn repository(&self) -> PathBuf {
-        self.folder.path().join("fleet.git")
-    }
-
-    fn git(&self, arguments: &[&str]) {
-        std::fs::create_dir_all(self.repository()).unwrap();
-        let status = program("git").current_dir(self.repository()).args(arguments).status().unwrap();
-        assert!(status.success(), "{arguments:?}");
+        self.folder.path().join(REPOSITORY)
     }
 
     /// Publishes in a process of its own, where the first deployment has this content, and so on for as many times.
@@ -172,84 +148,11 @@ fn measure_fleet(count: usize, time_goal: &str, growth_goal: &str) {
 }
 
 /// Publishes once. Prints the time beyond the evaluation in microseconds, and the peak memory in KiB.
-fn publish(folder: &Path, count: usize, contents: std::ops::Range<usize>) {
-    let flake: FlakeReference = "git+https://git.example.org/fleet?ref=main".parse().unwrap();
-    let mut evaluations = [evaluation(&flake, count, contents.start)];
+fn publish_once(folder: &Path, count: usize, contents: std::ops::Range<usize>) {
+    let mut evaluations = evaluations(count, contents.start);
     let peak = || peak_memory("self").unwrap();
     let memory_before = peak();
     let start = Instant::now();
-    let settings = PublishSettings {
-        repository: folder.join("fleet.git").to_str().unwrap().parse().unwrap(),
-        branch: "deployments".parse().unwrap(),
-        validity: Duration::from_hours(24 * 7),
-        state_directory: folder.join("state"),
-        policy: PublishPolicy::WhenEvaluated,
-        author: None,
-    };
-    let signers = Signers::read(&[KeyLocation::File(folder.join("key"))]).unwrap();
-    let anchor = Anchor::read(&AnchorLocation::File(folder.join("root.json"))).unwrap();
-    let store = store::open(None, Duration::from_mins(1), Output::Capture);
-    let publisher = Publisher::new(settings, signers, anchor, store);
-    let configured = [flake];
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-    for content in contents {
-        evaluations[0].drafts.deployments[0].specification.template.nar_id = path(0, content);
-        let orphans = OrphanPolicy::Withdraw;
-        let allowed_withdrawals = 0;
-        let input = PublishInput {
-            configured: &configured,
-            evaluations: &evaluations,
-            orphans,
-            allowed_withdrawals,
-            sources: &[],
-        };
-        runtime.block_on(publisher.publish(&input)).unwrap();
-    }
+    publish(folder, &mut evaluations, contents);
     println(format_args!("{} {}", start.elapsed().as_micros(), peak().saturating_sub(memory_before)));
-}
-
-fn evaluation(flake: &FlakeReference, count: usize, content: usize) -> Evaluation {
-    let arch: System = "x86_64-linux".parse().unwrap();
-    let mut drafts = Drafts::default();
-    for at in 0..count {
-        let host: Name = format!("host-{at:06}").parse().unwrap();
-        let template = NarTemplateSpecification {
-            metadata: TemplateMetadata::default(),
-            nar_id: path(at, if at == 0 { content } else { 0 }),
-            substituters: List::one("https://cache.example.org".parse().unwrap()),
-            substituters_public_keys: List::one(
-                "cache.example.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=".parse().unwrap(),
-            ),
-        };
-        drafts.deployments.push(draft(flake, &host, DeploymentSpecification { template, unit: host.clone() }));
-        drafts.units.push(draft(flake, &host, UnitSpecification { arch: arch.clone(), unit_type: UnitType::Nixos }));
-        drafts.agents.push(draft(flake, &host, AgentSpecification { deployments: List::one(host.clone()) }));
-    }
-    let source = LockedSource {
-        flake: flake.clone(),
-        locked: flake.clone(),
-        hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
-        revision: Some("a".repeat(40).parse().unwrap()),
-    };
-    Evaluation { source, drafts, warnings: EvalWarnings::default(), work: EvaluationWork::default() }
-}
-
-fn path(at: usize, content: usize) -> clavel::model::StorePath {
-    format!("/nix/store/{at:016}{content:016}-nixos-system-host-24.05").parse().unwrap()
-}
-
-fn draft<S: Specification>(flake: &FlakeReference, host: &Name, specification: S) -> Draft<S> {
-    let provenance = Provenance {
-        attribute: format!("nixosConfigurations.{host}").parse().unwrap(),
-        drv_path: None,
-        evaluated_at: Timestamp::from(SystemTime::now()),
-        source: flake.clone(),
-        source_hash: "sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=".parse().unwrap(),
-        source_revision: Some("a".repeat(40).parse().unwrap()),
-    };
-    Draft::new(
-        host.clone(),
-        DocumentMetadata::with_provenance(Metadata::default(), &provenance).unwrap(),
-        specification,
-    )
 }

@@ -1,6 +1,7 @@
 //! Measures and formats times, for the benchmarks.
 
 pub(crate) mod processes;
+pub(crate) mod publication;
 
 use std::time::{Duration, Instant};
 
