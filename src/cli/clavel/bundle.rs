@@ -221,6 +221,7 @@ fn print(shown: &InspectOutput) -> Result<(), Exit> {
     let row = |name: &str, value: String| vec![name.to_owned(), value];
     let builds_on = shown.prerequisites.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
     let mut rows = vec![
+        row("file", shown.file.clone()),
         row("size", ByteSize(shown.size).to_string()),
         row("branch", shown.branch.to_string()),
         row("commit", shown.commit.to_string()),
@@ -244,7 +245,7 @@ fn print(shown: &InspectOutput) -> Result<(), Exit> {
     let carried = shown.closures.iter().flat_map(CarriedClosures::rows);
     rows.extend(carried.map(|(name, value)| row(name, value)));
     output::remark("not verified, so this may be forged; `clavel bundle verify` verifies it");
-    output::table(&["bundle", &shown.file], rows)
+    output::table(&["bundle", ""], rows)
 }
 
 /// The header of a bundle, and the commit of the branch in it.

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use bytesize::ByteSize;
+
 use super::view::BranchArguments;
 use crate::cli::exit::{Code, Exit};
 use crate::cli::output;
@@ -31,9 +33,8 @@ pub(super) async fn run(Arguments { folder, branch, remove_unnamed_after }: &Arg
     match exported {
         Exported::Unchanged(version) => output::line(format_args!("{shown}: index version {version}, unchanged"))?,
         Exported::Written { version, files, bytes } => {
-            output::line(format_args!(
-                "{shown}: index version {version}, {files} files ({bytes} bytes) and the tip written"
-            ))?;
+            let size = ByteSize(bytes);
+            output::line(format_args!("{shown}: index version {version}, {files} files ({size}) and the tip written"))?;
         }
     }
     if let Some(grace) = remove_unnamed_after {
