@@ -54,6 +54,7 @@ mod runbook;
 mod setup;
 mod signers;
 mod signing_process;
+mod sneakernet;
 mod sources;
 mod support;
 mod transports;
