@@ -229,7 +229,7 @@ fn no_flipped_byte_of_the_closures_is_believed() {
         let ran = world.agent("web-1", &["once"]);
         match ran.code {
             Some(0) => {
-                assert_eq!((good[at], world.motd("web-1").as_deref()), (0, Some("Welcome to web-1")), "byte {at}")
+                assert_eq!((good[at], world.motd("web-1").as_deref()), (0, Some("Welcome to web-1")), "byte {at}");
             }
             code => assert!(matches!(code, Some(4 | 6)), "byte {at}: {code:?} {}", ran.stderr),
         }

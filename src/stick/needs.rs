@@ -32,7 +32,7 @@ mod tests {
             .chars()
             .map(|name| format!("/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-{name}").parse().unwrap())
             .collect();
-        let of = |names: &str| all.iter().filter(|path| names.contains(&path.name())).collect::<BTreeSet<_>>();
+        let of = |names: &str| all.iter().filter(|path| names.contains(path.name())).collect::<BTreeSet<_>>();
         let names = |machines: &[(&str, &str)]| {
             let machines = machines.iter().map(|(needs, has)| (of(needs), of(has)));
             left_out(machines).iter().map(StorePath::name).collect::<String>()
