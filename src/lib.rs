@@ -21,5 +21,6 @@ pub mod publish;
 pub mod redact;
 pub mod signers;
 pub mod stderr;
+pub mod stick;
 pub mod store;
 pub mod trust;

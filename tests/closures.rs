@@ -2,9 +2,10 @@
 
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 
-use clavel::closures::{ClosureBundle, ClosureWriter, Narinfo};
+use clavel::closures::{ClosureBundle, ClosureWriter, Narinfo, Requirement, git_bundle_in};
 use clavel::model::Content;
 use rustix::process::Signal;
 use serde_json::Value;
@@ -176,6 +177,80 @@ fn a_damaged_member_is_refused_and_what_runs_stays() {
     }
     plug_in(&world, &good);
     assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+}
+
+#[test]
+fn no_flipped_byte_of_the_closures_is_believed() {
+    const FLIPS: usize = 2000;
+    let world = carried();
+    let good = read(&world, "x.bundle");
+    let open = || ClosureBundle::open(File::open(world.path("x.bundle")).unwrap());
+    let bundle = open().unwrap().unwrap();
+    let git = git_bundle_in(&File::open(world.path("x.bundle")).unwrap()).unwrap().unwrap();
+    let required = [Requirement {
+        deployment: "web-1".parse().unwrap(),
+        nar_id: bundle.manifest().deployments[0].nar_id.clone(),
+        keys: vec![world.public_key("cache-1").parse().unwrap()],
+    }];
+    let file = File::options().write(true).open(world.path("x.bundle")).unwrap();
+    let (mut refused, mut in_git, mut in_padding) = (0, 0, 0);
+    assert!(good.len() > FLIPS, "{}", good.len());
+    for number in 0..FLIPS {
+        let (at, bit) = (number * good.len() / FLIPS, number % 8);
+        file.write_all_at(&[good[at] ^ (1 << bit)], at as u64).unwrap();
+        let is_good = open().is_ok_and(|opened| {
+            opened.is_some_and(|opened| {
+                let check = opened.check(&required, &|_| {});
+                assert_eq!(opened.manifest(), bundle.manifest(), "byte {at}, bit {bit}");
+                check.damaged.is_empty() && check.lacking.is_empty()
+            })
+        });
+        file.write_all_at(&[good[at]], at as u64).unwrap();
+        let is_in_git = (git.offset..git.offset + git.size).contains(&(at as u64));
+        match (is_good, is_in_git, good[at]) {
+            (false, ..) => refused += 1,
+            // The branch is read as every bundle's is, which `git` tests.
+            (true, true, _) => in_git += 1,
+            // Between two members, where nothing is read.
+            (true, false, 0) => in_padding += 1,
+            (true, false, byte) => panic!("byte {at} ({byte}), bit {bit} has no effect"),
+        }
+    }
+    assert!(
+        refused > 200 && in_git > 200 && refused + in_git + in_padding == FLIPS,
+        "{refused}, {in_git}, {in_padding}"
+    );
+    assert_eq!(read(&world, "x.bundle"), good);
+    // The whole agent, with a few of them.
+    for at in (100..good.len()).step_by(good.len() / 20) {
+        let mut bytes = good.clone();
+        bytes[at] ^= 0x20;
+        plug_in(&world, &bytes);
+        let ran = world.agent("web-1", &["once"]);
+        match ran.code {
+            Some(0) => {
+                assert_eq!((good[at], world.motd("web-1").as_deref()), (0, Some("Welcome to web-1")), "byte {at}");
+            }
+            code => assert!(matches!(code, Some(4 | 6)), "byte {at}: {code:?} {}", ran.stderr),
+        }
+    }
+}
+
+#[test]
+fn a_container_that_is_cut_off_at_any_64_kib_is_refused() {
+    let world = World::new();
+    world.edit("hosts/web-1.nix", "Welcome", &"W".repeat(600 << 10));
+    world.publish_from_memory(&["web-1"]);
+    create(&world, "x.bundle", &["web-1"], &[]).good();
+    let good = read(&world, "x.bundle");
+    let lengths: Vec<usize> = (0..good.len()).step_by(64 << 10).collect();
+    assert!(lengths.len() > 8, "{}", good.len());
+    for length in lengths {
+        fs::write(world.path("cut.bundle"), &good[..length]).unwrap();
+        let opened = ClosureBundle::open(File::open(world.path("cut.bundle")).unwrap());
+        // Without its first bytes it is no container, and no git bundle either.
+        assert!(matches!((&opened, length), (Err(_), _) | (Ok(None), 0)), "the first {length} bytes: {opened:?}");
+    }
 }
 
 #[test]

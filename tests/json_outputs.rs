@@ -223,6 +223,26 @@ fn clavel_prints_what_is_on_a_branch_as_data() {
     world.clavel(&["bundle", "create", &bundle, "--repository", &repository]).good();
     commands.good(&world, "clavel bundle inspect", &[&bundle]);
     commands.good(&world, "clavel bundle verify", &[&bundle, "--root", &root]);
+    // A bundle with closures, and the status that an agent leaves beside it.
+    let stick = world.at("stick/fleet.bundle");
+    std::fs::create_dir(world.path("stick")).unwrap();
+    let closures = ["--store", &world.at("writer"), "--closures", "web-1"];
+    world.clavel(&[&["bundle", "create", &stick], &branch[..], &closures].concat()).good();
+    let shown = commands.good(&world, "clavel bundle inspect", &[&stick]);
+    assert!(shown["closures"]["paths"].as_u64().unwrap() > 0, "{shown:#}");
+    let verified = commands.good(&world, "clavel bundle verify", &[&stick, "--root", &root]);
+    assert_eq!(verified["closures"], shown["closures"]);
+    world.configure_agent("web-1", &stick, "");
+    world.agent("web-1", &["once"]).good();
+    let left = commands.good(&world, "clavel-agent status", &["--config", &world.at("web-1.toml")]);
+    assert!(left["lastPass"]["left"][0]["at"].is_string(), "{left:#}");
+    check(&serde_json::from_str(&world.read_file("stick/clavel-status/web-1.json")).unwrap(), "status");
+    world.write_file("stick/clavel-status/web-2.json", "{");
+    let seen = world.at("seen.json");
+    let machines =
+        commands.good(&world, "clavel bundle status", &[&world.at("stick"), "--root", &root, "--seen", &seen]);
+    assert_eq!(machines["machines"][0]["status"]["deployments"][0]["revision"], 2);
+    assert!(machines["machines"][1]["problem"].is_string(), "{machines:#}");
     let diff = commands.good(&world, "clavel diff", &[&["web-1"], &branch[..]].concat());
     assert_eq!((&diff["from"], &diff["to"]), (&1.into(), &2.into()));
     let derivation = |of: &str| {

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The rooms that each room may import.
-const RULES: [(&str, &[&str]); 24] = [
+const RULES: [(&str, &[&str]); 25] = [
     ("model", &["redact"]),
     ("process", &["redact", "stderr"]),
     ("redact", &[]),
@@ -16,6 +16,7 @@ const RULES: [(&str, &[&str]); 24] = [
     ("changes", &["model"]),
     ("signers", &["model", "trust"]),
     ("closures", &["model"]),
+    ("stick", &["model", "trust", "disk"]),
     ("git", &["model", "process", "redact", "closures"]),
     ("branch", &["model", "trust", "git"]),
     ("store", &["model", "process"]),
@@ -35,14 +36,14 @@ const RULES: [(&str, &[&str]); 24] = [
         "agent",
         &[
             "model", "trust", "signers", "branch", "git", "store", "closures", "process", "config", "disk", "host",
-            "news", "metrics",
+            "news", "metrics", "stick",
         ],
     ),
     (
         "cli",
         &[
             "model", "process", "trust", "changes", "signers", "git", "branch", "store", "nix", "config", "evaluate",
-            "publish", "claveld", "agent", "disk", "stderr", "host", "closures",
+            "publish", "claveld", "agent", "disk", "stderr", "host", "closures", "stick",
         ],
     ),
     ("bin", &["cli"]),

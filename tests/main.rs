@@ -55,6 +55,7 @@ mod setup;
 mod signers;
 mod signing_process;
 mod sites;
+mod sneakernet;
 mod sources;
 mod static_export;
 mod support;

@@ -437,3 +437,25 @@ fn a_flake_may_not_pin_itself() {
     assert!(said.contains("router-1"), "{said}");
     assert_eq!(revision(&world), 1);
 }
+
+#[test]
+fn a_pinned_path_comes_from_a_bundle_alone() {
+    let world = pinned(&["cache"]);
+    let create = |store: &str| {
+        let (file, fleet, root, store) = (world.at("usb.bundle"), world.at("fleet.git"), world.root(), world.at(store));
+        let place = ["--repository", &fleet, "--root", &root, "--store", &store];
+        world.clavel(&[&["bundle", "create", &file], &place[..], &["--closures", "web-1"]].concat())
+    };
+    let said = create("writer").good();
+    assert!(said.contains("3 store paths"), "{said}");
+    world.clavel(&["bundle", "verify", &world.at("usb.bundle"), "--root", &world.root()]).good();
+    world.run("cp", &["-r", &world.at("cache"), &world.at("gone")]).good();
+    std::fs::remove_dir_all(world.path("cache")).unwrap();
+    world.configure_agent("web-1", &world.at("*.bundle"), "");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    assert!(world.motd("web-1").unwrap().starts_with("Welcome to web-1 above"));
+    // A thief of the cache's key gets nothing else into a bundle.
+    world.run("cp", &["-r", &world.at("gone"), &world.at("cache")]).good();
+    forge(&world, "cache", &top(&world), TOP, "cache-1");
+    create("another-writer").refused(6, "is not as it is pinned, so its agents would refuse it");
+}

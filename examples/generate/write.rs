@@ -8,7 +8,7 @@ use clap::CommandFactory as _;
 use clap_complete::Shell;
 use clavel::cli;
 use clavel::closures::ManifestFile;
-use clavel::model::{Agent, Approval, Bin, Deployment, Index, Root, Unit, json};
+use clavel::model::{Agent, AgentStatus, Approval, Bin, Deployment, Index, Root, Unit, json};
 use clavel::trust::Signed;
 use schemars::{JsonSchema, Schema, schema_for};
 
@@ -21,6 +21,7 @@ pub(crate) fn all(root: &Path) -> io::Result<()> {
     schema::<Bin>(root, "bin")?;
     schema::<Signed<Root>>(root, "root")?;
     schema::<Signed<Approval>>(root, "approval")?;
+    schema::<Signed<AgentStatus>>(root, "status")?;
     schema::<ManifestFile>(root, "closures")?;
     for (name, _, schema) in cli::output_schemas() {
         write_schema(root, name, &schema)?;

@@ -6,7 +6,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -14,16 +14,17 @@ use std::time::SystemTime;
 use super::carried::Carried;
 use super::decide::Retry;
 use super::freshness::{ClockSample, ClockTrouble, Clocks, next_baseline};
+use super::leave_status::{self, FoundBundle, Identity};
 use super::loopback::LoopbackAddress;
 use super::metrics::metrics;
 use super::mirrors::{Believed, MirrorReport};
 use super::pin::check::Pins;
-use super::state::{CompletedAs, Completion, LastPass, State, StateDirectory, StateError};
+use super::state::{CompletedAs, Completion, LastPass, LeftStatus, State, StateDirectory, StateError};
 use super::unused::{UnusedUnit, units_of, unused};
 use super::verify::Verdict;
 use crate::config::AgentConfig;
 use crate::disk::{self, Access, Durability};
-use crate::model::{Name, RootValidity, RootWarning, System};
+use crate::model::{Name, RootValidity, RootWarning, System, describe_error};
 use crate::store::{self, Output, Store};
 use crate::trust::{Anchor, TrustedRoot};
 use outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport};
@@ -62,6 +63,10 @@ pub struct Pass<'a> {
     carried: Option<Carried>,
     /// Where they were served last.
     loopback: Option<LoopbackAddress>,
+    /// The bundles that this pass found.
+    bundles: Vec<FoundBundle>,
+    /// The statuses that were left beside bundles last.
+    left: Vec<LeftStatus>,
 }
 
 impl<'a> Pass<'a> {
@@ -78,7 +83,8 @@ impl<'a> Pass<'a> {
     fn with(config: &'a AgentConfig, directory: StateDirectory, output: Output) -> Result<Self, PassError> {
         let state = directory.load()?;
         let anchor = newest_anchor(Anchor::read(&config.root)?, directory.root()?, &config.state_directory)?;
-        let clock_baseline = directory.last_pass().ok().flatten().and_then(|last| last.clock_baseline);
+        let last = directory.last_pass().ok().flatten();
+        let (clock_baseline, left) = last.map(|last| (last.clock_baseline, last.left)).unwrap_or_default();
         let store = store::open(config.store.clone(), config.realise_deadline, output);
         let system = config.system.clone().map_or_else(System::this, Ok)?;
         Ok(Self {
@@ -99,6 +105,8 @@ impl<'a> Pass<'a> {
             mirrors: Vec::new(),
             carried: None,
             loopback: None,
+            bundles: Vec::new(),
+            left,
         })
     }
 
@@ -126,6 +134,7 @@ impl<'a> Pass<'a> {
         self.clock_trouble = None;
         self.rollbacks_tried.clear();
         self.unused_units.clear();
+        self.bundles.clear();
         let result = self.run_steps(retry, tell).await;
         // The stick may be pulled out from now on.
         self.carried = None;
@@ -137,7 +146,9 @@ impl<'a> Pass<'a> {
             mirrors: self.mirrors.clone(),
             unused_units: self.unused_units.clone(),
         };
-        let last = report.last_pass(SystemTime::now().into());
+        let mut last = report.last_pass(SystemTime::now().into());
+        self.leave_status(&last).await;
+        last.left.clone_from(&self.left);
         if let Err(error) = self.directory.save_last_pass(&last) {
             tell(Event::ReportNotSaved(&error));
         }
@@ -147,6 +158,33 @@ impl<'a> Pass<'a> {
             tell(Event::MetricsNotWritten(path, &error));
         }
         report
+    }
+
+    /// Leaves the status of this machine beside the bundles that the pass found, if it may.
+    async fn leave_status(&mut self, last: &LastPass) {
+        // Where a stick is not plugged in, its folder is none of its own.
+        let is_there = |bundle: &FoundBundle| bundle.path.symlink_metadata().is_ok_and(|found| found.is_file());
+        let found: Vec<FoundBundle> = self.bundles.iter().filter(|bundle| is_there(bundle)).cloned().collect();
+        let media = leave_status::media(&found, &self.mirrors);
+        if media.is_empty() || !self.config.leaves_status {
+            return;
+        }
+        let key = match leave_status::own_key(&self.directory.join("status-key"), &self.config.name) {
+            Ok(key) => key,
+            Err(error) => {
+                let failed = |medium: PathBuf| LeftStatus {
+                    medium: medium.display().to_string(),
+                    at: None,
+                    error: Some(describe_error(&error)),
+                };
+                self.left = media.into_keys().map(failed).collect();
+                return;
+            }
+        };
+        let of = Identity { agent: &self.config.name, fleet: self.anchor.fleet(), key: key.public() };
+        let status = |(medium, commit)| (medium, leave_status::status(&of, &self.state, last, commit));
+        let statuses = media.into_iter().map(status).collect();
+        self.left = leave_status::leave_all(statuses, key, self.config.fetch_deadline).await;
     }
 
     fn write_metrics(&self, path: &Path, last: &LastPass) -> std::io::Result<()> {

@@ -87,6 +87,20 @@ pub struct RecordedOutcome {
     pub message: String,
 }
 
+/// The status that was left on a medium, for people and monitoring.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub struct LeftStatus {
+    /// The folder of the bundles.
+    pub medium: String,
+    /// When the status there was written; absent where the last attempt failed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub at: Option<Timestamp>,
+    /// Why it could not be written, for example because the medium is read-only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<String>,
+}
+
 /// The result of the last pass, for people and monitoring. Losing the file costs one measurement of the clock.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(deny_unknown_fields)]
@@ -114,6 +128,9 @@ pub struct LastPass {
     /// What is suspicious about the configuration, although nothing failed.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
+    /// The statuses that were left beside bundles, when there were some last.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub left: Vec<LeftStatus>,
     /// The result for each mirror, in the order of the configuration.
     #[serde(default)]
     pub mirrors: Vec<MirrorReport>,

@@ -48,6 +48,7 @@ pub fn output_schemas() -> Vec<(&'static str, &'static [&'static str], Schema)> 
         ("round", &["claveld once"], schema::<claveld::once::OnceOutput<'_>>()),
         ("shown-document", &["clavel show"], schema::<ShownDocument>()),
         ("shown-root", &["clavel root show"], schema::<Root>()),
+        ("stick-status", &["clavel bundle status"], schema::<clavel::machines::StickOutput>()),
         ("verification", &["clavel bundle verify", "clavel verify"], schema::<clavel::verify::VerifyOutput>()),
     ]
 }

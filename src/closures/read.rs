@@ -8,7 +8,7 @@ use std::os::unix::fs::FileExt as _;
 use super::manifest::{self, CarriedPath, Manifest, ManifestError};
 use super::narinfo::{self, Narinfo, NarinfoError};
 use super::tar::{END, MemberName, Span, span_at};
-use super::write::SpanReader;
+use super::write::{CACHE_INFO, SpanReader};
 use crate::model::Content;
 
 /// The most bytes of `nix-cache-info`: 4 KiB.
@@ -55,6 +55,9 @@ pub enum MemberError {
     /// The file goes on after the last member.
     #[error("the file goes on after it; copy the bundle again")]
     More,
+    /// It has other bytes than every bundle has there.
+    #[error("it is not written as Clavel writes it; copy the bundle again")]
+    OtherForm,
     /// The list of what is in the file is wrong.
     #[error(transparent)]
     Manifest(ManifestError),
@@ -134,8 +137,8 @@ impl ClosureBundle {
             Ok(span)
         };
         let info = member(MemberName::CacheInfo)?;
-        if info.size > MAX_CACHE_INFO_BYTES {
-            return Err(MemberError::TooLong(info.size, MAX_CACHE_INFO_BYTES).of(&MemberName::CacheInfo));
+        if read(&file, info, MAX_CACHE_INFO_BYTES, &MemberName::CacheInfo)? != CACHE_INFO {
+            return Err(MemberError::OtherForm.of(&MemberName::CacheInfo));
         }
         let (mut entries, mut by_hash, mut nars) = (Vec::new(), HashMap::new(), HashMap::new());
         for (place, CarriedPath { path, nar_hash, nar_size }) in manifest.paths.iter().enumerate() {

@@ -26,7 +26,7 @@ const CHUNK: usize = 128 << 10;
 /// written yet: 64 MiB.
 const SYNC_AFTER: u64 = 64 << 20;
 /// What Nix reads first. A cache with a lower priority number is asked before others; cache.nixos.org has 40.
-const CACHE_INFO: &[u8] = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 10\n";
+pub(super) const CACHE_INFO: &[u8] = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 10\n";
 
 /// Writes one file.
 #[derive(Debug)]

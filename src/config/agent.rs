@@ -36,6 +36,8 @@ pub struct AgentConfig {
     pub state_directory: PathBuf,
     /// The file of metrics that each pass writes.
     pub metrics_file: Option<PathBuf>,
+    /// Whether a pass leaves this machine's status beside the bundles that it finds.
+    pub leaves_status: bool,
     /// How long to wait between two passes.
     pub interval: Duration,
     /// How long the fetch of the branch from one mirror may take.
@@ -115,6 +117,7 @@ struct AgentFile {
     system: Option<System>,
     state_directory: Option<PathBuf>,
     metrics_file: Option<PathBuf>,
+    leave_status: Option<bool>,
     interval: Option<Span>,
     ssh_command: Option<String>,
     #[serde(default)]
@@ -212,6 +215,7 @@ impl ConfigFile for AgentFile {
             units,
             state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/clavel-agent".into())),
             metrics_file: self.metrics_file.map(|file| directory.join(file)),
+            leaves_status: self.leave_status.unwrap_or(true),
             interval: self.interval.map_or(Duration::from_mins(1), |span| span.0),
             max_index_age,
             fetch_deadline: self.fetch.timeout.map_or(Duration::from_mins(2), |span| span.0),
@@ -304,6 +308,7 @@ mod tests {
             "system",
             "state-directory",
             "metrics-file",
+            "leave-status",
             "interval",
             "ssh-command",
             "store",

@@ -39,6 +39,7 @@ mod root;
 mod root_validity;
 mod self_check;
 mod source;
+mod status;
 mod text;
 mod timestamp;
 
@@ -77,5 +78,6 @@ pub use root::{ApprovalPolicy, MAX_KEYS, MAX_SIGNATURES, Role, Roles, Root, Thre
 pub use root_validity::{RootValidity, RootWarning, how_to_renew};
 pub use self_check::SelfCheck;
 pub use source::{LockedSource, Source};
+pub use status::{AgentStatus, DeploymentStatus};
 pub use text::{FEW, Invalid, beginning, excerpt, few, headline, is_printable, printable_line, printable_lines};
 pub use timestamp::Timestamp;

@@ -26,6 +26,7 @@ mod signature;
 mod signed;
 mod signed_error;
 mod ssh;
+mod status;
 mod usable_key;
 
 pub use amend::{AmendError, Amendment, RoleName};
@@ -42,6 +43,7 @@ pub use signature::Signature;
 pub use signed::{AddError, Signed, Verified, digest};
 pub use signed_error::SignedError;
 pub use ssh::{SshSignature, SshSignatureError};
+pub use status::{StatusError, verify_status};
 
 #[cfg(test)]
 #[path = "splices_tests.rs"]

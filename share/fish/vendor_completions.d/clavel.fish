@@ -117,16 +117,19 @@ complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subco
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "public" -d 'Print the public half of a secret key'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "to-ssh" -d 'Write a secret key in OpenSSH\'s format, so that `ssh-add` can load it into an ssh-agent'
 complete -c clavel -n "__fish_clavel_using_subcommand key; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
-complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
-complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -s h -l help -d 'Print help'
-complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "create" -d 'Write a branch to a git bundle: one file, which a stick carries to machines without a network'
-complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
-complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'
-complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect status verify help" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect status verify help" -s h -l help -d 'Print help'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect status verify help" -f -a "create" -d 'Write a branch to a git bundle: one file, which a stick carries to machines without a network'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect status verify help" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect status verify help" -f -a "status" -d 'Show the statuses that agents left beside the bundles on a stick'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect status verify help" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and not __fish_seen_subcommand_from create inspect status verify help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l repository -d 'The repository: a path, or a URL. A path that ends in .bundle is that of a git bundle, and a URL that begins with static+ that of a static folder' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l credentials -d 'A file with [[credentials]] tables, as claveld\'s configuration has them, for a private repository. Without a table for it, what git has counts: its credential helpers and ~/.netrc' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l since -d 'The commit that the readers have already, or the earlier bundle that they have read' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l for -d 'Write only what the machines lack whose statuses are on this stick: the folder of the bundles there. Without --closures, it is for the agents that left a status; with it, for those that ask for the deployments. A machine without a status needs everything' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l seen -d 'The file in which the first key and the newest status of each machine are remembered. The default is clavel/machines.json below `XDG_STATE_HOME` or ~/.local/state' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l closures -d 'Add the closures of these deployments; without names, of all deployments' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l root -d 'The root that verifies the branch, before anything is fetched for --closures: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from create" -l store -d 'The store to fetch the closures to: a folder that has, or gets, a nix/store below it. Without it, the machine\'s own store' -r -F
@@ -136,6 +139,11 @@ complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_su
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from inspect" -l json -d 'Print one JSON document'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from inspect" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from inspect" -s h -l help -d 'Print help (see more with \'--help\')'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from status" -l root -d 'The root of the fleet: a file with any of its roots, or the digest of the first. With it, a status of another fleet is told' -r
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from status" -l seen -d 'The file in which the first key and the newest status of each machine are remembered. The default is clavel/machines.json below `XDG_STATE_HOME` or ~/.local/state' -r -F
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from status" -l json -d 'Print one JSON document'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from status" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from status" -s h -l help -d 'Print help (see more with \'--help\')'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -l branch -d 'The branch' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -l root -d 'The root that verifies it: a file with any root of the fleet, or the digest of its first root' -r
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -l json -d 'Print one JSON document'
@@ -143,6 +151,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_su
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from verify" -s h -l help -d 'Print help'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "create" -d 'Write a branch to a git bundle: one file, which a stick carries to machines without a network'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
+complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "status" -d 'Show the statuses that agents left beside the bundles on a stick'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'
 complete -c clavel -n "__fish_clavel_using_subcommand bundle; and __fish_seen_subcommand_from help" -f -a "help" -d 'Print this message or the help of the given subcommand(s)'
 complete -c clavel -n "__fish_clavel_using_subcommand export" -l static -d 'The folder to write to. It is made where it does not exist' -r -F
@@ -256,4 +265,5 @@ complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subc
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from key" -f -a "to-ssh" -d 'Write a secret key in OpenSSH\'s format, so that `ssh-add` can load it into an ssh-agent'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from bundle" -f -a "create" -d 'Write a branch to a git bundle: one file, which a stick carries to machines without a network'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from bundle" -f -a "inspect" -d 'Show what a bundle has, without verifying it'
+complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from bundle" -f -a "status" -d 'Show the statuses that agents left beside the bundles on a stick'
 complete -c clavel -n "__fish_clavel_using_subcommand help; and __fish_seen_subcommand_from bundle" -f -a "verify" -d 'Verify everything in a bundle, as an agent would'

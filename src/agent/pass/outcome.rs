@@ -317,6 +317,7 @@ impl PassReport {
             stale_since: stale.map(|stale| stale.since),
             deployments: self.result.iter().flatten().map(DeploymentReport::recorded).collect(),
             warnings: self.unused_units.iter().map(ToString::to_string).collect(),
+            left: Vec::new(),
             mirrors: self.mirrors.iter().map(bounded).collect(),
             version: StateVersion,
         }

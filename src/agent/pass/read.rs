@@ -5,6 +5,7 @@
 use super::super::decide::Retry;
 use super::super::fetch::{BranchFetchError, FetchedMirror, fetch};
 use super::super::fork_evidence::{BelievedFiles, MirrorCopy, Remembered, keep_all};
+use super::super::leave_status::FoundBundle;
 use super::super::mirrors::{Believed, Finding, MirrorChoice, MirrorReport, NoneBelieved, choose};
 use super::super::state::{State, StateError};
 use super::super::verify::{Refusal, Requester, SeenIndex, Time, index_ages, verify};
@@ -21,6 +22,8 @@ impl Pass<'_> {
     pub(super) async fn read_branch(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Believed, PassError> {
         let files = self.believed_files();
         let fetched = fetch(self.config, &self.directory.join("mirrors"), &|copy| files.rescue(copy)).await;
+        let tip_of = |found: &FetchedMirror| found.tip.as_ref().ok().map(|(_, tip)| *tip);
+        self.bundles = fetched.iter().filter_map(|found| FoundBundle::of(&found.mirror, tip_of(found))).collect();
         let copies: Vec<MirrorCopy> = fetched.iter().filter_map(MirrorCopy::of).collect();
         let branches = fetched.into_iter().map(|mirror| self.read_mirror(mirror)).collect::<Vec<_>>();
         // Every mirror's root is learned before any mirror is verified: one that holds back the newest root is verified by

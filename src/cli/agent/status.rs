@@ -7,8 +7,8 @@ use serde::Serialize;
 
 use super::AgentConfigArgument;
 use crate::agent::{
-    ActivationFailure, Candidate, FailedRollout, LastPass, Lifecycle, MAX_ATTEMPTS, RecordedOutcome, Rollback,
-    RollbackResult, Rollout, StateDirectory,
+    ActivationFailure, Candidate, FailedRollout, LastPass, LeftStatus, Lifecycle, MAX_ATTEMPTS, RecordedOutcome,
+    Rollback, RollbackResult, Rollout, StateDirectory,
 };
 use crate::cli::exit::Exit;
 use crate::cli::output;
@@ -80,7 +80,7 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
         output::line(format_args!("warning     {warning}"))?;
     }
     match &status.last_pass {
-        Some(LastPass { at, message, ok, clock_trouble, warnings, mirrors, deployments, .. }) => {
+        Some(LastPass { at, message, ok, clock_trouble, warnings, mirrors, deployments, left, .. }) => {
             let is_failure = |recorded: &RecordedOutcome| recorded.outcome == "failed";
             let has_failed = !ok && (deployments.is_empty() || deployments.iter().any(is_failure));
             let word = if has_failed { "failed: " } else { "" };
@@ -95,6 +95,15 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
             for report in mirrors.iter().filter(|report| !report.is_good() && mirrors.len() > 1) {
                 let error = report.error.as_deref().unwrap_or(&report.repository);
                 output::line(format_args!("not used    {error}"))?;
+            }
+            for LeftStatus { medium, at, error } in left {
+                match (at, error) {
+                    (Some(at), _) => output::line(format_args!("status      left on {medium} at {at}"))?,
+                    (None, error) => {
+                        let why = error.as_deref().unwrap_or("nothing says why");
+                        output::line(format_args!("status      not left on {medium}: {why}"))?;
+                    }
+                }
             }
         }
         None => output::line("last pass   none yet")?,

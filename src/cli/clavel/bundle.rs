@@ -9,7 +9,8 @@ use std::time::SystemTime;
 use bytesize::ByteSize;
 use serde::Serialize;
 
-use super::closures::{self, CarriedClosures, not_written};
+use super::closures::{self, CarriedClosures, Readers, not_written};
+use super::machines::{self, Machines, SeenArgument, StatusArguments};
 use super::verify;
 use super::view::{BundleArguments, RepositoryArguments, bundle};
 use crate::branch::RootChain;
@@ -30,7 +31,7 @@ pub(super) enum Command {
     /// With --closures, the file also has the store paths that the deployments name, with all that these need, for machines that reach
     /// no cache. It is a tar file; extracted, it is a binary cache. A run that was ended is resumed by the same command.
     #[command(
-        after_help = "Examples:\n  clavel bundle create /media/usb/clavel.bundle --repository /srv/git/fleet.git\n  clavel bundle create /media/usb/clavel-2.bundle --since clavel-1.bundle\n  clavel bundle create /media/usb/clavel.bundle --root root.json --closures web-1 web-2"
+        after_help = "Examples:\n  clavel bundle create /media/usb/clavel.bundle --repository /srv/git/fleet.git\n  clavel bundle create /media/usb/clavel-2.bundle --since clavel-1.bundle\n  clavel bundle create /media/usb/clavel.bundle --root root.json --closures web-1 web-2 --for /media/usb\n  clavel bundle create /media/usb/clavel.bundle --root root.json --closures web-1 web-2"
     )]
     Create(Box<CreateArguments>),
     /// Show what a bundle has, without verifying it.
@@ -40,6 +41,12 @@ pub(super) enum Command {
         after_help = "Examples:\n  clavel bundle inspect /media/usb/clavel.bundle\n  clavel bundle inspect clavel-1.bundle clavel-2.bundle --json"
     )]
     Inspect(InspectArguments),
+    /// Show the statuses that agents left beside the bundles on a stick.
+    ///
+    /// A status says what its machine runs, by its own word. A problem is told per machine: a signature that is not valid, another key
+    /// than the first, another fleet, or a status that is older than one that was seen.
+    #[command(after_help = "Example:\n  clavel bundle status /media/usb --root root.json")]
+    Status(StatusArguments),
     /// Verify everything in a bundle, as an agent would.
     #[command(after_help = "Example:\n  clavel bundle verify /media/usb/clavel.bundle --root root.json")]
     Verify(VerifyArguments),
@@ -55,6 +62,12 @@ pub(super) struct CreateArguments {
     /// The commit that the readers have already, or the earlier bundle that they have read.
     #[arg(long, value_name = "COMMIT|FILE")]
     since: Option<Since>,
+    /// Write only what the machines lack whose statuses are on this stick: the folder of the bundles there. Without --closures, it is for
+    /// the agents that left a status; with it, for those that ask for the deployments. A machine without a status needs everything.
+    #[arg(long = "for", value_name = "STICK", conflicts_with = "since", requires = "root")]
+    stick: Option<PathBuf>,
+    #[command(flatten)]
+    seen: SeenArgument,
     /// Add the closures of these deployments; without names, of all deployments.
     #[arg(long, value_name = "NAME", num_args = 0.., requires = "root")]
     closures: Option<Vec<Name>>,
@@ -142,6 +155,7 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
     match command {
         Command::Create(arguments) => create(arguments).await,
         Command::Inspect(arguments) => inspect(arguments).await,
+        Command::Status(arguments) => machines::print_status(arguments),
         Command::Verify(VerifyArguments { bundles, root, json }) => {
             let anchor = Anchor::read(root)?;
             let carried = closures::open(&bundles.last()?)?;
@@ -151,7 +165,7 @@ pub(super) async fn run(command: &Command) -> Result<(), Exit> {
 }
 
 async fn create(arguments: &CreateArguments) -> Result<(), Exit> {
-    let CreateArguments { file, place, since, closures, root, store } = arguments;
+    let CreateArguments { file, place, since, stick, seen, closures, root, store } = arguments;
     let path =
         file.exact().ok_or_else(|| Exit::new(Code::Configuration, format!("{file} is a pattern; name one file")))?;
     let mut known = BTreeSet::new();
@@ -168,12 +182,24 @@ async fn create(arguments: &CreateArguments) -> Result<(), Exit> {
         None => None,
     };
     let mut view = place.open(Depth::Full).await?;
+    let anchor = root.as_ref().map(Anchor::read).transpose()?.filter(|_| closures.is_some() || stick.is_some());
+    view.roots = anchor.as_ref().map(|anchor| RootChain::from_anchor(&view.snapshot, anchor)).transpose()?;
+    let machines = match (stick, &anchor) {
+        (Some(stick), Some(anchor)) => Some(Machines::for_bundle(stick, anchor.fleet(), seen)?),
+        _ => None,
+    };
     if let Some(names) = closures {
-        let anchor = root.as_ref().map(Anchor::read).transpose()?;
-        view.roots = anchor.map(|anchor| RootChain::from_anchor(&view.snapshot, &anchor)).transpose()?;
-        let request = closures::Request { file, names, store: store.clone(), known, since };
+        let readers = match machines {
+            Some(machines) => Readers::Machines(machines),
+            None => Readers::Have { paths: known, since },
+        };
+        let request = closures::Request { file, names, store: store.clone(), readers };
         return closures::create(&view, request).await;
     }
+    let since = match machines {
+        Some(machines) => machines.prerequisite(&view, &machines.names())?,
+        None => since,
+    };
     let tip = view.snapshot.commit();
     let write =
         |file: &mut std::fs::File| view.repository.write_bundle(place.name(), tip, since, &mut BufWriter::new(file));

@@ -11,6 +11,7 @@ use std::time::Duration;
 use bytesize::ByteSize;
 use serde::Serialize;
 
+use super::machines::{Machines, agents_of};
 use super::view::View;
 use crate::branch::VerifiedIndex;
 use crate::cli::exit::{Code, Exit};
@@ -23,6 +24,7 @@ use crate::git::{BundleFiles, BundleWriteError, CommitId};
 use crate::model::{
     Deployment, DeploymentSpecification, Folder, Name, NarTemplateSpecification, StorePath, describe_error,
 };
+use crate::stick::left_out;
 use crate::store::{self, CacheEntries, CacheKeys, Output, Store, StoreError};
 use crate::trust::{Verified, pin_of};
 
@@ -37,10 +39,21 @@ pub(super) struct Request<'a> {
     pub(super) names: &'a [Name],
     /// The store to fetch to; `None` for the machine's own.
     pub(super) store: Option<PathBuf>,
-    /// What the reader has of earlier bundles.
-    pub(super) known: BTreeSet<StorePath>,
-    /// The commit that the reader has.
-    pub(super) since: Option<CommitId>,
+    /// What its readers have already.
+    pub(super) readers: Readers,
+}
+
+/// What the readers of a new bundle have already.
+pub(super) enum Readers {
+    /// The store paths and the commit that earlier bundles brought.
+    Have {
+        /// The store paths.
+        paths: BTreeSet<StorePath>,
+        /// The commit.
+        since: Option<CommitId>,
+    },
+    /// What the statuses of these machines say.
+    Machines(Machines),
 }
 
 /// Writes the branch of the view, and the closures of its deployments.
@@ -55,8 +68,12 @@ pub(super) async fn create(view: &View, request: Request<'_>) -> Result<(), Exit
     add_signatures(&*store, &deployments, &mut entries).await;
     let references = entries.iter().map(|(path, entry)| (path, entry.references())).collect();
     let ordered = in_order_of_references(&references).map_err(|error| Exit::new(Code::Machine, error))?;
+    let (known, since) = match request.readers {
+        Readers::Have { paths, since } => (paths, since),
+        Readers::Machines(machines) => what_all_have(view, &machines, &deployments, &*store, &entries).await?,
+    };
     let (assumed, new): (Vec<&StorePath>, Vec<&StorePath>) =
-        ordered.into_iter().partition(|path| request.known.contains(*path));
+        ordered.into_iter().partition(|path| known.contains(*path));
     let mut assumed: Vec<StorePath> = assumed.into_iter().cloned().collect();
     assumed.sort();
     let carried = |path: &StorePath| {
@@ -70,7 +87,7 @@ pub(super) async fn create(view: &View, request: Request<'_>) -> Result<(), Exit
         deployments: deployments.iter().map(|deployment| carried_deployment(deployment)).collect(),
         paths: new.iter().filter_map(|path| carried(path)).collect(),
     };
-    let git = write_git_bundle(view, request.since, request.file)?;
+    let git = write_git_bundle(view, since, request.file)?;
     let written = write(path, &*store, &manifest, &entries, &git)
         .map_err(|error| Exit::new(Code::Machine, format!("{}: {}", request.file, describe_error(&error))))?;
     let resumed = match written.reused {
@@ -90,6 +107,35 @@ pub(super) async fn create(view: &View, request: Request<'_>) -> Result<(), Exit
         manifest.paths.len(),
         ByteSize(written.bytes)
     ))
+}
+
+/// The store paths that each machine which needs them has, and the commit that all machines have which ask for these deployments.
+async fn what_all_have(
+    view: &View,
+    machines: &Machines,
+    deployments: &[Verified<Deployment>],
+    store: &dyn Store,
+    entries: &CacheEntries,
+) -> Result<(BTreeSet<StorePath>, Option<CommitId>), Exit> {
+    let asks_for = |asked: &[Name], deployment: &Deployment| asked.contains(&deployment.name);
+    let mut agents = agents_of(view)?;
+    agents.retain(|_, asked| deployments.iter().any(|deployment| asks_for(asked, deployment)));
+    let names: BTreeSet<Name> = agents.keys().cloned().collect();
+    let since = match machines.prerequisite(view, &names)? {
+        // A git bundle cannot be empty. A machine that has a commit has the one before it.
+        Some(tip) if tip == view.snapshot.commit() => {
+            let failed = |error: BundleWriteError| Exit::new(Code::Repository, describe_error(&error));
+            view.repository.parent_of(tip).map_err(failed)?
+        }
+        since => since,
+    };
+    let has = machines.paths(store, &names).await.map_err(|error| Exit::new(Code::Machine, error))?;
+    let of_agents = agents.iter().map(|(agent, asked)| {
+        let asked = deployments.iter().filter(|deployment| asks_for(asked, deployment));
+        let needs = asked.flat_map(|deployment| closure_of(&deployment.specification.template.nar_id, entries));
+        (needs.collect(), has.get(agent).into_iter().flatten().collect())
+    });
+    Ok((left_out(of_agents), since))
 }
 
 fn carried_deployment(deployment: &Deployment) -> CarriedDeployment {
@@ -186,16 +232,23 @@ async fn add_signatures(store: &dyn Store, deployments: &[Verified<Deployment>],
 
 /// The paths in the closure of `path` that none of the keys signed, and that do not follow from their content.
 fn unsigned_of(path: &StorePath, entries: &CacheEntries, keys: &CacheKeys) -> Vec<StorePath> {
-    let (mut seen, mut open) = (BTreeSet::new(), vec![path]);
-    while let Some(path) = open.pop() {
-        if let Some(entry) = entries.get(path).filter(|_| seen.insert(path)) {
-            open.extend(entry.references());
-        }
-    }
     let is_unsigned = |path: &&StorePath| {
         entries.get(path).is_some_and(|entry| entry.content_address().is_none() && !entry.is_signed_by(path, keys))
     };
-    seen.into_iter().filter(is_unsigned).cloned().collect()
+    closure_of(path, entries).into_iter().filter(is_unsigned).cloned().collect()
+}
+
+/// The paths in the closure of `path` that have an entry.
+fn closure_of<'a>(path: &StorePath, entries: &'a CacheEntries) -> BTreeSet<&'a StorePath> {
+    let (mut seen, mut open) = (BTreeSet::new(), vec![path]);
+    while let Some(path) = open.pop() {
+        if let Some((path, entry)) = entries.get_key_value(path)
+            && seen.insert(path)
+        {
+            open.extend(entry.references());
+        }
+    }
+    seen
 }
 
 /// The branch as a git bundle, in a file without a name.

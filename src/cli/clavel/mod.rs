@@ -13,6 +13,7 @@ mod init;
 mod key;
 mod keys;
 pub(super) mod list;
+pub(super) mod machines;
 mod operate;
 mod root;
 mod root_file;

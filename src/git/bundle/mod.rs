@@ -4,6 +4,8 @@
 //! repository, and `write` makes one. Nothing of a bundle is trusted: like everything that is fetched, it is read by a process with
 //! limits, and kept apart until it is known to be complete.
 
+#[cfg(test)]
+mod damage_tests;
 pub(super) mod error;
 pub(super) mod files;
 mod header;

@@ -87,6 +87,36 @@ impl Repository {
     }
 }
 
+impl Repository {
+    /// The newest commit that a bundle of `tip` may build on for readers who have one of `commits` each: that one of them which all
+    /// others are made on top of. `None` where there is none, or where one of them is not in the history of `tip`.
+    pub fn common_prerequisite(
+        &self,
+        tip: CommitId,
+        commits: &[CommitId],
+    ) -> Result<Option<CommitId>, BundleWriteError> {
+        let here = self.separate_handle()?;
+        let history = |of: CommitId| commits_until(&here, &[of.object()], &HashSet::new());
+        let all: HashSet<ObjectId> = history(tip)?.into_iter().collect();
+        if !commits.iter().all(|commit| all.contains(&commit.object())) {
+            return Ok(None);
+        }
+        let mut common: HashSet<ObjectId> = all;
+        for commit in commits.iter().copied().collect::<std::collections::BTreeSet<_>>() {
+            let of_this: HashSet<ObjectId> = history(commit)?.into_iter().collect();
+            common.retain(|id| of_this.contains(id));
+        }
+        Ok(commits.iter().copied().find(|commit| common.contains(&commit.object())))
+    }
+
+    /// The commit that `commit` was made on top of; `None` for the first one.
+    pub fn parent_of(&self, commit: CommitId) -> Result<Option<CommitId>, BundleWriteError> {
+        let here = self.separate_handle()?;
+        let parents = ObjectReader { repository: &here, commit }.parents()?;
+        Ok(parents.first().copied().map(CommitId::from))
+    }
+}
+
 /// The commits that `tips` lead to and that are not in `known`, the newest first.
 fn commits_until(
     here: &gix::Repository,
