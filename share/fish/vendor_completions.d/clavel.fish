@@ -50,6 +50,7 @@ complete -c clavel -n "__fish_clavel_using_subcommand init" -l publisher-thresho
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l approver-key -d 'A key that approves deployments' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l approver-threshold -d 'The number of approvals that are needed at least, wherever the root asks for any' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l approvals -d 'The deployments that have to be approved, and the number of approvals: `db-*=1`; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand init" -l index-age -d 'The agents that believe an index until this age, also where it has expired, because their site is rarely visited: `ship-*=45d`; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l expires-after -d 'The time after which the root expires' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l repository -d 'The git repository that will carry the branch, for the configurations' -r
 complete -c clavel -n "__fish_clavel_using_subcommand init" -l source -d 'The flake, for claveld\'s configuration. The default is the branch main of a repository on this machine' -r
@@ -74,9 +75,11 @@ complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subc
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l approver-key -d 'A key that approves deployments' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l approver-threshold -d 'The number of approvals that are needed at least, wherever the root asks for any' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l approvals -d 'The deployments that have to be approved, and the number of approvals: `db-*=1`; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l index-age -d 'The agents that believe an index until this age, also where it has expired, because their site is rarely visited: `ship-*=45d`; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l expires-after -d 'The time after which the root expires' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l remove-key -d 'A key that loses every role it has; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l no-approvals -d 'A pattern for which the root asks for no approvals any more; may be given more than once' -r
+complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l no-index-age -d 'A pattern of agents for which an index may be no older than it says itself any more; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l key -d 'A secret key that signs, in Nix\'s format; may be given more than once' -r -F
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l ssh-key -d 'An OpenSSH key, with which ssh-keygen signs: a secret key, a hardware key, or the public half of a key in an ssh-agent; may be given more than once' -r
 complete -c clavel -n "__fish_clavel_using_subcommand root; and __fish_seen_subcommand_from next" -l raise-epoch -d 'Begin a new epoch after a key was stolen: nothing that was signed before counts any more, and all versions and revisions begin at 1 again'
