@@ -12,17 +12,23 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gix::progress::Discard;
+use gix::protocol::transport::client::blocking_io;
+use gix::protocol::transport::client::blocking_io::http::Transport;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
 use gix::sec::identity::Account;
 use gix::url::Scheme;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
+use super::access::quoted;
 use super::address::{CommitId, RefName};
 use super::commit::sync_file;
 use super::complete::{self, CheckedHistory};
 use super::explain::{Explanation, Obstacle, explain};
 use super::fetch_error::{FetchError, MAX_SHALLOW_BYTES};
+use super::host_key::{KNOWN_HOSTS, private_file};
+use super::http::GitHttp;
 use super::lock::HeldLock;
 use super::remote::Remote;
 use super::remote_url::RemoteUrl;
@@ -128,12 +134,16 @@ impl Repository {
         words: Option<&SshWords>,
     ) -> Result<Fetched, FetchFailure> {
         let known = self.tip_of_ref(request.into)?;
-        let local = self.configured_for(url, words)?;
+        // ssh reads the file before it asks for anything.
+        let known_hosts = url.access().ssh.known_hosts_of(url.parsed()).map_err(|why| request.refused(why))?;
+        let known_hosts = known_hosts.map(|text| private_file(&text)).transpose();
+        let known_hosts = known_hosts.map_err(|error| GitError::io("write the keys of the host", &error))?;
+        let local = self.configured_for(url, words, known_hosts.as_ref())?;
         let remote = request.gix_remote(url, &local)?;
         let failed = |stage| move |error: gix::Error| FetchFailure::Remote(stage, error);
         // Why this machine has no credentials, where the server asks for some.
         let unreadable = RefCell::new(None);
-        let connection = remote.connect(Direction::Fetch).map_err(failed(Stage::Connect))?;
+        let connection = request.connect(&remote, url)?;
         let prepared = connection
             .with_credentials(|action| {
                 Ok(answer(url, action).unwrap_or_else(|why| {
@@ -204,16 +214,24 @@ impl Repository {
     }
 
     /// A handle on the repository with the settings of the URL, which are kept in memory only.
-    fn configured_for(&self, url: &RemoteUrl, words: Option<&SshWords>) -> Result<gix::Repository, GitError> {
+    fn configured_for(
+        &self,
+        url: &RemoteUrl,
+        words: Option<&SshWords>,
+        known_hosts: Option<&NamedTempFile>,
+    ) -> Result<gix::Repository, GitError> {
         let mut local = self.separate_handle()?;
-        let command = url.access().ssh.command();
+        let mut command = url.access().ssh.command();
+        if let Some(known_hosts) = known_hosts {
+            // The shell expands it in the command, so it has to be set before.
+            command = format!("{KNOWN_HOSTS}={}; {command}", quoted(&known_hosts.path().to_string_lossy()));
+        }
         let command = words.map_or_else(|| command.clone(), |words| words.of(&command));
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
         // Each thread that checks a pack has buffers and a stack, and a fetch has little memory, however many processors there are.
-        let proxy = url.access().proxy.as_ref().map(ToString::to_string);
         let settings = [("core.sshCommand", command.as_str()), ("ssh.variant", "ssh"), ("pack.threads", MAX_THREADS)];
-        for (key, value) in settings.into_iter().chain(proxy.iter().map(|proxy| ("http.proxy", proxy.as_str()))) {
+        for (key, value) in settings {
             config
                 .set_raw_value(key, value)
                 .map_err(|error| GitError::new(format!("set {key} for a fetch"), &error))?;
@@ -237,6 +255,9 @@ impl Repository {
         })
     }
 }
+
+/// A connection by any protocol.
+type Connection<'a, 'repo> = gix::remote::Connection<'a, 'static, 'repo, Box<dyn blocking_io::Transport + Send>>;
 
 /// The stage that a fetch had reached when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -262,6 +283,20 @@ impl FetchRequest<'_> {
             .with_fetch_tags(Tags::None)
             .with_refspecs([spec.as_str()], Direction::Fetch)
             .map_err(|error| GitError::new(act(), &error))
+    }
+
+    fn connect<'a, 'repo>(
+        &self,
+        remote: &'a gix::Remote<'repo>,
+        url: &RemoteUrl,
+    ) -> Result<Connection<'a, 'repo>, FetchFailure> {
+        let failed = |error| FetchFailure::Remote(Stage::Connect, error);
+        if !matches!(url.parsed().scheme, Scheme::Http | Scheme::Https) {
+            return remote.connect(Direction::Fetch).map_err(failed);
+        }
+        let http = GitHttp::new(url).map_err(|why| self.refused(why))?;
+        let (url, version) = remote.sanitized_url_and_version(Direction::Fetch).map_err(failed)?;
+        Ok(remote.to_connection_with_transport(Box::new(Transport::new_http(http, url, version, false))))
     }
 
     fn refused(&self, why: String) -> FetchError {

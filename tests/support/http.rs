@@ -83,14 +83,21 @@ impl HttpServer {
         let files = TempDir::new().unwrap();
         fs::write(files.path().join("users"), format!("{user}:{{PLAIN}}{password}\n")).unwrap();
         let only = format!("auth_basic fleet; auth_basic_user_file \"{}\";", files.path().join("users").display());
-        Self::serve_git_to(Scheme::Https, directory, files, &only)
+        Self::serve_git_to(Scheme::Https, directory, files, &only, "")
+    }
+
+    /// Serves the git repositories below `directory`, and its files below `/files/`, over HTTPS, with `more` in nginx's configuration of the
+    /// server.
+    pub(crate) fn serve_git_with(directory: &Path, more: &str) -> Self {
+        let more = format!("location /files/ {{ alias \"{}/\"; }} {more}", directory.display());
+        Self::serve_git_to(Scheme::Https, directory, TempDir::new().unwrap(), "", &more)
     }
 
     fn serve_git_by(scheme: Scheme, directory: &Path) -> Self {
-        Self::serve_git_to(scheme, directory, TempDir::new().unwrap(), "")
+        Self::serve_git_to(scheme, directory, TempDir::new().unwrap(), "", "")
     }
 
-    fn serve_git_to(scheme: Scheme, directory: &Path, files: TempDir, only: &str) -> Self {
+    fn serve_git_to(scheme: Scheme, directory: &Path, files: TempDir, only: &str, more: &str) -> Self {
         let socket = files.path().join("fcgi");
         let mut fcgiwrap = program(find_program("fcgiwrap"));
         fcgiwrap.arg("-s").arg(format!("unix:{}", socket.display()));
@@ -113,7 +120,9 @@ impl HttpServer {
                 fastcgi_param REQUEST_METHOD $request_method;
                 fastcgi_param CONTENT_TYPE $content_type;
                 fastcgi_param CONTENT_LENGTH $content_length;
-            }}",
+                fastcgi_param HTTP_GIT_PROTOCOL $http_git_protocol if_not_empty;
+            }}
+            {more}",
             socket = socket.display(),
             backend = git_http_backend().display(),
             root = directory.display(),

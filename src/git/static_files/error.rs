@@ -16,7 +16,7 @@ const CHECK: &str = "see that the URL is that of a folder which `clavel export -
 pub enum StaticError {
     /// The server refuses this user.
     #[error(
-        "the server refuses {file} (HTTP status {status}); name a token that is good with a [[credentials]] table, whose url is without \
+        "the server refuses {file} (HTTP status {status}); name a token, or the client-certificate that it asks for, with a [[credentials]] table, whose url is without \
          `static+`"
     )]
     Refused {
