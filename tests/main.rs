@@ -33,6 +33,7 @@ mod growth;
 mod histories;
 mod holds;
 mod host_keys;
+mod hostings;
 mod incremental;
 mod interruptions;
 mod json_outputs;

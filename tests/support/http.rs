@@ -108,7 +108,9 @@ impl HttpServer {
         let log = files.path().join("fcgiwrap.log");
         let fcgiwrap = Server::start(&mut fcgiwrap, &log, answers).unwrap_or_else(|log| panic!("{log}"));
         let location = format!(
-            "location / {{
+            "set $asked_protocol $http_git_protocol;
+            {more}
+            location / {{
                 {only}
                 fastcgi_param REMOTE_USER $remote_user if_not_empty;
                 fastcgi_pass \"unix:{socket}\";
@@ -120,9 +122,8 @@ impl HttpServer {
                 fastcgi_param REQUEST_METHOD $request_method;
                 fastcgi_param CONTENT_TYPE $content_type;
                 fastcgi_param CONTENT_LENGTH $content_length;
-                fastcgi_param HTTP_GIT_PROTOCOL $http_git_protocol if_not_empty;
-            }}
-            {more}",
+                fastcgi_param HTTP_GIT_PROTOCOL $asked_protocol if_not_empty;
+            }}",
             socket = socket.display(),
             backend = git_http_backend().display(),
             root = directory.display(),
