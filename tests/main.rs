@@ -50,6 +50,7 @@ mod private;
 mod publications;
 mod publish;
 mod push_on;
+mod put_off;
 mod reasons;
 mod redirects;
 mod rotation;

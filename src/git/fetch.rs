@@ -118,10 +118,16 @@ impl Repository {
         }
         let listened = request.remote.is_ssh().then(SshWords::listen).transpose();
         let words = listened.map_err(|error| GitError::io("listen to ssh", &error))?;
+        let is_http = matches!(url.parsed().scheme, Scheme::Http | Scheme::Https);
+        let http = is_http.then(|| GitHttp::new(url)).transpose().map_err(|why| request.refused(why))?;
         // The connection ends in here, and ssh with it.
-        self.fetch_listening(request, url, words.as_ref()).map_err(|error| match error {
+        self.fetch_listening(request, url, words.as_ref(), http.clone()).map_err(|error| match error {
             FetchFailure::Remote(stage, error) => {
-                request.failed(url, stage, &error, &words.map(SshWords::take).unwrap_or_default())
+                let mut failed = request.failed(url, stage, &error, &words.map(SshWords::take).unwrap_or_default());
+                if let FetchError::Unreachable { retry_after, .. } = &mut failed {
+                    *retry_after = http.and_then(|http| http.retry_after());
+                }
+                failed
             }
             FetchFailure::Known(error) => error,
         })
@@ -132,6 +138,7 @@ impl Repository {
         request: &FetchRequest<'_>,
         url: &RemoteUrl,
         words: Option<&SshWords>,
+        http: Option<GitHttp>,
     ) -> Result<Fetched, FetchFailure> {
         let known = self.tip_of_ref(request.into)?;
         // ssh reads the file before it asks for anything.
@@ -143,7 +150,7 @@ impl Repository {
         let failed = |stage| move |error: gix::Error| FetchFailure::Remote(stage, error);
         // Why this machine has no credentials, where the server asks for some.
         let unreadable = RefCell::new(None);
-        let connection = request.connect(&remote, url)?;
+        let connection = FetchRequest::connect(&remote, http)?;
         let prepared = connection
             .with_credentials(|action| {
                 Ok(answer(url, action).unwrap_or_else(|why| {
@@ -285,16 +292,13 @@ impl FetchRequest<'_> {
             .map_err(|error| GitError::new(act(), &error))
     }
 
+    /// Connects by gix's own means, or over HTTP.
     fn connect<'a, 'repo>(
-        &self,
         remote: &'a gix::Remote<'repo>,
-        url: &RemoteUrl,
+        http: Option<GitHttp>,
     ) -> Result<Connection<'a, 'repo>, FetchFailure> {
         let failed = |error| FetchFailure::Remote(Stage::Connect, error);
-        if !matches!(url.parsed().scheme, Scheme::Http | Scheme::Https) {
-            return remote.connect(Direction::Fetch).map_err(failed);
-        }
-        let http = GitHttp::new(url).map_err(|why| self.refused(why))?;
+        let Some(http) = http else { return remote.connect(Direction::Fetch).map_err(failed) };
         let (url, version) = remote.sanitized_url_and_version(Direction::Fetch).map_err(failed)?;
         Ok(remote.to_connection_with_transport(Box::new(Transport::new_http(http, url, version, false))))
     }
@@ -309,7 +313,7 @@ impl FetchRequest<'_> {
         match obstacle {
             Obstacle::NoRepository => FetchError::RepositoryNotFound { remote, branch, why, advice },
             Obstacle::Refused => FetchError::Refused { remote, branch, why, advice },
-            Obstacle::Fault => FetchError::Unreachable { remote, branch, why, advice },
+            Obstacle::Fault => FetchError::Unreachable { remote, branch, why, advice, retry_after: None },
         }
     }
 

@@ -13,7 +13,7 @@
 //! | a branch in a file | `bundle` |
 //! | a branch in a folder of plain files | `static_files` |
 //! | HTTP | `http` |
-//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push` |
+//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push`, `http_trace` (the headers that git keeps to itself) |
 //! | the commits of a push that git has not taken in | `preview` |
 
 mod access;
@@ -35,6 +35,7 @@ mod folder;
 mod git_settings;
 mod host_key;
 mod http;
+mod http_trace;
 mod identity;
 mod leftovers;
 mod lock;
@@ -69,6 +70,7 @@ pub use fetch::{Depth, Fetched};
 pub use fetch_error::Remedy;
 pub use files::Files;
 pub use host_key::HostKey;
+pub use http::retry_after::MAX_RETRY_AFTER;
 pub use identity::{Authorship, Identity, git_author};
 pub use leftovers::Leftovers;
 pub use lock::HeldLock;

@@ -12,6 +12,7 @@ use super::address::{CommitId, RefName};
 use super::explain::explain;
 use super::git_settings::GitSettings;
 use super::host_key::private_file;
+use super::http_trace::HttpTrace;
 use super::remote::Remote;
 use super::remote_url::RemoteUrl;
 use super::repository::Repository;
@@ -78,6 +79,8 @@ pub enum PushError {
         output: String,
         /// What to do.
         advice: &'static str,
+        /// For how long the server wants to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The remote is a bundle.
     #[error(
@@ -125,15 +128,20 @@ impl Push<'_> {
             Remote::Static(_) => Err(PushError::Static { remote: self.remote.to_string() }),
             Remote::Url(url) => {
                 // The files are there until git has ended.
-                let (invocation, _files) =
+                let (mut invocation, _files) =
                     self.invocation(repository, url, options).map_err(|output| PushError::Failed {
                         remote: self.remote.to_string(),
                         branch: self.branch.clone(),
                         output,
                         advice: CHECK,
+                        retry_after: None,
                     })?;
+                let trace = HttpTrace::of(url);
+                if let Some(trace) = &trace {
+                    invocation = trace.give_to(invocation);
+                }
                 let outcome = invocation.run().await;
-                outcome.map(drop).map_err(|error| self.failed(error))
+                outcome.map(drop).map_err(|error| self.failed(error, trace.and_then(|trace| trace.retry_after())))
             }
         }
     }
@@ -173,7 +181,7 @@ impl Push<'_> {
     }
 
     /// The error for a run of git that failed.
-    fn failed(&self, error: ProcessError) -> PushError {
+    fn failed(&self, error: ProcessError, retry_after: Option<Duration>) -> PushError {
         let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         let ProcessError::Failed { stderr, .. } = &error else {
             return PushError::NotRun { remote, branch, source: error };
@@ -185,7 +193,7 @@ impl Push<'_> {
             Some(PushRejection::Declined) => PushError::Declined { remote, branch, output },
             None => {
                 let advice = explain(&output).map_or(CHECK, |known| known.advice);
-                PushError::Failed { remote, branch, output, advice }
+                PushError::Failed { remote, branch, output, advice, retry_after }
             }
         }
     }

@@ -170,6 +170,12 @@ impl HttpServer {
         Self::start(TempDir::new().unwrap(), None, Scheme::Https, &format!("location / {{ return {status}; }}"))
     }
 
+    /// Answers everything with this status and this header `Retry-After`, over HTTPS.
+    pub(crate) fn answering_later(status: u16, value: &str) -> Self {
+        let location = format!("location / {{ add_header Retry-After \"{value}\" always; return {status}; }}");
+        Self::start(TempDir::new().unwrap(), None, Scheme::Https, &location)
+    }
+
     /// The transfers so far, oldest first.
     pub(crate) fn transfers(&self) -> Vec<Transfer> {
         self.requests();

@@ -106,7 +106,7 @@ pub fn main() -> ExitCode {
         async |arguments: Arguments| match arguments.command {
             Command::Run(config) => Box::pin(run::run(&config)).await,
             Command::Once(arguments) => unless_stopped(Box::pin(once::run(&arguments))).await,
-            Command::Evaluate(arguments) => unless_stopped(evaluate::run(&arguments)).await,
+            Command::Evaluate(arguments) => Box::pin(unless_stopped(evaluate::run(&arguments))).await,
             Command::Status(arguments) => unless_stopped(status::run(&arguments)).await,
             Command::Learn(arguments) => unless_stopped(Box::pin(learn::run(&arguments))).await,
             Command::Signer(arguments) => Box::pin(signer::run(&arguments)).await,

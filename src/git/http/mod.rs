@@ -7,10 +7,12 @@
 //! |---|---|
 //! | one connection: deadlines, proxy, client certificate | `connection` |
 //! | whether a redirect is followed, and with what | `redirect` |
+//! | for how long a server wants to be left alone | `retry_after` |
 //! | git's requests over it | `transport` |
 
 pub(super) mod connection;
 mod redirect;
+pub(super) mod retry_after;
 mod transport;
 
 pub(super) use transport::GitHttp;

@@ -4,6 +4,7 @@
 use std::io::{self, BufRead, Read, Write};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime};
 
 use curl::easy::{Easy2, Handler, List, WriteError};
 use gix::protocol::transport::client::AuthenticationRequired;
@@ -11,6 +12,7 @@ use gix::protocol::transport::client::blocking_io::http::{GetResponse, Http, Pos
 
 use super::connection::{self, MAX_HEADER_BYTES};
 use super::redirect::{self, Place, Redirect};
+use super::retry_after;
 use crate::git::client_certificate::CertificateFiles;
 use crate::git::remote_url::RemoteUrl;
 
@@ -34,6 +36,8 @@ struct Client {
     connection: Mutex<Option<(Place, Easy2<Answer>)>>,
     /// Where the repository is, once the server has sent Clavel on.
     redirected: Mutex<Option<String>>,
+    /// For how long the server wants to be left alone.
+    retry_after: Mutex<Option<Duration>>,
 }
 
 /// What is asked for.
@@ -57,6 +61,7 @@ struct Answer {
     /// The headers, in lines.
     lines: Vec<u8>,
     challenges: Vec<gix::bstr::BString>,
+    retry_after: Option<Duration>,
     refusal_bytes: usize,
 }
 
@@ -89,16 +94,19 @@ impl Handler for Answer {
             self.status = status.and_then(|status| status.trim().parse().ok()).unwrap_or_default();
             self.lines.clear();
             self.challenges.clear();
+            self.retry_after = None;
             return true;
         }
         if self.lines.len() + line.len() > MAX_HEADER_BYTES {
             return false;
         }
         self.lines.extend_from_slice(line);
-        if let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(':'))
-            && name.eq_ignore_ascii_case("www-authenticate")
-        {
-            self.challenges.push(value.trim().into());
+        if let Some((name, value)) = std::str::from_utf8(line).ok().and_then(|line| line.split_once(':')) {
+            match name.to_ascii_lowercase().as_str() {
+                "www-authenticate" => self.challenges.push(value.trim().into()),
+                "retry-after" => self.retry_after = retry_after::parse(value, SystemTime::now()),
+                _ => {}
+            }
         }
         true
     }
@@ -119,8 +127,13 @@ impl GitHttp {
     /// A client that is not connected yet.
     pub(in crate::git) fn new(url: &RemoteUrl) -> Result<Self, String> {
         let certificate = url.certificate_files()?;
-        let (connection, redirected) = (Mutex::default(), Mutex::default());
-        Ok(Self(Arc::new(Client { url: url.clone(), certificate, connection, redirected })))
+        let (connection, redirected, retry_after) = (Mutex::default(), Mutex::default(), Mutex::default());
+        Ok(Self(Arc::new(Client { url: url.clone(), certificate, connection, redirected, retry_after })))
+    }
+
+    /// For how long the server said that it wants to be left alone.
+    pub(in crate::git) fn retry_after(&self) -> Option<Duration> {
+        *lock(&self.0.retry_after)
     }
 
     fn ask(
@@ -157,7 +170,7 @@ impl Client {
                 self.send(&mut connection, place, &url, &request.headers, posted.as_deref(), answer);
             answer = asked;
             let redirected = match (target, posted.is_some()) {
-                (None, _) => return Self::finish(answer, sent),
+                (None, _) => return self.finish(answer, sent),
                 (Some(_), true) => Err("in the middle of a fetch".to_owned()),
                 (Some(to), false) => redirect::decide(self.url.parsed(), &base, &url, &to),
             };
@@ -224,7 +237,7 @@ impl Client {
     }
 
     /// Ends the answer: its last part has come, or it is a refusal.
-    fn finish(mut answer: Answer, sent: Result<(), curl::Error>) {
+    fn finish(&self, mut answer: Answer, sent: Result<(), curl::Error>) {
         let status = answer.status;
         if answer.is_success() {
             match sent {
@@ -240,7 +253,10 @@ impl Client {
                 let www_authenticate = std::mem::take(&mut answer.challenges);
                 io::Error::new(io::ErrorKind::PermissionDenied, AuthenticationRequired { www_authenticate })
             }
-            Ok(()) | Err(_) => io::Error::other(format!("Received HTTP status {status}")),
+            Ok(()) | Err(_) => {
+                *lock(&self.retry_after) = answer.retry_after.filter(|_| retry_after::is_for(status));
+                io::Error::other(format!("Received HTTP status {status}"))
+            }
         };
         answer.fail(error);
     }

@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -52,6 +53,8 @@ pub enum StaticError {
         file: String,
         /// The status.
         status: u32,
+        /// For how long the server wants to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The connection fails.
     #[error("cannot get {file}: {why}")]

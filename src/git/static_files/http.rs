@@ -3,6 +3,8 @@
 //! A connection has what those of git have. No redirect is followed: a folder has one place, and
 //! credentials and a client certificate are for that host alone.
 
+use std::time::{Duration, SystemTime};
+
 use curl::easy::{Auth, Easy2, Handler, List, WriteError};
 use gix::url::Scheme;
 
@@ -10,6 +12,7 @@ use super::error::StaticError;
 use super::tip_record::Validators;
 use crate::git::credentials::SecretLocation;
 use crate::git::http::connection::{self, MAX_HEADER_BYTES};
+use crate::git::http::retry_after;
 use crate::git::login::Login;
 use crate::git::remote_url::RemoteUrl;
 use crate::redact::without_users;
@@ -44,6 +47,7 @@ struct Answer {
     header_bytes: usize,
     validators: Validators,
     location: Option<String>,
+    retry_after: Option<Duration>,
 }
 
 impl Handler for Answer {
@@ -71,6 +75,7 @@ impl Handler for Answer {
             "content-length" => self.is_too_long |= value.parse().is_ok_and(|length: u64| length > self.limit),
             "etag" => self.validators.etag = Validators::value(value),
             "last-modified" => self.validators.last_modified = Validators::value(value),
+            "retry-after" => self.retry_after = retry_after::parse(value, SystemTime::now()),
             "location" => self.location = Some(value.chars().take(MAX_SHOWN).collect()),
             _ => {}
         }
@@ -130,7 +135,10 @@ impl<'a> HttpClient<'a> {
                 let to = answer.location.take().unwrap_or_else(|| format!("nowhere (HTTP status {status})"));
                 Err(StaticError::Redirect { file, to: without_users(&to).escape_debug().to_string() })
             }
-            status => Err(StaticError::Status { file, status }),
+            status => {
+                let retry_after = answer.retry_after.filter(|_| retry_after::is_for(status));
+                Err(StaticError::Status { file, status, retry_after })
+            }
         }
     }
 
