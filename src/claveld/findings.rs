@@ -404,7 +404,8 @@ mod tests {
         let commit = "a".repeat(40).parse().unwrap();
         let now = Timestamp::from_seconds(1_000_000).unwrap();
         let mirror = "https://h/fleet.git".to_owned();
-        let failed = |error: &str| FailedAttempt { commit, error: error.to_owned(), attempts: 1, next: now };
+        let failed =
+            |error: &str| FailedAttempt { commit, error: error.to_owned(), attempts: 1, next: now, not_before: None };
         let behind = |error: &str| MirrorState::Behind { pushed: None, since: now, failed: Some(failed(error)) };
         let rewritten = MirrorState::Rewritten { pushed: None, since: now, failed: failed("other") };
         let level = MirrorState::Level { pushed: commit, at: now };

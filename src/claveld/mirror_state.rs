@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::git::CommitId;
+use crate::git::{CommitId, MAX_RETRY_AFTER};
 use crate::model::{Timestamp, excerpt};
 
 /// The time after the first failed attempt. It doubles with each further one.
@@ -63,6 +63,9 @@ pub struct FailedAttempt {
     pub attempts: u32,
     /// When the next attempt is, unless there is a new commit before.
     pub next: Timestamp,
+    /// Until when the mirror's server asked to be left alone. No commit is pushed before that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub not_before: Option<Timestamp>,
 }
 
 /// The result of a push.
@@ -73,7 +76,19 @@ pub(super) enum PushResult {
     /// The branch of the mirror is not an older state of ours.
     Rewritten(String),
     /// The mirror cannot be reached, or does not take the commit.
-    Failed(String),
+    Failed {
+        /// The error.
+        error: String,
+        /// For how long its server wants to be left alone.
+        retry_after: Option<Duration>,
+    },
+}
+
+impl PushResult {
+    /// A failure of which the server said nothing more.
+    pub(super) fn failed(error: String) -> Self {
+        Self::Failed { error, retry_after: None }
+    }
 }
 
 /// What is wrong with a mirror.
@@ -104,35 +119,43 @@ impl MirrorState {
             Self::Behind { failed, .. } => failed.as_ref(),
             Self::Rewritten { failed, .. } => Some(failed),
         };
-        Some(match failed {
-            // A clock that was put back must not put the attempt off.
+        // A clock that was put back must not put the attempt off.
+        let told = failed.and_then(|failed| failed.not_before).filter(|until| *until <= now.plus(MAX_RETRY_AFTER));
+        let next = match failed {
             Some(failed) if failed.commit == tip && failed.next <= now.plus(MAX_WAIT) => failed.next,
             Some(_) | None => now,
-        })
+        };
+        Some(told.map_or(next, |told| told.max(next)))
     }
 
     /// The state after `tip` was pushed with this result.
     pub(super) fn after(self, tip: CommitId, result: PushResult, now: Timestamp) -> Self {
         let (pushed, failed_before) = (self.pushed(), self.failed().map_or(0, |failed| failed.attempts));
-        let failure = |error: String, attempts: u32| {
+        let failure = |error: String, retry_after: Option<Duration>, attempts: u32| {
             let wait = FIRST_WAIT.saturating_mul(1 << attempts.min(16)).min(MAX_WAIT);
             let error = excerpt(&error, MAX_ERROR_BYTES);
-            FailedAttempt { commit: tip, error, attempts: attempts.saturating_add(1), next: now.plus(wait) }
+            // The time now is cut to a whole second.
+            let not_before = retry_after.map(|told| now.plus((told + Duration::from_secs(1)).min(MAX_RETRY_AFTER)));
+            let next = not_before.map_or(now.plus(wait), |told| told.max(now.plus(wait)));
+            FailedAttempt { commit: tip, error, attempts: attempts.saturating_add(1), next, not_before }
         };
         match (result, self) {
             (PushResult::Pushed, _) => Self::Level { pushed: tip, at: now },
             // Whether somebody repaired its branch is not known while it is out of reach.
-            (PushResult::Rewritten(error) | PushResult::Failed(error), Self::Rewritten { since, .. }) => {
-                Self::Rewritten { pushed, since, failed: failure(error, failed_before) }
+            (PushResult::Rewritten(error), Self::Rewritten { since, .. }) => {
+                Self::Rewritten { pushed, since, failed: failure(error, None, failed_before) }
+            }
+            (PushResult::Failed { error, retry_after }, Self::Rewritten { since, .. }) => {
+                Self::Rewritten { pushed, since, failed: failure(error, retry_after, failed_before) }
             }
             (PushResult::Rewritten(error), Self::Level { .. } | Self::Behind { .. }) => {
-                Self::Rewritten { pushed, since: now, failed: failure(error, 0) }
+                Self::Rewritten { pushed, since: now, failed: failure(error, None, 0) }
             }
-            (PushResult::Failed(error), Self::Behind { since, .. }) => {
-                Self::Behind { pushed, since, failed: Some(failure(error, failed_before)) }
+            (PushResult::Failed { error, retry_after }, Self::Behind { since, .. }) => {
+                Self::Behind { pushed, since, failed: Some(failure(error, retry_after, failed_before)) }
             }
-            (PushResult::Failed(error), Self::Level { .. }) => {
-                Self::Behind { pushed, since: now, failed: Some(failure(error, 0)) }
+            (PushResult::Failed { error, retry_after }, Self::Level { .. }) => {
+                Self::Behind { pushed, since: now, failed: Some(failure(error, retry_after, 0)) }
             }
         }
     }
@@ -219,7 +242,7 @@ mod tests {
     }
 
     fn failed(state: MirrorState, tip: char, now: u64) -> MirrorState {
-        state.after(commit(tip), PushResult::Failed("down".to_owned()), at(now))
+        state.after(commit(tip), PushResult::failed("down".to_owned()), at(now))
     }
 
     #[test]
@@ -261,6 +284,27 @@ mod tests {
         assert_eq!((state.failed().unwrap().attempts, state.pushed()), (3, Some(commit('a'))));
         let state = state.after(commit('b'), PushResult::Pushed, at(40));
         assert_eq!(state.trouble(at(40)), None);
+    }
+
+    #[test]
+    fn a_server_that_asks_for_it_is_left_alone_with_every_commit() {
+        let told = |seconds| PushResult::Failed {
+            error: "HTTP status 429".to_owned(),
+            retry_after: Some(Duration::from_secs(seconds)),
+        };
+        let state = MirrorState::aimed_at(None, commit('a'), at(0)).after(commit('a'), told(100), at(0));
+        assert_eq!(state.failed().unwrap().next, at(101));
+        for tip in ['a', 'b'] {
+            assert_eq!(state.due(commit(tip), at(1)), Some(at(101)), "{tip}");
+        }
+        // The time between attempts counts where it is longer.
+        let state = (0..9).fold(state, |state, round| state.after(commit('a'), told(1), at(round)));
+        assert_eq!(state.due(commit('a'), at(9)).unwrap(), state.failed().unwrap().next);
+        assert!(state.failed().unwrap().next > at(1000));
+        // No server keeps a mirror behind for days, and no clock either.
+        let state = state.after(commit('a'), told(1_000_000), at(10));
+        assert_eq!(state.due(commit('b'), at(10)), Some(at(10).plus(MAX_RETRY_AFTER)));
+        assert_eq!(state.due(commit('b'), at(9)), Some(at(9)));
     }
 
     #[test]

@@ -134,7 +134,7 @@ impl MirrorPusher {
                 (newest, self.result(second))
             }
             Ok(_) => (tip, self.result(first)),
-            Err(error) => (tip, PushResult::Failed(describe_error(&error))),
+            Err(error) => (tip, PushResult::failed(describe_error(&error))),
         }
     }
 
@@ -163,7 +163,13 @@ impl MirrorPusher {
                 | PushError::NotRun { .. }
                 | PushError::Static { .. }
                 | PushError::Bundle { .. }),
-            ) => PushResult::Failed(describe_error(&error)),
+            ) => {
+                let retry_after = match &error {
+                    PushError::Failed { retry_after, .. } => *retry_after,
+                    _ => None,
+                };
+                PushResult::Failed { error: describe_error(&error), retry_after }
+            }
         }
     }
 }

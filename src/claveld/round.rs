@@ -165,8 +165,8 @@ pub(super) fn evaluator(config: &EvaluateConfig, mode: EvalMode) -> Evaluator {
     let budget = Budget::of_this_machine(*processes, *memory);
     let access = access.clone();
     let keys = FetchKeys::new(move |url| {
-        let ProgramAccess { environment, netrc, token } = access.for_program(url)?;
-        Ok(FetchAccess { environment, netrc, token })
+        let ProgramAccess { environment, files, netrc, token } = access.for_program(url)?;
+        Ok(FetchAccess { environment, files, netrc, token })
     });
     let nix = Nix::new(*deadline, *isolation).with_keys(keys);
     let source_time = *source_time;

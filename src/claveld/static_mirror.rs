@@ -40,8 +40,8 @@ impl StaticMirror {
             Ok(Err(error @ StaticMirrorError::Export(ExportError::OtherHistory(_)))) => {
                 PushResult::Rewritten(describe_error(&error))
             }
-            Ok(Err(error)) => PushResult::Failed(describe_error(&error)),
-            Err(error) => PushResult::Failed(format!("the export ended: {error}")),
+            Ok(Err(error)) => PushResult::failed(describe_error(&error)),
+            Err(error) => PushResult::failed(format!("the export ended: {error}")),
         }
     }
 

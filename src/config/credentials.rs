@@ -5,7 +5,10 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 
 use super::{ConfigError, ConfigFile};
-use crate::git::{Access, AccessRule, AccessRules, Credentials, ProxyUrl, SecretLocation, SshAccess, UrlPrefix};
+use crate::git::{
+    Access, AccessRule, AccessRules, ClientCertificate, ClientKey, Credentials, HostKey, ProxyUrl, SecretLocation,
+    SshAccess, UrlPrefix,
+};
 
 #[derive(Deserialize)]
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
@@ -20,8 +23,12 @@ pub(super) struct CredentialsTable {
     netrc_file: Option<PathBuf>,
     ca_file: Option<PathBuf>,
     proxy: Option<ProxyUrl>,
+    client_certificate: Option<PathBuf>,
+    client_key: Option<PathBuf>,
+    client_key_credential: Option<String>,
     ssh_identity: Option<PathBuf>,
     known_hosts: Option<PathBuf>,
+    host_keys: Option<Vec<HostKey>>,
     ssh_command: Option<String>,
 }
 
@@ -69,7 +76,7 @@ impl ConfigFile for CredentialsFile {
 
 /// Every setting of a table, which the complete examples have.
 #[cfg(test)]
-pub(super) const CREDENTIALS_KEYS: [&str; 12] = [
+pub(super) const CREDENTIALS_KEYS: [&str; 16] = [
     "url",
     "user",
     "password-file",
@@ -79,8 +86,12 @@ pub(super) const CREDENTIALS_KEYS: [&str; 12] = [
     "netrc-file",
     "ca-file",
     "proxy",
+    "client-certificate",
+    "client-key",
+    "client-key-credential",
     "ssh-identity",
     "known-hosts",
+    "host-keys",
     "ssh-command",
 ];
 
@@ -102,10 +113,18 @@ impl CredentialsTable {
     fn into_rule(self, directory: &Path) -> Result<AccessRule, TableError> {
         let at = |path: Option<PathBuf>| path.map(|path| directory.join(path));
         let url = self.url.to_string();
-        let ssh =
-            SshAccess { command: self.ssh_command, identity: at(self.ssh_identity), known_hosts: at(self.known_hosts) };
-        if let Some(name) = &self.password_credential {
-            check_credential_name(name).map_err(|why| ("credentials.password-credential", why))?;
+        let has_no_host_key = self.host_keys.as_ref().is_some_and(Vec::is_empty);
+        let ssh = SshAccess {
+            command: self.ssh_command,
+            identity: at(self.ssh_identity),
+            known_hosts: at(self.known_hosts),
+            host_keys: self.host_keys.unwrap_or_default(),
+        };
+        for (key, name) in [
+            ("credentials.password-credential", &self.password_credential),
+            ("credentials.client-key-credential", &self.client_key_credential),
+        ] {
+            name.as_deref().map_or(Ok(()), check_credential_name).map_err(|why| (key, why))?;
         }
         let mut secrets = [
             at(self.password_file).map(SecretLocation::File),
@@ -118,20 +137,37 @@ impl CredentialsTable {
         .flatten();
         let (secret, more) = (secrets.next(), secrets.next());
         let credentials = secret.map(|secret| Credentials { user: self.user.clone(), secret });
-        let access = Access { credentials, ca_file: at(self.ca_file), proxy: self.proxy, ssh };
-        let is_for_https =
-            access.credentials.is_some() || access.ca_file.is_some() || access.proxy.is_some() || self.user.is_some();
+        let key = at(self.client_key).map(ClientKey::File);
+        let key_of_systemd = self.client_key_credential.map(ClientKey::Systemd);
+        let has_two_keys = key.is_some() && key_of_systemd.is_some();
+        let (certificate, key) = (at(self.client_certificate), key.or(key_of_systemd));
+        let is_half = certificate.is_some() != key.is_some();
+        let certificate = certificate.zip(key).map(|(certificate, key)| ClientCertificate { certificate, key });
+        let access = Access { credentials, ca_file: at(self.ca_file), proxy: self.proxy, certificate, ssh };
+        let is_for_https = access.credentials.is_some()
+            || access.ca_file.is_some()
+            || access.proxy.is_some()
+            || access.certificate.is_some()
+            || self.user.is_some();
         let is_for_ssh = access.ssh != SshAccess::default();
         let why = if more.is_some() {
             "names more than one of password-file, token-file, password-credential, helper and netrc-file"
+        } else if is_half {
+            "has one of client-certificate and its key, and needs both: client-certificate, and client-key or client-key-credential"
+        } else if has_two_keys {
+            "names both client-key and client-key-credential"
+        } else if access.ssh.known_hosts.is_some() && !access.ssh.host_keys.is_empty() {
+            "names both known-hosts and host-keys"
+        } else if has_no_host_key {
+            "has no key in host-keys"
         } else if self.user.is_some() && access.credentials.is_none() {
             "has a user and no password; name a password-file, or put the user of ssh into the URL"
         } else if !is_for_https && !is_for_ssh {
             "says nothing; name for example a token-file, or with ssh an ssh-identity"
         } else if url.starts_with("https://") && is_for_ssh {
-            "is about https, where ssh-identity, known-hosts and ssh-command mean nothing"
+            "is about https, where ssh-identity, known-hosts, host-keys and ssh-command mean nothing"
         } else if !url.starts_with("https://") && is_for_https {
-            "is not about https, where alone user, password, token, ca-file and proxy count"
+            "is not about https, where alone user, password, token, ca-file, client-certificate and proxy count"
         } else if !url.starts_with("https://") && !self.url.is_ssh() {
             "is neither an https:// nor an ssh:// URL"
         } else {
@@ -161,6 +197,16 @@ mod tests {
         assert_eq!(secret("netrc-file = 'n'"), SecretLocation::Netrc("/etc/clavel/n".into()));
         assert_eq!(https("ca-file = 'c'").unwrap().ca_file, Some("/etc/clavel/c".into()));
         assert_eq!(https("proxy = 'http://p:3128'").unwrap().proxy, Some("http://p:3128".parse().unwrap()));
+        let certificate =
+            |more: &str| https(&format!("client-certificate = 'c'\n{more}")).unwrap().certificate.unwrap();
+        assert_eq!(certificate("client-key = 'k'").key, ClientKey::File("/etc/clavel/k".into()));
+        assert_eq!(certificate("client-key-credential = 'k'").key, ClientKey::Systemd("k".to_owned()));
+        assert_eq!(certificate("client-key = 'k'").certificate, Path::new("/etc/clavel/c"));
+        let host_key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        let keys = rule(&format!("url = 'ssh://git@h'\nhost-keys = ['{host_key} comment']")).unwrap().ssh.host_keys;
+        assert_eq!(keys, [host_key.parse().unwrap()]);
+        let both = format!("url = 'ssh://h'\nknown-hosts = 'k'\nhost-keys = ['{host_key}']");
+        assert!(rule(&both).unwrap_err().contains("both known-hosts and host-keys"));
         let ssh = rule("url = 'ssh://git@h'\nssh-identity = 'i'\nknown-hosts = 'k'\nssh-command = 's'").unwrap().ssh;
         assert_eq!(ssh.identity, Some("/etc/clavel/i".into()));
         assert_eq!((ssh.known_hosts, ssh.command), (Some("/etc/clavel/k".into()), Some("s".to_owned())));
@@ -177,6 +223,17 @@ mod tests {
             ("url = '/srv'\nssh-identity = 'i'", "neither an https:// nor an ssh:// URL"),
             ("url = 'https://h'\npassword-credential = '../x'", "not the name of a credential"),
             ("url = 'https://h'\npassword = 'x'", "unknown field"),
+            ("url = 'https://h'\nclient-certificate = 'c'", "needs both"),
+            ("url = 'https://h'\nclient-key = 'k'", "needs both"),
+            ("url = 'https://h'\nclient-key-credential = '../k'", "not the name of a credential"),
+            (
+                "url = 'https://h'\nclient-certificate = 'c'\nclient-key = 'k'\nclient-key-credential = 'k'",
+                "both client-key and client-key-credential",
+            ),
+            ("url = 'ssh://h'\nclient-certificate = 'c'\nclient-key = 'k'", "is not about https"),
+            ("url = 'ssh://h'\nhost-keys = []", "no key in host-keys"),
+            ("url = 'ssh://h'\nhost-keys = ['h ssh-ed25519 AAAA']", "leave out the host"),
+            ("url = 'https://h'\nhost-keys = ['x']", "has to be like"),
         ] {
             let error = rule(text).unwrap_err();
             assert!(error.contains(why), "{text}: {error}");

@@ -9,7 +9,9 @@ use gix::url::Scheme;
 use serde::{Deserialize, Serialize};
 
 use super::certificates::{Certificates, CertificatesError, Chosen, any_certificate};
+use super::client_certificate::ClientCertificate;
 use super::credentials::Credentials;
+use super::host_key::{HostKey, KNOWN_HOSTS, known_hosts};
 use super::proxy::ProxyUrl;
 
 /// The ssh command where none is configured. `BatchMode`, because nobody is there to type a password; the other options
@@ -26,6 +28,8 @@ pub struct Access {
     pub ca_file: Option<PathBuf>,
     /// The proxy for HTTPS. The default is that of the environment, where it names one.
     pub proxy: Option<ProxyUrl>,
+    /// The certificate that Clavel shows the host over HTTPS.
+    pub certificate: Option<ClientCertificate>,
     /// How ssh is run.
     pub ssh: SshAccess,
 }
@@ -40,6 +44,8 @@ pub struct SshAccess {
     pub identity: Option<PathBuf>,
     /// The file with the keys of hosts; a host whose key is not there is refused then.
     pub known_hosts: Option<PathBuf>,
+    /// The keys of the host itself, in place of such a file.
+    pub host_keys: Vec<HostKey>,
 }
 
 impl SshAccess {
@@ -48,24 +54,37 @@ impl SshAccess {
         (*self != Self::default()).then(|| self.command())
     }
 
-    /// The command, for a shell.
+    /// The command, for a shell. Where [`Self::known_hosts_of`] has a text, the variable [`KNOWN_HOSTS`] has to name a file with it.
     pub(super) fn command(&self) -> String {
         let command = self.command.as_deref().unwrap_or(SSH);
         let identity = self.identity.as_ref().map(|identity| {
             let file = quoted(&identity.to_string_lossy());
             format!(" -i {file} -o IdentitiesOnly=yes")
         });
-        let known_hosts = self.known_hosts.as_ref().map(|known_hosts| {
-            // ssh takes white space in this value for the end of a path.
-            let file = quoted(&format!("UserKnownHostsFile=\"{}\"", known_hosts.display()));
-            format!(" -o {file} -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes")
-        });
+        // ssh takes white space in this value for the end of a path.
+        let known_hosts = match &self.known_hosts {
+            Some(known_hosts) => Some(quoted(&format!("UserKnownHostsFile=\"{}\"", known_hosts.display()))),
+            // The file is made for each run.
+            None if !self.host_keys.is_empty() => Some(format!("\"UserKnownHostsFile=\\\"${KNOWN_HOSTS}\\\"\"")),
+            None => None,
+        };
+        let known_hosts = known_hosts
+            .map(|file| format!(" -o {file} -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"));
         format!("{command}{}{}", identity.unwrap_or_default(), known_hosts.unwrap_or_default())
+    }
+
+    /// The text of the file with the keys of the host of `url`, where the configuration has them.
+    pub(super) fn known_hosts_of(&self, url: &gix::Url) -> Result<Option<String>, String> {
+        if self.host_keys.is_empty() || url.scheme != Scheme::Ssh {
+            return Ok(None);
+        }
+        let unusable = "the name of the host cannot be in a known_hosts file; correct the URL";
+        known_hosts(&self.host_keys, url).map(Some).ok_or_else(|| unusable.to_owned())
     }
 }
 
 /// The text as one word of a shell.
-fn quoted(text: &str) -> String {
+pub(super) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
 
@@ -117,10 +136,19 @@ mod tests {
         assert_eq!(SshAccess::default().command(), SSH);
         let own = SshAccess { command: Some("ssh -p 22".to_owned()), ..SshAccess::default() };
         assert_eq!(own.configured().as_deref(), Some("ssh -p 22"));
-        let both = SshAccess { identity: Some("/it's/key".into()), known_hosts: Some("/a b".into()), ..own };
+        let both = SshAccess { identity: Some("/it's/key".into()), known_hosts: Some("/a b".into()), ..own.clone() };
         assert_eq!(
             both.command(),
             r#"ssh -p 22 -i '/it'\''s/key' -o IdentitiesOnly=yes -o 'UserKnownHostsFile="/a b"' -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"#
         );
+        let key = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl";
+        let keys = SshAccess { host_keys: vec![key.parse().unwrap()], ..own };
+        assert_eq!(
+            keys.command(),
+            r#"ssh -p 22 -o "UserKnownHostsFile=\"$CLAVEL_KNOWN_HOSTS\"" -o GlobalKnownHostsFile=/dev/null -o StrictHostKeyChecking=yes"#
+        );
+        let of = |url: &str| keys.known_hosts_of(&gix::url::parse(url).unwrap());
+        assert_eq!(of("git@h:x"), Ok(Some(format!("h {key}\n"))));
+        assert_eq!(of("https://h/x"), Ok(None));
     }
 }

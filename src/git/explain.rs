@@ -26,17 +26,26 @@ pub(super) struct Explanation {
 const CERTIFICATE: &str = "name the certificate of the host, or of the CA that signed it, with ca-file of a [[credentials]] table, and \
                            check the name in the URL and the clock";
 
+/// The advice for a server that may want to see a certificate. nginx answers with the status 400 where it does.
+const CLIENT_CERTIFICATE: &str = "if the host asks for a client certificate, name one that it accepts and that is still valid, with \
+                                  client-certificate and client-key of a [[credentials]] table; otherwise check that the URL is that of a \
+                                  git repository";
+
+/// The advice for a client certificate that this machine cannot use.
+const KEY_OF_CERTIFICATE: &str =
+    "client-key of the [[credentials]] table has to be the key of its client-certificate, both in PEM";
+
 /// The advice for a server that does not let this user in.
 const TOKEN: &str = "name a token that is still good with a [[credentials]] table";
 
 /// A text, and what it means. The first row that is in the words counts.
-const TABLE: [(&str, Obstacle, &str); 28] = [
+const TABLE: [(&str, Obstacle, &str); 36] = [
     // OpenSSH.
     (
         "Host key verification failed",
         Obstacle::Refused,
-        "put the key of the host, once you have compared it, into the file that known-hosts of a [[credentials]] table names, or into \
-         ~/.ssh/known_hosts of the user who runs this (ssh-keyscan prints it)",
+        "put the key of the host, once you have compared it, into host-keys, or into the file of known-hosts of a [[credentials]] \
+         table, or into ~/.ssh/known_hosts of the user who runs this (ssh-keyscan prints it)",
     ),
     (
         "Permission denied (",
@@ -60,6 +69,12 @@ const TABLE: [(&str, Obstacle, &str); 28] = [
         "Clavel reads repositories with SHA-1 object names alone; make one with `git init --bare --object-format=sha1`",
     ),
     // TLS.
+    ("unable to set private key file", Obstacle::Refused, KEY_OF_CERTIFICATE),
+    ("could not load PEM client certificate", Obstacle::Refused, KEY_OF_CERTIFICATE),
+    ("roblem with the local SSL certificate", Obstacle::Refused, KEY_OF_CERTIFICATE),
+    ("alert certificate", Obstacle::Refused, CLIENT_CERTIFICATE),
+    ("alert bad certificate", Obstacle::Refused, CLIENT_CERTIFICATE),
+    ("alert unknown ca", Obstacle::Refused, CLIENT_CERTIFICATE),
     ("SSL peer certificate", Obstacle::Refused, CERTIFICATE),
     ("SSL certificate problem", Obstacle::Refused, CERTIFICATE),
     ("certificate verification failed", Obstacle::Refused, CERTIFICATE),
@@ -74,7 +89,9 @@ const TABLE: [(&str, Obstacle, &str); 28] = [
     ),
     ("returned error: 404", Obstacle::NoRepository, "correct the URL, or let this token see the repository"),
     ("returned error: 5", Obstacle::Fault, "the host itself fails: try again later, and look at its log"),
+    ("returned error: 400", Obstacle::Refused, CLIENT_CERTIFICATE),
     // HTTP.
+    ("HTTP status 400", Obstacle::Refused, CLIENT_CERTIFICATE),
     ("HTTP status 401", Obstacle::Refused, TOKEN),
     (
         "HTTP status 403",

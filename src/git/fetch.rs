@@ -12,17 +12,23 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use gix::progress::Discard;
+use gix::protocol::transport::client::blocking_io;
+use gix::protocol::transport::client::blocking_io::http::Transport;
 use gix::remote::Direction;
 use gix::remote::fetch::{Shallow, Status, Tags};
 use gix::sec::identity::Account;
 use gix::url::Scheme;
 use serde::{Deserialize, Serialize};
+use tempfile::NamedTempFile;
 
+use super::access::quoted;
 use super::address::{CommitId, RefName};
 use super::commit::sync_file;
 use super::complete::{self, CheckedHistory};
 use super::explain::{Explanation, Obstacle, explain};
 use super::fetch_error::{FetchError, MAX_SHALLOW_BYTES};
+use super::host_key::{KNOWN_HOSTS, private_file};
+use super::http::GitHttp;
 use super::lock::HeldLock;
 use super::remote::Remote;
 use super::remote_url::RemoteUrl;
@@ -112,10 +118,16 @@ impl Repository {
         }
         let listened = request.remote.is_ssh().then(SshWords::listen).transpose();
         let words = listened.map_err(|error| GitError::io("listen to ssh", &error))?;
+        let is_http = matches!(url.parsed().scheme, Scheme::Http | Scheme::Https);
+        let http = is_http.then(|| GitHttp::new(url)).transpose().map_err(|why| request.refused(why))?;
         // The connection ends in here, and ssh with it.
-        self.fetch_listening(request, url, words.as_ref()).map_err(|error| match error {
+        self.fetch_listening(request, url, words.as_ref(), http.clone()).map_err(|error| match error {
             FetchFailure::Remote(stage, error) => {
-                request.failed(url, stage, &error, &words.map(SshWords::take).unwrap_or_default())
+                let mut failed = request.failed(url, stage, &error, &words.map(SshWords::take).unwrap_or_default());
+                if let FetchError::Unreachable { retry_after, .. } = &mut failed {
+                    *retry_after = http.and_then(|http| http.retry_after());
+                }
+                failed
             }
             FetchFailure::Known(error) => error,
         })
@@ -126,14 +138,19 @@ impl Repository {
         request: &FetchRequest<'_>,
         url: &RemoteUrl,
         words: Option<&SshWords>,
+        http: Option<GitHttp>,
     ) -> Result<Fetched, FetchFailure> {
         let known = self.tip_of_ref(request.into)?;
-        let local = self.configured_for(url, words)?;
+        // ssh reads the file before it asks for anything.
+        let known_hosts = url.access().ssh.known_hosts_of(url.parsed()).map_err(|why| request.refused(why))?;
+        let known_hosts = known_hosts.map(|text| private_file(&text)).transpose();
+        let known_hosts = known_hosts.map_err(|error| GitError::io("write the keys of the host", &error))?;
+        let local = self.configured_for(url, words, known_hosts.as_ref())?;
         let remote = request.gix_remote(url, &local)?;
         let failed = |stage| move |error: gix::Error| FetchFailure::Remote(stage, error);
         // Why this machine has no credentials, where the server asks for some.
         let unreadable = RefCell::new(None);
-        let connection = remote.connect(Direction::Fetch).map_err(failed(Stage::Connect))?;
+        let connection = FetchRequest::connect(&remote, http)?;
         let prepared = connection
             .with_credentials(|action| {
                 Ok(answer(url, action).unwrap_or_else(|why| {
@@ -204,16 +221,24 @@ impl Repository {
     }
 
     /// A handle on the repository with the settings of the URL, which are kept in memory only.
-    fn configured_for(&self, url: &RemoteUrl, words: Option<&SshWords>) -> Result<gix::Repository, GitError> {
+    fn configured_for(
+        &self,
+        url: &RemoteUrl,
+        words: Option<&SshWords>,
+        known_hosts: Option<&NamedTempFile>,
+    ) -> Result<gix::Repository, GitError> {
         let mut local = self.separate_handle()?;
-        let command = url.access().ssh.command();
+        let mut command = url.access().ssh.command();
+        if let Some(known_hosts) = known_hosts {
+            // The shell expands it in the command, so it has to be set before.
+            command = format!("{KNOWN_HOSTS}={}; {command}", quoted(&known_hosts.path().to_string_lossy()));
+        }
         let command = words.map_or_else(|| command.clone(), |words| words.of(&command));
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
         // Each thread that checks a pack has buffers and a stack, and a fetch has little memory, however many processors there are.
-        let proxy = url.access().proxy.as_ref().map(ToString::to_string);
         let settings = [("core.sshCommand", command.as_str()), ("ssh.variant", "ssh"), ("pack.threads", MAX_THREADS)];
-        for (key, value) in settings.into_iter().chain(proxy.iter().map(|proxy| ("http.proxy", proxy.as_str()))) {
+        for (key, value) in settings {
             config
                 .set_raw_value(key, value)
                 .map_err(|error| GitError::new(format!("set {key} for a fetch"), &error))?;
@@ -237,6 +262,9 @@ impl Repository {
         })
     }
 }
+
+/// A connection by any protocol.
+type Connection<'a, 'repo> = gix::remote::Connection<'a, 'static, 'repo, Box<dyn blocking_io::Transport + Send>>;
 
 /// The stage that a fetch had reached when it failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -264,6 +292,17 @@ impl FetchRequest<'_> {
             .map_err(|error| GitError::new(act(), &error))
     }
 
+    /// Connects by gix's own means, or over HTTP.
+    fn connect<'a, 'repo>(
+        remote: &'a gix::Remote<'repo>,
+        http: Option<GitHttp>,
+    ) -> Result<Connection<'a, 'repo>, FetchFailure> {
+        let failed = |error| FetchFailure::Remote(Stage::Connect, error);
+        let Some(http) = http else { return remote.connect(Direction::Fetch).map_err(failed) };
+        let (url, version) = remote.sanitized_url_and_version(Direction::Fetch).map_err(failed)?;
+        Ok(remote.to_connection_with_transport(Box::new(Transport::new_http(http, url, version, false))))
+    }
+
     fn refused(&self, why: String) -> FetchError {
         self.stopped_by(Obstacle::Refused, why, "check the credentials or the key")
     }
@@ -274,7 +313,7 @@ impl FetchRequest<'_> {
         match obstacle {
             Obstacle::NoRepository => FetchError::RepositoryNotFound { remote, branch, why, advice },
             Obstacle::Refused => FetchError::Refused { remote, branch, why, advice },
-            Obstacle::Fault => FetchError::Unreachable { remote, branch, why, advice },
+            Obstacle::Fault => FetchError::Unreachable { remote, branch, why, advice, retry_after: None },
         }
     }
 

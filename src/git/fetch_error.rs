@@ -1,5 +1,7 @@
 //! The reasons why a fetch fails, and the remedy for each.
 
+use std::time::Duration;
+
 use serde::{Deserialize, Serialize};
 
 use super::bundle::error::BundleError;
@@ -39,6 +41,8 @@ pub(super) enum FetchError {
         why: String,
         /// What to do.
         advice: &'static str,
+        /// For how long the server wants to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The remote answered that it has no such repository.
     #[error("cannot fetch branch `{branch}` from {remote}: there is no git repository: {why}; {advice}")]
@@ -150,6 +154,18 @@ pub(super) enum FetchError {
 }
 
 impl FetchError {
+    /// For how long the server said that it wants to be left alone.
+    pub(super) fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Unreachable { retry_after, .. } => *retry_after,
+            Self::Static { source, .. } => match &**source {
+                StaticError::Status { retry_after, .. } => *retry_after,
+                _ => None,
+            },
+            _ => None,
+        }
+    }
+
     /// The remedy for this error.
     pub(super) fn remedy(&self) -> Remedy {
         match self {

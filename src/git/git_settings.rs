@@ -7,7 +7,9 @@ use std::ffi::OsString;
 use gix::url::Scheme;
 
 use super::access::Access;
+use super::client_certificate::CertificateFiles;
 use super::credentials::{Credentials, SecretLocation};
+use super::host_key::KNOWN_HOSTS;
 use super::login::Login;
 use crate::model::describe_error;
 
@@ -24,6 +26,8 @@ const HELPER: &str =
 pub(super) struct GitSettings {
     config: Vec<(String, String)>,
     variables: Vec<(String, OsString)>,
+    /// Files for the run: the variable that names each, and its text. No secret is in them.
+    pub(super) files: Vec<(&'static str, String)>,
     /// The login, for a program beside git that needs it in another form.
     pub(super) login: Option<Login>,
 }
@@ -40,9 +44,18 @@ impl GitSettings {
             if let Some(command) = access.ssh.configured() {
                 settings.set_variable("GIT_SSH_COMMAND", command);
             }
+            settings.files.extend(access.ssh.known_hosts_of(url)?.map(|text| (KNOWN_HOSTS, text)));
         }
         if let Some(proxy) = access.proxy.as_ref().filter(|_| url.scheme == Scheme::Https) {
             settings.set(format!("http.{}.proxy", host_of(url)), proxy.to_string());
+        }
+        if let Some(certificate) = access.certificate.as_ref().filter(|_| url.scheme == Scheme::Https) {
+            let CertificateFiles { certificate, key } = certificate.files()?;
+            let setting = |name: &str| format!("http.{}.{name}", host_of(url));
+            settings.set(setting("sslCert"), certificate.to_string_lossy());
+            settings.set(setting("sslKey"), key.to_string_lossy());
+            // git would show the certificate to every host that this one sends it on to.
+            settings.set(setting("followRedirects"), "false");
         }
         if let Some(credentials) = access.credentials.as_ref().filter(|_| url.scheme == Scheme::Https) {
             settings.authenticate(url, credentials)?;
@@ -109,6 +122,7 @@ fn host_of(url: &gix::Url) -> String {
 #[cfg(test)]
 mod tests {
     use super::super::access::SshAccess;
+    use super::super::client_certificate::{ClientCertificate, ClientKey};
     use super::*;
 
     fn environment(url: &str, access: &Access) -> Vec<(String, String)> {
@@ -142,6 +156,27 @@ mod tests {
         let found = environment("https://h/fleet.git", &access);
         let is = |key: &str, value: &str| found.contains(&(key.to_owned(), value.to_owned()));
         assert!(is("GIT_CONFIG_KEY_2", "http.https://h.proxy") && is("GIT_CONFIG_VALUE_2", "http://proxy:3128"));
+    }
+
+    #[test]
+    fn a_client_certificate_is_for_one_host_and_goes_no_further() {
+        use std::os::unix::fs::PermissionsExt;
+        let folder = tempfile::tempdir().unwrap();
+        let (certificate, key) = (folder.path().join("c.pem"), folder.path().join("c.key"));
+        std::fs::write(&certificate, "-----BEGIN CERTIFICATE-----\n").unwrap();
+        std::fs::write(&key, "-----BEGIN PRIVATE KEY-----\n").unwrap();
+        std::fs::set_permissions(&key, PermissionsExt::from_mode(0o600)).unwrap();
+        let names = [&certificate, &key].map(|path| path.display().to_string());
+        let own = ClientCertificate { certificate, key: ClientKey::File(key) };
+        let access = Access { certificate: Some(own), ..Access::default() };
+        let found = environment("https://h:8443/fleet.git", &access);
+        let of = |setting: &str| {
+            let key = found.iter().find(|(_, value)| value == setting).unwrap().0.replace("KEY", "VALUE");
+            found.iter().find(|(name, _)| *name == key).unwrap().1.clone()
+        };
+        assert_eq!([of("http.https://h:8443.sslCert"), of("http.https://h:8443.sslKey")], names);
+        assert_eq!(of("http.https://h:8443.followRedirects"), "false");
+        assert!(environment("http://h/fleet.git", &access).is_empty());
     }
 
     #[test]

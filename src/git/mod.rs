@@ -6,19 +6,21 @@
 //! | what | files |
 //! |---|---|
 //! | names of commits, refs and remotes | `address`, `remote`, `remote_url` |
-//! | how a remote is reached | `access`, `rules` (which for which URL), `proxy`, `credentials`, `login` and `netrc` (who Clavel is there), `certificates`, `git_settings` (all of it for `git`) |
+//! | how a remote is reached | `access`, `rules` (which for which URL), `proxy`, `credentials`, `login` and `netrc` (who Clavel is there), `certificates` (whom Clavel believes), `client_certificate`, `host_key` (of SSH), `git_settings` (all of it for `git`) |
 //! | one repository and its refs | `repository`, `symbolic_ref`, `lock` (the lock files that git leaves) |
 //! | reading a commit within limits | `objects`, `folder`, `snapshot`, `files`, `complete` (whether all of it is there) |
 //! | making a commit and moving a ref | `commit`, `identity` (who makes it), `persist` (its objects on the disk), `shared` (for whom) |
 //! | a branch in a file | `bundle` |
 //! | a branch in a folder of plain files | `static_files` |
-//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push` |
+//! | HTTP | `http` |
+//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push`, `http_trace` (the headers that git keeps to itself) |
 //! | the commits of a push that git has not taken in | `preview` |
 
 mod access;
 mod address;
 mod bundle;
 mod certificates;
+mod client_certificate;
 mod commit;
 mod complete;
 mod confined;
@@ -31,6 +33,9 @@ mod files;
 pub(crate) mod fixture;
 mod folder;
 mod git_settings;
+mod host_key;
+mod http;
+mod http_trace;
 mod identity;
 mod leftovers;
 mod lock;
@@ -55,6 +60,7 @@ pub use access::{Access, SshAccess};
 pub use address::{CommitId, RefName};
 pub use bundle::{BundleError, BundleFiles, BundleHeader, BundleSearchError, BundleWriteError};
 pub use certificates::CertificatesError;
+pub use client_certificate::{ClientCertificate, ClientKey};
 pub use commit::{Change, CommitError, NewCommit, Prepared, PreparedCommit};
 pub use confined::{
     ChildError, ConfinedFetch, ConfinedFetchError, FETCH_COMMAND, WhenBusy, answer as answer_fetch, lock_of,
@@ -63,6 +69,8 @@ pub use credentials::{Credentials, SecretLocation};
 pub use fetch::{Depth, Fetched};
 pub use fetch_error::Remedy;
 pub use files::Files;
+pub use host_key::HostKey;
+pub use http::retry_after::MAX_RETRY_AFTER;
 pub use identity::{Authorship, Identity, git_author};
 pub use leftovers::Leftovers;
 pub use lock::HeldLock;

@@ -6,9 +6,13 @@
 
 use std::time::Duration;
 
+use tempfile::NamedTempFile;
+
 use super::address::{CommitId, RefName};
 use super::explain::explain;
 use super::git_settings::GitSettings;
+use super::host_key::private_file;
+use super::http_trace::HttpTrace;
 use super::remote::Remote;
 use super::remote_url::RemoteUrl;
 use super::repository::Repository;
@@ -75,6 +79,8 @@ pub enum PushError {
         output: String,
         /// What to do.
         advice: &'static str,
+        /// For how long the server wants to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The remote is a bundle.
     #[error(
@@ -121,19 +127,31 @@ impl Push<'_> {
             Remote::Bundle(_) => Err(PushError::Bundle { remote: self.remote.to_string() }),
             Remote::Static(_) => Err(PushError::Static { remote: self.remote.to_string() }),
             Remote::Url(url) => {
-                let invocation = self.invocation(repository, url, options).map_err(|output| PushError::Failed {
-                    remote: self.remote.to_string(),
-                    branch: self.branch.clone(),
-                    output,
-                    advice: CHECK,
-                })?;
+                // The files are there until git has ended.
+                let (mut invocation, _files) =
+                    self.invocation(repository, url, options).map_err(|output| PushError::Failed {
+                        remote: self.remote.to_string(),
+                        branch: self.branch.clone(),
+                        output,
+                        advice: CHECK,
+                        retry_after: None,
+                    })?;
+                let trace = HttpTrace::of(url);
+                if let Some(trace) = &trace {
+                    invocation = trace.give_to(invocation);
+                }
                 let outcome = invocation.run().await;
-                outcome.map(drop).map_err(|error| self.failed(error))
+                outcome.map(drop).map_err(|error| self.failed(error, trace.and_then(|trace| trace.retry_after())))
             }
         }
     }
 
-    fn invocation(&self, repository: &Repository, url: &RemoteUrl, options: &[&str]) -> Result<Invocation, String> {
+    fn invocation(
+        &self,
+        repository: &Repository,
+        url: &RemoteUrl,
+        options: &[&str],
+    ) -> Result<(Invocation, Vec<NamedTempFile>), String> {
         let target = format!("{}:{}", self.commit, RefName::of(self.branch));
         let git = Invocation::new("git")
             // Clavel may run inside a hook, whose variables name another repository.
@@ -158,11 +176,12 @@ impl Push<'_> {
             None => git.env("GIT_SSH_COMMAND", "ssh -o BatchMode=yes"),
             Some(_) => git,
         };
-        Ok(with_remote(git, url)?.args(["--", "clavel", &target]))
+        let (git, files) = with_remote(git, url)?;
+        Ok((git.args(["--", "clavel", &target]), files))
     }
 
     /// The error for a run of git that failed.
-    fn failed(&self, error: ProcessError) -> PushError {
+    fn failed(&self, error: ProcessError, retry_after: Option<Duration>) -> PushError {
         let (remote, branch) = (self.remote.to_string(), self.branch.clone());
         let ProcessError::Failed { stderr, .. } = &error else {
             return PushError::NotRun { remote, branch, source: error };
@@ -174,18 +193,24 @@ impl Push<'_> {
             Some(PushRejection::Declined) => PushError::Declined { remote, branch, output },
             None => {
                 let advice = explain(&output).map_or(CHECK, |known| known.advice);
-                PushError::Failed { remote, branch, output, advice }
+                PushError::Failed { remote, branch, output, advice, retry_after }
             }
         }
     }
 }
 
-/// The run with the remote, and with what git needs to reach it.
-fn with_remote(git: Invocation, url: &RemoteUrl) -> Result<Invocation, String> {
+/// The run with the remote, and with what git needs to reach it: variables, and files that have to stay as long as it runs.
+fn with_remote(mut git: Invocation, url: &RemoteUrl) -> Result<(Invocation, Vec<NamedTempFile>), String> {
     let mut settings = GitSettings::to_reach(url.parsed(), url.access())?;
     settings.set("remote.clavel.url", url.to_string());
+    let mut files = Vec::new();
+    for (variable, text) in std::mem::take(&mut settings.files) {
+        let file = private_file(&text).map_err(|error| format!("cannot write a temporary file: {error}"))?;
+        git = git.env(variable, file.path());
+        files.push(file);
+    }
     let environment = settings.into_environment(None);
-    Ok(environment.into_iter().fold(git, |git, (variable, value)| git.env(variable, value)))
+    Ok((environment.into_iter().fold(git, |git, (variable, value)| git.env(variable, value)), files))
 }
 
 /// The reason that git gives for a rejected branch.

@@ -8,6 +8,7 @@ use gix::bstr::{BStr, ByteSlice as _};
 use gix::url::{ArgumentSafety, Scheme};
 
 use super::access::Access;
+use super::client_certificate::{CertificateFiles, ClientCertificate};
 use crate::model::Invalid;
 use crate::redact::user_part;
 
@@ -36,6 +37,12 @@ impl RemoteUrl {
     /// How the repository is reached.
     pub(super) fn access(&self) -> &Access {
         &self.access
+    }
+
+    /// The files of the client certificate for the host. The error names none of them.
+    pub(super) fn certificate_files(&self) -> Result<Option<CertificateFiles>, String> {
+        let certificate = self.access.certificate.as_ref().filter(|_| self.url.scheme == Scheme::Https);
+        certificate.map(ClientCertificate::files).transpose()
     }
 
     /// The path of a repository on this machine; `None` for one on another machine.

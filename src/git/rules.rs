@@ -43,6 +43,8 @@ pub struct AccessRules {
 pub struct ProgramAccess {
     /// Variables: settings for `git`, and for the libraries of TLS.
     pub environment: Vec<(String, OsString)>,
+    /// Files without secrets for the run: the variable that names each, and its text.
+    pub files: Vec<(&'static str, String)>,
     /// The text of a netrc file.
     pub netrc: Option<String>,
     /// The password or token by itself.
@@ -65,7 +67,8 @@ impl AccessRules {
     pub fn for_program(&self, url: &str) -> Result<ProgramAccess, String> {
         let Ok(url) = url.parse::<RemoteUrl>() else { return Ok(ProgramAccess::default()) };
         let access = self.access_of(url.parsed());
-        let settings = GitSettings::to_reach(url.parsed(), &access)?;
+        let mut settings = GitSettings::to_reach(url.parsed(), &access)?;
+        let files = std::mem::take(&mut settings.files);
         let host = url.parsed().host().unwrap_or_default();
         let netrc = settings.login.as_ref().and_then(|login| netrc::entry(host, login));
         let token = settings.login.as_ref().map(|login| login.password.clone());
@@ -75,7 +78,7 @@ impl AccessRules {
             // What Nix downloads by itself.
             environment.push(("NIX_SSL_CERT_FILE".to_owned(), file.into()));
         }
-        Ok(ProgramAccess { environment, netrc, token })
+        Ok(ProgramAccess { environment, files, netrc, token })
     }
 
     /// How a URL is reached.

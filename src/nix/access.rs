@@ -18,6 +18,8 @@ use crate::process::Invocation;
 pub struct FetchAccess {
     /// Variables.
     pub environment: Vec<(String, OsString)>,
+    /// Files without secrets: the variable that names each, and its text.
+    pub files: Vec<(&'static str, String)>,
     /// The text of a netrc file.
     pub netrc: Option<String>,
     /// The token, for a host whose API Nix asks.
@@ -103,28 +105,48 @@ fn plain(url: &str) -> String {
     }
 }
 
-/// A run that has an access. The netrc file lives as long as this.
+/// A run that has an access. The files live as long as this.
 pub(super) struct WithAccess {
     pub(super) run: Invocation,
-    pub(super) _netrc: Option<NamedTempFile>,
+    pub(super) _files: Vec<NamedTempFile>,
 }
 
 impl FetchAccess {
-    /// Gives `run`, a program of Nix, this access.
-    pub(super) fn give_to(self, run: Invocation) -> std::io::Result<WithAccess> {
+    /// Gives `run`, which is git, this access.
+    pub(super) fn give_to_git(self, run: Invocation) -> std::io::Result<WithAccess> {
         let mut run = self.environment.into_iter().fold(run, |run, (key, value)| run.env(key, value));
-        if let Some(token) = self.token.filter(|token| !token.contains(char::is_whitespace)) {
+        let mut files = Vec::new();
+        for (variable, text) in self.files {
+            let file = private_file(&text)?;
+            run = run.env(variable, file.path());
+            files.push(file);
+        }
+        Ok(WithAccess { run, _files: files })
+    }
+
+    /// Gives `run`, a program of Nix, this access.
+    pub(super) fn give_to(mut self, run: Invocation) -> std::io::Result<WithAccess> {
+        let (token, netrc) = (self.token.take(), self.netrc.take());
+        let WithAccess { mut run, _files: mut files } = self.give_to_git(run)?;
+        if let Some(token) = token.filter(|token| !token.contains(char::is_whitespace)) {
             let own = std::env::var("NIX_CONFIG").unwrap_or_default();
             // Not an argument, since every user of the machine can read those.
             run = run.env("NIX_CONFIG", format!("{own}\nextra-access-tokens = {token}\n"));
         }
-        let Some(netrc) = self.netrc else { return Ok(WithAccess { run, _netrc: None }) };
-        // Only its owner can read it.
-        let mut file = NamedTempFile::new()?;
-        file.write_all(netrc.as_bytes())?;
-        let run = run.args(["--option", "netrc-file"]).arg(file.path().as_os_str());
-        Ok(WithAccess { run, _netrc: Some(file) })
+        if let Some(netrc) = netrc {
+            let file = private_file(&netrc)?;
+            run = run.args(["--option", "netrc-file"]).arg(file.path().as_os_str());
+            files.push(file);
+        }
+        Ok(WithAccess { run, _files: files })
     }
+}
+
+/// A file that only its owner can read.
+fn private_file(text: &str) -> std::io::Result<NamedTempFile> {
+    let mut file = NamedTempFile::new()?;
+    file.write_all(text.as_bytes())?;
+    Ok(file)
 }
 
 #[cfg(test)]

@@ -56,8 +56,8 @@ impl Nix {
             .env("GIT_TERMINAL_PROMPT", "0")
             .within(self.deadline.min(MAX_TIME));
         let access = self.keys.of(&url.into()).map_err(|why| NixError::NoAccess { action: action(), why })?;
-        let run = access.environment.into_iter().fold(run, |run, (key, value)| run.env(key, value));
-        let output = run.run().await.map_err(|source| NixError::Unreachable { action: action(), source })?;
+        let given = access.give_to_git(run).map_err(|source| NixError::Files { action: action(), source })?;
+        let output = given.run.run().await.map_err(|source| NixError::Unreachable { action: action(), source })?;
         let refs = String::from_utf8_lossy(&output.stdout);
         match (revision_of(&refs, &name), branch) {
             (Some(revision), Some(_)) => Ok(Some(revision)),

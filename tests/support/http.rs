@@ -83,14 +83,21 @@ impl HttpServer {
         let files = TempDir::new().unwrap();
         fs::write(files.path().join("users"), format!("{user}:{{PLAIN}}{password}\n")).unwrap();
         let only = format!("auth_basic fleet; auth_basic_user_file \"{}\";", files.path().join("users").display());
-        Self::serve_git_to(Scheme::Https, directory, files, &only)
+        Self::serve_git_to(Scheme::Https, directory, files, &only, "")
+    }
+
+    /// Serves the git repositories below `directory`, and its files below `/files/`, over HTTPS, with `more` in nginx's configuration of the
+    /// server.
+    pub(crate) fn serve_git_with(directory: &Path, more: &str) -> Self {
+        let more = format!("location /files/ {{ alias \"{}/\"; }} {more}", directory.display());
+        Self::serve_git_to(Scheme::Https, directory, TempDir::new().unwrap(), "", &more)
     }
 
     fn serve_git_by(scheme: Scheme, directory: &Path) -> Self {
-        Self::serve_git_to(scheme, directory, TempDir::new().unwrap(), "")
+        Self::serve_git_to(scheme, directory, TempDir::new().unwrap(), "", "")
     }
 
-    fn serve_git_to(scheme: Scheme, directory: &Path, files: TempDir, only: &str) -> Self {
+    fn serve_git_to(scheme: Scheme, directory: &Path, files: TempDir, only: &str, more: &str) -> Self {
         let socket = files.path().join("fcgi");
         let mut fcgiwrap = program(find_program("fcgiwrap"));
         fcgiwrap.arg("-s").arg(format!("unix:{}", socket.display()));
@@ -101,7 +108,9 @@ impl HttpServer {
         let log = files.path().join("fcgiwrap.log");
         let fcgiwrap = Server::start(&mut fcgiwrap, &log, answers).unwrap_or_else(|log| panic!("{log}"));
         let location = format!(
-            "location / {{
+            "set $asked_protocol $http_git_protocol;
+            {more}
+            location / {{
                 {only}
                 fastcgi_param REMOTE_USER $remote_user if_not_empty;
                 fastcgi_pass \"unix:{socket}\";
@@ -113,6 +122,7 @@ impl HttpServer {
                 fastcgi_param REQUEST_METHOD $request_method;
                 fastcgi_param CONTENT_TYPE $content_type;
                 fastcgi_param CONTENT_LENGTH $content_length;
+                fastcgi_param HTTP_GIT_PROTOCOL $asked_protocol if_not_empty;
             }}",
             socket = socket.display(),
             backend = git_http_backend().display(),
@@ -158,6 +168,12 @@ impl HttpServer {
     /// Answers everything with this status, over HTTPS.
     pub(crate) fn answering(status: u16) -> Self {
         Self::start(TempDir::new().unwrap(), None, Scheme::Https, &format!("location / {{ return {status}; }}"))
+    }
+
+    /// Answers everything with this status and this header `Retry-After`, over HTTPS.
+    pub(crate) fn answering_later(status: u16, value: &str) -> Self {
+        let location = format!("location / {{ add_header Retry-After \"{value}\" always; return {status}; }}");
+        Self::start(TempDir::new().unwrap(), None, Scheme::Https, &location)
     }
 
     /// The transfers so far, oldest first.

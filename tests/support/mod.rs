@@ -4,6 +4,7 @@
 //! and ends when its value is dropped.
 
 pub(crate) mod attacker;
+pub(crate) mod authority;
 pub(crate) mod command;
 pub(crate) mod fleet;
 pub(crate) mod hostile;

@@ -65,6 +65,12 @@ impl SshServer {
         self.files.path().join("known_hosts")
     }
 
+    /// The server's key: its kind, and the key.
+    pub(crate) fn host_key(&self) -> String {
+        let key = fs::read_to_string(self.files.path().join("host.pub")).unwrap();
+        key.split(' ').take(2).collect::<Vec<_>>().join(" ")
+    }
+
     /// The secret key that the server accepts.
     pub(crate) fn client_key(&self) -> PathBuf {
         self.files.path().join("client")

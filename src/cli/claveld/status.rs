@@ -125,9 +125,10 @@ fn print_mirror(MirrorReport { mirror, state }: &MirrorReport) -> Result<(), Exi
             output::line(format_args!("            rewritten, found {since}{pushed}"))?;
         }
     }
-    if let Some(FailedAttempt { error, attempts, next, .. }) = state.failed() {
+    if let Some(FailedAttempt { error, attempts, next, not_before, .. }) = state.failed() {
+        let asked_for = if not_before.as_ref() == Some(next) { ", because its server asked for that" } else { "" };
         output::line(format_args!(
-            "            {attempts} attempts failed; the next is at {next}:\n{}",
+            "            {attempts} attempts failed; the next is at {next}{asked_for}:\n{}",
             output::indent(error)
         ))?;
     }

@@ -75,7 +75,13 @@ pub(super) enum ChildAnswer {
     /// The remote has no such branch.
     Missing {},
     /// git reported an error.
-    Failed { remedy: Remedy, message: String },
+    Failed {
+        remedy: Remedy,
+        message: String,
+        /// For how many seconds the server wants to be left alone.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        retry_after: Option<u64>,
+    },
     /// It took longer than its deadline.
     TooSlow {},
     /// It wrote too much to the disk.
@@ -235,12 +241,18 @@ impl ChildAnswer {
             Err(FetchError::Static { source, .. }) if matches!(*source, StaticError::TooMuch { .. }) => {
                 Self::TooLarge {}
             }
-            Err(error) => Self::failed(error.remedy(), &describe_error(&error)),
+            Err(error) => {
+                let mut answer = Self::failed(error.remedy(), &describe_error(&error));
+                if let Self::Failed { retry_after, .. } = &mut answer {
+                    *retry_after = error.retry_after().map(|wait| wait.as_secs().max(1));
+                }
+                answer
+            }
         }
     }
 
     fn failed(remedy: Remedy, message: &str) -> Self {
-        Self::Failed { remedy, message: message.chars().take(MAX_MESSAGE_CHARACTERS).collect() }
+        Self::Failed { remedy, message: message.chars().take(MAX_MESSAGE_CHARACTERS).collect(), retry_after: None }
     }
 }
 

@@ -7,8 +7,8 @@ use bytesize::ByteSize;
 
 use crate::git::certificates::CertificatesError;
 use crate::git::fetch_error::Remedy;
-use crate::model::BranchName;
 use crate::model::json::JsonError;
+use crate::model::{BranchName, Timestamp};
 use crate::process::ProcessError;
 
 /// The reason why nothing was fetched. The local ref stays where it was.
@@ -21,6 +21,14 @@ pub enum ConfinedFetchError {
         remedy: Remedy,
         /// The error, without secrets.
         message: String,
+    },
+    /// The server said for how long it wants to be left alone, and that time is not over.
+    #[error("{why}; its server asked to be left alone until {until}, and is not asked before that")]
+    PutOff {
+        /// When it may be asked again.
+        until: Timestamp,
+        /// The error with which it said so, without secrets.
+        why: String,
     },
     /// It took longer than its deadline.
     #[error(

@@ -3,18 +3,20 @@
 //! The fetching process itself is `child`.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use rustix::process::Signal;
 
 use super::child::{ChildAnswer, ChildRequest, FETCH_COMMAND, WhenBusy};
 use super::error::ConfinedFetchError;
 use super::limits::{GRACE, MAX_ADDED_BYTES, MAX_ANSWER_BYTES, MAX_FILE_BYTES, memory_for};
+use super::put_off::PutOff;
 use crate::git::address::RefName;
 use crate::git::fetch::{Depth, Fetched};
+use crate::git::http::retry_after::MAX_RETRY_AFTER;
 use crate::git::leftovers::{parts_of_packs, remove_parts_since};
 use crate::git::remote::Remote;
-use crate::model::{BranchName, BranchPart, json};
+use crate::model::{BranchName, BranchPart, Timestamp, json};
 use crate::process::{Invocation, ProcessError, this_program};
 
 /// One branch to fetch, and the local ref that follows it.
@@ -41,6 +43,9 @@ pub struct ConfinedFetch<'a> {
 impl ConfinedFetch<'_> {
     /// Moves the local ref to the tip of the remote's branch. Only a repository that is opened afterwards sees what was fetched.
     pub async fn run(&self) -> Result<Fetched, ConfinedFetchError> {
+        if let Some(put_off) = PutOff::of(self.copy, self.remote, SystemTime::now().into()) {
+            return Err(put_off.into());
+        }
         let before = parts_of_packs(self.copy).unwrap_or_default();
         let fetched = self.run_child().await;
         match &fetched {
@@ -102,7 +107,18 @@ impl ConfinedFetch<'_> {
             ChildAnswer::Unchanged { tip } => Ok(Fetched::Unchanged(tip)),
             ChildAnswer::Moved { tip } => Ok(Fetched::Moved(tip)),
             ChildAnswer::Missing {} => Ok(Fetched::BranchMissing),
-            ChildAnswer::Failed { remedy, message } => Err(ConfinedFetchError::Failed { remedy, message }),
+            ChildAnswer::Failed { message, retry_after: Some(seconds), .. } => {
+                // The time now is cut to a whole second.
+                let wait = Duration::from_secs(seconds.saturating_add(1)).min(MAX_RETRY_AFTER);
+                let put_off = PutOff::new(self.remote, Timestamp::from(SystemTime::now()).plus(wait), message);
+                if let Err(error) = put_off.write(self.copy) {
+                    tracing::warn!(%error, "cannot remember that the server wants to be left alone");
+                }
+                Err(put_off.into())
+            }
+            ChildAnswer::Failed { remedy, message, retry_after: None } => {
+                Err(ConfinedFetchError::Failed { remedy, message })
+            }
             ChildAnswer::TooSlow {} => Err(ConfinedFetchError::TooSlow { repository, branch, limit: self.within }),
             ChildAnswer::TooLarge {} => {
                 Err(ConfinedFetchError::TooLarge { repository, branch, limit: MAX_ADDED_BYTES })

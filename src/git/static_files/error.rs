@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::io;
+use std::time::Duration;
 
 use bytesize::ByteSize;
 
@@ -16,7 +17,7 @@ const CHECK: &str = "see that the URL is that of a folder which `clavel export -
 pub enum StaticError {
     /// The server refuses this user.
     #[error(
-        "the server refuses {file} (HTTP status {status}); name a token that is good with a [[credentials]] table, whose url is without \
+        "the server refuses {file} (HTTP status {status}); name a token, or the client-certificate that it asks for, with a [[credentials]] table, whose url is without \
          `static+`"
     )]
     Refused {
@@ -52,6 +53,8 @@ pub enum StaticError {
         file: String,
         /// The status.
         status: u32,
+        /// For how long the server wants to be left alone.
+        retry_after: Option<Duration>,
     },
     /// The connection fails.
     #[error("cannot get {file}: {why}")]

@@ -1,9 +1,9 @@
 //! Files of a static folder over HTTP, one after the other on one connection.
 //!
-//! libcurl is the one that gix uses, with the same certificates, proxies and timeouts. No redirect is followed: a folder has one place, and
-//! credentials are for that host alone.
+//! A connection has what those of git have. No redirect is followed: a folder has one place, and
+//! credentials and a client certificate are for that host alone.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
 use curl::easy::{Auth, Easy2, Handler, List, WriteError};
 use gix::url::Scheme;
@@ -11,20 +11,14 @@ use gix::url::Scheme;
 use super::error::StaticError;
 use super::tip_record::Validators;
 use crate::git::credentials::SecretLocation;
+use crate::git::http::connection::{self, MAX_HEADER_BYTES};
+use crate::git::http::retry_after;
 use crate::git::login::Login;
 use crate::git::remote_url::RemoteUrl;
 use crate::redact::without_users;
 
-/// The most bytes of the headers of one answer.
-const MAX_HEADER_BYTES: usize = 32 << 10;
 /// The most characters of what a server says that an error shows.
 const MAX_SHOWN: usize = 300;
-/// The connection to a server that does not answer is ended after this time.
-const CONNECT_TIMEOUT: Duration = Duration::from_secs(30);
-/// A transfer that is slower than so many bytes a second is ended…
-const LOW_SPEED_BYTES: u32 = 100;
-/// …after this time.
-const LOW_SPEED_TIME: Duration = Duration::from_mins(1);
 
 /// The server's answer.
 #[derive(Debug, PartialEq, Eq)]
@@ -53,6 +47,7 @@ struct Answer {
     header_bytes: usize,
     validators: Validators,
     location: Option<String>,
+    retry_after: Option<Duration>,
 }
 
 impl Handler for Answer {
@@ -80,6 +75,7 @@ impl Handler for Answer {
             "content-length" => self.is_too_long |= value.parse().is_ok_and(|length: u64| length > self.limit),
             "etag" => self.validators.etag = Validators::value(value),
             "last-modified" => self.validators.last_modified = Validators::value(value),
+            "retry-after" => self.retry_after = retry_after::parse(value, SystemTime::now()),
             "location" => self.location = Some(value.chars().take(MAX_SHOWN).collect()),
             _ => {}
         }
@@ -96,22 +92,12 @@ impl<'a> HttpClient<'a> {
         if credentials.is_some_and(|credentials| credentials.secret != SecretLocation::Git) {
             client.login = client.find_login()?;
         }
-        client.configure().map_err(|error| Self::failed(&url.to_string(), &error))?;
+        let certificate = url.certificate_files().map_err(StaticError::Credentials)?;
+        connection::configure(&mut client.easy, url.access(), certificate.as_ref())
+            // The digests in a tip compress to half, and what is decoded counts against the limit.
+            .and_then(|()| client.easy.accept_encoding("gzip"))
+            .map_err(|error| Self::failed(&url.to_string(), &error))?;
         Ok(client)
-    }
-
-    fn configure(&mut self) -> Result<(), curl::Error> {
-        let easy = &mut self.easy;
-        easy.follow_location(false)?;
-        easy.connect_timeout(CONNECT_TIMEOUT)?;
-        easy.low_speed_limit(LOW_SPEED_BYTES)?;
-        easy.low_speed_time(LOW_SPEED_TIME)?;
-        // The digests in a tip compress to half, and what is decoded counts against the limit.
-        easy.accept_encoding("gzip")?;
-        match &self.url.access().proxy {
-            Some(proxy) => easy.proxy(&proxy.to_string()),
-            None => Ok(()),
-        }
     }
 
     /// Credentials are sent over HTTPS alone.
@@ -143,12 +129,16 @@ impl<'a> HttpClient<'a> {
             200 => Ok(HttpAnswer::File(std::mem::take(&mut answer.body), std::mem::take(&mut answer.validators))),
             304 if known.is_some() => Ok(HttpAnswer::NotModified),
             404 | 410 => Ok(HttpAnswer::Missing),
-            401 | 403 => Err(StaticError::Refused { file, status }),
+            // Some servers answer a client without a certificate with 400.
+            400 | 401 | 403 => Err(StaticError::Refused { file, status }),
             300..=399 => {
                 let to = answer.location.take().unwrap_or_else(|| format!("nowhere (HTTP status {status})"));
                 Err(StaticError::Redirect { file, to: without_users(&to).escape_debug().to_string() })
             }
-            status => Err(StaticError::Status { file, status }),
+            status => {
+                let retry_after = answer.retry_after.filter(|_| retry_after::is_for(status));
+                Err(StaticError::Status { file, status, retry_after })
+            }
         }
     }
 
@@ -180,8 +170,6 @@ impl<'a> HttpClient<'a> {
     }
 
     fn failed(file: &str, error: &curl::Error) -> StaticError {
-        let more = error.extra_description().map(|more| format!(": {more}")).unwrap_or_default();
-        let why = format!("{}{more}", error.description());
-        StaticError::Connection { file: file.to_owned(), why: without_users(&why) }
+        StaticError::Connection { file: file.to_owned(), why: connection::describe(error) }
     }
 }
