@@ -28,10 +28,15 @@ fn first_fetch(world: &World, server: &HttpServer, unit: &str) -> u64 {
 /// Adds thousands of refs to the repository, like a host does for each change that somebody proposed.
 fn add_refs(world: &World) {
     let tip = world.tip();
-    let lines = (0..3000).map(|number| format!("{tip} refs/pull/{number}/head\n")).collect::<String>();
+    let lines = (0..3000).map(|number| format!("{tip} refs/pull/{number}/head\n")).collect::<Vec<_>>().concat();
     let packed = world.path("fleet.git/packed-refs");
     let known = std::fs::read_to_string(&packed).unwrap_or_default();
-    let known = known.lines().filter(|line| !line.starts_with('#')).map(|line| format!("{line}\n")).collect::<String>();
+    let known = known
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| format!("{line}\n"))
+        .collect::<Vec<_>>()
+        .concat();
     std::fs::write(packed, format!("# pack-refs with: peeled fully-peeled\n{known}{lines}")).unwrap();
 }
 

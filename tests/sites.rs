@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use crate::support::program;
 use crate::support::server::Server;
 use crate::support::world::{Ran, World};
 
@@ -22,7 +23,7 @@ impl Network {
     fn new(world: &World, name: &str) -> Self {
         let of = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
         let id = std::cell::Cell::new(None::<u32>);
-        let mut command = Command::new("unshare");
+        let mut command = program("unshare");
         // The shell says its number when it is in its network.
         let said = world.path(&format!("{name}.pid"));
         let script = format!("echo $$ > {0}.new; mv {0}.new {0}; exec sleep infinity", said.display());
@@ -87,8 +88,8 @@ impl Sites {
         let serve = ["daemon", "--reuseaddr", "--export-all", "--enable=receive-pack", &base];
         let is_up = || ends[0].run(&world, "git", &["ls-remote", "git://10.77.0.1/fleet.git"]).code == Some(0);
         let mut daemon = middle.command(&world, "git", &serve);
-        let _daemon = Server::start(&mut daemon, &world.path("daemon.log"), is_up).unwrap();
-        Self { world, middle, ends, _daemon }
+        let daemon = Server::start(&mut daemon, &world.path("daemon.log"), is_up).unwrap();
+        Self { world, middle, ends, _daemon: daemon }
     }
 
     /// Runs the claveld of a site once.

@@ -15,11 +15,11 @@ use crate::model::Invalid;
 pub(super) const KNOWN_HOSTS: &str = "CLAVEL_KNOWN_HOSTS";
 /// The most characters of a key. One of RSA with 16,384 bits has 2,800.
 const MAX_CHARACTERS: usize = 4096;
-/// The port that a line of a known_hosts file does not name.
+/// The port that a line of a `known_hosts` file does not name.
 const SSH_PORT: u16 = 22;
 
-/// The public key of a host, as in a line of a known_hosts file without the host: `ssh-ed25519 AAAA…` (`sshd(8)`, "SSH_KNOWN_HOSTS FILE
-/// FORMAT").
+/// The public key of a host, as in a line of a `known_hosts` file without the host: `ssh-ed25519 AAAA…` (`sshd(8)`, the format of
+/// that file).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct HostKey(String);
@@ -72,7 +72,7 @@ impl fmt::Display for HostKey {
     }
 }
 
-/// The text of a known_hosts file with these keys for the host of `url`. `None` where its name cannot be in such a file.
+/// The text of a `known_hosts` file with these keys for the host of `url`. `None` where its name cannot be in such a file.
 pub(super) fn known_hosts(keys: &[HostKey], url: &gix::Url) -> Option<String> {
     // ssh looks for the name in lower case, and for one with another port in brackets.
     let host = url.host()?.trim_matches(['[', ']']).to_ascii_lowercase();
@@ -81,12 +81,13 @@ pub(super) fn known_hosts(keys: &[HostKey], url: &gix::Url) -> Option<String> {
         None | Some(SSH_PORT) => host,
         Some(port) => format!("[{host}]:{port}"),
     };
-    is_name.then(|| keys.iter().map(|key| format!("{name} {key}\n")).collect())
+    let lines: Vec<String> = keys.iter().map(|key| format!("{name} {key}\n")).collect();
+    is_name.then(|| lines.concat())
 }
 
 /// Writes a file that its owner alone can read. It is removed when this is dropped.
 pub(super) fn private_file(text: &str) -> io::Result<NamedTempFile> {
-    let mut file = NamedTempFile::with_prefix("clavel-known-hosts-")?;
+    let mut file = NamedTempFile::with_prefix("clavel-")?;
     file.write_all(text.as_bytes())?;
     Ok(file)
 }

@@ -39,7 +39,7 @@ pub(super) enum Command {
         #[arg(short, long, value_name = "FILE")]
         output: PathBuf,
         #[command(flatten)]
-        roles: RoleArguments,
+        roles: Box<RoleArguments>,
         #[command(flatten)]
         removals: RemovalArguments,
         // The keys that sign the new root at once.

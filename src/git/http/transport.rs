@@ -158,16 +158,15 @@ impl GitHttp {
 impl Client {
     /// Sends the request, and the answer to its readers.
     fn answer(&self, request: Request, head: Sender, body: Sender) {
+        let Request { mut url, mut base, headers, body: post } = request;
         // Another request has it until its answer was read to the end.
         let mut connection = lock(&self.connection);
         let mut answer = Answer { head: Some(head), body: Some(body), ..Answer::default() };
         // The writer is dropped without a word where the fetch has ended.
-        let posted = request.body.as_ref().map(Receiver::recv).transpose().unwrap_or_default();
-        let (mut url, mut base) = (request.url.clone(), request.base.clone());
+        let posted = post.map(|post| post.recv()).transpose().unwrap_or_default();
         let mut place = self.place_of(&base);
         for _ in 0..=MAX_REDIRECTS {
-            let (sent, asked, target) =
-                self.send(&mut connection, place, &url, &request.headers, posted.as_deref(), answer);
+            let (sent, asked, target) = self.send(&mut connection, place, &url, &headers, posted.as_deref(), answer);
             answer = asked;
             let redirected = match (target, posted.is_some()) {
                 (None, _) => return self.finish(answer, sent),
@@ -339,21 +338,21 @@ impl Drop for PostBody {
 
 /// The parts of an answer, as a reader.
 pub(in crate::git) struct Parts {
-    parts: Receiver<io::Result<Vec<u8>>>,
+    waiting: Receiver<io::Result<Vec<u8>>>,
     part: Vec<u8>,
     at: usize,
 }
 
 impl Parts {
     fn of(parts: Receiver<io::Result<Vec<u8>>>) -> Self {
-        Self { parts, part: Vec::new(), at: 0 }
+        Self { waiting: parts, part: Vec::new(), at: 0 }
     }
 }
 
 impl BufRead for Parts {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         while self.at == self.part.len() {
-            match self.parts.recv() {
+            match self.waiting.recv() {
                 Ok(part) => (self.part, self.at) = (part?, 0),
                 // The other end is dropped behind the last part.
                 Err(_) => return Ok(&[]),
