@@ -118,36 +118,40 @@ impl Amendment {
         for (name, threshold) in &self.thresholds {
             role_of(&mut root.roles, *name).threshold = *threshold;
         }
-        let mut approvals = root.approvals.to_vec();
-        for pattern in &self.drop_approvals {
-            let before = approvals.len();
-            approvals.retain(|policy| policy.pattern != *pattern);
-            if approvals.len() == before {
-                return Err(AmendError::NoSuchPolicy(pattern.clone()));
-            }
-        }
-        for policy in &self.approvals {
-            approvals.retain(|known| known.pattern != policy.pattern);
-            approvals.push(policy.clone());
-        }
-        approvals.sort_by(|a, b| a.pattern.cmp(&b.pattern));
-        root.approvals = approvals.try_into()?;
-        let mut ages = root.index_ages.to_vec();
-        for pattern in &self.drop_index_ages {
-            let before = ages.len();
-            ages.retain(|policy| policy.pattern != *pattern);
-            if ages.len() == before {
-                return Err(AmendError::NoSuchIndexAge(pattern.clone()));
-            }
-        }
-        for policy in &self.index_ages {
-            ages.retain(|known| known.pattern != policy.pattern);
-            ages.push(policy.clone());
-        }
-        ages.sort_by(|a, b| a.pattern.cmp(&b.pattern));
-        root.index_ages = ages.try_into()?;
+        let (drop, add) = (&self.drop_approvals, &self.approvals);
+        root.approvals = amended(&root.approvals, drop, add, |policy| &policy.pattern)
+            .map_err(AmendError::NoSuchPolicy)?
+            .try_into()?;
+        let (drop, add) = (&self.drop_index_ages, &self.index_ages);
+        root.index_ages = amended(&root.index_ages, drop, add, |policy| &policy.pattern)
+            .map_err(AmendError::NoSuchIndexAge)?
+            .try_into()?;
         Ok(root)
     }
+}
+
+/// The policies without those of the patterns in `drop`, and with `add` in place of those of the same patterns. The error is a pattern that
+/// none has.
+fn amended<P: Clone>(
+    policies: &[P],
+    drop: &[Pattern],
+    add: &[P],
+    pattern: impl Fn(&P) -> &Pattern,
+) -> Result<Vec<P>, Pattern> {
+    let mut all = policies.to_vec();
+    for dropped in drop {
+        let before = all.len();
+        all.retain(|policy| pattern(policy) != dropped);
+        if all.len() == before {
+            return Err(dropped.clone());
+        }
+    }
+    for added in add {
+        all.retain(|known| pattern(known) != pattern(added));
+        all.push(added.clone());
+    }
+    all.sort_by(|a, b| pattern(a).cmp(pattern(b)));
+    Ok(all)
 }
 
 fn role_of(roles: &mut Roles, name: RoleName) -> &mut Role {
