@@ -5,12 +5,10 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
-
+use super::medium::on_medium;
 use super::mirror_fetch::{BranchFetchError, FetchedMirror, MirrorFetch, short_digest};
 use crate::config::AgentConfig;
-use crate::git::{BundleFiles, BundleSearchError, Remote};
+use crate::git::{BundleFiles, Remote};
 use crate::model::BranchPart;
 
 /// Takes what each of the bundles has into the copy at `path`.
@@ -51,22 +49,18 @@ pub(super) async fn fetch_bundles(
     fetched.into_iter().map(|(_, one)| one).collect()
 }
 
-/// Looks for the bundles. A medium that fails may not answer, and then this ends at the deadline and leaves its thread behind.
+/// Looks for the bundles, until the deadline.
 async fn find(config: &AgentConfig, files: &BundleFiles) -> Result<Vec<BundleFiles>, BranchFetchError> {
-    let (sender, found) = oneshot::channel::<Result<Vec<BundleFiles>, BundleSearchError>>();
     let pattern = files.clone();
-    let search = move || drop(sender.send(pattern.find()));
-    std::thread::Builder::new().name("bundles".to_owned()).spawn(search).map_err(|source| {
+    let found = on_medium("bundles", config.fetch_deadline, move || pattern.find()).await.map_err(|source| {
         BranchFetchError::Machine { act: format!("start a thread that looks for {files}"), source }
     })?;
-    match timeout(config.fetch_deadline, found).await {
-        Ok(Ok(found)) => Ok(found?),
-        Ok(Err(_)) | Err(_) => Err(BranchFetchError::TooSlow {
-            repository: files.to_string(),
-            branch: config.branch.to_string(),
-            limit: config.fetch_deadline,
-        }),
-    }
+    let too_slow = || BranchFetchError::TooSlow {
+        repository: files.to_string(),
+        branch: config.branch.to_string(),
+        limit: config.fetch_deadline,
+    };
+    Ok(found.ok_or_else(too_slow)??)
 }
 
 /// The ref that follows the branch of one bundle. With it, a bundle that was read is not read again.

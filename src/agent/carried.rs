@@ -2,10 +2,8 @@
 //!
 //! Nobody trusts them: the keys and the pins of a deployment decide, as with every cache. `loopback` serves them.
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
-
 use super::loopback::{LoopbackAddress, LoopbackServer, ServedBundle};
+use super::medium::on_medium;
 use super::realise::error::RealiseError;
 use crate::closures::ClosureBundle;
 use crate::config::AgentConfig;
@@ -32,16 +30,11 @@ impl Carried {
         if patterns.is_empty() {
             return Self::default();
         }
-        let (sender, opened) = oneshot::channel();
-        // A medium that fails may not answer, and then its thread is left behind.
-        let open = move || drop(sender.send(open_all(&patterns)));
-        let begun = std::thread::Builder::new().name("bundles".to_owned()).spawn(open);
-        let found = match begun {
-            Ok(_) => timeout(config.fetch_deadline, opened).await,
+        let opened = on_medium("bundles", config.fetch_deadline, move || open_all(&patterns)).await;
+        let (bundles, problems) = match opened {
+            Ok(Some(opened)) => opened,
+            Ok(None) => return Self::without_server("the bundles do not answer; plug the stick in again".to_owned()),
             Err(error) => return Self::without_server(format!("cannot start a thread that opens bundles: {error}")),
-        };
-        let Ok(Ok((bundles, problems))) = found else {
-            return Self::without_server("the bundles do not answer; plug the stick in again".to_owned());
         };
         for problem in &problems {
             // Where the deployment's own caches have everything, nothing else tells it.

@@ -1,4 +1,4 @@
-//! Leaves the status of this machine beside the bundles that a pass read, for whoever makes the next one.
+//! Leaves the status of this machine beside the bundles that a pass read, for the operator who makes the next one.
 //!
 //! What it says is decided here without I/O, and `stick` writes it. It never fails a pass: a medium that cannot be written to is told in
 //! the record of the pass.
@@ -8,10 +8,8 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tokio::sync::oneshot;
-use tokio::time::timeout;
-
 use super::lifecycle::Lifecycle;
+use super::medium::on_medium;
 use super::mirrors::MirrorReport;
 use super::state::{LastPass, LeftStatus, State};
 use crate::git::{BundleFiles, CommitId};
@@ -136,26 +134,20 @@ pub(super) fn own_key(path: &Path, agent: &Name) -> Result<SecretKey, SecretKeyE
     Ok(key)
 }
 
-/// Writes each status to its medium, unless the one there says the same. A medium that fails may not answer, and then its thread is left
-/// behind.
+/// Writes each status to its medium, unless the one there says the same.
 pub(super) async fn leave_all(
     statuses: Vec<(PathBuf, AgentStatus)>,
     key: SecretKey,
     within: Duration,
 ) -> Vec<LeftStatus> {
-    let (sender, left) = oneshot::channel();
     let media: Vec<PathBuf> = statuses.iter().map(|(medium, _)| medium.clone()).collect();
     let write = move || {
         let leave = |(medium, status): &(PathBuf, AgentStatus)| {
             leave(medium, status, &key).map_err(|error| describe_error(&error))
         };
-        drop(sender.send(statuses.iter().map(leave).collect::<Vec<_>>()));
+        statuses.iter().map(leave).collect::<Vec<_>>()
     };
-    let begun = std::thread::Builder::new().name("status".to_owned()).spawn(write);
-    let results = match begun {
-        Ok(_) => timeout(within, left).await.ok().and_then(Result::ok),
-        Err(_) => None,
-    };
+    let results = on_medium("status", within, write).await.ok().flatten();
     let results = results.unwrap_or_else(|| vec![Err("the medium does not answer".to_owned()); media.len()]);
     let described = |(medium, result): (PathBuf, Result<Timestamp, String>)| {
         let (at, error) = result.map_or_else(|error| (None, Some(error)), |at| (Some(at), None));
