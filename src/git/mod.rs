@@ -13,7 +13,7 @@
 //! | a branch in a file | `bundle` |
 //! | a branch in a folder of plain files | `static_files` |
 //! | HTTP | `http` |
-//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `push`, `http_trace` (the headers that git keeps to itself) |
+//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `noted` (small files about fetches), `push`, `http_trace` (the headers that git keeps to itself) |
 //! | the commits of a push that git has not taken in | `preview` |
 
 mod access;
@@ -41,6 +41,7 @@ mod leftovers;
 mod lock;
 mod login;
 mod netrc;
+mod noted;
 mod objects;
 mod persist;
 mod preview;

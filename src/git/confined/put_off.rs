@@ -1,15 +1,15 @@
-//! A server that said for how long it wants to be left alone, remembered beside the copy of its repository. Whoever fetches into that copy
+//! A server that said for how long it wants to be left alone, remembered beside the copy of its repository. Every fetch into that copy
 //! keeps to it, also after a restart.
 
 use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use tempfile::NamedTempFile;
 
 use super::error::ConfinedFetchError;
 use super::limits::MAX_MESSAGE_CHARACTERS;
 use crate::git::http::retry_after::MAX_RETRY_AFTER;
+use crate::git::noted::{read_note, replace_note};
 use crate::git::remote::Remote;
 use crate::model::{Timestamp, json};
 
@@ -35,9 +35,8 @@ impl PutOff {
 
     /// What is remembered beside `copy` of `remote`, where it counts at `now`.
     pub(super) fn of(copy: &Path, remote: &Remote, now: Timestamp) -> Option<Self> {
-        let bytes = std::fs::read(file_of(copy)).ok()?;
         // One that cannot be read puts nothing off.
-        let found: Self = json::parse(&bytes, MAX_BYTES).ok()?;
+        let found: Self = read_note(&file_of(copy), MAX_BYTES)?;
         found.counts(&remote.to_string(), now).then_some(found)
     }
 
@@ -49,11 +48,7 @@ impl PutOff {
 
     /// Writes it beside `copy`.
     pub(super) fn write(&self, copy: &Path) -> io::Result<()> {
-        let path = file_of(copy);
-        let file = NamedTempFile::new_in(path.parent().unwrap_or(Path::new(".")))?;
-        std::fs::write(file.path(), json::compact(self))?;
-        file.persist(path)?;
-        Ok(())
+        replace_note(&file_of(copy), &json::compact(self))
     }
 }
 

@@ -2,12 +2,12 @@
 //!
 //! It is a cache: without it, the tip is read once more.
 
-use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
 
 use crate::git::address::CommitId;
+use crate::git::noted::{read_note, replace_note};
 use crate::model::{BranchPart, Sha256Digest, json};
 
 /// The most bytes of the file.
@@ -62,19 +62,12 @@ impl TipRecord {
 
     /// The record in the repository at `git_dir`, where there is one that can be read.
     pub(super) fn read(git_dir: &Path) -> Option<Self> {
-        let path = Self::path(git_dir);
-        let length = std::fs::metadata(&path).ok()?.len();
-        if length > MAX_BYTES {
-            return None;
-        }
-        json::parse(&std::fs::read(path).ok()?, MAX_BYTES).ok()
+        read_note(&Self::path(git_dir), MAX_BYTES)
     }
 
     /// Replaces the record.
     pub(super) fn write(&self, git_dir: &Path) -> std::io::Result<()> {
-        let mut file = tempfile::NamedTempFile::new_in(git_dir)?;
-        file.write_all(&json::render(self))?;
-        file.persist(Self::path(git_dir)).map(drop).map_err(|error| error.error)
+        replace_note(&Self::path(git_dir), &json::render(self))
     }
 
     fn path(git_dir: &Path) -> PathBuf {
