@@ -18,7 +18,7 @@ use super::basis::CurrentSource;
 use super::budget::Budget;
 use super::error::EvaluateError;
 use super::evaluation::{Evaluation, EvaluationWork, Failure};
-use super::fingerprint::SourceFiles;
+use super::fingerprint::{SourceFiles, is_in_store};
 use super::flake_caller::{FlakeCaller, Look, ProcessLimits, question_about};
 use super::outputs::{FailedPart, FlakeOutput, Item, Names, Told};
 use super::plan::{EvalMode, EvaluationPlan};
@@ -32,7 +32,7 @@ use super::select::{Selection, outputs_of, select};
 use super::teller::Teller;
 use super::warnings::{EvalWarnings, WarningText};
 use crate::model::{
-    FlakeReference, InputPolicy, LockedSource, Pattern, Sha256Digest, Source, SourceRevision, StorePath, Timestamp,
+    FlakeReference, InputPolicy, LockedSource, Pattern, Sha256Digest, Source, SourceRevision, Timestamp,
 };
 use crate::nix::{FetchedFlake, Nix};
 
@@ -347,11 +347,6 @@ fn selected(source: &Source, names: &Names, broken: &[Failure]) -> Result<(Vec<I
         return Err(EvaluateError::Unmatched { flake: source.flake.to_string(), patterns: unmatched });
     }
     Ok((items, excluded))
-}
-
-/// Whether `path` is in the store.
-pub(super) fn is_in_store(path: &StorePath) -> bool {
-    Path::new(&path.to_string()).exists()
 }
 
 /// The path of the record of `source` below `folder`.

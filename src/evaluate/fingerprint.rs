@@ -7,12 +7,12 @@ use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 
 use super::observe::{FileRead, ReadKind};
-use crate::model::Sha256Digest;
+use crate::model::{Sha256Digest, StorePath};
 
 /// The digest of everything that one read can tell apart.
 pub(super) type Fingerprint = Sha256Digest;
@@ -106,11 +106,16 @@ fn digest_of(kind: &str, mut bytes: impl io::Read) -> io::Result<Fingerprint> {
     Ok(Sha256Digest::from_bytes(hash.finalize().into()))
 }
 
+/// Whether `path` is in the store.
+pub(super) fn is_in_store(path: &StorePath) -> bool {
+    Path::new(&path.to_string()).exists()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn fingerprint(tree: &std::path::Path, kind: ReadKind, path: &str) -> Option<Fingerprint> {
+    fn fingerprint(tree: &Path, kind: ReadKind, path: &str) -> Option<Fingerprint> {
         SourceFiles::new(tree.to_owned()).fingerprint(&FileRead { path: path.into(), kind })
     }
 

@@ -1,7 +1,7 @@
 //! Asks Nix questions about one flake at one content, and says what each answer depends on.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -11,6 +11,7 @@ use tokio::time::timeout;
 
 use super::allowance::SourceAllowance;
 use super::error::EvaluateError;
+use super::fingerprint::is_in_store;
 use super::lock::{AbsentInputs, CallObstacle, Lock, ResolvedLock, as_fetched, store_path_of};
 use super::observe::Observation;
 use super::outputs::{FlakeOutput, Question, Told, template};
@@ -309,7 +310,7 @@ fn call_expression(lock: &ResolvedLock, absent: &AbsentInputs, mark: &str, other
 /// Brings the inputs of `lock` into the store. Returns the keys of those that are not there, with the reason. An input that is
 /// never used may be absent.
 async fn fetch_inputs(nix: &Nix, policy: &InputPolicy, lock: &Lock, allowance: &SourceAllowance) -> AbsentInputs {
-    let is_absent = |path: &StorePath| !Path::new(&path.to_string()).exists();
+    let is_absent = |path: &StorePath| !is_in_store(path);
     // What the policy refuses is refused even where it is in the store.
     let wanted: Vec<(&String, LockedInput)> = lock
         .inputs()
