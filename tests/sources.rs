@@ -195,14 +195,20 @@ fn the_status_says_how_evaluations_are_isolated() {
     assert!(said.contains("isolation   none, as configured") && said.contains("no round was about it yet"), "{said}");
 }
 
-#[test]
-fn a_daemon_notices_a_push_to_a_repository_elsewhere() {
+/// A world whose claveld asks a server for its source, again and again, with the reference of that source.
+fn polled_elsewhere() -> (World, HttpServer, String) {
     let world = World::new();
     let server = HttpServer::serve_git(&world.path(""));
     let config = world.read_file("claveld.toml");
     let source = format!("git+{}/fleet.git?ref=main", server.url());
     let polling = format!("{}\n[watch]\npoll = \"200ms\"\n", config.replace(&world.flake(), &source));
     world.write_file("claveld.toml", &polling);
+    (world, server, source)
+}
+
+#[test]
+fn a_daemon_notices_a_push_to_a_repository_elsewhere() {
+    let (world, server, _) = polled_elsewhere();
     let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
     until("the first publication", || world.on_branch("deployments/web-1.json").is_some());
     let polls = || server.requests().iter().filter(|request| request.contains("info/refs")).count();
@@ -219,12 +225,7 @@ fn a_daemon_notices_a_push_to_a_repository_elsewhere() {
 
 #[test]
 fn a_daemon_says_what_is_broken_once_and_that_it_is_over() {
-    let world = World::new();
-    let server = HttpServer::serve_git(&world.path(""));
-    let config = world.read_file("claveld.toml");
-    let source = format!("git+{}/fleet.git?ref=main", server.url());
-    let polling = format!("{}\n[watch]\npoll = \"200ms\"\n", config.replace(&world.flake(), &source));
-    world.write_file("claveld.toml", &polling);
+    let (world, server, source) = polled_elsewhere();
     world.edit("hosts/web-2.nix", "version = \"1\";", "version = throw \"no version\";");
     world.push("Broken");
     let mut claveld = world.start(env!("CARGO_BIN_EXE_claveld"), &["run", "--config", &world.at("claveld.toml")]);
