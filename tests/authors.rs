@@ -25,7 +25,7 @@ impl World {
 #[test]
 fn an_operation_names_the_person_and_claveld() {
     let world = World::published();
-    // Whoever pushes has these variables too, and is not the author of what claveld publishes.
+    // The person who pushes has these variables too, and is not the author of what claveld publishes.
     assert_eq!(world.made_by(), [CLAVELD; 2]);
     let named = [("GIT_AUTHOR_NAME", "Ada"), ("GIT_AUTHOR_EMAIL", "ada@example.org")];
     world.operate(&named, &["hold", "web-1"]);

@@ -84,7 +84,7 @@ fn git_daemon_is_read() {
         let mut daemon = program("git");
         daemon.args(["daemon", "--export-all", "--listen=127.0.0.1", "--reuseaddr"]);
         daemon.arg(format!("--port={port}")).arg(format!("--base-path={}", world.at("")));
-        // The repository belongs to whoever runs the test.
+        // The repository belongs to the user who runs the test.
         daemon.env("GIT_CONFIG_NOSYSTEM", "1").env("HOME", world.path(""));
         daemon
     };

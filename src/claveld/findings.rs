@@ -128,7 +128,7 @@ impl<'a> Finding<'a> {
     /// Whether it is said again after a day.
     fn standing(self) -> Standing {
         match self {
-            // Whoever writes the flake decides whether there is anything to do.
+            // The author of the flake decides whether there is anything to do.
             Self::Warning(..) => Standing::Done,
             _ => Standing::Open,
         }

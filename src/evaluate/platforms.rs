@@ -14,7 +14,7 @@ pub(super) struct Platform {
     layout: HostLayout,
     /// The attributes of a host that lead to the derivation that is deployed: the first path that the host has.
     toplevel: &'static [&'static [&'static str]],
-    /// What a host has to be, for whoever wrote something else.
+    /// What a host has to be, for the author of a flake who wrote something else.
     host: &'static str,
     /// The function, in Nix's language, from a host to its own settings of Nix, where it has such settings.
     nix_settings: Option<&'static str>,

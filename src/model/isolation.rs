@@ -17,7 +17,7 @@ pub enum Isolation {
     /// It runs in namespaces of its own, or not at all.
     #[default]
     Cage,
-    /// It can read and reach what claveld can. Whoever can push to a source can then read claveld's key.
+    /// It can read and reach what claveld can. Everybody who can push to a source can then read claveld's key.
     None,
 }
 

@@ -117,7 +117,7 @@ fn locate_error<T: DeserializeOwned>(bytes: &[u8], error: &serde_json::Error) ->
 }
 
 impl JsonError {
-    /// The most characters of a path that an error shows. Whoever writes a file chooses how long it is.
+    /// The most characters of a path that an error shows. The author of a file chooses how long it is.
     const MAX_PLACE_CHARACTERS: usize = 160;
 
     /// The error that the content at `place` is not valid, because of `why`.

@@ -1,4 +1,4 @@
-//! The status that an agent leaves beside a bundle, for whoever makes the next one.
+//! The status that an agent leaves beside a bundle, for the operator who makes the next one.
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};

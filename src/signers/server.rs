@@ -1,7 +1,7 @@
 //! Holds a publisher's key, and signs documents with it for those who can connect to a socket: the agent's side of the ssh-agent
 //! protocol, of which it answers two requests. `claveld signer` runs it, as a user of its own.
 //!
-//! Whoever connects is not trusted: the socket's owner and mode say who may ask, and [`PublisherMessage`] says what is signed.
+//! No client is trusted: the socket's owner and mode say who may ask, and [`PublisherMessage`] says what is signed.
 //! Requests, connections and time are limited.
 
 use std::convert::Infallible;

@@ -1,6 +1,6 @@
 //! `clavel-status/AGENT.json` beside a bundle, written whole or not at all, and read within bounds.
 //!
-//! Whoever owns the medium may put links there. So the folder is opened without following one, and everything else goes by the open
+//! The owner of the medium may put links there. So the folder is opened without following one, and everything else goes by the open
 //! folder.
 
 use std::fs::File;

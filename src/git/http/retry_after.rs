@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
-/// The longest time that a server's word counts: 4 hours. Whoever runs the server may not keep an agent from a fleet's changes for days.
+/// The longest time that a server's word counts: 4 hours. The operator of a server may not keep an agent from a fleet's changes for days.
 pub const MAX_RETRY_AFTER: Duration = Duration::from_hours(4);
 
 /// The time that the value of the header names, from `now` on: seconds, or an HTTP date. At most [`MAX_RETRY_AFTER`]; `None` where it
