@@ -151,7 +151,7 @@ fn an_activation_whose_process_was_killed_is_waited_for() {
     world.publish_from_memory(&["web-1"]);
     let mut agent = start_until_it_activates(&world, "once");
     agent.signal(Signal::TERM);
-    assert_eq!(agent.wait(), Some(8));
+    assert_eq!(agent.wait(), Some(8), "{}", agent.said());
     let mut next = start(&world, "once");
     world.agent("web-1", &["status"]).good();
     assert!(!next.has_ended());

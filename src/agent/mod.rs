@@ -39,7 +39,7 @@ mod watch;
 
 pub use account::AccountError;
 pub use activate::ActivateError;
-pub use activating::{ACTIVATE_COMMAND, CarryOutError, carry_out};
+pub use activating::{ACTIVATE_COMMAND, BECOME_COMMAND, CarryOutError, become_program, carry_out};
 pub use check::check;
 pub use daemon::{AgentEvent, run};
 pub use decide::{Decision, Retry, SkipReason};

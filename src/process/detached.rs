@@ -3,6 +3,7 @@
 
 use std::fs::File;
 use std::io;
+use std::os::unix::process::CommandExt as _;
 use std::path::PathBuf;
 use std::process::ExitStatus;
 
@@ -33,7 +34,7 @@ impl Invocation {
     /// another limit.
     pub fn start_detached(self, streams: DetachedStreams) -> Result<Detached, ProcessError> {
         tracing::debug!(argv = %self, "starting");
-        #[expect(clippy::disallowed_methods, reason = "this is one of the two places that start programs")]
+        #[expect(clippy::disallowed_methods, reason = "this is one of the places that start programs")]
         let mut command = Command::new(&self.program);
         command.args(&self.arguments);
         for (key, value) in &self.environment {
@@ -49,6 +50,13 @@ impl Invocation {
         let program = self.program.to_string_lossy().into_owned();
         let child = command.spawn().map_err(|source| ProcessError::NotStarted { program, source })?;
         Ok(Detached(child))
+    }
+
+    /// Becomes the program, with the environment and the streams of this process. It returns only where that failed.
+    pub fn become_it(self) -> ProcessError {
+        #[expect(clippy::disallowed_methods, reason = "this process becomes the program")]
+        let source = std::process::Command::new(&self.program).args(&self.arguments).exec();
+        ProcessError::NotStarted { program: self.program.to_string_lossy().into_owned(), source }
     }
 }
 

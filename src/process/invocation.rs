@@ -267,6 +267,14 @@ impl Invocation {
         self
     }
 
+    /// Has it run by `program`, whose arguments are `arguments` and then this program and its arguments. Errors name this program.
+    #[must_use]
+    pub fn run_by(self, program: impl Into<OsString>, arguments: impl IntoIterator<Item = OsString>) -> Self {
+        let reported_as = Some(self.short_name());
+        let arguments = arguments.into_iter().chain([self.program]).chain(self.arguments).collect();
+        Self { program: program.into(), arguments, reported_as, ..self }
+    }
+
     /// Makes errors name `program`, which this one runs in turn.
     #[must_use]
     pub fn reported_as(mut self, program: &str) -> Self {

@@ -2,8 +2,6 @@
 
 use std::os::unix::process::ExitStatusExt as _;
 
-use rustix::process::Pid;
-
 use super::error::ProcessError;
 use super::group::{CollectError, ExitedProgram, OnLine, ProcessGroup};
 use super::invocation::Invocation;
@@ -30,30 +28,16 @@ pub struct ProcessOutput {
 impl Invocation {
     /// Runs the program to its end. Anything but exit code 0 is an error.
     pub async fn run(self) -> Result<ProcessOutput, ProcessError> {
-        Box::pin(self.run_telling(&|_| ())).await
+        Box::pin(self.run_hearing(&|_| ())).await
     }
 
     /// Runs the program as [`Invocation::run`] does, and gives each line of its standard error to `on_line` as soon as it is written.
     pub async fn run_hearing(self, on_line: OnLine<'_>) -> Result<ProcessOutput, ProcessError> {
-        Box::pin(self.run_to_its_end(&|_| (), on_line)).await
-    }
-
-    /// Runs the program as [`Invocation::run`] does, and gives its process id to `started` as soon as it runs.
-    pub async fn run_telling(self, started: &(dyn Fn(Pid) + Sync)) -> Result<ProcessOutput, ProcessError> {
-        self.run_to_its_end(started, &|_| ()).await
-    }
-
-    async fn run_to_its_end(
-        self,
-        started: &(dyn Fn(Pid) + Sync),
-        on_line: OnLine<'_>,
-    ) -> Result<ProcessOutput, ProcessError> {
         tracing::debug!(argv = %self, "running");
         let command = self.short_name();
         let (deadline, limit) = (self.deadline, self.output_limit);
         let output_file = self.output_file.as_ref().map(OutputFile::begin);
         let mut group = ProcessGroup::spawn(&self)?;
-        group.leader().into_iter().for_each(started);
         let mut memory = ResourceLimits::set(group.leader(), self.memory_limit, self.bounds.clone(), self.progress);
         let mut errors = StderrText::default();
         let ended = tokio::select! {

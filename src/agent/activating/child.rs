@@ -3,20 +3,22 @@
 //! `clavel-agent` runs itself anew as this process; people never do. Its standard output is the file that the agent locked, which it
 //! keeps open and never writes to: the lock ends with it.
 
+use std::ffi::{OsStr, OsString};
 use std::io::Read as _;
 use std::time::{Duration, Instant};
 
-use rustix::process::Pid;
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::super::state::StateError;
 use super::files::{ActivationFolder, ActivationProgram, ActivationRequest, ActivationResult, parse_request};
 use crate::model::describe_error;
 use crate::model::json::{JsonError, StateVersion};
-use crate::process::{ProcessError, ProcessMark};
+use crate::process::{Invocation, ProcessError, ProcessMark, this_program};
 
 /// The hidden subcommand that runs this process.
 pub const ACTIVATE_COMMAND: &str = "activate";
+/// The hidden subcommand that notes its own process and becomes a program of the activation.
+pub const BECOME_COMMAND: &str = "activate-program";
 
 /// Why there is no result.
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +37,12 @@ pub enum CarryOutError {
     /// The signals that tell a process to end could not be put aside.
     #[error("cannot put aside the signals that tell a process to end")]
     Signals(#[source] std::io::Error),
+    /// A program of the activation cannot be run.
+    #[error(transparent)]
+    Program(#[from] ProcessError),
+    /// The process that carries out the activation ended before its program began.
+    #[error("the process that carries out the activation has ended, so its program does not begin")]
+    Alone,
 }
 
 /// Carries out the activation that standard input asks for.
@@ -63,21 +71,43 @@ async fn run(
 ) -> Result<Result<(), ProcessError>, StateError> {
     let begun = Instant::now();
     for program in programs {
-        let started = |process: Pid| {
-            // It is read only where this process was killed.
-            if let Err(error) = folder.write_program(ProcessMark::of(process)) {
-                tracing::warn!(error = %describe_error(&error), "cannot note the process of the activation");
+        let run = match this_program() {
+            Ok(this) => program.invocation().run_by(this, become_arguments(folder)),
+            Err(error) => {
+                tracing::warn!(%error, "cannot find the file of this program, so the process of the activation is not noted");
+                program.invocation()
             }
         };
-        let run = program
-            .invocation()
+        let run = run
             .within(within.saturating_sub(begun.elapsed()))
             .writing_to(folder.open_log()?)
             // An activation starts services.
             .leaving_survivors_alone();
-        if let Err(error) = run.run_telling(&started).await {
+        if let Err(error) = run.run().await {
             return Ok(Err(error));
         }
     }
     Ok(Ok(()))
+}
+
+/// The arguments of [`become_program`] before the program's own.
+fn become_arguments(folder: &ActivationFolder) -> [OsString; 3] {
+    [BECOME_COMMAND.into(), folder.path().into(), std::process::id().to_string().into()]
+}
+
+/// Notes this process in the folder of the activation, and becomes the program. `arguments` are the folder, the id of the process
+/// that carries out the activation, the program, and its arguments.
+///
+/// A program that ran before it was noted could end the process that carries out the activation, and nobody would wait for it. Where
+/// that process has ended already, an agent may have found nothing noted: then the program does not begin.
+pub fn become_program(arguments: impl Iterator<Item = OsString>) -> Result<std::convert::Infallible, CarryOutError> {
+    let mut arguments = arguments;
+    let [folder, carrying_out, program] = std::array::from_fn(|_| arguments.next().unwrap_or_default());
+    if let Err(error) = ActivationFolder::at(folder).write_program(ProcessMark::of(rustix::process::getpid())) {
+        tracing::warn!(error = %describe_error(&error), "cannot note the process of the activation");
+    }
+    if carrying_out != OsStr::new(&std::os::unix::process::parent_id().to_string()) {
+        return Err(CarryOutError::Alone);
+    }
+    Err(Invocation::new(program).args(arguments).become_it().into())
 }

@@ -4,7 +4,8 @@
 //! within their deadline, and writes how that ended to a file. The agent starts it and waits for it (`parent`). Whatever ends the
 //! agent, the activation goes on: no pipe leads from one to the other, and it is in a process group of its own. The process holds
 //! the lock of its unit from before it starts until it ends, so there is never more than one activation of a unit. The next agent waits
-//! for the lock, and picks up the result.
+//! for the lock, and picks up the result. Each program is noted before it begins, by the process that becomes it: where the process that
+//! carries out the activation is killed, its program is waited for.
 //!
 //! `files` has the files that both sides use. Which programs there are belongs to `activate`, and what follows from a result to
 //! `lifecycle`.
@@ -13,6 +14,6 @@ mod child;
 mod files;
 mod parent;
 
-pub use child::{ACTIVATE_COMMAND, CarryOutError, carry_out};
+pub use child::{ACTIVATE_COMMAND, BECOME_COMMAND, CarryOutError, become_program, carry_out};
 pub(super) use files::{ActivationFolder, ActivationId, ActivationProgram};
 pub(super) use parent::PickUp;

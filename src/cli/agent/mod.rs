@@ -15,6 +15,9 @@ use super::output::DataForm;
 use crate::agent;
 use crate::config::AgentConfig;
 
+/// The exit code for a program that could not be run, as the shell has it (POSIX, 2.8.2).
+const NOT_RUN: u8 = 127;
+
 /// The command line of `clavel-agent`.
 #[derive(Debug, Parser)]
 #[command(
@@ -71,10 +74,17 @@ impl AgentConfigArgument {
 
 /// Runs `clavel-agent` with the arguments of this process.
 pub fn main() -> ExitCode {
-    // Only the agent itself uses this subcommand, so no help and no completion shows it.
+    // Only the agent itself uses these subcommands, so no help and no completion shows them.
     if std::env::args_os().skip(1).eq([agent::ACTIVATE_COMMAND]) {
         super::start_log(0);
         return super::run_to_exit_code(async { agent::carry_out().await.map_err(Exit::machine) }, DataForm::Text);
+    }
+    if std::env::args_os().nth(1).is_some_and(|command| command == agent::BECOME_COMMAND) {
+        super::start_log(0);
+        let Err(error) = agent::become_program(std::env::args_os().skip(2));
+        super::output::report(&Exit::machine(error), DataForm::Text);
+        crate::stderr::flush(super::LAST_OUTPUT);
+        return ExitCode::from(NOT_RUN);
     }
     super::main(
         |arguments: &Arguments| arguments.verbose,
