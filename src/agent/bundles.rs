@@ -5,10 +5,9 @@
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use super::medium::on_medium;
 use super::mirror_fetch::{BranchFetchError, FetchedMirror, MirrorFetch, short_digest};
 use crate::config::AgentConfig;
-use crate::git::{BundleFiles, Remote};
+use crate::git::{BundleFiles, Remote, on_medium};
 use crate::model::BranchPart;
 
 /// Takes what each of the bundles has into the copy at `path`.

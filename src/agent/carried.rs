@@ -3,11 +3,10 @@
 //! Nobody trusts them: the keys and the pins of a deployment decide, as with every cache. `loopback` serves them.
 
 use super::loopback::{LoopbackAddress, LoopbackServer, ServedBundle};
-use super::medium::on_medium;
 use super::realise::error::RealiseError;
 use crate::closures::ClosureBundle;
 use crate::config::AgentConfig;
-use crate::git::{BundleError, BundleFiles, BundleSearchError};
+use crate::git::{BundleError, BundleFiles, BundleSearchError, on_medium};
 use crate::model::{NarTemplateSpecification, Substituter, describe_error};
 
 /// The most bundles with closures that are served at a time. Of more, those that were written last count.

@@ -9,10 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::lifecycle::Lifecycle;
-use super::medium::on_medium;
 use super::mirrors::MirrorReport;
 use super::state::{LastPass, LeftStatus, State};
-use crate::git::{BundleFiles, CommitId};
+use crate::git::{BundleFiles, CommitId, on_medium};
 use crate::model::{
     AgentStatus, BranchFile as _, DeploymentStatus, FleetId, Kind, Name, PublicKey, Schema, Timestamp, describe_error,
     excerpt, printable_line,

@@ -13,7 +13,7 @@
 //! | a branch in a file | `bundle` |
 //! | a branch in a folder of plain files | `static_files` |
 //! | HTTP | `http` |
-//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `noted` (small files about fetches), `push`, `http_trace` (the headers that git keeps to itself) |
+//! | to and from a remote | `fetch`, `fetch_error`, `explain` (what others say), `ssh_words`, `leftovers` (of a fetch that was cut short), `noted` (small files about fetches), `medium` (a disk that may not answer), `push`, `http_trace` (the headers that git keeps to itself) |
 //! | the commits of a push that git has not taken in | `preview` |
 
 mod access;
@@ -40,6 +40,7 @@ mod identity;
 mod leftovers;
 mod lock;
 mod login;
+mod medium;
 mod netrc;
 mod noted;
 mod objects;
@@ -75,6 +76,7 @@ pub use http::retry_after::MAX_RETRY_AFTER;
 pub use identity::{Authorship, Identity, git_author};
 pub use leftovers::Leftovers;
 pub use lock::HeldLock;
+pub use medium::on_medium;
 pub use objects::{Mode, ObjectId, ReadError};
 pub use preview::{Preview, PreviewError};
 pub use proxy::ProxyUrl;

@@ -11,6 +11,7 @@ use super::child::{ChildAnswer, ChildRequest, FETCH_COMMAND, WhenBusy};
 use super::error::ConfinedFetchError;
 use super::limits::{GRACE, MAX_ADDED_BYTES, MAX_ANSWER_BYTES, MAX_FILE_BYTES, memory_for};
 use super::put_off::PutOff;
+use super::unmoved::{self, RefFiles};
 use crate::git::address::RefName;
 use crate::git::fetch::{Depth, Fetched};
 use crate::git::http::retry_after::MAX_RETRY_AFTER;
@@ -45,6 +46,11 @@ impl ConfinedFetch<'_> {
     pub async fn run(&self) -> Result<Fetched, ConfinedFetchError> {
         if let Some(put_off) = PutOff::of(self.copy, self.remote, SystemTime::now().into()) {
             return Err(put_off.into());
+        }
+        match unmoved::compare(self.remote, self.branch, (self.copy, self.into), self.within).await {
+            RefFiles::Level(tip) => return Ok(Fetched::Unchanged(tip)),
+            RefFiles::Silent => return Err(self.too_slow()),
+            RefFiles::AskGit => {}
         }
         let before = parts_of_packs(self.copy).unwrap_or_default();
         let fetched = self.run_child().await;
@@ -119,7 +125,7 @@ impl ConfinedFetch<'_> {
             ChildAnswer::Failed { remedy, message, retry_after: None } => {
                 Err(ConfinedFetchError::Failed { remedy, message })
             }
-            ChildAnswer::TooSlow {} => Err(ConfinedFetchError::TooSlow { repository, branch, limit: self.within }),
+            ChildAnswer::TooSlow {} => Err(self.too_slow()),
             ChildAnswer::TooLarge {} => {
                 Err(ConfinedFetchError::TooLarge { repository, branch, limit: MAX_ADDED_BYTES })
             }
@@ -132,7 +138,7 @@ impl ConfinedFetch<'_> {
     fn describe_end(&self, error: ProcessError) -> ConfinedFetchError {
         let (repository, branch) = (self.remote.to_string(), self.branch.clone());
         match error {
-            ProcessError::TimedOut { .. } => ConfinedFetchError::TooSlow { repository, branch, limit: self.within },
+            ProcessError::TimedOut { .. } => self.too_slow(),
             ProcessError::TooMuchMemory { limit, .. } => self.too_much_memory(limit),
             // The kernel's signal for a file that grew beyond RLIMIT_FSIZE.
             ProcessError::Killed { signal, .. } if signal == Signal::XFSZ.as_raw() => {
@@ -144,6 +150,11 @@ impl ConfinedFetch<'_> {
             }
             source => ConfinedFetchError::Process { repository, source },
         }
+    }
+
+    fn too_slow(&self) -> ConfinedFetchError {
+        let (repository, branch) = (self.remote.to_string(), self.branch.clone());
+        ConfinedFetchError::TooSlow { repository, branch, limit: self.within }
     }
 
     fn too_much_memory(&self, limit: u64) -> ConfinedFetchError {

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 /// Does `work` in a thread of this name. Returns its result; `None` where there was none within the time. The thread is left behind then:
 /// the system lets nobody end a call that waits for a medium.
-pub(super) async fn on_medium<T: Send + 'static>(
+pub async fn on_medium<T: Send + 'static>(
     thread: &str,
     within: Duration,
     work: impl FnOnce() -> T + Send + 'static,
