@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
+use super::gradual_sync::GradualSync;
 use super::manifest::{Manifest, ManifestError};
 use super::narinfo::Narinfo;
 use super::tar::{BLOCK, END, MemberName, Span, header, span_at};
@@ -22,9 +23,6 @@ use crate::model::{Content, StorePath};
 
 /// How many bytes are copied at a time.
 const CHUNK: usize = 128 << 10;
-/// After how many bytes the disk has to have them, so that a slow stick does not fill the machine's memory with what it has not
-/// written yet: 64 MiB.
-const SYNC_AFTER: u64 = 64 << 20;
 /// What Nix reads first. A cache with a lower priority number is asked before others; cache.nixos.org has 40.
 pub(super) const CACHE_INFO: &[u8] = b"StoreDir: /nix/store\nWantMassQuery: 1\nPriority: 10\n";
 
@@ -38,7 +36,7 @@ pub struct ClosureWriter {
     position: u64,
     /// How much of the file an earlier run wrote, as far as it may still be used.
     earlier: u64,
-    unsynced: u64,
+    sync: GradualSync,
     written_nars: HashSet<[u8; 32]>,
     reused: u64,
     done: Arc<AtomicU64>,
@@ -113,7 +111,7 @@ impl ClosureWriter {
             file,
             position: 0,
             earlier: metadata.len(),
-            unsynced: 0,
+            sync: GradualSync::default(),
             written_nars: HashSet::new(),
             reused: 0,
             done,
@@ -178,7 +176,7 @@ impl ClosureWriter {
         self.file.write_all_at(&END, self.position).map_err(io)?;
         self.position += END.len() as u64;
         self.file.set_len(self.position).map_err(io)?;
-        self.file.sync_all().map_err(io)?;
+        self.sync.wait().and_then(|()| self.file.sync_all()).map_err(io)?;
         let rename = |source| WriteError::Io { act: "give its name to", path: self.target.clone(), source };
         fs::rename(&self.partial, &self.target).map_err(rename)?;
         let folder = self.target.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
@@ -270,12 +268,7 @@ impl<'a> MemberOutput<'a> {
         self.hash.update(bytes);
         self.length += bytes.len() as u64;
         self.writer.count(bytes.len());
-        self.writer.unsynced += bytes.len() as u64;
-        if self.writer.unsynced >= SYNC_AFTER {
-            self.writer.file.sync_data()?;
-            self.writer.unsynced = 0;
-        }
-        Ok(())
+        self.writer.sync.wrote(&self.writer.file, bytes.len())
     }
 }
 
