@@ -186,15 +186,13 @@ fn deployment(host: &Name, at: usize) -> DeploymentSpecification {
         (0..32).map(|place| char::from(b'0' + u8::try_from((at >> (place % 13)) % 10).unwrap())).collect();
     let cache = "https://cache.example.org".parse().unwrap();
     let key = "cache.example.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=".parse().unwrap();
-    DeploymentSpecification {
-        template: NarTemplateSpecification {
-            metadata: TemplateMetadata::default(),
-            nar_id: format!("/nix/store/{hash}-nixos-system-{host}-24.05").parse().unwrap(),
-            substituters: List::one(cache),
-            substituters_public_keys: List::one(key),
-        },
-        unit: host.clone(),
-    }
+    let template = NarTemplateSpecification {
+        metadata: TemplateMetadata::default(),
+        nar_id: format!("/nix/store/{hash}-nixos-system-{host}-24.05").parse().unwrap(),
+        substituters: List::one(cache),
+        substituters_public_keys: List::one(key),
+    };
+    DeploymentSpecification::new(host.clone(), template)
 }
 
 /// Compares the verification of the index and all deployments with the bare ed25519 verifications and SHA-256 digests.

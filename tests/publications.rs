@@ -153,7 +153,7 @@ fn evaluation(source: usize, fleet: &Source) -> Evaluation {
             substituters: List::default(),
             substituters_public_keys: List::default(),
         };
-        drafts.deployments.push(draft(source, name, DeploymentSpecification { template, unit: name.clone() }));
+        drafts.deployments.push(draft(source, name, DeploymentSpecification::new(name.clone(), template)));
         drafts.units.push(draft(source, name, UnitSpecification { arch: arch.clone(), unit_type: UnitType::Nixos }));
         drafts.agents.push(draft(source, name, AgentSpecification { deployments: List::one(name.clone()) }));
     }

@@ -79,7 +79,7 @@ fn evaluation(flake: &FlakeReference, count: usize, content: usize) -> Evaluatio
                 "cache.example.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=".parse().unwrap(),
             ),
         };
-        drafts.deployments.push(draft(flake, &host, DeploymentSpecification { template, unit: host.clone() }));
+        drafts.deployments.push(draft(flake, &host, DeploymentSpecification::new(host.clone(), template)));
         drafts.units.push(draft(flake, &host, UnitSpecification { arch: arch.clone(), unit_type: UnitType::Nixos }));
         drafts.agents.push(draft(flake, &host, AgentSpecification { deployments: List::one(host.clone()) }));
     }

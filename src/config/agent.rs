@@ -10,9 +10,9 @@ use serde::Deserialize;
 
 use super::credentials::{CredentialsTable, access_rules, with_ssh_command};
 use super::mirrors::{MAX_MIRRORS, check_mirrors};
-use super::{ConfigError, ConfigFile, Span, WrittenAnchor};
+use super::{ConfigError, ConfigFile, WrittenAnchor};
 use crate::git::Remote;
-use crate::model::{BranchName, IndexAge, Invalid, List, Name, System, UnitType};
+use crate::model::{BranchName, IndexAge, Invalid, List, Name, Span, System, UnitType};
 use crate::trust::AnchorLocation;
 
 /// The settings of an agent.
@@ -200,7 +200,7 @@ impl ConfigFile for AgentFile {
             }
             units.insert(name, UnitConfig { unit_type, profile, command: unit.command, user: unit.user });
         }
-        let max_index_age = self.fetch.max_index_age.map(|Span(age)| IndexAge::try_from(age.as_secs())).transpose();
+        let max_index_age = self.fetch.max_index_age.map(|age| IndexAge::try_from(age.get().as_secs())).transpose();
         let max_index_age = max_index_age.map_err(|invalid| ("fetch.max-index-age", invalid.to_string()))?;
         let access = access_rules(self.credentials, with_ssh_command(self.ssh_command), directory)?;
         check_mirrors(&self.repository, &self.mirrors).map_err(|why| ("mirrors", why))?;
@@ -216,11 +216,11 @@ impl ConfigFile for AgentFile {
             state_directory: directory.join(self.state_directory.unwrap_or_else(|| "/var/lib/clavel-agent".into())),
             metrics_file: self.metrics_file.map(|file| directory.join(file)),
             leaves_status: self.leave_status.unwrap_or(true),
-            interval: self.interval.map_or(Duration::from_mins(1), |span| span.0),
+            interval: self.interval.map_or(Duration::from_mins(1), Span::get),
             max_index_age,
-            fetch_deadline: self.fetch.timeout.map_or(Duration::from_mins(2), |span| span.0),
-            realise_deadline: self.nix.timeout.map_or(HOUR, |span| span.0),
-            activation_deadline: self.activate.timeout.map_or(HOUR / 2, |span| span.0),
+            fetch_deadline: self.fetch.timeout.map_or(Duration::from_mins(2), Span::get),
+            realise_deadline: self.nix.timeout.map_or(HOUR, Span::get),
+            activation_deadline: self.activate.timeout.map_or(HOUR / 2, Span::get),
             store: self.nix.store.map(|store| directory.join(store)),
         })
     }

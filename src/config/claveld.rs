@@ -8,11 +8,11 @@ use serde::Deserialize;
 
 use super::credentials::{CredentialsTable, access_rules, check_credential_name, with_ssh_command};
 use super::mirrors::{MAX_MIRRORS, check_mirrors};
-use super::{ConfigError, ConfigFile, Size, Span, WrittenAnchor};
+use super::{ConfigError, ConfigFile, Size, WrittenAnchor};
 use crate::git::{Access, AccessRules, Identity, Remote};
 use crate::model::{
     BranchName, FlakeReference, InputOrigin, InputPolicy, Isolation, List, Pattern, PublicKey, PublishPolicy,
-    SelfCheck, Source, Substituter,
+    SelfCheck, Source, Span, Substituter,
 };
 use crate::trust::{AnchorLocation, KeyLocation};
 
@@ -208,7 +208,7 @@ impl ConfigFile for ClaveldFile {
         if let Some((_, source)) = duplicate {
             return Err(("source", format!("{} is listed twice", source.flake)));
         }
-        let validity = self.publish.expires_after.map_or(7 * DAY, |span| span.0);
+        let validity = self.publish.expires_after.map_or(7 * DAY, Span::get);
         if validity < MINUTE {
             return Err(("publish.expires-after", "less than a minute leaves agents no time to fetch".to_owned()));
         }
@@ -225,8 +225,8 @@ impl ConfigFile for ClaveldFile {
             sources,
             metrics_file: self.metrics_file.map(|file| directory.join(file)),
             evaluate: EvaluateConfig {
-                deadline: self.evaluate.timeout.map_or(10 * MINUTE, |span| span.0),
-                source_time: self.evaluate.source_timeout.map_or(60 * MINUTE, |span| span.0),
+                deadline: self.evaluate.timeout.map_or(10 * MINUTE, Span::get),
+                source_time: self.evaluate.source_timeout.map_or(60 * MINUTE, Span::get),
                 processes: self.evaluate.processes,
                 memory,
                 records: state_directory.join("evaluations"),
@@ -256,7 +256,7 @@ impl ConfigFile for ClaveldFile {
                     PublishTable { .. } => PublishPolicy::WhenEvaluated,
                 },
             },
-            poll_interval: self.watch.poll.map_or(MINUTE, |span| span.0),
+            poll_interval: self.watch.poll.map_or(MINUTE, Span::get),
         })
     }
 }

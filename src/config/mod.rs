@@ -8,10 +8,7 @@ mod claveld;
 mod credentials;
 mod mirrors;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::time::Duration;
 
 use bytesize::ByteSize;
 use serde::de::DeserializeOwned;
@@ -107,32 +104,6 @@ fn mask_keys(text: &str) -> String {
         rest = after;
     }
     masked
-}
-
-/// A duration as people write it: `90s`, `10m`, `7d`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Span(Duration);
-
-impl FromStr for Span {
-    type Err = Invalid;
-    fn from_str(text: &str) -> Result<Self, Invalid> {
-        let bad = |why: String| Invalid::new("a length of time", text, why);
-        let duration =
-            humantime::parse_duration(text).map_err(|e| bad(format!("{e}; write it like 90s, 10m or 7d")))?;
-        if duration.is_zero() { Err(bad("it has to be longer than zero".to_owned())) } else { Ok(Self(duration)) }
-    }
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        humantime::format_duration(self.0).fmt(f)
-    }
-}
-
-impl<'de> Deserialize<'de> for Span {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
-    }
 }
 
 /// The location of the trust anchor, as people write it: a file, or 64 hexadecimal digits.

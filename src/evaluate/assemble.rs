@@ -15,9 +15,9 @@ use super::outputs::{
 };
 use super::platforms::PLATFORMS;
 use crate::model::{
-    AgentSpecification, DeploymentSpecification, DocumentMetadata, Draft, List, LockedSource, Metadata, Name,
-    NarTemplateSpecification, SharedProvenance, Source, Specification, StorePath, System, TemplateMetadata, Timestamp,
-    UnitSpecification, UnitType, describe_error,
+    AgentSpecification, Checks, DeploymentSpecification, DocumentMetadata, Draft, Invalid, List, LockedSource,
+    MAX_CHECKS, Map, Metadata, Name, NarTemplateSpecification, Probation, SharedProvenance, Source, Specification,
+    StorePath, System, TemplateMetadata, Timestamp, UnitSpecification, UnitType, WrittenCheck, describe_error,
 };
 
 /// The answer about each item: its value, or the message of its failure.
@@ -183,11 +183,15 @@ impl Assembly<'_> {
         declared: DeclaredDeployment,
         host: Option<Host>,
     ) -> Result<DraftedDeployment, String> {
-        let DeclaredDeployment { metadata, template, unit } = declared;
-        let (host_nar, host_substituters, host_keys) = match host {
-            Some(host) => (Some(host.nar), host.substituters, host.substituters_public_keys),
-            None => (None, List::default(), List::default()),
+        let DeclaredDeployment { checks, metadata, probation, template, unit } = declared;
+        let (host_nar, host_substituters, host_keys, host_checks, host_probation) = match host {
+            Some(Host { nar, substituters, substituters_public_keys, checks, probation }) => {
+                (Some(nar), substituters, substituters_public_keys, checks, probation)
+            }
+            None => Default::default(),
         };
+        let checks = all_checks(&checks, &host_checks).map_err(|error| error.to_string())?;
+        let probation = Probation::from(probation).or(&host_probation.into());
         let FlakeStorePath { path, drv, system } = template.nar_id.or(host_nar).ok_or_else(|| {
             let outputs: Vec<&str> = PLATFORMS.iter().map(|platform| platform.output).collect();
             format!("it has no `template.narId`, and none of {} has `{name}`", outputs.join(", "))
@@ -200,6 +204,8 @@ impl Assembly<'_> {
         let template_metadata =
             TemplateMetadata::without_pin(template.metadata).map_err(|error| describe_error(&error))?;
         let specification = DeploymentSpecification {
+            checks,
+            probation: Some(probation).filter(|probation| *probation != Probation::default()),
             template: NarTemplateSpecification {
                 metadata: template_metadata,
                 nar_id: path,
@@ -403,6 +409,16 @@ impl NameScope {
             other => Self::One(other),
         }
     }
+}
+
+/// The checks that are declared for a deployment, and those of its host that have other names.
+fn all_checks(
+    declared: &Map<Name, WrittenCheck, MAX_CHECKS>,
+    host: &Map<Name, WrittenCheck, MAX_CHECKS>,
+) -> Result<Checks, Invalid> {
+    let other = host.iter().filter(|(name, _)| declared.get(*name).is_none());
+    let all = declared.iter().chain(other).map(|(name, check)| (name.clone(), check.0.clone()));
+    all.collect::<Vec<_>>().try_into()
 }
 
 fn first_of<T: Clone, const MAX: usize>(

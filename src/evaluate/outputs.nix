@@ -183,9 +183,13 @@ let
         path = head (known ++ platform.toplevels);
         toplevel = foldl' (below platform.host) at path;
         settings = platform.nixSettings host;
+        # The options of Clavel's module, where a host has it.
+        options = if isAttrs host then host.config.services.clavel-agent or { } else { };
       in
       {
+        checks = options.checks or { };
         nar = nar (hostSystem host) (itself toplevel);
+        probation = options.probation or { };
         substituters = settings.substituters or [ ];
         substituters-public-keys = settings.trusted-public-keys or [ ];
       };

@@ -11,8 +11,8 @@ use super::error::EvaluateError;
 use super::nix_value::NixValue;
 use super::platforms::{self, PLATFORMS, Platform};
 use crate::model::{
-    Attribute, DocumentPath, FlakeReference, Folder, Invalid, List, Metadata, Name, Pattern, PublicKey, StorePath,
-    Substituter, System, UnitType, printable_line,
+    Attribute, DocumentPath, FlakeReference, Folder, Invalid, List, MAX_CHECKS, Map, Metadata, Name, Pattern,
+    PublicKey, StorePath, Substituter, System, UnitType, WrittenCheck, WrittenProbation, printable_line,
 };
 use crate::nix::NixString;
 
@@ -359,12 +359,20 @@ pub(super) struct Host {
     pub(super) nar: FlakeStorePath,
     pub(super) substituters: List<Substituter, 32>,
     pub(super) substituters_public_keys: List<PublicKey, 32>,
+    #[serde(default)]
+    pub(super) checks: Map<Name, WrittenCheck, MAX_CHECKS>,
+    #[serde(default)]
+    pub(super) probation: WrittenProbation,
 }
 
 /// The answer about `clavel.deployments.NAME`.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct DeclaredDeployment {
+    #[serde(default)]
+    pub(super) checks: Map<Name, WrittenCheck, MAX_CHECKS>,
+    #[serde(default)]
+    pub(super) probation: WrittenProbation,
     #[serde(default)]
     pub(super) metadata: Metadata,
     #[serde(default)]

@@ -12,8 +12,8 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::{
-    DocumentMetadata, FleetId, Folder, Invalid, List, Name, Provenance, PublicKey, Revision, StorePath, Substituter,
-    System, TemplateMetadata,
+    Checks, DocumentMetadata, FleetId, Folder, Invalid, List, Map, Name, Probation, Provenance, PublicKey, Revision,
+    StorePath, Substituter, System, TemplateMetadata,
 };
 
 /// The content of a file of the branch: a document, the index, one of its bins, a root or an approval.
@@ -194,10 +194,23 @@ pub type Unit = Document<UnitSpecification>;
 /// The specification of a Deployment: the content, and the Unit that it is for.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct DeploymentSpecification {
+    /// What has to hold on the machine after a switch.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub checks: Checks,
+    /// How the revision proves itself after a switch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probation: Option<Probation>,
     /// The content that the Unit has to run.
     pub template: NarTemplateSpecification,
     /// The name of the Unit.
     pub unit: Name,
+}
+
+impl DeploymentSpecification {
+    /// This content for this unit, with nothing to check.
+    pub fn new(unit: Name, template: NarTemplateSpecification) -> Self {
+        Self { checks: Map::default(), probation: None, template, unit }
+    }
 }
 
 /// A store path, and the caches to fetch it from.

@@ -15,6 +15,7 @@ mod digest;
 mod document;
 mod error_chain;
 mod flake_reference;
+mod health_check;
 mod index;
 mod index_age;
 mod index_source;
@@ -39,6 +40,7 @@ mod root;
 mod root_validity;
 mod self_check;
 mod source;
+mod span;
 mod status;
 mod text;
 mod timestamp;
@@ -55,6 +57,10 @@ pub use document::{
 };
 pub use error_chain::describe_error;
 pub use flake_reference::FlakeReference;
+pub use health_check::{
+    Argument, Check, CheckMode, CheckTarget, Checks, Confirmation, HttpUrl, MAX_CHECKS, Probation, SystemdUnit,
+    TcpAddress, WrittenCheck, WrittenProbation,
+};
 pub use index::{Bin, FolderName, Hold, Index, IndexEntry, MAX_ENTRIES_OF_A_BIN, MAX_SOURCES, Tombstone};
 pub use index_age::{IndexAge, IndexAgePolicy};
 pub use index_source::{BrokenPart, IndexSource, MAX_BROKEN_PARTS};
@@ -78,6 +84,7 @@ pub use root::{ApprovalPolicy, MAX_KEYS, MAX_SIGNATURES, Role, Roles, Root, Thre
 pub use root_validity::{RootValidity, RootWarning, how_to_renew};
 pub use self_check::SelfCheck;
 pub use source::{LockedSource, Source};
+pub use span::Span;
 pub use status::{AgentStatus, DeploymentStatus};
 pub use text::{FEW, Invalid, beginning, excerpt, few, headline, is_printable, printable_line, printable_lines};
 pub use timestamp::Timestamp;

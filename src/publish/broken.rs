@@ -98,7 +98,7 @@ mod tests {
                 substituters: list(&[]),
                 substituters_public_keys: list(&[]),
             };
-            (draft("a", of, DeploymentSpecification { template, unit: format!("on-{of}").parse().unwrap() }), 1)
+            (draft("a", of, DeploymentSpecification::new(format!("on-{of}").parse().unwrap(), template)), 1)
         };
         let unit = |of: &str| {
             let specification = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };

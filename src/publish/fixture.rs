@@ -199,5 +199,5 @@ pub(super) fn cached_draft(name: &str, nar_id: &str, caches: &[&str]) -> Draft<D
         substituters: list(caches),
         substituters_public_keys: list(&[&format!("c-1:{public}")]),
     };
-    draft("fleet", name, DeploymentSpecification { template, unit: "u".parse().unwrap() })
+    draft("fleet", name, DeploymentSpecification::new("u".parse().unwrap(), template))
 }

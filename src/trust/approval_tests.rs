@@ -38,7 +38,7 @@ impl FleetWithApprovers {
             substituters: List::default(),
             substituters_public_keys: List::default(),
         };
-        let specification = DeploymentSpecification { template, unit: unit.parse().unwrap() };
+        let specification = DeploymentSpecification::new(unit.parse().unwrap(), template);
         let draft = Draft::new(name.parse().unwrap(), Metadata::default(), specification);
         let deployment = draft.at(revision.try_into().unwrap(), self.root.fleet());
         Signed::sign(deployment, &self.root_key).verify(self.root.fleet(), self.root.publisher()).unwrap()

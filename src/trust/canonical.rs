@@ -70,14 +70,23 @@ mod tests {
     }
 
     fn deployment() -> impl Strategy<Value = DeploymentSpecification> {
-        (names(), metadata()).prop_map(|(unit, metadata)| DeploymentSpecification {
-            unit,
-            template: NarTemplateSpecification {
+        (names(), metadata(), proptest::bool::ANY).prop_map(|(unit, metadata, is_checked)| {
+            let template = NarTemplateSpecification {
                 metadata: metadata.into(),
                 nar_id: "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-x".parse().unwrap(),
                 substituters: List::try_from(vec!["https://cache.example.org".parse().unwrap()]).unwrap(),
                 substituters_public_keys: List::default(),
-            },
+            };
+            let specification = DeploymentSpecification::new(unit, template);
+            let check = r#"{"http":"http://x/","interval":"1s","mode":"permissive","timeout":"1s"}"#;
+            let probation = r#"{"confirm":"manual","deadline":"1s","settle":"1s"}"#;
+            if is_checked {
+                let check = ("web".parse().unwrap(), serde_json::from_str(check).unwrap());
+                let probation = Some(serde_json::from_str(probation).unwrap());
+                DeploymentSpecification { checks: vec![check].try_into().unwrap(), probation, ..specification }
+            } else {
+                specification
+            }
         })
     }
 

@@ -89,7 +89,7 @@ impl World {
                 substituters_public_keys: list(&[&self.public_key("cache-1")]),
             };
             let unit = name.parse().unwrap();
-            drafts.deployments.push(draft(name, &provenance, DeploymentSpecification { template, unit }));
+            drafts.deployments.push(draft(name, &provenance, DeploymentSpecification::new(unit, template)));
             let unit = UnitSpecification { arch: System::this().unwrap(), unit_type };
             drafts.units.push(draft(name, &provenance, unit));
             drafts.agents.push(draft(name, &provenance, AgentSpecification { deployments: list(&[name]) }));

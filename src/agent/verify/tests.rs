@@ -55,7 +55,7 @@ impl World {
         let (fleet, listing) = (Fleet::new(), Listing::empty(count));
         let index = index(&fleet, &listing, now(), IndexVersion::try_from(5).unwrap());
         let mut world = Self { fleet, files: BTreeMap::new(), index, listing };
-        world.put("web-1", 3, DeploymentSpecification { unit: name("web-1"), template: template("a") });
+        world.put("web-1", 3, DeploymentSpecification::new(name("web-1"), template("a")));
         world.put("web-1", 3, AgentSpecification { deployments: List::one(name("web-1")) });
         world.put_unit("web-1", "x86_64-linux");
         world.publish();
@@ -142,7 +142,7 @@ fn a_signed_and_listed_deployment_becomes_an_order() {
 #[test]
 fn an_agent_serves_the_units_of_its_configuration_and_no_other() {
     let mut world = World::new();
-    world.put("x", 1, DeploymentSpecification { unit: name("router-1"), template: template("x") });
+    world.put("x", 1, DeploymentSpecification::new(name("router-1"), template("x")));
     world.put("web-1", 4, AgentSpecification { deployments: vec![name("web-1"), name("x")].try_into().unwrap() });
     world.put_unit("router-1", "x86_64-linux");
     world.publish();
@@ -210,7 +210,7 @@ fn an_altered_a_moved_and_an_absent_document_are_refused() {
     assert!(world.refusal(&Trusted::default()).contains("somebody altered it"));
     // A document in another's place, listed there by an index that is signed all the same.
     let mut world = World::new();
-    world.put("web-2", 3, DeploymentSpecification { unit: name("web-1"), template: template("b") });
+    world.put("web-2", 3, DeploymentSpecification::new(name("web-1"), template("b")));
     let other = world.files["deployments/web-2.json"].clone();
     world.write(&deployment_path(), other, 3);
     world.publish();
@@ -245,15 +245,15 @@ fn no_version_and_no_revision_goes_back() {
     assert!(fork.refusal(&trusted).contains("two indexes of version 5"));
     let mut lower = fork;
     lower.index.version = IndexVersion::try_from(6).unwrap();
-    lower.put("web-1", 2, DeploymentSpecification { unit: name("web-1"), template: template("a") });
+    lower.put("web-1", 2, DeploymentSpecification::new(name("web-1"), template("a")));
     lower.publish();
     assert!(lower.refusal(&trusted).contains("went back from revision 3 to 2"));
     let mut other = lower;
-    other.put("web-1", 3, DeploymentSpecification { unit: name("web-1"), template: template("other") });
+    other.put("web-1", 3, DeploymentSpecification::new(name("web-1"), template("other")));
     other.publish();
     assert!(other.refusal(&trusted).contains("two contents of deployments/web-1.json at revision 3"));
     let mut newer = other;
-    newer.put("web-1", 4, DeploymentSpecification { unit: name("web-1"), template: template("other") });
+    newer.put("web-1", 4, DeploymentSpecification::new(name("web-1"), template("other")));
     newer.publish();
     assert_eq!(newer.verify(&trusted).unwrap().orders[0].deployment.revision, revision(4));
 }
@@ -309,7 +309,7 @@ fn what_was_withdrawn_comes_back_only_with_a_higher_revision() {
 
     world.listing.tombstones.clear();
     let back_at = |world: &mut World, at: u64| {
-        world.put("web-1", at, DeploymentSpecification { unit: name("web-1"), template: template("a") });
+        world.put("web-1", at, DeploymentSpecification::new(name("web-1"), template("a")));
         world.index.version = world.index.version.next().unwrap();
         world.publish();
     };
@@ -339,7 +339,7 @@ fn an_agent_gets_the_deployments_of_its_document_for_a_unit_of_this_machine() {
     let mut world = World::new();
     let refused = world.verify_as(&Trusted::default(), Some(&[name("web-2")]), now()).unwrap_err();
     assert!(refused.to_string().contains("may not ask for the deployment `web-2`"), "{refused}");
-    world.put("web-1b", 1, DeploymentSpecification { unit: name("web-1"), template: template("b") });
+    world.put("web-1b", 1, DeploymentSpecification::new(name("web-1"), template("b")));
     let both = vec![name("web-1"), name("web-1b")];
     world.put("web-1", 4, AgentSpecification { deployments: List::try_from(both).unwrap() });
     world.publish();
@@ -370,9 +370,9 @@ fn an_agent_gets_the_deployments_of_its_document_for_a_unit_of_this_machine() {
 #[test]
 fn a_deployment_that_does_not_fit_harms_no_other() {
     let mut world = World::new();
-    world.put("arm", 1, DeploymentSpecification { unit: name("arm"), template: template("b") });
+    world.put("arm", 1, DeploymentSpecification::new(name("arm"), template("b")));
     world.put_unit("arm", "aarch64-linux");
-    world.put("new", 1, DeploymentSpecification { unit: name("web-1"), template: template("c") });
+    world.put("new", 1, DeploymentSpecification::new(name("web-1"), template("c")));
     let future = world.file(&"deployments/new.json".parse().unwrap());
     let future = String::from_utf8(future.clone()).unwrap().replace("clavel/v1", "clavel/v2");
     world.write(&"deployments/new.json".parse().unwrap(), future.into_bytes(), 1);
@@ -392,7 +392,7 @@ fn a_deployment_that_does_not_fit_harms_no_other() {
 fn a_unit_that_is_not_on_the_branch_harms_no_deployment_for_another() {
     let unit: DocumentPath = "units/gone.json".parse().unwrap();
     let mut world = World::new();
-    world.put("gone", 1, DeploymentSpecification { unit: name("gone"), template: template("b") });
+    world.put("gone", 1, DeploymentSpecification::new(name("gone"), template("b")));
     world.put("web-1", 4, AgentSpecification { deployments: vec![name("gone"), name("web-1")].try_into().unwrap() });
     world.publish();
     let publish_next = |world: &mut World| {
@@ -455,7 +455,7 @@ fn the_agents_own_name_needs_its_approvals_whatever_the_other_names_are() {
         world.fleet.root.next(&fixture::signed(root, &[key])).unwrap()
     };
     let (of_web, of_others) = (asks("web-*"), asks("db-*"));
-    world.put("x", 3, DeploymentSpecification { unit: name("y"), template: template("a") });
+    world.put("x", 3, DeploymentSpecification::new(name("y"), template("a")));
     world.put("web-1", 4, AgentSpecification { deployments: List::one(name("x")) });
     world.put_unit("y", "x86_64-linux");
     world.publish();
@@ -501,7 +501,7 @@ fn an_expired_root_is_refused() {
 fn a_later_epoch_begins_to_count_anew() {
     let mut world = World::new();
     world.index.version = IndexVersion::try_from((1 << 53) - 1).unwrap();
-    world.put("web-1", (1 << 53) - 1, DeploymentSpecification { unit: name("web-1"), template: template("evil") });
+    world.put("web-1", (1 << 53) - 1, DeploymentSpecification::new(name("web-1"), template("evil")));
     world.publish();
     let driven = world.verify(&Trusted::default()).unwrap().trusted;
     let back = {
@@ -541,7 +541,7 @@ fn the_number_of_remembered_documents_is_limited_and_that_many_can_be_read() {
     assert_eq!(folder.load().unwrap(), state);
 
     world.index.version = IndexVersion::try_from(6).unwrap();
-    world.put("new-1", 1, DeploymentSpecification { unit: name("web-1"), template: template("b") });
+    world.put("new-1", 1, DeploymentSpecification::new(name("web-1"), template("b")));
     world.put("web-1", 4, AgentSpecification { deployments: List::one(name("new-1")) });
     world.publish();
     assert!(world.refusal(&trusted).contains("more than 10000 documents"), "{}", world.refusal(&trusted));

@@ -7,7 +7,9 @@ use crate::branch::BranchError;
 use crate::cli::exit::Exit;
 use crate::cli::output;
 use crate::git::Depth;
-use crate::model::{AgentSpecification, DeploymentSpecification, Document, Name, Specification, UnitSpecification};
+use crate::model::{
+    AgentSpecification, DeploymentSpecification, Document, Name, Probation, Specification, UnitSpecification,
+};
 use crate::publish::describe_hold;
 
 #[derive(Debug, clap::Args)]
@@ -46,10 +48,12 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
                 let index = view.unverified_index()?;
                 (view.unverified_document(&index, name)?, None, index.hold(name).cloned())
             };
-            let DeploymentSpecification { template, unit } = deployment.specification.clone();
+            let DeploymentSpecification { checks, probation, template, unit } = deployment.specification.clone();
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
             facts.extend(approvals.map(|approvals| ("approvals", approvals.to_string())));
             facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
+            facts.extend(checks.iter().map(|(name, check)| ("check", format!("{name}: {check}"))));
+            facts.extend(probation.iter().flat_map(Probation::facts));
             facts.extend(hold.map(|hold| ("held", describe_hold(&hold))));
             facts.extend(template.substituters_public_keys.iter().map(|key| ("public key", key.to_string())));
             print(arguments, &deployment, facts)

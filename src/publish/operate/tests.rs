@@ -18,7 +18,7 @@ fn deployment(at: u64, unit: &str, runs: &str) -> Verified<Deployment> {
         substituters: crate::model::List::default(),
         substituters_public_keys: crate::model::List::default(),
     };
-    document("web-1", at, DeploymentSpecification { template, unit: name(unit) })
+    document("web-1", at, DeploymentSpecification::new(name(unit), template))
 }
 
 fn unit(arch: &str) -> Verified<crate::model::Unit> {

@@ -35,7 +35,7 @@ fn found(deployments: &[&str], units: &[&str], agents: &[&str]) -> Drafts {
     let deployment = |line: &&str| {
         let [name, unit, path] = words(line)[..] else { panic!("{line}") };
         let template = template(path, &[CACHE], &[KEY]);
-        draft(name, DeploymentSpecification { template, unit: unit.parse().unwrap() })
+        draft(name, DeploymentSpecification::new(unit.parse().unwrap(), template))
     };
     let unit = |line: &&str| {
         let unit_type = if line.ends_with(" nixos") { UnitType::Nixos } else { UnitType::Command };
@@ -102,7 +102,7 @@ fn published_on(branch: &BranchState, after: Drafts) -> (Vec<String>, Vec<String
 
 /// Whether a deployment of this template may be published.
 fn readiness_of(template: &NarTemplateSpecification, answers: &CacheAnswers) -> Readiness {
-    let specification = DeploymentSpecification { template: template.clone(), unit: "u".parse().unwrap() };
+    let specification = DeploymentSpecification::new("u".parse().unwrap(), template.clone());
     let deployments = [draft("d", specification).at(Revision::FIRST, fleet().id())];
     readiness(template, &CacheSurvey::of(&deployments, CacheScope::Path, answers))
 }
@@ -152,8 +152,7 @@ fn caches_are_asked_in_their_order_until_one_is_enough() {
         .iter()
         .map(|path| {
             let template = template(path, &["ssh://builder", CACHE, second], &[KEY]);
-            draft("d", DeploymentSpecification { template, unit: "u".parse().unwrap() })
-                .at(Revision::FIRST, fleet().id())
+            draft("d", DeploymentSpecification::new("u".parse().unwrap(), template)).at(Revision::FIRST, fleet().id())
         })
         .collect();
     let asked = |answers: &CacheAnswers| -> Vec<String> {
