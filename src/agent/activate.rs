@@ -12,7 +12,7 @@ use std::time::Duration;
 use super::account::{Account, AccountError, RunAs, USER_VARIABLES, at_home_of, home_manager_profiles};
 use super::activating::ActivationProgram;
 use super::decide::ProfileTarget;
-use super::lifecycle::UnitReference;
+use super::lifecycle::{Rollout, UnitReference};
 use super::method::{Method, MethodError, Program};
 use super::realise::Realised;
 use super::state::StateError;
@@ -89,6 +89,14 @@ pub enum ActivateError {
     /// A file of the activation cannot be used.
     #[error(transparent)]
     Files(#[from] StateError),
+    /// It was activated, and did not prove itself.
+    #[error("`{deployment}` was activated, and {why}")]
+    Unproven {
+        /// The deployment.
+        deployment: Name,
+        /// What it did not prove.
+        why: String,
+    },
     /// The activation itself failed.
     #[error("the activation of `{deployment}` failed: {why}")]
     Failed {
@@ -103,7 +111,7 @@ impl ActivateError {
     /// Whether the deployment failed and would fail again. Otherwise this machine could not begin, and the next pass may.
     pub(super) fn is_of_the_deployment(&self) -> bool {
         match self {
-            Self::Failed { .. } => true,
+            Self::Failed { .. } | Self::Unproven { .. } => true,
             Self::NoCommand { .. }
             | Self::Unused { .. }
             | Self::OtherStore { .. }
@@ -252,6 +260,36 @@ impl Activation {
             (None, Profile::Ours(_)) => ProfileTarget::Nowhere,
             (None, Profile::Theirs(_)) => ProfileTarget::Unknown,
         }
+    }
+
+    /// The words before a program that make it run as the user whose home the unit is.
+    pub(super) fn run_as(&self) -> Vec<OsString> {
+        match &self.method {
+            Method::HomeManager(run_as) => run_as.prefix(std::env::consts::OS),
+            Method::SwitchToConfiguration
+            | Method::Darwin(_)
+            | Method::SystemManager
+            | Method::Container(_)
+            | Method::Command(_) => Vec::new(),
+        }
+    }
+
+    /// The variables of a program that checks `rollout`: those of the activation.
+    pub(super) fn check_environment(
+        &self,
+        store: &dyn Store,
+        deployment: &Name,
+        rollout: &Rollout,
+    ) -> Vec<(OsString, Option<OsString>)> {
+        let Rollout { candidate, way_back, .. } = rollout;
+        let realised = Realised::from_record(candidate.nar_id.clone());
+        let (revision, previous) = (candidate.revision, way_back.path());
+        let mut environment =
+            self.environment(store, SwitchTarget { deployment, revision, realised: &realised, previous });
+        if !self.run_as().is_empty() {
+            environment.extend(USER_VARIABLES.map(|name| (name.into(), None)));
+        }
+        environment
     }
 
     /// The time that an activation may take.

@@ -38,16 +38,20 @@ where
 {
     let mut pass = Pass::open(config, Output::Capture)?;
     let under_way = pass.activation_under_way();
-    let mut passes = std::pin::pin!(run_passes(config, &mut pass, tell));
-    tokio::select! {
-        stopped = stop => {
-            if let Some(deployment) = &*under_way.borrow() {
-                tell(&AgentEvent::LeavingActivation(deployment));
+    let stopped = {
+        let mut passes = std::pin::pin!(run_passes(config, &mut pass, tell));
+        tokio::select! {
+            stopped = stop => {
+                if let Some(deployment) = &*under_way.borrow() {
+                    tell(&AgentEvent::LeavingActivation(deployment));
+                }
+                stopped
             }
-            Ok(stopped)
+            never = &mut passes => match never {},
         }
-        never = &mut passes => match never {},
-    }
+    };
+    pass.pause()?;
+    Ok(stopped)
 }
 
 async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&AgentEvent<'_>)) -> Infallible {

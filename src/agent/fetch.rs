@@ -32,20 +32,28 @@ pub(super) async fn fetch(config: &AgentConfig, folder: &Path, rescue: &dyn Fn(&
         // They only take space.
         tracing::warn!(%error, folder = %folder.display(), "cannot delete the copies of former mirrors");
     }
+    let fetches = config.mirrors.iter().map(|mirror| fetch_from(config, mirror, folder, rescue));
+    stream::iter(fetches).buffered(AT_A_TIME).collect::<Vec<_>>().await.into_iter().flatten().collect()
+}
+
+/// Fetches from one mirror. A pattern of bundles may be several.
+pub(super) async fn fetch_from(
+    config: &AgentConfig,
+    mirror: &Remote,
+    folder: &Path,
+    rescue: &dyn Fn(&Path),
+) -> Vec<FetchedMirror> {
     let part = &BranchPart::OfAgent {
         agent: config.name.clone(),
         deployments: config.deployments.as_ref().map(|wanted| wanted.to_vec()),
     };
-    let fetches = config.mirrors.iter().map(async |mirror| {
-        let path = copy_of(folder, mirror);
-        if let Some(files) = mirror.bundle() {
-            return fetch_bundles(config, files, &path, rescue).await;
-        }
-        let (into, within) = (FETCHED.to_owned(), config.fetch_deadline);
-        let tip = MirrorFetch { mirror, branch: &config.branch, part, path: &path, into, within }.run(rescue).await;
-        vec![FetchedMirror { mirror: mirror.to_string(), tip }]
-    });
-    stream::iter(fetches).buffered(AT_A_TIME).collect::<Vec<_>>().await.into_iter().flatten().collect()
+    let path = copy_of(folder, mirror);
+    if let Some(files) = mirror.bundle() {
+        return fetch_bundles(config, files, &path, rescue).await;
+    }
+    let (into, within) = (FETCHED.to_owned(), config.fetch_deadline);
+    let tip = MirrorFetch { mirror, branch: &config.branch, part, path: &path, into, within }.run(rescue).await;
+    vec![FetchedMirror { mirror: mirror.to_string(), tip }]
 }
 
 /// The path of a mirror's copy. Secrets in the URL do not change the name.

@@ -20,7 +20,8 @@
 //! The pass records each transition before it takes the step that the transition announces, so `resume` can lead on from the
 //! state that it finds at start-up: it counts an activation that ended with the agent or the machine as an attempt.
 //!
-//! There are no health checks yet: `confirm` follows `succeed` at once, and so does the `confirm` in `resume`.
+//! What a revision on probation has to prove, and whether it has, is for `probation` to say. A probation that ended with the agent or the
+//! machine is a counted attempt as well, unless the agent ended in order (`pause`); it then begins anew.
 //!
 //! Running programs and writing files do not belong here; `pass` does both.
 
@@ -31,13 +32,12 @@ use crate::model::{Name, StorePath, Timestamp, excerpt};
 mod records;
 
 pub use records::{
-    ActivationFailure, Candidate, FailedRollout, Rollback, RollbackFailure, RollbackResult, Rollout, RunningDeployment,
-    UnitReference, WayBack,
+    ActivationFailure, Candidate, FailedRollout, Proof, Rollback, RollbackFailure, RollbackResult, Rollout,
+    RunningDeployment, UnitReference, WayBack,
 };
 
-/// How often an activation is attempted, and how often a rollback is tried before the agent turns to the branch, when the agent or
-/// the machine ends during it.
-pub const MAX_ATTEMPTS: u32 = 3;
+/// How often a rollback is tried before the agent turns to the branch, when the agent or the machine ends during it.
+const MAX_TRIES: u32 = 3;
 
 /// The most bytes of each error in a record: 4 KiB. `state` can then write the records of the most deployments that an agent has.
 pub(super) const MAX_ERROR: usize = 4 << 10;
@@ -85,6 +85,7 @@ impl Lifecycle {
             attempts: 0,
             way_back: WayBack::NotRecorded,
             not_back_to: None,
+            proof: Proof::default(),
             running,
         };
         Ok(Self::Known(match before {
@@ -125,9 +126,11 @@ impl Lifecycle {
         }
     }
 
-    /// Begins an attempt on a unit that `ran` this before. The first attempt records it as the way back.
-    pub fn activate(self, ran: Option<StorePath>) -> Result<Self, TransitionError> {
+    /// Begins an attempt on a unit that `ran` this before. The first attempt records it as the way back. The revision has to give `proof`
+    /// after it.
+    pub fn activate(self, ran: Option<StorePath>, proof: Proof) -> Result<Self, TransitionError> {
         let Self::Realised(mut rollout) = self else { return Err(self.refuse("activate")) };
+        rollout.proof = proof;
         if rollout.way_back == WayBack::NotRecorded {
             rollout.way_back = ran.map_or(WayBack::Nothing, WayBack::Path);
         }
@@ -227,20 +230,37 @@ impl Lifecycle {
         }
     }
 
-    /// Leads on from what was recorded when the agent or the machine ended.
-    pub fn resume(self, now: Timestamp) -> Result<Self, TransitionError> {
+    /// Notes that the agent ends in order. Any other state than a probation goes on by itself.
+    #[must_use]
+    pub fn pause(self) -> Self {
         match self {
-            Self::Activating(mut rollout) if rollout.attempts < MAX_ATTEMPTS => {
+            Self::Probation(mut rollout) => {
+                rollout.proof.is_paused = true;
+                Self::Probation(rollout)
+            }
+            other => other,
+        }
+    }
+
+    /// Leads on from what was recorded when the agent or the machine ended, where there are `most` attempts.
+    pub fn resume(self, most: u32, now: Timestamp) -> Result<Self, TransitionError> {
+        match self {
+            Self::Probation(mut rollout) if rollout.proof.is_paused => {
+                rollout.proof.is_paused = false;
+                Ok(Self::Probation(rollout))
+            }
+            Self::Activating(mut rollout) if rollout.attempts < most => {
                 rollout.attempts += 1;
                 Ok(Self::Activating(rollout))
             }
-            Self::Activating(_) => {
-                let error = format!(
-                    "the agent or the machine ended during each of {MAX_ATTEMPTS} activations, so there is no further attempt"
-                );
-                self.fail(&error, now)
+            Self::Probation(mut rollout) if rollout.attempts < most => {
+                rollout.attempts += 1;
+                Ok(Self::Probation(rollout))
             }
-            Self::Probation(_) => self.confirm(now),
+            Self::Activating(_) | Self::Probation(_) => {
+                let attempts = if most == 1 { "its attempt".to_owned() } else { format!("each of {most} attempts") };
+                self.fail(&format!("the agent or the machine ended during {attempts}, so there is no further one"), now)
+            }
             state @ (Self::RollingBack(_)
             | Self::Known(_)
             | Self::Realised(_)
@@ -298,7 +318,7 @@ impl Lifecycle {
     /// Whether a rollback is tried before the branch is read, which may have a revision that helps. It is tried after that where the
     /// agent ended in each of the last tries.
     pub(super) fn is_resumed_before_the_branch(&self) -> bool {
-        !matches!(self, Self::RollingBack(rollback) if rollback.interruptions() >= MAX_ATTEMPTS)
+        !matches!(self, Self::RollingBack(rollback) if rollback.interruptions() >= MAX_TRIES)
     }
 
     /// The rollback that does not hold yet.

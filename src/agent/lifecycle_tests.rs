@@ -29,7 +29,7 @@ fn begun(before: Option<Lifecycle>, number: u64) -> Lifecycle {
 
 /// Revision 2 in its first attempt, over revision 1.
 fn activating() -> Lifecycle {
-    begun(Some(confirmed(1)), 2).realise().unwrap().activate(Some(path("system-1"))).unwrap()
+    begun(Some(confirmed(1)), 2).realise().unwrap().activate(Some(path("system-1")), Proof::default()).unwrap()
 }
 
 fn failed() -> Lifecycle {
@@ -56,7 +56,7 @@ fn each_state_has_its_transitions_and_refuses_the_others() {
     let transitions: [(&str, Transition); 9] = [
         ("begin", |state| Lifecycle::begin(Some(state), unit(), candidate(3))),
         ("realise", Lifecycle::realise),
-        ("activate", |state| state.activate(None)),
+        ("activate", |state| state.activate(None, Proof::default())),
         ("postpone", Lifecycle::postpone),
         ("succeed", Lifecycle::succeed),
         ("confirm", |state| state.confirm(now())),
@@ -89,8 +89,8 @@ fn each_state_has_its_transitions_and_refuses_the_others() {
 
 #[test]
 fn resume_leads_on_from_every_state() {
-    let next: Vec<&str> = all().into_iter().map(|state| state.resume(now()).unwrap().name()).collect();
-    let expected = ["known", "realised", "activating", "confirmed", "confirmed", "rolling-back", "rolled-back"];
+    let next: Vec<&str> = all().into_iter().map(|state| state.resume(3, now()).unwrap().name()).collect();
+    let expected = ["known", "realised", "activating", "probation", "confirmed", "rolling-back", "rolled-back"];
     assert_eq!(next, expected);
 }
 
@@ -98,13 +98,13 @@ fn resume_leads_on_from_every_state() {
 fn the_third_interrupted_attempt_is_the_last() {
     let mut state = activating();
     for attempts in [2, 3] {
-        state = state.resume(now()).unwrap();
+        state = state.resume(3, now()).unwrap();
         let Lifecycle::Activating(rollout) = &state else { panic!("{state:?}") };
         assert_eq!((rollout.attempts, &rollout.way_back), (attempts, &WayBack::Path(path("system-1"))));
     }
-    let Lifecycle::RollingBack(rollback) = state.resume(now()).unwrap() else { panic!() };
+    let Lifecycle::RollingBack(rollback) = state.resume(3, now()).unwrap() else { panic!() };
     assert_eq!((rollback.failure.attempts, rollback.tries, rollback.to), (3, 0, path("system-1")));
-    assert!(rollback.failure.error.contains("ended during each of 3 activations"));
+    assert!(rollback.failure.error.contains("ended during each of 3 attempts"));
 }
 
 #[test]
@@ -115,7 +115,7 @@ fn a_rollback_is_tried_until_it_holds() {
         let rollback = state.pending_rollback().unwrap();
         let last = rollback.last_failure.as_ref().unwrap();
         assert_eq!((rollback.tries, last.tries, last.error.as_str()), (tries, tries, "why"));
-        assert_eq!(state.clone().resume(now()).unwrap(), state);
+        assert_eq!(state.clone().resume(3, now()).unwrap(), state);
         assert!(state.is_resumed_before_the_branch() && state.certainly_running().is_none());
     }
     let Lifecycle::RolledBack(failed) = state.roll_back().unwrap().rolled_back(Ok(()), now()).unwrap() else {
@@ -127,14 +127,16 @@ fn a_rollback_is_tried_until_it_holds() {
 #[test]
 fn after_three_interrupted_tries_the_branch_is_read_first() {
     let mut state = failed();
-    for _ in 0..MAX_ATTEMPTS {
+    for _ in 0..MAX_TRIES {
         assert!(state.is_resumed_before_the_branch());
-        state = state.roll_back().unwrap().resume(now()).unwrap();
+        state = state.roll_back().unwrap().resume(3, now()).unwrap();
     }
     assert!(!state.is_resumed_before_the_branch());
     // The next revision still goes back to what ran before.
     let next = begun(Some(state.clone()), 3).realise().unwrap();
-    let Lifecycle::Activating(rollout) = next.activate(Some(path("system-2"))).unwrap() else { panic!() };
+    let Lifecycle::Activating(rollout) = next.activate(Some(path("system-2")), Proof::default()).unwrap() else {
+        panic!()
+    };
     assert_eq!(rollout.way_back, WayBack::Path(path("system-1")));
     // A try that ends counts anew.
     let ended = state.roll_back().unwrap().rolled_back(Err("why".to_owned()), now()).unwrap();
@@ -144,7 +146,7 @@ fn after_three_interrupted_tries_the_branch_is_read_first() {
 #[test]
 fn nothing_is_activated_again_where_nothing_else_ran_before() {
     for (ran, result) in [(None, RollbackResult::NothingBefore), (Some(path("system-1")), RollbackResult::SameBefore)] {
-        let first = begun(None, 1).realise().unwrap().activate(ran).unwrap();
+        let first = begun(None, 1).realise().unwrap().activate(ran, Proof::default()).unwrap();
         let Lifecycle::RolledBack(failed) = first.fail("why", now()).unwrap() else { panic!() };
         assert_eq!(failed.rollback, result);
     }
@@ -154,7 +156,7 @@ fn nothing_is_activated_again_where_nothing_else_ran_before() {
 fn a_postponed_attempt_does_not_count_and_an_interrupted_one_does() {
     let Lifecycle::Known(rollout) = activating().postpone().unwrap() else { panic!() };
     assert_eq!(rollout.attempts, 0);
-    let interrupted = activating().resume(now()).unwrap().postpone().unwrap();
+    let interrupted = activating().resume(3, now()).unwrap().postpone().unwrap();
     for (number, attempts) in [(2, 1), (3, 0)] {
         let Lifecycle::Known(rollout) = begun(Some(interrupted.clone()), number) else { panic!() };
         // The way back is never the path that the interrupted attempt left in the profile.
@@ -199,7 +201,8 @@ fn an_error_is_recorded_with_its_beginning_and_its_end() {
 #[test]
 fn a_record_is_obsolete_where_nothing_was_attempted_or_runs() {
     let first = begun(None, 1);
-    let never_ran = first.clone().realise().unwrap().activate(None).unwrap().fail("no", now()).unwrap();
+    let never_ran =
+        first.clone().realise().unwrap().activate(None, Proof::default()).unwrap().fail("no", now()).unwrap();
     assert!(first.is_obsolete());
     // Its path is in the profile, and no way back for the next deployment of the unit.
     for needed in [never_ran, confirmed(1), begun(Some(confirmed(1)), 2), activating(), failed()] {

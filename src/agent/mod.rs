@@ -2,7 +2,7 @@
 //!
 //! `check` looks at the set-up. `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
 //! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `carried` and `loopback` (the closures in bundles, and the server that Nix reads them from), `leave_status` (the status that goes back on a stick), `fork_evidence` (both
-//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `account` (users of this machine) and `state` do the I/O and
+//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
 //! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
@@ -30,6 +30,7 @@ mod news;
 mod occupancy;
 mod pass;
 mod pin;
+mod probation;
 mod realise;
 mod state;
 mod unused;
@@ -45,8 +46,8 @@ pub use decide::{Decision, Retry, SkipReason};
 pub use fetch::BranchFetchError;
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};
 pub use lifecycle::{
-    ActivationFailure, Candidate, FailedRollout, Lifecycle, MAX_ATTEMPTS, Rollback, RollbackFailure, RollbackResult,
-    Rollout, RunningDeployment, TransitionError, UnitReference, WayBack,
+    ActivationFailure, Candidate, FailedRollout, Lifecycle, Proof, Rollback, RollbackFailure, RollbackResult, Rollout,
+    RunningDeployment, TransitionError, UnitReference, WayBack,
 };
 pub use mirrors::{MirrorReport, MirrorStatus, NoneBelieved};
 pub use pass::outcome::{
@@ -54,6 +55,7 @@ pub use pass::outcome::{
 };
 pub use pass::{ActivationUnderWay, Pass};
 pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
+pub use probation::files::{CheckReport, CheckStanding, ProbationReport};
 pub use realise::error::{NotInCache, RealiseError};
 pub use state::{CompletedAs, Completion, LastPass, LeftStatus, RecordedOutcome, State, StateDirectory, StateError};
 pub use unused::UnusedUnit;

@@ -116,7 +116,7 @@ fn without(known: Lifecycle, unit: &Name) -> Option<Lifecycle> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::agent::lifecycle::{Candidate, UnitReference};
+    use crate::agent::lifecycle::{Candidate, Proof, UnitReference};
     use crate::model::{Timestamp, UnitType};
 
     fn now() -> Timestamp {
@@ -147,7 +147,7 @@ mod tests {
     /// An attempt to bring `system` to a unit that ran `before`.
     fn attempt(on: &str, system: &str, before: Option<&str>) -> Lifecycle {
         let begun = Lifecycle::begin(None, unit(on), candidate(system)).unwrap().realise().unwrap();
-        begun.activate(before.map(path)).unwrap()
+        begun.activate(before.map(path), Proof::default()).unwrap()
     }
 
     fn all(known: Vec<(&str, Lifecycle)>) -> BTreeMap<Name, Lifecycle> {

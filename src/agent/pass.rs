@@ -1,7 +1,7 @@
 //! A pass: fetch, verify, decide, and for each deployment realise, activate and record.
 //!
 //! This is the only place that knows the order of the steps. `pass/read.rs` has the first half, up to the branch that is
-//! believed, `pass/apply.rs` the second, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
+//! believed, `pass/apply.rs` the second, `pass/prove.rs` the probation, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
 //! states stand in files of their own, without I/O.
 
 use std::cell::RefCell;
@@ -15,6 +15,7 @@ use super::carried::Carried;
 use super::decide::Retry;
 use super::freshness::{ClockSample, ClockTrouble, Clocks, next_baseline};
 use super::leave_status::{self, FoundBundle, Identity};
+use super::lifecycle::Lifecycle;
 use super::loopback::LoopbackAddress;
 use super::metrics::metrics;
 use super::mirrors::{Believed, MirrorReport};
@@ -31,6 +32,7 @@ use outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, Pas
 
 mod apply;
 pub(super) mod outcome;
+mod prove;
 mod read;
 
 /// The deployment whose activation is under way.
@@ -113,6 +115,17 @@ impl<'a> Pass<'a> {
     /// The deployment whose activation is under way at this moment, and goes on if this process ends.
     pub fn activation_under_way(&self) -> ActivationUnderWay {
         Rc::clone(&self.under_way)
+    }
+
+    /// Notes that this process ends in order, after a pass that was stopped: a probation that it ends is no failed attempt.
+    pub fn pause(&mut self) -> Result<(), StateError> {
+        let deployments: BTreeMap<Name, Lifecycle> =
+            self.state.deployments.iter().map(|(name, known)| (name.clone(), known.clone().pause())).collect();
+        if deployments == self.state.deployments {
+            Ok(())
+        } else {
+            self.save(State { deployments, ..self.state.clone() })
+        }
     }
 
     /// The root that it trusts; none before it has seen one.

@@ -14,6 +14,7 @@ use serde::{Deserialize, Serialize};
 use super::freshness::Clocks;
 use super::lifecycle::Lifecycle;
 use super::mirrors::MirrorReport;
+use super::probation::files::{ProbationFiles, ProbationReport};
 use super::verify::Trusted;
 use crate::disk::{self, Access, Durability, FileLock};
 use crate::git::CommitId;
@@ -201,6 +202,30 @@ impl StateDirectory {
         self.path.join(name)
     }
 
+    /// The files of a probation.
+    pub(super) fn probation(&self) -> ProbationFiles {
+        ProbationFiles::below(&self.path)
+    }
+
+    /// How the probation stands that is under way, in the state that was loaded; `None` where there is none.
+    pub fn probation_report(&self, state: &State) -> Result<Option<ProbationReport>, StateError> {
+        let files = self.probation();
+        let read = files.read_report();
+        let report = read.map_err(|source| StateError::Io { act: "read", path: self.join("probation"), source })?;
+        // An agent that was killed leaves its report.
+        let is_of = |report: &ProbationReport| match state.deployments.get(&report.deployment) {
+            Some(Lifecycle::Probation(rollout)) => rollout.candidate.revision == report.revision,
+            _ => false,
+        };
+        Ok(report.filter(is_of))
+    }
+
+    /// Notes for the agent, which may be running, that a person confirms the revision that is on probation.
+    pub fn confirm(&self, on_probation: &ProbationReport) -> Result<(), StateError> {
+        let written = self.probation().write_confirmation(&on_probation.deployment, on_probation.revision);
+        written.map_err(|source| StateError::Io { act: "write to", path: self.join("probation"), source })
+    }
+
     /// Reads the state; a new agent has an empty one.
     pub fn load(&self) -> Result<State, StateError> {
         Ok(self.read("state.json")?.unwrap_or_default())
@@ -259,7 +284,7 @@ impl StateDirectory {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lifecycle::{Candidate, UnitReference};
+    use super::super::lifecycle::{Candidate, Proof, UnitReference};
     use super::*;
     use crate::model::{UnitType, describe_error};
 
@@ -299,7 +324,8 @@ mod tests {
         // JSON escapes every character of it.
         let error = || "\"\n".repeat(100_000);
         let begun = Lifecycle::begin(Some(Lifecycle::adopt(unit.clone(), of(1, 'a'), now)), unit, of(2, 'b')).unwrap();
-        let failing = begun.realise().unwrap().activate(Some(path('a'))).unwrap().fail(&error(), now).unwrap();
+        let failing =
+            begun.realise().unwrap().activate(Some(path('a')), Proof::default()).unwrap().fail(&error(), now).unwrap();
         let failed = failing.roll_back().unwrap().rolled_back(Err(error()), now).unwrap();
         let deployments = (0..1024).map(|n| (format!("{n:064}").parse().unwrap(), failed.clone())).collect();
         let state = State { deployments, ..State::default() };

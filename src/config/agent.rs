@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -12,7 +13,10 @@ use super::credentials::{CredentialsTable, access_rules, with_ssh_command};
 use super::mirrors::{MAX_MIRRORS, check_mirrors};
 use super::{ConfigError, ConfigFile, WrittenAnchor};
 use crate::git::Remote;
-use crate::model::{BranchName, IndexAge, Invalid, List, Name, Span, System, UnitType};
+use crate::model::{
+    BranchName, Checks, IndexAge, Invalid, List, MAX_CHECKS, Map, Name, Probation, Span, System, UnitType,
+    WrittenCheck, WrittenProbation,
+};
 use crate::trust::AnchorLocation;
 
 /// The settings of an agent.
@@ -48,6 +52,12 @@ pub struct AgentConfig {
     pub realise_deadline: Duration,
     /// How long an activation may take.
     pub activation_deadline: Duration,
+    /// How often a revision is attempted where the agent or the machine ends during it.
+    pub attempts: u32,
+    /// What has to hold after each switch, beside the checks of the deployment.
+    pub checks: Checks,
+    /// How a revision proves itself, where the deployment does not say so.
+    pub probation: Probation,
     /// A Nix store other than the machine's own: the folder that contains `nix/store`.
     pub store: Option<PathBuf>,
 }
@@ -129,6 +139,10 @@ struct AgentFile {
     #[serde(default)]
     activate: ActivateTable,
     #[serde(default)]
+    checks: Map<Name, WrittenCheck, MAX_CHECKS>,
+    #[serde(default)]
+    probation: WrittenProbation,
+    #[serde(default)]
     units: BTreeMap<Name, UnitTable>,
 }
 
@@ -150,6 +164,7 @@ struct NixTable {
 #[serde(rename_all = "kebab-case", deny_unknown_fields)]
 struct ActivateTable {
     timeout: Option<Span>,
+    attempts: Option<NonZeroU32>,
 }
 
 #[derive(Deserialize)]
@@ -221,6 +236,9 @@ impl ConfigFile for AgentFile {
             fetch_deadline: self.fetch.timeout.map_or(Duration::from_mins(2), Span::get),
             realise_deadline: self.nix.timeout.map_or(HOUR, Span::get),
             activation_deadline: self.activate.timeout.map_or(HOUR / 2, Span::get),
+            attempts: self.activate.attempts.map_or(2, NonZeroU32::get),
+            checks: self.checks.map(|check| check.0),
+            probation: self.probation.into(),
             store: self.nix.store.map(|store| directory.join(store)),
         })
     }
@@ -313,6 +331,15 @@ mod tests {
             "ssh-command",
             "store",
             "timeout",
+            "attempts",
+            "http",
+            "exec",
+            "tcp",
+            "systemd",
+            "mode",
+            "settle",
+            "deadline",
+            "confirm",
             "type",
             "profile",
             "command",

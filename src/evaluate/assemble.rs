@@ -417,7 +417,7 @@ fn all_checks(
     host: &Map<Name, WrittenCheck, MAX_CHECKS>,
 ) -> Result<Checks, Invalid> {
     let other = host.iter().filter(|(name, _)| declared.get(*name).is_none());
-    let all = declared.iter().chain(other).map(|(name, check)| (name.clone(), check.0.clone()));
+    let all = declared.iter().chain(other).map(|(name, WrittenCheck(check))| (name.clone(), check.clone()));
     all.collect::<Vec<_>>().try_into()
 }
 

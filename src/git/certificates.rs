@@ -80,6 +80,12 @@ impl Certificates {
         Self::choose(ca_file, |variable| std::env::var_os(variable), has_certificates)
     }
 
+    /// Has a connection believe these and no others.
+    pub(super) fn apply_to<H>(&self, easy: &mut curl::easy::Easy2<H>) -> Result<(), curl::Error> {
+        self.file.iter().try_for_each(|file| easy.cainfo(file))?;
+        self.folder.iter().try_for_each(|folder| easy.capath(folder))
+    }
+
     /// Chooses: what the configuration names, else what the environment names, else the first that this machine has. What is
     /// named and cannot be used is an error, since somebody meant these and no others.
     fn choose(

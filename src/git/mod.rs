@@ -72,6 +72,7 @@ pub use fetch::{Depth, Fetched};
 pub use fetch_error::Remedy;
 pub use files::Files;
 pub use host_key::HostKey;
+pub use http::http_status;
 pub use http::retry_after::MAX_RETRY_AFTER;
 pub use identity::{Authorship, Identity, git_author};
 pub use leftovers::Leftovers;

@@ -275,7 +275,7 @@ impl<'de> Deserialize<'de> for WrittenCheck {
 }
 
 /// How a revision proves itself after a switch, and who confirms it. What is not set here, the machine or Clavel decides.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
 pub struct Probation {
     /// Who confirms the revision.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -321,11 +321,12 @@ impl Probation {
         [confirm, span("deadline", deadline), span("settle", settle)].into_iter().flatten().collect()
     }
 
-    /// These settings, and those of `other` where these have none.
+    /// These settings, and those of `other` where these have none. Where one of them asks for a person, a person is asked.
     #[must_use]
     pub fn or(self, other: &Self) -> Self {
+        let manual = [self.confirm, other.confirm].into_iter().flatten().find(|of| *of == Confirmation::Manual);
         Self {
-            confirm: self.confirm.or(other.confirm),
+            confirm: manual.or(self.confirm).or(other.confirm),
             deadline: self.deadline.or(other.deadline),
             settle: self.settle.or(other.settle),
         }

@@ -47,6 +47,11 @@ impl<K: Ord + Display, V, const MAX: usize> Map<K, V, MAX> {
         self.0.is_empty()
     }
 
+    /// The same keys with other values.
+    pub fn map<W>(self, value: impl Fn(V) -> W) -> Map<K, W, MAX> {
+        Map(self.0.into_iter().map(|(key, found)| (key, value(found))).collect())
+    }
+
     /// Itself with more entries. A duplicate key or one entry too many is an error.
     pub fn with(self, mut more: Vec<(K, V)>) -> Result<Self, Invalid> {
         more.extend(self.0);

@@ -170,6 +170,11 @@ impl HttpServer {
         Self::start(TempDir::new().unwrap(), None, Scheme::Https, &format!("location / {{ return {status}; }}"))
     }
 
+    /// Answers everything with this status, over HTTP.
+    pub(crate) fn answering_plainly(status: u16) -> Self {
+        Self::start(TempDir::new().unwrap(), None, Scheme::Http, &format!("location / {{ return {status}; }}"))
+    }
+
     /// Answers everything with this status and this header `Retry-After`, over HTTPS.
     pub(crate) fn answering_later(status: u16, value: &str) -> Self {
         let location = format!("location / {{ add_header Retry-After \"{value}\" always; return {status}; }}");

@@ -88,8 +88,8 @@ impl World {
                 substituters: list(&[&format!("file://{}", self.at("cache"))]),
                 substituters_public_keys: list(&[&self.public_key("cache-1")]),
             };
-            let unit = name.parse().unwrap();
-            drafts.deployments.push(draft(name, &provenance, DeploymentSpecification::new(unit, template)));
+            let specification = DeploymentSpecification::new(name.parse().unwrap(), template);
+            drafts.deployments.push(draft(name, &provenance, self.with_proof(specification)));
             let unit = UnitSpecification { arch: System::this().unwrap(), unit_type };
             drafts.units.push(draft(name, &provenance, unit));
             drafts.agents.push(draft(name, &provenance, AgentSpecification { deployments: list(&[name]) }));
@@ -97,6 +97,17 @@ impl World {
         let hash = format!("sha256-{}", STANDARD.encode([0; 32])).parse().unwrap();
         let source = LockedSource { flake: source.clone(), locked: source.clone(), hash, revision: None };
         Evaluation { source, drafts, warnings: EvalWarnings::default(), work: EvaluationWork::default() }
+    }
+
+    /// The specification with the checks and the probation of the file `proof.json`, where there is one.
+    fn with_proof(&self, specification: DeploymentSpecification) -> DeploymentSpecification {
+        let Ok(proof) = std::fs::read(self.path("proof.json")) else { return specification };
+        let mut proof: serde_json::Value = serde_json::from_slice(&proof).unwrap();
+        DeploymentSpecification {
+            checks: serde_json::from_value(proof["checks"].take()).unwrap(),
+            probation: serde_json::from_value(proof["probation"].take()).unwrap(),
+            ..specification
+        }
     }
 
     /// The system of a host, with the files that `lib/host.nix` of the fixture makes.

@@ -232,7 +232,7 @@ fn read<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Option<T>, StateE
 
 #[cfg(test)]
 mod tests {
-    use super::super::super::lifecycle::{Candidate, UnitReference};
+    use super::super::super::lifecycle::{Candidate, Proof, UnitReference};
     use super::*;
     use crate::model::{Timestamp, UnitType};
 
@@ -248,8 +248,8 @@ mod tests {
         let reference = UnitReference { name: unit.clone(), unit_type: UnitType::Nixos };
         let known = Lifecycle::begin(None, reference, candidate).unwrap();
         assert_eq!(ActivationId::of(&name, &known), None);
-        let first = known.realise().unwrap().activate(Some(path("old"))).unwrap();
-        let second = first.clone().resume(now).unwrap();
+        let first = known.realise().unwrap().activate(Some(path("old")), Proof::default()).unwrap();
+        let second = first.clone().resume(3, now).unwrap();
         let failed = second.clone().fail("why", now).unwrap();
         assert_eq!(ActivationId::of(&name, &failed), None, "no try of the rollback has begun");
         let back = failed.roll_back().unwrap();

@@ -1,8 +1,10 @@
 //! The records that the states of a deployment carry. No I/O, and no transition.
 
+use std::collections::BTreeSet;
+
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Name, Revision, Sha256Digest, StorePath, Timestamp, UnitType};
+use crate::model::{Checks, Map, Name, Probation, Revision, Sha256Digest, StorePath, Timestamp, UnitType};
 
 /// A revision on its way to a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
@@ -19,9 +21,33 @@ pub struct Rollout {
     /// A store path that failed on the unit, where nothing ran before it. It is no way back, although the profile may lead there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_back_to: Option<StorePath>,
+    /// What it has to prove after its activation.
+    #[serde(default)]
+    pub proof: Proof,
     /// The revision that was confirmed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RunningDeployment>,
+}
+
+/// What a revision has to prove on probation, recorded before the switch, so that a probation needs no branch.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct Proof {
+    /// The checks of the deployment.
+    #[serde(default, skip_serializing_if = "Map::is_empty")]
+    pub checks: Checks,
+    /// Its settings of a probation.
+    #[serde(default)]
+    pub probation: Probation,
+    /// The mirrors that answered before the switch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mirrors: Vec<String>,
+    /// The units of systemd that had failed before the switch.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub failed_units: BTreeSet<String>,
+    /// Whether the agent ended in order during the probation. Then it is not the revision that ended it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_paused: bool,
 }
 
 /// The return to what ran before a revision that failed.

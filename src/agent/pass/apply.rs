@@ -36,7 +36,7 @@ impl Pass<'_> {
 
     /// What follows from the activation that an earlier process of the agent began: it may still run, or have ended meanwhile.
     async fn pick_up(&self, name: &Name, found: Lifecycle, tell: &dyn Fn(Event<'_>)) -> Result<Lifecycle, PassError> {
-        let Some(id) = ActivationId::of(name, &found) else { return Ok(found.resume(now())?) };
+        let Some(id) = ActivationId::of(name, &found) else { return Ok(found.resume(self.config.attempts, now())?) };
         let folder = self.activation_folder(found.unit());
         let deadline = self.config.activation_deadline;
         let picked_up = {
@@ -46,7 +46,7 @@ impl Pass<'_> {
         let next = match picked_up {
             PickUp::Ended(result) => found.end(result, now())?,
             // The next attempt must not find a result of this one.
-            PickUp::Nothing => folder.forget_result().map(|()| found.resume(now()))??,
+            PickUp::Nothing => folder.forget_result().map(|()| found.resume(self.config.attempts, now()))??,
             PickUp::StillRuns => match found {
                 Lifecycle::Activating(_) => found.postpone()?,
                 other => other,
@@ -199,7 +199,7 @@ impl Pass<'_> {
         // Nothing is done between these two, so one record is enough: after a power cut before it, the path is realised again.
         // It has the way back, and is on the disk before the profile moves.
         let ran = occupancy::ran_before(&order.unit.name, &self.state.deployments, activation.current());
-        let activating = known.realise()?.activate(ran)?;
+        let activating = known.realise()?.activate(ran, self.proof_of(order).await)?;
         self.activation_folder(&order.unit.name).forget_result()?;
         let mut deployments = occupancy::take(&order.unit.name, name, self.state.deployments.clone());
         deployments.insert(name.clone(), activating);
@@ -249,7 +249,14 @@ impl Pass<'_> {
                         if is_of_the_deployment { state.end(Err(message), now())? } else { state.postpone()? }
                     }
                 },
-                Lifecycle::Probation(_) => state.confirm(now())?,
+                Lifecycle::Probation(rollout) => match self.prove(name, rollout, tell).await {
+                    Ok(()) => state.confirm(now())?,
+                    Err(why) => {
+                        let next = state.clone().fail(&why, now())?;
+                        failure = Some(ActivateError::Unproven { deployment: name.clone(), why });
+                        next
+                    }
+                },
                 Lifecycle::RollingBack(_) => {
                     self.activation_folder(state.unit()).forget_result()?;
                     let begun = state.roll_back()?;

@@ -371,6 +371,20 @@ pub enum Event<'a> {
         /// The revision and its attempt.
         rollout: &'a Rollout,
     },
+    /// A revision was activated, and has to prove itself.
+    OnProbation {
+        /// The deployment.
+        deployment: &'a Name,
+        /// How many checks it has.
+        checks: usize,
+    },
+    /// All that it has to prove holds, and a person has to confirm it.
+    AwaitingPerson {
+        /// The deployment.
+        deployment: &'a Name,
+        /// How long after the activation the machine goes back.
+        deadline: std::time::Duration,
+    },
     /// A rollback begins.
     RollingBack {
         /// The deployment.

@@ -1,6 +1,7 @@
 //! The command line of `clavel-agent`, which brings the units of this machine to the state of the branch.
 
 mod check;
+mod confirm;
 pub(super) mod once;
 mod run;
 pub(super) mod status;
@@ -50,6 +51,9 @@ enum Command {
     /// Show what runs, and the result of the last pass.
     #[command(after_help = "Examples:\n  clavel-agent status\n  clavel-agent status --json | jq .deployments")]
     Status(status::Arguments),
+    /// Confirm the revision that is on probation, where its deployment or this machine asks a person to.
+    #[command(after_help = "Examples:\n  clavel-agent confirm\n  clavel-agent confirm web-1")]
+    Confirm(confirm::Arguments),
     /// Look at the whole set-up, and say what is wrong with it. Nothing is fetched into the store or activated, and no state is
     /// written.
     #[command(
@@ -92,6 +96,7 @@ pub fn main() -> ExitCode {
             Command::Run(config) => run::run(&config).await,
             Command::Once(arguments) => once::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments),
+            Command::Confirm(arguments) => confirm::run(&arguments),
             Command::Check(arguments) => check::run(&arguments).await,
         },
     )

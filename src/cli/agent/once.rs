@@ -5,7 +5,7 @@ use std::io::IsTerminal as _;
 use serde::Serialize;
 
 use super::AgentConfigArgument;
-use crate::agent::{DeploymentOutcome, DeploymentReport, Event, MAX_ATTEMPTS, Pass, PassReport, Retry, UnusedUnit};
+use crate::agent::{DeploymentOutcome, DeploymentReport, Event, Pass, PassReport, Retry, UnusedUnit};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::{output, wait_for_stop_signal};
 use crate::model::{Name, RootWarning, describe_error, json};
@@ -43,16 +43,22 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     stderr::never_wait();
     let under_way = pass.activation_under_way();
     let mut stop = std::pin::pin!(wait_for_stop_signal());
-    let report = {
+    let ended = {
         // It is dropped after it was asked what is under way.
         let mut run = std::pin::pin!(pass.run(retry, &|event| output::remark(describe_event(&event))));
         tokio::select! {
-            report = &mut run => report,
+            report = &mut run => Ok(report),
             stopped = &mut stop => {
                 stopped?;
-                let left = under_way.borrow().as_ref().map(describe_left);
-                return Err(Exit::machine(left.unwrap_or_else(|| "stopped before the pass was over".to_owned())));
+                Err(under_way.borrow().as_ref().map(describe_left))
             }
+        }
+    };
+    let report = match ended {
+        Ok(report) => report,
+        Err(left) => {
+            pass.pause().map_err(Exit::machine)?;
+            return Err(Exit::machine(left.unwrap_or_else(|| "stopped before the pass was over".to_owned())));
         }
     };
     // The reader of the output may be slow, and another pass must not wait for it.
@@ -124,10 +130,20 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
         }
         Event::Activating { deployment, rollout } => match rollout.attempts {
             1 => format!("{deployment}: activating"),
-            attempts => format!("{deployment}: activating again (attempt {attempts} of {MAX_ATTEMPTS})"),
+            attempts => format!("{deployment}: activating again (attempt {attempts})"),
         },
+        Event::OnProbation { deployment, checks: 0 } => {
+            format!("{deployment}: on probation until a mirror is read again")
+        }
+        Event::OnProbation { deployment, checks: 1 } => format!("{deployment}: on probation; it has one check"),
+        Event::OnProbation { deployment, checks } => format!("{deployment}: on probation; it has {checks} checks"),
+        Event::AwaitingPerson { deployment, deadline } => format!(
+            "{deployment}: all of it holds; confirm it with `clavel-agent confirm {deployment}`, or the machine goes back {} after \
+             the switch",
+            humantime::format_duration(*deadline)
+        ),
         Event::RollingBack { deployment, rollback } => {
-            format!("{deployment}: the activation failed; going back to {}", rollback.to)
+            format!("{deployment}: revision {} failed; going back to {}", rollback.candidate.revision, rollback.to)
         }
         Event::RollbackFailed { deployment, error } => {
             format!("{deployment}: going back failed as well: {}", describe_error(error))

@@ -7,12 +7,12 @@ use serde::Serialize;
 
 use super::AgentConfigArgument;
 use crate::agent::{
-    ActivationFailure, Candidate, FailedRollout, LastPass, LeftStatus, Lifecycle, MAX_ATTEMPTS, RecordedOutcome,
-    Rollback, RollbackResult, Rollout, StateDirectory,
+    ActivationFailure, Candidate, CheckReport, CheckStanding, FailedRollout, LastPass, LeftStatus, Lifecycle,
+    ProbationReport, RecordedOutcome, Rollback, RollbackResult, Rollout, StateDirectory,
 };
 use crate::cli::exit::Exit;
 use crate::cli::output;
-use crate::model::{IndexVersion, Name, RootValidity, RootWarning, Timestamp};
+use crate::model::{IndexVersion, Name, RootValidity, RootWarning, Timestamp, headline};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Arguments {
@@ -38,6 +38,9 @@ pub(in crate::cli) struct Status<'a> {
     /// The root ends soon, or has ended.
     root_warning: Option<RootWarning>,
     last_pass: Option<LastPass>,
+    /// How the probation stands that is under way.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    probation: Option<ProbationReport>,
     deployments: &'a BTreeMap<Name, Lifecycle>,
 }
 
@@ -58,6 +61,7 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         root,
         root_warning: root.and_then(|root| root.warning(SystemTime::now().into())),
         last_pass: directory.last_pass().map_err(machine)?,
+        probation: directory.probation_report(&state).map_err(machine)?,
         deployments: &state.deployments,
     };
     if arguments.json { output::json(&status) } else { print(&status) }
@@ -113,6 +117,7 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
             output::line(format_args!("at          {step}"))?;
         }
     }
+    status.probation.iter().try_for_each(print_probation)?;
     output::line("")?;
     let rows = status.deployments.iter().filter_map(|(name, lifecycle)| describe_running(name, lifecycle));
     output::table(&["deployment", "revision", "since", "runs"], rows)?;
@@ -126,6 +131,36 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
             | Lifecycle::Probation(_)
             | Lifecycle::Confirmed { .. } => {}
         }
+    }
+    Ok(())
+}
+
+/// Prints what a revision has proved so far, and what follows where it does not prove the rest.
+fn print_probation(report: &ProbationReport) -> Result<(), Exit> {
+    let back = match &report.way_back {
+        Some(path) => format!("the machine goes back to {path}"),
+        None => "it counts as failed; nothing ran before".to_owned(),
+    };
+    output::line(format_args!("deadline    {}; without a confirmation until then, {back}", report.deadline))?;
+    for CheckReport { name, is_of_machine, looks_at, standing, error, .. } in &report.checks {
+        let of = if *is_of_machine { ", of this machine" } else { "" };
+        let word = match standing {
+            CheckStanding::Pending => "not seen yet".to_owned(),
+            CheckStanding::Holds => "holds".to_owned(),
+            CheckStanding::Fails => format!("does not hold: {}", headline(error.as_deref().unwrap_or_default())),
+        };
+        output::line(format_args!("check       {name} ({looks_at}{of}) {word}"))?;
+    }
+    match (report.mirror_is_read, &report.mirror_error) {
+        (Some(true), _) => output::line("check       a mirror was read after the switch")?,
+        (Some(false), Some(error)) => {
+            output::line(format_args!("check       no mirror can be read: {}", headline(error)))?;
+        }
+        (Some(false), None) => output::line("check       no mirror was read yet")?,
+        (None, _) => {}
+    }
+    if report.awaits_person {
+        output::line(format_args!("waits       for `clavel-agent confirm {}`", report.deployment))?;
     }
     Ok(())
 }
@@ -179,9 +214,11 @@ fn describe_step(name: &Name, lifecycle: &Lifecycle) -> Option<String> {
         Lifecycle::Known(rollout) => Some(format!("fetching or waiting for {}", revision(rollout))),
         Lifecycle::Realised(rollout) => Some(format!("{} is fetched and not activated yet", revision(rollout))),
         Lifecycle::Activating(rollout) => {
-            Some(format!("activating {} (attempt {} of {MAX_ATTEMPTS})", revision(rollout), rollout.attempts))
+            Some(format!("activating {} (attempt {})", revision(rollout), rollout.attempts))
         }
-        Lifecycle::Probation(rollout) => Some(format!("{} is activated and not confirmed yet", revision(rollout))),
+        Lifecycle::Probation(rollout) => {
+            Some(format!("{} is activated and on probation (attempt {})", revision(rollout), rollout.attempts))
+        }
         Lifecycle::RollingBack(rollback) => Some(format!("taking {name} back to {}", rollback.to)),
         Lifecycle::Confirmed { .. } | Lifecycle::RolledBack(_) => None,
     }

@@ -9,10 +9,13 @@
 //! | whether a redirect is followed, and with what | `redirect` |
 //! | for how long a server wants to be left alone | `retry_after` |
 //! | git's requests over it | `transport` |
+//! | a plain request, as a check of a machine makes it | `status` |
 
 pub(super) mod connection;
 mod redirect;
 pub(super) mod retry_after;
+mod status;
 mod transport;
 
+pub use status::http_status;
 pub(super) use transport::GitHttp;

@@ -1,0 +1,201 @@
+//! The probation of a revision that was activated: looks at what it has to prove, until that is decided.
+//!
+//! What is decided stands in `probation/trial.rs`.
+
+use std::time::{Duration, Instant, SystemTime};
+
+use futures_util::future::LocalBoxFuture;
+use futures_util::stream::{FuturesUnordered, StreamExt as _};
+
+use super::super::fetch::fetch_from;
+use super::super::lifecycle::{Proof, Rollout};
+use super::super::mirrors::MirrorStatus;
+use super::super::probation::files::{ProbationFiles, ProbationReport};
+use super::super::probation::look::{Surroundings, failed_before, look};
+use super::super::probation::trial::{Decision, Mirror, Trial};
+use super::super::verify::Order;
+use super::Pass;
+use super::outcome::Event;
+use crate::config::AgentConfig;
+use crate::git::Remote;
+use crate::model::json::StateVersion;
+use crate::model::{Check, Name, Probation, Timestamp, describe_error};
+
+/// How often the agent looks whether a person has confirmed.
+const LOOK: Duration = Duration::from_millis(500);
+/// The time between two attempts to read a mirror.
+const MIRROR_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Something that was seen.
+enum Seen<'a> {
+    Check(usize, Result<(), String>),
+    Mirror(&'a Remote, Result<(), String>),
+}
+
+impl Pass<'_> {
+    /// What the revision of `order` has to prove after its switch, as this machine is before it.
+    pub(super) async fn proof_of(&self, order: &Order) -> Proof {
+        let specification = &order.deployment.specification;
+        let checks = specification.checks.clone();
+        let all = checks.iter().chain(self.config.checks.iter()).map(|(_, check)| check);
+        let failed_units = failed_before(all).await;
+        let answered = self.mirrors.iter().filter(|mirror| mirror.status != MirrorStatus::Unreachable);
+        Proof {
+            probation: specification.probation.unwrap_or_default(),
+            mirrors: answered.map(|mirror| mirror.repository.clone()).collect(),
+            failed_units,
+            is_paused: false,
+            checks,
+        }
+    }
+
+    /// Waits until it is decided whether the revision stays. The error says why it does not.
+    pub(super) async fn prove(&self, name: &Name, rollout: &Rollout, tell: &dyn Fn(Event<'_>)) -> Result<(), String> {
+        let Proof { checks, probation, mirrors, failed_units, .. } = &rollout.proof;
+        let terms: Probation = probation.or(&self.config.probation);
+        let asked = mirrors_to_read(self.config, mirrors);
+        let mut trial = Trial::begin(checks, &self.config.checks, &terms, !asked.is_empty());
+        let activation = self.activation_of(&rollout.unit).map_err(|error| describe_error(&error))?;
+        let surroundings = Surroundings {
+            run_as: activation.run_as(),
+            environment: activation.check_environment(&*self.store, name, rollout),
+            failed_before: failed_units.clone(),
+        };
+        let files = self.directory.probation();
+        if let Err(error) = files.clear() {
+            tracing::warn!(%error, "cannot remove the files of an earlier probation");
+        }
+        let (begun, wall) = (Instant::now(), SystemTime::now());
+        let mut looks: FuturesUnordered<LocalBoxFuture<'_, Seen<'_>>> = FuturesUnordered::new();
+        let look_at = |place: usize, check: Check, after: Duration| -> LocalBoxFuture<'_, Seen<'_>> {
+            let surroundings = &surroundings;
+            Box::pin(async move {
+                tokio::time::sleep(after).await;
+                Seen::Check(place, look(&check, surroundings).await)
+            })
+        };
+        looks.extend(trial.checks().cloned().enumerate().map(|(place, check)| look_at(place, check, Duration::ZERO)));
+        looks.extend(asked.iter().map(|mirror| read_soon(self.config, mirror, Duration::ZERO)));
+        let mut is_asked = false;
+        let mut told = false;
+        loop {
+            let decision = trial.decide(begun.elapsed());
+            let is_told = !matches!(decision, Decision::Confirm | Decision::GiveUp(_));
+            if is_told && !std::mem::replace(&mut told, true) {
+                tell(Event::OnProbation { deployment: name, checks: trial.checks().count() });
+                report_probation(&files, &trial, (name, rollout), wall, false);
+            }
+            match decision {
+                Decision::Confirm => break,
+                Decision::GiveUp(why) => {
+                    let _ = files.clear();
+                    return Err(why);
+                }
+                Decision::AskPerson if !std::mem::replace(&mut is_asked, true) => {
+                    tell(Event::AwaitingPerson { deployment: name, deadline: trial.deadline() });
+                    report_probation(&files, &trial, (name, rollout), wall, true);
+                }
+                Decision::AskPerson | Decision::Wait => {}
+            }
+            let left = trial.deadline().saturating_sub(begun.elapsed());
+            let seen = tokio::select! {
+                seen = looks.next(), if !looks.is_empty() => seen,
+                () = tokio::time::sleep(left.min(LOOK)) => None,
+            };
+            let is_news = match seen {
+                Some(Seen::Check(place, found)) => {
+                    let check = trial.checks().nth(place).cloned();
+                    let is_news = trial.note(place, found, begun.elapsed());
+                    if let Some(check) = check {
+                        let interval = check.interval.unwrap_or(Check::INTERVAL).get();
+                        looks.push(look_at(place, check, interval));
+                    }
+                    is_news
+                }
+                Some(Seen::Mirror(mirror, found)) => {
+                    let is_news = trial.note_mirror(found);
+                    if trial.asks_mirror() {
+                        looks.push(read_soon(self.config, mirror, MIRROR_INTERVAL));
+                    }
+                    is_news
+                }
+                None => {
+                    if files.is_confirmed(name, rollout.candidate.revision) {
+                        trial.note_confirmation();
+                    }
+                    false
+                }
+            };
+            if is_news {
+                report_probation(&files, &trial, (name, rollout), wall, is_asked);
+            }
+        }
+        let _ = files.clear();
+        Ok(())
+    }
+}
+
+/// Notes how the probation stands, for `clavel-agent status`.
+fn report_probation(
+    files: &ProbationFiles,
+    trial: &Trial,
+    (name, rollout): (&Name, &Rollout),
+    begun: SystemTime,
+    awaits_person: bool,
+) {
+    let (mirror_is_read, mirror_error) = match trial.mirror() {
+        Mirror::NotAsked => (None, None),
+        Mirror::Unread(why) => (Some(false), why.clone()),
+        Mirror::Read => (Some(true), None),
+    };
+    let report = ProbationReport {
+        deployment: name.clone(),
+        revision: rollout.candidate.revision,
+        attempt: rollout.attempts,
+        deadline: Timestamp::from(begun).plus(trial.deadline()),
+        way_back: rollout.way_back.path().cloned(),
+        confirm: trial.confirmation(),
+        awaits_person,
+        mirror_is_read,
+        mirror_error,
+        checks: trial.reports(),
+        version: StateVersion,
+    };
+    if let Err(error) = files.write_report(&report) {
+        tracing::warn!(%error, "cannot write how the probation stands; `clavel-agent status` does not show it");
+    }
+}
+
+/// The mirrors of which one has to be readable after the switch. A configuration that came with the switch may name others; a bundle is on
+/// a stick, which may be gone.
+fn mirrors_to_read(config: &AgentConfig, answered: &[String]) -> Vec<Remote> {
+    if answered.is_empty() {
+        return Vec::new();
+    }
+    let repositories: Vec<&Remote> = config.mirrors.iter().filter(|mirror| mirror.bundle().is_none()).collect();
+    let has_answered = |mirror: &&&Remote| answered.contains(&mirror.to_string());
+    let known: Vec<Remote> = repositories.iter().filter(has_answered).map(|mirror| (*mirror).clone()).collect();
+    let is_from_a_stick =
+        answered.iter().all(|mirror| mirror.parse().is_ok_and(|mirror: Remote| mirror.bundle().is_some()));
+    match known[..] {
+        [] if is_from_a_stick => Vec::new(),
+        [] => repositories.into_iter().cloned().collect(),
+        [..] => known,
+    }
+}
+
+/// Reads the branch of a mirror after this time, and looks whether it is believed. Nothing of it is recorded.
+fn read_soon<'a>(config: &'a AgentConfig, mirror: &'a Remote, after: Duration) -> LocalBoxFuture<'a, Seen<'a>> {
+    Box::pin(async move {
+        tokio::time::sleep(after).await;
+        Seen::Mirror(mirror, read(config, mirror).await)
+    })
+}
+
+async fn read(config: &AgentConfig, mirror: &Remote) -> Result<(), String> {
+    // The record and the clocks of this moment count.
+    let mut pass = Pass::for_reading(config).map_err(|error| describe_error(&error))?;
+    let folder = pass.directory.join("mirrors");
+    let fetched = fetch_from(config, mirror, &folder, &|_| ()).await;
+    pass.look(fetched).map(drop).map_err(|error| error.to_string())
+}
