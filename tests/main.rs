@@ -47,6 +47,7 @@ mod one_push;
 mod pin;
 mod platforms;
 mod private;
+mod proxies;
 mod publications;
 mod publish;
 mod push_on;
