@@ -39,6 +39,7 @@ mod interruptions;
 mod json_outputs;
 mod keys;
 mod layers;
+mod logins;
 mod metrics;
 mod mirrors;
 mod named_tests;

@@ -15,12 +15,14 @@ mod schemas;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Parser};
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::output::DataForm;
 use crate::git::FETCH_COMMAND;
+use crate::redact::without_users;
 
 pub use exit::Exit;
 pub use schemas::output_schemas;
@@ -50,6 +52,7 @@ fn parse_arguments<A: Parser>() -> (A, DataForm) {
         Ok((arguments, data_form(&matches)))
     });
     parsed.unwrap_or_else(|error| {
+        let error = without_secrets(error);
         // There are no arguments yet that say it.
         if error.use_stderr() && std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json") {
             let message = error.to_string();
@@ -57,6 +60,31 @@ fn parse_arguments<A: Parser>() -> (A, DataForm) {
         }
         error.exit()
     })
+}
+
+/// The error of clap, whose texts quote arguments: without the users and passwords of URLs in them, and without what follows `?` there.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let clean = |text: &str| {
+        let text = without_users(text);
+        match text.split_once("://").and_then(|(_, rest)| rest.split_once('?')) {
+            Some((_, parameters)) => text[..text.len() - parameters.len() - 1].to_owned(),
+            None => text,
+        }
+    };
+    let cleaned: Vec<(ContextKind, ContextValue)> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(clean(text)))),
+            ContextValue::Strings(texts) => {
+                Some((kind, ContextValue::Strings(texts.iter().map(|text| clean(text)).collect())))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in cleaned {
+        error.insert(kind, value);
+    }
+    error
 }
 
 /// Whether the innermost command has `--json`, and was given it.
