@@ -30,6 +30,7 @@ mod freshness;
 mod gate;
 mod generated;
 mod growth;
+mod hidden_secrets;
 mod histories;
 mod holds;
 mod host_keys;

@@ -7,11 +7,13 @@ pub mod agent;
 mod check;
 pub mod clavel;
 pub mod claveld;
+mod credential;
 mod exit;
 mod fetch;
 mod output;
 mod schemas;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -21,7 +23,7 @@ use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::output::DataForm;
-use crate::git::FETCH_COMMAND;
+use crate::git::{FETCH_COMMAND, is_credential_call};
 use crate::redact::without_users;
 
 pub use exit::Exit;
@@ -39,6 +41,12 @@ fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<
     if std::env::args_os().skip(1).eq([FETCH_COMMAND]) {
         start_log(0);
         return run_to_exit_code(fetch::run(), DataForm::Text);
+    }
+    let own: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if is_credential_call(&own) {
+        start_log(0);
+        let wish = own.into_iter().nth(1).unwrap_or_default();
+        return run_to_exit_code(credential::run(wish), DataForm::Text);
     }
     let (arguments, form) = parse_arguments::<A>();
     start_log(verbosity(&arguments));

@@ -147,7 +147,7 @@ impl FetchAccess {
         let WithAccess { mut run, _files: mut files } = self.give_to_git(run)?;
         if let Some(token) = token.filter(|token| !token.contains(char::is_whitespace)) {
             let own = std::env::var("NIX_CONFIG").unwrap_or_default();
-            // Not an argument, since every user of the machine can read those.
+            // Not an argument, since every user of the machine can read those. The variables of a process are for its own user alone.
             run = run.env("NIX_CONFIG", format!("{own}\nextra-access-tokens = {token}\n"));
         }
         if let Some(netrc) = netrc {
