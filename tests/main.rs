@@ -44,6 +44,7 @@ mod logins;
 mod metrics;
 mod mirrors;
 mod named_tests;
+mod nix_daemons;
 mod nixes;
 mod one_push;
 mod pin;
