@@ -46,7 +46,7 @@ fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<
     if is_credential_call(&own) {
         start_log(0);
         let wish = own.into_iter().nth(1).unwrap_or_default();
-        return run_to_exit_code(credential::run(wish), DataForm::Text);
+        return run_to_exit_code(std::future::ready(credential::run(&wish)), DataForm::Text);
     }
     let (arguments, form) = parse_arguments::<A>();
     start_log(verbosity(&arguments));
