@@ -418,3 +418,49 @@ fn tar_header(name: &str, size: u64) -> Vec<u8> {
     header.set_cksum();
     header.as_bytes().to_vec()
 }
+
+#[test]
+fn an_old_bundle_with_closures_and_one_of_another_fleet_are_refused() {
+    let world = carried();
+    plug_in(&world, &read(&world, "x.bundle"));
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 1\n");
+    fs::rename(world.path("gone"), world.path("cache")).unwrap();
+    world.change_from_memory("Welcome", "Hello");
+    create(&world, "y.bundle", &["web-1"], &[]).good();
+    fs::rename(world.path("cache"), world.path("gone")).unwrap();
+    plug_in(&world, &read(&world, "y.bundle"));
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+    let profile = || fs::read_link(world.path("web-1/profile/system")).unwrap();
+    let running = profile();
+    let deployments = || world.agent("web-1", &["status", "--json"]).json()["deployments"].clone();
+    let before = deployments();
+    assert_eq!(before["web-1"]["state"], "confirmed", "{before:#}");
+    let stays = |why: &str| {
+        assert_eq!((world.motd("web-1").as_deref(), profile()), (Some("Hello to web-1"), running.clone()), "{why}");
+        assert_eq!(deployments(), before, "{why}");
+    };
+    // An older one than what runs, whose closures are good.
+    plug_in(&world, &read(&world, "x.bundle"));
+    world.agent("web-1", &["once"]).refused(5, "the index went back from version 2 to 1");
+    stays("an older one");
+    // One of another fleet, with a deployment of the same name and its closure.
+    let other = World::new();
+    other.edit("hosts/web-1.nix", "Welcome", "Intruders");
+    other.push("Intruders");
+    other.publish_from_memory(&["web-1"]);
+    create(&other, "x.bundle", &["web-1"], &[]).good();
+    plug_in(&world, &read(&other, "x.bundle"));
+    let why = format!("the branch is of the fleet {}, not of {}", other.fleet(), world.fleet());
+    world.agent("web-1", &["once"]).refused(5, &why);
+    stays("one of another fleet");
+    let intruders = other.document("deployments/web-1.json")["specification"]["template"]["narId"].clone();
+    let fetched = world.path(&format!("web-1/store{}", intruders.as_str().unwrap()));
+    assert!(!fetched.exists(), "nothing of it was fetched");
+    let root = world.root();
+    world.clavel(&["bundle", "verify", &world.at("media/usb/x.bundle"), "--root", &root]).refused(5, &why);
+    // Both beside the right one change nothing either.
+    fs::write(world.path("media/usb/y.bundle"), read(&world, "y.bundle")).unwrap();
+    fs::write(world.path("media/usb/z.bundle"), read(&world, "x.bundle")).unwrap();
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
+    stays("all of them");
+}

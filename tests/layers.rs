@@ -43,7 +43,7 @@ const RULES: [(&str, &[&str]); 25] = [
         "cli",
         &[
             "model", "process", "trust", "changes", "signers", "git", "branch", "store", "nix", "config", "evaluate",
-            "publish", "claveld", "agent", "disk", "stderr", "host", "closures", "stick",
+            "publish", "claveld", "agent", "disk", "stderr", "host", "closures", "stick", "redact",
         ],
     ),
     ("bin", &["cli"]),

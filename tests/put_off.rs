@@ -10,11 +10,6 @@ fn table(server: &HttpServer) -> String {
     format!("[[credentials]]\nurl = \"{}\"\nca-file = \"{}\"\n", server.url(), server.certificate().display())
 }
 
-/// How often the server was asked for something of a repository.
-fn asked(server: &HttpServer) -> usize {
-    server.requests().iter().filter(|request| !request.contains("/.all-logged")).count()
-}
-
 #[test]
 fn an_agent_asks_no_sooner_than_the_server_said() {
     let world = World::published();
@@ -27,16 +22,16 @@ fn an_agent_asks_no_sooner_than_the_server_said() {
         let said = world.agent(unit, &["once"]).refused(4, "asked to be left alone until");
         assert!(said.contains("HTTP status 429"), "{said}");
         // The passes until then end without a request, and say the same.
-        let before = asked(&server);
+        let before = server.asked();
         let passes = std::cell::Cell::new(0);
         until("the agent asks again", || {
-            let counted = asked(&server);
+            let counted = server.asked();
             world.agent(unit, &["once"]).refused(4, "asked to be left alone until");
             passes.set(passes.get() + 1);
-            asked(&server) - counted > 0
+            server.asked() - counted > 0
         });
         assert!(begun.elapsed() >= Duration::from_secs(3), "{:?}", begun.elapsed());
-        assert!(passes.get() > 1 && asked(&server) > before);
+        assert!(passes.get() > 1 && server.asked() > before);
         let status = world.agent(unit, &["status"]);
         let shown = format!("{}{}", status.stdout, status.stderr);
         assert!(shown.contains("asked to be left alone until") && shown.contains("HTTP status 429"), "{shown}");
@@ -70,12 +65,12 @@ fn a_mirror_is_pushed_to_no_sooner_than_its_server_said() {
         assert_eq!(first["failed"]["next"], *not_before, "{first}");
         let error = first["failed"]["error"].as_str().unwrap();
         assert!(error.contains(&format!("returned error: {status}")), "{error}");
-        let count = asked(&server);
+        let count = server.asked();
         // A new commit does not change that.
         world.edit("hosts/web-1.nix", "Welcome", "Welcome!");
         world.push("Welcome!");
         assert!(world.publish().stdout.contains("published as index version"));
-        assert_eq!(asked(&server), count);
+        assert_eq!(server.asked(), count);
         assert_eq!(state()["failed"]["notBefore"], *not_before);
         let shown = world.claveld(&["status", "--config", &world.at("claveld.toml")]);
         let shown = format!("{}{}", shown.stdout, shown.stderr);

@@ -419,3 +419,40 @@ fn a_table_shows_people_what_the_machines_run() {
     assert!(line("MACHINE").contains("DEPLOYMENT") && line("web-1").contains("confirmed"), "{said}");
     assert!(line("web-2").contains("it is damaged or forged"), "{said}");
 }
+
+#[test]
+fn an_operator_who_lost_everything_but_the_repository_makes_a_good_bundle() {
+    let world = visited();
+    let first = world.tip();
+    world.change_from_memory("Welcome", "Hello");
+    // The store that bundles are made with, the memory of the machines, and what clavel and Nix keep in the home.
+    let lose = || {
+        world.run("chmod", &["-R", "u+w", &world.at("writer")]);
+        for folder in ["writer", "seen", "cache-home"] {
+            let _ = fs::remove_dir_all(world.path(folder));
+        }
+    };
+    lose();
+    let ran = create(&world, &["web-1"]).also_good();
+    assert!(ran.stderr.contains("web-1: its first status, signed with the key web-1:"), "{}", ran.stderr);
+    // What the machine runs is known by its name alone: whatever it needs is carried again.
+    assert!(ran.stderr.contains("neither the store nor a bundle on the stick knows what that needs"), "{}", ran.stderr);
+    assert_eq!((carried(&world).len(), inspect(&world)["prerequisites"][0].clone()), (1, first.as_str().into()));
+    assert_eq!(visit(&world, "web-1").good(), "web-1: switched to revision 2\n");
+    // The store path is lost as well: no cache has it any more.
+    world.change_from_memory("Hello", "Good day");
+    lose();
+    let before = fs::read(world.path("stick/clavel.bundle")).unwrap();
+    fs::rename(world.path("cache"), world.path("gone")).unwrap();
+    create(&world, &["web-1"]).refused(6, "cannot");
+    assert_eq!(fs::read(world.path("stick/clavel.bundle")).unwrap(), before, "the stick has what it had");
+    fs::rename(world.path("gone"), world.path("cache")).unwrap();
+    create(&world, &["web-1"]).good();
+    assert_eq!(visit(&world, "web-1").good(), "web-1: switched to revision 3\n");
+    // The repository is as it was before: the machine has a commit that is in no history, and is not led back.
+    world.git(&["-C", &world.at("fleet.git"), "update-ref", "refs/heads/deployments", &first]);
+    let said = create(&world, &["web-1"]).also_good().stderr;
+    assert!(said.contains("the machines have commits that are not in the branch's history"), "{said}");
+    visit(&world, "web-1").refused(5, "the index went back");
+    assert_eq!(world.motd("web-1").as_deref(), Some("Good day to web-1"));
+}

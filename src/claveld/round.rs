@@ -163,11 +163,12 @@ pub(super) fn evaluator(config: &EvaluateConfig, mode: EvalMode) -> Evaluator {
     let EvaluateConfig { deadline, source_time, processes, memory, records, isolation, inputs, access, self_check: _ } =
         config;
     let budget = Budget::of_this_machine(*processes, *memory);
-    let access = access.clone();
+    let (access, rules) = (access.clone(), access.clone());
     let keys = FetchKeys::new(move |url| {
         let ProgramAccess { environment, files, netrc, token } = access.for_program(url)?;
         Ok(FetchAccess { environment, files, netrc, token })
-    });
+    })
+    .with_advice(move |url, words| rules.advice(url, words));
     let nix = Nix::new(*deadline, *isolation).with_keys(keys);
     let source_time = *source_time;
     Evaluator { nix, inputs: inputs.clone(), budget, source_time, records: Some(records.clone()), mode }

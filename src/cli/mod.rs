@@ -7,20 +7,24 @@ pub mod agent;
 mod check;
 pub mod clavel;
 pub mod claveld;
+mod credential;
 mod exit;
 mod fetch;
 mod output;
 mod schemas;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{ArgMatches, Parser};
 use rustix::process::{Resource, Rlimit};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use self::output::DataForm;
-use crate::git::FETCH_COMMAND;
+use crate::git::{FETCH_COMMAND, is_credential_call};
+use crate::redact::without_users;
 
 pub use exit::Exit;
 pub use schemas::output_schemas;
@@ -38,6 +42,12 @@ fn main<A: Parser>(verbosity: impl Fn(&A) -> u8, run: impl AsyncFn(A) -> Result<
         start_log(0);
         return run_to_exit_code(fetch::run(), DataForm::Text);
     }
+    let own: Vec<OsString> = std::env::args_os().skip(1).collect();
+    if is_credential_call(&own) {
+        start_log(0);
+        let wish = own.into_iter().nth(1).unwrap_or_default();
+        return run_to_exit_code(std::future::ready(credential::run(&wish)), DataForm::Text);
+    }
     let (arguments, form) = parse_arguments::<A>();
     start_log(verbosity(&arguments));
     run_to_exit_code(run(arguments), form)
@@ -50,6 +60,7 @@ fn parse_arguments<A: Parser>() -> (A, DataForm) {
         Ok((arguments, data_form(&matches)))
     });
     parsed.unwrap_or_else(|error| {
+        let error = without_secrets(error);
         // There are no arguments yet that say it.
         if error.use_stderr() && std::env::args_os().take_while(|word| word != "--").any(|word| word == "--json") {
             let message = error.to_string();
@@ -57,6 +68,31 @@ fn parse_arguments<A: Parser>() -> (A, DataForm) {
         }
         error.exit()
     })
+}
+
+/// The error of clap, whose texts quote arguments: without the users and passwords of URLs in them, and without what follows `?` there.
+fn without_secrets(mut error: clap::Error) -> clap::Error {
+    let clean = |text: &str| {
+        let text = without_users(text);
+        match text.split_once("://").and_then(|(_, rest)| rest.split_once('?')) {
+            Some((_, parameters)) => text[..text.len() - parameters.len() - 1].to_owned(),
+            None => text,
+        }
+    };
+    let cleaned: Vec<(ContextKind, ContextValue)> = error
+        .context()
+        .filter_map(|(kind, value)| match value {
+            ContextValue::String(text) => Some((kind, ContextValue::String(clean(text)))),
+            ContextValue::Strings(texts) => {
+                Some((kind, ContextValue::Strings(texts.iter().map(|text| clean(text)).collect())))
+            }
+            _ => None,
+        })
+        .collect();
+    for (kind, value) in cleaned {
+        error.insert(kind, value);
+    }
+    error
 }
 
 /// Whether the innermost command has `--json`, and was given it.

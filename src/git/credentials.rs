@@ -51,14 +51,14 @@ impl Credentials {
     pub(super) fn login(&self, url: &gix::Url) -> Result<Option<Login>, String> {
         let with = |password| Login { user: self.user.clone().unwrap_or_else(|| DEFAULT_USER.to_owned()), password };
         match &self.secret {
-            SecretLocation::File(path) => first_line(path, "the password-file or token-file").map(with).map(Some),
+            SecretLocation::File(path) => self.password(path, "the password-file or token-file").map(with).map(Some),
             SecretLocation::Systemd(name) => {
                 let folder = std::env::var_os("CREDENTIALS_DIRECTORY").filter(|folder| !folder.is_empty());
                 let folder = folder.ok_or(
                     "password-credential of [[credentials]] names a credential of systemd, and this process has none; run it as \
                      a service with LoadCredential=",
                 )?;
-                first_line(&Path::new(&folder).join(name), "the password-credential").map(with).map(Some)
+                self.password(&Path::new(&folder).join(name), "the password-credential").map(with).map(Some)
             }
             SecretLocation::Netrc(path) => {
                 let text = read(path, "the netrc-file")?;
@@ -86,6 +86,15 @@ impl Credentials {
         }
     }
 
+    /// The first line of a file that `what` of [[credentials]] names. It may be empty where the user is named: hosts take a token as the
+    /// user, with an empty password.
+    fn password(&self, path: &Path, what: &str) -> Result<String, String> {
+        match read(path, what)?.lines().next().unwrap_or_default() {
+            "" if self.user.is_none() => Err(format!("the first line of {what} that [[credentials]] names is empty")),
+            line => Ok(line.to_owned()),
+        }
+    }
+
     /// Asks a helper, or git.
     fn ask(&self, program: Program, url: &gix::Url) -> Option<Login> {
         let mut context = Context::from_url(url.to_bstring(), ContextOptions::default());
@@ -97,14 +106,6 @@ impl Credentials {
         let mut found = invoke(&mut program.suppress_stderr(), &Action::Get(context)).ok()??;
         let user = found.username.take().or_else(|| self.user.clone())?;
         Some(Login { user, password: found.password.take()? })
-    }
-}
-
-/// The first line of a file that `what` of [[credentials]] names.
-fn first_line(path: &Path, what: &str) -> Result<String, String> {
-    match read(path, what)?.lines().next() {
-        Some(line) if !line.is_empty() => Ok(line.to_owned()),
-        _ => Err(format!("the first line of {what} that [[credentials]] names is empty")),
     }
 }
 
@@ -137,6 +138,10 @@ mod tests {
         assert!(error.contains("cannot be read") && !error.contains("s3cret"), "{error}");
         std::fs::write(&path, "\n").unwrap();
         assert!(login(SecretLocation::File(path.clone())).unwrap_err().contains("is empty"));
+        // With a user, which then is the token.
+        let url = gix::url::parse("https://git.example.org/team/fleet.git").unwrap();
+        let token = Credentials { user: Some("t0ken".to_owned()), secret: SecretLocation::File(path.clone()) };
+        assert_eq!(token.login(&url), Ok(Some(is("t0ken", ""))));
         std::fs::write(&path, "s3cret\nabout it\n").unwrap();
         assert_eq!(login(SecretLocation::File(path)), Ok(Some(is("git", "s3cret"))));
         assert!(!format!("{:?}", is("git", "s3cret")).contains("s3cret"));

@@ -3,6 +3,8 @@
 //! gix classifies an HTTP status of 401 and 403 and no other, and what ssh and git say is text. So this reads texts, and no other code
 //! does. The tests in `tests/private.rs` and `fetch_tests.rs` ask real servers and programs.
 
+use super::access::Access;
+
 /// What stands in the way.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Obstacle {
@@ -38,8 +40,31 @@ const KEY_OF_CERTIFICATE: &str =
 /// The advice for a server that does not let this user in.
 const TOKEN: &str = "name a token that is still good with a [[credentials]] table";
 
+/// The advice for a proxy that asks who Clavel is.
+const PROXY_LOGIN: &str = "the proxy asks for a user and a password, and did not get right ones: let the proxy admit this machine by its \
+                           address, or name the proxy with its user and password in the variable https_proxy of this service alone";
+
+/// The advice for a proxy that does not connect to the host.
+const PROXY_REFUSES: &str =
+    "the proxy itself answers, and does not connect to the host: correct the URL, or let the proxy connect to it";
+
+/// The advice for a proxy that does not answer.
+const PROXY_DOWN: &str = "the proxy that the [[credentials]] table names does not answer: correct `proxy`, or start it";
+
+/// What libcurl says where it does not reach whom it connects to, in all its versions.
+const NOT_CONNECTED: [&str; 4] =
+    ["Failed to connect to", "Could not connect to server", "Couldn't connect to server", "resolve proxy"];
+
 /// A text, and what it means. The first row that is in the words counts.
-const TABLE: [(&str, Obstacle, &str); 36] = [
+const TABLE: [(&str, Obstacle, &str); 42] = [
+    // A proxy.
+    ("CONNECT tunnel failed, response 407", Obstacle::Refused, PROXY_LOGIN),
+    ("Received HTTP code 407 from proxy", Obstacle::Refused, PROXY_LOGIN),
+    // tinyproxy's answer to a wrong password.
+    ("CONNECT tunnel failed, response 401", Obstacle::Refused, PROXY_LOGIN),
+    ("Received HTTP code 401 from proxy", Obstacle::Refused, PROXY_LOGIN),
+    ("CONNECT tunnel failed, response", Obstacle::Fault, PROXY_REFUSES),
+    ("from proxy after CONNECT", Obstacle::Fault, PROXY_REFUSES),
     // OpenSSH.
     (
         "Host key verification failed",
@@ -112,10 +137,13 @@ const TABLE: [(&str, Obstacle, &str); 36] = [
     ("HTTP status ", Obstacle::Fault, "check that the URL is that of a git repository"),
 ];
 
-/// What the words mean, where one of the texts is known.
-pub(super) fn explain(words: &str) -> Option<Explanation> {
+/// What the words mean, where one of the texts is known, about a host that is reached like this.
+pub(super) fn explain(words: &str, access: &Access) -> Option<Explanation> {
     let found = TABLE.iter().find(|(text, ..)| words.contains(text));
-    found.map(|(_, obstacle, advice)| Explanation { obstacle: *obstacle, advice })
+    let found = found.map(|(_, obstacle, advice)| Explanation { obstacle: *obstacle, advice });
+    // Where there is a proxy, nothing else is connected to. The words may not say so.
+    let is_proxy_down = || access.proxy.is_some() && NOT_CONNECTED.iter().any(|text| words.contains(text));
+    found.or_else(|| is_proxy_down().then_some(Explanation { obstacle: Obstacle::Fault, advice: PROXY_DOWN }))
 }
 
 #[cfg(test)]
@@ -137,10 +165,28 @@ mod tests {
             ("Received HTTP status 503", Obstacle::Fault, "try again later"),
             ("Received HTTP status 418", Obstacle::Fault, "git repository"),
         ] {
-            let found = explain(words).unwrap();
+            let found = explain(words, &Access::default()).unwrap();
             assert_eq!(found.obstacle, obstacle, "{words}");
             assert!(found.advice.contains(advice), "{words}: {}", found.advice);
         }
-        assert_eq!(explain("Connection refused"), None);
+        assert_eq!(explain("Connection refused", &Access::default()), None);
+    }
+
+    #[test]
+    fn a_proxy_is_told_from_the_host_behind_it() {
+        let access = Access { proxy: Some("http://proxy:3128".parse().unwrap()), ..Access::default() };
+        let advice = |words: &str, access: &Access| explain(words, access).map(|known| known.advice);
+        for words in ["Failed to connect to 127.0.0.1 port 9", "Could not resolve proxy: proxy"] {
+            assert_eq!(
+                (advice(words, &access), advice(words, &Access::default())),
+                (Some(PROXY_DOWN), None),
+                "{words}"
+            );
+        }
+        for words in ["CONNECT tunnel failed, response 407", "Received HTTP code 407 from proxy after CONNECT"] {
+            assert_eq!(advice(words, &access), Some(PROXY_LOGIN), "{words}");
+        }
+        let refused = "Could not connect to server: CONNECT tunnel failed, response 403";
+        assert_eq!(advice(refused, &access), Some(PROXY_REFUSES));
     }
 }

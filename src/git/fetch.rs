@@ -341,7 +341,7 @@ impl FetchRequest<'_> {
         if error.is_resource_exhausted() {
             return FetchError::TooMuchMemory { remote, branch, why };
         }
-        if let Some(Explanation { obstacle, advice }) = explain(&why) {
+        if let Some(Explanation { obstacle, advice }) = explain(&why, url.access()) {
             self.stopped_by(obstacle, why, advice)
         } else if error.is_permission_denied() {
             self.refused(why)

@@ -1,6 +1,6 @@
 //! What the `git` program gets so that it reaches a repository as Clavel does: variables for that one run, and nothing on disk.
 //!
-//! The password goes through the environment, because every user of the machine can read arguments, and they are logged.
+//! No password is among them: git asks for it (`credential_helper`).
 
 use std::ffi::OsString;
 
@@ -8,18 +8,11 @@ use gix::url::Scheme;
 
 use super::access::Access;
 use super::client_certificate::CertificateFiles;
+use super::credential_helper::{self, LOGIN};
 use super::credentials::{Credentials, SecretLocation};
 use super::host_key::KNOWN_HOSTS;
 use super::login::Login;
 use crate::model::describe_error;
-
-/// The variable through which the user reaches git.
-const USER: &str = "CLAVEL_GIT_USER";
-/// The variable through which the password reaches git.
-const PASSWORD: &str = "CLAVEL_GIT_PASSWORD";
-/// A credential helper that answers with [`USER`] and [`PASSWORD`]. Git runs it in the shell with the argument `get`.
-const HELPER: &str =
-    r#"!f() { test "$1" = get && printf 'username=%s\npassword=%s\n' "$CLAVEL_GIT_USER" "$CLAVEL_GIT_PASSWORD"; }; f"#;
 
 /// Settings and variables for a run of git.
 #[derive(Debug, Default)]
@@ -65,27 +58,27 @@ impl GitSettings {
 
     /// Makes git use the credentials for the host of `url` alone: it may be sent on to another.
     fn authenticate(&mut self, url: &gix::Url, credentials: &Credentials) -> Result<(), String> {
-        let helper = match &credentials.secret {
-            SecretLocation::Git => return Ok(()),
-            SecretLocation::Helper(helper) => helper.clone(),
-            SecretLocation::File(_) | SecretLocation::Systemd(_) | SecretLocation::Netrc(_) => HELPER.to_owned(),
-        };
         let host = host_of(url);
         let key = |name: &str| format!("credential.{host}.{name}");
+        let helper = match &credentials.secret {
+            SecretLocation::Git => return Ok(()),
+            SecretLocation::Helper(helper) => {
+                if let Some(user) = &credentials.user {
+                    self.set(key("username"), user.as_str());
+                }
+                helper.clone()
+            }
+            SecretLocation::File(_) | SecretLocation::Systemd(_) | SecretLocation::Netrc(_) => {
+                // What is wrong with it is told here; git would not say it.
+                self.login = credentials.login(url)?;
+                let (helper, request) = credential_helper::for_git(url, credentials)?;
+                self.set_variable(LOGIN, request);
+                helper
+            }
+        };
         // The empty value removes the machine's helpers. Git would ask them first, and hand them the password to store.
         self.set(key("helper"), "");
-        self.set(key("helper"), helper.as_str());
-        if let Some(user) = &credentials.user {
-            self.set(key("username"), user.as_str());
-        }
-        if helper == HELPER {
-            let login = credentials.login(url)?;
-            if let Some(login) = &login {
-                self.set_variable(USER, login.user.as_str());
-                self.set_variable(PASSWORD, login.password.as_str());
-            }
-            self.login = login;
-        }
+        self.set(key("helper"), helper);
         Ok(())
     }
 
@@ -132,7 +125,7 @@ mod tests {
     }
 
     #[test]
-    fn the_password_is_for_one_host_and_in_no_setting() {
+    fn the_password_is_for_one_host_and_in_no_variable() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("token");
         std::fs::write(&file, "s3cret\n").unwrap();
@@ -140,12 +133,12 @@ mod tests {
         let access = Access { credentials, ..Access::default() };
         let found = environment("https://h:8443/fleet.git", &access);
         let value = |key: &str| found.iter().find(|(name, _)| name == key).map(|(_, value)| value.as_str());
-        assert_eq!(value(PASSWORD), Some("s3cret"));
+        assert!(value(LOGIN).is_some_and(|request| request.contains("token")));
         // The two settings that were there before keep their numbers.
         assert_eq!(value("GIT_CONFIG_COUNT"), Some("4"));
         assert_eq!(value("GIT_CONFIG_KEY_2"), Some("credential.https://h:8443.helper"));
-        assert_eq!(value("GIT_CONFIG_VALUE_3"), Some(HELPER));
-        assert_eq!(found.iter().filter(|(_, value)| value.contains("s3cret")).count(), 1);
+        assert!(value("GIT_CONFIG_VALUE_3").is_some_and(|helper| helper.ends_with(" credential")));
+        assert!(found.iter().all(|(_, value)| !value.contains("s3cret")), "{found:?}");
         // The same access says nothing about a host that is reached in another way.
         assert!(environment("http://h/fleet.git", &access).is_empty());
     }

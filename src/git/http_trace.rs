@@ -1,5 +1,7 @@
 //! The headers of a server's answer to git, which git itself shows to nobody: for how long the server wants to be left alone.
 
+use std::fs::File;
+use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::time::{Duration, SystemTime};
 
 use gix::url::Scheme;
@@ -10,8 +12,8 @@ use super::http::retry_after;
 use super::remote_url::RemoteUrl;
 use crate::process::Invocation;
 
-/// The most bytes of a trace that are read, from its end.
-const MAX_BYTES: usize = 256 << 10;
+/// The most bytes of a trace that are read, from its end. The last answer is there, and a server may have sent any number before.
+const MAX_BYTES: u64 = 256 << 10;
 
 /// The file to which git writes the headers of one run (`git(1)`, `GIT_TRACE_CURL`). It is removed when this is dropped.
 pub(super) struct HttpTrace(NamedTempFile);
@@ -33,10 +35,17 @@ impl HttpTrace {
 
     /// For how long the server wants to be left alone, from now on.
     pub(super) fn retry_after(&self) -> Option<Duration> {
-        let bytes = std::fs::read(self.0.path()).ok()?;
-        let end = &bytes[bytes.len().saturating_sub(MAX_BYTES)..];
-        retry_after_in(&String::from_utf8_lossy(end), SystemTime::now())
+        let end = end_of(&mut self.0.reopen().ok()?, MAX_BYTES).ok()?;
+        retry_after_in(&String::from_utf8_lossy(&end), SystemTime::now())
     }
+}
+
+/// The last bytes of a file, which are `most` at most, whatever its length is and however it grows meanwhile.
+fn end_of(file: &mut File, most: u64) -> io::Result<Vec<u8>> {
+    file.seek(SeekFrom::Start(file.metadata()?.len().saturating_sub(most)))?;
+    let mut end = Vec::new();
+    file.take(most).read_to_end(&mut end)?;
+    Ok(end)
 }
 
 /// What the last answer in a trace says.
@@ -60,6 +69,22 @@ fn retry_after_in(trace: &str, now: SystemTime) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn only_the_end_of_a_long_trace_is_read() {
+        let trace = HttpTrace(private_file("").unwrap());
+        let answer = |seconds: u32| format!("<= Recv header: HTTP/1.1 429 x\n<= Recv header: Retry-After: {seconds}\n");
+        let filler = "== Info: x\n".repeat(usize::try_from(MAX_BYTES).unwrap() / 10);
+        let write = |text: &str| std::fs::write(trace.0.path(), text).unwrap();
+        write(&format!("{}{filler}{}", answer(7), answer(9)));
+        assert_eq!(trace.retry_after(), Some(Duration::from_secs(9)));
+        // What is too far from the end is not known, and half of an answer is none.
+        write(&format!("{}{filler}", answer(7)));
+        assert_eq!(trace.retry_after(), None);
+        write("0123456789");
+        let end = |most| String::from_utf8(end_of(&mut trace.0.reopen().unwrap(), most).unwrap()).unwrap();
+        assert_eq!([end(4), end(10), end(11)], ["6789", "0123456789", "0123456789"]);
+    }
 
     #[test]
     fn the_last_answer_counts_and_only_a_refusal_for_a_time() {

@@ -6,7 +6,7 @@
 //! | what | files |
 //! |---|---|
 //! | names of commits, refs and remotes | `address`, `remote`, `remote_url` |
-//! | how a remote is reached | `access`, `rules` (which for which URL), `proxy`, `credentials`, `login` and `netrc` (who Clavel is there), `certificates` (whom Clavel believes), `client_certificate`, `host_key` (of SSH), `git_settings` (all of it for `git`) |
+//! | how a remote is reached | `access`, `rules` (which for which URL), `proxy`, `credentials`, `login`, `netrc` and `credential_helper` (who Clavel is there), `certificates` (whom Clavel believes), `client_certificate`, `host_key` (of SSH), `git_settings` (all of it for `git`) |
 //! | one repository and its refs | `repository`, `symbolic_ref`, `lock` (the lock files that git leaves) |
 //! | reading a commit within limits | `objects`, `folder`, `snapshot`, `files`, `complete` (whether all of it is there) |
 //! | making a commit and moving a ref | `commit`, `identity` (who makes it), `persist` (its objects on the disk), `shared` (for whom) |
@@ -24,6 +24,7 @@ mod client_certificate;
 mod commit;
 mod complete;
 mod confined;
+mod credential_helper;
 mod credentials;
 mod explain;
 mod fetch;
@@ -67,6 +68,7 @@ pub use commit::{Change, CommitError, NewCommit, Prepared, PreparedCommit};
 pub use confined::{
     ChildError, ConfinedFetch, ConfinedFetchError, FETCH_COMMAND, WhenBusy, answer as answer_fetch, lock_of,
 };
+pub use credential_helper::{answer as answer_credential, is_call as is_credential_call};
 pub use credentials::{Credentials, SecretLocation};
 pub use fetch::{Depth, Fetched};
 pub use fetch_error::Remedy;

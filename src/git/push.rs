@@ -192,7 +192,8 @@ impl Push<'_> {
             Some(PushRejection::Diverged) => PushError::Diverged { remote, branch },
             Some(PushRejection::Declined) => PushError::Declined { remote, branch, output },
             None => {
-                let advice = explain(&output).map_or(CHECK, |known| known.advice);
+                let access = self.remote.access().cloned().unwrap_or_default();
+                let advice = explain(&output, &access).map_or(CHECK, |known| known.advice);
                 PushError::Failed { remote, branch, output, advice, retry_after }
             }
         }

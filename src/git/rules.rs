@@ -9,6 +9,7 @@ use gix::url::Scheme;
 use serde::Deserialize;
 
 use super::access::Access;
+use super::explain::explain;
 use super::git_settings::GitSettings;
 use super::netrc;
 use super::remote::Remote;
@@ -79,6 +80,12 @@ impl AccessRules {
             environment.push(("NIX_SSL_CERT_FILE".to_owned(), file.into()));
         }
         Ok(ProgramAccess { environment, files, netrc, token })
+    }
+
+    /// What to do where another program cannot fetch from `url` and says this.
+    pub fn advice(&self, url: &str, words: &str) -> Option<&'static str> {
+        let access = url.parse::<RemoteUrl>().map(|url| self.access_of(url.parsed())).unwrap_or_default();
+        explain(words, &access).map(|known| known.advice)
     }
 
     /// How a URL is reached.

@@ -25,8 +25,8 @@ const MAX_LENGTH: usize = 1024;
 const LOCAL_GIT: &str = "git+file";
 /// Words in the names of the parameters that carry a password or a token.
 const SECRET_PARAMETERS: [&str; 7] = ["token", "passw", "secret", "signature", "credential", "api-key", "api_key"];
-const HAS_SECRET: &str = "a password or token in it would be published; write it without, and give it to Nix: for HTTPS with \
-                          `netrc-file` or `access-tokens` in nix.conf or git's credential helper, for SSH with a key";
+const HAS_SECRET: &str = "a password or token in it would be published; write it without, and name a file with it in a [[credentials]] \
+                          table of claveld's configuration, or give it to Nix: for HTTPS with `netrc-file` or `access-tokens` in nix.conf or git's credential helper, for SSH with a key";
 /// The characters that need no encoding in a path or in the value of a parameter (RFC 3986, sections 3.3 and 3.4).
 const PLAIN: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~').remove(b'/');
 

@@ -35,20 +35,37 @@ impl fmt::Debug for FetchAccess {
 /// Says what a URL needs, or why this machine does not have it.
 type AccessOf = dyn Fn(&str) -> Result<FetchAccess, String> + Send + Sync;
 
+/// Says what to do where a URL cannot be fetched from and a program says this.
+type AdviceOf = dyn Fn(&str, &str) -> Option<&'static str> + Send + Sync;
+
 /// Says for each URL what it needs. The default is nothing: Nix and git then go by their own settings.
 #[derive(Clone)]
-pub struct FetchKeys(Arc<AccessOf>);
+pub struct FetchKeys {
+    access_of: Arc<AccessOf>,
+    advice_of: Arc<AdviceOf>,
+}
 
 impl FetchKeys {
     /// What `access_of` says.
     pub fn new(access_of: impl Fn(&str) -> Result<FetchAccess, String> + Send + Sync + 'static) -> Self {
-        Self(Arc::new(access_of))
+        Self { access_of: Arc::new(access_of), advice_of: Arc::new(|_, _| None) }
+    }
+
+    /// The same, with advice for what a program says where it cannot fetch.
+    #[must_use]
+    pub fn with_advice(self, advice_of: impl Fn(&str, &str) -> Option<&'static str> + Send + Sync + 'static) -> Self {
+        Self { advice_of: Arc::new(advice_of), ..self }
+    }
+
+    /// What to do where a program cannot fetch from `url`, and says this.
+    pub(super) fn advice(&self, url: &str, words: &str) -> Option<&'static str> {
+        (self.advice_of)(url, words)
     }
 
     /// What the fetch of these attributes, or of this URL, needs (Nix's manual, `fetchTree`).
     pub(super) fn of(&self, fetched: &Value) -> Result<FetchAccess, String> {
         let Some(place) = place_of(fetched) else { return Ok(FetchAccess::default()) };
-        let mut access = (self.0)(&place.url)?;
+        let mut access = (self.access_of)(&place.url)?;
         access.token = access.token.take().zip(place.token_of).map(|(token, form)| form.replace("TOKEN", &token));
         Ok(access)
     }
@@ -130,7 +147,7 @@ impl FetchAccess {
         let WithAccess { mut run, _files: mut files } = self.give_to_git(run)?;
         if let Some(token) = token.filter(|token| !token.contains(char::is_whitespace)) {
             let own = std::env::var("NIX_CONFIG").unwrap_or_default();
-            // Not an argument, since every user of the machine can read those.
+            // Not an argument, since every user of the machine can read those. The variables of a process are for its own user alone.
             run = run.env("NIX_CONFIG", format!("{own}\nextra-access-tokens = {token}\n"));
         }
         if let Some(netrc) = netrc {

@@ -71,10 +71,12 @@ pub enum NixError {
         source: std::io::Error,
     },
     /// The repository of the source does not answer, or does not let claveld in.
-    #[error("cannot {action}: its repository does not answer. What is published stays")]
+    #[error("cannot {action}: its repository does not answer{advice}. What is published stays")]
     Unreachable {
         /// The action and its object, such as `read the source git+https://x`.
         action: String,
+        /// What to do, as the end of a sentence, where the words of git are known.
+        advice: String,
         /// The failure of git, in its own words.
         source: ProcessError,
     },

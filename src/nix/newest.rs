@@ -55,9 +55,13 @@ impl Nix {
             // Nobody is there to answer.
             .env("GIT_TERMINAL_PROMPT", "0")
             .within(self.deadline.min(MAX_TIME));
-        let access = self.keys.of(&url.into()).map_err(|why| NixError::NoAccess { action: action(), why })?;
+        let access = self.keys.of(&url.as_str().into()).map_err(|why| NixError::NoAccess { action: action(), why })?;
         let given = access.give_to_git(run).map_err(|source| NixError::Files { action: action(), source })?;
-        let output = given.run.run().await.map_err(|source| NixError::Unreachable { action: action(), source })?;
+        let output = given.run.run().await.map_err(|source| {
+            let advice =
+                self.keys.advice(&url, source.stderr()).map(|advice| format!("; {advice}")).unwrap_or_default();
+            NixError::Unreachable { action: action(), advice, source }
+        })?;
         let refs = String::from_utf8_lossy(&output.stdout);
         match (revision_of(&refs, &name), branch) {
             (Some(revision), Some(_)) => Ok(Some(revision)),

@@ -199,6 +199,11 @@ impl HttpServer {
         log.lines().map(transfer).collect()
     }
 
+    /// How often somebody asked it for something so far.
+    pub(crate) fn asked(&self) -> usize {
+        self.requests().iter().filter(|request| !request.contains("/.all-logged")).count()
+    }
+
     /// The requests so far, oldest first, as `METHOD /path?query STATUS`.
     pub(crate) fn requests(&self) -> Vec<String> {
         // nginx logs a request after its answer, so the last one may not be logged yet. It handles one request at a time: once

@@ -12,6 +12,7 @@ pub(crate) mod http;
 pub(crate) mod memory;
 pub(crate) mod nix_daemon;
 pub(crate) mod openssh;
+pub(crate) mod private_host;
 pub(crate) mod proxy;
 pub(crate) mod server;
 pub(crate) mod signer;

@@ -17,13 +17,23 @@ pub(crate) struct HttpProxy {
 }
 
 impl HttpProxy {
+    /// For everybody.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// For `user` with `password` alone.
+    pub(crate) fn start_for(user: &str, password: &str) -> Self {
+        Self::start_with(&format!("BasicAuth {user} {password}\n"))
+    }
+
+    fn start_with(more: &str) -> Self {
         let files = TempDir::new().unwrap();
         let at = |name: &str| files.path().join(name);
         let (server, port) = Server::on_free_port(
             |port| {
                 let settings = format!(
-                    "Port {port}\nListen 127.0.0.1\nLogFile \"{}\"\nLogLevel Connect\nPidFile \"{}\"\n",
+                    "Port {port}\nListen 127.0.0.1\nLogFile \"{}\"\nLogLevel Connect\nPidFile \"{}\"\n{more}",
                     at("log").display(),
                     at("pid").display()
                 );

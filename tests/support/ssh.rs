@@ -20,6 +20,11 @@ pub(crate) struct SshServer {
 impl SshServer {
     /// Starts sshd with new keys.
     pub(crate) fn start() -> Self {
+        Self::start_with("")
+    }
+
+    /// The same, with `more` in its configuration.
+    pub(crate) fn start_with(more: &str) -> Self {
         let files = TempDir::new().unwrap();
         for key in ["host", "client"] {
             let mut keygen = program("ssh-keygen");
@@ -35,7 +40,7 @@ impl SshServer {
         let (server, port) = Server::on_free_port(
             |port| {
                 let configuration = files.path().join("sshd_config");
-                fs::write(&configuration, sshd_config(files.path(), port)).unwrap();
+                fs::write(&configuration, sshd_config(files.path(), port, more)).unwrap();
                 let mut sshd = program(&sshd);
                 // -D: in the foreground. -e: the log goes to standard error.
                 sshd.args(["-D", "-e", "-f"]).arg(configuration);
@@ -83,7 +88,7 @@ impl SshServer {
     }
 }
 
-fn sshd_config(files: &Path, port: u16) -> String {
+fn sshd_config(files: &Path, port: u16, more: &str) -> String {
     let path = std::env::var("PATH").unwrap_or_default();
     let files = files.display();
     // StrictModes needs a home that nobody else can write to, and PAM an account on this machine, so both are off. The environment
@@ -101,6 +106,7 @@ fn sshd_config(files: &Path, port: u16) -> String {
         MaxStartups 100
         AcceptEnv GIT_PROTOCOL
         SetEnv HOME=\"{files}\" PATH=\"{path}\" GIT_CONFIG_GLOBAL=/dev/null GIT_CONFIG_NOSYSTEM=1
+        {more}
         "
     )
 }

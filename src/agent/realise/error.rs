@@ -45,6 +45,17 @@ pub enum RealiseError {
         /// The names of the keys in its signatures.
         signers: Vec<String>,
     },
+    /// Nix's daemon reads no cache and counts no key that this user names.
+    #[error(
+        "cannot fetch {path}: a cache has it, and Nix's daemon lets this user name neither caches nor keys; run the agent as the \
+         superuser, or add its user to `trusted-users` in the daemon's nix.conf and restart the daemon"
+    )]
+    UntrustedUser {
+        /// The path.
+        path: StorePath,
+        /// The failure of Nix.
+        source: ProcessError,
+    },
     /// The content in the caches or in the store is not the pinned one.
     #[error(transparent)]
     NotAsPinned(Box<NotAsPinned>),
@@ -94,11 +105,27 @@ impl RealiseError {
                 Self::Untrusted { path, cache: cache(found), named, signers }
             }
             Self::NotAsPinned(refused) => Self::NotAsPinned(Box::new(refused.renaming(text, cache))),
+            Self::UntrustedUser { path, source: ProcessError::Failed { command, code, stderr } } => {
+                Self::UntrustedUser { path, source: ProcessError::Failed { command, code, stderr: text(&stderr) } }
+            }
             Self::Store(StoreError::Failed { act, source: ProcessError::Failed { command, code, stderr } }) => {
                 let source = ProcessError::Failed { command, code, stderr: text(&stderr) };
                 StoreError::Failed { act: text(&act), source }.into()
             }
             other => other,
+        }
+    }
+
+    /// Nix could not fetch the path of `template`, though a cache has it with a good signature.
+    pub(in crate::agent) fn refused(template: &NarTemplateSpecification, error: StoreError) -> Self {
+        // The daemon says so about caches, and in later versions about every restricted setting.
+        let is_untrusted =
+            |stderr: &str| stderr.contains("ignoring untrusted substituter") || stderr.contains("not a trusted user");
+        match error {
+            StoreError::Failed { source, .. } if is_untrusted(source.stderr()) => {
+                Self::UntrustedUser { path: template.nar_id.clone(), source }
+            }
+            error => error.into(),
         }
     }
 

@@ -72,7 +72,9 @@ fn explain(
     for (cache, found) in answers {
         match found {
             Ok(None) => {}
-            Ok(Some(entry)) if entry.is_signed_by(path, &parsed_keys) => return error.into(),
+            Ok(Some(entry)) if entry.is_signed_by(path, &parsed_keys) => {
+                return RealiseError::refused(template, error);
+            }
             Ok(Some(entry)) => {
                 is_carried |= cache.is_loopback();
                 untrusted = Some(RealiseError::untrusted(template, cache, &entry));

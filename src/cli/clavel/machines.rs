@@ -242,6 +242,12 @@ impl Machines {
                         let bundles = earlier.get_or_insert_with(|| self.earlier_bundles());
                         closure = bundles.iter().find_map(|bundle| closure_in(bundle, path)).unwrap_or_default();
                     }
+                    if closure.is_empty() {
+                        output::remark(format_args!(
+                            "{agent} has {path}, and neither the store nor a bundle on the stick knows what that needs, so the \
+                             bundle has all that {agent} needs now"
+                        ));
+                    }
                     closures.insert(path.clone(), closure);
                 }
                 of_agent.extend(closures.get(path).into_iter().flatten().cloned());

@@ -39,8 +39,14 @@ pub(in crate::git) fn configure<H: Handler>(
     Ok(())
 }
 
-/// The words of libcurl, without the user of a URL.
-pub(in crate::git) fn describe(error: &curl::Error) -> String {
+/// The words of libcurl, without the user of a URL, and with the proxy where the connection to it may be what failed.
+pub(in crate::git) fn describe(error: &curl::Error, access: &Access) -> String {
     let more = error.extra_description().map(|more| format!(": {more}")).unwrap_or_default();
-    without_users(&format!("{}{more}", error.description()))
+    let words = without_users(&format!("{}{more}", error.description()));
+    match &access.proxy {
+        Some(proxy) if error.is_couldnt_connect() || error.is_couldnt_resolve_proxy() => {
+            format!("through the proxy {proxy}: {words}")
+        }
+        Some(_) | None => words,
+    }
 }

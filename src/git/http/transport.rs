@@ -241,13 +241,15 @@ impl Client {
         if answer.is_success() {
             match sent {
                 Ok(()) => answer.send_head(),
-                Err(error) => answer.fail(io::Error::other(connection::describe(&error))),
+                Err(error) => answer.fail(io::Error::other(connection::describe(&error, self.url.access()))),
             }
             return;
         }
         let error = match sent {
             // The connection failed before the server answered, or after a proxy did.
-            Err(error) if answer.refusal_bytes <= MAX_REFUSAL_BYTES => io::Error::other(connection::describe(&error)),
+            Err(error) if answer.refusal_bytes <= MAX_REFUSAL_BYTES => {
+                io::Error::other(connection::describe(&error, self.url.access()))
+            }
             Ok(()) | Err(_) if status == 401 => {
                 let www_authenticate = std::mem::take(&mut answer.challenges);
                 io::Error::new(io::ErrorKind::PermissionDenied, AuthenticationRequired { www_authenticate })

@@ -11,6 +11,7 @@ use gix::url::Scheme;
 use super::error::StaticError;
 use super::tip_record::Validators;
 use crate::git::credentials::SecretLocation;
+use crate::git::explain::explain;
 use crate::git::http::connection::{self, MAX_HEADER_BYTES};
 use crate::git::http::retry_after;
 use crate::git::login::Login;
@@ -96,7 +97,7 @@ impl<'a> HttpClient<'a> {
         connection::configure(&mut client.easy, url.access(), certificate.as_ref())
             // The digests in a tip compress to half, and what is decoded counts against the limit.
             .and_then(|()| client.easy.accept_encoding("gzip"))
-            .map_err(|error| Self::failed(&url.to_string(), &error))?;
+            .map_err(|error| client.failed(&url.to_string(), &error))?;
         Ok(client)
     }
 
@@ -149,7 +150,7 @@ impl<'a> HttpClient<'a> {
         if self.easy.get_ref().is_too_long {
             return Err(StaticError::TooLong { file: file.to_owned(), limit });
         }
-        sent.map_err(|error| Self::failed(file, &error))
+        sent.map_err(|error| self.failed(file, &error))
     }
 
     fn send(&mut self, file: &str, known: Option<&Validators>) -> Result<u32, curl::Error> {
@@ -169,7 +170,10 @@ impl<'a> HttpClient<'a> {
         self.easy.response_code()
     }
 
-    fn failed(file: &str, error: &curl::Error) -> StaticError {
-        StaticError::Connection { file: file.to_owned(), why: connection::describe(error) }
+    fn failed(&self, file: &str, error: &curl::Error) -> StaticError {
+        let access = self.url.access();
+        let why = connection::describe(error, access);
+        let advice = explain(&why, access).map(|known| format!("; {}", known.advice)).unwrap_or_default();
+        StaticError::Connection { file: file.to_owned(), why: format!("{why}{advice}") }
     }
 }
