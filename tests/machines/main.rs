@@ -12,3 +12,4 @@ mod restarts;
 #[expect(dead_code, unused_imports, reason = "the other tests use more of it")]
 mod support;
 mod switches;
+mod systems;
