@@ -3,18 +3,20 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
+# The folder that `make install` takes the programs from.
+PROGRAMS ?= $(TARGET_DIR)/release
 BINS := clavel claveld clavel-agent
 UNITS := systemd/claveld.service systemd/claveld-signer.service systemd/claveld-signer.socket systemd/clavel-agent.service
 # The Nix that the tests run with: path, newest or floor. scripts/with-nix explains the three.
 NIX ?= path
 
-.PHONY: needs help build demo test bench fuzz lint deny generate install clean
+.PHONY: needs help build demo test test-machines bench fuzz lint deny generate install clean
 
 help: ## this list
-	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # Every target that compiles needs a C compiler, pkg-config and OpenSSL. If they are there, the script prints nothing.
-build demo test bench lint generate: needs
+build demo test test-machines bench lint generate: needs
 needs:
 	@scripts/setup build
 
@@ -30,6 +32,11 @@ test: ## every test, with the Nix on the PATH; NIX=newest and NIX=floor take ano
 	@scripts/setup test
 	scripts/with-nix $(NIX) $(CARGO) test --locked
 
+test-machines: ## the agent on booted machines, under its own unit; needs root
+	@scripts/setup machines
+	@scripts/machine lay '$(abspath $(TARGET_DIR))/machines/debian'
+	$(CARGO) test --locked --test machines
+
 bench: ## what Clavel costs, measured
 	@scripts/setup test
 	$(CARGO) bench --locked
@@ -40,6 +47,7 @@ fuzz: ## a minute of random bytes for each parser; needs a nightly compiler and 
 lint: ## formatting, clippy and the documentation, where a warning is an error
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
+	$(CARGO) clippy --locked --test machines -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
 deny: ## licences, advisories and origins of the dependencies
@@ -53,7 +61,7 @@ generate: ## man pages, completions, schemas and the test vectors of the format
 # Man pages may be anywhere below share/man. Every other file below share/ has the path that it gets below PREFIX.
 install: build ## the programs and what belongs to them, below DESTDIR and PREFIX (/usr/local)
 	install -d '$(DESTDIR)$(PREFIX)/bin' '$(DESTDIR)$(PREFIX)/lib/systemd/system' '$(DESTDIR)$(PREFIX)/lib/sysusers.d'
-	install -m 755 $(BINS:%=$(TARGET_DIR)/release/%) '$(DESTDIR)$(PREFIX)/bin'
+	install -m 755 $(BINS:%=$(PROGRAMS)/%) '$(DESTDIR)$(PREFIX)/bin'
 	@for unit in $(UNITS); do \
 	  sed 's|/usr/local/bin|$(PREFIX)/bin|' "$$unit" > '$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$${unit##*/}"; \
 	  chmod 644 '$(DESTDIR)$(PREFIX)/lib/systemd/system/'"$${unit##*/}"; \

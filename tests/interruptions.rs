@@ -63,7 +63,10 @@ fn a_signal_ends_the_agent_and_not_its_activation() {
         assert_eq!((ran(&world), &state(&world)["state"]), (vec!["begin".to_owned()], &"activating".into()));
         open(&world);
         until("the activation ends by itself", || ran(&world) == ["begin", "end"]);
-        assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 1\n");
+        let next = world.agent("web-1", &["once"]).also_good();
+        assert_eq!(next.stdout, "web-1: up to date at revision 1\n");
+        let switched = "web-1: switched to revision 1, by an activation that began before this agent";
+        assert_eq!(next.stderr.matches(switched).count(), 1, "{}", next.stderr);
         assert_eq!(ran(&world), ["begin", "end"], "it was not done again");
         assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
     }

@@ -64,8 +64,13 @@ pub(crate) struct World {
 impl World {
     /// Makes a world whose fleet is pushed and not evaluated yet.
     pub(crate) fn new() -> Self {
+        Self::of("fleet")
+    }
+
+    /// Makes a world of another folder of the fixtures. It has a flake.nix, a system.nix and a caches.nix.
+    pub(crate) fn of(fixture: &str) -> Self {
         let world = Self { dir: tempfile::tempdir().unwrap() };
-        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures/fleet");
+        let fixture = Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures").join(fixture);
         world.run("cp", &["-r", fixture.to_str().unwrap(), world.path("work").to_str().unwrap()]).good();
         std::fs::create_dir(world.path("cache")).unwrap();
         world.write_file("cache/nix-cache-info", "StoreDir: /nix/store\n");

@@ -44,7 +44,13 @@ impl Pass<'_> {
             folder.pick_up(&id, deadline, &|| tell(Event::AwaitingActivation { deployment: name })).await?
         };
         let next = match picked_up {
-            PickUp::Ended(result) => found.end(result, now())?,
+            PickUp::Ended(result) => {
+                if let (Lifecycle::Activating(rollout), Ok(())) = (&found, &result) {
+                    let revision = rollout.candidate.revision;
+                    tell(Event::EarlierActivationSucceeded { deployment: name, revision });
+                }
+                found.end(result, now())?
+            }
             // The next attempt must not find a result of this one.
             PickUp::Nothing => folder.forget_result().map(|()| found.resume(self.config.attempts, now()))??,
             PickUp::StillRuns => match found {

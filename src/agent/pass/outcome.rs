@@ -364,6 +364,13 @@ pub enum Event<'a> {
         /// The deployment.
         deployment: &'a Name,
     },
+    /// The activation that an earlier process of the agent began has ended well.
+    EarlierActivationSucceeded {
+        /// The deployment.
+        deployment: &'a Name,
+        /// The revision that the unit switched to.
+        revision: Revision,
+    },
     /// An activation begins.
     Activating {
         /// The deployment.

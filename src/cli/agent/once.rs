@@ -128,6 +128,9 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
         Event::AwaitingActivation { deployment } => {
             format!("{deployment}: an activation that began before this agent still runs; waiting for it")
         }
+        Event::EarlierActivationSucceeded { deployment, revision } => {
+            format!("{deployment}: switched to revision {revision}, by an activation that began before this agent")
+        }
         Event::Activating { deployment, rollout } => match rollout.attempts {
             1 => format!("{deployment}: activating"),
             attempts => format!("{deployment}: activating again (attempt {attempts})"),

@@ -1,0 +1,111 @@
+//! A fleet of one machine: the flake of fixtures/machines, its branch and its cache, and the machine that reads them.
+
+use crate::machine::Machine;
+use crate::support::world::{World, until};
+
+/// The name of the machine, its deployment, its unit and its agent.
+pub(crate) const HOST: &str = "web-1";
+
+/// The agent's unit, as `make install` installs it.
+pub(crate) const AGENT: &str = "clavel-agent.service";
+
+/// A fleet whose machine reads the branch and the cache below /srv.
+pub(crate) struct Fleet {
+    world: World,
+}
+
+impl Fleet {
+    /// A fleet of which nothing is published.
+    pub(crate) fn new() -> Self {
+        let world = World::of("machines");
+        world.use_cache("file:///srv/cache");
+        Self { world }
+    }
+
+    /// Writes a unit of the next revision.
+    pub(crate) fn write_unit(&self, name: &str, text: &str) {
+        self.world.write(&format!("units/{name}"), text);
+    }
+
+    /// Leaves a unit out of the next revision.
+    pub(crate) fn remove_unit(&self, name: &str) {
+        std::fs::remove_file(self.world.path(&format!("work/units/{name}"))).unwrap();
+    }
+
+    /// Replaces text in a file of the flake.
+    pub(crate) fn edit(&self, name: &str, from: &str, to: &str) {
+        self.world.edit(name, from, to);
+    }
+
+    /// Builds the system into the cache, and publishes it. Returns its store path.
+    pub(crate) fn publish(&self) -> String {
+        self.world.push("The next revision");
+        // An agent that reads the branch at once finds the system in the cache.
+        self.world.build(&[HOST]);
+        self.world.publish().good();
+        let deployment = self.world.document(&format!("deployments/{HOST}.json"));
+        deployment["specification"]["template"]["narId"].as_str().unwrap().to_owned()
+    }
+
+    /// Boots a machine that has Clavel and its configuration, and has never switched. Its agent does not run yet.
+    pub(crate) fn boot(&self) -> Machine<'_> {
+        self.world.write_file(
+            &format!("{HOST}/files/etc/clavel/clavel-agent.toml"),
+            &format!(
+                "name = \"{HOST}\"\nrepository = \"file:///srv/fleet.git\"\nroot = \"{}\"\ninterval = \"1s\"\n",
+                self.world.fleet()
+            ),
+        );
+        Machine::boot(&self.world, HOST, &[("fleet.git", "/srv/fleet.git"), ("cache", "/srv/cache")])
+    }
+
+    /// Boots a machine, starts its agent as an operator does, and waits until it runs what is published as revision 1.
+    pub(crate) fn boot_switched(&self) -> Machine<'_> {
+        let machine = self.boot();
+        machine.sh(&format!("systemctl enable --now {AGENT}"));
+        machine.wait_for("confirmed", 1);
+        machine
+    }
+}
+
+impl Machine<'_> {
+    /// `clavel-agent status --json`.
+    pub(crate) fn status(&self) -> serde_json::Value {
+        self.run(&["clavel-agent", "status", "--json"]).json()
+    }
+
+    /// Waits until the deployment is in `state`, while the machine runs `revision`.
+    #[track_caller]
+    pub(crate) fn wait_for(&self, state: &str, revision: u64) {
+        until(&format!("revision {revision} runs, {state}"), || {
+            let ran = self.run(&["clavel-agent", "status", "--json"]);
+            let Ok(status) = serde_json::from_str::<serde_json::Value>(&ran.stdout) else { return false };
+            let deployment = &status["deployments"][HOST];
+            deployment["state"] == state && deployment["running"]["revision"] == revision
+        });
+    }
+
+    /// Waits until the agent has said `text` in its journal, which it does after it has recorded a state. Returns the journal.
+    #[track_caller]
+    pub(crate) fn wait_until_said(&self, text: &str) -> String {
+        let mut journal = String::new();
+        until(&format!("the agent says `{text}`"), || {
+            journal = self.journal(AGENT);
+            journal.contains(text)
+        });
+        journal
+    }
+
+    /// The paths that were activated so far, in order; `boot` for an activation by a boot.
+    pub(crate) fn activations(&self) -> Vec<String> {
+        self.sh("cat /var/log/activations").lines().map(str::to_owned).collect()
+    }
+
+    /// Asserts that the machine is switched to `system`, in every place that says so.
+    #[track_caller]
+    pub(crate) fn assert_runs(&self, system: &str) {
+        for place in ["/nix/var/nix/profiles/system", "/run/current-system", "/boot/default"] {
+            assert_eq!(self.sh(&format!("readlink -f {place}")), system, "{place}");
+        }
+    }
+}

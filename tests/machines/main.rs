@@ -1,0 +1,15 @@
+//! The tests of what Clavel promises about a whole machine: the agent runs under its own systemd unit on a booted Debian, and
+//! switches it to systems with the shape of NixOS's. `make test-machines` runs them; docs/machines.md says what is real there.
+
+#![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by panicking")]
+
+mod failures;
+mod fleet;
+mod machine;
+mod own_unit;
+mod restarts;
+#[path = "../support/mod.rs"]
+#[expect(dead_code, unused_imports, reason = "the other tests use more of it")]
+mod support;
+mod switches;
+mod systems;
