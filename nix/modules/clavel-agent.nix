@@ -23,6 +23,28 @@ in
       description = "The package that contains clavel-agent.";
     };
 
+    checks = mkOption {
+      type = types.attrsOf (types.attrsOf types.anything);
+      default = { };
+      example = lib.literalExpression ''
+        {
+          ssh.tcp = "127.0.0.1:22";
+          services.systemd = [ ];
+        }
+      '';
+      description = "What has to hold after a switch to this system, for it to stay. It is published with the deployment, as the checks of docs/flakes.md are.";
+    };
+
+    probation = mkOption {
+      type = types.attrsOf types.str;
+      default = { };
+      example = {
+        settle = "1m";
+        confirm = "manual";
+      };
+      description = "When a switch to this system is confirmed, and by whom: `settle`, `deadline` and `confirm`, as docs/flakes.md has them.";
+    };
+
     settings = mkOption {
       description = "clavel-agent.toml, as examples/clavel-agent.toml describes it.";
       default = { };

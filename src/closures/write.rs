@@ -16,6 +16,7 @@ use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 
 use super::gradual_sync::GradualSync;
+use super::hasher::Hasher;
 use super::manifest::{Manifest, ManifestError};
 use super::narinfo::Narinfo;
 use super::tar::{BLOCK, END, MemberName, Span, header, span_at};
@@ -215,10 +216,10 @@ impl ClosureWriter {
                 self.earlier = 0;
             }
             self.file.write_all_at(&header(name, size).map_err(io)?, self.position).map_err(io)?;
-            let mut output = MemberOutput::begin(self, span);
+            let mut output = MemberOutput::begin(self, span).map_err(io)?;
             write(&mut output).and_then(|()| output.flush()).map_err(io)?;
             let MemberOutput { hash: found, length, .. } = output;
-            if length != size || <[u8; 32]>::from(found.finalize()) != hash {
+            if length != size || found.finish().map_err(io)? != hash {
                 self.file.set_len(self.position).map_err(io)?;
                 return Err(None);
             }
@@ -254,21 +255,13 @@ struct MemberOutput<'a> {
     writer: &'a mut ClosureWriter,
     span: Span,
     length: u64,
-    hash: Sha256,
+    hash: Hasher,
     buffer: Vec<u8>,
 }
 
 impl<'a> MemberOutput<'a> {
-    fn begin(writer: &'a mut ClosureWriter, span: Span) -> Self {
-        Self { writer, span, length: 0, hash: Sha256::new(), buffer: Vec::with_capacity(CHUNK) }
-    }
-
-    fn put(&mut self, bytes: &[u8]) -> io::Result<()> {
-        self.writer.file.write_all_at(bytes, self.span.offset + self.length)?;
-        self.hash.update(bytes);
-        self.length += bytes.len() as u64;
-        self.writer.count(bytes.len());
-        self.writer.sync.wrote(&self.writer.file, bytes.len())
+    fn begin(writer: &'a mut ClosureWriter, span: Span) -> io::Result<Self> {
+        Ok(Self { writer, span, length: 0, hash: Hasher::of(span.size)?, buffer: Vec::with_capacity(CHUNK) })
     }
 }
 
@@ -279,23 +272,22 @@ impl Write for MemberOutput<'_> {
         if pending + bytes.len() as u64 > self.span.size {
             return Err(io::Error::other("it is longer than the store has recorded"));
         }
-        if self.buffer.len() + bytes.len() > CHUNK {
+        if self.buffer.len() == CHUNK {
             self.flush()?;
         }
-        if bytes.len() >= CHUNK {
-            self.put(bytes)?;
-        } else {
-            self.buffer.extend_from_slice(bytes);
-        }
-        Ok(bytes.len())
+        let fits = bytes.len().min(CHUNK - self.buffer.len());
+        self.buffer.extend_from_slice(&bytes[..fits]);
+        Ok(fits)
     }
 
     fn flush(&mut self) -> io::Result<()> {
         let buffer = std::mem::take(&mut self.buffer);
-        self.put(&buffer)?;
-        self.buffer = buffer;
-        self.buffer.clear();
-        Ok(())
+        let count = buffer.len();
+        self.writer.file.write_all_at(&buffer, self.span.offset + self.length)?;
+        self.buffer = self.hash.update(buffer)?;
+        self.length += count as u64;
+        self.writer.count(count);
+        self.writer.sync.wrote(&self.writer.file, count)
     }
 }
 
