@@ -216,13 +216,24 @@ impl<'a, F: Files> Branch<'a, F> {
         index: &mut VerifiedIndex,
         name: &Name,
     ) -> Result<Verified<Document<S>>, BranchError> {
-        let bin = index.index.bins.count().bin_of(name);
-        self.read_bin(index, bin)?;
         let path = DocumentPath::new(S::FOLDER, name.clone());
-        let listed = index.document(&path).is_some();
-        let file = index.layout().document(&path);
-        let bytes = if listed { self.files.read(&file, Document::<S>::MAX_BYTES)? } else { None };
+        let bytes = self.read_listed(index, &path)?;
         Ok(index.verify(&path, bytes.as_deref(), self.root)?)
+    }
+
+    /// Reads the file of a document, if its bin of `index` lists it. Nothing of it is verified yet.
+    pub(super) fn read_listed(
+        &self,
+        index: &mut VerifiedIndex,
+        path: &DocumentPath,
+    ) -> Result<Option<Vec<u8>>, BranchError> {
+        let bin = index.index.bins.count().bin_of(path.name());
+        self.read_bin(index, bin)?;
+        if index.document(path).is_none() {
+            return Ok(None);
+        }
+        // All kinds of documents have the same limit.
+        Ok(self.files.read(&index.layout().document(path), Deployment::MAX_BYTES)?)
     }
 }
 

@@ -4,14 +4,20 @@
 //! document under a wrong path.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 
-use super::documents::{Branch, BranchError};
+use super::documents::{Branch, BranchError, VerifiedIndex};
 use super::root_chain::{RootChain, RootsError};
 use crate::git::Files;
 use crate::model::{
     AgentSpecification, BinId, BranchName, DeploymentSpecification, DocumentPath, Folder, UnitSpecification,
 };
-use crate::trust::TrustedRoot;
+use crate::trust::{DocumentError, TrustedRoot};
+
+/// How many documents are held at a time.
+const PART: usize = 4096;
+/// From how many documents on more threads are worth their start.
+const FEW: usize = 64;
 
 /// What a publication wrote, and how a reader verifies it.
 #[derive(Debug, Clone)]
@@ -46,19 +52,50 @@ impl ReadBack {
         for bin in &self.bins {
             branch.read_bin(&mut index, *bin)?;
         }
-        for path in &self.documents {
-            match path.folder() {
-                Folder::Agents => drop(branch.document::<AgentSpecification>(&mut index, path.name())?),
-                Folder::Deployments => drop(branch.document::<DeploymentSpecification>(&mut index, path.name())?),
-                Folder::Units => drop(branch.document::<UnitSpecification>(&mut index, path.name())?),
+        for part in self.documents.chunks(PART) {
+            let mut read = Vec::with_capacity(part.len());
+            for path in part {
+                read.push((path, branch.read_listed(&mut index, path)?));
             }
+            verify_all(&read, &index, &newest).map_err(BranchError::from)?;
         }
         Ok(())
     }
 }
 
+/// Verifies these documents, with all processors where they are many.
+fn verify_all(
+    read: &[(&DocumentPath, Option<Vec<u8>>)],
+    index: &VerifiedIndex,
+    root: &TrustedRoot,
+) -> Result<(), DocumentError> {
+    let verify_each = |of: &[(&DocumentPath, Option<Vec<u8>>)]| -> Result<(), DocumentError> {
+        of.iter().try_for_each(|(path, bytes)| {
+            let bytes = bytes.as_deref();
+            match path.folder() {
+                Folder::Agents => index.verify::<AgentSpecification>(path, bytes, root).map(drop),
+                Folder::Deployments => index.verify::<DeploymentSpecification>(path, bytes, root).map(drop),
+                Folder::Units => index.verify::<UnitSpecification>(path, bytes, root).map(drop),
+            }
+        })
+    };
+    if read.len() < FEW {
+        return verify_each(read);
+    }
+    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
+    std::thread::scope(|scope| {
+        let parts = read.chunks(read.len().div_ceil(processors));
+        let threads: Vec<_> = parts.map(|part| scope.spawn(move || verify_each(part))).collect();
+        threads.into_iter().try_for_each(|thread| match thread.join() {
+            Ok(verified) => verified,
+            Err(panic) => std::panic::resume_unwind(panic),
+        })
+    })
+}
+
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
     use std::time::SystemTime;
 
     use super::super::fixture::{Listing, index, index_files};
@@ -68,8 +105,9 @@ mod tests {
     use crate::git::fixture::TestFolder;
     use crate::git::{Authorship, Change, Identity};
     use crate::model::describe_error;
-    use crate::model::{BinCount, IndexVersion};
+    use crate::model::{BinCount, Draft, IndexEntry, IndexVersion, Metadata, Revision, UnitType};
     use crate::trust::fixture::Fleet;
+    use crate::trust::{Signed, digest};
 
     /// Publishes a branch without documents, with `more` beside it and this message.
     fn publish(more: Option<(&str, &str)>, message: &str) -> (Result<(), WriteError>, bool) {
@@ -99,6 +137,40 @@ mod tests {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
         let written = runtime.block_on(writer.commit_with_retry(attempt)).map(drop);
         (written, repository.tip(&branch).unwrap().is_some())
+    }
+
+    #[test]
+    fn each_of_many_documents_is_verified() {
+        let fleet = Fleet::new();
+        let count = 3 * FEW;
+        let (mut listing, mut documents) = (Listing::empty(BinCount::ONE), BTreeMap::new());
+        for at in 0..count {
+            let specification = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
+            let draft = Draft::new(format!("u{at}").parse().unwrap(), Metadata::default(), specification);
+            let path = DocumentPath::new(Folder::Units, draft.name.clone());
+            let bytes = Signed::sign(draft.at(Revision::FIRST, fleet.id()), &fleet.key).render();
+            let (length, sha256) = (bytes.len() as u64, digest(&bytes));
+            listing.documents.insert(path.clone(), IndexEntry { length, revision: Revision::FIRST, sha256 });
+            documents.insert(path, bytes);
+        }
+        let branch: BranchName = "deployments".parse().unwrap();
+        let index = index(&fleet, &listing, SystemTime::now().into(), IndexVersion::FIRST);
+        let mut files = index_files(&fleet, &listing, index);
+        files.extend([Layout::NEWEST_ROOT, "roots/1.json"].map(|path| (path.to_owned(), fleet.root.file().to_vec())));
+        let layout = Layout::of(BinCount::ONE);
+        files.extend(documents.iter().map(|(path, bytes)| (layout.document(path), bytes.clone())));
+        let bins = BinCount::ONE.bins().collect();
+        let written = documents.keys().cloned().collect();
+        let read_back = ReadBack { root: fleet.root.clone(), branch, bins, documents: written };
+        read_back.check(&files).unwrap();
+        for at in [0, FEW, count - 1] {
+            let path: DocumentPath = format!("units/u{at}.json").parse().unwrap();
+            let file = layout.document(&path);
+            let whole = files.insert(file.clone(), documents[&path][1..].to_vec()).unwrap();
+            let error = describe_error(&read_back.check(&files).unwrap_err());
+            assert!(error.contains(&file), "{error}");
+            files.insert(file, whole);
+        }
     }
 
     #[test]
