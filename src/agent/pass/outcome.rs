@@ -385,6 +385,13 @@ pub enum Event<'a> {
         /// How many checks it has.
         checks: usize,
     },
+    /// No mirror could be read after the switch yet.
+    MirrorUnread {
+        /// The deployment.
+        deployment: &'a Name,
+        /// Why not.
+        error: &'a str,
+    },
     /// All that it has to prove holds, and a person has to confirm it.
     AwaitingPerson {
         /// The deployment.

@@ -76,33 +76,33 @@ impl Pass<'_> {
         };
         looks.extend(trial.checks().cloned().enumerate().map(|(place, check)| look_at(place, check, Duration::ZERO)));
         looks.extend(asked.iter().map(|mirror| read_soon(self.config, mirror, Duration::ZERO)));
-        let mut is_asked = false;
-        let mut told = false;
-        loop {
+        if trial.checks().len() > 0 {
+            tell(Event::OnProbation { deployment: name, checks: trial.checks().len() });
+        }
+        let mut confirmations = tokio::time::interval(LOOK);
+        let mut deadline = std::pin::pin!(tokio::time::sleep(trial.deadline()));
+        let (mut reported, mut is_news) = (None, true);
+        let decided = loop {
             let decision = trial.decide(begun.elapsed());
-            let is_told = !matches!(decision, Decision::Confirm | Decision::GiveUp(_));
-            if is_told && !std::mem::replace(&mut told, true) {
-                tell(Event::OnProbation { deployment: name, checks: trial.checks().count() });
-                report_probation(&files, &trial, (name, rollout), wall, false);
+            let awaits_person = decision == Decision::AskPerson;
+            if awaits_person && reported.is_none_or(|before: bool| !before) {
+                tell(Event::AwaitingPerson { deployment: name, deadline: trial.deadline() });
             }
             match decision {
-                Decision::Confirm => break,
-                Decision::GiveUp(why) => {
-                    let _ = files.clear();
-                    return Err(why);
-                }
-                Decision::AskPerson if !std::mem::replace(&mut is_asked, true) => {
-                    tell(Event::AwaitingPerson { deployment: name, deadline: trial.deadline() });
-                    report_probation(&files, &trial, (name, rollout), wall, true);
-                }
+                Decision::Confirm => break Ok(()),
+                Decision::GiveUp(why) => break Err(why),
                 Decision::AskPerson | Decision::Wait => {}
             }
-            let left = trial.deadline().saturating_sub(begun.elapsed());
+            if is_news || reported != Some(awaits_person) {
+                report_probation(&files, &trial, (name, rollout), wall, awaits_person);
+                reported = Some(awaits_person);
+            }
             let seen = tokio::select! {
-                seen = looks.next(), if !looks.is_empty() => seen,
-                () = tokio::time::sleep(left.min(LOOK)) => None,
+                Some(seen) = looks.next() => Some(seen),
+                _ = confirmations.tick() => None,
+                () = &mut deadline, if !deadline.is_elapsed() => None,
             };
-            let is_news = match seen {
+            is_news = match seen {
                 Some(Seen::Check(place, found)) => {
                     let check = trial.checks().nth(place).cloned();
                     let is_news = trial.note(place, found, begun.elapsed());
@@ -113,6 +113,12 @@ impl Pass<'_> {
                     is_news
                 }
                 Some(Seen::Mirror(mirror, found)) => {
+                    if let Err(error) = &found
+                        && trial.asks_mirror()
+                        && *trial.mirror() == Mirror::Unread(None)
+                    {
+                        tell(Event::MirrorUnread { deployment: name, error });
+                    }
                     let is_news = trial.note_mirror(found);
                     if trial.asks_mirror() {
                         looks.push(read_soon(self.config, mirror, MIRROR_INTERVAL));
@@ -126,12 +132,11 @@ impl Pass<'_> {
                     false
                 }
             };
-            if is_news {
-                report_probation(&files, &trial, (name, rollout), wall, is_asked);
-            }
+        };
+        if let Err(error) = files.clear() {
+            tracing::warn!(%error, "cannot remove the files of the probation that is over");
         }
-        let _ = files.clear();
-        Ok(())
+        decided
     }
 }
 
@@ -196,6 +201,7 @@ async fn read(config: &AgentConfig, mirror: &Remote) -> Result<(), String> {
     // The record and the clocks of this moment count.
     let mut pass = Pass::for_reading(config).map_err(|error| describe_error(&error))?;
     let folder = pass.directory.join("mirrors");
-    let fetched = fetch_from(config, mirror, &folder, &|_| ()).await;
+    let believed = pass.believed_files();
+    let fetched = fetch_from(config, mirror, &folder, &|copy| believed.rescue(copy)).await;
     pass.look(fetched).map(drop).map_err(|error| error.to_string())
 }

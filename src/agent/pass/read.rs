@@ -51,7 +51,7 @@ impl Pass<'_> {
         Ok(taken)
     }
 
-    fn believed_files(&self) -> BelievedFiles {
+    pub(super) fn believed_files(&self) -> BelievedFiles {
         let State { trusted, believed_at, .. } = &self.state;
         let documents = trusted.documents.keys().cloned().collect();
         BelievedFiles { folder: self.directory.join("believed"), at: *believed_at, documents }

@@ -97,7 +97,7 @@ impl Trial {
     }
 
     /// The checks, each at its place.
-    pub(in crate::agent) fn checks(&self) -> impl Iterator<Item = &Check> {
+    pub(in crate::agent) fn checks(&self) -> impl ExactSizeIterator<Item = &Check> {
         self.checks.iter().map(|tracked| &tracked.check)
     }
 

@@ -8,7 +8,7 @@ use super::AgentConfigArgument;
 use crate::agent::{DeploymentOutcome, DeploymentReport, Event, Pass, PassReport, Retry, UnusedUnit};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::{output, wait_for_stop_signal};
-use crate::model::{Name, RootWarning, describe_error, json};
+use crate::model::{Name, RootWarning, describe_error, headline, json};
 use crate::stderr;
 use crate::store::Output;
 
@@ -135,8 +135,8 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
             1 => format!("{deployment}: activating"),
             attempts => format!("{deployment}: activating again (attempt {attempts})"),
         },
-        Event::OnProbation { deployment, checks: 0 } => {
-            format!("{deployment}: on probation until a mirror is read again")
+        Event::MirrorUnread { deployment, error } => {
+            format!("{deployment}: on probation until a mirror can be read again: {}", headline(error))
         }
         Event::OnProbation { deployment, checks: 1 } => format!("{deployment}: on probation; it has one check"),
         Event::OnProbation { deployment, checks } => format!("{deployment}: on probation; it has {checks} checks"),
