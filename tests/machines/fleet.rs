@@ -66,6 +66,18 @@ impl Fleet {
         machine.wait_for("confirmed", 1);
         machine
     }
+
+    /// Boots a machine, starts its agent, and waits until revision 1 waits for a person.
+    pub(crate) fn boot_awaiting_person(&self) -> Machine<'_> {
+        let machine = self.boot();
+        machine.sh(&format!("systemctl enable --now {AGENT}"));
+        until("a person is asked", || {
+            let ran = machine.run(&["clavel-agent", "status", "--json"]);
+            let status = serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap_or_default();
+            status["probation"]["awaitsPerson"] == true
+        });
+        machine
+    }
 }
 
 impl Machine<'_> {

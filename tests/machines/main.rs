@@ -7,6 +7,7 @@ mod failures;
 mod fleet;
 mod machine;
 mod own_unit;
+mod probation;
 mod restarts;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the other tests use more of it")]
