@@ -113,6 +113,8 @@ in
       };
       # The same settings as in systemd/clavel-agent.service, which gives the reasons.
       serviceConfig = {
+        Type = "notify";
+        WatchdogSec = "5min";
         ExecStart = "${cfg.package}/bin/clavel-agent run";
         ExecReload = "${pkgs.coreutils}/bin/kill -HUP $MAINPID";
         Restart = "always";

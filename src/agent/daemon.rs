@@ -13,6 +13,7 @@ use super::decide::Retry;
 use super::news::gist_of;
 use super::pass::Pass;
 use super::pass::outcome::{Event, PassError, PassReport};
+use super::service_manager;
 use super::watch::BundleWatcher;
 use crate::config::AgentConfig;
 use crate::model::Name;
@@ -37,6 +38,7 @@ where
     S: Future,
 {
     let mut pass = Pass::open(config, Output::Capture)?;
+    service_manager::tell_ready();
     let under_way = pass.activation_under_way();
     let stopped = {
         let mut passes = std::pin::pin!(run_passes(config, &mut pass, tell));
@@ -48,6 +50,7 @@ where
                 stopped
             }
             never = &mut passes => match never {},
+            never = service_manager::keep_watchdog() => match never {},
         }
     };
     pass.pause()?;
@@ -69,6 +72,7 @@ async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&Ag
             }
         };
         let report = pass.run(Retry::NewRevisions, &tell_news).await;
+        service_manager::tell_status(&report.to_string());
         let (gist, standing) = gist_of(&report);
         if ended.is_news(&gist, standing, Instant::now()) {
             tell(&AgentEvent::Ended(&report));

@@ -2,7 +2,7 @@
 //!
 //! `check` looks at the set-up. `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
 //! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `carried` and `loopback` (the closures in bundles, and the server that Nix reads them from), `leave_status` (the status that goes back on a stick), `fork_evidence` (both
-//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine) and `state` do the I/O and
+//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine), `service_manager` (what systemd is told) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
 //! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
@@ -32,6 +32,7 @@ mod pass;
 mod pin;
 mod probation;
 mod realise;
+mod service_manager;
 mod state;
 mod unused;
 mod verify;

@@ -9,6 +9,7 @@ mod machine;
 mod own_unit;
 mod probation;
 mod restarts;
+mod service;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the other tests use more of it")]
 mod support;

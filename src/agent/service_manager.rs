@@ -1,0 +1,35 @@
+//! What `clavel-agent run` tells the service manager that runs it (`sd_notify(3)`): that it is ready, how it stands, and that it still
+//! works. Without a service manager nothing is told.
+
+use std::convert::Infallible;
+
+use sd_notify::NotifyState;
+
+/// The most characters of the state in words. systemd shows it in one line.
+const MAX_STATUS: usize = 200;
+
+/// Tells that the agent is ready.
+pub(super) fn tell_ready() {
+    tell(&[NotifyState::Ready]);
+}
+
+/// Tells how the agent stands.
+pub(super) fn tell_status(status: &str) {
+    let status: String = status.lines().next().unwrap_or_default().chars().take(MAX_STATUS).collect();
+    tell(&[NotifyState::Status(&status)]);
+}
+
+/// Tells again and again that the agent works, where the service manager wants to know.
+pub(super) async fn keep_watchdog() -> Infallible {
+    let Some(within) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
+    loop {
+        tell(&[NotifyState::Watchdog]);
+        tokio::time::sleep(within / 3).await;
+    }
+}
+
+fn tell(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "cannot tell the service manager how this agent stands");
+    }
+}
