@@ -159,6 +159,8 @@ fn a_mirror_that_comes_back_in_time_is_enough_and_one_that_was_down_before_is_no
 fn a_person_confirms_a_revision_or_it_goes_back() {
     let world = with_proof(&json!({}), &json!({ "confirm": "manual", "deadline": "1m" }), "");
     world.agent("web-1", &["confirm"]).refused(8, "no revision is on probation");
+    let one_line = || world.agent("web-1", &["status", "--oneline"]).good();
+    assert_eq!(one_line(), "web-1 runs revision 1\n");
     world.change_from_memory("Welcome", "Second");
     let mut agent = start(&world, "once");
     until("it waits for a person", || status(&world)["probation"]["awaitsPerson"] == true);
@@ -168,6 +170,7 @@ fn a_person_confirms_a_revision_or_it_goes_back() {
         shown.contains("waits       for `clavel-agent confirm web-1`") && shown.contains("goes back to /nix/store/"),
         "{shown}"
     );
+    assert_eq!(one_line(), "web-1 revision 2 is activated and on probation (attempt 1)\n");
     world.agent("web-1", &["confirm", "web-2"]).refused(8, "revision 2 of `web-1` is");
     assert_eq!(world.agent("web-1", &["confirm"]).good(), "web-1: revision 2 is confirmed\n");
     assert_eq!(agent.wait(), Some(0), "{}", agent.said());
@@ -179,6 +182,7 @@ fn a_person_confirms_a_revision_or_it_goes_back() {
     );
     world.change_from_memory("Second", "Third");
     world.agent("web-1", &["once"]).refused(7, "nobody confirmed it with `clavel-agent confirm`");
+    assert_eq!(one_line(), "web-1 revision 3 failed, and 2 runs\n");
     assert_eq!(world.motd("web-1").as_deref(), Some("Second to web-1"));
 }
 

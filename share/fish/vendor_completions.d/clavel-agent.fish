@@ -43,6 +43,7 @@ complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -s v -l 
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand once" -s h -l help -d 'Print help'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -l config -d 'The configuration file' -r -F
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -l json -d 'Print one JSON document'
+complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -l oneline -d 'Print one line, for a prompt or a bar'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -s v -l verbose -d 'Log to standard error which programs are run; given twice, log more'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand status" -s h -l help -d 'Print help'
 complete -c clavel-agent -n "__fish_clavel_agent_using_subcommand confirm" -l config -d 'The configuration file' -r -F

@@ -49,7 +49,9 @@ enum Command {
     #[command(after_help = "Examples:\n  clavel-agent once\n  clavel-agent once --retry")]
     Once(once::Arguments),
     /// Show what runs, and the result of the last pass.
-    #[command(after_help = "Examples:\n  clavel-agent status\n  clavel-agent status --json | jq .deployments")]
+    #[command(
+        after_help = "Examples:\n  clavel-agent status\n  clavel-agent status --oneline\n  clavel-agent status --json | jq .deployments"
+    )]
     Status(status::Arguments),
     /// Confirm the revision that is on probation, where its deployment or this machine asks a person to.
     #[command(after_help = "Examples:\n  clavel-agent confirm\n  clavel-agent confirm web-1")]

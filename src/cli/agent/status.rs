@@ -21,6 +21,9 @@ pub(super) struct Arguments {
     /// Print one JSON document.
     #[arg(long)]
     json: bool,
+    /// Print one line, for a prompt or a bar.
+    #[arg(long, conflicts_with = "json")]
+    oneline: bool,
 }
 
 /// The JSON of the status.
@@ -64,7 +67,36 @@ pub(super) fn run(arguments: &Arguments) -> Result<(), Exit> {
         probation: directory.probation_report(&state).map_err(machine)?,
         deployments: &state.deployments,
     };
-    if arguments.json { output::json(&status) } else { print(&status) }
+    if arguments.json {
+        output::json(&status)
+    } else if arguments.oneline {
+        output::line(one_line(&status))
+    } else {
+        print(&status)
+    }
+}
+
+/// How each deployment stands; the result of the last pass where there is none.
+fn one_line(status: &Status<'_>) -> String {
+    let of = |(name, lifecycle): (&Name, &Lifecycle)| match (describe_step(name, lifecycle), lifecycle) {
+        (Some(step), _) => step,
+        (None, Lifecycle::RolledBack(failed)) => match &failed.running {
+            Some(running) => {
+                format!("{name} revision {} failed, and {} runs", failed.candidate.revision, running.revision)
+            }
+            None => format!("{name} revision {} failed", failed.candidate.revision),
+        },
+        (None, lifecycle) => match lifecycle.certainly_running() {
+            Some(running) => format!("{name} runs revision {}", running.revision),
+            None => format!("{name} is {}", lifecycle.name()),
+        },
+    };
+    let lines: Vec<String> = status.deployments.iter().map(of).collect();
+    match (lines.is_empty(), &status.last_pass) {
+        (false, _) => lines.join("; "),
+        (true, Some(last)) => headline(&last.message),
+        (true, None) => "no pass yet".to_owned(),
+    }
 }
 
 fn print(status: &Status<'_>) -> Result<(), Exit> {
