@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::super::fetch::fetch_from;
 use super::super::lifecycle::{Proof, Rollout};
-use super::super::mirrors::MirrorStatus;
+use super::super::mirrors::{MirrorReport, MirrorStatus};
 use super::super::probation::files::{ProbationFiles, ProbationReport};
 use super::super::probation::look::{Surroundings, failed_before, look};
 use super::super::probation::trial::{Decision, Mirror, Trial};
@@ -39,7 +39,10 @@ impl Pass<'_> {
         let checks = specification.checks.clone();
         let all = checks.iter().chain(self.config.checks.iter()).map(|(_, check)| check);
         let failed_units = failed_before(all).await;
-        let answered = self.mirrors.iter().filter(|mirror| mirror.status != MirrorStatus::Unreachable);
+        // Where all that can be reached lags behind the bundle on a stick, none of it will show a branch that is believed.
+        let is_good = |mirror: &MirrorReport| mirror.is_good() && !is_bundle(&mirror.repository);
+        let asks = self.mirrors.iter().any(is_good);
+        let answered = self.mirrors.iter().filter(|mirror| asks && mirror.status != MirrorStatus::Unreachable);
         Proof {
             probation: specification.probation.unwrap_or_default(),
             mirrors: answered.map(|mirror| mirror.repository.clone()).collect(),
@@ -62,9 +65,6 @@ impl Pass<'_> {
             failed_before: failed_units.clone(),
         };
         let files = self.directory.probation();
-        if let Err(error) = files.clear() {
-            tracing::warn!(%error, "cannot remove the files of an earlier probation");
-        }
         let (begun, wall) = (Instant::now(), SystemTime::now());
         let mut looks: FuturesUnordered<LocalBoxFuture<'_, Seen<'_>>> = FuturesUnordered::new();
         let look_at = |place: usize, check: Check, after: Duration| -> LocalBoxFuture<'_, Seen<'_>> {
@@ -76,31 +76,47 @@ impl Pass<'_> {
         };
         looks.extend(trial.checks().cloned().enumerate().map(|(place, check)| look_at(place, check, Duration::ZERO)));
         looks.extend(asked.iter().map(|mirror| read_soon(self.config, mirror, Duration::ZERO)));
-        let mut is_asked = false;
-        let mut told = false;
+        let (mut is_told, mut is_asked, mut reported) = (false, false, None);
+        // A timer of its own: looks may end more often than it.
+        let mut timer = tokio::time::interval(LOOK);
+        timer.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
             let decision = trial.decide(begun.elapsed());
-            let is_told = !matches!(decision, Decision::Confirm | Decision::GiveUp(_));
-            if is_told && !std::mem::replace(&mut told, true) {
-                tell(Event::OnProbation { deployment: name, checks: trial.checks().count() });
-                report_probation(&files, &trial, (name, rollout), wall, false);
-            }
+            let decision = match decision {
+                // It may have come since the last look.
+                Decision::GiveUp(_) if files.is_confirmed(name, rollout.candidate.revision) => {
+                    trial.note_confirmation();
+                    trial.decide(begun.elapsed())
+                }
+                other => other,
+            };
             match decision {
-                Decision::Confirm => break,
+                Decision::Confirm => {
+                    trial.told().iter().for_each(|complaint| tell(Event::OnlyTold { deployment: name, complaint }));
+                    break;
+                }
                 Decision::GiveUp(why) => {
                     let _ = files.clear();
                     return Err(why);
                 }
-                Decision::AskPerson if !std::mem::replace(&mut is_asked, true) => {
-                    tell(Event::AwaitingPerson { deployment: name, deadline: trial.deadline() });
-                    report_probation(&files, &trial, (name, rollout), wall, true);
-                }
                 Decision::AskPerson | Decision::Wait => {}
+            }
+            let awaits_person = decision == Decision::AskPerson;
+            if !std::mem::replace(&mut is_told, true) {
+                tell(Event::OnProbation { deployment: name, checks: trial.checks().count() });
+            }
+            if awaits_person && !std::mem::replace(&mut is_asked, true) {
+                tell(Event::AwaitingPerson { deployment: name, deadline: trial.deadline() });
+            }
+            // What held may not hold any more.
+            if reported.replace(awaits_person) != Some(awaits_person) {
+                report_probation(&files, &trial, (name, rollout), wall, awaits_person);
             }
             let left = trial.deadline().saturating_sub(begun.elapsed());
             let seen = tokio::select! {
                 seen = looks.next(), if !looks.is_empty() => seen,
-                () = tokio::time::sleep(left.min(LOOK)) => None,
+                _ = timer.tick() => None,
+                () = tokio::time::sleep(left) => None,
             };
             let is_news = match seen {
                 Some(Seen::Check(place, found)) => {
@@ -127,7 +143,7 @@ impl Pass<'_> {
                 }
             };
             if is_news {
-                report_probation(&files, &trial, (name, rollout), wall, is_asked);
+                reported = None;
             }
         }
         let _ = files.clear();
@@ -175,13 +191,16 @@ fn mirrors_to_read(config: &AgentConfig, answered: &[String]) -> Vec<Remote> {
     let repositories: Vec<&Remote> = config.mirrors.iter().filter(|mirror| mirror.bundle().is_none()).collect();
     let has_answered = |mirror: &&&Remote| answered.contains(&mirror.to_string());
     let known: Vec<Remote> = repositories.iter().filter(has_answered).map(|mirror| (*mirror).clone()).collect();
-    let is_from_a_stick =
-        answered.iter().all(|mirror| mirror.parse().is_ok_and(|mirror: Remote| mirror.bundle().is_some()));
     match known[..] {
-        [] if is_from_a_stick => Vec::new(),
+        [] if answered.iter().all(|mirror| is_bundle(mirror)) => Vec::new(),
         [] => repositories.into_iter().cloned().collect(),
         [..] => known,
     }
+}
+
+/// Whether the mirror of this name is a bundle.
+fn is_bundle(mirror: &str) -> bool {
+    mirror.parse().is_ok_and(|mirror: Remote| mirror.bundle().is_some())
 }
 
 /// Reads the branch of a mirror after this time, and looks whether it is believed. Nothing of it is recorded.
