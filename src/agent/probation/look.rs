@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::super::account::is_run_as;
 use crate::git::{http_status, on_medium};
 use crate::model::{Argument, Check, CheckTarget, SystemdUnit, describe_error};
 use crate::process::Invocation;
@@ -67,6 +68,8 @@ async fn run(command: &[Argument], surroundings: &Surroundings, within: Duration
         Some(value) => run.env(variable, value),
         None => run.env_remove(variable),
     });
+    let is_of_another_user = surroundings.run_as.first().is_some_and(|program| is_run_as(program));
+    let run = if is_of_another_user { run.without_a_terminal() } else { run };
     let run = run.within(within).at_most(MAX_OUTPUT).run().await;
     run.map(drop).map_err(|error| describe_error(&error))
 }
