@@ -149,6 +149,33 @@ fn a_home_is_activated_as_its_user() {
 }
 
 #[test]
+fn the_user_of_a_home_cannot_type_at_the_terminal_of_the_superuser() {
+    if !is_root() {
+        return;
+    }
+    let fleet = Fleet::new(
+        "alice@laptop",
+        HOME,
+        "homeConfigurations.\"alice@laptop\" = SYSTEM;",
+        "homeConfigurations.\"alice@laptop\".activationPackage",
+    );
+    let told = fleet.world.at("log/told");
+    // Where this can be opened, TIOCSTI (ioctl_tty(2)) can type at it.
+    let tries = format!("if (: < /dev/tty) 2> /dev/null; then echo terminal; else echo none; fi >> {told}");
+    fleet.publish("one", &format!("{SETS_THE_PROFILE}{tries}\n"));
+    fleet.configure("user = \"nobody\"");
+    let config = fleet.world.at("alice@laptop.toml");
+    let check = format!(
+        "\n[probation]\nsettle = \"10ms\"\n[checks.own]\nexec = [\"/bin/sh\", \"-c\", \"{tries}\"]\ninterval = \"50ms\"\n"
+    );
+    let text = fleet.world.read_file("alice@laptop.toml");
+    fleet.world.write_file("alice@laptop.toml", &format!("{text}{check}"));
+    fleet.world.run_at_a_terminal(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--config", &config], "").good();
+    let told = fleet.world.read_file("log/told");
+    assert!(told.lines().count() >= 3 && told.lines().all(|line| line == "none"), "{told}");
+}
+
+#[test]
 fn what_another_tool_activated_is_gone_back_to() {
     let fleet = Fleet::new("box", MANAGER, "systemConfigs.box = SYSTEM;", "systemConfigs.box");
     fleet.publish("one", SETS_THE_PROFILE);

@@ -74,7 +74,7 @@ fn a_revision_stays_where_its_checks_hold_and_goes_back_where_one_does_not() {
 #[test]
 fn a_service_that_dies_before_the_checks_have_settled_does_not_stay() {
     let (listener, address) = listen();
-    let world = with_proof(&tcp(address), &json!({ "settle": "1m", "deadline": "3s" }), "");
+    let world = with_proof(&tcp(address), &json!({ "settle": "4s", "deadline": "5s" }), "");
     world.change_from_memory("Welcome", "Second");
     let agent = start(&world, "once");
     let holds = || status(&world)["probation"]["checks"][0]["standing"] == "holds";
@@ -99,7 +99,13 @@ fn each_kind_of_check_is_asked_and_one_that_is_permissive_is_only_told() {
     });
     world.write_file("proof.json", &json!({ "checks": checks, "probation": quick() }).to_string());
     world.change_from_memory("Welcome", "Second");
-    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+    let ran = world.agent("web-1", &["once"]);
+    assert!(
+        ran.stderr.contains("warning: it stays, and the check `told` (exec /bin/false) does not hold"),
+        "{}",
+        ran.stderr
+    );
+    assert_eq!(ran.good(), "web-1: switched to revision 2\n");
     let http = HttpServer::answering_plainly(503);
     let checks = json!({ "site": { "http": http.url(), "interval": "50ms" }, "told": { "exec": ["/bin/false"] } });
     world.write_file("proof.json", &json!({ "checks": checks, "probation": quick() }).to_string());
@@ -232,4 +238,80 @@ fn checks_come_from_the_flake_and_from_a_host_of_it() {
     world.push("A typo");
     let said = world.publish().stderr;
     assert!(said.contains("`tpc` is not a field of a check"), "{said}");
+}
+
+/// A fleet whose revision 2 has these checks and asks a person, and the agent that has it on probation.
+fn asking_a_person(checks: &Value, deadline: &str) -> (World, Running) {
+    let terms = json!({ "confirm": "manual", "settle": "100ms", "deadline": deadline });
+    let world = with_proof(checks, &terms, "");
+    world.change_from_memory("Welcome", "Second");
+    let agent = start(&world, "once");
+    until("it waits for a person", || status(&world)["probation"]["awaitsPerson"] == true);
+    (world, agent)
+}
+
+#[test]
+fn a_person_is_heard_beside_checks_that_are_looked_at_all_the_time() {
+    let always = json!({ "quick": { "exec": ["/bin/true"], "interval": "10ms" } });
+    let (world, mut agent) = asking_a_person(&always, "1h");
+    assert_eq!(world.agent("web-1", &["confirm"]).good(), "web-1: revision 2 is confirmed\n");
+    until("it is heard", || agent.has_ended());
+    assert_eq!(agent.wait(), Some(0), "{}", agent.said());
+    assert_eq!(state(&world)["running"]["revision"], 2);
+}
+
+#[test]
+fn a_revision_whose_checks_broke_waits_for_no_person_any_more() {
+    let (listener, address) = listen();
+    let (world, mut agent) = asking_a_person(&tcp(address), "1m");
+    drop(listener);
+    until("the check fails", || status(&world)["probation"]["checks"][0]["standing"] == "fails");
+    assert_eq!(status(&world)["probation"]["awaitsPerson"], false);
+    let said = world.agent("web-1", &["confirm"]).good();
+    assert_eq!(said, "web-1: revision 2 is confirmed, and stays once its checks hold\n");
+    let _listener = TcpListener::bind(address).unwrap();
+    assert_eq!(agent.wait(), Some(0), "{}", agent.said());
+}
+
+#[test]
+fn a_confirmation_outlives_the_agent_and_counts_for_no_other_try() {
+    let (world, mut agent) = asking_a_person(&json!({}), "1m");
+    agent.signal(Signal::KILL);
+    agent.wait();
+    // Nobody is there to take note of it yet.
+    assert_eq!(world.agent("web-1", &["confirm"]).good(), "web-1: revision 2 is confirmed\n");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: up to date at revision 2\n");
+    let terms = json!({ "confirm": "manual", "deadline": "5s" });
+    world.write_file("proof.json", &json!({ "checks": {}, "probation": terms }).to_string());
+    world.change_from_memory("Second", "Third");
+    for attempt in 1..=2 {
+        let mut agent = start(&world, "once");
+        until("it is on probation", || {
+            let report = &status(&world)["probation"];
+            report["attempt"] == attempt && report["awaitsPerson"] == true
+        });
+        agent.signal(Signal::KILL);
+        agent.wait();
+    }
+    // All attempts are over, so this confirmation comes too late, and is none of the next try.
+    world.agent("web-1", &["confirm"]).good();
+    world.agent("web-1", &["once"]).refused(7, "ended during each of 2 attempts");
+    world.agent("web-1", &["once", "--retry"]).refused(7, "nobody confirmed it");
+}
+
+#[test]
+fn a_mirror_that_lagged_behind_a_stick_before_the_switch_is_not_asked() {
+    let fresh = |world: &World| {
+        let (file, fleet) = (world.at("media/fleet.bundle"), world.at("fleet.git"));
+        std::fs::create_dir_all(world.path("media")).unwrap();
+        let _ = std::fs::remove_file(&file);
+        world.clavel(&["bundle", "create", &file, "--repository", &fleet]).good();
+    };
+    let world = with_proof(&json!({}), &json!({ "deadline": "2s" }), "");
+    world.git(&["clone", "-q", "--mirror", &world.at("fleet.git"), &world.at("lagging.git")]);
+    world.change_from_memory("Welcome", "Second");
+    fresh(&world);
+    let more = format!("mirrors = [\"file://{}\"]", world.at("lagging.git"));
+    world.configure_agent("web-1", &world.at("media/*.bundle"), &more);
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
 }

@@ -39,6 +39,10 @@ pub use records::{
 /// How often a rollback is tried before the agent turns to the branch, when the agent or the machine ends during it.
 const MAX_TRIES: u32 = 3;
 
+/// How often the agent may end in order during a probation without a counted attempt. A revision that makes the machine restart in order
+/// each time must not be on probation for ever.
+const MAX_PAUSES: u32 = 5;
+
 /// The most bytes of each error in a record: 4 KiB. `state` can then write the records of the most deployments that an agent has.
 pub(super) const MAX_ERROR: usize = 4 << 10;
 
@@ -235,7 +239,8 @@ impl Lifecycle {
     pub fn pause(self) -> Self {
         match self {
             Self::Probation(mut rollout) => {
-                rollout.proof.is_paused = true;
+                rollout.proof.is_paused = rollout.proof.pauses < MAX_PAUSES;
+                rollout.proof.pauses = rollout.proof.pauses.saturating_add(1);
                 Self::Probation(rollout)
             }
             other => other,

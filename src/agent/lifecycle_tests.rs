@@ -209,3 +209,21 @@ fn a_record_is_obsolete_where_nothing_was_attempted_or_runs() {
         assert!(!needed.is_obsolete(), "{needed:?}");
     }
 }
+
+#[test]
+fn a_probation_that_ends_in_order_is_no_attempt_a_few_times() {
+    let attempts = |state: &Lifecycle| match state {
+        Lifecycle::Probation(rollout) => rollout.attempts,
+        other => panic!("{other:?}"),
+    };
+    let mut state = activating().succeed().unwrap();
+    for _ in 0..MAX_PAUSES {
+        state = state.pause().resume(2, now()).unwrap();
+        assert_eq!(attempts(&state), 1);
+    }
+    state = state.pause().resume(2, now()).unwrap();
+    assert_eq!(attempts(&state), 2);
+    let Lifecycle::RollingBack(rollback) = state.pause().resume(2, now()).unwrap() else { panic!() };
+    assert!(rollback.failure.error.contains("ended during each of 2 attempts"), "{}", rollback.failure.error);
+    assert_eq!(activating().pause(), activating(), "an activation goes on by itself");
+}

@@ -226,6 +226,12 @@ impl StateDirectory {
         written.map_err(|source| StateError::Io { act: "write to", path: self.join("probation"), source })
     }
 
+    /// Removes the files of an earlier probation, above all its confirmation.
+    pub(super) fn forget_probation(&self) -> Result<(), StateError> {
+        let removed = self.probation().clear();
+        removed.map_err(|source| StateError::Io { act: "remove the files in", path: self.join("probation"), source })
+    }
+
     /// Reads the state; a new agent has an empty one.
     pub fn load(&self) -> Result<State, StateError> {
         Ok(self.read("state.json")?.unwrap_or_default())

@@ -238,7 +238,10 @@ impl ConfigFile for AgentFile {
             activation_deadline: self.activate.timeout.map_or(HOUR / 2, Span::get),
             attempts: self.activate.attempts.map_or(2, NonZeroU32::get),
             checks: self.checks.map(|check| check.0),
-            probation: self.probation.into(),
+            probation: self
+                .probation
+                .try_into()
+                .map_err(|invalid: Invalid| ("probation.settle", invalid.to_string()))?,
             store: self.nix.store.map(|store| directory.join(store)),
         })
     }

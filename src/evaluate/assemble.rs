@@ -191,7 +191,8 @@ impl Assembly<'_> {
             None => Default::default(),
         };
         let checks = all_checks(&checks, &host_checks).map_err(|error| error.to_string())?;
-        let probation = Probation::from(probation).or(&host_probation.into());
+        let of = |written| Probation::try_from(written).map_err(|invalid: Invalid| invalid.to_string());
+        let probation = of(probation)?.or(&of(host_probation)?);
         let FlakeStorePath { path, drv, system } = template.nar_id.or(host_nar).ok_or_else(|| {
             let outputs: Vec<&str> = PLATFORMS.iter().map(|platform| platform.output).collect();
             format!("it has no `template.narId`, and none of {} has `{name}`", outputs.join(", "))

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
+use std::time::Duration;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -309,9 +310,9 @@ impl fmt::Display for Confirmation {
 
 impl Probation {
     /// The time after which the machine goes back where none is set.
-    pub const DEADLINE: Span = Span::of_seconds(5 * 60);
+    const DEADLINE: Span = Span::of_seconds(5 * 60);
     /// How long all checks have to hold where nothing is set.
-    pub const SETTLE: Span = Span::of_seconds(30);
+    const SETTLE: Span = Span::of_seconds(30);
 
     /// What is set, for people.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
@@ -319,6 +320,18 @@ impl Probation {
         let confirm = confirm.map(|confirm| ("confirm", confirm.to_string()));
         let span = |name, span: &Option<Span>| span.map(|span| (name, span.to_string()));
         [confirm, span("deadline", deadline), span("settle", settle)].into_iter().flatten().collect()
+    }
+
+    /// How long all checks have to hold, and when the machine goes back. Where one is not set, it leaves time for the other.
+    pub fn times(&self) -> (Duration, Duration) {
+        let (settle, deadline) = (Self::SETTLE.get(), Self::DEADLINE.get());
+        match (self.settle.map(Span::get), self.deadline.map(Span::get)) {
+            (None, None) => (settle, deadline),
+            (None, Some(deadline)) => (settle.min(deadline / 2), deadline),
+            (Some(settle), Some(deadline)) if settle < deadline => (settle, deadline),
+            // Where both are set, they come from different places.
+            (Some(settle), other) => (settle, other.unwrap_or(deadline).max(settle * 2)),
+        }
     }
 
     /// These settings, and those of `other` where these have none. Where one of them asks for a person, a person is asked.
@@ -342,9 +355,17 @@ pub struct WrittenProbation {
     settle: Option<Span>,
 }
 
-impl From<WrittenProbation> for Probation {
-    fn from(WrittenProbation { confirm, deadline, settle }: WrittenProbation) -> Self {
-        Self { confirm, deadline, settle }
+impl TryFrom<WrittenProbation> for Probation {
+    type Error = Invalid;
+
+    fn try_from(WrittenProbation { confirm, deadline, settle }: WrittenProbation) -> Result<Self, Invalid> {
+        match (settle, deadline) {
+            (Some(settle), Some(deadline)) if settle >= deadline => {
+                let why = format!("no revision could prove itself: `deadline` is {deadline}; make it longer");
+                Err(Invalid::new("a time to settle", &settle.to_string(), why))
+            }
+            _ => Ok(Self { confirm, deadline, settle }),
+        }
     }
 }
 
@@ -403,9 +424,23 @@ mod tests {
 
     #[test]
     fn what_is_not_set_is_taken_from_elsewhere() {
-        let of = |value| Probation::from(serde_json::from_value::<WrittenProbation>(value).unwrap());
+        let written = |value| Probation::try_from(serde_json::from_value::<WrittenProbation>(value).unwrap());
+        let of = |value| written(value).unwrap();
         let both = of(json!({ "settle": "1s" })).or(&of(json!({ "settle": "2s", "confirm": "manual" })));
         assert_eq!(both, of(json!({ "settle": "1s", "confirm": "manual" })));
         assert!(serde_json::from_value::<WrittenProbation>(json!({ "setle": "1s" })).is_err());
+        let error = written(json!({ "settle": "1m", "deadline": "60s" })).unwrap_err().to_string();
+        assert!(error.contains("`1m`") && error.contains("`deadline` is 1m"), "{error}");
+        let seconds = |settle, deadline| (Duration::from_secs(settle), Duration::from_secs(deadline));
+        for (set, times) in [
+            (json!({}), seconds(30, 300)),
+            (json!({ "deadline": "20s" }), seconds(10, 20)),
+            (json!({ "settle": "10m" }), seconds(600, 1200)),
+            (json!({ "settle": "1s", "deadline": "2s" }), seconds(1, 2)),
+        ] {
+            assert_eq!(of(set).times(), times);
+        }
+        let both = of(json!({ "settle": "1m" })).or(&of(json!({ "deadline": "30s" })));
+        assert_eq!(both.times(), seconds(60, 120));
     }
 }

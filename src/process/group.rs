@@ -8,7 +8,7 @@ use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncReadExt as _, AsyncWriteEx
 use tokio::process::{Child, ChildStdin, Command};
 
 use super::error::ProcessError;
-use super::invocation::{InputEnd, Invocation, Priority, Streams, Survivors};
+use super::invocation::{InputEnd, Invocation, Priority, Streams, Survivors, Terminal};
 use super::processor::Processor;
 use super::stderr::StderrText;
 use crate::stderr::Relay;
@@ -90,7 +90,7 @@ impl ProcessGroup {
             }
         };
         command.kill_on_drop(true);
-        if !invocation.at_the_terminal {
+        if invocation.terminal == Terminal::NotAsked {
             // It gets a group of its own, so that a deadline also ends the programs that it started (nix forks git, git forks
             // ssh).
             command.process_group(0);

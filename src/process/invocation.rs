@@ -70,6 +70,17 @@ pub(super) enum Priority {
     Low,
 }
 
+/// What a program has to do with the terminal of this process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Terminal {
+    /// It is in the group of this process, and may ask there.
+    Asked,
+    /// It leads a group of its own.
+    NotAsked,
+    /// It makes a session of its own, which has no terminal.
+    OutOfReach,
+}
+
 /// A program that is to be run.
 #[derive(Debug)]
 pub struct Invocation {
@@ -93,7 +104,7 @@ pub struct Invocation {
     pub(super) streams: Streams,
     /// The file that gets both streams in place of this process.
     pub(super) output_file: Option<File>,
-    pub(super) at_the_terminal: bool,
+    pub(super) terminal: Terminal,
     pub(super) reported_as: Option<String>,
 }
 
@@ -119,7 +130,7 @@ impl Invocation {
             mark: None,
             streams: Streams::Collected,
             output_file: None,
-            at_the_terminal: false,
+            terminal: Terminal::NotAsked,
             reported_as: None,
         }
     }
@@ -263,8 +274,16 @@ impl Invocation {
     /// deadline ends the program alone, and not the programs that it started.
     #[must_use]
     pub fn at_the_terminal(mut self) -> Self {
-        self.at_the_terminal = true;
+        self.terminal = Terminal::Asked;
         self
+    }
+
+    /// Takes the terminal of this process from the program, for one that runs as another user: it could type there what this user's shell
+    /// then reads.
+    #[must_use]
+    pub fn without_a_terminal(self) -> Self {
+        // It makes a session by itself where it leads no group yet, stays the same process, and leads the group that the deadline ends.
+        Self { terminal: Terminal::OutOfReach, ..self.run_by("setsid", []) }
     }
 
     /// Has it run by `program`, whose arguments are `arguments` and then this program and its arguments. Errors name this program.

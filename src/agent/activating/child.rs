@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::super::account::is_run_as;
 use super::super::state::StateError;
 use super::files::{ActivationFolder, ActivationProgram, ActivationRequest, ActivationResult, parse_request};
 use crate::model::describe_error;
@@ -71,6 +72,7 @@ async fn run(
 ) -> Result<Result<(), ProcessError>, StateError> {
     let begun = Instant::now();
     for program in programs {
+        let is_of_another_user = is_run_as(&program.program);
         let run = match this_program() {
             Ok(this) => program.invocation().run_by(this, become_arguments(folder)),
             Err(error) => {
@@ -78,6 +80,7 @@ async fn run(
                 program.invocation()
             }
         };
+        let run = if is_of_another_user { run.without_a_terminal() } else { run };
         let run = run
             .within(within.saturating_sub(begun.elapsed()))
             .writing_to(folder.open_log()?)

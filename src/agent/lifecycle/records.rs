@@ -6,6 +6,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::model::{Checks, Map, Name, Probation, Revision, Sha256Digest, StorePath, Timestamp, UnitType};
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it like this")]
+fn is_zero(count: &u32) -> bool {
+    *count == 0
+}
+
 /// A revision on its way to a unit.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -45,9 +50,12 @@ pub struct Proof {
     /// The units of systemd that had failed before the switch.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub failed_units: BTreeSet<String>,
-    /// Whether the agent ended in order during the probation. Then it is not the revision that ended it.
+    /// Whether the agent ended in order during the probation. Then it is most likely not the revision that ended it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_paused: bool,
+    /// How often the agent has ended in order during the probation.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub pauses: u32,
 }
 
 /// The return to what ran before a revision that failed.

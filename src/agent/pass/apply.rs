@@ -207,6 +207,8 @@ impl Pass<'_> {
         let ran = occupancy::ran_before(&order.unit.name, &self.state.deployments, activation.current());
         let activating = known.realise()?.activate(ran, self.proof_of(order).await)?;
         self.activation_folder(&order.unit.name).forget_result()?;
+        // A person confirms what is activated from here on. One that is taken up after an end of the agent stays confirmed.
+        self.directory.forget_probation()?;
         let mut deployments = occupancy::take(&order.unit.name, name, self.state.deployments.clone());
         deployments.insert(name.clone(), activating);
         self.save(State { deployments, ..self.state.clone() })?;

@@ -399,6 +399,13 @@ pub enum Event<'a> {
         /// How long after the activation the machine goes back.
         deadline: std::time::Duration,
     },
+    /// The revision stays, although a check that is only told does not hold.
+    OnlyTold {
+        /// The deployment.
+        deployment: &'a Name,
+        /// What does not hold.
+        complaint: &'a str,
+    },
     /// A rollback begins.
     RollingBack {
         /// The deployment.

@@ -9,7 +9,7 @@ use futures_util::stream::{FuturesUnordered, StreamExt as _};
 
 use super::super::fetch::fetch_from;
 use super::super::lifecycle::{Proof, Rollout};
-use super::super::mirrors::MirrorStatus;
+use super::super::mirrors::{MirrorReport, MirrorStatus};
 use super::super::probation::files::{ProbationFiles, ProbationReport};
 use super::super::probation::look::{Surroundings, failed_before, look};
 use super::super::probation::trial::{Decision, Mirror, Trial};
@@ -39,12 +39,16 @@ impl Pass<'_> {
         let checks = specification.checks.clone();
         let all = checks.iter().chain(self.config.checks.iter()).map(|(_, check)| check);
         let failed_units = failed_before(all).await;
-        let answered = self.mirrors.iter().filter(|mirror| mirror.status != MirrorStatus::Unreachable);
+        // Where all that can be reached lags behind the bundle on a stick, none of it will show a branch that is believed.
+        let is_good = |mirror: &MirrorReport| mirror.is_good() && !is_bundle(&mirror.repository);
+        let asks = self.mirrors.iter().any(is_good);
+        let answered = self.mirrors.iter().filter(|mirror| asks && mirror.status != MirrorStatus::Unreachable);
         Proof {
             probation: specification.probation.unwrap_or_default(),
             mirrors: answered.map(|mirror| mirror.repository.clone()).collect(),
             failed_units,
             is_paused: false,
+            pauses: 0,
             checks,
         }
     }
@@ -55,16 +59,15 @@ impl Pass<'_> {
         let terms: Probation = probation.or(&self.config.probation);
         let asked = mirrors_to_read(self.config, mirrors);
         let mut trial = Trial::begin(checks, &self.config.checks, &terms, !asked.is_empty());
-        let activation = self.activation_of(&rollout.unit).map_err(|error| describe_error(&error))?;
-        let surroundings = Surroundings {
-            run_as: activation.run_as(),
-            environment: activation.check_environment(&*self.store, name, rollout),
-            failed_before: failed_units.clone(),
+        let surroundings = match self.activation_of(&rollout.unit) {
+            Ok(activation) => Surroundings {
+                programs: Ok((activation.run_as(), activation.check_environment(&*self.store, name, rollout))),
+                failed_before: failed_units.clone(),
+            },
+            // The configuration has changed since the switch, and does not fit the unit any more. Only programs need it.
+            Err(error) => Surroundings { programs: Err(describe_error(&error)), failed_before: failed_units.clone() },
         };
         let files = self.directory.probation();
-        if let Err(error) = files.clear() {
-            tracing::warn!(%error, "cannot remove the files of an earlier probation");
-        }
         let (begun, wall) = (Instant::now(), SystemTime::now());
         let mut looks: FuturesUnordered<LocalBoxFuture<'_, Seen<'_>>> = FuturesUnordered::new();
         let look_at = |place: usize, check: Check, after: Duration| -> LocalBoxFuture<'_, Seen<'_>> {
@@ -79,20 +82,30 @@ impl Pass<'_> {
         if trial.checks().len() > 0 {
             tell(Event::OnProbation { deployment: name, checks: trial.checks().len() });
         }
+        // Timers of their own: looks may end more often than they do.
         let mut confirmations = tokio::time::interval(LOOK);
+        confirmations.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         let mut deadline = std::pin::pin!(tokio::time::sleep(trial.deadline()));
-        let (mut reported, mut is_news) = (None, true);
+        let (mut is_asked, mut reported, mut is_news) = (false, None, true);
         let decided = loop {
-            let decision = trial.decide(begun.elapsed());
+            let decision = match trial.decide(begun.elapsed()) {
+                // It may have come since the last look.
+                Decision::GiveUp(_) if files.is_confirmed(name, rollout.candidate.revision) => {
+                    trial.note_confirmation();
+                    trial.decide(begun.elapsed())
+                }
+                other => other,
+            };
             let awaits_person = decision == Decision::AskPerson;
-            if awaits_person && reported.is_none_or(|before: bool| !before) {
-                tell(Event::AwaitingPerson { deployment: name, deadline: trial.deadline() });
-            }
             match decision {
                 Decision::Confirm => break Ok(()),
                 Decision::GiveUp(why) => break Err(why),
                 Decision::AskPerson | Decision::Wait => {}
             }
+            if awaits_person && !std::mem::replace(&mut is_asked, true) {
+                tell(Event::AwaitingPerson { deployment: name, deadline: trial.deadline() });
+            }
+            // What held may not hold any more.
             if is_news || reported != Some(awaits_person) {
                 report_probation(&files, &trial, (name, rollout), wall, awaits_person);
                 reported = Some(awaits_person);
@@ -133,6 +146,9 @@ impl Pass<'_> {
                 }
             };
         };
+        if decided.is_ok() {
+            trial.told().iter().for_each(|complaint| tell(Event::OnlyTold { deployment: name, complaint }));
+        }
         if let Err(error) = files.clear() {
             tracing::warn!(%error, "cannot remove the files of the probation that is over");
         }
@@ -180,13 +196,16 @@ fn mirrors_to_read(config: &AgentConfig, answered: &[String]) -> Vec<Remote> {
     let repositories: Vec<&Remote> = config.mirrors.iter().filter(|mirror| mirror.bundle().is_none()).collect();
     let has_answered = |mirror: &&&Remote| answered.contains(&mirror.to_string());
     let known: Vec<Remote> = repositories.iter().filter(has_answered).map(|mirror| (*mirror).clone()).collect();
-    let is_from_a_stick =
-        answered.iter().all(|mirror| mirror.parse().is_ok_and(|mirror: Remote| mirror.bundle().is_some()));
     match known[..] {
-        [] if is_from_a_stick => Vec::new(),
+        [] if answered.iter().all(|mirror| is_bundle(mirror)) => Vec::new(),
         [] => repositories.into_iter().cloned().collect(),
         [..] => known,
     }
+}
+
+/// Whether the mirror of this name is a bundle.
+fn is_bundle(mirror: &str) -> bool {
+    mirror.parse().is_ok_and(|mirror: Remote| mirror.bundle().is_some())
 }
 
 /// Reads the branch of a mirror after this time, and looks whether it is believed. Nothing of it is recorded.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
+use super::super::account::is_run_as;
 use crate::git::{http_status, on_medium};
 use crate::model::{Argument, Check, CheckTarget, SystemdUnit, describe_error};
 use crate::process::Invocation;
@@ -17,13 +18,14 @@ const GRACE: Duration = Duration::from_secs(1);
 /// How long systemd may take to list its units.
 const LIST_TIME: Duration = Duration::from_secs(10);
 
+/// The words before a program that make it run as the user of the unit's activation, and its variables.
+type ProgramSetting = (Vec<OsString>, Vec<(OsString, Option<OsString>)>);
+
 /// What the looks at a deployment's checks have in common.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub(in crate::agent) struct Surroundings {
-    /// The words before a program that make it run as the user of the unit's activation.
-    pub(in crate::agent) run_as: Vec<OsString>,
-    /// The variables of the programs.
-    pub(in crate::agent) environment: Vec<(OsString, Option<OsString>)>,
+    /// How programs run, or why none can.
+    pub(in crate::agent) programs: Result<ProgramSetting, String>,
     /// The units of systemd that had failed before the switch.
     pub(in crate::agent) failed_before: BTreeSet<String>,
 }
@@ -59,14 +61,17 @@ async fn look_at_http(url: &str, within: Duration) -> Result<(), String> {
 }
 
 async fn run(command: &[Argument], surroundings: &Surroundings, within: Duration) -> Result<(), String> {
+    let (run_as, environment) = surroundings.programs.as_ref().map_err(Clone::clone)?;
     let words = command.iter().map(|argument| OsString::from(argument.as_str()));
-    let mut words = surroundings.run_as.iter().cloned().chain(words);
+    let mut words = run_as.iter().cloned().chain(words);
     let program = words.next().unwrap_or_default();
     let run = Invocation::new(program).args(words).outside_any_repository().current_dir("/");
-    let run = surroundings.environment.iter().fold(run, |run, (variable, value)| match value {
+    let run = environment.iter().fold(run, |run, (variable, value)| match value {
         Some(value) => run.env(variable, value),
         None => run.env_remove(variable),
     });
+    let is_of_another_user = run_as.first().is_some_and(|program| is_run_as(program));
+    let run = if is_of_another_user { run.without_a_terminal() } else { run };
     let run = run.within(within).at_most(MAX_OUTPUT).run().await;
     run.map(drop).map_err(|error| describe_error(&error))
 }
@@ -79,7 +84,8 @@ async fn look_at_units(units: &[SystemdUnit], within: Duration) -> Result<(), St
     let states = states_of(&text);
     // systemd answers in the order in which it was asked.
     let inactive = units.iter().enumerate().filter_map(|(place, unit)| match states.get(place).map(String::as_str) {
-        Some("active") => None,
+        // As `systemctl is-active` has it.
+        Some("active" | "reloading") => None,
         Some(state) => Some(format!("{} is {state}", unit.as_str())),
         None => Some(format!("{} is not known to systemd", unit.as_str())),
     });
@@ -131,7 +137,9 @@ mod tests {
     use super::*;
 
     async fn found(check: serde_json::Value) -> Result<(), String> {
-        look(&serde_json::from_value(check).unwrap(), &Surroundings::default()).await
+        let surroundings =
+            Surroundings { programs: Err("the unit has no user".to_owned()), failed_before: BTreeSet::new() };
+        look(&serde_json::from_value(check).unwrap(), &surroundings).await
     }
 
     #[tokio::test(flavor = "current_thread")]
@@ -155,14 +163,13 @@ mod tests {
     #[tokio::test(flavor = "current_thread")]
     async fn a_program_has_the_users_words_before_it_and_says_why_it_failed() {
         let check = |script: &str| serde_json::from_value(json!({ "exec": ["/bin/sh", "-c", script] })).unwrap();
-        let surroundings = Surroundings {
-            run_as: ["env", "AS=alice"].map(OsString::from).into(),
-            environment: vec![("CLAVEL_UNIT".into(), Some("web-1".into()))],
-            failed_before: BTreeSet::new(),
-        };
+        let run_as = ["env", "AS=alice"].map(OsString::from).into();
+        let environment = vec![("CLAVEL_UNIT".into(), Some("web-1".into()))];
+        let surroundings = Surroundings { programs: Ok((run_as, environment)), failed_before: BTreeSet::new() };
         look(&check("test $AS.$CLAVEL_UNIT = alice.web-1"), &surroundings).await.unwrap();
         let error = look(&check("echo no space >&2; exit 3"), &surroundings).await.unwrap_err();
         assert!(error.contains("exit code 3") && error.contains("no space"), "{error}");
+        assert_eq!(found(json!({ "exec": ["/bin/true"] })).await, Err("the unit has no user".to_owned()));
     }
 
     #[test]

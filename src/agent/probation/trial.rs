@@ -84,12 +84,13 @@ impl Trial {
             };
             checks.iter().map(track).collect::<Vec<_>>()
         };
+        let (settle, deadline) = terms.times();
         let mut checks = all(Origin::Deployment, of_deployment);
         checks.extend(all(Origin::Machine, of_machine));
         Self {
             checks,
-            settle: terms.settle.unwrap_or(Probation::SETTLE).get(),
-            deadline: terms.deadline.unwrap_or(Probation::DEADLINE).get(),
+            settle,
+            deadline,
             confirm: terms.confirm.unwrap_or(Confirmation::Automatic),
             mirror: if asks_mirror { Mirror::Unread(None) } else { Mirror::NotAsked },
             is_confirmed: false,
@@ -150,17 +151,29 @@ impl Trial {
     /// What follows at this time.
     pub(in crate::agent) fn decide(&self, at: Duration) -> Decision {
         let holds = self.has_settled() && !self.asks_mirror();
-        if holds && (self.confirm == Confirmation::Automatic || self.is_confirmed) {
+        // A check that is only told was looked at once, or its time is over.
+        let is_told = at >= self.deadline || self.checks.iter().all(|tracked| tracked.last.is_some());
+        if holds && is_told && (self.confirm == Confirmation::Automatic || self.is_confirmed) {
             return Decision::Confirm;
         }
         if at >= self.deadline {
             return Decision::GiveUp(self.reason());
         }
-        if holds { Decision::AskPerson } else { Decision::Wait }
+        if holds && self.confirm == Confirmation::Manual && !self.is_confirmed {
+            Decision::AskPerson
+        } else {
+            Decision::Wait
+        }
     }
 
     fn enforced(&self) -> impl Iterator<Item = &Tracked> {
         self.checks.iter().filter(|tracked| tracked.check.mode == CheckMode::Enforce)
+    }
+
+    /// What does not hold of the checks that are only told.
+    pub(in crate::agent) fn told(&self) -> Vec<String> {
+        let told = self.checks.iter().filter(|tracked| tracked.check.mode == CheckMode::Permissive);
+        told.filter_map(Tracked::complaint).collect()
     }
 
     /// Whether all checks that are enforced held together for as long as they have to.
@@ -279,10 +292,22 @@ mod tests {
         trial.note(0, Ok(()), seconds(80));
         assert_eq!(trial.decide(seconds(80)), Decision::Wait, "the second was seen at 47 alone");
         trial.note(1, Ok(()), seconds(77));
+        trial.note(2, Ok(()), seconds(77));
         assert_eq!(trial.decide(seconds(80)), Decision::Confirm);
         // What is only told decides nothing.
         assert!(trial.note(2, fails(), seconds(80)));
         assert_eq!(trial.decide(seconds(80)), Decision::Confirm);
+    }
+
+    #[test]
+    fn a_check_that_is_only_told_is_looked_at_once() {
+        let told = json!({ "a": { "tcp": "h:1", "mode": "permissive" } });
+        let mut trial = Trial::begin(&checks(told), &Checks::default(), &Probation::default(), false);
+        assert_eq!(trial.decide(seconds(0)), Decision::Wait);
+        assert_eq!(trial.decide(seconds(300)), Decision::Confirm, "it decides nothing");
+        trial.note(0, fails(), seconds(1));
+        assert_eq!(trial.decide(seconds(1)), Decision::Confirm);
+        assert_eq!(trial.told(), ["the check `a` (tcp h:1) does not hold: refused"]);
     }
 
     #[test]
@@ -336,6 +361,7 @@ mod tests {
                 trial.note(0, Ok(()), seconds(at));
                 trial.note(1, Ok(()), seconds(at));
             }
+            trial.note(2, fails(), seconds(2));
             trial.note_mirror(Ok(()));
         };
         held(&mut trial);

@@ -145,6 +145,7 @@ pub(super) fn describe_event(event: &Event<'_>) -> String {
              the switch",
             humantime::format_duration(*deadline)
         ),
+        Event::OnlyTold { deployment, complaint } => format!("{deployment}: warning: it stays, and {complaint}"),
         Event::RollingBack { deployment, rollback } => {
             format!("{deployment}: revision {} failed; going back to {}", rollback.candidate.revision, rollback.to)
         }
