@@ -305,9 +305,9 @@ fn lifecycle(world: &World) -> serde_json::Value {
 }
 
 #[test]
-fn the_third_activation_that_kills_the_agent_is_the_last() {
+fn the_second_activation_that_kills_the_agent_is_the_last() {
     let world = with_a_revision_that_kills_the_agent();
-    for attempts in 1..=3 {
+    for attempts in 1..=2 {
         assert_eq!(world.agent("web-1", &["once"]).code, None, "SIGKILL ends the agent");
         let state = lifecycle(&world);
         assert_eq!((&state["state"], &state["attempts"]), (&"activating".into(), &attempts.into()), "{state}");
@@ -316,7 +316,7 @@ fn the_third_activation_that_kills_the_agent_is_the_last() {
     world.agent("web-1", &["once"]).refused(7, "revision 2 failed to activate at");
     let state = lifecycle(&world);
     assert_eq!((&state["state"], &state["rollback"]), (&"rolled-back".into(), &"restored".into()), "{state}");
-    assert_eq!(state["failure"]["attempts"], 3);
+    assert_eq!(state["failure"]["attempts"], 2);
     assert_eq!(state["running"]["narId"], path);
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
     // The agent does not try it again by itself, and a new revision runs.
@@ -328,7 +328,7 @@ fn the_third_activation_that_kills_the_agent_is_the_last() {
 #[test]
 fn an_agent_without_its_branch_still_goes_back() {
     let world = with_a_revision_that_kills_the_agent();
-    for _ in 1..=3 {
+    for _ in 1..=2 {
         assert_eq!(world.agent("web-1", &["once"]).code, None);
         // The activation may have cut this machine off.
         let _ = std::fs::rename(world.path("fleet.git"), world.path("moved.git"));

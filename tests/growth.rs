@@ -105,16 +105,16 @@ fn a_deployment_with_a_critical_field_of_a_newer_clavel_waits_for_an_upgrade() {
         let mut branch = ForgedBranch::of(&world);
         branch.edit("deployments/web-1.json", &[&key], |signed| {
             signed["revision"] = json!(version);
-            signed["specification"]["checks"] = json!({ "http": "https://web-1.example.org" });
+            signed["specification"]["schedule"] = json!({ "window": "Sunday" });
             signed["critical"] = critical;
         });
         branch.reindex(&[&key], |index| index["version"] = json!(version));
         branch.push(Onto::Tip);
     };
-    publish(json!(["specification.unit", "specification.checks"]), 3);
+    publish(json!(["specification.unit", "specification.schedule"]), 3);
     let said =
         world.agent("web-1", &["once"]).refused(5, "web-1: deployments/web-1.json is written for a newer Clavel");
-    assert!(said.contains("its field `specification.checks` is critical"), "{said}");
+    assert!(said.contains("its field `specification.schedule` is critical"), "{said}");
     assert!(said.contains("upgrade this program"), "{said}");
     assert_eq!(world.motd("web-1").as_deref(), Some("Welcome to web-1"));
     publish(json!(["specification.rollback"]), 4);

@@ -92,30 +92,36 @@ fn read_as_a_stranger(folder: &Path) -> (u64, usize) {
 fn a_poll_is_one_small_request_and_a_change_is_the_tip_a_bin_and_a_document() {
     let (world, server) = served("");
     assert_eq!(pass(&world), "web-1: switched to revision 1\n");
+    let is_a_poll = |transfers: &[Transfer]| {
+        let [Transfer { path, status, bytes, is_conditional: true, .. }] = transfers else { panic!("{transfers:#?}") };
+        assert_eq!((path.as_str(), status.as_str()), ("/fleet/tip", "304"));
+        assert!(*bytes < 2048, "{bytes} bytes");
+    };
     let first = server.transfers();
-    // The tip, the list of roots and the root, the bin, and the documents of the agent, its deployment and its unit.
-    assert_eq!(first.len(), 7, "{first:#?}");
+    // The tip, the list of roots and the root, the bin, and the documents of the agent, its deployment and its unit; and after the switch
+    // a poll, which shows that the folder can still be read.
+    let (first, proof) = first.split_at(7);
+    is_a_poll(proof);
     assert_eq!(pass(&world), "web-1: up to date at revision 1\n");
-    let polled = server.transfers()[7..].to_vec();
-    let [Transfer { path, status, bytes, is_conditional: true, .. }] = &polled[..] else { panic!("{polled:#?}") };
-    assert_eq!((path.as_str(), status.as_str()), ("/fleet/tip", "304"));
-    assert!(*bytes < 2048, "{bytes} bytes");
+    is_a_poll(&server.transfers()[8..]);
     world.change_from_memory("Welcome", "Hello");
     export(&world, &[]).good();
     assert_eq!(pass(&world), "web-1: switched to revision 2\n");
-    let changed = server.transfers()[8..].to_vec();
+    let changed = server.transfers()[9..].to_vec();
+    let (changed, proof) = changed.split_at(3);
+    is_a_poll(proof);
     let asked: Vec<&str> = changed.iter().map(|transfer| transfer.path.as_str()).collect();
     let at = |path: &str| {
         let sha256 = digest(&world, path);
         format!("/fleet/objects/{}/{}", &sha256[..2], &sha256[2..])
     };
     assert_eq!(asked, ["/fleet/tip", &at("index/all.json"), &at("deployments/web-1.json")]);
-    for pass in [&first, &changed] {
+    for pass in [first, changed] {
         assert!(pass.iter().all(|transfer| transfer.status == "200" && transfer.connection == pass[0].connection));
     }
     let sum = |pass: &[Transfer]| pass.iter().map(|transfer| transfer.bytes).sum::<u64>();
     // With three machines; docs/static-export.md has the arithmetic for more.
-    assert!(sum(&first) < 10_000 && sum(&changed) < 6_000, "{} and {} bytes", sum(&first), sum(&changed));
+    assert!(sum(first) < 10_000 && sum(changed) < 6_000, "{} and {} bytes", sum(first), sum(changed));
     assert_eq!(world.motd("web-1").as_deref(), Some("Hello to web-1"));
 }
 
@@ -159,8 +165,8 @@ fn a_private_folder_is_read_with_the_credentials_of_its_url() {
         || server.transfers().into_iter().filter(|transfer| transfer.path.starts_with("/fleet")).collect::<Vec<_>>();
     let before = asked().len();
     assert_eq!(pass(&world), "web-1: switched to revision 1\n");
-    let asked = asked()[before..].to_vec();
-    assert!(asked.len() == 7 && asked.iter().all(|transfer| transfer.status == "200"), "{asked:#?}");
+    let asked: Vec<String> = asked()[before..].iter().map(|transfer| transfer.status.clone()).collect();
+    assert_eq!(asked, [&["200"; 7][..], &["304"]].concat(), "the last one is the poll after the switch");
 }
 
 #[test]
@@ -423,7 +429,7 @@ fn approvals_come_with_the_folder() {
     world.clavel(&["approve", "web-1", "--repository", &repository, "--root", &root, "--key", &alice, "--yes"]).good();
     export(&world, &[]).good();
     assert_eq!(pass(&world), "web-1: switched to revision 1\n");
-    // The tip, the list of the approvals, and the approval.
-    assert_eq!(server.transfers().len() - before, 3);
+    // The tip, the list of the approvals, and the approval; and a poll after the switch.
+    assert_eq!(server.transfers().len() - before, 4);
     read_as_a_stranger(&world.path("www/fleet"));
 }

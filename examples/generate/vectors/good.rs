@@ -180,7 +180,7 @@ fn grown() -> Vec<Vector> {
     let critical = |fields: Value| {
         let mut branch = VectorBranch::new();
         branch.edit_listed("deployments/db-1.json", |signed| {
-            signed["specification"]["checks"] = json!({ "http": "https://db-1.example.org" });
+            signed["specification"]["schedule"] = json!({ "window": "Sunday" });
             signed["critical"] = fields;
         });
         branch
@@ -196,7 +196,7 @@ fn grown() -> Vec<Vector> {
         believed(
             "critical-unknown",
             "a field in `critical` is not known, so this deployment is left out",
-            critical(json!(["specification.unit", "specification.checks"])),
+            critical(json!(["specification.unit", "specification.schedule"])),
             [runs("web-1")],
         ),
         believed("newer-unit", "the unit is of another schema, so its deployment is left out", schema, [runs("web-1")]),
