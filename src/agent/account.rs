@@ -2,7 +2,7 @@
 //!
 //! Running the activation belongs to `activate`.
 
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 
 use uzers::os::unix::UserExt as _;
@@ -102,11 +102,6 @@ impl RunAs {
         };
         words.iter().map(OsString::from).collect()
     }
-}
-
-/// Whether `program` is the one that runs others as another user, on Linux. Elsewhere that is sudo(8), which has `use_pty` for the terminal.
-pub(super) fn is_run_as(program: &OsStr) -> bool {
-    program == "runuser"
 }
 
 /// The variables of the agent's environment that would lead another user's programs to the agent's files.

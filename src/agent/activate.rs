@@ -346,13 +346,20 @@ fn activation_program(program: Program, environment: Vec<(OsString, Option<OsStr
     let arguments = arguments.into_iter().map(OsString::from);
     let mut prefix = run_as.prefix(std::env::consts::OS).into_iter();
     match prefix.next() {
-        None => ActivationProgram { program: path, arguments: arguments.collect(), environment, directory: None },
+        None => ActivationProgram {
+            program: path,
+            arguments: arguments.collect(),
+            environment,
+            directory: None,
+            is_of_another_user: false,
+        },
         Some(first) => ActivationProgram {
             program: first,
             arguments: prefix.chain([path]).chain(arguments).collect(),
             environment: environment.into_iter().chain(USER_VARIABLES.map(|name| (name.into(), None))).collect(),
             // That user may have no access to the agent's current folder.
             directory: Some("/".into()),
+            is_of_another_user: true,
         },
     }
 }

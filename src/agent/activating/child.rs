@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use super::super::account::is_run_as;
 use super::super::state::StateError;
 use super::files::{ActivationFolder, ActivationProgram, ActivationRequest, ActivationResult, parse_request};
 use crate::model::describe_error;
@@ -72,7 +71,6 @@ async fn run(
 ) -> Result<Result<(), ProcessError>, StateError> {
     let begun = Instant::now();
     for program in programs {
-        let is_of_another_user = is_run_as(&program.program);
         let run = match this_program() {
             Ok(this) => program.invocation().run_by(this, become_arguments(folder)),
             Err(error) => {
@@ -80,7 +78,6 @@ async fn run(
                 program.invocation()
             }
         };
-        let run = if is_of_another_user { run.without_a_terminal() } else { run };
         let run = run
             .within(within.saturating_sub(begun.elapsed()))
             .writing_to(folder.open_log()?)

@@ -81,6 +81,8 @@ pub(in super::super) struct ActivationProgram {
     pub(in super::super) environment: Vec<(OsString, Option<OsString>)>,
     /// The folder to run in; the agent's where there is none.
     pub(in super::super) directory: Option<OsString>,
+    /// Whether it runs what follows as another user.
+    pub(in super::super) is_of_another_user: bool,
 }
 
 impl ActivationProgram {
@@ -91,10 +93,12 @@ impl ActivationProgram {
             Some(value) => run.env(variable, value),
             None => run.env_remove(variable),
         });
-        match self.directory {
+        let run = match self.directory {
             Some(directory) => run.current_dir(directory),
             None => run,
-        }
+        };
+        // Elsewhere sudo(8) runs it, which has `use_pty` for the terminal.
+        if self.is_of_another_user && cfg!(target_os = "linux") { run.without_a_terminal() } else { run }
     }
 }
 

@@ -127,7 +127,6 @@ impl Pass<'_> {
                 }
                 Some(Seen::Mirror(mirror, found)) => {
                     if let Err(error) = &found
-                        && trial.asks_mirror()
                         && *trial.mirror() == Mirror::Unread(None)
                     {
                         tell(Event::MirrorUnread { deployment: name, error });

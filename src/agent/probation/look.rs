@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::net::TcpStream;
 
-use super::super::account::is_run_as;
+use super::super::activating::ActivationProgram;
 use crate::git::{http_status, on_medium};
 use crate::model::{Argument, Check, CheckTarget, SystemdUnit, describe_error};
 use crate::process::Invocation;
@@ -64,15 +64,14 @@ async fn run(command: &[Argument], surroundings: &Surroundings, within: Duration
     let (run_as, environment) = surroundings.programs.as_ref().map_err(Clone::clone)?;
     let words = command.iter().map(|argument| OsString::from(argument.as_str()));
     let mut words = run_as.iter().cloned().chain(words);
-    let program = words.next().unwrap_or_default();
-    let run = Invocation::new(program).args(words).outside_any_repository().current_dir("/");
-    let run = environment.iter().fold(run, |run, (variable, value)| match value {
-        Some(value) => run.env(variable, value),
-        None => run.env_remove(variable),
-    });
-    let is_of_another_user = run_as.first().is_some_and(|program| is_run_as(program));
-    let run = if is_of_another_user { run.without_a_terminal() } else { run };
-    let run = run.within(within).at_most(MAX_OUTPUT).run().await;
+    let program = ActivationProgram {
+        program: words.next().unwrap_or_default(),
+        arguments: words.collect(),
+        environment: environment.clone(),
+        directory: Some("/".into()),
+        is_of_another_user: !run_as.is_empty(),
+    };
+    let run = program.invocation().within(within).at_most(MAX_OUTPUT).run().await;
     run.map(drop).map_err(|error| describe_error(&error))
 }
 
