@@ -6,7 +6,7 @@ TARGET_DIR := $(or $(CARGO_TARGET_DIR),target)
 # The folder that `make install` takes the programs from.
 PROGRAMS ?= $(TARGET_DIR)/release
 BINS := clavel claveld clavel-agent
-UNITS := systemd/claveld.service systemd/claveld-signer.service systemd/claveld-signer.socket systemd/clavel-agent.service
+UNITS := systemd/claveld.service systemd/claveld-signer.service systemd/claveld-signer.socket systemd/clavel-agent.service systemd/clavel-way-back.service
 # The Nix that the tests run with: path, newest or floor. scripts/with-nix explains the three.
 NIX ?= path
 

@@ -98,9 +98,7 @@ in
         "network-online.target"
         "nix-daemon.socket"
       ];
-      # This service runs the switch, so a switch that stopped or restarted the service would end itself half-way. The
-      # new agent starts when the machine starts the next time, or with `systemctl restart clavel-agent`.
-      restartIfChanged = false;
+      # A switch goes on in a unit of its own when it restarts this service, and the new agent looks whether the new system stays.
       stopIfChanged = false;
       path = [
         config.nix.package
@@ -128,6 +126,29 @@ in
         UMask = "0022";
         OOMScoreAdjust = -500;
       };
+    };
+
+    # The same settings as in systemd/clavel-way-back.service, which gives the reasons.
+    systemd.services.clavel-way-back = {
+      description = "Goes back from a switch that nothing confirms after this start of the machine";
+      wantedBy = [ "sysinit.target" ];
+      after = [ "local-fs.target" ];
+      before = [ "shutdown.target" ];
+      conflicts = [ "shutdown.target" ];
+      restartIfChanged = false;
+      unitConfig = {
+        ConditionPathExistsGlob = "/var/lib/clavel-agent/way-back/*/armed";
+        DefaultDependencies = false;
+        RequiresMountsFor = "/var/lib/clavel-agent /nix/store";
+        IgnoreOnIsolate = true;
+      };
+      serviceConfig.KillMode = "process";
+      script = ''
+        for script in /var/lib/clavel-agent/way-back/*/script; do
+          /bin/sh "$script" boot &
+        done
+        wait
+      '';
     };
   };
 }

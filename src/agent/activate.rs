@@ -16,6 +16,7 @@ use super::lifecycle::{Rollout, UnitReference};
 use super::method::{Method, MethodError, Program};
 use super::realise::Realised;
 use super::state::StateError;
+use super::way_back::WayBackError;
 use crate::config::UnitConfig;
 use crate::model::{Name, Revision, StorePath, UnitType};
 use crate::store::{Store, StoreError};
@@ -89,6 +90,9 @@ pub enum ActivateError {
     /// A file of the activation cannot be used.
     #[error(transparent)]
     Files(#[from] StateError),
+    /// The way back could not be armed, so the unit was not switched.
+    #[error("cannot activate the unit without a way back")]
+    WayBack(#[from] WayBackError),
     /// It was activated, and did not prove itself.
     #[error("`{deployment}` was activated, and {why}")]
     Unproven {
@@ -119,6 +123,7 @@ impl ActivateError {
             | Self::Profile(_)
             | Self::StillRuns { .. }
             | Self::Files(_)
+            | Self::WayBack(_)
             | Self::Folder { .. } => false,
         }
     }
@@ -237,12 +242,17 @@ impl Activation {
         Ok(Self { unit: name(), profile, method, deadline })
     }
 
-    /// The folder that this agent makes the profile in; none where the activation does that.
-    pub(super) fn profile_folder(&self) -> Option<&Path> {
+    /// The profile that this agent moves; none where the activation does that.
+    pub(super) fn own_profile(&self) -> Option<&Path> {
         match &self.profile {
-            Profile::Ours(profile) => profile.parent(),
+            Profile::Ours(profile) => Some(profile),
             Profile::Theirs(_) => None,
         }
+    }
+
+    /// The folder that this agent makes the profile in; none where the activation does that.
+    pub(super) fn profile_folder(&self) -> Option<&Path> {
+        self.own_profile()?.parent()
     }
 
     /// The store path that the profile leads to now, whichever tool moved it.

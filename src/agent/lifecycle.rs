@@ -27,7 +27,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Name, StorePath, Timestamp, excerpt};
+use crate::model::{Name, Revision, StorePath, Timestamp, excerpt};
 
 mod records;
 
@@ -225,6 +225,15 @@ impl Lifecycle {
         })
     }
 
+    /// Notes that the timer of the way back has activated what ran before, with this result.
+    pub(super) fn take_back(self, result: Result<(), String>, now: Timestamp) -> Result<Self, TransitionError> {
+        let back = match self {
+            state @ Self::RollingBack(_) => state,
+            state => state.fail("its way back was taken by the timer, because nothing confirmed it in time", now)?,
+        };
+        back.roll_back()?.rolled_back(result, now)
+    }
+
     /// Ends the activation that this state announces: an attempt, or a try of the rollback.
     pub(super) fn end(self, result: Result<(), String>, now: Timestamp) -> Result<Self, TransitionError> {
         match (self, result) {
@@ -337,6 +346,23 @@ impl Lifecycle {
             | Self::Confirmed { .. }
             | Self::RolledBack(_) => None,
         }
+    }
+
+    /// The revision that is attempted, or was attempted or confirmed last.
+    pub(super) fn revision(&self) -> Revision {
+        match self {
+            Self::Known(rollout) | Self::Realised(rollout) | Self::Activating(rollout) | Self::Probation(rollout) => {
+                rollout.candidate.revision
+            }
+            Self::Confirmed { running } => running.revision,
+            Self::RollingBack(rollback) => rollback.candidate.revision,
+            Self::RolledBack(failed) => failed.candidate.revision,
+        }
+    }
+
+    /// Whether a way back may be armed from it, or taken.
+    pub(super) fn is_at_risk(&self) -> bool {
+        matches!(self, Self::Activating(_) | Self::Probation(_) | Self::RollingBack(_))
     }
 
     /// The unit that this is about.

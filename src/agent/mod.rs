@@ -2,7 +2,7 @@
 //!
 //! `check` looks at the set-up. `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
 //! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `carried` and `loopback` (the closures in bundles, and the server that Nix reads them from), `leave_status` (the status that goes back on a stick), `fork_evidence` (both
-//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine), `service_manager` (what systemd is told) and `state` do the I/O and
+//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine), `service_manager` (what systemd is told, and what it runs), `way_back` (the timer that goes back without the agent) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
 //! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
@@ -37,10 +37,11 @@ mod state;
 mod unused;
 mod verify;
 mod watch;
+mod way_back;
 
 pub use account::AccountError;
 pub use activate::ActivateError;
-pub use activating::{ACTIVATE_COMMAND, BECOME_COMMAND, CarryOutError, become_program, carry_out};
+pub use activating::{ACTIVATE_COMMAND, BECOME_COMMAND, CarryOutError, IN_UNIT, become_program, carry_out};
 pub use check::check;
 pub use daemon::{AgentEvent, run};
 pub use decide::{Decision, Retry, SkipReason};
@@ -61,3 +62,4 @@ pub use realise::error::{NotInCache, RealiseError};
 pub use state::{CompletedAs, Completion, LastPass, LeftStatus, RecordedOutcome, State, StateDirectory, StateError};
 pub use unused::UnusedUnit;
 pub use verify::{Absence, Order, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};
+pub use way_back::WayBackError;

@@ -1,7 +1,7 @@
 //! A pass: fetch, verify, decide, and for each deployment realise, activate and record.
 //!
 //! This is the only place that knows the order of the steps. `pass/read.rs` has the first half, up to the branch that is
-//! believed, `pass/apply.rs` the second, `pass/prove.rs` the probation, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
+//! believed, `pass/apply.rs` the second, `pass/secure.rs` the way back, `pass/prove.rs` the probation, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
 //! states stand in files of their own, without I/O.
 
 use std::cell::RefCell;
@@ -34,6 +34,7 @@ mod apply;
 pub(super) mod outcome;
 mod prove;
 mod read;
+mod secure;
 
 /// The deployment whose activation is under way.
 pub type ActivationUnderWay = Rc<RefCell<Option<Name>>>;

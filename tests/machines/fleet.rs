@@ -71,11 +71,7 @@ impl Fleet {
     pub(crate) fn boot_awaiting_person(&self) -> Machine<'_> {
         let machine = self.boot();
         machine.sh(&format!("systemctl enable --now {AGENT}"));
-        until("a person is asked", || {
-            let ran = machine.run(&["clavel-agent", "status", "--json"]);
-            let status = serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap_or_default();
-            status["probation"]["awaitsPerson"] == true
-        });
+        machine.wait_until_awaiting_person(1);
         machine
     }
 }
@@ -84,6 +80,16 @@ impl Machine<'_> {
     /// `clavel-agent status --json`.
     pub(crate) fn status(&self) -> serde_json::Value {
         self.run(&["clavel-agent", "status", "--json"]).json()
+    }
+
+    /// Waits until `revision` waits for a person.
+    #[track_caller]
+    pub(crate) fn wait_until_awaiting_person(&self, revision: u64) {
+        until("a person is asked", || {
+            let ran = self.run(&["clavel-agent", "status", "--json"]);
+            let status = serde_json::from_str::<serde_json::Value>(&ran.stdout).unwrap_or_default();
+            status["probation"]["awaitsPerson"] == true && status["probation"]["revision"] == revision
+        });
     }
 
     /// Waits until the deployment is in `state`, while the machine runs `revision`.

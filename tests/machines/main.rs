@@ -15,3 +15,4 @@ mod service;
 mod support;
 mod switches;
 mod systems;
+mod way_back;

@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lifecycle::Lifecycle;
 use super::super::state::StateError;
+use super::super::way_back::Arming;
 use crate::disk::{self, Access, Durability, FileLock};
 use crate::model::json::{self, StateVersion};
 use crate::model::{Name, Revision, StorePath};
@@ -86,7 +87,13 @@ pub(in super::super) struct ActivationProgram {
 }
 
 impl ActivationProgram {
-    /// A run of the program.
+    /// The same program with these variables, where it does not set or remove them itself.
+    pub(super) fn after(self, environment: &[(OsString, OsString)]) -> Self {
+        let before = environment.iter().cloned().map(|(name, value)| (name, Some(value)));
+        Self { environment: before.chain(self.environment).collect(), ..self }
+    }
+
+    /// A run of the program, with the environment of this process.
     pub(in super::super) fn invocation(self) -> Invocation {
         let run = Invocation::new(self.program).args(self.arguments).outside_any_repository();
         let run = self.environment.into_iter().fold(run, |run, (variable, value)| match value {
@@ -109,8 +116,12 @@ pub(super) struct ActivationRequest {
     pub(super) of: ActivationId,
     pub(super) folder: OsString,
     pub(super) programs: Vec<ActivationProgram>,
+    /// The variables of the agent, which the programs have as well.
+    pub(super) environment: Vec<(OsString, OsString)>,
     /// The time for all of them.
     pub(super) milliseconds: u64,
+    /// The timer to start once they have ended.
+    pub(super) then_arm: Option<Arming>,
     #[serde(default)]
     pub(super) version: StateVersion<NEWEST>,
 }
@@ -147,12 +158,17 @@ impl ActivationFolder {
     /// Takes the lock of the unit; `None` while an activation runs.
     pub(in super::super) fn try_lock(&self) -> Result<Option<FileLock>, StateError> {
         fs::create_dir_all(&self.0).map_err(|source| StateError::Io { act: "make", path: self.0.clone(), source })?;
-        let path = self.0.join("lock");
+        let path = self.lock();
         match FileLock::try_take(&path) {
             Ok(lock) => Ok(Some(lock)),
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(StateError::Io { act: "lock", path, source }),
         }
+    }
+
+    /// The file of the lock of the unit.
+    pub(in super::super) fn lock(&self) -> PathBuf {
+        self.0.join("lock")
     }
 
     /// Forgets the result of an earlier activation, and returns once that is on the disk.
@@ -166,9 +182,24 @@ impl ActivationFolder {
     }
 
     pub(super) fn write_request(&self, request: &ActivationRequest) -> Result<File, StateError> {
-        let path = self.0.join("request.json");
+        let path = self.request();
         replace(&path, &json::render(request), Durability::Unsynced)?;
         File::open(&path).map_err(|source| StateError::Io { act: "open", path, source })
+    }
+
+    /// Takes the request on, in the process that carries it out. It is there for one alone.
+    pub(super) fn take_on(&self) -> Result<(), StateError> {
+        let path = self.request();
+        fs::remove_file(&path).map_err(|source| StateError::Io { act: "take on", path, source })
+    }
+
+    /// Whether a process has taken the request on.
+    pub(super) fn is_taken_on(&self) -> bool {
+        !self.request().exists()
+    }
+
+    fn request(&self) -> PathBuf {
+        self.0.join("request.json")
     }
 
     pub(super) fn read_result(&self, of: &ActivationId) -> Result<Option<Result<(), String>>, StateError> {

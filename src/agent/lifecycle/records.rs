@@ -196,6 +196,13 @@ impl WayBack {
     }
 }
 
+impl Rollout {
+    /// The store path that the unit goes back to, where that is another one.
+    pub(in super::super) fn target_of_way_back(&self) -> Option<&StorePath> {
+        self.way_back.path().filter(|to| **to != self.candidate.nar_id)
+    }
+}
+
 impl Rollback {
     /// How many tries were begun and did not end, since one ended.
     pub(in super::super) fn interruptions(&self) -> u32 {

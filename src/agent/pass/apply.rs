@@ -6,7 +6,7 @@
 use std::time::SystemTime;
 
 use super::super::activate::{ActivateError, Activation, ProfileFolders, SwitchTarget};
-use super::super::activating::{ActivationFolder, ActivationId, PickUp};
+use super::super::activating::{ActivationFolder, ActivationId, PickUp, Undertaking};
 use super::super::carried::Carried;
 use super::super::decide::{Decision, ProfileTarget, Retry, SkipReason, decide};
 use super::super::lifecycle::{Candidate, Lifecycle, MAX_ERROR, Rollback, Rollout, TransitionError, UnitReference};
@@ -27,6 +27,9 @@ impl Pass<'_> {
         for (name, found) in self.state.deployments.clone() {
             let resumed = self.pick_up(&name, found, tell).await?;
             self.record(&name, resumed.clone())?;
+            if !resumed.is_at_risk() {
+                self.forget_way_back(&name, &resumed).await?;
+            }
             if resumed.is_resumed_before_the_branch() {
                 self.advance(&name, tell).await?;
             }
@@ -36,13 +39,20 @@ impl Pass<'_> {
 
     /// What follows from the activation that an earlier process of the agent began: it may still run, or have ended meanwhile.
     async fn pick_up(&self, name: &Name, found: Lifecycle, tell: &dyn Fn(Event<'_>)) -> Result<Lifecycle, PassError> {
-        let Some(id) = ActivationId::of(name, &found) else { return Ok(found.resume(self.config.attempts, now())?) };
+        let Some(id) = ActivationId::of(name, &found) else {
+            let taken = self.taken_back(name, &found).await?;
+            return Ok(taken.map_or_else(|| found.resume(self.config.attempts, now()), Ok)?);
+        };
         let folder = self.activation_folder(found.unit());
         let deadline = self.config.activation_deadline;
         let picked_up = {
             let _under_way = UnderWay::begin(self, name);
             folder.pick_up(&id, deadline, &|| tell(Event::AwaitingActivation { deployment: name })).await?
         };
+        if let Some(taken) = self.taken_back(name, &found).await? {
+            folder.forget_result()?;
+            return Ok(taken);
+        }
         let next = match picked_up {
             PickUp::Ended(result) => {
                 if let (Lifecycle::Activating(rollout), Ok(())) = (&found, &result) {
@@ -254,17 +264,28 @@ impl Pass<'_> {
                         let message = describe_error(&error);
                         let is_of_the_deployment = error.is_of_the_deployment();
                         failure = Some(error);
-                        if is_of_the_deployment { state.end(Err(message), now())? } else { state.postpone()? }
+                        if is_of_the_deployment {
+                            state.end(Err(message), now())?
+                        } else {
+                            self.forget_way_back(name, &state).await?;
+                            state.postpone()?
+                        }
                     }
                 },
-                Lifecycle::Probation(rollout) => match self.prove(name, rollout, tell).await {
-                    Ok(()) => state.confirm(now())?,
-                    Err(why) => {
-                        let next = state.clone().fail(&why, now())?;
-                        failure = Some(ActivateError::Unproven { deployment: name.clone(), why });
-                        next
+                Lifecycle::Probation(rollout) => {
+                    if let Err(error) = self.arm_for_probation(name, rollout).await {
+                        tracing::warn!(error = %describe_error(&error), deployment = %name, "the way back is not armed for the probation");
                     }
-                },
+                    let (next, why) = match self.prove(name, rollout, tell).await {
+                        Ok(()) => match self.disarm(name, &state).await? {
+                            None => (state.clone().confirm(now())?, None),
+                            Some(taken) => (taken, Some("its way back was taken meanwhile".to_owned())),
+                        },
+                        Err(why) => (state.clone().fail(&why, now())?, Some(why)),
+                    };
+                    failure = why.map(|why| ActivateError::Unproven { deployment: name.clone(), why });
+                    next
+                }
                 Lifecycle::RollingBack(_) => {
                     self.activation_folder(state.unit()).forget_result()?;
                     let begun = state.roll_back()?;
@@ -273,7 +294,11 @@ impl Pass<'_> {
                     self.rollbacks_tried.insert(name.clone());
                     let result = self.roll_back(name, rollback, &begun, tell).await;
                     let ended = begun.end(result.map_err(|error| describe_error(&error)), now())?;
-                    self.record(name, ended)?;
+                    self.record(name, ended.clone())?;
+                    // One that does not hold yet is tried by the timer too.
+                    if !ended.is_at_risk() {
+                        self.forget_way_back(name, &ended).await?;
+                    }
                     return Ok(failure);
                 }
                 Lifecycle::Known(_)
@@ -340,13 +365,15 @@ impl Pass<'_> {
         let folder = self.activation_folder(&unit.name);
         let Some(lock) = folder.try_lock()? else { return Err(ActivateError::StillRuns { unit: unit.name.clone() }) };
         let Some(id) = ActivationId::of(target.deployment, state) else { return Ok(()) };
+        let then_arm = self.arm_before(target.deployment, state, &activation).await?;
         activation.move_profile(&*self.store, target).await?;
         let _under_way = UnderWay::begin(self, target.deployment);
-        let result = folder.run(lock, &id, programs, activation.deadline()).await?;
+        let (of, unit, within) = (&id, &unit.name, activation.deadline());
+        let result = folder.run(lock, Undertaking { of, unit, programs, within, then_arm }).await?;
         result.map_err(|why| ActivateError::Failed { deployment: target.deployment.clone(), why })
     }
 
-    fn activation_folder(&self, unit: &Name) -> ActivationFolder {
+    pub(super) fn activation_folder(&self, unit: &Name) -> ActivationFolder {
         ActivationFolder::of(&self.directory.join("activations"), unit)
     }
 
@@ -389,6 +416,6 @@ fn adopted(order: &Order) -> Lifecycle {
     Lifecycle::adopt(UnitReference::from(order), Candidate::from(order), now())
 }
 
-fn now() -> Timestamp {
+pub(super) fn now() -> Timestamp {
     SystemTime::now().into()
 }

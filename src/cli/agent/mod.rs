@@ -81,9 +81,12 @@ impl AgentConfigArgument {
 /// Runs `clavel-agent` with the arguments of this process.
 pub fn main() -> ExitCode {
     // Only the agent itself uses these subcommands, so no help and no completion shows them.
-    if std::env::args_os().skip(1).eq([agent::ACTIVATE_COMMAND]) {
+    let own: Vec<_> = std::env::args_os().skip(1).take(3).collect();
+    let is_in_unit = own == [agent::ACTIVATE_COMMAND, agent::IN_UNIT];
+    if is_in_unit || own == [agent::ACTIVATE_COMMAND] {
         super::start_log(0);
-        return super::run_to_exit_code(async { agent::carry_out().await.map_err(Exit::machine) }, DataForm::Text);
+        let carry_out = async { agent::carry_out(is_in_unit).await.map_err(Exit::machine) };
+        return super::run_to_exit_code(carry_out, DataForm::Text);
     }
     if std::env::args_os().nth(1).is_some_and(|command| command == agent::BECOME_COMMAND) {
         super::start_log(0);

@@ -1,6 +1,5 @@
-//! What `clavel-agent run` tells the service manager that runs it (`sd_notify(3)`): that it is ready, how it stands, and that it still
+//! What the agent tells the service manager that runs it (`sd_notify(3)`): that it is ready, how it stands, and that it still
 //! works. Without a service manager nothing is told.
-
 use std::convert::Infallible;
 
 use sd_notify::NotifyState;
@@ -9,18 +8,18 @@ use sd_notify::NotifyState;
 const MAX_STATUS: usize = 200;
 
 /// Tells that the agent is ready.
-pub(super) fn tell_ready() {
+pub(in crate::agent) fn tell_ready() {
     tell(&[NotifyState::Ready]);
 }
 
 /// Tells how the agent stands.
-pub(super) fn tell_status(status: &str) {
+pub(in crate::agent) fn tell_status(status: &str) {
     let status: String = status.lines().next().unwrap_or_default().chars().take(MAX_STATUS).collect();
     tell(&[NotifyState::Status(&status)]);
 }
 
 /// Tells again and again that the agent works, where the service manager wants to know.
-pub(super) async fn keep_watchdog() -> Infallible {
+pub(in crate::agent) async fn keep_watchdog() -> Infallible {
     let Some(within) = sd_notify::watchdog_enabled() else { return std::future::pending().await };
     loop {
         tell(&[NotifyState::Watchdog]);

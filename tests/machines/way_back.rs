@@ -1,0 +1,103 @@
+//! Promise: a switch that takes the agent away is taken back by a timer of systemd, which needs nothing of Clavel.
+
+use crate::fleet::{AGENT, Fleet};
+use crate::machine::Machine;
+
+const PROBATION: &str = "probation = { settle = \"100ms\"; deadline = \"2s\"; };";
+
+/// A fleet whose revisions have a short probation.
+fn fleet() -> Fleet {
+    let fleet = Fleet::new();
+    let host = "nixosConfigurations.web-1";
+    fleet.edit("flake.nix", host, &format!("clavel.deployments.web-1 = {{ {PROBATION} }};\n      {host}"));
+    fleet
+}
+
+/// The agent's unit of the project with another line in place of `from`.
+fn agent_unit(from: &str, to: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(AGENT);
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{text}");
+    text.replace(from, to)
+}
+
+/// Timers of ways back that wait.
+fn timers(machine: &Machine<'_>) -> String {
+    machine.sh("systemctl list-timers --all --no-legend 'clavel-way-back-*'")
+}
+
+/// Asserts that the machine got back from `second` to `first` by its timer, and that its agent works again and says so.
+fn assert_taken_back(machine: &Machine<'_>, first: &str, second: &str) {
+    machine.wait_for("rolled-back", 1);
+    machine.assert_runs(first);
+    assert_eq!(machine.activations(), [first, second, first]);
+    assert_eq!(machine.property(AGENT, "ActiveState"), "active");
+    machine.wait_until_said("its way back was taken by the timer, because nothing confirmed it in time");
+    assert_eq!(timers(machine), "");
+    assert_eq!(machine.sh("ls /var/lib/clavel-agent/way-back/web-1"), "script");
+}
+
+#[test]
+fn a_system_whose_agent_does_not_start_is_taken_back() {
+    let fleet = fleet();
+    fleet.write_unit(AGENT, &agent_unit("[Service]\n", "[Service]\nEnvironment=TURN=1\n"));
+    let first = fleet.publish();
+    let machine = fleet.boot_switched();
+    assert_eq!(timers(&machine), "");
+    fleet.write_unit(AGENT, &agent_unit("ExecStart=/usr/local/bin/clavel-agent", "ExecStart=/nowhere/clavel-agent"));
+    let second = fleet.publish();
+    assert_taken_back(&machine, &first, &second);
+    assert_eq!(machine.sh("systemctl is-system-running"), "running");
+}
+
+#[test]
+fn a_system_that_leaves_the_agent_out_is_taken_back() {
+    let fleet = fleet();
+    fleet.write_unit(AGENT, &agent_unit("[Service]\n", "[Service]\nEnvironment=TURN=1\n"));
+    let first = fleet.publish();
+    let machine = fleet.boot_switched();
+    fleet.remove_unit(AGENT);
+    let second = fleet.publish();
+    assert_taken_back(&machine, &first, &second);
+}
+
+#[test]
+fn a_system_that_does_not_start_as_far_as_its_agent_is_taken_back() {
+    let fleet = Fleet::new();
+    let host = "nixosConfigurations.web-1";
+    let deployment = "probation = { confirm = \"manual\"; deadline = \"10s\"; };";
+    fleet.edit("flake.nix", host, &format!("clavel.deployments.web-1 = {{ {deployment} }};\n      {host}"));
+    fleet.write_unit(AGENT, &agent_unit("[Service]\n", "[Service]\nEnvironment=TURN=1\n"));
+    let first = fleet.publish();
+    let mut machine = fleet.boot_awaiting_person();
+    machine.sh("clavel-agent confirm");
+    machine.wait_for("confirmed", 1);
+    // It ends at once at the switch, and never at a start of the machine.
+    let stuck = "[Unit]\nConditionPathExists=!/run/switching\nBefore=clavel-agent.service multi-user.target\n[Service]\n\
+        Type=oneshot\nExecStart=/bin/sleep infinity\n[Install]\nWantedBy=multi-user.target\n";
+    fleet.write_unit("stuck.service", stuck);
+    machine.sh("touch /run/switching");
+    let second = fleet.publish();
+    machine.wait_until_awaiting_person(2);
+    machine.assert_runs(&second);
+    machine.restart();
+    machine.wait_for("rolled-back", 1);
+    machine.assert_runs(&first);
+    assert_eq!(machine.activations(), [&first, &second, "boot", &first]);
+    machine.wait_until_said("its way back was taken by the timer, because nothing confirmed it in time");
+    assert_eq!(machine.property("multi-user.target", "ActiveState"), "active");
+}
+
+#[test]
+fn an_activation_is_a_unit_of_its_own_with_its_words_in_the_journal() {
+    let fleet = fleet();
+    fleet.publish();
+    let machine = fleet.boot_switched();
+    let journal = machine.journal("clavel-activation-web-1.service");
+    assert!(journal.contains("Activates revision 1 of web-1"), "{journal}");
+    let said =
+        machine.sh("journalctl --quiet --output=cat CLAVEL_DEPLOYMENT=web-1 CLAVEL_REVISION=1 CLAVEL_UNIT=web-1");
+    assert!(said.contains("activating the configuration..."), "{said}");
+    // The agent does not say the same once more.
+    assert!(!machine.journal(AGENT).contains("activating the configuration"));
+}
