@@ -33,6 +33,7 @@ mod growth;
 mod hidden_secrets;
 mod histories;
 mod holds;
+mod hooks;
 mod host_keys;
 mod hostings;
 mod incremental;

@@ -73,6 +73,16 @@ in
             default = "deployments";
             description = "The branch.";
           };
+          hooks = mkOption {
+            type = types.attrsOf (types.listOf types.str);
+            default = { };
+            example = lib.literalExpression ''
+              {
+                failure = [ "''${pkgs.mailutils}/bin/mail" "-s" "clavel failed" "ops@example.org" ];
+              }
+            '';
+            description = "The programs that are called `before` and `after` each activation and after its `failure`, with their arguments. The service's PATH has little, so name a program by its path.";
+          };
           root = mkOption {
             type = types.either types.path types.str;
             example = lib.literalExpression "./root.json";

@@ -333,22 +333,27 @@ impl Activation {
 
     /// The variables that tell the activation what it is for.
     fn environment(&self, store: &dyn Store, target: SwitchTarget<'_>) -> Vec<(OsString, Option<OsString>)> {
-        let previous = target.previous.map(|path| store.files_of(path).into_os_string()).unwrap_or_default();
         let profile = match &self.profile {
             Profile::Ours(profile) => Some(profile),
             Profile::Theirs(profiles) => profiles.first(),
         };
-        let variables = [
-            ("CLAVEL_DEPLOYMENT", target.deployment.as_str().into()),
-            ("CLAVEL_REVISION", target.revision.to_string().into()),
-            ("CLAVEL_UNIT", self.unit.as_str().into()),
-            ("CLAVEL_STORE_PATH", target.realised.path().to_string().into()),
-            ("CLAVEL_PATH", store.files_of(target.realised.path()).into_os_string()),
-            ("CLAVEL_PREVIOUS_PATH", previous),
-            ("CLAVEL_PROFILE", profile.map(|profile| profile.as_os_str().to_owned()).unwrap_or_default()),
-        ];
-        variables.map(|(variable, value): (_, OsString)| (variable.into(), Some(value))).into()
+        let profile = profile.map(|profile| profile.as_os_str().to_owned()).unwrap_or_default();
+        let variables = target_variables(store, &self.unit, target).into_iter();
+        variables.chain([("CLAVEL_PROFILE".into(), profile)]).map(|(name, value)| (name, Some(value))).collect()
     }
+}
+
+/// The variables about `target`, which `unit` is switched to.
+pub(super) fn target_variables(store: &dyn Store, unit: &Name, target: SwitchTarget<'_>) -> [(OsString, OsString); 6] {
+    let previous = target.previous.map(|path| store.files_of(path).into_os_string()).unwrap_or_default();
+    [
+        ("CLAVEL_DEPLOYMENT".into(), target.deployment.as_str().into()),
+        ("CLAVEL_REVISION".into(), target.revision.to_string().into()),
+        ("CLAVEL_UNIT".into(), unit.as_str().into()),
+        ("CLAVEL_STORE_PATH".into(), target.realised.path().to_string().into()),
+        ("CLAVEL_PATH".into(), store.files_of(target.realised.path()).into_os_string()),
+        ("CLAVEL_PREVIOUS_PATH".into(), previous),
+    ]
 }
 
 fn activation_program(program: Program, environment: Vec<(OsString, Option<OsString>)>) -> ActivationProgram {

@@ -17,9 +17,9 @@ use super::realise::error::{NotInCache, RealiseError};
 use super::state::StateDirectory;
 use super::unused::{units_of, unused};
 use super::verify::{Order, Refusal, Verdict};
-use crate::config::AgentConfig;
+use crate::config::{AgentConfig, HookStep};
 use crate::git::BundleSearchError;
-use crate::host::check_folder;
+use crate::host::{check_folder, find_executable};
 use crate::model::{
     CheckFinding, CheckOutcome, Name, NarTemplateSpecification, RootValidity, Substituter, UnitType, describe_error,
 };
@@ -29,6 +29,7 @@ use crate::trust::Anchor;
 /// Looks at everything that `config` names.
 pub async fn check(config: &AgentConfig) -> Vec<CheckFinding> {
     let mut findings = vec![check_state(config), check_anchor(config)];
+    findings.extend(check_hooks(config));
     let folder = match tempfile::tempdir() {
         Ok(folder) => folder,
         Err(error) => {
@@ -73,6 +74,15 @@ pub async fn check(config: &AgentConfig) -> Vec<CheckFinding> {
 /// One of several mirrors does not matter much while another one is good.
 fn softened(finding: CheckFinding, another_is_believed: bool) -> CheckFinding {
     if another_is_believed { finding.at_most_a_warning() } else { finding }
+}
+
+fn check_hooks(config: &AgentConfig) -> impl Iterator<Item = CheckFinding> {
+    let commands = HookStep::ALL.into_iter().filter_map(|step| Some((step.word(), config.hooks.command(step)?)));
+    commands.map(|(step, command)| match find_executable(command.program()) {
+        Ok(file) => CheckFinding::ok(format!("hook {step}"), file.display()),
+        Err(why) => CheckFinding::problem(format!("hook {step}"), why)
+            .advise(format!("install it for the PATH of the service, or correct `{step}` in [hooks]")),
+    })
 }
 
 fn check_state(config: &AgentConfig) -> CheckFinding {

@@ -1,7 +1,7 @@
 //! The agent: it fetches the branch, verifies it, and brings each deployment to its unit.
 //!
 //! `check` looks at the set-up. `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
-//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `carried` and `loopback` (the closures in bundles, and the server that Nix reads them from), `leave_status` (the status that goes back on a stick), `fork_evidence` (both
+//! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `hooks` (what a hook of the configuration is told), `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `carried` and `loopback` (the closures in bundles, and the server that Nix reads them from), `leave_status` (the status that goes back on a stick), `fork_evidence` (both
 //! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine), `service_manager` (what systemd is told, and what it runs), `way_back` (the timer that goes back without the agent) and `state` do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
@@ -19,6 +19,7 @@ mod decide;
 mod fetch;
 mod fork_evidence;
 mod freshness;
+mod hooks;
 mod leave_status;
 mod lifecycle;
 mod loopback;
@@ -47,6 +48,7 @@ pub use daemon::{AgentEvent, run};
 pub use decide::{Decision, Retry, SkipReason};
 pub use fetch::BranchFetchError;
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};
+pub use hooks::HookWarning;
 pub use lifecycle::{
     ActivationFailure, Candidate, FailedRollout, Lifecycle, Proof, Rollback, RollbackFailure, RollbackResult, Rollout,
     RunningDeployment, TransitionError, UnitReference, WayBack,

@@ -16,10 +16,10 @@ pub(super) fn gist_of(report: &PassReport) -> (String, Standing) {
             (vec![gist], true)
         }
     };
-    lines.extend(report.unused_units.iter().map(ToString::to_string));
+    lines.extend(report.warnings());
     // The difference of a wrong clock changes at every pass.
     lines.extend(report.clock_trouble.iter().map(|_| "clock".to_owned()));
-    let is_open = is_open || !report.unused_units.is_empty() || report.clock_trouble.is_some();
+    let is_open = is_open || report.warnings().next().is_some() || report.clock_trouble.is_some();
     (lines.join("\n"), if is_open { Standing::Open } else { Standing::Done })
 }
 

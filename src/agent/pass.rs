@@ -1,7 +1,7 @@
 //! A pass: fetch, verify, decide, and for each deployment realise, activate and record.
 //!
 //! This is the only place that knows the order of the steps. `pass/read.rs` has the first half, up to the branch that is
-//! believed, `pass/apply.rs` the second, `pass/secure.rs` the way back, `pass/prove.rs` the probation, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
+//! believed, `pass/apply.rs` the second, `pass/secure.rs` the way back, `pass/prove.rs` the probation, `pass/hooks.rs` the calls of hooks, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
 //! states stand in files of their own, without I/O.
 
 use std::cell::RefCell;
@@ -14,6 +14,7 @@ use std::time::SystemTime;
 use super::carried::Carried;
 use super::decide::Retry;
 use super::freshness::{ClockSample, ClockTrouble, Clocks, next_baseline};
+use super::hooks::HookWarning;
 use super::leave_status::{self, FoundBundle, Identity};
 use super::lifecycle::Lifecycle;
 use super::loopback::LoopbackAddress;
@@ -31,6 +32,7 @@ use crate::trust::{Anchor, TrustedRoot};
 use outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport};
 
 mod apply;
+mod hooks;
 pub(super) mod outcome;
 mod prove;
 mod read;
@@ -61,6 +63,10 @@ pub struct Pass<'a> {
     unused_units: Vec<UnusedUnit>,
     /// The deployments whose rollback was tried in this pass.
     rollbacks_tried: BTreeSet<Name>,
+    /// The deployment whose activation waits for the hook before it.
+    announced: Option<Name>,
+    /// The hooks that failed in this pass, or cannot be called.
+    hook_warnings: Vec<HookWarning>,
     mirrors: Vec<MirrorReport>,
     /// The closures that bundles carry, once this pass has something to realise.
     carried: Option<Carried>,
@@ -105,6 +111,8 @@ impl<'a> Pass<'a> {
             units_are_as_recorded: true,
             unused_units: Vec::new(),
             rollbacks_tried: BTreeSet::new(),
+            announced: None,
+            hook_warnings: Vec::new(),
             mirrors: Vec::new(),
             carried: None,
             loopback: None,
@@ -118,10 +126,15 @@ impl<'a> Pass<'a> {
         Rc::clone(&self.under_way)
     }
 
-    /// Notes that this process ends in order, after a pass that was stopped: a probation that it ends is no failed attempt.
+    /// Notes that this process ends in order, after a pass that was stopped: a probation that it ends is no failed attempt, and neither
+    /// is an activation that had not begun because a hook was called before it.
     pub fn pause(&mut self) -> Result<(), StateError> {
-        let deployments: BTreeMap<Name, Lifecycle> =
-            self.state.deployments.iter().map(|(name, known)| (name.clone(), known.clone().pause())).collect();
+        let announced = self.announced.take();
+        let paused = |(name, known): (&Name, &Lifecycle)| match known.clone().postpone() {
+            Ok(postponed) if announced.as_ref() == Some(name) => (name.clone(), postponed),
+            _ => (name.clone(), known.clone().pause()),
+        };
+        let deployments: BTreeMap<Name, Lifecycle> = self.state.deployments.iter().map(paused).collect();
         if deployments == self.state.deployments {
             Ok(())
         } else {
@@ -148,8 +161,10 @@ impl<'a> Pass<'a> {
         self.clock_trouble = None;
         self.rollbacks_tried.clear();
         self.unused_units.clear();
+        self.hook_warnings.clear();
         self.bundles.clear();
         let result = self.run_steps(retry, tell).await;
+        self.note_unusable_hooks();
         // The stick may be pulled out from now on.
         self.carried = None;
         let report = PassReport {
@@ -159,6 +174,7 @@ impl<'a> Pass<'a> {
             clock_baseline: self.clock_baseline.clone(),
             mirrors: self.mirrors.clone(),
             unused_units: self.unused_units.clone(),
+            hook_warnings: self.hook_warnings.clone(),
         };
         let mut last = report.last_pass(SystemTime::now().into());
         self.leave_status(&last).await;

@@ -126,7 +126,7 @@ pub struct LastPass {
     /// The result for each deployment; empty where the pass ended before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub deployments: Vec<RecordedOutcome>,
-    /// What is suspicious about the configuration, although nothing failed.
+    /// What is suspicious about the configuration, and which hooks failed, although no deployment failed by it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<String>,
     /// The statuses that were left beside bundles, when there were some last.

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::Deserialize;
 
 use super::credentials::{CredentialsTable, access_rules, with_ssh_command};
+use super::hooks::Hooks;
 use super::mirrors::{MAX_MIRRORS, check_mirrors};
 use super::{ConfigError, ConfigFile, WrittenAnchor};
 use crate::git::Remote;
@@ -58,6 +59,8 @@ pub struct AgentConfig {
     pub checks: Checks,
     /// How a revision proves itself, where the deployment does not say so.
     pub probation: Probation,
+    /// The programs that are called before and after an activation.
+    pub hooks: Hooks,
     /// A Nix store other than the machine's own: the folder that contains `nix/store`.
     pub store: Option<PathBuf>,
 }
@@ -142,6 +145,8 @@ struct AgentFile {
     checks: Map<Name, WrittenCheck, MAX_CHECKS>,
     #[serde(default)]
     probation: WrittenProbation,
+    #[serde(default)]
+    hooks: Hooks,
     #[serde(default)]
     units: BTreeMap<Name, UnitTable>,
 }
@@ -242,6 +247,7 @@ impl ConfigFile for AgentFile {
                 .probation
                 .try_into()
                 .map_err(|invalid: Invalid| ("probation.settle", invalid.to_string()))?,
+            hooks: self.hooks,
             store: self.nix.store.map(|store| directory.join(store)),
         })
     }
@@ -341,6 +347,9 @@ mod tests {
             "systemd",
             "mode",
             "settle",
+            "before",
+            "after",
+            "failure",
             "deadline",
             "confirm",
             "type",

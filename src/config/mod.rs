@@ -6,6 +6,7 @@
 mod agent;
 mod claveld;
 mod credentials;
+mod hooks;
 mod mirrors;
 
 use std::path::{Path, PathBuf};
@@ -17,6 +18,7 @@ use serde::{Deserialize, Deserializer};
 pub use agent::{AgentConfig, UnitConfig, UserName};
 pub use claveld::{ClaveldConfig, EvaluateConfig, PublishConfig};
 pub use credentials::{credentials_of_git, read_credentials};
+pub use hooks::{HookCommand, HookStep, Hooks};
 
 use crate::model::Invalid;
 use crate::trust::AnchorLocation;

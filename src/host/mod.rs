@@ -6,7 +6,7 @@ mod folders;
 mod programs;
 
 pub use folders::check_folder;
-pub use programs::{check_git, check_nix, check_ssh};
+pub use programs::{check_git, check_nix, check_ssh, find_executable};
 
 use std::time::Duration;
 

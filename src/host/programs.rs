@@ -1,6 +1,9 @@
 //! The programs that Clavel runs: whether they are on the PATH, and which version they are.
 
+use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use rustix::fs::Access;
 
 use crate::model::{CheckFinding, describe_error};
 use crate::nix::check_daemon;
@@ -38,6 +41,29 @@ pub async fn check_ssh() -> CheckFinding {
         Ok(output) => CheckFinding::ok("ssh", output.stderr.trim()),
         Err(error) => CheckFinding::problem("ssh", describe_error(&error))
             .advise("install the ssh client, which the repository's URL needs"),
+    }
+}
+
+/// The file of a program that this user can run: `program` is its absolute path, or a name to look up on the PATH. The error says why
+/// there is none.
+pub fn find_executable(program: &str) -> Result<PathBuf, String> {
+    if program.contains('/') {
+        return executable(Path::new(program)).map_err(|why| format!("{program} {why}"));
+    }
+    // As the system looks where there is no PATH.
+    let path = std::env::var_os("PATH").unwrap_or_else(|| "/bin:/usr/bin".into());
+    let found = std::env::split_paths(&path).find_map(|folder| executable(&folder.join(program)).ok());
+    found.ok_or_else(|| format!("`{program}` is in no folder of the PATH, which is {}", path.display()))
+}
+
+fn executable(file: &Path) -> Result<PathBuf, String> {
+    match std::fs::metadata(file) {
+        Err(error) => Err(format!("cannot be used: {error}")),
+        Ok(about) if !about.is_file() => Err("is not a file".to_owned()),
+        Ok(_) if rustix::fs::access(file, Access::EXEC_OK).is_err() => {
+            Err(format!("is not executable for the user {}", rustix::process::geteuid().as_raw()))
+        }
+        Ok(_) => Ok(file.to_owned()),
     }
 }
 
@@ -80,7 +106,24 @@ async fn check_store() -> CheckFinding {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::PermissionsExt as _;
+
     use super::*;
+
+    #[test]
+    fn a_program_is_an_executable_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("notify");
+        let find = |path: &Path| find_executable(path.to_str().unwrap());
+        assert!(find(&file).unwrap_err().ends_with("cannot be used: No such file or directory (os error 2)"));
+        std::fs::write(&file, "").unwrap();
+        assert!(find(&file).unwrap_err().contains("is not executable for the user"));
+        std::fs::set_permissions(&file, std::fs::Permissions::from_mode(0o755)).unwrap();
+        assert_eq!(find(&file).unwrap(), file);
+        assert!(find(folder.path()).unwrap_err().ends_with("is not a file"));
+        assert!(find_executable("sh").unwrap().ends_with("sh"));
+        assert!(find_executable("no-such-program").unwrap_err().contains("is in no folder of the PATH, which is /"));
+    }
     use crate::model::CheckOutcome;
 
     #[test]

@@ -9,6 +9,7 @@ use super::super::activate::{ActivateError, Activation, ProfileFolders, SwitchTa
 use super::super::activating::{ActivationFolder, ActivationId, PickUp, Undertaking};
 use super::super::carried::Carried;
 use super::super::decide::{Decision, ProfileTarget, Retry, SkipReason, decide};
+use super::super::hooks::HookCall;
 use super::super::lifecycle::{Candidate, Lifecycle, MAX_ERROR, Rollback, Rollout, TransitionError, UnitReference};
 use super::super::occupancy;
 use super::super::pin::check::Pins;
@@ -26,7 +27,7 @@ impl Pass<'_> {
     pub(super) async fn resume(&mut self, tell: &dyn Fn(Event<'_>)) -> Result<(), PassError> {
         for (name, found) in self.state.deployments.clone() {
             let resumed = self.pick_up(&name, found, tell).await?;
-            self.record(&name, resumed.clone())?;
+            self.record_and_tell(&name, resumed.clone()).await?;
             if !resumed.is_at_risk() {
                 self.forget_way_back(&name, &resumed).await?;
             }
@@ -294,7 +295,7 @@ impl Pass<'_> {
                     self.rollbacks_tried.insert(name.clone());
                     let result = self.roll_back(name, rollback, &begun, tell).await;
                     let ended = begun.end(result.map_err(|error| describe_error(&error)), now())?;
-                    self.record(name, ended.clone())?;
+                    self.record_and_tell(name, ended.clone()).await?;
                     // One that does not hold yet is tried by the timer too.
                     if !ended.is_at_risk() {
                         self.forget_way_back(name, &ended).await?;
@@ -306,13 +307,13 @@ impl Pass<'_> {
                 | Lifecycle::Confirmed { .. }
                 | Lifecycle::RolledBack(_) => return Ok(failure),
             };
-            self.record(name, next)?;
+            self.record_and_tell(name, next).await?;
         }
         Ok(failure)
     }
 
     async fn activate(
-        &self,
+        &mut self,
         name: &Name,
         rollout: &Rollout,
         state: &Lifecycle,
@@ -328,7 +329,7 @@ impl Pass<'_> {
     /// Activates the store path that ran before. That may not be the profile's previous generation, which another tool may
     /// have made.
     async fn roll_back(
-        &self,
+        &mut self,
         name: &Name,
         rollback: &Rollback,
         state: &Lifecycle,
@@ -354,7 +355,7 @@ impl Pass<'_> {
 
     /// Switches `unit` to `target`, which is the step that `state` announces.
     async fn switch(
-        &self,
+        &mut self,
         state: &Lifecycle,
         unit: &UnitReference,
         target: SwitchTarget<'_>,
@@ -367,6 +368,11 @@ impl Pass<'_> {
         let Some(id) = ActivationId::of(target.deployment, state) else { return Ok(()) };
         let then_arm = self.arm_before(target.deployment, state, &activation).await?;
         activation.move_profile(&*self.store, target).await?;
+        if let Lifecycle::Activating(rollout) = state {
+            self.announced = Some(target.deployment.clone());
+            self.call_hook(&HookCall::before(target.deployment, rollout)).await;
+            self.announced = None;
+        }
         let _under_way = UnderWay::begin(self, target.deployment);
         let (of, unit, within) = (&id, &unit.name, activation.deadline());
         let result = folder.run(lock, Undertaking { of, unit, programs, within, then_arm }).await?;
@@ -385,7 +391,7 @@ impl Pass<'_> {
     }
 
     /// Records the state of a deployment, and returns once it is on the disk. What is in memory follows the disk.
-    fn record(&mut self, name: &Name, lifecycle: Lifecycle) -> Result<(), StateError> {
+    pub(super) fn record(&mut self, name: &Name, lifecycle: Lifecycle) -> Result<(), StateError> {
         if self.state.deployments.get(name) == Some(&lifecycle) {
             return Ok(());
         }

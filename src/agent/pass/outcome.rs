@@ -7,6 +7,7 @@ use std::{fmt, io};
 
 use super::super::activate::ActivateError;
 use super::super::freshness::{ClockTrouble, Clocks, Stale};
+use super::super::hooks::HookWarning;
 use super::super::lifecycle::{FailedRollout, Rollback, Rollout, TransitionError};
 use super::super::mirrors::{MirrorReport, NoneBelieved};
 use super::super::realise::error::{NotInCache, RealiseError};
@@ -264,6 +265,8 @@ pub struct PassReport {
     pub mirrors: Vec<MirrorReport>,
     /// The tables of the configuration about units that no deployment is for.
     pub unused_units: Vec<UnusedUnit>,
+    /// The hooks that failed, or cannot be called.
+    pub hook_warnings: Vec<HookWarning>,
     /// The root ends soon.
     pub root_warning: Option<RootWarning>,
 }
@@ -281,6 +284,12 @@ impl PassReport {
             | DeploymentOutcome::Withdrawn
             | DeploymentOutcome::Dropped => None,
         })
+    }
+
+    /// What is wrong with the configuration, although nothing failed by it.
+    pub fn warnings(&self) -> impl Iterator<Item = String> {
+        let unused = self.unused_units.iter().map(ToString::to_string);
+        unused.chain(self.hook_warnings.iter().map(ToString::to_string))
     }
 
     /// Whether the pass did not end early and no deployment failed.
@@ -316,7 +325,7 @@ impl PassReport {
             ok: self.is_complete(),
             stale_since: stale.map(|stale| stale.since),
             deployments: self.result.iter().flatten().map(DeploymentReport::recorded).collect(),
-            warnings: self.unused_units.iter().map(ToString::to_string).collect(),
+            warnings: self.warnings().collect(),
             left: Vec::new(),
             mirrors: self.mirrors.iter().map(bounded).collect(),
             version: StateVersion,
@@ -333,9 +342,9 @@ fn bounded(report: &MirrorReport) -> MirrorReport {
 /// A pass in a few lines: a warning about the clock, and a line for each deployment, or the error.
 impl fmt::Display for PassReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let unused = self.unused_units.iter().map(|unused| format!("warning: {unused}"));
+        let others = self.warnings().map(|warning| format!("warning: {warning}"));
         let root = self.root_warning.iter().map(|warning| format!("warning: {warning}"));
-        let trouble = self.clock_trouble.iter().map(|trouble| format!("warning: {trouble}")).chain(unused).chain(root);
+        let trouble = self.clock_trouble.iter().map(|trouble| format!("warning: {trouble}")).chain(others).chain(root);
         let lines: Vec<String> = match &self.result {
             Ok(reports) => trouble.chain(reports.iter().map(ToString::to_string)).collect(),
             Err(error) => trouble.chain([describe_error(error)]).collect(),

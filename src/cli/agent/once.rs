@@ -1,5 +1,6 @@
 //! `clavel-agent once`: arguments, printing and the exit code. The pass is `agent::Pass`.
 
+use std::fmt::Display;
 use std::io::IsTerminal as _;
 
 use serde::Serialize;
@@ -8,7 +9,7 @@ use super::AgentConfigArgument;
 use crate::agent::{DeploymentOutcome, DeploymentReport, Event, Pass, PassReport, Retry, UnusedUnit};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::{output, wait_for_stop_signal};
-use crate::model::{Name, RootWarning, describe_error, headline, json};
+use crate::model::{Name, describe_error, headline, json};
 use crate::stderr;
 use crate::store::Output;
 
@@ -24,7 +25,7 @@ pub(super) struct Arguments {
     json: bool,
 }
 
-/// The JSON of one deployment, or of a warning about a unit of the configuration or about the root.
+/// The JSON of one deployment, or of a warning: about a unit of the configuration, a hook, or the root.
 #[derive(Serialize, schemars::JsonSchema)]
 pub(in crate::cli) struct PrintedEntry<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -66,8 +67,8 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     if let Some(trouble) = &report.clock_trouble {
         output::remark(format_args!("warning: {trouble}"));
     }
-    for unused in &report.unused_units {
-        output::remark(format_args!("warning: {unused}"));
+    for warning in report.warnings() {
+        output::remark(format_args!("warning: {warning}"));
     }
     if let Some(warning) = &report.root_warning {
         output::remark(format_args!("warning: {warning}"));
@@ -76,8 +77,9 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let reports = report.result?;
     let print: Box<dyn FnOnce() -> Result<(), Exit> + Send> = if arguments.json {
         let warnings = report.unused_units.iter().map(PrintedEntry::warning);
-        let root = report.root_warning.as_ref().map(PrintedEntry::about_the_root);
-        let entries = reports.iter().map(PrintedEntry::of).chain(warnings).chain(root);
+        let others = report.hook_warnings.iter().map(PrintedEntry::other_warning);
+        let others = others.chain(report.root_warning.iter().map(PrintedEntry::other_warning));
+        let entries = reports.iter().map(PrintedEntry::of).chain(warnings).chain(others);
         let entries = json::render(&entries.collect::<Vec<_>>());
         Box::new(move || output::rendered_json(&entries))
     } else {
@@ -177,7 +179,7 @@ impl<'a> PrintedEntry<'a> {
         Self { deployment: None, unit: Some(&unused.unit), outcome: "warning", message: unused.to_string() }
     }
 
-    fn about_the_root(warning: &RootWarning) -> Self {
+    fn other_warning(warning: impl Display) -> Self {
         Self { deployment: None, unit: None, outcome: "warning", message: warning.to_string() }
     }
 
