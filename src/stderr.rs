@@ -1,4 +1,4 @@
-//! Standard error, which never holds up a daemon.
+//! Standard error, which never holds up a daemon. Where it leads to systemd's journal, messages have fields and a priority there.
 //!
 //! A write blocks for as long as the reader of a full pipe does not read. A daemon that waits for its reader misses its deadlines, so
 //! it hands the bytes to a thread ([`never_wait`]), which alone waits. What does not fit into the queue is dropped, and counted.
@@ -13,7 +13,18 @@ use anstream::adapter::StripBytes;
 
 use crate::model::printable_lines;
 
-/// The most pieces in the queue; each is 16 KiB at most.
+#[cfg(target_os = "linux")]
+mod journal;
+#[cfg(not(target_os = "linux"))]
+#[path = "stderr/no_journal.rs"]
+mod journal;
+mod message;
+
+pub use message::{Message, Severity};
+
+use message::MAX_PIECE;
+
+/// The most pieces in the queue.
 const MAX_QUEUED: usize = 1024;
 
 static QUEUE: OnceLock<Queue> = OnceLock::new();
@@ -25,6 +36,8 @@ struct Queue {
 
 enum Piece {
     Bytes(Vec<u8>),
+    /// An entry of the journal.
+    Entry(Message),
     /// Everything before was written.
     Mark(SyncSender<()>),
 }
@@ -42,7 +55,21 @@ pub fn never_wait() {
 pub fn write(bytes: &[u8]) {
     match QUEUE.get() {
         None => write_now(bytes),
-        Some(queue) => queue.push(bytes),
+        Some(queue) => bytes.chunks(MAX_PIECE).for_each(|piece| queue.push(Piece::Bytes(piece.to_owned()))),
+    }
+}
+
+/// Tells messages that belong together: one by one in the journal where standard error leads there, and as `otherwise` elsewhere. An entry
+/// that the journal does not take is written to standard error.
+pub fn tell(messages: Vec<Message>, otherwise: &str) {
+    if journal::journal().is_none() {
+        return write(otherwise.as_bytes());
+    }
+    for entry in messages.into_iter().flat_map(journal::entries) {
+        match QUEUE.get() {
+            None => tell_now(&entry),
+            Some(queue) => queue.push(Piece::Entry(entry)),
+        }
     }
 }
 
@@ -57,7 +84,7 @@ pub fn flush(within: Duration) {
 }
 
 impl Queue {
-    fn push(&self, bytes: &[u8]) {
+    fn push(&self, piece: Piece) {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
         if *dropped > 0 {
             let note = format!("({} pieces of output were dropped, because nobody read them)\n", *dropped);
@@ -65,11 +92,9 @@ impl Queue {
                 *dropped = 0;
             }
         }
-        for piece in bytes.chunks(16 << 10) {
-            match self.sender.try_send(Piece::Bytes(piece.to_owned())) {
-                Ok(()) | Err(TrySendError::Disconnected(_)) => {}
-                Err(TrySendError::Full(_)) => *dropped += 1,
-            }
+        match self.sender.try_send(piece) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => {}
+            Err(TrySendError::Full(_)) => *dropped += 1,
         }
     }
 }
@@ -118,8 +143,16 @@ fn write_all(queue: &Receiver<Piece>) {
     while let Ok(piece) = queue.recv() {
         match piece {
             Piece::Bytes(bytes) => write_now(&bytes),
+            Piece::Entry(entry) => tell_now(&entry),
             Piece::Mark(written) => drop(written.send(())),
         }
+    }
+}
+
+fn tell_now(entry: &Message) {
+    let sent = journal::journal().is_some_and(|journal| journal::send(journal, entry).is_ok());
+    if !sent {
+        write_now(format!("{}\n", entry.text).as_bytes());
     }
 }
 

@@ -38,6 +38,7 @@ mod host_keys;
 mod hostings;
 mod incremental;
 mod interruptions;
+mod journal;
 mod json_outputs;
 mod keys;
 mod layers;

@@ -11,7 +11,7 @@ use super::lifecycle::{
 };
 use super::realise::Realised;
 use crate::config::HookStep;
-use crate::model::{Name, StorePath, beginning, excerpt, headline};
+use crate::model::{Name, Revision, StorePath, beginning, excerpt, headline};
 use crate::store::Store;
 
 /// The most bytes of the error that a hook reads on its standard input.
@@ -168,6 +168,8 @@ impl Back {
 pub struct HookWarning {
     /// The hook.
     pub step: HookStep,
+    /// What it was called for, where it was: the deployment, its unit, and the revision.
+    pub called_for: Option<(Name, Name, Revision)>,
     what: String,
 }
 
@@ -179,12 +181,13 @@ impl HookWarning {
         let why = excerpt(why, MAX_WARNING);
         let words: Vec<&str> = why.split_whitespace().collect();
         let what = format!("failed at revision {revision} of `{deployment}`: {}", words.join(" "));
-        Self { step: call.step(), what }
+        let called_for = Some((deployment.clone(), call.unit.name.clone(), revision));
+        Self { step: call.step(), called_for, what }
     }
 
     /// Its program cannot be run.
     pub(super) fn unusable(step: HookStep, why: &str) -> Self {
-        Self { step, what: format!("cannot be called: {why}") }
+        Self { step, called_for: None, what: format!("cannot be called: {why}") }
     }
 }
 

@@ -272,12 +272,12 @@ impl<'a> Pass<'a> {
         let pins = Pins::of(&orders);
         for order in &orders {
             let outcome = self.apply_decision(order, &pins, retry, tell).await?;
-            reports.push(DeploymentReport { name: order.deployment.name.clone(), outcome });
+            let (unit, revision) = (Some(order.unit.name.clone()), Some(order.deployment.revision));
+            reports.push(DeploymentReport { name: order.deployment.name.clone(), unit, revision, outcome });
         }
-        let report = |name| DeploymentReport { name, outcome: DeploymentOutcome::Withdrawn };
-        reports.extend(withdrawn.into_iter().map(report));
+        reports.extend(withdrawn.into_iter().map(|name| self.report_about(name, DeploymentOutcome::Withdrawn)));
         let failed = |why| DeploymentOutcome::Failed(DeploymentFailure::Unfit(Box::new(why)));
-        reports.extend(unfit.into_iter().map(|(name, why)| DeploymentReport { name, outcome: failed(why) }));
+        reports.extend(unfit.into_iter().map(|(name, why)| self.report_about(name, failed(why))));
         self.try_rollbacks(tell).await?;
         let reports = self.with_moved_profiles(self.with_dropped(self.with_pending_rollbacks(reports)));
         let found = |report: &DeploymentReport| Some((report.name.clone(), report.outcome.completed_as()?));
@@ -299,10 +299,10 @@ impl<'a> Pass<'a> {
         let is_reported = |name: &Name| reports.iter().any(|report| report.name == *name);
         let others: Vec<Name> = self.state.deployments.keys().filter(|name| !is_reported(name)).cloned().collect();
         let others =
-            others.into_iter().filter_map(|name| Some(DeploymentReport { outcome: self.not_back(&name, None)?, name }));
-        let reported = |DeploymentReport { name, outcome }| {
-            let outcome = self.not_back(&name, Some(&outcome)).unwrap_or(outcome);
-            DeploymentReport { name, outcome }
+            others.into_iter().filter_map(|name| self.not_back(&name, None).map(|why| self.report_about(name, why)));
+        let reported = |report: DeploymentReport| match self.not_back(&report.name, Some(&report.outcome)) {
+            Some(outcome) => self.report_about(report.name, outcome),
+            None => report,
         };
         reports.into_iter().map(reported).chain(others).collect()
     }
@@ -312,8 +312,14 @@ impl<'a> Pass<'a> {
         let is_reported = |name: &Name| reports.iter().any(|report| report.name == *name);
         let runs = self.state.deployments.iter().filter(|(_, known)| known.last_confirmed().is_some());
         let dropped: Vec<Name> = runs.map(|(name, _)| name).filter(|name| !is_reported(name)).cloned().collect();
-        reports.extend(dropped.into_iter().map(|name| DeploymentReport { name, outcome: DeploymentOutcome::Dropped }));
+        reports.extend(dropped.into_iter().map(|name| self.report_about(name, DeploymentOutcome::Dropped)));
         reports
+    }
+
+    /// The report about a deployment that no order is for, or not alone: its unit is that of the record.
+    fn report_about(&self, name: Name, outcome: DeploymentOutcome) -> DeploymentReport {
+        let unit = self.state.deployments.get(&name).map(|known| known.unit().clone());
+        DeploymentReport { name, unit, revision: outcome.revision(), outcome }
     }
 
     /// The report of a pass that finds the commit at which everything was done: what was found there holds still.
@@ -327,7 +333,7 @@ impl<'a> Pass<'a> {
                 CompletedAs::Withdrawn => DeploymentOutcome::Withdrawn,
                 CompletedAs::Dropped => DeploymentOutcome::Dropped,
             };
-            Some(DeploymentReport { name, outcome })
+            Some(self.report_about(name, outcome))
         };
         found.into_iter().filter_map(report).collect()
     }

@@ -142,7 +142,7 @@ fn start_log(verbosity: u8) {
     };
     // gix logs much at these levels that is of no use to an operator.
     let filter = Targets::new().with_default(LevelFilter::WARN).with_target("clavel", level);
-    let log = tracing_subscriber::fmt::layer().with_writer(|| output::Log).with_ansi(false).without_time();
+    let log = tracing_subscriber::fmt::layer().with_writer(output::Logs).with_ansi(false).without_time();
     tracing_subscriber::registry().with(log.with_filter(filter)).init();
 }
 

@@ -8,10 +8,11 @@ use std::time::Duration;
 use comfy_table::{ContentArrangement, Table, presets};
 use indicatif::{ProgressBar, ProgressState, ProgressStyle};
 use serde::Serialize;
+use tracing_subscriber::fmt::MakeWriter;
 
 use super::exit::{Code, ErrorDocument, Exit};
 use crate::model::{is_printable, json, printable_lines};
-use crate::stderr;
+use crate::stderr::{self, Message, Severity};
 
 /// Prints a line of data. Parts of it may come from a branch, a flake, a server or a program, and must not steer the terminal.
 pub(super) fn line(text: impl Display) -> Result<(), Exit> {
@@ -78,26 +79,82 @@ fn check_written(written: io::Result<()>) -> Result<(), Exit> {
 
 /// Prints a remark on standard error.
 pub(super) fn remark(text: impl Display) {
-    stderr::write(format!("{}\n", printable_lines(&text.to_string())).as_bytes());
+    tell(vec![message(Severity::Info, text)]);
+}
+
+/// Prints a warning on standard error.
+pub(super) fn warning(text: impl Display) {
+    tell(vec![message(Severity::Warning, format_args!("warning: {text}"))]);
 }
 
 /// Prints an error on standard error.
-pub(super) fn error(message: impl Display) {
+pub(super) fn error(text: impl Display) {
+    tell_as_error(vec![message(Severity::Error, text)]);
+}
+
+/// A message for [`tell`], without fields.
+pub(super) fn message(severity: Severity, text: impl Display) -> Message {
+    Message { severity, text: text.to_string(), fields: Vec::new() }
+}
+
+/// Prints messages that belong together on standard error.
+pub(super) fn tell(mut messages: Vec<Message>) {
+    let lines = joined(&mut messages);
+    stderr::tell(messages, &lines);
+}
+
+/// Prints messages that belong together on standard error, as one error.
+pub(super) fn tell_as_error(mut messages: Vec<Message>) {
     let red = match anstream::AutoStream::choice(&io::stderr()) {
         anstream::ColorChoice::Never => anstyle::Style::new(),
         _ => anstyle::Style::new().bold().fg_color(Some(anstyle::AnsiColor::Red.into())),
     };
-    stderr::write(format!("{red}error:{red:#} {}\n", printable_lines(&message.to_string())).as_bytes());
+    let otherwise = format!("{red}error:{red:#} {}", joined(&mut messages));
+    for error in messages.iter_mut().filter(|message| message.severity == Severity::Error) {
+        // In the journal, each stands alone.
+        error.text.insert_str(0, "error: ");
+    }
+    stderr::tell(messages, &otherwise);
 }
 
-/// Standard error, for the log.
+/// Makes the texts fit for a terminal, and gives them as lines.
+fn joined(messages: &mut [Message]) -> String {
+    for message in messages.iter_mut() {
+        message.text = printable_lines(&message.text);
+    }
+    messages.iter().map(|message| message.text.as_str()).collect::<Vec<_>>().join("\n") + "\n"
+}
+
+/// The log of this program and of its libraries, on standard error.
 #[derive(Debug)]
-pub(super) struct Log;
+pub(super) struct Logs;
+
+impl<'a> MakeWriter<'a> for Logs {
+    type Writer = Log;
+
+    fn make_writer(&'a self) -> Log {
+        Log(Severity::Info)
+    }
+
+    fn make_writer_for(&'a self, event: &tracing::Metadata<'_>) -> Log {
+        Log(match *event.level() {
+            tracing::Level::ERROR => Severity::Error,
+            tracing::Level::WARN => Severity::Warning,
+            tracing::Level::INFO => Severity::Info,
+            _ => Severity::Debug,
+        })
+    }
+}
+
+/// Writes an event of the log.
+#[derive(Debug)]
+pub(super) struct Log(Severity);
 
 impl io::Write for Log {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         // One call has one event.
-        stderr::write(printable_lines(&String::from_utf8_lossy(bytes)).as_bytes());
+        let text = printable_lines(&String::from_utf8_lossy(bytes));
+        stderr::tell(vec![message(self.0, text.trim_end())], &text);
         Ok(bytes.len())
     }
 

@@ -5,6 +5,7 @@
 
 mod failures;
 mod fleet;
+mod journal;
 mod machine;
 mod own_unit;
 mod probation;

@@ -143,7 +143,7 @@ impl Pass<'_> {
 
     /// The reports, where a unit counts as up to date only if its profile leads to what is recorded.
     pub(super) fn with_moved_profiles(&self, mut reports: Vec<DeploymentReport>) -> Vec<DeploymentReport> {
-        for DeploymentReport { name, outcome } in &mut reports {
+        for DeploymentReport { name, outcome, .. } in &mut reports {
             let known = self.state.deployments.get(name);
             if let DeploymentOutcome::UpToDate(revision) = *outcome
                 && let Some(running) = known.and_then(Lifecycle::certainly_running)
@@ -348,7 +348,7 @@ impl Pass<'_> {
             let is_news =
                 last_failure.as_ref().is_none_or(|last| last.error != excerpt(&describe_error(error), MAX_ERROR));
             if is_news {
-                tell(Event::RollbackFailed { deployment: name, error });
+                tell(Event::RollbackFailed { deployment: name, rollback, error });
             }
         })
     }

@@ -144,6 +144,19 @@ impl DeploymentOutcome {
         }
     }
 
+    /// The revision that it names.
+    pub(super) fn revision(&self) -> Option<Revision> {
+        match self {
+            Self::UpToDate(revision)
+            | Self::Moved { revision, .. }
+            | Self::Adopted(revision)
+            | Self::Switched(revision) => Some(*revision),
+            Self::Failed(DeploymentFailure::NotBack { rollback, .. }) => Some(rollback.candidate.revision),
+            Self::Failed(DeploymentFailure::Before(failed)) => Some(failed.candidate.revision),
+            Self::Waiting(_) | Self::Failed(_) | Self::Withdrawn | Self::Dropped => None,
+        }
+    }
+
     /// What the next passes have to know about it, where nothing is left to do.
     pub(super) fn completed_as(&self) -> Option<CompletedAs> {
         match self {
@@ -232,6 +245,10 @@ impl fmt::Display for DeploymentFailure {
 pub struct DeploymentReport {
     /// The deployment.
     pub name: Name,
+    /// Its unit, where that is known.
+    pub unit: Option<Name>,
+    /// The revision that this is about, where it is about one.
+    pub revision: Option<Revision>,
     /// The result.
     pub outcome: DeploymentOutcome,
 }
@@ -391,6 +408,8 @@ pub enum Event<'a> {
     OnProbation {
         /// The deployment.
         deployment: &'a Name,
+        /// The revision and its attempt.
+        rollout: &'a Rollout,
         /// How many checks it has.
         checks: usize,
     },
@@ -398,6 +417,8 @@ pub enum Event<'a> {
     MirrorUnread {
         /// The deployment.
         deployment: &'a Name,
+        /// The revision and its attempt.
+        rollout: &'a Rollout,
         /// Why not.
         error: &'a str,
     },
@@ -405,6 +426,8 @@ pub enum Event<'a> {
     AwaitingPerson {
         /// The deployment.
         deployment: &'a Name,
+        /// The revision and its attempt.
+        rollout: &'a Rollout,
         /// How long after the activation the machine goes back.
         deadline: std::time::Duration,
     },
@@ -412,6 +435,8 @@ pub enum Event<'a> {
     OnlyTold {
         /// The deployment.
         deployment: &'a Name,
+        /// The revision and its attempt.
+        rollout: &'a Rollout,
         /// What does not hold.
         complaint: &'a str,
     },
@@ -426,6 +451,8 @@ pub enum Event<'a> {
     RollbackFailed {
         /// The deployment.
         deployment: &'a Name,
+        /// The store path, and the failure before.
+        rollback: &'a Rollback,
         /// Why.
         error: &'a ActivateError,
     },

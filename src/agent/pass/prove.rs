@@ -80,7 +80,7 @@ impl Pass<'_> {
         looks.extend(trial.checks().cloned().enumerate().map(|(place, check)| look_at(place, check, Duration::ZERO)));
         looks.extend(asked.iter().map(|mirror| read_soon(self.config, mirror, Duration::ZERO)));
         if trial.checks().len() > 0 {
-            tell(Event::OnProbation { deployment: name, checks: trial.checks().len() });
+            tell(Event::OnProbation { deployment: name, rollout, checks: trial.checks().len() });
         }
         // Timers of their own: looks may end more often than they do.
         let mut confirmations = tokio::time::interval(LOOK);
@@ -103,7 +103,7 @@ impl Pass<'_> {
                 Decision::AskPerson | Decision::Wait => {}
             }
             if awaits_person && !std::mem::replace(&mut is_asked, true) {
-                tell(Event::AwaitingPerson { deployment: name, deadline: trial.deadline() });
+                tell(Event::AwaitingPerson { deployment: name, rollout, deadline: trial.deadline() });
             }
             // What held may not hold any more.
             if is_news || reported != Some(awaits_person) {
@@ -129,7 +129,7 @@ impl Pass<'_> {
                     if let Err(error) = &found
                         && *trial.mirror() == Mirror::Unread(None)
                     {
-                        tell(Event::MirrorUnread { deployment: name, error });
+                        tell(Event::MirrorUnread { deployment: name, rollout, error });
                     }
                     let is_news = trial.note_mirror(found);
                     if trial.asks_mirror() {
@@ -146,7 +146,7 @@ impl Pass<'_> {
             };
         };
         if decided.is_ok() {
-            trial.told().iter().for_each(|complaint| tell(Event::OnlyTold { deployment: name, complaint }));
+            trial.told().iter().for_each(|complaint| tell(Event::OnlyTold { deployment: name, rollout, complaint }));
         }
         if let Err(error) = files.clear() {
             tracing::warn!(%error, "cannot remove the files of the probation that is over");

@@ -2,6 +2,7 @@
 
 mod check;
 mod confirm;
+mod messages;
 pub(super) mod once;
 mod run;
 pub(super) mod status;

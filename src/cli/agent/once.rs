@@ -6,10 +6,11 @@ use std::io::IsTerminal as _;
 use serde::Serialize;
 
 use super::AgentConfigArgument;
-use crate::agent::{DeploymentOutcome, DeploymentReport, Event, Pass, PassReport, Retry, UnusedUnit};
+use super::messages::{describe_left, event_message, report_message};
+use crate::agent::{DeploymentOutcome, DeploymentReport, Pass, Retry, UnusedUnit};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::{output, wait_for_stop_signal};
-use crate::model::{Name, describe_error, headline, json};
+use crate::model::{Name, json};
 use crate::stderr;
 use crate::store::Output;
 
@@ -46,7 +47,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let mut stop = std::pin::pin!(wait_for_stop_signal());
     let ended = {
         // It is dropped after it was asked what is under way.
-        let mut run = std::pin::pin!(pass.run(retry, &|event| output::remark(describe_event(&event))));
+        let mut run = std::pin::pin!(pass.run(retry, &|event| output::tell(vec![event_message(&event)])));
         tokio::select! {
             report = &mut run => Ok(report),
             stopped = &mut stop => {
@@ -65,14 +66,10 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     // The reader of the output may be slow, and another pass must not wait for it.
     drop(pass);
     if let Some(trouble) = &report.clock_trouble {
-        output::remark(format_args!("warning: {trouble}"));
+        output::warning(trouble);
     }
-    for warning in report.warnings() {
-        output::remark(format_args!("warning: {warning}"));
-    }
-    if let Some(warning) = &report.root_warning {
-        output::remark(format_args!("warning: {warning}"));
-    }
+    report.warnings().for_each(output::warning);
+    report.root_warning.iter().for_each(output::warning);
     let code = report.first_failure().map(code_of);
     let reports = report.result?;
     let print: Box<dyn FnOnce() -> Result<(), Exit> + Send> = if arguments.json {
@@ -96,84 +93,6 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     code.map_or(Ok(()), |code| Err(Exit::silent(code)))
 }
 
-/// Prints the report of a pass on standard error.
-pub(super) fn print_report(report: &PassReport) {
-    match &report.result {
-        Err(refused) => output::error(describe_error(refused)),
-        Ok(_) if report.is_good() => output::remark(report),
-        Ok(_) => output::error(report),
-    }
-}
-
-/// Describes an event of a pass in one line.
-pub(super) fn describe_event(event: &Event<'_>) -> String {
-    match event {
-        Event::ForkKept(folder) => format!("both contents are kept in {}", folder.display()),
-        Event::ForkFolderFull(folder) => format!(
-            "cannot keep both contents of another fork: {} is full; look at its files and move them away",
-            folder.display()
-        ),
-        Event::Mirror(report) => {
-            format!("a mirror is not used: {}", report.error.as_deref().unwrap_or(&report.repository))
-        }
-        Event::Fetched(commit) => format!("the branch is at {}", &commit.to_string()[..10]),
-        Event::Rewritten(before) => format!(
-            "the history of the branch was rewritten: {} is not part of it any more; its index is signed and no older, so the \
-             agent uses it",
-            &before.to_string()[..10]
-        ),
-        Event::Realising(order) => {
-            let deployment = &order.deployment;
-            let path = &deployment.specification.template.nar_id;
-            format!("{}: fetching {path} (revision {})", deployment.name, deployment.revision)
-        }
-        Event::AwaitingActivation { deployment } => {
-            format!("{deployment}: an activation that began before this agent still runs; waiting for it")
-        }
-        Event::EarlierActivationSucceeded { deployment, revision } => {
-            format!("{deployment}: switched to revision {revision}, by an activation that began before this agent")
-        }
-        Event::Activating { deployment, rollout } => match rollout.attempts {
-            1 => format!("{deployment}: activating"),
-            attempts => format!("{deployment}: activating again (attempt {attempts})"),
-        },
-        Event::MirrorUnread { deployment, error } => {
-            format!("{deployment}: on probation until a mirror can be read again: {}", headline(error))
-        }
-        Event::OnProbation { deployment, checks: 1 } => format!("{deployment}: on probation; it has one check"),
-        Event::OnProbation { deployment, checks } => format!("{deployment}: on probation; it has {checks} checks"),
-        Event::AwaitingPerson { deployment, deadline } => format!(
-            "{deployment}: all of it holds; confirm it with `clavel-agent confirm {deployment}`, or the machine goes back {} after \
-             the switch",
-            humantime::format_duration(*deadline)
-        ),
-        Event::OnlyTold { deployment, complaint } => format!("{deployment}: warning: it stays, and {complaint}"),
-        Event::RollingBack { deployment, rollback } => {
-            format!("{deployment}: revision {} failed; going back to {}", rollback.candidate.revision, rollback.to)
-        }
-        Event::RollbackFailed { deployment, error } => {
-            format!("{deployment}: going back failed as well: {}", describe_error(error))
-        }
-        Event::ReportNotSaved(error) => {
-            format!("`clavel-agent status` will not show this pass: {}", describe_error(error))
-        }
-        Event::MetricsNotWritten(path, error) => {
-            format!(
-                "cannot write the metrics to {}: {error}; correct `metrics-file`, or make its folder",
-                path.display()
-            )
-        }
-    }
-}
-
-/// Says that the agent ends before an activation.
-pub(super) fn describe_left(deployment: &Name) -> String {
-    format!(
-        "{deployment}: the agent ends, and leaves the activation running that is under way; the next pass waits for it and takes \
-         its result"
-    )
-}
-
 impl<'a> PrintedEntry<'a> {
     fn warning(unused: &'a UnusedUnit) -> Self {
         Self { deployment: None, unit: Some(&unused.unit), outcome: "warning", message: unused.to_string() }
@@ -183,7 +102,7 @@ impl<'a> PrintedEntry<'a> {
         Self { deployment: None, unit: None, outcome: "warning", message: warning.to_string() }
     }
 
-    fn of(DeploymentReport { name, outcome }: &'a DeploymentReport) -> Self {
+    fn of(DeploymentReport { name, outcome, .. }: &'a DeploymentReport) -> Self {
         Self { deployment: Some(name), unit: None, outcome: outcome.word(), message: format!("{name}: {outcome}") }
     }
 }
@@ -192,7 +111,7 @@ impl<'a> PrintedEntry<'a> {
 fn data_of(reports: &[DeploymentReport]) -> Vec<String> {
     let line = |report: &DeploymentReport| match report.outcome {
         DeploymentOutcome::Failed(_) => {
-            output::error(report);
+            output::tell_as_error(vec![report_message(report)]);
             None
         }
         _ => Some(report.to_string()),

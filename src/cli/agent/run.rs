@@ -1,7 +1,7 @@
 //! `clavel-agent run`: arguments, signals and printing. The loop is `agent::daemon`.
 
 use super::AgentConfigArgument;
-use super::once::{describe_event, describe_left, print_report};
+use super::messages::{describe_left, event_message, pass_messages};
 use crate::agent::{self, AgentEvent};
 use crate::cli::exit::Exit;
 use crate::cli::{Signals, output, report_refused_reload};
@@ -29,8 +29,9 @@ pub(super) async fn run(argument: &AgentConfigArgument) -> Result<(), Exit> {
 
 fn print_event(event: &AgentEvent<'_>) {
     match event {
-        AgentEvent::Pass(event) => output::remark(describe_event(event)),
-        AgentEvent::Ended(report) => print_report(report),
+        AgentEvent::Pass(event) => output::tell(vec![event_message(event)]),
+        AgentEvent::Ended(report) if report.is_good() => output::tell(pass_messages(report)),
+        AgentEvent::Ended(report) => output::tell_as_error(pass_messages(report)),
         AgentEvent::LeavingActivation(deployment) => output::remark(describe_left(deployment)),
     }
 }
