@@ -25,6 +25,11 @@ const WAITING_PARTS: usize = 4;
 /// The stack of a request's thread, which libcurl and its TLS need.
 const STACK: usize = 512 << 10;
 
+/// The end of a request of git's, as a packet line.
+const FLUSH: &[u8] = b"0000";
+/// The argument that asks for no progress, as a packet line.
+const NO_PROGRESS: &[u8] = b"0010no-progress\n";
+
 /// The HTTP client of one fetch. Its clones are the same client.
 #[derive(Clone)]
 pub(in crate::git) struct GitHttp(Arc<Client>);
@@ -334,8 +339,21 @@ impl Write for PostBody {
 
 impl Drop for PostBody {
     fn drop(&mut self) {
-        let _ = self.send.send(std::mem::take(&mut self.bytes));
+        let _ = self.send.send(without_progress(std::mem::take(&mut self.bytes)));
     }
+}
+
+/// Asks the server to leave out its progress, which nobody reads, where the body is the command that fetches (gitprotocol-v2(5)). The
+/// progress of a small change is as large as the change. gix never asks for that.
+fn without_progress(mut body: Vec<u8>) -> Vec<u8> {
+    const LENGTH: usize = 4;
+    let is_fetch = body.get(LENGTH..).is_some_and(|rest| rest.starts_with(b"command=fetch"));
+    if is_fetch && body.ends_with(FLUSH) {
+        body.truncate(body.len() - FLUSH.len());
+        body.extend_from_slice(NO_PROGRESS);
+        body.extend_from_slice(FLUSH);
+    }
+    body
 }
 
 /// The parts of an answer, as a reader.
@@ -373,5 +391,24 @@ impl Read for Parts {
         let count = self.fill_buf()?.read(into)?;
         self.consume(count);
         Ok(count)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_fetch_is_asked_to_be_without_progress() {
+        let asked = |body: &[u8]| without_progress(body.to_vec());
+        assert_eq!(
+            asked(b"0012command=fetch\n00010009done\n0000"),
+            b"0012command=fetch\n00010009done\n0010no-progress\n0000"
+        );
+        for other in
+            [&b"0014command=ls-refs\n00010000"[..], b"0032want 1\n0000", b"0012command=fetch\n0001", b"00", b""]
+        {
+            assert_eq!(asked(other), other);
+        }
     }
 }
