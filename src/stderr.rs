@@ -73,6 +73,11 @@ pub fn tell(messages: Vec<Message>, otherwise: &str) {
     }
 }
 
+/// Whether messages are entries of the journal.
+pub fn is_journal() -> bool {
+    journal::journal().is_some()
+}
+
 /// Waits until everything was written, but no longer than this.
 pub fn flush(within: Duration) {
     let Some(queue) = QUEUE.get() else { return };

@@ -237,14 +237,7 @@ impl Repository {
         let mut config = local.config_snapshot_mut();
         // The variant is named because gix would guess it from the command's last word.
         // Each thread that checks a pack has buffers and a stack, and a fetch has little memory, however many processors there are.
-        // Where history goes on, the tip that is known here is all that a server needs. It is offered first; git's default also offers
-        // each of the commits before it, and this algorithm only some.
-        let settings = [
-            ("core.sshCommand", command.as_str()),
-            ("ssh.variant", "ssh"),
-            ("pack.threads", MAX_THREADS),
-            ("fetch.negotiationAlgorithm", "skipping"),
-        ];
+        let settings = [("core.sshCommand", command.as_str()), ("ssh.variant", "ssh"), ("pack.threads", MAX_THREADS)];
         for (key, value) in settings {
             config
                 .set_raw_value(key, value)

@@ -14,6 +14,7 @@ use crate::disk::FileLock;
 use crate::model::json::StateVersion;
 use crate::model::{Name, describe_error};
 use crate::process::{DetachedStreams, Follower, Invocation, this_program};
+use crate::stderr::is_journal;
 
 /// How often the agent looks whether an activation has ended that is not its own.
 const LOOK: Duration = Duration::from_millis(100);
@@ -214,11 +215,4 @@ fn own_environment() -> Vec<(OsString, OsString)> {
         OWN_VARIABLES.contains(&name.as_ref()) || name.starts_with("LISTEN_")
     };
     std::env::vars_os().filter(|(name, _)| !is_own(name)).collect()
-}
-
-/// Whether standard error is the journal, which then has what the unit of an activation says (systemd.exec(5), `$JOURNAL_STREAM`).
-fn is_journal() -> bool {
-    let Some(stream) = std::env::var("JOURNAL_STREAM").ok() else { return false };
-    let own = rustix::fs::fstat(std::io::stderr()).ok();
-    own.is_some_and(|own| stream == format!("{}:{}", own.st_dev, own.st_ino))
 }
