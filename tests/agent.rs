@@ -97,7 +97,12 @@ fn an_activation_that_fails_is_rolled_back_and_not_tried_again_by_itself() {
     assert_eq!((&status["candidate"]["revision"], &status["running"]["revision"]), (&2.into(), &1.into()));
     // The operator repairs what the activation needs.
     world.write_file("web-1/profile/system.allowed", "");
-    assert_eq!(world.agent("web-1", &["once", "--retry"]).good(), "web-1: switched to revision 2\n");
+    world.agent("web-1", &["once"]).refused(7, "or for `clavel-agent retry`");
+    world.agent("web-1", &["retry", "web-2"]).refused(8, "no revision of `web-2` is held");
+    let said = world.agent("web-1", &["retry", "web-1"]).good();
+    assert_eq!(said, "web-1: the next pass tries revision 2 again\n");
+    assert_eq!(world.agent("web-1", &["once"]).good(), "web-1: switched to revision 2\n");
+    world.agent("web-1", &["retry"]).refused(8, "no revision is held");
     assert_eq!(world.motd("web-1").as_deref(), Some("Broken to web-1"));
 }
 

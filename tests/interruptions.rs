@@ -135,8 +135,8 @@ fn the_next_agent_waits_for_a_rollback_of_one_that_was_killed() {
     assert_eq!(agent.wait(), Some(7));
     std::fs::remove_file(world.path("back")).unwrap();
     world.write_file("shut", "");
-    let mut agent =
-        world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--retry", "--config", &world.at("web-1.toml")]);
+    world.agent("web-1", &["retry"]).good();
+    let mut agent = world.start(env!("CARGO_BIN_EXE_clavel-agent"), &["once", "--config", &world.at("web-1.toml")]);
     until("revision 2 is tried", || ran(&world).len() > 4);
     open(&world);
     until("the rollback has begun", || went_back().starts_with("begin\n"));

@@ -311,6 +311,6 @@ fn the_agent_prints_its_passes_as_data() {
     std::fs::rename(world.path("fleet.git"), world.path("gone.git")).unwrap();
     commands.fails(&world, "clavel-agent once", &web, 4);
     commands.fails(&world, "clavel-agent once", &["--config", "/does/not/exist.toml"], 3);
-    commands.fails(&world, "clavel-agent once", &["--retry=no"], 2);
+    commands.fails(&world, "clavel-agent once", &["--quiet"], 2);
     commands.assert_all_of(&["clavel-agent"]);
 }

@@ -45,6 +45,7 @@ mod layers;
 mod logins;
 mod metrics;
 mod mirrors;
+mod modes;
 mod named_tests;
 mod nix_daemons;
 mod nixes;

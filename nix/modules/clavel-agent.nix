@@ -35,6 +35,18 @@ in
       description = "What has to hold after a switch to this system, for it to stay. It is published with the deployment, as the checks of docs/flakes.md are.";
     };
 
+    mode = mkOption {
+      type = types.nullOr (
+        types.enum [
+          "switch"
+          "boot"
+        ]
+      );
+      default = null;
+      example = "boot";
+      description = "How a machine is brought to this system: at once, or at its next boot. It is published with the deployment, as docs/flakes.md has it.";
+    };
+
     probation = mkOption {
       type = types.attrsOf types.str;
       default = { };

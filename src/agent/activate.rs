@@ -18,7 +18,7 @@ use super::realise::Realised;
 use super::state::StateError;
 use super::way_back::WayBackError;
 use crate::config::UnitConfig;
-use crate::model::{Name, Revision, StorePath, UnitType};
+use crate::model::{ActivationMode, Name, Revision, StorePath, UnitType};
 use crate::store::{Store, StoreError};
 
 /// Why a unit did not switch.
@@ -45,6 +45,17 @@ pub enum ActivateError {
         unit_type: UnitType,
         /// The key.
         key: &'static str,
+    },
+    /// The deployment has a mode, and a unit of this type has none.
+    #[error(
+        "cannot activate the unit `{unit}`: its deployment has `mode`, and a unit of type {unit_type} never uses it; remove it in the \
+         flake"
+    )]
+    NoModes {
+        /// The unit.
+        unit: Name,
+        /// Its type.
+        unit_type: UnitType,
     },
     /// The unit's platform works with the machine's own store alone.
     #[error(
@@ -101,6 +112,22 @@ pub enum ActivateError {
         /// What it did not prove.
         why: String,
     },
+    /// The new system cannot be switched to, and has to be booted.
+    #[error("`{deployment}` cannot be switched to while the machine runs, because {because}")]
+    NeedsBoot {
+        /// The deployment.
+        deployment: Name,
+        /// The reason.
+        because: String,
+    },
+    /// The machine has booted something else.
+    #[error("`{deployment}` was set for the next boot, and {why}")]
+    NotBooted {
+        /// The deployment.
+        deployment: Name,
+        /// What it booted.
+        why: String,
+    },
     /// The activation itself failed.
     #[error("the activation of `{deployment}` failed: {why}")]
     Failed {
@@ -115,9 +142,10 @@ impl ActivateError {
     /// Whether the deployment failed and would fail again. Otherwise this machine could not begin, and the next pass may.
     pub(super) fn is_of_the_deployment(&self) -> bool {
         match self {
-            Self::Failed { .. } | Self::Unproven { .. } => true,
+            Self::Failed { .. } | Self::Unproven { .. } | Self::NeedsBoot { .. } | Self::NotBooted { .. } => true,
             Self::NoCommand { .. }
             | Self::Unused { .. }
+            | Self::NoModes { .. }
             | Self::OtherStore { .. }
             | Self::Account { .. }
             | Self::Profile(_)
@@ -191,7 +219,7 @@ impl Activation {
         folders: ProfileFolders<'_>,
         deadline: Duration,
     ) -> Result<Self, ActivateError> {
-        let UnitConfig { unit_type: _, profile, command, user } = config.cloned().unwrap_or_default();
+        let UnitConfig { unit_type: _, profile, command, user, mode } = config.cloned().unwrap_or_default();
         let unit_type = unit.unit_type;
         let name = || unit.name.clone();
         if command.is_some() && unit_type != UnitType::Command {
@@ -199,6 +227,9 @@ impl Activation {
         }
         if user.is_some() && !matches!(unit_type, UnitType::HomeManager | UnitType::Darwin) {
             return Err(ActivateError::Unused { unit: name(), unit_type, key: "user" });
+        }
+        if mode.is_some() && !unit_type.has_modes() {
+            return Err(ActivateError::Unused { unit: name(), unit_type, key: "mode" });
         }
         let at_home = || -> Result<(Account, RunAs), AccountError> {
             at_home_of(Account::own()?, user.as_ref().map(Account::named).transpose()?)
@@ -307,14 +338,15 @@ impl Activation {
         self.deadline
     }
 
-    /// The programs that activate `target`, in this order.
+    /// The programs that activate `target`, in this order. Only a NixOS has the `mode`.
     pub(super) fn programs(
         &self,
         store: &dyn Store,
         target: SwitchTarget<'_>,
+        mode: ActivationMode,
     ) -> Result<Vec<ActivationProgram>, ActivateError> {
         let files = store.files_of(target.realised.path());
-        let programs = self.method.programs(&files, &second_line).map_err(|MethodError::NoUser| {
+        let programs = self.method.programs(&files, mode, &second_line).map_err(|MethodError::NoUser| {
             ActivateError::Account { unit: self.unit.clone(), source: AccountError::Unnamed }
         })?;
         let environment = self.environment(store, target);
@@ -486,6 +518,8 @@ mod tests {
         assert!(message(UnitType::Command, &UnitConfig::default()).contains("names no command"));
         let command = UnitConfig { command: Some(vec!["/bin/apply".to_owned()]), ..UnitConfig::default() };
         assert!(message(UnitType::Nixos, &command).contains("has `command`, and a unit of type nixos never uses it"));
+        let mode = UnitConfig { mode: Some(ActivationMode::Boot), ..UnitConfig::default() };
+        assert!(message(UnitType::Container, &mode).contains("has `mode`, and a unit of type container never uses it"));
         let user = UnitConfig { user: Some("no-such-user".parse().unwrap()), ..UnitConfig::default() };
         assert!(message(UnitType::Container, &user).contains("has `user`, and a unit of type container"));
         assert!(message(UnitType::HomeManager, &user).contains("this machine has no user `no-such-user`"));
@@ -516,7 +550,7 @@ mod tests {
         let deployment = "air".parse().unwrap();
         let target =
             SwitchTarget { deployment: &deployment, revision: Revision::FIRST, realised: &realised, previous: None };
-        let programs = activation.programs(&*store, target).unwrap();
+        let programs = activation.programs(&*store, target, ActivationMode::Switch).unwrap();
         activation.move_profile(&*store, target).await.unwrap();
         for program in programs {
             program.invocation().run().await.unwrap();

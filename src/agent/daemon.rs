@@ -9,7 +9,6 @@ use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 
-use super::decide::Retry;
 use super::news::gist_of;
 use super::pass::Pass;
 use super::pass::outcome::{Event, PassError, PassReport};
@@ -71,7 +70,7 @@ async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&Ag
                 tell(&AgentEvent::Pass(&event));
             }
         };
-        let report = pass.run(Retry::NewRevisions, &tell_news).await;
+        let report = pass.run(&tell_news).await;
         service_manager::tell_status(&report.to_string());
         let (gist, standing) = gist_of(&report);
         if ended.is_news(&gist, standing, Instant::now()) {

@@ -2,7 +2,7 @@
 //!
 //! Checking signatures belongs to `verify`, the states to `lifecycle`, and doing what is decided to `pass`.
 
-use super::lifecycle::{Candidate, FailedRollout, Lifecycle, UnitReference};
+use super::lifecycle::{Candidate, FailedRollout, Lifecycle, NextBoot, UnitReference};
 use super::verify::Order;
 use crate::model::StorePath;
 use crate::trust::Approvals;
@@ -27,17 +27,19 @@ pub enum SkipReason {
     FailedBefore(Box<FailedRollout>),
     /// This very revision failed, and going back to what ran before does not hold yet.
     GoingBack,
+    /// This very revision is set for the next boot of the machine, for these reasons.
+    AwaitingReboot(NextBoot),
     /// Too few approvers have signed it.
     Unapproved(Approvals),
 }
 
 /// Whether a revision that failed before is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Retry {
+pub(super) enum Retry {
     /// Only a new revision is tried.
     NewRevisions,
-    /// The operator asks for another try.
-    Everything,
+    /// An operator asked for another try of this one.
+    AsAsked,
 }
 
 /// The place that the profile of a unit leads to.
@@ -74,6 +76,9 @@ pub(super) fn decide(order: &Order, known: Option<&Lifecycle>, profile: &Profile
     let is_same =
         |failed: &Candidate| failed.revision == candidate.revision && failed.content_digest == candidate.content_digest;
     match known {
+        Some(Lifecycle::AwaitingReboot(rollout)) if rollout.unit == unit && is_same(&rollout.candidate) => {
+            Decision::Skip(SkipReason::AwaitingReboot(rollout.next_boot.clone().unwrap_or_default()))
+        }
         Some(Lifecycle::RollingBack(rollback)) if retry == Retry::NewRevisions && is_same(&rollback.candidate) => {
             Decision::Skip(SkipReason::GoingBack)
         }

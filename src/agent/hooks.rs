@@ -59,7 +59,10 @@ impl HookCall {
             (Lifecycle::Probation(rollout), Lifecycle::Confirmed { .. }) => {
                 Some(Self::of_rollout(deployment, rollout, About::After))
             }
-            (Lifecycle::Activating(rollout) | Lifecycle::Probation(rollout), Lifecycle::RolledBack(failed)) => {
+            (
+                Lifecycle::Activating(rollout) | Lifecycle::AwaitingReboot(rollout) | Lifecycle::Probation(rollout),
+                Lifecycle::RolledBack(failed),
+            ) => {
                 let FailedRollout { failure, rollback, .. } = failed;
                 let about = About::Failure { error: failure.error.clone(), back: Back::Ended(rollback.clone()) };
                 Some(Self::of_rollout(deployment, rollout, about))
@@ -137,6 +140,9 @@ impl HookCall {
         let previous = self.previous.as_ref().map(ToString::to_string).unwrap_or_default();
         match back {
             Back::Ended(RollbackResult::Restored) => format!("the unit runs again what ran before: {previous}"),
+            Back::Ended(RollbackResult::AfterReboot(_)) => {
+                format!("the unit runs from the next boot on what ran before: {previous}")
+            }
             Back::Ended(RollbackResult::NothingBefore) => {
                 "nothing ran before that the unit could go back to".to_owned()
             }
@@ -156,6 +162,7 @@ impl Back {
     fn word(&self) -> &'static str {
         match self {
             Self::Ended(RollbackResult::Restored) => "restored",
+            Self::Ended(RollbackResult::AfterReboot(_)) => "after-reboot",
             Self::Ended(RollbackResult::NothingBefore) => "nothing-before",
             Self::Ended(RollbackResult::SameBefore) => "same-before",
             Self::Pending(_) => "pending",

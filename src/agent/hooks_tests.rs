@@ -1,6 +1,6 @@
 use std::collections::BTreeMap;
 
-use super::super::lifecycle::Proof;
+use super::super::lifecycle::{BackAgain, Proof};
 use super::*;
 use crate::model::{Timestamp, UnitType};
 use crate::trust::digest;
@@ -21,7 +21,7 @@ fn path(revision: u64) -> StorePath {
 fn activating(ran: Option<StorePath>) -> Lifecycle {
     let unit = UnitReference { name: name(), unit_type: UnitType::Nixos };
     let candidate = Candidate { revision: 2.try_into().unwrap(), content_digest: digest(b""), nar_id: path(2) };
-    Lifecycle::begin(None, unit, candidate).unwrap().realise().unwrap().activate(ran, Proof::default()).unwrap()
+    Lifecycle::begin(None, unit, candidate).unwrap().realise().unwrap().activate(ran, None, Proof::default()).unwrap()
 }
 
 fn fail(state: Lifecycle) -> Lifecycle {
@@ -59,7 +59,7 @@ fn a_failure_is_told_once_with_what_became_of_the_unit() {
         assert_eq!(call(&begun, &failed), None, "it is not known yet what runs");
         let tried = failed.clone().roll_back().unwrap();
         assert_eq!(call(&failed, &tried), None);
-        let back = tried.clone().rolled_back(Ok(()), now()).unwrap();
+        let back = tried.clone().rolled_back(Ok(BackAgain::Now), now()).unwrap();
         let told = call(&tried, &back).unwrap();
         assert_eq!(variables(&told)["CLAVEL_ROLLBACK"], "restored");
         assert!(told.text().contains(&format!("and the unit runs again what ran before: {}\n", path(1))));
@@ -69,7 +69,7 @@ fn a_failure_is_told_once_with_what_became_of_the_unit() {
         assert_eq!(variables(&told)["CLAVEL_ROLLBACK"], "pending");
         assert!(told.text().contains("does not hold yet (no); it is tried again at every pass"), "{}", told.text());
         let again = not_back.clone().roll_back().unwrap();
-        for end in [Err("no".to_owned()), Ok(())] {
+        for end in [Err("no".to_owned()), Ok(BackAgain::Now)] {
             assert_eq!(call(&again, &again.clone().rolled_back(end, now()).unwrap()), None);
         }
     }

@@ -101,9 +101,10 @@ fn deployment_status(name: &Name, lifecycle: &Lifecycle, last: &LastPass) -> Dep
         Lifecycle::Known(_)
         | Lifecycle::Realised(_)
         | Lifecycle::Activating(_)
+        | Lifecycle::AwaitingReboot(_)
         | Lifecycle::Probation(_)
         | Lifecycle::Confirmed { .. } => recorded
-            .filter(|_| ["failed", "waiting", "moved", "withdrawn"].into_iter().any(is))
+            .filter(|_| ["failed", "waiting", "awaiting-reboot", "moved", "withdrawn"].into_iter().any(is))
             .map(|recorded| short(&recorded.message)),
     };
     DeploymentStatus {

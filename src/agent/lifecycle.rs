@@ -1,6 +1,9 @@
 //! The life of one deployment on its unit: its states, and the transitions between them. No I/O.
 //!
 //! ```text
+//!                                                    ┌─succeed─▶ AwaitingReboot (which fails as well)
+//!                                                    │              │ boot
+//!                                                    │              ▼
 //! begin ─▶ Known ─realise─▶ Realised ─activate─▶ Activating ─succeed─▶ Probation ─confirm─▶ Confirmed
 //!            ▲                                    │  │  ▲ │               │ fail             ▲
 //!            └──────────── postpone ──────────────┘  │  └─┘ resume        │            adopt ┘
@@ -9,10 +12,14 @@
 //!                                                RollingBack ◀────────────┘
 //!                                                    │  roll_back counts a try; rolled_back ends it, and stays where it failed
 //!                                                    │
-//!                                                    ├─begin─▶ Known (a new revision, or --retry)
+//!                                                    ├─begin─▶ Known (a new revision, or a retry)
 //!                                                    ▼
-//!                                                RolledBack ─begin─▶ Known (a new revision, or --retry)
+//!                                                RolledBack ─begin─▶ Known (a new revision, or a retry)
 //! ```
+//!
+//! A revision that is to run from the next boot on (`NextBoot`) is `AwaitingReboot` after its activation. `boot` leads on to `Probation`
+//! once the machine has booted into it, and `fail` gives it up where the machine booted into something else; a new revision may `begin`
+//! meanwhile. A switch that turns out to need a boot goes on as one (`put_off`).
 //!
 //! `adopt` leads to `Confirmed` where the store path of a new revision certainly runs already. `postpone` takes back an attempt
 //! that this machine could not begin. `fail` leads directly to `RolledBack` where nothing else ran before.
@@ -32,7 +39,7 @@ use crate::model::{Name, Revision, StorePath, Timestamp, excerpt};
 mod records;
 
 pub use records::{
-    ActivationFailure, Candidate, FailedRollout, Proof, Rollback, RollbackFailure, RollbackResult, Rollout,
+    ActivationFailure, Candidate, FailedRollout, NextBoot, Proof, Rollback, RollbackFailure, RollbackResult, Rollout,
     RunningDeployment, UnitReference, WayBack,
 };
 
@@ -56,6 +63,8 @@ pub enum Lifecycle {
     Realised(Rollout),
     /// The activation runs.
     Activating(Rollout),
+    /// The revision is set for the next boot of the machine. What ran before runs until then.
+    AwaitingReboot(Rollout),
     /// The activation succeeded and is not confirmed yet.
     Probation(Rollout),
     /// The revision runs.
@@ -67,6 +76,15 @@ pub enum Lifecycle {
     RollingBack(Rollback),
     /// The revision failed. It is held: only a new revision or the operator begins again.
     RolledBack(FailedRollout),
+}
+
+/// When a unit runs again what it ran before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BackAgain {
+    /// It does.
+    Now,
+    /// From the next boot of its machine on.
+    AfterReboot,
 }
 
 /// A transition that does not exist in a state. Only a mistake in this program causes it.
@@ -89,6 +107,7 @@ impl Lifecycle {
             attempts: 0,
             way_back: WayBack::NotRecorded,
             not_back_to: None,
+            next_boot: None,
             proof: Proof::default(),
             running,
         };
@@ -100,6 +119,8 @@ impl Lifecycle {
                 let rollout = first(running);
                 match rollback {
                     RollbackResult::NothingBefore => Rollout { not_back_to: Some(failed.nar_id), ..rollout },
+                    // What the unit is to run is what the machine goes back to, whatever it still runs.
+                    RollbackResult::AfterReboot(to) => Rollout { way_back: WayBack::Path(to), ..rollout },
                     RollbackResult::Restored | RollbackResult::SameBefore => rollout,
                 }
             }
@@ -112,7 +133,10 @@ impl Lifecycle {
                 let attempts = if begun.candidate == candidate { begun.attempts } else { 0 };
                 Rollout { unit, candidate, attempts, ..begun }
             }
-            Some(Self::Known(begun) | Self::Realised(begun)) => first(begun.running),
+            Some(Self::AwaitingReboot(begun)) if begun.unit.name == unit.name => {
+                Rollout { unit, candidate, attempts: 0, next_boot: None, ..begun }
+            }
+            Some(Self::Known(begun) | Self::Realised(begun) | Self::AwaitingReboot(begun)) => first(begun.running),
             Some(other) => return Err(other.refuse("begin")),
         }))
     }
@@ -130,10 +154,16 @@ impl Lifecycle {
         }
     }
 
-    /// Begins an attempt on a unit that `ran` this before. The first attempt records it as the way back. The revision has to give `proof`
-    /// after it.
-    pub fn activate(self, ran: Option<StorePath>, proof: Proof) -> Result<Self, TransitionError> {
+    /// Begins an attempt on a unit that `ran` this before, by a switch or for the next boot. The first attempt records it as the way
+    /// back. The revision has to give `proof` after it.
+    pub fn activate(
+        self,
+        ran: Option<StorePath>,
+        next_boot: Option<NextBoot>,
+        proof: Proof,
+    ) -> Result<Self, TransitionError> {
         let Self::Realised(mut rollout) = self else { return Err(self.refuse("activate")) };
+        rollout.next_boot = next_boot;
         rollout.proof = proof;
         if rollout.way_back == WayBack::NotRecorded {
             rollout.way_back = ran.map_or(WayBack::Nothing, WayBack::Path);
@@ -153,9 +183,30 @@ impl Lifecycle {
         }
     }
 
+    /// Goes on with the same attempt for the next boot: at first where a switch turns out not to be possible, and again after a boot
+    /// that came before the attempt had ended.
+    pub fn put_off(self, next_boot: NextBoot) -> Result<Self, TransitionError> {
+        match self {
+            Self::Activating(rollout) => Ok(Self::Activating(Rollout { next_boot: Some(next_boot), ..rollout })),
+            other => Err(other.refuse("put off")),
+        }
+    }
+
+    /// Notes that the machine runs what was set for its next boot.
+    pub fn boot(self) -> Result<Self, TransitionError> {
+        match self {
+            Self::RolledBack(failed) if matches!(failed.rollback, RollbackResult::AfterReboot(_)) => {
+                Ok(Self::RolledBack(FailedRollout { rollback: RollbackResult::Restored, ..failed }))
+            }
+            Self::AwaitingReboot(rollout) => Ok(Self::Probation(Rollout { next_boot: None, ..rollout })),
+            other => Err(other.refuse("boot")),
+        }
+    }
+
     /// Notes that the activation succeeded.
     pub fn succeed(self) -> Result<Self, TransitionError> {
         match self {
+            Self::Activating(rollout) if rollout.next_boot.is_some() => Ok(Self::AwaitingReboot(rollout)),
             Self::Activating(rollout) => Ok(Self::Probation(rollout)),
             other => Err(other.refuse("succeed")),
         }
@@ -173,13 +224,24 @@ impl Lifecycle {
 
     /// Gives up the revision, and turns to what ran before where that is another store path.
     pub fn fail(self, error: &str, now: Timestamp) -> Result<Self, TransitionError> {
-        let (Self::Activating(rollout) | Self::Probation(rollout)) = self else { return Err(self.refuse("fail")) };
-        let Rollout { unit, candidate, attempts, way_back, running, .. } = rollout;
+        let (Self::Activating(rollout) | Self::AwaitingReboot(rollout) | Self::Probation(rollout)) = self else {
+            return Err(self.refuse("fail"));
+        };
+        let Rollout { unit, candidate, attempts, way_back, next_boot, running, .. } = rollout;
         let failure = ActivationFailure { at: now, attempts, error: excerpt(error, MAX_ERROR) };
         Ok(match way_back {
             WayBack::Path(to) if to != candidate.nar_id => {
-                let (tries, last_failure, last_confirmed) = (0, None, running);
-                Self::RollingBack(Rollback { unit, candidate, failure, to, tries, last_failure, last_confirmed })
+                let (tries, last_failure, last_confirmed, never_ran) = (0, None, running, next_boot.is_some());
+                Self::RollingBack(Rollback {
+                    unit,
+                    candidate,
+                    failure,
+                    to,
+                    never_ran,
+                    tries,
+                    last_failure,
+                    last_confirmed,
+                })
             }
             WayBack::Path(_) => Self::RolledBack(FailedRollout {
                 unit,
@@ -206,13 +268,16 @@ impl Lifecycle {
         }
     }
 
-    /// Ends a try of the rollback: it holds, or it failed at that time and is tried again later.
-    pub fn rolled_back(self, result: Result<(), String>, now: Timestamp) -> Result<Self, TransitionError> {
+    /// Ends a try of the rollback: it holds, now or from the next boot on, or it failed at that time and is tried again later.
+    pub fn rolled_back(self, result: Result<BackAgain, String>, now: Timestamp) -> Result<Self, TransitionError> {
         let Self::RollingBack(rollback) = self else { return Err(self.refuse("end the rollback of")) };
         Ok(match result {
-            Ok(()) => {
-                let Rollback { unit, candidate, failure, last_confirmed: running, .. } = rollback;
-                let rollback = RollbackResult::Restored;
+            Ok(back) => {
+                let Rollback { unit, candidate, failure, to, last_confirmed: running, .. } = rollback;
+                let rollback = match back {
+                    BackAgain::Now => RollbackResult::Restored,
+                    BackAgain::AfterReboot => RollbackResult::AfterReboot(to),
+                };
                 Self::RolledBack(FailedRollout { unit, candidate, failure, rollback, running })
             }
             Err(error) => {
@@ -226,21 +291,12 @@ impl Lifecycle {
     }
 
     /// Notes that the timer of the way back has activated what ran before, with this result.
-    pub(super) fn take_back(self, result: Result<(), String>, now: Timestamp) -> Result<Self, TransitionError> {
+    pub(super) fn take_back(self, result: Result<BackAgain, String>, now: Timestamp) -> Result<Self, TransitionError> {
         let back = match self {
             state @ Self::RollingBack(_) => state,
             state => state.fail("its way back was taken by the timer, because nothing confirmed it in time", now)?,
         };
         back.roll_back()?.rolled_back(result, now)
-    }
-
-    /// Ends the activation that this state announces: an attempt, or a try of the rollback.
-    pub(super) fn end(self, result: Result<(), String>, now: Timestamp) -> Result<Self, TransitionError> {
-        match (self, result) {
-            (state @ Self::RollingBack(_), result) => state.rolled_back(result, now),
-            (state, Ok(())) => state.succeed(),
-            (state, Err(error)) => state.fail(&error, now),
-        }
     }
 
     /// Notes that the agent ends in order. Any other state than a probation goes on by itself.
@@ -276,6 +332,7 @@ impl Lifecycle {
                 self.fail(&format!("the agent or the machine ended during {attempts}, so there is no further one"), now)
             }
             state @ (Self::RollingBack(_)
+            | Self::AwaitingReboot(_)
             | Self::Known(_)
             | Self::Realised(_)
             | Self::Confirmed { .. }
@@ -293,6 +350,7 @@ impl Lifecycle {
             // What failed where nothing ran before is no way back for the next deployment of the unit.
             Self::RolledBack(FailedRollout { rollback: RollbackResult::NothingBefore, .. })
             | Self::Activating(_)
+            | Self::AwaitingReboot(_)
             | Self::Probation(_)
             | Self::RollingBack(_)
             | Self::Confirmed { .. } => false,
@@ -303,9 +361,11 @@ impl Lifecycle {
     /// The revision that was confirmed last, whatever was attempted since.
     pub fn last_confirmed(&self) -> Option<&RunningDeployment> {
         match self {
-            Self::Known(rollout) | Self::Realised(rollout) | Self::Activating(rollout) | Self::Probation(rollout) => {
-                rollout.running.as_ref()
-            }
+            Self::Known(rollout)
+            | Self::Realised(rollout)
+            | Self::Activating(rollout)
+            | Self::AwaitingReboot(rollout)
+            | Self::Probation(rollout) => rollout.running.as_ref(),
             Self::Confirmed { running } => Some(running),
             Self::RollingBack(rollback) => rollback.last_confirmed.as_ref(),
             Self::RolledBack(failed) => failed.running.as_ref(),
@@ -319,11 +379,33 @@ impl Lifecycle {
             Self::Known(rollout) | Self::Realised(rollout) if rollout.way_back == WayBack::NotRecorded => {
                 rollout.running.as_ref()
             }
+            // Setting something for the next boot leaves alone what runs.
+            Self::AwaitingReboot(Rollout { running: Some(running), unit, way_back: WayBack::Path(ran), .. })
+                if running.unit == *unit && running.nar_id == *ran =>
+            {
+                Some(running)
+            }
             Self::RolledBack(FailedRollout { rollback: RollbackResult::Restored, running, .. }) => running.as_ref(),
             Self::Known(_)
             | Self::Realised(_)
             | Self::Activating(_)
+            | Self::AwaitingReboot(_)
             | Self::Probation(_)
+            | Self::RollingBack(_)
+            | Self::RolledBack(_) => None,
+        }
+    }
+
+    /// What waits for a reboot of the machine: a revision that is set for it, or what ran before one that failed.
+    pub fn next_boot(&self) -> Option<&StorePath> {
+        match self {
+            Self::AwaitingReboot(rollout) => Some(&rollout.candidate.nar_id),
+            Self::RolledBack(FailedRollout { rollback: RollbackResult::AfterReboot(to), .. }) => Some(to),
+            Self::Known(_)
+            | Self::Realised(_)
+            | Self::Activating(_)
+            | Self::Probation(_)
+            | Self::Confirmed { .. }
             | Self::RollingBack(_)
             | Self::RolledBack(_) => None,
         }
@@ -342,6 +424,7 @@ impl Lifecycle {
             Self::Known(_)
             | Self::Realised(_)
             | Self::Activating(_)
+            | Self::AwaitingReboot(_)
             | Self::Probation(_)
             | Self::Confirmed { .. }
             | Self::RolledBack(_) => None,
@@ -351,9 +434,11 @@ impl Lifecycle {
     /// The revision that is attempted, or was attempted or confirmed last.
     pub(super) fn revision(&self) -> Revision {
         match self {
-            Self::Known(rollout) | Self::Realised(rollout) | Self::Activating(rollout) | Self::Probation(rollout) => {
-                rollout.candidate.revision
-            }
+            Self::Known(rollout)
+            | Self::Realised(rollout)
+            | Self::Activating(rollout)
+            | Self::AwaitingReboot(rollout)
+            | Self::Probation(rollout) => rollout.candidate.revision,
             Self::Confirmed { running } => running.revision,
             Self::RollingBack(rollback) => rollback.candidate.revision,
             Self::RolledBack(failed) => failed.candidate.revision,
@@ -362,15 +447,20 @@ impl Lifecycle {
 
     /// Whether a way back may be armed from it, or taken.
     pub(super) fn is_at_risk(&self) -> bool {
-        matches!(self, Self::Activating(_) | Self::Probation(_) | Self::RollingBack(_))
+        match self {
+            Self::Activating(_) | Self::AwaitingReboot(_) | Self::Probation(_) | Self::RollingBack(_) => true,
+            Self::Known(_) | Self::Realised(_) | Self::Confirmed { .. } | Self::RolledBack(_) => false,
+        }
     }
 
     /// The unit that this is about.
     pub(super) fn unit(&self) -> &Name {
         let unit = match self {
-            Self::Known(rollout) | Self::Realised(rollout) | Self::Activating(rollout) | Self::Probation(rollout) => {
-                &rollout.unit
-            }
+            Self::Known(rollout)
+            | Self::Realised(rollout)
+            | Self::Activating(rollout)
+            | Self::AwaitingReboot(rollout)
+            | Self::Probation(rollout) => &rollout.unit,
             Self::Confirmed { running } => &running.unit,
             Self::RollingBack(rollback) => &rollback.unit,
             Self::RolledBack(failed) => &failed.unit,
@@ -384,6 +474,7 @@ impl Lifecycle {
             Self::Known(_) => "known",
             Self::Realised(_) => "realised",
             Self::Activating(_) => "activating",
+            Self::AwaitingReboot(_) => "awaiting-reboot",
             Self::Probation(_) => "probation",
             Self::Confirmed { .. } => "confirmed",
             Self::RollingBack(_) => "rolling-back",

@@ -29,23 +29,30 @@ fn begun(before: Option<Lifecycle>, number: u64) -> Lifecycle {
 
 /// Revision 2 in its first attempt, over revision 1.
 fn activating() -> Lifecycle {
-    begun(Some(confirmed(1)), 2).realise().unwrap().activate(Some(path("system-1")), Proof::default()).unwrap()
+    begun(Some(confirmed(1)), 2).realise().unwrap().activate(Some(path("system-1")), None, Proof::default()).unwrap()
 }
 
 fn failed() -> Lifecycle {
     activating().fail("exit code 1", now()).unwrap()
 }
 
+/// Revision 2 set for the next boot, over revision 1.
+fn awaiting_reboot() -> Lifecycle {
+    let next_boot = NextBoot { because: vec!["dbus → dbus-broker".to_owned()], set_in: Some("1".to_owned()) };
+    activating().put_off(next_boot).unwrap().succeed().unwrap()
+}
+
 /// An example of each state.
-fn all() -> [Lifecycle; 7] {
+fn all() -> [Lifecycle; 8] {
     [
         begun(None, 1),
         begun(None, 1).realise().unwrap(),
         activating(),
+        awaiting_reboot(),
         activating().succeed().unwrap(),
         confirmed(1),
         failed(),
-        failed().rolled_back(Ok(()), now()).unwrap(),
+        failed().rolled_back(Ok(BackAgain::Now), now()).unwrap(),
     ]
 }
 
@@ -53,16 +60,18 @@ type Transition = fn(Lifecycle) -> Result<Lifecycle, TransitionError>;
 
 #[test]
 fn each_state_has_its_transitions_and_refuses_the_others() {
-    let transitions: [(&str, Transition); 9] = [
+    let transitions: [(&str, Transition); 11] = [
         ("begin", |state| Lifecycle::begin(Some(state), unit(), candidate(3))),
         ("realise", Lifecycle::realise),
-        ("activate", |state| state.activate(None, Proof::default())),
+        ("activate", |state| state.activate(None, None, Proof::default())),
         ("postpone", Lifecycle::postpone),
+        ("put_off", |state| state.put_off(NextBoot::default())),
         ("succeed", Lifecycle::succeed),
+        ("boot", Lifecycle::boot),
         ("confirm", |state| state.confirm(now())),
         ("fail", |state| state.fail("why", now())),
         ("roll_back", Lifecycle::roll_back),
-        ("rolled_back", |state| state.rolled_back(Ok(()), now())),
+        ("rolled_back", |state| state.rolled_back(Ok(BackAgain::Now), now())),
     ];
     let mut table = Vec::new();
     for state in all() {
@@ -76,7 +85,8 @@ fn each_state_has_its_transitions_and_refuses_the_others() {
         [
             "known: begin>known realise>realised",
             "realised: begin>known activate>activating",
-            "activating: postpone>known succeed>probation fail>rolling-back",
+            "activating: postpone>known put_off>activating succeed>probation fail>rolling-back",
+            "awaiting-reboot: begin>known boot>probation fail>rolling-back",
             "probation: confirm>confirmed fail>rolling-back",
             "confirmed: begin>known",
             "rolling-back: begin>known roll_back>rolling-back rolled_back>rolled-back",
@@ -90,7 +100,8 @@ fn each_state_has_its_transitions_and_refuses_the_others() {
 #[test]
 fn resume_leads_on_from_every_state() {
     let next: Vec<&str> = all().into_iter().map(|state| state.resume(3, now()).unwrap().name()).collect();
-    let expected = ["known", "realised", "activating", "probation", "confirmed", "rolling-back", "rolled-back"];
+    let expected =
+        ["known", "realised", "activating", "awaiting-reboot", "probation", "confirmed", "rolling-back", "rolled-back"];
     assert_eq!(next, expected);
 }
 
@@ -118,7 +129,8 @@ fn a_rollback_is_tried_until_it_holds() {
         assert_eq!(state.clone().resume(3, now()).unwrap(), state);
         assert!(state.is_resumed_before_the_branch() && state.certainly_running().is_none());
     }
-    let Lifecycle::RolledBack(failed) = state.roll_back().unwrap().rolled_back(Ok(()), now()).unwrap() else {
+    let Lifecycle::RolledBack(failed) = state.roll_back().unwrap().rolled_back(Ok(BackAgain::Now), now()).unwrap()
+    else {
         panic!()
     };
     assert_eq!(failed.rollback, RollbackResult::Restored);
@@ -134,7 +146,7 @@ fn after_three_interrupted_tries_the_branch_is_read_first() {
     assert!(!state.is_resumed_before_the_branch());
     // The next revision still goes back to what ran before.
     let next = begun(Some(state.clone()), 3).realise().unwrap();
-    let Lifecycle::Activating(rollout) = next.activate(Some(path("system-2")), Proof::default()).unwrap() else {
+    let Lifecycle::Activating(rollout) = next.activate(Some(path("system-2")), None, Proof::default()).unwrap() else {
         panic!()
     };
     assert_eq!(rollout.way_back, WayBack::Path(path("system-1")));
@@ -146,7 +158,7 @@ fn after_three_interrupted_tries_the_branch_is_read_first() {
 #[test]
 fn nothing_is_activated_again_where_nothing_else_ran_before() {
     for (ran, result) in [(None, RollbackResult::NothingBefore), (Some(path("system-1")), RollbackResult::SameBefore)] {
-        let first = begun(None, 1).realise().unwrap().activate(ran, Proof::default()).unwrap();
+        let first = begun(None, 1).realise().unwrap().activate(ran, None, Proof::default()).unwrap();
         let Lifecycle::RolledBack(failed) = first.fail("why", now()).unwrap() else { panic!() };
         assert_eq!(failed.rollback, result);
     }
@@ -167,7 +179,9 @@ fn a_postponed_attempt_does_not_count_and_an_interrupted_one_does() {
 #[test]
 fn what_may_be_halfway_does_not_certainly_run() {
     let running = |state: &Lifecycle| state.certainly_running().map(|running| running.revision.to_string());
-    let expected = [None, None, None, None, Some("1".to_owned()), None, Some("1".to_owned())];
+    let one = || Some("1".to_owned());
+    // Revision 1 runs until the machine boots.
+    let expected = [None, None, None, one(), None, one(), None, one()];
     assert_eq!(all().each_ref().map(running), expected);
     assert_eq!(running(&begun(Some(confirmed(1)), 2)), Some("1".to_owned()));
     assert_eq!(running(&activating().postpone().unwrap()), None);
@@ -202,7 +216,7 @@ fn an_error_is_recorded_with_its_beginning_and_its_end() {
 fn a_record_is_obsolete_where_nothing_was_attempted_or_runs() {
     let first = begun(None, 1);
     let never_ran =
-        first.clone().realise().unwrap().activate(None, Proof::default()).unwrap().fail("no", now()).unwrap();
+        first.clone().realise().unwrap().activate(None, None, Proof::default()).unwrap().fail("no", now()).unwrap();
     assert!(first.is_obsolete());
     // Its path is in the profile, and no way back for the next deployment of the unit.
     for needed in [never_ran, confirmed(1), begun(Some(confirmed(1)), 2), activating(), failed()] {
@@ -226,4 +240,36 @@ fn a_probation_that_ends_in_order_is_no_attempt_a_few_times() {
     let Lifecycle::RollingBack(rollback) = state.pause().resume(2, now()).unwrap() else { panic!() };
     assert!(rollback.failure.error.contains("ended during each of 2 attempts"), "{}", rollback.failure.error);
     assert_eq!(activating().pause(), activating(), "an activation goes on by itself");
+}
+
+#[test]
+fn what_is_set_for_the_next_boot_is_proved_after_it_or_leaves_alone_what_runs() {
+    let waiting = awaiting_reboot();
+    assert_eq!(waiting.next_boot(), Some(&path("system-2")));
+    let Lifecycle::Probation(rollout) = waiting.clone().boot().unwrap() else { panic!() };
+    assert_eq!((&rollout.next_boot, &rollout.way_back), (&None, &WayBack::Path(path("system-1"))));
+    // After the boot it fails as any other.
+    let Lifecycle::RollingBack(rollback) = Lifecycle::Probation(rollout).fail("why", now()).unwrap() else { panic!() };
+    assert!(!rollback.never_ran);
+    let Lifecycle::RollingBack(rollback) = waiting.fail("booted elsewhere", now()).unwrap() else { panic!() };
+    assert!(rollback.never_ran && rollback.to == path("system-1"));
+    // A revision that comes while another one waits goes back to what runs, and not to what waits.
+    let next = begun(Some(awaiting_reboot()), 3).realise().unwrap();
+    let next = next.activate(Some(path("system-2")), None, Proof::default()).unwrap();
+    let Lifecycle::Activating(rollout) = next else { panic!() };
+    assert_eq!((rollout.way_back, rollout.next_boot), (WayBack::Path(path("system-1")), None));
+}
+
+#[test]
+fn what_comes_back_with_the_next_boot_runs_after_it() {
+    let later = failed().roll_back().unwrap().rolled_back(Ok(BackAgain::AfterReboot), now()).unwrap();
+    assert_eq!((later.next_boot(), later.certainly_running()), (Some(&path("system-1")), None));
+    let next = begun(Some(later.clone()), 3).realise().unwrap();
+    let Lifecycle::Activating(rollout) = next.activate(Some(path("system-2")), None, Proof::default()).unwrap() else {
+        panic!()
+    };
+    assert_eq!(rollout.way_back, WayBack::Path(path("system-1")));
+    let back = later.boot().unwrap();
+    assert_eq!(back.certainly_running().map(|running| &running.nar_id), Some(&path("system-1")));
+    assert!(back.next_boot().is_none() && back.boot().is_err());
 }

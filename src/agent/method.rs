@@ -6,11 +6,12 @@ use std::ffi::OsString;
 use std::path::Path;
 
 use super::account::RunAs;
+use crate::model::ActivationMode;
 
 /// How a unit is activated.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Method {
-    /// The script of a NixOS.
+    /// The script of a NixOS, in one of its modes.
     SwitchToConfiguration,
     /// The scripts of a nix-darwin, with the user of the configuration. Older versions activate that user's part separately.
     Darwin(Option<RunAs>),
@@ -44,15 +45,16 @@ const DEPRECATED: &str = "deprecated";
 
 impl Method {
     /// The programs to run, in this order, for the system whose files are in the folder `files`. `second_line` reads the
-    /// second line of one of them; `None` where the file does not exist.
+    /// second line of one of them; `None` where the file does not exist. Only a NixOS has the `mode`.
     pub(super) fn programs(
         &self,
         files: &Path,
+        mode: ActivationMode,
         second_line: &dyn Fn(&Path) -> Option<String>,
     ) -> Result<Vec<Program>, MethodError> {
         let own = |path: &str, arguments: &[&str]| Program::new(files.join(path), arguments, RunAs::Agent);
         Ok(match self {
-            Self::SwitchToConfiguration => vec![own("bin/switch-to-configuration", &["switch"])],
+            Self::SwitchToConfiguration => vec![own("bin/switch-to-configuration", &[&mode.to_string()])],
             Self::Darwin(user) => {
                 if second_line(&files.join("sw/bin/darwin-rebuild")).is_some() {
                     return Ok(vec![own("sw/bin/darwin-rebuild", &["activate"])]);
@@ -96,7 +98,7 @@ mod tests {
             let found = files.iter().find(|(name, _)| path == Path::new("/sys").join(name));
             found.map(|(_, line)| (*line).to_owned())
         };
-        let programs = method.programs(Path::new("/sys"), &second_line)?;
+        let programs = method.programs(Path::new("/sys"), ActivationMode::Switch, &second_line)?;
         let describe = |program: Program| {
             let words = [vec![program.path.into_string().unwrap()], program.arguments].concat().join(" ");
             match program.run_as {

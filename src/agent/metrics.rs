@@ -9,9 +9,10 @@ use crate::metrics::Metrics;
 use crate::model::{DocumentPath, Folder, Name, RootValidity};
 
 /// The states of a deployment, each with the outcomes of a pass that it stands for.
-const STATES: [(&str, &[&str]); 6] = [
+const STATES: [(&str, &[&str]); 7] = [
     ("running", &["up-to-date", "adopted", "switched"]),
     ("waiting", &["waiting"]),
+    ("awaiting-reboot", &["awaiting-reboot"]),
     ("failed", &["failed"]),
     ("moved", &["moved"]),
     ("withdrawn", &["withdrawn"]),
@@ -40,6 +41,9 @@ pub(super) fn metrics(state: &State, last: &LastPass, root: Option<RootValidity>
         let help = "Until when the newest root is valid.";
         metrics.gauge("clavel_agent_root_expiry_timestamp_seconds", help).sample(&[], root.expires.seconds());
     }
+    let help = "Whether a deployment waits for the machine to reboot.";
+    let waits = state.deployments.values().any(|known| known.next_boot().is_some());
+    metrics.gauge("clavel_agent_need_to_reboot", help).sample(&[], u64::from(waits));
     add_mirrors(&mut metrics, last);
     add_deployments(&mut metrics, state, last);
     metrics.into_text()

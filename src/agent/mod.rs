@@ -2,7 +2,7 @@
 //!
 //! `check` looks at the set-up. `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
 //! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `hooks` (what a hook of the configuration is told), `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `carried` and `loopback` (the closures in bundles, and the server that Nix reads them from), `leave_status` (the status that goes back on a stick), `fork_evidence` (both
-//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine), `service_manager` (what systemd is told, and what it runs), `way_back` (the timer that goes back without the agent) and `state` do the I/O and
+//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `next_boot` (activations that wait for a boot; only its `facts` does I/O), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine), `service_manager` (what systemd is told, and what it runs), `way_back` (the timer that goes back without the agent) and `state` (with `retries`, which operators ask for) do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
 //! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
@@ -28,11 +28,13 @@ mod metrics;
 mod mirror_fetch;
 mod mirrors;
 mod news;
+mod next_boot;
 mod occupancy;
 mod pass;
 mod pin;
 mod probation;
 mod realise;
+mod retries;
 mod service_manager;
 mod state;
 mod unused;
@@ -45,13 +47,13 @@ pub use activate::ActivateError;
 pub use activating::{ACTIVATE_COMMAND, BECOME_COMMAND, CarryOutError, IN_UNIT, become_program, carry_out};
 pub use check::check;
 pub use daemon::{AgentEvent, run};
-pub use decide::{Decision, Retry, SkipReason};
+pub use decide::{Decision, SkipReason};
 pub use fetch::BranchFetchError;
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};
 pub use hooks::HookWarning;
 pub use lifecycle::{
-    ActivationFailure, Candidate, FailedRollout, Lifecycle, Proof, Rollback, RollbackFailure, RollbackResult, Rollout,
-    RunningDeployment, TransitionError, UnitReference, WayBack,
+    ActivationFailure, BackAgain, Candidate, FailedRollout, Lifecycle, NextBoot, Proof, Rollback, RollbackFailure,
+    RollbackResult, Rollout, RunningDeployment, TransitionError, UnitReference, WayBack,
 };
 pub use mirrors::{MirrorReport, MirrorStatus, NoneBelieved};
 pub use pass::outcome::{
@@ -61,6 +63,7 @@ pub use pass::{ActivationUnderWay, Pass};
 pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
 pub use probation::files::{CheckReport, CheckStanding, ProbationReport};
 pub use realise::error::{NotInCache, RealiseError};
+pub use retries::Held;
 pub use state::{CompletedAs, Completion, LastPass, LeftStatus, RecordedOutcome, State, StateDirectory, StateError};
 pub use unused::UnusedUnit;
 pub use verify::{Absence, Order, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};

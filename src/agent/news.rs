@@ -37,6 +37,7 @@ fn is_open(report: &DeploymentReport) -> bool {
     match report.outcome {
         DeploymentOutcome::UpToDate(_) | DeploymentOutcome::Adopted(_) | DeploymentOutcome::Switched(_) => false,
         DeploymentOutcome::Moved { .. }
+        | DeploymentOutcome::AwaitingReboot(..)
         | DeploymentOutcome::Waiting(_)
         | DeploymentOutcome::Failed(_)
         | DeploymentOutcome::Withdrawn

@@ -62,6 +62,7 @@ fn claim<'a>(known: &'a Lifecycle, unit: &Name) -> Option<Claim<'a>> {
     let runs = || running().map(|running| Claim::Runs(&running.nar_id));
     match known {
         Lifecycle::Activating(rollout)
+        | Lifecycle::AwaitingReboot(rollout)
         | Lifecycle::Probation(rollout)
         | Lifecycle::Known(rollout)
         | Lifecycle::Realised(rollout)
@@ -75,6 +76,7 @@ fn claim<'a>(known: &'a Lifecycle, unit: &Name) -> Option<Claim<'a>> {
         Lifecycle::RollingBack(rollback) if rollback.unit.name == *unit => Some(Claim::BackTo(&rollback.to)),
         Lifecycle::RolledBack(failed) if failed.unit.name == *unit => match &failed.rollback {
             RollbackResult::NothingBefore => Some(Claim::Failed(&failed.candidate.nar_id)),
+            RollbackResult::AfterReboot(to) => Some(Claim::BackTo(to)),
             RollbackResult::Restored | RollbackResult::SameBefore => runs(),
         },
         _ => runs(),
@@ -95,6 +97,7 @@ fn without(known: Lifecycle, unit: &Name) -> Option<Lifecycle> {
         Lifecycle::Known(begun) => Some(Lifecycle::Known(rollout(begun))),
         Lifecycle::Realised(begun) => Some(Lifecycle::Realised(rollout(begun))),
         Lifecycle::Activating(begun) if begun.unit.name != *unit => Some(Lifecycle::Activating(rollout(begun))),
+        Lifecycle::AwaitingReboot(begun) if begun.unit.name != *unit => Some(Lifecycle::AwaitingReboot(rollout(begun))),
         Lifecycle::Probation(begun) if begun.unit.name != *unit => Some(Lifecycle::Probation(rollout(begun))),
         Lifecycle::RolledBack(failed) if failed.unit.name != *unit => {
             let running = failed.running.filter(|running| running.unit.name != *unit);
@@ -106,6 +109,7 @@ fn without(known: Lifecycle, unit: &Name) -> Option<Lifecycle> {
         }
         Lifecycle::Confirmed { running } if running.unit.name != *unit => Some(Lifecycle::Confirmed { running }),
         Lifecycle::Activating(_)
+        | Lifecycle::AwaitingReboot(_)
         | Lifecycle::Probation(_)
         | Lifecycle::RolledBack(_)
         | Lifecycle::RollingBack(_)
@@ -147,7 +151,7 @@ mod tests {
     /// An attempt to bring `system` to a unit that ran `before`.
     fn attempt(on: &str, system: &str, before: Option<&str>) -> Lifecycle {
         let begun = Lifecycle::begin(None, unit(on), candidate(system)).unwrap().realise().unwrap();
-        begun.activate(before.map(path), Proof::default()).unwrap()
+        begun.activate(before.map(path), None, Proof::default()).unwrap()
     }
 
     fn all(known: Vec<(&str, Lifecycle)>) -> BTreeMap<Name, Lifecycle> {

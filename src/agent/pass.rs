@@ -1,7 +1,7 @@
 //! A pass: fetch, verify, decide, and for each deployment realise, activate and record.
 //!
 //! This is the only place that knows the order of the steps. `pass/read.rs` has the first half, up to the branch that is
-//! believed, `pass/apply.rs` the second, `pass/secure.rs` the way back, `pass/prove.rs` the probation, `pass/hooks.rs` the calls of hooks, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
+//! believed, `pass/apply.rs` the second, `pass/boot.rs` what is about the next boot, `pass/secure.rs` the way back, `pass/prove.rs` the probation, `pass/hooks.rs` the calls of hooks, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
 //! states stand in files of their own, without I/O.
 
 use std::cell::RefCell;
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use super::carried::Carried;
-use super::decide::Retry;
 use super::freshness::{ClockSample, ClockTrouble, Clocks, next_baseline};
 use super::hooks::HookWarning;
 use super::leave_status::{self, FoundBundle, Identity};
@@ -21,17 +20,19 @@ use super::loopback::LoopbackAddress;
 use super::metrics::metrics;
 use super::mirrors::{Believed, MirrorReport};
 use super::pin::check::Pins;
+use super::retries::Held;
 use super::state::{CompletedAs, Completion, LastPass, LeftStatus, State, StateDirectory, StateError};
 use super::unused::{UnusedUnit, units_of, unused};
 use super::verify::Verdict;
 use crate::config::AgentConfig;
 use crate::disk::{self, Access, Durability};
-use crate::model::{Name, RootValidity, RootWarning, System, describe_error};
+use crate::model::{Name, RootValidity, RootWarning, System, Timestamp, describe_error};
 use crate::store::{self, Output, Store};
 use crate::trust::{Anchor, TrustedRoot};
 use outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport};
 
 mod apply;
+mod boot;
 mod hooks;
 pub(super) mod outcome;
 mod prove;
@@ -156,14 +157,14 @@ impl<'a> Pass<'a> {
     }
 
     /// Runs one pass to its end and saves its report. A deployment that fails does not hold up another.
-    pub async fn run(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> PassReport {
+    pub async fn run(&mut self, tell: &dyn Fn(Event<'_>)) -> PassReport {
         self.clocks = Clocks::read();
         self.clock_trouble = None;
         self.rollbacks_tried.clear();
         self.unused_units.clear();
         self.hook_warnings.clear();
         self.bundles.clear();
-        let result = self.run_steps(retry, tell).await;
+        let result = self.run_steps(tell).await;
         self.note_unusable_hooks();
         // The stick may be pulled out from now on.
         self.carried = None;
@@ -232,10 +233,10 @@ impl<'a> Pass<'a> {
         RootValidity::of(root.root()).warning(self.clocks.now).filter(|warning| !warning.is_expired())
     }
 
-    async fn run_steps(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Vec<DeploymentReport>, PassError> {
+    async fn run_steps(&mut self, tell: &dyn Fn(Event<'_>)) -> Result<Vec<DeploymentReport>, PassError> {
         self.resume(tell).await?;
         self.units_are_as_recorded = self.units_are_as_recorded();
-        let read = self.read_branch(retry, tell).await;
+        let read = self.read_branch(tell).await;
         self.clock_baseline = next_baseline(self.clock_baseline.take(), &self.clocks, self.clock_sample(&read));
         let Believed { tip, verdict, clock, .. } = match read {
             Ok(read) => read,
@@ -270,7 +271,10 @@ impl<'a> Pass<'a> {
         }
         let mut reports = Vec::new();
         let pins = Pins::of(&orders);
+        // They are taken before anything is tried: a try that ends this process is not asked for a second time.
+        let asked = if orders.is_empty() { Held::default() } else { self.directory.take_retries()? };
         for order in &orders {
+            let retry = asked.retry_of(&order.deployment.name, order.deployment.revision);
             let outcome = self.apply_decision(order, &pins, retry, tell).await?;
             let (unit, revision) = (Some(order.unit.name.clone()), Some(order.deployment.revision));
             reports.push(DeploymentReport { name: order.deployment.name.clone(), unit, revision, outcome });
@@ -354,6 +358,10 @@ impl<'a> Pass<'a> {
         self.state = state;
         Ok(())
     }
+}
+
+fn now() -> Timestamp {
+    SystemTime::now().into()
 }
 
 /// The newer of the configuration's root and the one in the state.

@@ -15,6 +15,7 @@ use super::freshness::Clocks;
 use super::lifecycle::Lifecycle;
 use super::mirrors::MirrorReport;
 use super::probation::files::{ProbationFiles, ProbationReport};
+use super::retries::Held;
 use super::verify::Trusted;
 use crate::disk::{self, Access, Durability, FileLock};
 use crate::git::CommitId;
@@ -226,6 +227,23 @@ impl StateDirectory {
         written.map_err(|source| StateError::Io { act: "write to", path: self.join("probation"), source })
     }
 
+    /// Asks the agent, which may be running, to try these revisions again.
+    pub fn ask_for_retries(&self, held: &Held) -> Result<(), StateError> {
+        let path = self.retries();
+        held.ask(&path).map_err(|source| StateError::Io { act: "write", path, source })
+    }
+
+    /// Takes the revisions that somebody asked to try again, and forgets them.
+    pub(super) fn take_retries(&self) -> Result<Held, StateError> {
+        let path = self.retries();
+        Held::take(&path).map_err(|source| StateError::Io { act: "take", path, source })
+    }
+
+    /// The file that asks for revisions to be tried again.
+    pub(super) fn retries(&self) -> PathBuf {
+        self.join("retries.json")
+    }
+
     /// Removes the files of an earlier probation, above all its confirmation.
     pub(super) fn forget_probation(&self) -> Result<(), StateError> {
         let removed = self.probation().clear();
@@ -330,8 +348,13 @@ mod tests {
         // JSON escapes every character of it.
         let error = || "\"\n".repeat(100_000);
         let begun = Lifecycle::begin(Some(Lifecycle::adopt(unit.clone(), of(1, 'a'), now)), unit, of(2, 'b')).unwrap();
-        let failing =
-            begun.realise().unwrap().activate(Some(path('a')), Proof::default()).unwrap().fail(&error(), now).unwrap();
+        let failing = begun
+            .realise()
+            .unwrap()
+            .activate(Some(path('a')), None, Proof::default())
+            .unwrap()
+            .fail(&error(), now)
+            .unwrap();
         let failed = failing.roll_back().unwrap().rolled_back(Err(error()), now).unwrap();
         let deployments = (0..1024).map(|n| (format!("{n:064}").parse().unwrap(), failed.clone())).collect();
         let state = State { deployments, ..State::default() };

@@ -52,11 +52,12 @@ pub fn diff_facts(old: &DeploymentSpecification, new: &DeploymentSpecification) 
 
 /// Every fact of a specification, as the field's name in the document and its value. A list has a fact for each item.
 pub fn list_facts(specification: &DeploymentSpecification) -> Vec<(String, String)> {
-    let DeploymentSpecification { checks, probation, template, unit } = specification;
+    let DeploymentSpecification { checks, mode, probation, template, unit } = specification;
     let mut facts = vec![("unit".to_owned(), unit.to_string()), ("narId".to_owned(), template.nar_id.to_string())];
     facts.extend(template.substituters.iter().map(|cache| ("substituters".to_owned(), cache.to_string())));
     let keys = template.substituters_public_keys.iter();
     facts.extend(keys.map(|key| ("substituters-public-keys".to_owned(), key.to_string())));
+    facts.extend(mode.map(|mode| ("mode".to_owned(), mode.to_string())));
     facts.extend(checks.iter().map(|(name, check)| (format!("check {name}"), check.to_string())));
     facts.extend(
         probation.iter().flat_map(Probation::facts).map(|(field, value)| (format!("probation {field}"), value)),

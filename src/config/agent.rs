@@ -15,8 +15,8 @@ use super::mirrors::{MAX_MIRRORS, check_mirrors};
 use super::{ConfigError, ConfigFile, WrittenAnchor};
 use crate::git::Remote;
 use crate::model::{
-    BranchName, Checks, IndexAge, Invalid, List, MAX_CHECKS, Map, Name, Probation, Span, System, UnitType,
-    WrittenCheck, WrittenProbation,
+    ActivationMode, BranchName, Checks, IndexAge, Invalid, List, MAX_CHECKS, Map, Name, Probation, Span, System,
+    UnitType, WrittenCheck, WrittenProbation,
 };
 use crate::trust::AnchorLocation;
 
@@ -76,6 +76,8 @@ pub struct UnitConfig {
     pub command: Option<Vec<String>>,
     /// The user whose home a unit of the type `home-manager` is.
     pub user: Option<UserName>,
+    /// How a unit of the type `nixos` is activated, whatever its deployment says.
+    pub mode: Option<ActivationMode>,
 }
 
 /// The name of a user. It is well-formed; whether the user exists on this machine is not checked.
@@ -180,6 +182,7 @@ struct UnitTable {
     profile: Option<PathBuf>,
     command: Option<Vec<String>>,
     user: Option<UserName>,
+    mode: Option<ActivationMode>,
 }
 
 impl AgentConfig {
@@ -218,7 +221,14 @@ impl ConfigFile for AgentFile {
                 let why = format!("the unit `{name}` is of type {known}, which never uses `user`; remove it");
                 return Err(("units.NAME.user", why));
             }
-            units.insert(name, UnitConfig { unit_type, profile, command: unit.command, user: unit.user });
+            if let (Some(known), Some(_)) = (unit_type, unit.mode)
+                && !known.has_modes()
+            {
+                let why = format!("the unit `{name}` is of type {known}, which never uses `mode`; remove it");
+                return Err(("units.NAME.mode", why));
+            }
+            let UnitTable { command, user, mode, .. } = unit;
+            units.insert(name, UnitConfig { unit_type, profile, command, user, mode });
         }
         let max_index_age = self.fetch.max_index_age.map(|age| IndexAge::try_from(age.get().as_secs())).transpose();
         let max_index_age = max_index_age.map_err(|invalid| ("fetch.max-index-age", invalid.to_string()))?;
@@ -315,6 +325,11 @@ mod tests {
         assert!(error.contains("`units.NAME.type`") && error.contains("and not nixos"), "{error}");
         let error = type_of("user = \"alice\"\ntype = \"nixos\"").unwrap_err().to_string();
         assert!(error.contains("`units.NAME.user`") && error.contains("never uses `user`"), "{error}");
+        let error = type_of("mode = \"boot\"\ncommand = [\"/x\"]").unwrap_err().to_string();
+        assert!(error.contains("`units.NAME.mode`") && error.contains("never uses `mode`"), "{error}");
+        let error = type_of("mode = \"sideways\"").unwrap_err().to_string();
+        assert!(error.contains("expected `switch` or `boot`"), "{error}");
+        assert_eq!(type_of("mode = \"boot\"").unwrap(), None);
         assert_eq!(type_of("user = \"alice\"").unwrap(), None);
         let error = read(&format!("{minimal}[units.r]\nuser = \"-x\"\n")).unwrap_err().to_string();
         assert!(error.contains("is not the name of a user"), "{error}");

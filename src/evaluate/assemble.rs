@@ -183,10 +183,10 @@ impl Assembly<'_> {
         declared: DeclaredDeployment,
         host: Option<Host>,
     ) -> Result<DraftedDeployment, String> {
-        let DeclaredDeployment { checks, metadata, probation, template, unit } = declared;
-        let (host_nar, host_substituters, host_keys, host_checks, host_probation) = match host {
-            Some(Host { nar, substituters, substituters_public_keys, checks, probation }) => {
-                (Some(nar), substituters, substituters_public_keys, checks, probation)
+        let DeclaredDeployment { checks, metadata, mode, probation, template, unit } = declared;
+        let (host_nar, host_substituters, host_keys, host_checks, host_mode, host_probation) = match host {
+            Some(Host { nar, substituters, substituters_public_keys, checks, mode, probation }) => {
+                (Some(nar), substituters, substituters_public_keys, checks, mode, probation)
             }
             None => Default::default(),
         };
@@ -206,6 +206,7 @@ impl Assembly<'_> {
             TemplateMetadata::without_pin(template.metadata).map_err(|error| describe_error(&error))?;
         let specification = DeploymentSpecification {
             checks,
+            mode: mode.or(host_mode),
             probation: Some(probation).filter(|probation| *probation != Probation::default()),
             template: NarTemplateSpecification {
                 metadata: template_metadata,
@@ -307,6 +308,14 @@ impl Assembly<'_> {
         }
         if !unit_type.is_for(arch) {
             return Err(format!("the unit `{name}` is of type {unit_type}, which a machine of arch {arch} cannot be"));
+        }
+        if let Some(planned) = deployments.iter().find(|planned| planned.draft.specification.mode.is_some())
+            && !unit_type.has_modes()
+        {
+            let deployment = &planned.draft.name;
+            return Err(format!(
+                "the unit `{name}` is of type {unit_type}, which never uses `mode`; remove it from the deployment `{deployment}`"
+            ));
         }
         self.draft(item, None, name, declared.metadata, UnitSpecification { arch: arch.clone(), unit_type })
     }

@@ -188,6 +188,7 @@ let
       in
       {
         checks = options.checks or { };
+        mode = options.mode or null;
         nar = nar (hostSystem host) (itself toplevel);
         probation = options.probation or { };
         substituters = settings.substituters or [ ];

@@ -11,8 +11,8 @@ use super::error::EvaluateError;
 use super::nix_value::NixValue;
 use super::platforms::{self, PLATFORMS, Platform};
 use crate::model::{
-    Attribute, DocumentPath, FlakeReference, Folder, Invalid, List, MAX_CHECKS, Map, Metadata, Name, Pattern,
-    PublicKey, StorePath, Substituter, System, UnitType, WrittenCheck, WrittenProbation, printable_line,
+    ActivationMode, Attribute, DocumentPath, FlakeReference, Folder, Invalid, List, MAX_CHECKS, Map, Metadata, Name,
+    Pattern, PublicKey, StorePath, Substituter, System, UnitType, WrittenCheck, WrittenProbation, printable_line,
 };
 use crate::nix::NixString;
 
@@ -361,6 +361,7 @@ pub(super) struct Host {
     pub(super) substituters_public_keys: List<PublicKey, 32>,
     #[serde(default)]
     pub(super) checks: Map<Name, WrittenCheck, MAX_CHECKS>,
+    pub(super) mode: Option<ActivationMode>,
     #[serde(default)]
     pub(super) probation: WrittenProbation,
 }
@@ -371,6 +372,7 @@ pub(super) struct Host {
 pub(super) struct DeclaredDeployment {
     #[serde(default)]
     pub(super) checks: Map<Name, WrittenCheck, MAX_CHECKS>,
+    pub(super) mode: Option<ActivationMode>,
     #[serde(default)]
     pub(super) probation: WrittenProbation,
     #[serde(default)]

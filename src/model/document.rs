@@ -197,6 +197,9 @@ pub struct DeploymentSpecification {
     /// What has to hold on the machine after a switch.
     #[serde(default, skip_serializing_if = "Map::is_empty")]
     pub checks: Checks,
+    /// How a unit of the type `nixos` is activated; `switch` where there is none, and where the machine does not say otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<ActivationMode>,
     /// How the revision proves itself after a switch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probation: Option<Probation>,
@@ -209,7 +212,7 @@ pub struct DeploymentSpecification {
 impl DeploymentSpecification {
     /// This content for this unit, with nothing to check.
     pub fn new(unit: Name, template: NarTemplateSpecification) -> Self {
-        Self { checks: Map::default(), probation: None, template, unit }
+        Self { checks: Map::default(), mode: None, probation: None, template, unit }
     }
 }
 
@@ -267,7 +270,7 @@ impl Specification for UnitSpecification {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum UnitType {
-    /// The system profile and `bin/switch-to-configuration switch`.
+    /// The system profile and `bin/switch-to-configuration`.
     Nixos,
     /// The system profile and nix-darwin's `activate`.
     Darwin,
@@ -281,7 +284,34 @@ pub enum UnitType {
     Command,
 }
 
+/// How a unit of the type `nixos` is activated: the first argument of its `bin/switch-to-configuration`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum ActivationMode {
+    /// At once, and at each boot from then on.
+    Switch,
+    /// At the next boot.
+    Boot,
+}
+
+impl fmt::Display for ActivationMode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(match self {
+            Self::Switch => "switch",
+            Self::Boot => "boot",
+        })
+    }
+}
+
 impl UnitType {
+    /// Whether a unit of this type has an [`ActivationMode`].
+    pub fn has_modes(self) -> bool {
+        match self {
+            Self::Nixos => true,
+            Self::Darwin | Self::HomeManager | Self::SystemManager | Self::Container | Self::Command => false,
+        }
+    }
+
     /// Whether a machine of this system can be a unit of this type.
     pub fn is_for(self, system: &System) -> bool {
         match self {

@@ -52,7 +52,7 @@ pub use branch_part::BranchPart;
 pub use check::{CheckFinding, CheckOutcome, CheckReport};
 pub use digest::{FleetId, NarHash, Sha256Digest};
 pub use document::{
-    Agent, AgentSpecification, BranchFile, Deployment, DeploymentSpecification, Document, Draft, Kind,
+    ActivationMode, Agent, AgentSpecification, BranchFile, Deployment, DeploymentSpecification, Document, Draft, Kind,
     NarTemplateSpecification, Payload, Schema, Specification, Unit, UnitSpecification, UnitType,
 };
 pub use error_chain::describe_error;

@@ -110,6 +110,23 @@ pub enum ProcessError {
 }
 
 impl ProcessError {
+    /// The exit code of the program, where it ended by itself.
+    pub fn exit_code(&self) -> Option<i32> {
+        match self {
+            Self::Failed { code, .. } => Some(*code),
+            Self::NotStarted { .. }
+            | Self::Killed { .. }
+            | Self::TimedOut { .. }
+            | Self::TooMuchOutput { .. }
+            | Self::TooMuchMemory { .. }
+            | Self::TooManyProcesses { .. }
+            | Self::TooMuchWritten { .. }
+            | Self::DiskFull { .. }
+            | Self::Stalled { .. }
+            | Self::Io { .. } => None,
+        }
+    }
+
     /// The program's standard error, without the middle where it is long; empty for errors that do not have it.
     pub fn stderr(&self) -> &str {
         match self {

@@ -83,7 +83,8 @@ mod tests {
             if is_checked {
                 let check = ("web".parse().unwrap(), serde_json::from_str(check).unwrap());
                 let probation = Some(serde_json::from_str(probation).unwrap());
-                DeploymentSpecification { checks: vec![check].try_into().unwrap(), probation, ..specification }
+                let mode = Some(crate::model::ActivationMode::Boot);
+                DeploymentSpecification { checks: vec![check].try_into().unwrap(), mode, probation, ..specification }
             } else {
                 specification
             }

@@ -101,3 +101,23 @@ fn an_activation_is_a_unit_of_its_own_with_its_words_in_the_journal() {
     // The agent does not say the same once more.
     assert!(!machine.journal(AGENT).contains("activating the configuration"));
 }
+
+#[test]
+fn a_system_that_was_booted_and_has_no_agent_is_taken_back() {
+    let fleet = Fleet::new();
+    let host = "nixosConfigurations.web-1";
+    let deployment = "mode = \"boot\"; probation = { settle = \"100ms\"; deadline = \"2s\"; };";
+    fleet.write_unit(AGENT, &agent_unit("[Service]\n", "[Service]\nEnvironment=TURN=1\n"));
+    let first = fleet.publish();
+    let mut machine = fleet.boot_switched();
+    fleet.edit("flake.nix", host, &format!("clavel.deployments.web-1 = {{ {deployment} }};\n      {host}"));
+    fleet.write_unit(AGENT, &agent_unit("ExecStart=/usr/local/bin/clavel-agent", "ExecStart=/nowhere/clavel-agent"));
+    fleet.publish();
+    machine.wait_for("awaiting-reboot", 1);
+    assert_eq!(timers(&machine), "");
+    machine.restart();
+    machine.wait_for("rolled-back", 1);
+    machine.assert_runs(&first);
+    assert_eq!(machine.activations(), [&first, "boot", &first]);
+    machine.wait_until_said("its way back was taken by the timer, because nothing confirmed it in time");
+}

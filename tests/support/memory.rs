@@ -105,6 +105,7 @@ impl World {
         let mut proof: serde_json::Value = serde_json::from_slice(&proof).unwrap();
         DeploymentSpecification {
             checks: serde_json::from_value(proof["checks"].take()).unwrap(),
+            mode: serde_json::from_value(proof["mode"].take()).unwrap(),
             probation: serde_json::from_value(proof["probation"].take()).unwrap(),
             ..specification
         }
@@ -133,6 +134,9 @@ impl World {
                 });
             });
             entry(nar, "nixos-version", |nar| file(nar, format!("{}\n", field("version")).as_bytes(), FileMode::Plain));
+            if text.contains("inhibitors = ") {
+                entry(nar, "switch-inhibitors", |nar| file(nar, field("inhibitors").as_bytes(), FileMode::Plain));
+            }
         });
         let name = format!("nixos-system-{}-{}", field("name"), field("version"));
         BuiltSystem { path: store_path(&name, &nar), nar }

@@ -83,8 +83,10 @@ pub async fn carry_out(is_in_unit: bool) -> Result<(), CarryOutError> {
             tracing::warn!(error = %describe_error(&error), "the way back would be taken later than it should");
         }
     }
-    let error = ended.err().map(|error| describe_error(&error));
-    Ok(folder.write_result(&ActivationResult { of, error, version: StateVersion })?)
+    let error = ended.err();
+    let code = error.as_ref().and_then(ProcessError::exit_code);
+    let error = error.map(|error| describe_error(&error));
+    Ok(folder.write_result(&ActivationResult { of, error, code, version: StateVersion })?)
 }
 
 /// Shows what the activation says in the journal, as words of the unit of this process: systemd-run gave it the streams of the agent.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 use std::fs::{self, File, TryLockError};
-use std::io;
+use std::io::{self, Read as _, Seek as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
@@ -18,6 +18,8 @@ use crate::process::{Invocation, ProcessMark};
 
 /// The most bytes of a file.
 const MAX_BYTES: u64 = 4 << 20;
+/// The most bytes of the output that are read again.
+const MAX_SAID: u64 = 256 << 10;
 /// The newest version of the files that this Clavel knows.
 const NEWEST: u64 = 1;
 
@@ -64,6 +66,7 @@ impl ActivationId {
             }),
             Lifecycle::Known(_)
             | Lifecycle::Realised(_)
+            | Lifecycle::AwaitingReboot(_)
             | Lifecycle::Probation(_)
             | Lifecycle::RollingBack(_)
             | Lifecycle::Confirmed { .. }
@@ -133,8 +136,26 @@ pub(super) struct ActivationResult {
     pub(super) of: ActivationId,
     /// Why it failed; `None` where it succeeded.
     pub(super) error: Option<String>,
+    /// The exit code of the program that failed, where it ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) code: Option<i32>,
     #[serde(default)]
     pub(super) version: StateVersion<NEWEST>,
+}
+
+/// How an activation failed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(in super::super) struct ActivationFailed {
+    /// Why, for people.
+    pub(in super::super) why: String,
+    /// The exit code of the program that failed, where it ended by itself.
+    pub(in super::super) code: Option<i32>,
+}
+
+impl From<String> for ActivationFailed {
+    fn from(why: String) -> Self {
+        Self { why, code: None }
+    }
 }
 
 /// The folder with the files of a unit's activation.
@@ -202,9 +223,13 @@ impl ActivationFolder {
         self.0.join("request.json")
     }
 
-    pub(super) fn read_result(&self, of: &ActivationId) -> Result<Option<Result<(), String>>, StateError> {
+    pub(super) fn read_result(&self, of: &ActivationId) -> Result<Option<Result<(), ActivationFailed>>, StateError> {
         let result: Option<ActivationResult> = read(&self.result())?;
-        Ok(result.filter(|result| result.of == *of).map(|result| result.error.map_or(Ok(()), Err)))
+        let ended = |result: ActivationResult| match result.error {
+            None => Ok(()),
+            Some(why) => Err(ActivationFailed { why, code: result.code }),
+        };
+        Ok(result.filter(|result| result.of == *of).map(ended))
     }
 
     pub(super) fn write_result(&self, result: &ActivationResult) -> Result<(), StateError> {
@@ -222,6 +247,17 @@ impl ActivationFolder {
 
     pub(super) fn log(&self) -> PathBuf {
         self.0.join("log")
+    }
+
+    /// The end of the output of the last activation; empty where it cannot be read.
+    pub(in super::super) fn said(&self) -> String {
+        let mut said = Vec::new();
+        let read = File::open(self.log()).and_then(|mut log| {
+            let length = log.metadata()?.len();
+            log.seek(io::SeekFrom::Start(length.saturating_sub(MAX_SAID)))?;
+            log.take(MAX_SAID).read_to_end(&mut said)
+        });
+        if read.is_ok() { String::from_utf8_lossy(&said).into_owned() } else { String::new() }
     }
 
     /// Begins a new file for the output. What an earlier activation left running writes on to the earlier file.
@@ -283,7 +319,7 @@ mod tests {
         let reference = UnitReference { name: unit.clone(), unit_type: UnitType::Nixos };
         let known = Lifecycle::begin(None, reference, candidate).unwrap();
         assert_eq!(ActivationId::of(&name, &known), None);
-        let first = known.realise().unwrap().activate(Some(path("old")), Proof::default()).unwrap();
+        let first = known.realise().unwrap().activate(Some(path("old")), None, Proof::default()).unwrap();
         let second = first.clone().resume(3, now).unwrap();
         let failed = second.clone().fail("why", now).unwrap();
         assert_eq!(ActivationId::of(&name, &failed), None, "no try of the rollback has begun");
@@ -298,10 +334,12 @@ mod tests {
         assert!(folder.try_lock().unwrap().is_some());
         for id in &ids {
             let error = (id.step == ActivationStep::Attempt(2)).then(|| "no".to_owned());
-            let result = ActivationResult { of: id.clone(), error: error.clone(), version: StateVersion };
+            let code = error.is_some().then_some(4);
+            let result = ActivationResult { of: id.clone(), error: error.clone(), code, version: StateVersion };
             folder.write_result(&result).unwrap();
             for other in &ids {
-                let expected = (other == id).then(|| error.clone().map_or(Ok(()), Err));
+                let expected =
+                    (other == id).then(|| error.clone().map_or(Ok(()), |why| Err(ActivationFailed { why, code })));
                 assert_eq!(folder.read_result(other).unwrap(), expected);
             }
         }

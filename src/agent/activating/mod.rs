@@ -16,5 +16,5 @@ mod files;
 mod parent;
 
 pub use child::{ACTIVATE_COMMAND, BECOME_COMMAND, CarryOutError, IN_UNIT, become_program, carry_out};
-pub(super) use files::{ActivationFolder, ActivationId, ActivationProgram};
+pub(super) use files::{ActivationFailed, ActivationFolder, ActivationId, ActivationProgram};
 pub(super) use parent::{GRACE, PickUp, Undertaking};

@@ -9,7 +9,7 @@ use super::super::service_manager::{Manager, UnitName};
 use super::super::state::StateError;
 use super::super::way_back::Arming;
 use super::child::{ACTIVATE_COMMAND, IN_UNIT};
-use super::files::{ActivationFolder, ActivationId, ActivationProgram, ActivationRequest};
+use super::files::{ActivationFailed, ActivationFolder, ActivationId, ActivationProgram, ActivationRequest};
 use crate::disk::FileLock;
 use crate::model::json::StateVersion;
 use crate::model::{Name, describe_error};
@@ -46,7 +46,7 @@ pub(in super::super) struct Undertaking<'a> {
 #[derive(Debug, PartialEq, Eq)]
 pub(in super::super) enum PickUp {
     /// It ended by itself, well or with this error.
-    Ended(Result<(), String>),
+    Ended(Result<(), ActivationFailed>),
     /// It ended with the machine, or did not begin.
     Nothing,
     /// It does not end, although its deadline is over.
@@ -88,7 +88,7 @@ impl ActivationFolder {
         &self,
         lock: FileLock,
         Undertaking { of, unit, programs, within, then_arm }: Undertaking<'_>,
-    ) -> Result<Result<(), String>, StateError> {
+    ) -> Result<Result<(), ActivationFailed>, StateError> {
         self.forget_result()?;
         let milliseconds = u64::try_from(within.as_millis()).unwrap_or(u64::MAX);
         let folder = self.path().as_os_str().to_owned();
@@ -100,7 +100,7 @@ impl ActivationFolder {
         let until = Instant::now() + within + GRACE;
         let program = match this_program() {
             Ok(program) => program,
-            Err(error) => return Ok(Err(format!("cannot find the file of this program: {error}"))),
+            Err(error) => return Ok(Err(format!("cannot find the file of this program: {error}").into())),
         };
         let clone = |file: &File| {
             file.try_clone().map_err(|source| StateError::Io {
@@ -137,7 +137,8 @@ impl ActivationFolder {
                 "the process that carries it out ended without a result ({}); {} has its output",
                 how.unwrap_or_default(),
                 self.log().display()
-            ))),
+            )
+            .into())),
         }
     }
 

@@ -26,12 +26,27 @@ pub struct Rollout {
     /// A store path that failed on the unit, where nothing ran before it. It is no way back, although the profile may lead there.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub not_back_to: Option<StorePath>,
+    /// Where it is to run from the next boot of the machine on, and not at once.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next_boot: Option<NextBoot>,
     /// What it has to prove after its activation.
     #[serde(default)]
     pub proof: Proof,
     /// The revision that was confirmed last.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub running: Option<RunningDeployment>,
+}
+
+/// An activation for the next boot of the machine.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize, schemars::JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct NextBoot {
+    /// Why a switch is not safe; empty where the deployment or the machine asks for the next boot.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub because: Vec<String>,
+    /// The kernel's name for the boot before the next one; absent where it has none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub set_in: Option<String>,
 }
 
 /// What a revision has to prove on probation, recorded before the switch, so that a probation needs no branch.
@@ -70,6 +85,9 @@ pub struct Rollback {
     pub failure: ActivationFailure,
     /// The store path that is activated again.
     pub to: StorePath,
+    /// Whether the revision was only set for the next boot, so that what runs is left alone.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub never_ran: bool,
     /// How often its activation was begun.
     pub tries: u32,
     /// The last try that failed.
@@ -180,10 +198,19 @@ pub enum WayBack {
 pub enum RollbackResult {
     /// The unit runs again what it ran before.
     Restored,
+    /// The unit runs this path, as it did before, from the next boot of its machine on.
+    AfterReboot(StorePath),
     /// Nothing ran before.
     NothingBefore,
     /// The same store path ran before, and would fail again.
     SameBefore,
+}
+
+impl NextBoot {
+    /// The reasons as they end a sentence; empty where somebody asked for the next boot.
+    pub fn why(&self) -> String {
+        if self.because.is_empty() { String::new() } else { format!(", because {}", self.because.join(", ")) }
+    }
 }
 
 impl WayBack {

@@ -3,14 +3,14 @@
 //! This file takes the steps that the states of `lifecycle` announce, and records each state before its step. Which state
 //! follows is decided there, and what to do with a deployment in `decide`.
 
-use std::time::SystemTime;
-
 use super::super::activate::{ActivateError, Activation, ProfileFolders, SwitchTarget};
 use super::super::activating::{ActivationFolder, ActivationId, PickUp, Undertaking};
 use super::super::carried::Carried;
 use super::super::decide::{Decision, ProfileTarget, Retry, SkipReason, decide};
 use super::super::hooks::HookCall;
 use super::super::lifecycle::{Candidate, Lifecycle, MAX_ERROR, Rollback, Rollout, TransitionError, UnitReference};
+use super::super::next_boot::facts::MachineFacts;
+use super::super::next_boot::reboot::{Reboot, reboot};
 use super::super::occupancy;
 use super::super::pin::check::Pins;
 use super::super::realise::error::RealiseError;
@@ -18,15 +18,16 @@ use super::super::realise::gc_roots::GcRoots;
 use super::super::realise::{Adoption, Realised, adopt, realise};
 use super::super::state::{State, StateError};
 use super::super::verify::Order;
-use super::Pass;
+use super::boot::{at_this_boot, of_this_boot};
 use super::outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, WaitReason};
-use crate::model::{Name, StorePath, Timestamp, describe_error, excerpt};
+use super::{Pass, now};
+use crate::model::{ActivationMode, Name, StorePath, describe_error, excerpt};
 
 impl Pass<'_> {
     /// Finishes what an earlier process of the agent, or an earlier pass, left in the middle. It needs no branch.
     pub(super) async fn resume(&mut self, tell: &dyn Fn(Event<'_>)) -> Result<(), PassError> {
         for (name, found) in self.state.deployments.clone() {
-            let resumed = self.pick_up(&name, found, tell).await?;
+            let resumed = self.pick_up(&name, at_this_boot(found)?, tell).await?;
             self.record_and_tell(&name, resumed.clone()).await?;
             if !resumed.is_at_risk() {
                 self.forget_way_back(&name, &resumed).await?;
@@ -60,7 +61,18 @@ impl Pass<'_> {
                     let revision = rollout.candidate.revision;
                     tell(Event::EarlierActivationSucceeded { deployment: name, revision });
                 }
-                found.end(result, now())?
+                match (&found, result) {
+                    (Lifecycle::RollingBack(rollback), result) => {
+                        let back = self.back_again(rollback);
+                        found.rolled_back(result.map(|()| back).map_err(|failed| failed.why), now())?
+                    }
+                    (_, Ok(())) => found.succeed()?,
+                    (Lifecycle::Activating(rollout), Err(failed)) => {
+                        let error = self.failure_of(&rollout.unit, name, failed);
+                        self.after_failure(found, &error)?
+                    }
+                    (_, Err(failed)) => found.fail(&failed.why, now())?,
+                }
             }
             // The next attempt must not find a result of this one.
             PickUp::Nothing => folder.forget_result().map(|()| found.resume(self.config.attempts, now()))??,
@@ -116,6 +128,9 @@ impl Pass<'_> {
                 Ok(DeploymentOutcome::Failed(DeploymentFailure::Before(failed)))
             }
             Decision::Skip(SkipReason::GoingBack) => self.go_back(&order.deployment.name, tell).await,
+            Decision::Skip(SkipReason::AwaitingReboot(next_boot)) => {
+                Ok(DeploymentOutcome::AwaitingReboot(revision, next_boot))
+            }
             Decision::Skip(SkipReason::Unapproved(approvals)) => {
                 Ok(DeploymentOutcome::Waiting(WaitReason::Unapproved(approvals)))
             }
@@ -198,6 +213,10 @@ impl Pass<'_> {
             Ok(activation) => activation,
             Err(error) => return Ok(DeploymentOutcome::Failed(DeploymentFailure::Activate(error))),
         };
+        if order.deployment.specification.mode.is_some() && !unit.unit_type.has_modes() {
+            let error = ActivateError::NoModes { unit: unit.name, unit_type: unit.unit_type };
+            return Ok(DeploymentOutcome::Failed(DeploymentFailure::Activate(error)));
+        }
         let before = self.state.deployments.get(name).cloned();
         let known = Lifecycle::begin(before, unit, Candidate::from(order))?;
         // A rollback is tried again until the new revision is there, so its record stays until then.
@@ -216,16 +235,22 @@ impl Pass<'_> {
         // Nothing is done between these two, so one record is enough: after a power cut before it, the path is realised again.
         // It has the way back, and is on the disk before the profile moves.
         let ran = occupancy::ran_before(&order.unit.name, &self.state.deployments, activation.current());
-        let activating = known.realise()?.activate(ran, self.proof_of(order).await)?;
+        let next_boot = self.next_boot_of(order, ran.as_ref());
+        let activating = known.realise()?.activate(ran, next_boot, self.proof_of(order).await)?;
         self.activation_folder(&order.unit.name).forget_result()?;
         // A person confirms what is activated from here on. One that is taken up after an end of the agent stays confirmed.
         self.directory.forget_probation()?;
         let mut deployments = occupancy::take(&order.unit.name, name, self.state.deployments.clone());
         deployments.insert(name.clone(), activating);
         self.save(State { deployments, ..self.state.clone() })?;
-        Ok(match self.advance(name, tell).await? {
-            None => DeploymentOutcome::Switched(order.deployment.revision),
-            Some(error) => DeploymentOutcome::Failed(DeploymentFailure::Activate(error)),
+        let failure = self.advance(name, tell).await?;
+        Ok(match (failure, self.state.deployments.get(name)) {
+            (None, Some(Lifecycle::AwaitingReboot(rollout))) => {
+                let next_boot = rollout.next_boot.clone().unwrap_or_default();
+                DeploymentOutcome::AwaitingReboot(order.deployment.revision, next_boot)
+            }
+            (None, _) => DeploymentOutcome::Switched(order.deployment.revision),
+            (Some(error), _) => DeploymentOutcome::Failed(DeploymentFailure::Activate(error)),
         })
     }
 
@@ -259,20 +284,35 @@ impl Pass<'_> {
         let mut failure = None;
         while let Some(state) = self.state.deployments.get(name).cloned() {
             let next = match &state {
-                Lifecycle::Activating(rollout) => match self.activate(name, rollout, &state, tell).await {
-                    Ok(()) => state.end(Ok(()), now())?,
-                    Err(error) => {
-                        let message = describe_error(&error);
-                        let is_of_the_deployment = error.is_of_the_deployment();
-                        failure = Some(error);
-                        if is_of_the_deployment {
-                            state.end(Err(message), now())?
-                        } else {
-                            self.forget_way_back(name, &state).await?;
-                            state.postpone()?
+                Lifecycle::Activating(rollout) => match of_this_boot(rollout) {
+                    Some(next_boot) => state.put_off(next_boot)?,
+                    None => match self.activate(name, rollout, &state, tell).await {
+                        Ok(()) => state.succeed()?,
+                        Err(error) => {
+                            if !error.is_of_the_deployment() {
+                                self.forget_way_back(name, &state).await?;
+                            }
+                            let next = self.after_failure(state, &error)?;
+                            failure = (!matches!(next, Lifecycle::Activating(_))).then_some(error);
+                            next
+                        }
+                    },
+                },
+                Lifecycle::AwaitingReboot(rollout) => {
+                    let next_boot = rollout.next_boot.clone().unwrap_or_default();
+                    match reboot(&next_boot, &rollout.candidate.nar_id, &MachineFacts::read()) {
+                        Reboot::Awaited => return Ok(failure),
+                        Reboot::Into => {
+                            tell(Event::Booted { deployment: name, revision: rollout.candidate.revision });
+                            state.boot()?
+                        }
+                        Reboot::Elsewhere(why) => {
+                            let next = state.fail(&why, now())?;
+                            failure = Some(ActivateError::NotBooted { deployment: name.clone(), why });
+                            next
                         }
                     }
-                },
+                }
                 Lifecycle::Probation(rollout) => {
                     if let Err(error) = self.arm_for_probation(name, rollout).await {
                         tracing::warn!(error = %describe_error(&error), deployment = %name, "the way back is not armed for the probation");
@@ -291,10 +331,13 @@ impl Pass<'_> {
                     self.activation_folder(state.unit()).forget_result()?;
                     let begun = state.roll_back()?;
                     self.record(name, begun.clone())?;
-                    let Lifecycle::RollingBack(rollback) = &begun else { return Ok(failure) };
+                    let Lifecycle::RollingBack(rollback) = begun.clone() else { return Ok(failure) };
+                    let rollback = &rollback;
                     self.rollbacks_tried.insert(name.clone());
                     let result = self.roll_back(name, rollback, &begun, tell).await;
-                    let ended = begun.end(result.map_err(|error| describe_error(&error)), now())?;
+                    let back = self.back_again(rollback);
+                    let ended =
+                        begun.rolled_back(result.map(|()| back).map_err(|error| describe_error(&error)), now())?;
                     self.record_and_tell(name, ended.clone()).await?;
                     // One that does not hold yet is tried by the timer too.
                     if !ended.is_at_risk() {
@@ -323,7 +366,8 @@ impl Pass<'_> {
         let Rollout { candidate, unit, way_back, .. } = rollout;
         let realised = Realised::from_record(candidate.nar_id.clone());
         let (revision, previous) = (candidate.revision, way_back.path());
-        self.switch(state, unit, SwitchTarget { deployment: name, revision, realised: &realised, previous }).await
+        let mode = if rollout.next_boot.is_some() { ActivationMode::Boot } else { ActivationMode::Switch };
+        self.switch(state, unit, SwitchTarget { deployment: name, revision, realised: &realised, previous }, mode).await
     }
 
     /// Activates the store path that ran before. That may not be the profile's previous generation, which another tool may
@@ -343,7 +387,11 @@ impl Pass<'_> {
         let realised = Realised::from_record(to.clone());
         let revision = last_confirmed.as_ref().map_or(candidate.revision, |running| running.revision);
         let target = SwitchTarget { deployment: name, revision, realised: &realised, previous: None };
-        let result = self.switch(state, unit, target).await;
+        let mode = self.mode_of_rollback(rollback);
+        let result = match self.switch(state, unit, target, mode).await {
+            Err(ActivateError::NeedsBoot { .. }) => self.switch(state, unit, target, ActivationMode::Boot).await,
+            result => result,
+        };
         result.inspect_err(|error| {
             let is_news =
                 last_failure.as_ref().is_none_or(|last| last.error != excerpt(&describe_error(error), MAX_ERROR));
@@ -359,10 +407,11 @@ impl Pass<'_> {
         state: &Lifecycle,
         unit: &UnitReference,
         target: SwitchTarget<'_>,
+        mode: ActivationMode,
     ) -> Result<(), ActivateError> {
         let activation = self.activation_of(unit)?;
         // This can fail, so it comes before any change.
-        let programs = activation.programs(&*self.store, target)?;
+        let programs = activation.programs(&*self.store, target, mode)?;
         let folder = self.activation_folder(&unit.name);
         let Some(lock) = folder.try_lock()? else { return Err(ActivateError::StillRuns { unit: unit.name.clone() }) };
         let Some(id) = ActivationId::of(target.deployment, state) else { return Ok(()) };
@@ -374,9 +423,9 @@ impl Pass<'_> {
             self.announced = None;
         }
         let _under_way = UnderWay::begin(self, target.deployment);
-        let (of, unit, within) = (&id, &unit.name, activation.deadline());
-        let result = folder.run(lock, Undertaking { of, unit, programs, within, then_arm }).await?;
-        result.map_err(|why| ActivateError::Failed { deployment: target.deployment.clone(), why })
+        let (of, within) = (&id, activation.deadline());
+        let result = folder.run(lock, Undertaking { of, unit: &unit.name, programs, within, then_arm }).await?;
+        result.map_err(|failed| self.failure_of(unit, target.deployment, failed))
     }
 
     pub(super) fn activation_folder(&self, unit: &Name) -> ActivationFolder {
@@ -420,8 +469,4 @@ impl Drop for UnderWay {
 
 fn adopted(order: &Order) -> Lifecycle {
     Lifecycle::adopt(UnitReference::from(order), Candidate::from(order), now())
-}
-
-pub(super) fn now() -> Timestamp {
-    SystemTime::now().into()
 }

@@ -8,7 +8,7 @@ use std::{fmt, io};
 use super::super::activate::ActivateError;
 use super::super::freshness::{ClockTrouble, Clocks, Stale};
 use super::super::hooks::HookWarning;
-use super::super::lifecycle::{FailedRollout, Rollback, Rollout, TransitionError};
+use super::super::lifecycle::{FailedRollout, NextBoot, Rollback, Rollout, TransitionError};
 use super::super::mirrors::{MirrorReport, NoneBelieved};
 use super::super::realise::error::{NotInCache, RealiseError};
 use super::super::state::{CompletedAs, LastPass, RecordedOutcome, StateError};
@@ -90,6 +90,8 @@ pub enum DeploymentOutcome {
     Adopted(Revision),
     /// The unit switched to the revision.
     Switched(Revision),
+    /// The revision is set for the next boot of the machine; the unit runs until then what it ran.
+    AwaitingReboot(Revision, NextBoot),
     /// The revision cannot be applied yet; the unit keeps what it runs.
     Waiting(WaitReason),
     /// The revision failed; the unit keeps what it ran, or went back to it.
@@ -137,6 +139,7 @@ impl DeploymentOutcome {
             Self::Moved { .. } => "moved",
             Self::Adopted(_) => "adopted",
             Self::Switched(_) => "switched",
+            Self::AwaitingReboot(..) => "awaiting-reboot",
             Self::Waiting(_) => "waiting",
             Self::Failed(_) => "failed",
             Self::Withdrawn => "withdrawn",
@@ -150,6 +153,7 @@ impl DeploymentOutcome {
             Self::UpToDate(revision)
             | Self::Moved { revision, .. }
             | Self::Adopted(revision)
+            | Self::AwaitingReboot(revision, _)
             | Self::Switched(revision) => Some(*revision),
             Self::Failed(DeploymentFailure::NotBack { rollback, .. }) => Some(rollback.candidate.revision),
             Self::Failed(DeploymentFailure::Before(failed)) => Some(failed.candidate.revision),
@@ -163,7 +167,7 @@ impl DeploymentOutcome {
             Self::UpToDate(_) | Self::Moved { .. } | Self::Adopted(_) | Self::Switched(_) => Some(CompletedAs::Runs),
             Self::Withdrawn => Some(CompletedAs::Withdrawn),
             Self::Dropped => Some(CompletedAs::Dropped),
-            Self::Waiting(_) | Self::Failed(_) => None,
+            Self::AwaitingReboot(..) | Self::Waiting(_) | Self::Failed(_) => None,
         }
     }
 }
@@ -179,6 +183,9 @@ impl fmt::Display for DeploymentOutcome {
             ),
             Self::Adopted(revision) => write!(f, "already runs the store path of revision {revision}"),
             Self::Switched(revision) => write!(f, "switched to revision {revision}"),
+            Self::AwaitingReboot(revision, next_boot) => {
+                write!(f, "revision {revision} is set for the next boot, and waits for a reboot{}", next_boot.why())
+            }
             Self::Waiting(reason) => reason.fmt(f),
             Self::Failed(failure) => failure.fmt(f),
             Self::Withdrawn => f.write_str(
@@ -231,8 +238,7 @@ impl fmt::Display for DeploymentFailure {
                 let error = failure.error.lines().next().unwrap_or_default();
                 write!(
                     f,
-                    "revision {} failed to activate at {} ({error}); waiting for another revision, or for `clavel-agent once \
-                     --retry`",
+                    "revision {} failed to activate at {} ({error}); waiting for another revision, or for `clavel-agent retry`",
                     candidate.revision, failure.at
                 )
             }
@@ -297,6 +303,7 @@ impl PassReport {
             | DeploymentOutcome::Moved { .. }
             | DeploymentOutcome::Adopted(_)
             | DeploymentOutcome::Switched(_)
+            | DeploymentOutcome::AwaitingReboot(..)
             | DeploymentOutcome::Waiting(_)
             | DeploymentOutcome::Withdrawn
             | DeploymentOutcome::Dropped => None,
@@ -403,6 +410,13 @@ pub enum Event<'a> {
         deployment: &'a Name,
         /// The revision and its attempt.
         rollout: &'a Rollout,
+    },
+    /// The machine runs what was set for its next boot.
+    Booted {
+        /// The deployment.
+        deployment: &'a Name,
+        /// The revision.
+        revision: Revision,
     },
     /// A revision was activated, and has to prove itself.
     OnProbation {

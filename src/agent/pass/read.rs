@@ -2,7 +2,6 @@
 //!
 //! How to fetch belongs to `fetch`, what is believed to `verify`, and which mirror is taken to `mirrors`.
 
-use super::super::decide::Retry;
 use super::super::fetch::{BranchFetchError, FetchedMirror, fetch};
 use super::super::fork_evidence::{BelievedFiles, MirrorCopy, Remembered, keep_all};
 use super::super::leave_status::FoundBundle;
@@ -17,9 +16,18 @@ use crate::git::{CommitId, ReadError, Repository, Snapshot};
 use crate::model::Sha256Digest;
 use crate::trust::{Anchor, TrustedRoot, digest};
 
+/// Whether the branch is verified again at the commit at which everything was done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Completed {
+    /// It is not.
+    Skip,
+    /// It is.
+    Verify,
+}
+
 impl Pass<'_> {
     /// Asks every mirror, keeps both sides of every fork, and chooses the branch that is believed.
-    pub(super) async fn read_branch(&mut self, retry: Retry, tell: &dyn Fn(Event<'_>)) -> Result<Believed, PassError> {
+    pub(super) async fn read_branch(&mut self, tell: &dyn Fn(Event<'_>)) -> Result<Believed, PassError> {
         let files = self.believed_files();
         let fetched = fetch(self.config, &self.directory.join("mirrors"), &|copy| files.rescue(copy)).await;
         let tip_of = |found: &FetchedMirror| found.tip.as_ref().ok().map(|(_, tip)| *tip);
@@ -29,7 +37,7 @@ impl Pass<'_> {
         // Every mirror's root is learned before any mirror is verified: one that holds back the newest root is verified by
         // it all the same.
         branches.iter().try_for_each(|branch| self.learn_root(branch))?;
-        let find = |branch: MirrorBranch| (branch.mirror.clone(), self.find(branch, retry));
+        let find = |branch: MirrorBranch| (branch.mirror.clone(), self.find(branch, Completed::Skip));
         let choice = choose(branches.into_iter().map(find).collect());
         let rejected = choice.as_ref().map_or_else(NoneBelieved::rejected, |choice| &choice.rejected);
         let root = match &self.anchor {
@@ -74,7 +82,7 @@ impl Pass<'_> {
                 self.anchor = Anchor::Root(Box::new(newest));
             }
         }
-        let find = |branch: MirrorBranch| (branch.mirror.clone(), self.find(branch, Retry::Everything));
+        let find = |branch: MirrorBranch| (branch.mirror.clone(), self.find(branch, Completed::Verify));
         choose(branches.into_iter().map(find).collect())
     }
 
@@ -92,13 +100,13 @@ impl Pass<'_> {
     }
 
     /// Verifies the branch of one mirror.
-    fn find(&self, branch: MirrorBranch, retry: Retry) -> Finding {
+    fn find(&self, branch: MirrorBranch, completed: Completed) -> Finding {
         let commit = match branch.commit {
             Ok(commit) => commit,
             Err(error) => return Finding::Unreachable(error),
         };
         let tip = commit.tip;
-        let believed = match self.completed_at(tip).filter(|_| retry == Retry::NewRevisions) {
+        let believed = match self.completed_at(tip).filter(|_| completed == Completed::Skip) {
             // Only the time can have changed anything.
             Some((root, index)) => {
                 let ages = index_ages(root, &self.config.name, self.config.max_index_age);

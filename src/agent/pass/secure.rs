@@ -4,19 +4,29 @@ use std::time::{Duration, Instant};
 
 use super::super::activate::{ActivateError, Activation, SwitchTarget};
 use super::super::activating::{ActivationFolder, GRACE};
-use super::super::lifecycle::{Lifecycle, Rollback, Rollout, UnitReference};
+use super::super::lifecycle::{BackAgain, Lifecycle, Rollback, Rollout, UnitReference};
 use super::super::realise::Realised;
 use super::super::realise::gc_roots::unlink;
 use super::super::state::StateError;
 use super::super::way_back::{Arming, Journey, WayBackError, WayBackTimer};
-use super::Pass;
+use super::{Pass, now};
 use crate::disk::FileLock;
-use crate::model::{Name, Revision, StorePath, describe_error};
+use crate::model::{ActivationMode, Name, Revision, StorePath, describe_error};
 
 /// The least time that the agent has beyond a deadline before the timer goes back without it.
 const LEAST_MARGIN: Duration = Duration::from_secs(5);
 /// How often the agent looks whether what activates a unit has ended.
 const LOOK: Duration = Duration::from_millis(100);
+
+/// What a way back leads to, and how.
+struct WayBackPlan<'a> {
+    unit: &'a UnitReference,
+    revision: Revision,
+    to: &'a StorePath,
+    mode: ActivationMode,
+    /// Whether the machine restarts after it.
+    reboots: bool,
+}
 
 impl Pass<'_> {
     /// Arms the way back from what `state` announces, before its switch. Returns the timer to start once the activation has ended. The
@@ -30,20 +40,21 @@ impl Pass<'_> {
         let within = with_margin(activation.deadline() + GRACE);
         match state {
             Lifecycle::Activating(rollout) => {
-                let Some(to) = rollout.target_of_way_back() else { return Ok(None) };
                 let probation = with_margin(self.probation_deadline(rollout));
-                let revision = rollout.candidate.revision;
-                let Some(timer) = self.prepare(name, &rollout.unit, revision, to, activation, probation).await? else {
+                let Some(timer) = self.prepare(name, rollout, activation, probation).await? else { return Ok(None) };
+                let arming = |after| timer.arming(&rollout.unit.name, name, rollout.candidate.revision, after);
+                if rollout.next_boot.is_some() {
+                    // Until the machine has booted, there is nothing to go back from.
+                    arming(probation).arm_after_boot().await?;
                     return Ok(None);
-                };
-                let arming = |after| timer.arming(&rollout.unit.name, name, revision, after);
+                }
                 arming(within + probation).arm().await?;
                 Ok(Some(arming(probation)))
             }
-            Lifecycle::RollingBack(Rollback { unit, candidate, to, .. }) => {
-                let Some(timer) = self.prepare(name, unit, candidate.revision, to, activation, within).await? else {
-                    return Ok(None);
-                };
+            Lifecycle::RollingBack(rollback @ Rollback { unit, candidate, to, .. }) => {
+                let mode = self.mode_of_rollback(rollback);
+                let plan = WayBackPlan { unit, revision: candidate.revision, to, mode, reboots: false };
+                let Some(timer) = self.prepare_plan(name, plan, activation, within).await? else { return Ok(None) };
                 let arming = timer.arming(&unit.name, name, candidate.revision, within);
                 arming.arm().await?;
                 Ok(Some(arming))
@@ -54,22 +65,36 @@ impl Pass<'_> {
 
     /// Arms the way back anew for the whole time of a probation that begins now.
     pub(super) async fn arm_for_probation(&self, name: &Name, rollout: &Rollout) -> Result<(), ActivateError> {
-        let Some(to) = rollout.target_of_way_back() else { return Ok(()) };
-        let (revision, after) = (rollout.candidate.revision, with_margin(self.probation_deadline(rollout)));
+        let after = with_margin(self.probation_deadline(rollout));
         let activation = self.activation_of(&rollout.unit)?;
-        if let Some(timer) = self.prepare(name, &rollout.unit, revision, to, &activation, after).await? {
-            timer.arming(&rollout.unit.name, name, revision, after).arm().await?;
+        if let Some(timer) = self.prepare(name, rollout, &activation, after).await? {
+            timer.arming(&rollout.unit.name, name, rollout.candidate.revision, after).arm().await?;
         }
         Ok(())
     }
 
-    /// Writes the script of a way back, and keeps what it leads to. `None` where no timer can be armed on this machine.
+    /// Prepares the way back from the revision of `rollout`. `None` where there is none, or no timer can be armed on this machine.
     async fn prepare(
         &self,
         name: &Name,
-        unit: &UnitReference,
-        revision: Revision,
-        to: &StorePath,
+        rollout: &Rollout,
+        activation: &Activation,
+        after_start: Duration,
+    ) -> Result<Option<WayBackTimer>, ActivateError> {
+        let Some(to) = rollout.target_of_way_back() else { return Ok(None) };
+        let (unit, candidate) = (&rollout.unit, &rollout.candidate);
+        let mode = self.mode_between(unit, &candidate.nar_id, to);
+        // Where nothing confirms what runs and a switch would not be safe, only a boot is left.
+        let reboots = mode == ActivationMode::Boot;
+        let plan = WayBackPlan { unit, revision: candidate.revision, to, mode, reboots };
+        self.prepare_plan(name, plan, activation, after_start).await
+    }
+
+    /// Writes the script of a way back, and keeps what it leads to. `None` where no timer can be armed on this machine.
+    async fn prepare_plan(
+        &self,
+        name: &Name,
+        WayBackPlan { unit, revision, to, mode, reboots }: WayBackPlan<'_>,
         activation: &Activation,
         after_start: Duration,
     ) -> Result<Option<WayBackTimer>, ActivateError> {
@@ -79,9 +104,9 @@ impl Pass<'_> {
         self.store.keep(to, &root).await.map_err(|error| WayBackError::Root(describe_error(&error)))?;
         let realised = Realised::from_record(to.clone());
         let target = SwitchTarget { deployment: name, revision, realised: &realised, previous: None };
-        let programs = activation.programs(&*self.store, target)?;
+        let programs = activation.programs(&*self.store, target, mode)?;
         let files = self.store.files_of(to);
-        let journey = Journey { deployment: name, revision, to, files, activation, programs, after_start };
+        let journey = Journey { deployment: name, revision, to, files, activation, programs, after_start, reboots };
         timer.prepare(journey).map_err(WayBackError::Files)?;
         Ok(Some(timer))
     }
@@ -95,7 +120,7 @@ impl Pass<'_> {
         let Some(timer) = self.way_back_of(unit) else { return Ok(None) };
         let Some(_lock) = self.wait_for_lock(unit).await? else { return Ok(None) };
         let Some(result) = timer.taken(name, revision)? else { return Ok(None) };
-        Ok(state.clone().take_back(result, super::apply::now()).ok())
+        Ok(state.clone().take_back(result.map(|()| BackAgain::Now), now()).ok())
     }
 
     /// Ends the way back of a revision that has proved itself. `Some` with the state that follows where its timer was faster.

@@ -65,6 +65,8 @@ pub(super) struct Journey<'a> {
     pub(super) programs: Vec<ActivationProgram>,
     /// How long the revision has after a start of the machine.
     pub(super) after_start: Duration,
+    /// Whether the machine restarts after it: what runs cannot be left in another way.
+    pub(super) reboots: bool,
 }
 
 /// The way back of one unit.
@@ -106,7 +108,7 @@ impl WayBackTimer {
 
     /// Writes the script. It is run by what [`Arming::arm`] starts.
     pub(super) fn prepare(&self, journey: Journey<'_>) -> Result<(), StateError> {
-        let Journey { deployment, revision, to, files, activation, programs, after_start } = journey;
+        let Journey { deployment, revision, to, files, activation, programs, after_start, reboots } = journey;
         let io = |act, source| StateError::Io { act, path: self.folder.clone(), source };
         fs::create_dir_all(&self.folder).map_err(|source| io("make", source))?;
         let own = std::env::var_os("PATH").unwrap_or_default();
@@ -132,6 +134,7 @@ impl WayBackTimer {
             profile,
             programs,
             after_start,
+            then: if reboots { ["systemctl", "reboot"].map(OsString::from).into() } else { Vec::new() },
         };
         let bytes = script.render();
         let path = self.folder.join("script");
@@ -216,6 +219,12 @@ impl Arming {
         Self { milliseconds: SOON, ..self }
     }
 
+    /// Arms the way back for the next start of the machine alone.
+    pub(super) async fn arm_after_boot(&self) -> Result<(), WayBackError> {
+        let token = format!("{}{}", UnitName::of("way-back", &self.unit), token_end(&self.deployment, self.revision));
+        self.replace_armed(&token).await
+    }
+
     /// Starts the timer in place of an earlier one.
     pub(super) async fn arm(&self) -> Result<(), WayBackError> {
         let folder = Path::new(&self.folder);
@@ -240,13 +249,20 @@ impl Arming {
         let command = [self.shell.clone(), folder.join("script").into_os_string(), OsString::from(&token)];
         let run = self.manager.run_unit(&unit, options.map(OsString::from), command);
         run.run().await.map_err(WayBackError::Timer)?;
+        let armed = self.replace_armed(&token).await;
+        if armed.is_err() {
+            stop(self.manager, &token).await;
+        }
+        armed
+    }
+
+    /// Writes what is armed, and stops the timer of what was armed before.
+    async fn replace_armed(&self, token: &str) -> Result<(), WayBackError> {
+        let folder = Path::new(&self.folder);
         let before = read_armed(folder);
         let path = folder.join("armed");
-        let written = disk::replace(&path, format!("{token}\n").as_bytes(), Access::Owner, Durability::Synced);
-        if let Err(source) = written {
-            stop(self.manager, &token).await;
-            return Err(StateError::Io { act: "write", path, source }.into());
-        }
+        disk::replace(&path, format!("{token}\n").as_bytes(), Access::Owner, Durability::Synced)
+            .map_err(|source| StateError::Io { act: "write", path, source })?;
         if let Some(before) = before {
             stop(self.manager, &before).await;
         }

@@ -39,6 +39,8 @@ pub(super) struct Script<'a> {
     pub(super) programs: Vec<ActivationProgram>,
     /// How long a revision has after a start of the machine, at which no timer runs.
     pub(super) after_start: Duration,
+    /// The words of what follows once it is done.
+    pub(super) then: Vec<OsString>,
 }
 
 /// A profile, and where it has to lead to.
@@ -148,9 +150,12 @@ impl Script<'_> {
                  status=0\n\
              done\n\
              printf '%s\\n%s\\n' \"$token\" \"${{status:=0}}\" >\"$folder/taken.new\" && mv -f \"$folder/taken.new\" \"$folder/taken\"\n\
-             rm -f \"$folder/armed\"\n\
-             exit \"$status\"",
+             rm -f \"$folder/armed\"",
         ));
+        if !self.then.is_empty() {
+            script.words("[ \"$status\" -ne 0 ] ||", &self.then, "");
+        }
+        script.line("exit \"$status\"");
         script.0
     }
 }
@@ -260,6 +265,7 @@ mod tests {
                 }),
                 programs: vec![program],
                 after_start: Duration::ZERO,
+                then: vec!["touch".into(), self.at("then").into()],
             };
             std::fs::write(self.at("script"), script.render()).unwrap();
             #[expect(clippy::disallowed_methods, reason = "the script runs as systemd runs it")]
@@ -286,7 +292,7 @@ mod tests {
         assert_eq!(bench.profile(), Bench::old().to_string());
         assert_eq!(std::fs::read_to_string(log).unwrap(), "it's \"$x\"\n/\n");
         assert_eq!(bench.taken().as_deref(), Some("t-1\n0\n"));
-        assert!(!bench.at("armed").exists());
+        assert!(!bench.at("armed").exists() && bench.at("then").exists());
         assert!(!bench.at("killed").exists());
     }
 

@@ -2,7 +2,7 @@
 //!
 //! `CLAVEL_DEPLOYMENT`, `CLAVEL_UNIT` and `CLAVEL_REVISION` say what an entry is about, and `CLAVEL_STEP` at which step.
 
-use crate::agent::{DeploymentOutcome, DeploymentReport, Event, HookWarning, PassReport};
+use crate::agent::{DeploymentOutcome, DeploymentReport, Event, HookWarning, PassReport, Rollout};
 use crate::cli::output;
 use crate::model::{Name, Revision, describe_error, headline};
 use crate::stderr::{Message, Severity};
@@ -54,6 +54,7 @@ pub(super) fn report_message(report: &DeploymentReport) -> Message {
         }
         DeploymentOutcome::UpToDate(_)
         | DeploymentOutcome::Adopted(_)
+        | DeploymentOutcome::AwaitingReboot(..)
         | DeploymentOutcome::Switched(_)
         | DeploymentOutcome::Waiting(_) => Severity::Info,
     };
@@ -94,6 +95,7 @@ fn severity(event: &Event<'_>) -> Severity {
         | Event::AwaitingActivation { .. }
         | Event::EarlierActivationSucceeded { .. }
         | Event::Activating { .. }
+        | Event::Booted { .. }
         | Event::OnProbation { .. }
         | Event::MirrorUnread { .. }
         | Event::AwaitingPerson { .. } => Severity::Info,
@@ -107,7 +109,9 @@ fn subject<'a>(event: &Event<'a>) -> Subject<'a> {
             (&order.deployment.name, unit, Some(order.deployment.revision), "realise")
         }
         Event::AwaitingActivation { deployment } => (*deployment, None, None, "activate"),
-        Event::EarlierActivationSucceeded { deployment, revision } => (*deployment, None, Some(*revision), "activate"),
+        Event::EarlierActivationSucceeded { deployment, revision } | Event::Booted { deployment, revision } => {
+            (*deployment, None, Some(*revision), "activate")
+        }
         Event::Activating { deployment, rollout } => {
             (*deployment, Some(&rollout.unit.name), Some(rollout.candidate.revision), "activate")
         }
@@ -158,6 +162,12 @@ fn describe(event: &Event<'_>) -> String {
         }
         Event::EarlierActivationSucceeded { deployment, revision } => {
             format!("{deployment}: switched to revision {revision}, by an activation that began before this agent")
+        }
+        Event::Booted { deployment, revision } => {
+            format!("{deployment}: the machine runs revision {revision} since it booted")
+        }
+        Event::Activating { deployment, rollout: Rollout { next_boot: Some(next_boot), .. } } => {
+            format!("{deployment}: setting it for the next boot{}", next_boot.why())
         }
         Event::Activating { deployment, rollout } => match rollout.attempts {
             1 => format!("{deployment}: activating"),

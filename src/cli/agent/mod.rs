@@ -4,6 +4,7 @@ mod check;
 mod confirm;
 mod messages;
 pub(super) mod once;
+mod retry;
 mod run;
 pub(super) mod status;
 
@@ -47,7 +48,7 @@ enum Command {
     #[command(after_help = "Example:\n  clavel-agent run --config /etc/clavel/clavel-agent.toml")]
     Run(AgentConfigArgument),
     /// Run one pass.
-    #[command(after_help = "Examples:\n  clavel-agent once\n  clavel-agent once --retry")]
+    #[command(after_help = "Example:\n  clavel-agent once")]
     Once(once::Arguments),
     /// Show what runs, and the result of the last pass.
     #[command(
@@ -57,6 +58,9 @@ enum Command {
     /// Confirm the revision that is on probation, where its deployment or this machine asks a person to.
     #[command(after_help = "Examples:\n  clavel-agent confirm\n  clavel-agent confirm web-1")]
     Confirm(confirm::Arguments),
+    /// Let revisions that are held because they failed begin again, with the next pass of the agent.
+    #[command(after_help = "Examples:\n  clavel-agent retry\n  clavel-agent retry web-1 && clavel-agent once")]
+    Retry(retry::Arguments),
     /// Look at the whole set-up, and say what is wrong with it. Nothing is fetched into the store or activated, and no state is
     /// written.
     #[command(
@@ -103,6 +107,7 @@ pub fn main() -> ExitCode {
             Command::Once(arguments) => once::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments),
             Command::Confirm(arguments) => confirm::run(&arguments),
+            Command::Retry(arguments) => retry::run(&arguments),
             Command::Check(arguments) => check::run(&arguments).await,
         },
     )

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::AgentConfigArgument;
 use super::messages::{describe_left, event_message, report_message};
-use crate::agent::{DeploymentOutcome, DeploymentReport, Pass, Retry, UnusedUnit};
+use crate::agent::{DeploymentOutcome, DeploymentReport, Pass, UnusedUnit};
 use crate::cli::exit::{Exit, code_of};
 use crate::cli::{output, wait_for_stop_signal};
 use crate::model::{Name, json};
@@ -18,9 +18,6 @@ use crate::store::Output;
 pub(super) struct Arguments {
     #[command(flatten)]
     config: AgentConfigArgument,
-    /// Try again the revisions whose activation failed before.
-    #[arg(long)]
-    retry: bool,
     /// Print the result for each deployment as one JSON document.
     #[arg(long)]
     json: bool,
@@ -39,7 +36,6 @@ pub(in crate::cli) struct PrintedEntry<'a> {
 
 pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let config = arguments.config.read()?;
-    let retry = if arguments.retry { Retry::Everything } else { Retry::NewRevisions };
     let store_output = if std::io::stderr().is_terminal() { Output::Inherit } else { Output::Capture };
     let mut pass = Pass::open(&config, store_output)?;
     stderr::never_wait();
@@ -47,7 +43,7 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
     let mut stop = std::pin::pin!(wait_for_stop_signal());
     let ended = {
         // It is dropped after it was asked what is under way.
-        let mut run = std::pin::pin!(pass.run(retry, &|event| output::tell(vec![event_message(&event)])));
+        let mut run = std::pin::pin!(pass.run(&|event| output::tell(vec![event_message(&event)])));
         tokio::select! {
             report = &mut run => Ok(report),
             stopped = &mut stop => {

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::AgentConfigArgument;
 use crate::agent::{
-    ActivationFailure, Candidate, CheckReport, CheckStanding, FailedRollout, LastPass, LeftStatus, Lifecycle,
+    ActivationFailure, Candidate, CheckReport, CheckStanding, FailedRollout, LastPass, LeftStatus, Lifecycle, NextBoot,
     ProbationReport, RecordedOutcome, Rollback, RollbackResult, Rollout, StateDirectory,
 };
 use crate::cli::exit::Exit;
@@ -160,6 +160,7 @@ fn print(status: &Status<'_>) -> Result<(), Exit> {
             Lifecycle::Known(_)
             | Lifecycle::Realised(_)
             | Lifecycle::Activating(_)
+            | Lifecycle::AwaitingReboot(_)
             | Lifecycle::Probation(_)
             | Lifecycle::Confirmed { .. } => {}
         }
@@ -230,6 +231,9 @@ fn print_failure(name: &Name, FailedRollout { candidate, failure, rollback, .. }
     print_activation_failure(name, candidate, failure)?;
     match rollback {
         RollbackResult::Restored => Ok(()),
+        RollbackResult::AfterReboot(to) => output::line(format_args!(
+            "{name}: {to} is set for the next boot, because it cannot be switched to; the machine needs a reboot"
+        )),
         RollbackResult::SameBefore => {
             output::line(format_args!("{name}: the same store path ran before, so there is nothing to go back to"))
         }
@@ -250,6 +254,10 @@ fn describe_step(name: &Name, lifecycle: &Lifecycle) -> Option<String> {
         }
         Lifecycle::Probation(rollout) => {
             Some(format!("{} is activated and on probation (attempt {})", revision(rollout), rollout.attempts))
+        }
+        Lifecycle::AwaitingReboot(rollout) => {
+            let why = rollout.next_boot.as_ref().map(NextBoot::why).unwrap_or_default();
+            Some(format!("{} is set for the next boot, and waits for a reboot{why}", revision(rollout)))
         }
         Lifecycle::RollingBack(rollback) => Some(format!("taking {name} back to {}", rollback.to)),
         Lifecycle::Confirmed { .. } | Lifecycle::RolledBack(_) => None,

@@ -48,10 +48,11 @@ pub(super) async fn run(arguments: &Arguments) -> Result<(), Exit> {
                 let index = view.unverified_index()?;
                 (view.unverified_document(&index, name)?, None, index.hold(name).cloned())
             };
-            let DeploymentSpecification { checks, probation, template, unit } = deployment.specification.clone();
+            let DeploymentSpecification { checks, mode, probation, template, unit } = deployment.specification.clone();
             let mut facts = vec![("unit", unit.to_string()), ("narId", template.nar_id.to_string())];
             facts.extend(approvals.map(|approvals| ("approvals", approvals.to_string())));
             facts.extend(template.substituters.iter().map(|cache| ("substituter", cache.to_string())));
+            facts.extend(mode.map(|mode| ("mode", mode.to_string())));
             facts.extend(checks.iter().map(|(name, check)| ("check", format!("{name}: {check}"))));
             facts.extend(probation.iter().flat_map(Probation::facts));
             facts.extend(hold.map(|hold| ("held", describe_hold(&hold))));

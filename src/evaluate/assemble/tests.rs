@@ -162,6 +162,16 @@ fn a_broken_rule_is_a_failure_of_its_attribute() {
             "darwinConfigurations.a",
             "of type darwin, which a machine of arch x86_64-linux",
         ),
+        (
+            vec![(FlakeOutput::Deployments, "a", json!({ "template": { "narId": nar("x") }, "mode": "boot" }))],
+            "clavel.deployments.a",
+            "of type command, which never uses `mode`",
+        ),
+        (
+            vec![(NIXOS, "a", host("x")), (FlakeOutput::Deployments, "a", json!({ "mode": "sideways" }))],
+            "clavel.deployments.a",
+            "expected `switch` or `boot`",
+        ),
         (vec![(FlakeOutput::Units, "a", json!({ "type": "toaster" }))], "clavel.units.a", "unknown variant `toaster`"),
         (vec![(FlakeOutput::Agents, "a", json!({ "deployments": ["no"] }))], "clavel.agents.a", "does not have"),
     ] {
