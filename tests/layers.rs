@@ -36,7 +36,7 @@ const RULES: [(&str, &[&str]); 25] = [
         "agent",
         &[
             "model", "trust", "signers", "branch", "git", "store", "closures", "process", "config", "disk", "host",
-            "news", "metrics", "stick",
+            "news", "metrics", "stick", "changes", "stderr",
         ],
     ),
     (

@@ -51,6 +51,7 @@ mod nix_daemons;
 mod nixes;
 mod one_push;
 mod pin;
+mod plans;
 mod platforms;
 mod private;
 mod probation;

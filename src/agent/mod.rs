@@ -59,6 +59,7 @@ pub use mirrors::{MirrorReport, MirrorStatus, NoneBelieved};
 pub use pass::outcome::{
     DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, PassReport, WaitReason,
 };
+pub use pass::plan::{PlannedAction, PlannedDeployment, PlannedRevision, plan};
 pub use pass::{ActivationUnderWay, Pass};
 pub use pin::check::{Cleanup, DifferingPath, Mismatch, MismatchSite, NotAsPinned, PinnedBy};
 pub use probation::files::{CheckReport, CheckStanding, ProbationReport};

@@ -1,7 +1,7 @@
 //! A pass: fetch, verify, decide, and for each deployment realise, activate and record.
 //!
 //! This is the only place that knows the order of the steps. `pass/read.rs` has the first half, up to the branch that is
-//! believed, `pass/apply.rs` the second, `pass/boot.rs` what is about the next boot, `pass/secure.rs` the way back, `pass/prove.rs` the probation, `pass/hooks.rs` the calls of hooks, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
+//! believed, `pass/apply.rs` the second, `pass/boot.rs` what is about the next boot, `pass/secure.rs` the way back, `pass/prove.rs` the probation, `pass/plan.rs` what a pass would do, `pass/hooks.rs` the calls of hooks, and `pass/outcome.rs` the results. The checks themselves, the decisions and the
 //! states stand in files of their own, without I/O.
 
 use std::cell::RefCell;
@@ -35,6 +35,7 @@ mod apply;
 mod boot;
 mod hooks;
 pub(super) mod outcome;
+pub(super) mod plan;
 mod prove;
 mod read;
 mod secure;

@@ -11,6 +11,7 @@
 //! No I/O: the caller passes a function that reads the files of derivations. Printing the result belongs to `cli`.
 
 mod boot;
+mod closures;
 mod compare;
 mod comparer;
 mod derivation;
@@ -25,6 +26,7 @@ mod text;
 mod unit_file;
 mod version;
 
+pub use closures::{ClosureChange, compare_closures};
 pub use comparer::{Comparer, DeployedSystem};
 pub use error::{CompareError, Side};
 pub use forecast::{Forecast, RebootPart, UnitAction, UnitForecast};

@@ -5,6 +5,7 @@ use schemars::{JsonSchema, Schema};
 
 use super::output::ErrorOutput;
 use super::{agent, clavel, claveld};
+use crate::agent::PlannedDeployment;
 use crate::changes::SystemDiff;
 use crate::evaluate::Evaluation;
 use crate::model::{Agent, CheckReport, Deployment, Root, Unit};
@@ -45,6 +46,7 @@ pub fn output_schemas() -> Vec<(&'static str, &'static [&'static str], Schema)> 
         ("list", &["clavel list"], schema::<clavel::list::ListOutput<'_>>()),
         ("operation", &["clavel hold", "clavel release", "clavel rollback"], schema::<OperationReport>()),
         ("pass", &["clavel-agent once"], schema::<Vec<agent::once::PrintedEntry<'_>>>()),
+        ("plan", &["clavel-agent plan"], schema::<Vec<PlannedDeployment>>()),
         ("round", &["claveld once"], schema::<claveld::once::OnceOutput<'_>>()),
         ("shown-document", &["clavel show"], schema::<ShownDocument>()),
         ("shown-root", &["clavel root show"], schema::<Root>()),

@@ -148,7 +148,7 @@ impl Pass<'_> {
 
     /// Where the profile of a unit leads to, on which `known` says that something runs. What was deleted from the store runs nowhere,
     /// wherever a profile leads to.
-    fn profile_target(&self, unit: &UnitReference, known: Option<&Lifecycle>) -> ProfileTarget {
+    pub(super) fn profile_target(&self, unit: &UnitReference, known: Option<&Lifecycle>) -> ProfileTarget {
         let is_gone = |path: &StorePath| std::fs::symlink_metadata(self.store.files_of(path)).is_err();
         if known.and_then(Lifecycle::certainly_running).is_some_and(|running| is_gone(&running.nar_id)) {
             return ProfileTarget::Nowhere;

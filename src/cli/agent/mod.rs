@@ -4,6 +4,7 @@ mod check;
 mod confirm;
 mod messages;
 pub(super) mod once;
+mod plan;
 mod retry;
 mod run;
 pub(super) mod status;
@@ -61,6 +62,10 @@ enum Command {
     /// Let revisions that are held because they failed begin again, with the next pass of the agent.
     #[command(after_help = "Examples:\n  clavel-agent retry\n  clavel-agent retry web-1 && clavel-agent once")]
     Retry(retry::Arguments),
+    /// Say what the next pass would do: which revisions, packages and units change, and whether the machine has to boot. Nothing is fetched
+    /// into the store or activated, and no state is written.
+    #[command(after_help = "Examples:\n  clavel-agent plan\n  clavel-agent plan --json | jq '.[].changes.packages'")]
+    Plan(plan::Arguments),
     /// Look at the whole set-up, and say what is wrong with it. Nothing is fetched into the store or activated, and no state is
     /// written.
     #[command(
@@ -107,6 +112,7 @@ pub fn main() -> ExitCode {
             Command::Once(arguments) => once::run(&arguments).await,
             Command::Status(arguments) => status::run(&arguments),
             Command::Confirm(arguments) => confirm::run(&arguments),
+            Command::Plan(arguments) => plan::run(&arguments).await,
             Command::Retry(arguments) => retry::run(&arguments),
             Command::Check(arguments) => check::run(&arguments).await,
         },
