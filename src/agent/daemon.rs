@@ -4,8 +4,8 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::convert::Infallible;
-use std::time::{Duration, Instant};
+use std::path::Path;
+use std::time::{Duration, Instant, SystemTime};
 
 use tokio::time::timeout;
 
@@ -17,7 +17,11 @@ use super::watch::BundleWatcher;
 use crate::config::AgentConfig;
 use crate::model::Name;
 use crate::news::{News, Standing};
+use crate::process::{Invocation, ProcessError, successor};
 use crate::store::Output;
+
+/// How long a new program may take to say its version.
+const TRIAL: Duration = Duration::from_secs(30);
 
 /// A report of the daemon.
 #[derive(Debug)]
@@ -28,35 +32,54 @@ pub enum AgentEvent<'a> {
     Ended(&'a PassReport),
     /// The daemon ends while this deployment is being activated, and leaves that running.
     LeavingActivation(&'a Name),
+    /// The daemon ends, because this file has replaced its program: the service manager starts that.
+    Replaced(&'a Path),
+    /// This file has replaced the daemon's program, and does not run. The daemon goes on.
+    BadSuccessor(&'a Path, &'a ProcessError),
+}
+
+/// How the daemon ended.
+#[derive(Debug)]
+pub enum DaemonEnd<T> {
+    /// It was told to stop.
+    Stopped(T),
+    /// A new program takes over.
+    Replaced,
 }
 
 /// Runs passes until `stop` is ready. A pass that fails is reported, and the next one tries again. An activation that is under way
-/// at the end goes on, and the next agent picks up its result.
-pub async fn run<S>(config: &AgentConfig, stop: S, tell: &dyn Fn(&AgentEvent<'_>)) -> Result<S::Output, PassError>
+/// at the end goes on, and the next agent picks up its result. Under a service manager, it ends where its program was replaced.
+pub async fn run<S>(
+    config: &AgentConfig,
+    stop: S,
+    tell: &dyn Fn(&AgentEvent<'_>),
+) -> Result<DaemonEnd<S::Output>, PassError>
 where
     S: Future,
 {
     let mut pass = Pass::open(config, Output::Capture)?;
     service_manager::tell_ready();
     let under_way = pass.activation_under_way();
-    let stopped = {
+    let ended = {
         let mut passes = std::pin::pin!(run_passes(config, &mut pass, tell));
         tokio::select! {
             stopped = stop => {
                 if let Some(deployment) = &*under_way.borrow() {
                     tell(&AgentEvent::LeavingActivation(deployment));
                 }
-                stopped
+                DaemonEnd::Stopped(stopped)
             }
-            never = &mut passes => match never {},
+            () = &mut passes => DaemonEnd::Replaced,
             never = service_manager::keep_watchdog() => match never {},
         }
     };
     pass.pause()?;
-    Ok(stopped)
+    Ok(ended)
 }
 
-async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&AgentEvent<'_>)) -> Infallible {
+/// Runs passes until the program of this process was replaced.
+async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&AgentEvent<'_>)) {
+    let mut tried = None;
     let mut ended = News::default();
     let told = RefCell::new(BTreeMap::<Option<Name>, News>::new());
     let mut watcher = BundleWatcher::of(config);
@@ -76,6 +99,9 @@ async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&Ag
         if ended.is_news(&gist, standing, Instant::now()) {
             tell(&AgentEvent::Ended(&report));
         }
+        if service_manager::is_watched() && is_replaced(&mut tried, tell).await {
+            return;
+        }
         let changed = async {
             match &mut watcher {
                 Some(watcher) => watcher.changed().await,
@@ -84,6 +110,27 @@ async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&Ag
         };
         // A bundle that came is read at once, and everything else after the interval.
         let _ = timeout(spread(config.interval), changed).await;
+    }
+}
+
+/// Whether a program that runs has replaced that of this process. `tried` is the time of the file that was tried last.
+async fn is_replaced(tried: &mut Option<SystemTime>, tell: &dyn Fn(&AgentEvent<'_>)) -> bool {
+    let Some(file) = successor() else { return false };
+    let written = file.metadata().and_then(|metadata| metadata.modified()).ok();
+    if written.is_some() && *tried == written {
+        return false;
+    }
+    *tried = written;
+    // One that does not start would leave the machine without an agent.
+    match Invocation::new(&file).arg("--version").within(TRIAL).run().await {
+        Ok(_) => {
+            tell(&AgentEvent::Replaced(&file));
+            true
+        }
+        Err(error) => {
+            tell(&AgentEvent::BadSuccessor(&file, &error));
+            false
+        }
     }
 }
 

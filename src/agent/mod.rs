@@ -46,7 +46,7 @@ pub use account::AccountError;
 pub use activate::ActivateError;
 pub use activating::{ACTIVATE_COMMAND, BECOME_COMMAND, CarryOutError, IN_UNIT, become_program, carry_out};
 pub use check::check;
-pub use daemon::{AgentEvent, run};
+pub use daemon::{AgentEvent, DaemonEnd, run};
 pub use decide::{Decision, SkipReason};
 pub use fetch::BranchFetchError;
 pub use freshness::{ClockTrouble, Clocks, Stale, Uptime};

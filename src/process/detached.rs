@@ -74,6 +74,13 @@ pub fn this_program() -> io::Result<PathBuf> {
     Ok(if program.exists() { program } else { "/proc/self/exe".into() })
 }
 
+/// The file that has replaced that of this program since it started. Only Linux says so (proc(5), `/proc/pid/exe`).
+pub fn successor() -> Option<PathBuf> {
+    let program = std::env::current_exe().ok().filter(|program| !program.exists())?;
+    let path = PathBuf::from(program.to_str()?.strip_suffix(" (deleted)")?);
+    path.is_file().then_some(path)
+}
+
 /// A process of this machine that is no child of this one: its id, and when it started, since the kernel gives ids again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]

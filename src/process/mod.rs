@@ -22,7 +22,7 @@ mod stderr;
 mod usage;
 
 pub use cage::{Cage, CageError, find_program};
-pub use detached::{Detached, DetachedStreams, ProcessMark, this_program};
+pub use detached::{Detached, DetachedStreams, ProcessMark, successor, this_program};
 pub use error::ProcessError;
 pub use group::{OnLine, StderrLine};
 pub use invocation::Invocation;

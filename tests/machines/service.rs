@@ -31,3 +31,29 @@ fn systemd_knows_how_the_agent_stands_and_ends_one_that_hangs() {
     until("it is up to date", is_up_to_date);
     assert_eq!(machine.property(AGENT, "NRestarts"), "1");
 }
+
+#[test]
+fn a_new_program_takes_over_by_itself_where_it_runs() {
+    let fleet = Fleet::new();
+    fleet.publish();
+    let machine = fleet.boot_switched();
+    machine.sh(&format!(
+        "mkdir /run/systemd/system/{AGENT}.d; printf '[Service]\\nRestartSec=0\\n' > /run/systemd/system/{AGENT}.d/r.conf; \
+         systemctl daemon-reload"
+    ));
+    let agent = machine.property(AGENT, "MainPID");
+    let replace = |made: &str| {
+        machine.sh(&format!("cd /usr/local/bin && {made} && chmod 755 new && mv new clavel-agent"));
+    };
+    replace("printf '#!/bin/sh\\nexit 1\\n' > new && cp clavel-agent good");
+    machine.wait_until_said("/usr/local/bin/clavel-agent is new and does not run, so this agent goes on");
+    assert_eq!(machine.property(AGENT, "MainPID"), agent);
+
+    replace("cp good new");
+    machine.wait_until_said("/usr/local/bin/clavel-agent is new; this agent ends, and the new one takes over");
+    until("the new agent runs", || {
+        let now = machine.property(AGENT, "MainPID");
+        now != agent && now != "0" && machine.property(AGENT, "ActiveState") == "active"
+    });
+    assert_eq!(machine.property(AGENT, "NRestarts"), "1");
+}

@@ -4,5 +4,5 @@
 mod notify;
 mod transient;
 
-pub(super) use notify::{keep_watchdog, tell_ready, tell_status};
+pub(super) use notify::{is_watched, keep_watchdog, tell_ready, tell_status};
 pub(super) use transient::{Manager, UnitName};

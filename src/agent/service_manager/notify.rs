@@ -27,6 +27,11 @@ pub(in crate::agent) async fn keep_watchdog() -> Infallible {
     }
 }
 
+/// Whether a service manager runs this agent, and starts it anew when it ends.
+pub(in crate::agent) fn is_watched() -> bool {
+    std::env::var_os("NOTIFY_SOCKET").is_some()
+}
+
 fn tell(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "cannot tell the service manager how this agent stands");
