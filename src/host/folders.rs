@@ -40,7 +40,7 @@ fn check_existing(subject: &str, path: &Path, about: &Metadata, own: u32) -> Che
         return CheckFinding::warning(subject, message)
             .advise("run the check as the user that the service runs as: only then does it see what the service sees");
     }
-    match free_bytes(path) {
+    match free_space(path) {
         Some(free) if free < LITTLE_SPACE => {
             CheckFinding::warning(subject, format!("{shown} has only {} of free space", bytesize::ByteSize(free)))
                 .advise("make space on its disk")
@@ -69,8 +69,9 @@ fn is_writable(folder: &Path) -> bool {
     rustix::fs::access(folder, Access::READ_OK | Access::WRITE_OK | Access::EXEC_OK).is_ok()
 }
 
-fn free_bytes(folder: &Path) -> Option<u64> {
-    let about = rustix::fs::statvfs(folder).ok()?;
+/// How many bytes are free for this user on the disk of a folder; `None` where the disk does not say.
+pub fn free_space(folder: &Path) -> Option<u64> {
+    let about = rustix::fs::statvfs(folder).ok().filter(|about| about.f_blocks > 0)?;
     Some(about.f_bavail.saturating_mul(about.f_frsize))
 }
 

@@ -5,7 +5,7 @@
 mod folders;
 mod programs;
 
-pub use folders::check_folder;
+pub use folders::{check_folder, free_space};
 pub use programs::{check_git, check_nix, check_ssh, find_executable};
 
 use std::time::Duration;

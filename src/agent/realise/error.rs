@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use bytesize::ByteSize;
+
 use crate::agent::pin::check::NotAsPinned;
 use crate::model::{Invalid, NarTemplateSpecification, PinError, StorePath, Substituter};
 use crate::process::ProcessError;
@@ -44,6 +46,22 @@ pub enum RealiseError {
         named: Vec<String>,
         /// The names of the keys in its signatures.
         signers: Vec<String>,
+    },
+    /// The disk has too little room for it.
+    #[error(
+        "cannot fetch {path}: it needs {} more with all that it needs, and the disk of {} has {} free; free some, for example with \
+         `nix-collect-garbage`",
+        ByteSize(*needed), folder.display(), ByteSize(*free)
+    )]
+    NoRoom {
+        /// The path.
+        path: StorePath,
+        /// The bytes of everything that is not here.
+        needed: u64,
+        /// The bytes that are free.
+        free: u64,
+        /// A folder on the disk of the store.
+        folder: PathBuf,
     },
     /// Nix's daemon reads no cache and counts no key that this user names.
     #[error(

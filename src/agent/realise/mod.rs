@@ -1,11 +1,12 @@
 //! Getting the store path of a deployment onto this machine, from the deployment's caches and as it is pinned.
 //!
-//! `fetch` explains why a path cannot be fetched, `gc_roots` keeps it from the garbage collector, and `pin` compares it with
+//! `fetch` explains why a path cannot be fetched, `space` whether there is room for it, `gc_roots` keeps it from the garbage collector, and `pin` compares it with
 //! its pins. Activating it does not belong here.
 
 pub(super) mod error;
 pub(super) mod fetch;
 pub(super) mod gc_roots;
+mod space;
 
 use super::carried::Carried;
 use super::pin;
@@ -16,6 +17,7 @@ use crate::trust::Verified;
 use error::RealiseError;
 use fetch::fetch;
 use gc_roots::GcRoots;
+use space::check_space;
 
 /// A store path that is on this machine, complete and as pinned, because a verified deployment names it. Nothing else is
 /// ever activated.
@@ -43,6 +45,7 @@ pub(super) async fn realise(
 ) -> Result<Realised, RealiseError> {
     let pins = pins.on(deployment)?;
     let template = carried.in_front_of(&deployment.specification.template);
+    check_space(store, &template).await?;
     let fetched = match pins {
         [] => fetch(store, &template, &gc_roots.kept).await,
         pins => pin::fetch::realise(store, &template, pins, gc_roots).await,
