@@ -121,6 +121,10 @@ impl Lifecycle {
                     RollbackResult::NothingBefore => Rollout { not_back_to: Some(failed.nar_id), ..rollout },
                     // What the unit is to run is what the machine goes back to, whatever it still runs.
                     RollbackResult::AfterReboot(to) => Rollout { way_back: WayBack::Path(to), ..rollout },
+                    // The unit may be halfway, so the record of what was confirmed there is only the way back.
+                    RollbackResult::SameBefore if rollout.running.is_some() => {
+                        Rollout { way_back: WayBack::Path(failed.nar_id), ..rollout }
+                    }
                     RollbackResult::Restored | RollbackResult::SameBefore => rollout,
                 }
             }
@@ -445,6 +449,20 @@ impl Lifecycle {
         }
     }
 
+    /// Whether nothing is under way: the revision runs, or it failed and what ran before runs again, where something did.
+    pub(super) fn is_settled(&self) -> bool {
+        match self {
+            Self::Confirmed { .. } => true,
+            Self::RolledBack(failed) => !matches!(failed.rollback, RollbackResult::AfterReboot(_)),
+            Self::Known(_)
+            | Self::Realised(_)
+            | Self::Activating(_)
+            | Self::AwaitingReboot(_)
+            | Self::Probation(_)
+            | Self::RollingBack(_) => false,
+        }
+    }
+
     /// Whether a way back may be armed from it, or taken.
     pub(super) fn is_at_risk(&self) -> bool {
         match self {
@@ -490,3 +508,6 @@ impl Lifecycle {
 #[cfg(test)]
 #[path = "lifecycle_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+mod model_tests;
