@@ -33,6 +33,14 @@ pub enum Durability {
     Unsynced,
 }
 
+/// The end of the name of a file that is to replace another one. The name begins with a dot and the name of the other, and has random
+/// characters between.
+const UNFINISHED: &str = ".new";
+/// The number of these characters.
+const RANDOM_CHARACTERS: usize = 6;
+/// The most characters of the other's name in it. Each has at most four bytes, and the whole name at most 255.
+const MAX_NAME_CHARACTERS: usize = 60;
+
 /// Replaces or creates the file at `path`, so that it has the content `bytes`.
 pub fn replace(path: &Path, bytes: &[u8], access: Access, durability: Durability) -> io::Result<()> {
     let permissions = match access {
@@ -40,7 +48,7 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access, durability: Durability
         Access::Everyone => Permissions::from_mode(0o644),
         Access::Unchanged => fs::metadata(path)?.permissions(),
     };
-    put(path, &tempfile::Builder::new(), durability, |file| {
+    put(path, None, durability, |file| {
         file.write_all(bytes)?;
         file.set_permissions(permissions)
     })
@@ -49,17 +57,58 @@ pub fn replace(path: &Path, bytes: &[u8], access: Access, durability: Durability
 /// Creates or replaces the file at `path` with what `write` writes. It has its name once it is complete and on the disk. Its mode is
 /// set as it is created, since a stick's file system may have no modes to change.
 pub fn create_whole<T, E: From<io::Error>>(path: &Path, write: impl FnOnce(&mut File) -> Result<T, E>) -> Result<T, E> {
-    put(path, tempfile::Builder::new().permissions(Permissions::from_mode(0o644)), Durability::Synced, write)
+    put(path, Some(Permissions::from_mode(0o644)), Durability::Synced, write)
 }
 
-/// Gives the file that `new` makes the name `path`, after `write` has written it.
+/// Removes the unfinished files of processes that were killed while they replaced the file at `path`. No other process may be replacing
+/// it now.
+pub fn remove_unfinished(path: &Path) -> io::Result<()> {
+    let begin = unfinished_begin(path);
+    let entries = match fs::read_dir(folder_of(path)) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        let name = entry.file_name();
+        let rest = name.as_encoded_bytes().strip_prefix(begin.as_bytes());
+        let random = rest.and_then(|rest| rest.strip_suffix(UNFINISHED.as_bytes()));
+        if random
+            .is_some_and(|random| random.len() == RANDOM_CHARACTERS && random.iter().all(u8::is_ascii_alphanumeric))
+        {
+            match fs::remove_file(entry.path()) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+    }
+    Ok(())
+}
+
+/// The beginning of the names of the unfinished files that are to replace the file at `path`.
+fn unfinished_begin(path: &Path) -> String {
+    let name = path.file_name().unwrap_or_default().to_string_lossy();
+    let short: String = name.chars().take(MAX_NAME_CHARACTERS).collect();
+    format!(".{short}.")
+}
+
+fn folder_of(path: &Path) -> &Path {
+    path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
+/// Gives a new file, which is created with `permissions`, the name `path` after `write` has written it.
 fn put<T, E: From<io::Error>>(
     path: &Path,
-    new: &tempfile::Builder<'_, '_>,
+    permissions: Option<Permissions>,
     durability: Durability,
     write: impl FnOnce(&mut File) -> Result<T, E>,
 ) -> Result<T, E> {
-    let folder = path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let (folder, begin) = (folder_of(path), unfinished_begin(path));
+    let mut new = tempfile::Builder::new();
+    new.prefix(&begin).suffix(UNFINISHED).rand_bytes(RANDOM_CHARACTERS);
+    if let Some(permissions) = permissions {
+        new.permissions(permissions);
+    }
     let mut file = new.tempfile_in(folder)?;
     let written = write(file.as_file_mut())?;
     if durability == Durability::Synced {
@@ -182,6 +231,38 @@ mod tests {
         drop(lock);
         assert!(FileLock::try_take(&path).is_ok());
         assert!(matches!(FileLock::try_take(&folder.path().join("no/lock")), Err(TryLockError::Error(_))));
+    }
+
+    #[test]
+    fn what_a_killed_process_left_of_a_file_is_removed_and_nothing_else() {
+        let folder = tempfile::tempdir().unwrap();
+        let names = || {
+            let names =
+                fs::read_dir(folder.path()).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+            names.collect::<std::collections::BTreeSet<_>>()
+        };
+        let others =
+            ["a.json", ".a.json", ".b.json.abcDE1.new", ".a.json.abcDE1.newer", ".a.json.ab-DE1.new", ".a.json.x.new"];
+        others.iter().for_each(|name| fs::write(folder.path().join(name), "").unwrap());
+        let before = names();
+        // The second name is too long for another one that contains it.
+        for name in ["a.json".to_owned(), "\u{20ac}".repeat(80)] {
+            let path = folder.path().join(&name);
+            let unfinished = create_whole(&path, |file| {
+                let unfinished: Vec<String> = names().difference(&before).cloned().collect();
+                file.write_all(b"1").map(|()| unfinished)
+            });
+            let [unfinished] = &unfinished.unwrap()[..] else { panic!() };
+            fs::write(folder.path().join(unfinished), "").unwrap();
+            remove_unfinished(&path).unwrap();
+            assert!(!names().contains(unfinished));
+            assert_eq!(fs::read(&path).unwrap(), b"1");
+            if name != "a.json" {
+                fs::remove_file(&path).unwrap();
+            }
+        }
+        assert_eq!(names(), before);
+        remove_unfinished(&folder.path().join("no/a.json")).unwrap();
     }
 
     #[test]

@@ -41,6 +41,7 @@ mod interruptions;
 mod journal;
 mod json_outputs;
 mod keys;
+mod killed_anywhere;
 mod layers;
 mod logins;
 mod metrics;

@@ -20,10 +20,15 @@ use super::loopback::LoopbackAddress;
 use super::metrics::metrics;
 use super::mirrors::{Believed, MirrorReport};
 use super::pin::check::Pins;
+use super::realise::gc_roots;
 use super::retries::Held;
-use super::state::{CompletedAs, Completion, LastPass, LeftStatus, State, StateDirectory, StateError};
+use super::state::{
+    CompletedAs, Completion, LastPass, LeftStatus, ROOTS, ROOTS_OF_WAYS_BACK, State, StateDirectory, StateError,
+    WAYS_BACK,
+};
 use super::unused::{UnusedUnit, units_of, unused};
 use super::verify::Verdict;
+use super::way_back::ARMED;
 use crate::config::AgentConfig;
 use crate::disk::{self, Access, Durability};
 use crate::model::{Name, RootValidity, RootWarning, System, Timestamp, describe_error};
@@ -83,7 +88,27 @@ pub struct Pass<'a> {
 impl<'a> Pass<'a> {
     /// Takes the agent's lock and reads its state.
     pub fn open(config: &'a AgentConfig, output: Output) -> Result<Self, PassError> {
-        Self::with(config, StateDirectory::open(&config.state_directory)?, output)
+        let pass = Self::with(config, StateDirectory::open(&config.state_directory)?, output)?;
+        if let Some(path) = &config.metrics_file
+            && let Err(error) = disk::remove_unfinished(path)
+        {
+            tracing::warn!(%error, file = %path.display(), "cannot remove the metrics that a killed agent has not finished");
+        }
+        Ok(pass)
+    }
+
+    /// Removes the GC roots that no record needs: of deployments that are forgotten, and those that a killed agent or Nix has not finished.
+    fn remove_unused_roots(&self) -> std::io::Result<()> {
+        let known = &self.state.deployments;
+        // What is under way may go back to a path that another deployment realised. A state that was moved away says nothing.
+        if known.is_empty() || !known.values().all(Lifecycle::is_settled) {
+            return Ok(());
+        }
+        gc_roots::remove_others(&self.directory.join(ROOTS), |name| known.keys().any(|known| known.as_str() == name))?;
+        let ways_back = self.directory.join(WAYS_BACK);
+        gc_roots::remove_others(&self.directory.join(ROOTS_OF_WAYS_BACK), |unit| {
+            ways_back.join(unit).join(ARMED).exists()
+        })
     }
 
     /// An agent that only looks: without the lock. What would record something must not be called on it.
@@ -284,6 +309,9 @@ impl<'a> Pass<'a> {
         let failed = |why| DeploymentOutcome::Failed(DeploymentFailure::Unfit(Box::new(why)));
         reports.extend(unfit.into_iter().map(|(name, why)| self.report_about(name, failed(why))));
         self.try_rollbacks(tell).await?;
+        if let Err(error) = self.remove_unused_roots() {
+            tracing::warn!(%error, "cannot remove GC roots that nothing needs; what they lead to stays in the store");
+        }
         let reports = self.with_moved_profiles(self.with_dropped(self.with_pending_rollbacks(reports)));
         let found = |report: &DeploymentReport| Some((report.name.clone(), report.outcome.completed_as()?));
         let found: Option<BTreeMap<Name, CompletedAs>> = reports.iter().map(found).collect();

@@ -30,6 +30,21 @@ const MAX_BYTES: u64 = 32 << 20;
 /// The newest version of the files of the state that this Clavel knows.
 const NEWEST: u64 = 1;
 
+/// The file of the state.
+const STATE: &str = "state.json";
+/// The file of the newest trusted root.
+const ROOT: &str = "root.json";
+/// The file of the result of the last pass.
+const LAST_PASS: &str = "last-pass.json";
+/// The folder of the GC roots of paths that were not compared with their pins yet.
+pub(super) const UNCHECKED: &str = "unchecked";
+/// The folder of the GC roots of realised paths.
+pub(super) const ROOTS: &str = "roots";
+/// The folder of the ways back.
+pub(super) const WAYS_BACK: &str = "way-back";
+/// The folder of the GC roots of what they lead to.
+pub(super) const ROOTS_OF_WAYS_BACK: &str = "roots-of-ways-back";
+
 /// The agent's memory.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -187,9 +202,33 @@ impl StateDirectory {
         let lock_path = path.join("lock");
         fs::create_dir_all(path).map_err(|source| StateError::Io { act: "make", path: path.to_owned(), source })?;
         match FileLock::try_take(&lock_path) {
-            Ok(lock) => Ok(Self { path: path.to_owned(), _lock: Some(lock) }),
+            Ok(lock) => {
+                let directory = Self { path: path.to_owned(), _lock: Some(lock) };
+                directory.remove_leftovers()?;
+                Ok(directory)
+            }
             Err(TryLockError::WouldBlock) => Err(StateError::Busy { path: path.to_owned() }),
             Err(TryLockError::Error(source)) => Err(StateError::Io { act: "lock", path: lock_path, source }),
+        }
+    }
+
+    /// Removes what an agent left that was killed. The lock says that no other is at work.
+    fn remove_leftovers(&self) -> Result<(), StateError> {
+        for name in [STATE, ROOT, LAST_PASS] {
+            let path = self.join(name);
+            disk::remove_unfinished(&path).map_err(|source| StateError::Io {
+                act: "clear the folder of",
+                path,
+                source,
+            })?;
+        }
+        // A link in it is of use only while its path is compared with the pins.
+        let path = self.join(UNCHECKED);
+        match fs::remove_dir_all(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { act: "clear", path, source })
+            }
+            _ => Ok(()),
         }
     }
 
@@ -252,17 +291,17 @@ impl StateDirectory {
 
     /// Reads the state; a new agent has an empty one.
     pub fn load(&self) -> Result<State, StateError> {
-        Ok(self.read("state.json")?.unwrap_or_default())
+        Ok(self.read(STATE)?.unwrap_or_default())
     }
 
     /// Replaces the state, and returns once it is on the disk.
     pub fn save(&self, state: &State) -> Result<(), StateError> {
-        self.replace("state.json", &json::render(state), Durability::Synced)
+        self.replace(STATE, &json::render(state), Durability::Synced)
     }
 
     /// Reads the newest trusted root; `None` for a new agent.
     pub fn root(&self) -> Result<Option<TrustedRoot>, AnchorError> {
-        let path = self.join("root.json");
+        let path = self.join(ROOT);
         if !path.exists() {
             return Ok(None);
         }
@@ -274,17 +313,17 @@ impl StateDirectory {
 
     /// Replaces the newest trusted root, and returns once it is on the disk.
     pub fn save_root(&self, root: &TrustedRoot) -> Result<(), StateError> {
-        self.replace("root.json", root.file(), Durability::Synced)
+        self.replace(ROOT, root.file(), Durability::Synced)
     }
 
     /// Reads the result of the last pass.
     pub fn last_pass(&self) -> Result<Option<LastPass>, StateError> {
-        self.read("last-pass.json")
+        self.read(LAST_PASS)
     }
 
     /// Replaces the result of the last pass.
     pub(super) fn save_last_pass(&self, pass: &LastPass) -> Result<(), StateError> {
-        self.replace("last-pass.json", &json::render(pass), Durability::Unsynced)
+        self.replace(LAST_PASS, &json::render(pass), Durability::Unsynced)
     }
 
     fn read<T: serde::de::DeserializeOwned>(&self, name: &str) -> Result<Option<T>, StateError> {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use super::address::RefName;
 use super::bundle::incoming::Incoming;
+use super::noted::remove_unfinished_notes;
 use super::repository::{GitError, Repository};
 
 /// The number of loose objects after which a cache is better discarded. An agent of 1,024 deployments needs some 6,000 at first.
@@ -33,6 +34,7 @@ impl Repository {
         let failed = |error: io::Error| GitError::io(act(), &error);
         let git_dir = self.git_dir();
         Incoming::remove_leftover(&git_dir).map_err(failed)?;
+        remove_unfinished_notes(&git_dir).map_err(failed)?;
         for locked in ["shallow", "packed-refs", "config", "HEAD", into.as_str()] {
             remove_file(&git_dir.join(format!("{locked}.lock"))).map_err(failed)?;
         }

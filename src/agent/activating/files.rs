@@ -176,12 +176,21 @@ impl ActivationFolder {
         &self.0
     }
 
-    /// Takes the lock of the unit; `None` while an activation runs.
+    /// Takes the lock of the unit, and clears what a process left that was killed while it had it; `None` while an activation runs.
     pub(in super::super) fn try_lock(&self) -> Result<Option<FileLock>, StateError> {
         fs::create_dir_all(&self.0).map_err(|source| StateError::Io { act: "make", path: self.0.clone(), source })?;
         let path = self.lock();
         match FileLock::try_take(&path) {
-            Ok(lock) => Ok(Some(lock)),
+            Ok(lock) => {
+                for path in [self.request(), self.result(), self.program()] {
+                    disk::remove_unfinished(&path).map_err(|source| StateError::Io {
+                        act: "clear the folder of",
+                        path,
+                        source,
+                    })?;
+                }
+                Ok(Some(lock))
+            }
             Err(TryLockError::WouldBlock) => Ok(None),
             Err(TryLockError::Error(source)) => Err(StateError::Io { act: "lock", path, source }),
         }
@@ -190,6 +199,17 @@ impl ActivationFolder {
     /// The file of the lock of the unit.
     pub(in super::super) fn lock(&self) -> PathBuf {
         self.0.join("lock")
+    }
+
+    /// Forgets the request of an activation that nobody has taken on. A process that is late finds nothing to do.
+    pub(super) fn forget_request(&self) -> Result<(), StateError> {
+        let path = self.request();
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(StateError::Io { act: "remove", path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Forgets the result of an earlier activation, and returns once that is on the disk.
@@ -238,11 +258,15 @@ impl ActivationFolder {
 
     /// The program of an activation that ran last.
     pub(super) fn read_program(&self) -> Result<Option<ProcessMark>, StateError> {
-        read(&self.0.join("program.json"))
+        read(&self.program())
     }
 
     pub(super) fn write_program(&self, program: ProcessMark) -> Result<(), StateError> {
-        replace(&self.0.join("program.json"), &json::render(&program), Durability::Unsynced)
+        replace(&self.program(), &json::render(&program), Durability::Unsynced)
+    }
+
+    fn program(&self) -> PathBuf {
+        self.0.join("program.json")
     }
 
     pub(super) fn log(&self) -> PathBuf {

@@ -79,6 +79,7 @@ impl ActivationFolder {
         if let Some(result) = self.read_result(of)? {
             return Ok(PickUp::Ended(result));
         }
+        self.forget_request()?;
         self.end_leftover(until).await
     }
 

@@ -16,7 +16,7 @@ use super::super::pin::check::Pins;
 use super::super::realise::error::RealiseError;
 use super::super::realise::gc_roots::GcRoots;
 use super::super::realise::{Adoption, Realised, adopt, realise};
-use super::super::state::{State, StateError};
+use super::super::state::{ROOTS, State, StateError, UNCHECKED};
 use super::super::verify::Order;
 use super::boot::{at_this_boot, of_this_boot};
 use super::outcome::{DeploymentFailure, DeploymentOutcome, DeploymentReport, Event, PassError, WaitReason};
@@ -264,11 +264,11 @@ impl Pass<'_> {
     }
 
     async fn realise(&self, order: &Order, pins: &Pins) -> Result<Result<Realised, RealiseError>, StateError> {
-        let folder = self.directory.join("roots");
+        let folder = self.directory.join(ROOTS);
         let io = |source| StateError::Io { act: "make", path: folder.clone(), source };
         std::fs::create_dir_all(&folder).map_err(io)?;
         let name = order.deployment.name.as_str();
-        let gc_roots = GcRoots { kept: folder.join(name), unchecked: self.directory.join("unchecked").join(name) };
+        let gc_roots = GcRoots { kept: folder.join(name), unchecked: self.directory.join(UNCHECKED).join(name) };
         Ok(realise(
             &*self.store,
             &order.deployment,

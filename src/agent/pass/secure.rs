@@ -7,7 +7,7 @@ use super::super::activating::{ActivationFolder, GRACE};
 use super::super::lifecycle::{BackAgain, Lifecycle, Rollback, Rollout, UnitReference};
 use super::super::realise::Realised;
 use super::super::realise::gc_roots::unlink;
-use super::super::state::StateError;
+use super::super::state::{ROOTS_OF_WAYS_BACK, StateError, WAYS_BACK};
 use super::super::way_back::{Arming, Journey, WayBackError, WayBackTimer};
 use super::{Pass, now};
 use crate::disk::FileLock;
@@ -99,7 +99,7 @@ impl Pass<'_> {
         after_start: Duration,
     ) -> Result<Option<WayBackTimer>, ActivateError> {
         let Some(timer) = self.way_back_of(&unit.name) else { return Ok(None) };
-        let root = self.directory.join("roots-of-ways-back").join(unit.name.as_str());
+        let root = self.directory.join(ROOTS_OF_WAYS_BACK).join(unit.name.as_str());
         unlink(&root).map_err(|error| WayBackError::Root(describe_error(&error)))?;
         self.store.keep(to, &root).await.map_err(|error| WayBackError::Root(describe_error(&error)))?;
         let realised = Realised::from_record(to.clone());
@@ -142,7 +142,7 @@ impl Pass<'_> {
         }
         let Some(_lock) = self.wait_for_lock(unit).await? else { return Ok(()) };
         timer.disarm().await?;
-        if let Err(error) = unlink(&self.directory.join("roots-of-ways-back").join(unit.as_str())) {
+        if let Err(error) = unlink(&self.directory.join(ROOTS_OF_WAYS_BACK).join(unit.as_str())) {
             tracing::warn!(error = %describe_error(&error), "what ran before is kept in the store");
         }
         Ok(())
@@ -171,7 +171,7 @@ impl Pass<'_> {
     fn way_back_of(&self, unit: &Name) -> Option<WayBackTimer> {
         let activations = self.directory.join("activations");
         let lock = ActivationFolder::of(&activations, unit).lock();
-        WayBackTimer::of(&self.directory.join("way-back"), unit, lock)
+        WayBackTimer::of(&self.directory.join(WAYS_BACK), unit, lock)
     }
 }
 

@@ -124,9 +124,10 @@ impl ProbationFiles {
         found.is_some_and(|found| found.deployment == *deployment && found.revision == revision)
     }
 
-    /// Removes both files.
+    /// Removes both files, and what a killed process left of them.
     pub(in crate::agent) fn clear(&self) -> io::Result<()> {
         for path in [self.report(), self.confirmation()] {
+            disk::remove_unfinished(&path)?;
             match fs::remove_file(path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

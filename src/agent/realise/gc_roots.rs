@@ -25,3 +25,18 @@ pub(in crate::agent) fn unlink(link: &Path) -> Result<(), RealiseError> {
         _ => Ok(()),
     }
 }
+
+/// Removes the links in `folder` whose names `is_needed` does not know. Whatever is no link stays.
+pub(in crate::agent) fn remove_others(folder: &Path, is_needed: impl Fn(&str) -> bool) -> io::Result<()> {
+    let entries = match std::fs::read_dir(folder) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        entries => entries?,
+    };
+    for entry in entries {
+        let entry = entry?;
+        if entry.file_type()?.is_symlink() && !entry.file_name().to_str().is_some_and(&is_needed) {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

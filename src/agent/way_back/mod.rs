@@ -33,6 +33,9 @@ use script::{ProfileMove, Script, search_path};
 /// The most bytes of a file.
 const MAX_BYTES: u64 = 1 << 20;
 
+/// The file that says what is armed.
+pub(super) const ARMED: &str = "armed";
+
 /// How long the agent has to begin to go back, in milliseconds.
 const SOON: u64 = 15_000;
 
@@ -111,6 +114,9 @@ impl WayBackTimer {
         let Journey { deployment, revision, to, files, activation, programs, after_start, reboots } = journey;
         let io = |act, source| StateError::Io { act, path: self.folder.clone(), source };
         fs::create_dir_all(&self.folder).map_err(|source| io("make", source))?;
+        for name in ["script", ARMED] {
+            disk::remove_unfinished(&self.folder.join(name)).map_err(|source| io("clear", source))?;
+        }
         let own = std::env::var_os("PATH").unwrap_or_default();
         let own: Vec<PathBuf> = std::env::split_paths(&own).filter_map(|folder| folder.canonicalize().ok()).collect();
         let of_system = ["sw/bin", "sw/sbin"].map(|folder| files.join(folder));
@@ -161,7 +167,7 @@ impl WayBackTimer {
     pub(super) fn is_of(&self, deployment: &Name, revision: Revision) -> bool {
         let of = |name| first_line(&self.folder.join(name));
         let end = token_end(deployment, revision);
-        [of("armed"), of("taken")].into_iter().flatten().any(|token| token.ends_with(&end))
+        [of(ARMED), of("taken")].into_iter().flatten().any(|token| token.ends_with(&end))
     }
 
     /// How the way back from this revision ended, where it was taken. The lock of the unit's activations must be held.
@@ -194,7 +200,7 @@ impl WayBackTimer {
     /// Disarms it, and forgets that it was taken. The lock of the unit's activations must be held.
     pub(super) async fn disarm(&self) -> Result<(), StateError> {
         let armed = read_armed(&self.folder);
-        for name in ["armed", "taken"] {
+        for name in [ARMED, "taken"] {
             let path = self.folder.join(name);
             match fs::remove_file(&path) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => {
@@ -260,7 +266,7 @@ impl Arming {
     async fn replace_armed(&self, token: &str) -> Result<(), WayBackError> {
         let folder = Path::new(&self.folder);
         let before = read_armed(folder);
-        let path = folder.join("armed");
+        let path = folder.join(ARMED);
         disk::replace(&path, format!("{token}\n").as_bytes(), Access::Owner, Durability::Synced)
             .map_err(|source| StateError::Io { act: "write", path, source })?;
         if let Some(before) = before {
@@ -284,7 +290,7 @@ fn token_end(deployment: &Name, revision: Revision) -> String {
 
 /// The word that is armed.
 fn read_armed(folder: &Path) -> Option<String> {
-    first_line(&folder.join("armed"))
+    first_line(&folder.join(ARMED))
 }
 
 fn first_line(path: &Path) -> Option<String> {
