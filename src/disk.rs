@@ -243,7 +243,9 @@ mod tests {
         };
         let others =
             ["a.json", ".a.json", ".b.json.abcDE1.new", ".a.json.abcDE1.newer", ".a.json.ab-DE1.new", ".a.json.x.new"];
-        others.iter().for_each(|name| fs::write(folder.path().join(name), "").unwrap());
+        for name in others {
+            fs::write(folder.path().join(name), "").unwrap();
+        }
         let before = names();
         // The second name is too long for another one that contains it.
         for name in ["a.json".to_owned(), "\u{20ac}".repeat(80)] {

@@ -45,6 +45,7 @@ fn deployment() -> Name {
 #[derive(Debug, Clone, Default, PartialEq, Eq, PartialOrd, Ord)]
 struct Unit {
     /// What runs, if that is certain: nothing, or this path.
+    #[expect(clippy::option_option, reason = "that nothing runs is certain too")]
     runs: Option<Option<StorePath>>,
     /// What its profile leads to.
     profile: Option<StorePath>,
