@@ -23,6 +23,8 @@ use crate::trust::AnchorLocation;
 /// The settings of an agent.
 #[derive(Debug)]
 pub struct AgentConfig {
+    /// The file that it was read from.
+    pub file: PathBuf,
     /// The agent's name on the branch.
     pub name: Name,
     /// The repositories that carry the branch: at least one, and at most 16.
@@ -191,7 +193,7 @@ impl AgentConfig {
 
     /// Reads the file at `path`.
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
-        super::read::<AgentFile>(path)
+        Ok(Self { file: path.to_owned(), ..super::read::<AgentFile>(path)? })
     }
 }
 
@@ -236,6 +238,8 @@ impl ConfigFile for AgentFile {
         check_mirrors(&self.repository, &self.mirrors).map_err(|why| ("mirrors", why))?;
         let mirrors = std::iter::once(self.repository).chain(self.mirrors.iter().cloned());
         Ok(AgentConfig {
+            // `read` knows its name.
+            file: directory.to_owned(),
             name: self.name,
             mirrors: mirrors.map(|mirror| access.apply_to(mirror)).collect(),
             branch: self.branch.map_or_else(super::claveld::default_branch, Ok)?,

@@ -314,10 +314,12 @@ impl Pass<'_> {
                     }
                 }
                 Lifecycle::Probation(rollout) => {
-                    if let Err(error) = self.arm_for_probation(name, rollout).await {
-                        tracing::warn!(error = %describe_error(&error), deployment = %name, "the way back is not armed for the probation");
-                    }
-                    let (next, why) = match self.prove(name, rollout, tell).await {
+                    // Where the store or systemd does not answer any more, no later revision could be switched to either.
+                    let proven = match self.arm_for_probation(name, rollout).await {
+                        Ok(()) => self.prove(name, rollout, tell).await,
+                        Err(error) => Err(describe_error(&error)),
+                    };
+                    let (next, why) = match proven {
                         Ok(()) => match self.disarm(name, &state).await? {
                             None => (state.clone().confirm(now())?, None),
                             Some(taken) => (taken, Some("its way back was taken meanwhile".to_owned())),

@@ -55,6 +55,9 @@ impl Pass<'_> {
 
     /// Waits until it is decided whether the revision stays. The error says why it does not.
     pub(super) async fn prove(&self, name: &Name, rollout: &Rollout, tell: &dyn Fn(Event<'_>)) -> Result<(), String> {
+        // This agent may have begun with the file from before the switch. The next one could not begin.
+        AgentConfig::read(&self.config.file)
+            .map_err(|error| format!("the agent could not start anew: {}", describe_error(&error)))?;
         let Proof { checks, probation, mirrors, failed_units, .. } = &rollout.proof;
         let terms: Probation = probation.or(&self.config.probation);
         let asked = mirrors_to_read(self.config, mirrors);
