@@ -1,6 +1,7 @@
 //! A fleet of one machine: the flake of fixtures/machines, its branch and its cache, and the machine that reads them.
 
 use crate::machine::Machine;
+use crate::network::Network;
 use crate::support::world::{World, until};
 
 /// The name of the machine, its deployment, its unit and its agent.
@@ -9,8 +10,18 @@ pub(crate) const HOST: &str = "web-1";
 /// The agent's unit, as `make install` installs it.
 pub(crate) const AGENT: &str = "clavel-agent.service";
 
+/// The agent's unit of the project with another line in place of `from`.
+pub(crate) fn agent_unit(from: &str, to: &str) -> String {
+    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(AGENT);
+    let text = std::fs::read_to_string(path).unwrap();
+    assert!(text.contains(from), "{text}");
+    text.replace(from, to)
+}
+
 /// A fleet whose machine reads the branch and the cache below /srv.
 pub(crate) struct Fleet {
+    /// The host of the mirror, where it is on a network.
+    network: Option<Network>,
     world: World,
 }
 
@@ -19,7 +30,37 @@ impl Fleet {
     pub(crate) fn new() -> Self {
         let world = World::of("machines");
         world.use_cache("file:///srv/cache");
-        Self { world }
+        Self { network: None, world }
+    }
+
+    /// A fleet whose revisions have this `probation`.
+    pub(crate) fn on_probation(probation: &str) -> Self {
+        let fleet = Self::new();
+        let host = "nixosConfigurations.web-1";
+        let deployment = format!("clavel.deployments.web-1 = {{ probation = {{ {probation} }}; }};");
+        fleet.edit("flake.nix", host, &format!("{deployment}\n      {host}"));
+        fleet
+    }
+
+    /// A fleet whose machine reads the branch over a network, from a host with a name and a certificate.
+    pub(crate) fn with_host(probation: &str) -> Self {
+        let fleet = Self::on_probation(probation);
+        let network = Network::serving(&fleet.world.path(""));
+        Self { network: Some(network), ..fleet }
+    }
+
+    /// The configuration of the machine's agent.
+    pub(crate) fn configuration(&self) -> String {
+        let mirror = match &self.network {
+            Some(network) => network.url("fleet.git"),
+            None => "file:///srv/fleet.git".to_owned(),
+        };
+        format!("name = \"{HOST}\"\nrepository = \"{mirror}\"\nroot = \"{}\"\ninterval = \"1s\"\n", self.world.fleet())
+    }
+
+    /// Writes a file of /etc of the next revision.
+    pub(crate) fn write_etc(&self, name: &str, text: &str) {
+        self.world.write(&format!("etc/{name}"), text);
     }
 
     /// Writes a unit of the next revision.
@@ -49,14 +90,15 @@ impl Fleet {
 
     /// Boots a machine that has Clavel and its configuration, and has never switched. Its agent does not run yet.
     pub(crate) fn boot(&self) -> Machine<'_> {
-        self.world.write_file(
-            &format!("{HOST}/files/etc/clavel/clavel-agent.toml"),
-            &format!(
-                "name = \"{HOST}\"\nrepository = \"file:///srv/fleet.git\"\nroot = \"{}\"\ninterval = \"1s\"\n",
-                self.world.fleet()
-            ),
-        );
-        Machine::boot(&self.world, HOST, &[("fleet.git", "/srv/fleet.git"), ("cache", "/srv/cache")])
+        self.world.write_file(&format!("{HOST}/files/etc/clavel/clavel-agent.toml"), &self.configuration());
+        let mut shared = vec![("fleet.git", "/srv/fleet.git"), ("cache", "/srv/cache")];
+        let Some(network) = &self.network else { return Machine::boot(&self.world, HOST, &shared) };
+        std::fs::copy(network.certificate(), self.world.path("authority.pem")).unwrap();
+        // The branch is there over the network alone.
+        shared[0] = ("authority.pem", "/srv/authority.pem");
+        let machine = Machine::boot(&self.world, HOST, &shared);
+        network.connect(&machine);
+        machine
     }
 
     /// Boots a machine, starts its agent as an operator does, and waits until it runs what is published as revision 1.
@@ -112,6 +154,11 @@ impl Machine<'_> {
             journal.contains(text)
         });
         journal
+    }
+
+    /// Timers of ways back that wait.
+    pub(crate) fn ways_back(&self) -> String {
+        self.sh("systemctl list-timers --all --no-legend 'clavel-way-back-*'")
     }
 
     /// The paths that were activated so far, in order; `boot` for an activation by a boot.

@@ -64,7 +64,7 @@ impl<'a> Machine<'a> {
     }
 
     /// The process that is the machine's first one.
-    fn leader(&self) -> Option<u32> {
+    pub(crate) fn leader(&self) -> Option<u32> {
         // setpriv became unshare. Below it are the script, systemd-nspawn, and the machine's systemd.
         let script = child(self.process.id())?;
         child(child(script)?)

@@ -4,10 +4,12 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a test that cannot go on says so by panicking")]
 
 mod boots;
+mod breakages;
 mod failures;
 mod fleet;
 mod journal;
 mod machine;
+mod network;
 mod own_unit;
 mod probation;
 mod restarts;

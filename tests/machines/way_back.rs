@@ -1,30 +1,9 @@
 //! Promise: a switch that takes the agent away is taken back by a timer of systemd, which needs nothing of Clavel.
 
-use crate::fleet::{AGENT, Fleet};
+use crate::fleet::{AGENT, Fleet, agent_unit};
 use crate::machine::Machine;
 
-const PROBATION: &str = "probation = { settle = \"100ms\"; deadline = \"2s\"; };";
-
-/// A fleet whose revisions have a short probation.
-fn fleet() -> Fleet {
-    let fleet = Fleet::new();
-    let host = "nixosConfigurations.web-1";
-    fleet.edit("flake.nix", host, &format!("clavel.deployments.web-1 = {{ {PROBATION} }};\n      {host}"));
-    fleet
-}
-
-/// The agent's unit of the project with another line in place of `from`.
-fn agent_unit(from: &str, to: &str) -> String {
-    let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(AGENT);
-    let text = std::fs::read_to_string(path).unwrap();
-    assert!(text.contains(from), "{text}");
-    text.replace(from, to)
-}
-
-/// Timers of ways back that wait.
-fn timers(machine: &Machine<'_>) -> String {
-    machine.sh("systemctl list-timers --all --no-legend 'clavel-way-back-*'")
-}
+const PROBATION: &str = "settle = \"100ms\"; deadline = \"2s\";";
 
 /// Asserts that the machine got back from `second` to `first` by its timer, and that its agent works again and says so.
 fn assert_taken_back(machine: &Machine<'_>, first: &str, second: &str) {
@@ -33,17 +12,17 @@ fn assert_taken_back(machine: &Machine<'_>, first: &str, second: &str) {
     assert_eq!(machine.activations(), [first, second, first]);
     assert_eq!(machine.property(AGENT, "ActiveState"), "active");
     machine.wait_until_said("its way back was taken by the timer, because nothing confirmed it in time");
-    assert_eq!(timers(machine), "");
+    assert_eq!(machine.ways_back(), "");
     assert_eq!(machine.sh("ls /var/lib/clavel-agent/way-back/web-1"), "script");
 }
 
 #[test]
 fn a_system_whose_agent_does_not_start_is_taken_back() {
-    let fleet = fleet();
+    let fleet = Fleet::on_probation(PROBATION);
     fleet.write_unit(AGENT, &agent_unit("[Service]\n", "[Service]\nEnvironment=TURN=1\n"));
     let first = fleet.publish();
     let machine = fleet.boot_switched();
-    assert_eq!(timers(&machine), "");
+    assert_eq!(machine.ways_back(), "");
     fleet.write_unit(AGENT, &agent_unit("ExecStart=/usr/local/bin/clavel-agent", "ExecStart=/nowhere/clavel-agent"));
     let second = fleet.publish();
     assert_taken_back(&machine, &first, &second);
@@ -52,7 +31,7 @@ fn a_system_whose_agent_does_not_start_is_taken_back() {
 
 #[test]
 fn a_system_that_leaves_the_agent_out_is_taken_back() {
-    let fleet = fleet();
+    let fleet = Fleet::on_probation(PROBATION);
     fleet.write_unit(AGENT, &agent_unit("[Service]\n", "[Service]\nEnvironment=TURN=1\n"));
     let first = fleet.publish();
     let machine = fleet.boot_switched();
@@ -63,10 +42,7 @@ fn a_system_that_leaves_the_agent_out_is_taken_back() {
 
 #[test]
 fn a_system_that_does_not_start_as_far_as_its_agent_is_taken_back() {
-    let fleet = Fleet::new();
-    let host = "nixosConfigurations.web-1";
-    let deployment = "probation = { confirm = \"manual\"; deadline = \"10s\"; };";
-    fleet.edit("flake.nix", host, &format!("clavel.deployments.web-1 = {{ {deployment} }};\n      {host}"));
+    let fleet = Fleet::on_probation("confirm = \"manual\"; deadline = \"10s\";");
     fleet.write_unit(AGENT, &agent_unit("[Service]\n", "[Service]\nEnvironment=TURN=1\n"));
     let first = fleet.publish();
     let mut machine = fleet.boot_awaiting_person();
@@ -90,7 +66,7 @@ fn a_system_that_does_not_start_as_far_as_its_agent_is_taken_back() {
 
 #[test]
 fn an_activation_is_a_unit_of_its_own_with_its_words_in_the_journal() {
-    let fleet = fleet();
+    let fleet = Fleet::on_probation(PROBATION);
     fleet.publish();
     let machine = fleet.boot_switched();
     let journal = machine.journal("clavel-activation-web-1.service");
@@ -114,7 +90,7 @@ fn a_system_that_was_booted_and_has_no_agent_is_taken_back() {
     fleet.write_unit(AGENT, &agent_unit("ExecStart=/usr/local/bin/clavel-agent", "ExecStart=/nowhere/clavel-agent"));
     fleet.publish();
     machine.wait_for("awaiting-reboot", 1);
-    assert_eq!(timers(&machine), "");
+    assert_eq!(machine.ways_back(), "");
     machine.restart();
     machine.wait_for("rolled-back", 1);
     machine.assert_runs(&first);

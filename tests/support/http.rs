@@ -20,9 +20,23 @@ enum Scheme {
     Https,
 }
 
+/// Where a server is.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Host {
+    /// The address that it listens on.
+    pub(crate) address: Ipv4Addr,
+    /// Its name in its certificate, beside its address.
+    pub(crate) name: &'static str,
+}
+
+impl Host {
+    const LOOPBACK: Self = Self { address: Ipv4Addr::LOCALHOST, name: "localhost" };
+}
+
 /// nginx, serving one directory.
 #[derive(Debug)]
 pub(crate) struct HttpServer {
+    host: Host,
     port: u16,
     scheme: Scheme,
     // Fields are dropped in this order: nginx before what it talks to, and both before their files.
@@ -70,12 +84,12 @@ impl HttpServer {
 
     /// Serves the git repositories below `directory`, to be read only, as a git host does.
     pub(crate) fn serve_git(directory: &Path) -> Self {
-        Self::serve_git_by(Scheme::Http, directory)
+        Self::serve_git_to(Scheme::Http, directory, TempDir::new().unwrap(), "", "")
     }
 
     /// The same over HTTPS. The server's certificate is for 127.0.0.1, and signed by itself.
     pub(crate) fn serve_git_over_https(directory: &Path) -> Self {
-        Self::serve_git_by(Scheme::Https, directory)
+        Self::serve_git_on(Host::LOOPBACK, directory)
     }
 
     /// The same, for `user` with `password` alone, who may also push.
@@ -93,11 +107,16 @@ impl HttpServer {
         Self::serve_git_to(Scheme::Https, directory, TempDir::new().unwrap(), "", &more)
     }
 
-    fn serve_git_by(scheme: Scheme, directory: &Path) -> Self {
-        Self::serve_git_to(scheme, directory, TempDir::new().unwrap(), "", "")
+    /// Serves the git repositories below `directory` over HTTPS, on a host of which this thread is.
+    pub(crate) fn serve_git_on(host: Host, directory: &Path) -> Self {
+        Self::serve_git_at(host, Scheme::Https, directory, TempDir::new().unwrap(), "", "")
     }
 
     fn serve_git_to(scheme: Scheme, directory: &Path, files: TempDir, only: &str, more: &str) -> Self {
+        Self::serve_git_at(Host::LOOPBACK, scheme, directory, files, only, more)
+    }
+
+    fn serve_git_at(host: Host, scheme: Scheme, directory: &Path, files: TempDir, only: &str, more: &str) -> Self {
         let socket = files.path().join("fcgi");
         let mut fcgiwrap = program(find_program("fcgiwrap"));
         fcgiwrap.arg("-s").arg(format!("unix:{}", socket.display()));
@@ -128,19 +147,24 @@ impl HttpServer {
             backend = git_http_backend().display(),
             root = directory.display(),
         );
-        Self::start(files, Some(fcgiwrap), scheme, &location)
+        Self::start_at(host, files, Some(fcgiwrap), scheme, &location)
     }
 
     fn start(files: TempDir, fcgiwrap: Option<Server>, scheme: Scheme, location: &str) -> Self {
+        Self::start_at(Host::LOOPBACK, files, fcgiwrap, scheme, location)
+    }
+
+    fn start_at(host: Host, files: TempDir, fcgiwrap: Option<Server>, scheme: Scheme, location: &str) -> Self {
         if scheme == Scheme::Https {
-            make_certificate(files.path());
+            make_certificate(files.path(), host);
         }
         let nginx = find_program("nginx");
         let log = files.path().join("error.log");
-        let (server, port) = Server::on_free_port(
+        let (server, port) = Server::on_free_port_of(
+            host.address,
             |port| {
                 let configuration = files.path().join("nginx.conf");
-                fs::write(&configuration, nginx_conf(files.path(), port, scheme, location)).unwrap();
+                fs::write(&configuration, nginx_conf(files.path(), (host.address, port), scheme, location)).unwrap();
                 let mut nginx = program(&nginx);
                 // -e: until the configuration is read, errors would go to the system's own log.
                 nginx.arg("-e").arg(&log).arg("-p").arg(files.path()).arg("-c").arg(configuration);
@@ -148,7 +172,7 @@ impl HttpServer {
             },
             &log,
         );
-        Self { port, scheme, _nginx: server, _fcgiwrap: fcgiwrap, files }
+        Self { host, port, scheme, _nginx: server, _fcgiwrap: fcgiwrap, files }
     }
 
     /// The URL of the directory: `http://127.0.0.1:PORT`, or `https://…`, without a slash at the end.
@@ -157,7 +181,7 @@ impl HttpServer {
             Scheme::Http => "http",
             Scheme::Https => "https",
         };
-        format!("{scheme}://127.0.0.1:{}", self.port)
+        format!("{scheme}://{}:{}", self.host.address, self.port)
     }
 
     /// The file with the certificate of a server that speaks HTTPS.
@@ -208,7 +232,7 @@ impl HttpServer {
     pub(crate) fn requests(&self) -> Vec<String> {
         // nginx logs a request after its answer, so the last one may not be logged yet. It handles one request at a time: once
         // it answers a request from here, it has logged all earlier ones.
-        let mut connection = TcpStream::connect((Ipv4Addr::LOCALHOST, self.port)).unwrap();
+        let mut connection = TcpStream::connect((self.host.address, self.port)).unwrap();
         connection.write_all(b"GET /.all-logged HTTP/1.0\r\n\r\n").unwrap();
         connection.read_to_end(&mut Vec::new()).unwrap();
         let log = fs::read_to_string(self.files.path().join("access.log")).unwrap();
@@ -216,16 +240,17 @@ impl HttpServer {
     }
 }
 
-/// A certificate for 127.0.0.1, signed by itself, and its secret key.
-fn make_certificate(folder: &Path) {
+/// A certificate for a host, signed by itself, and its secret key.
+fn make_certificate(folder: &Path, Host { address, name }: Host) {
     let mut openssl = program("openssl");
     openssl.args(["req", "-x509", "-nodes", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256"]);
-    openssl.args(["-days", "2", "-subj", "/CN=clavel-test", "-addext", "subjectAltName=IP:127.0.0.1"]);
+    openssl.args(["-days", "2", "-subj", "/CN=clavel-test"]);
+    openssl.args(["-addext", &format!("subjectAltName=IP:{address},DNS:{name}")]);
     openssl.arg("-out").arg(folder.join(CERTIFICATE)).arg("-keyout").arg(folder.join(SECRET_KEY));
     run(&mut openssl);
 }
 
-fn nginx_conf(files: &Path, port: u16, scheme: Scheme, location: &str) -> String {
+fn nginx_conf(files: &Path, (address, port): (Ipv4Addr, u16), scheme: Scheme, location: &str) -> String {
     let files = files.display();
     let (ssl, tls) = match scheme {
         Scheme::Http => ("", String::new()),
@@ -253,7 +278,7 @@ fn nginx_conf(files: &Path, port: u16, scheme: Scheme, location: &str) -> String
             uwsgi_temp_path \"{files}/uwsgi\";
             client_max_body_size 0;
             server {{
-                listen 127.0.0.1:{port}{ssl};
+                listen {address}:{port}{ssl};
                 {tls}
                 location = /.all-logged {{ access_log off; return 204; }}
                 {location}

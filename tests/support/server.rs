@@ -49,11 +49,20 @@ impl Server {
 
     /// Starts the command that `command` gives for a free port. It tries again with another port, because another process can take
     /// a port after it was chosen.
-    pub(crate) fn on_free_port(mut command: impl FnMut(u16) -> Command, log: &Path) -> (Self, u16) {
+    pub(crate) fn on_free_port(command: impl FnMut(u16) -> Command, log: &Path) -> (Self, u16) {
+        Self::on_free_port_of(Ipv4Addr::LOCALHOST, command, log)
+    }
+
+    /// The same for a server at another address of this machine.
+    pub(crate) fn on_free_port_of(
+        address: Ipv4Addr,
+        mut command: impl FnMut(u16) -> Command,
+        log: &Path,
+    ) -> (Self, u16) {
         let mut refusal = String::new();
         for _ in 0..3 {
             let port = free_port();
-            match Self::start(&mut command(port), log, || TcpStream::connect((Ipv4Addr::LOCALHOST, port)).is_ok()) {
+            match Self::start(&mut command(port), log, || TcpStream::connect((address, port)).is_ok()) {
                 Ok(server) => return (server, port),
                 Err(log) => refusal = log,
             }
