@@ -149,8 +149,13 @@ impl Script<'_> {
                  sleep {PAUSE}\n    \
                  status=0\n\
              done\n\
-             printf '%s\\n%s\\n' \"$token\" \"${{status:=0}}\" >\"$folder/taken.new\" && mv -f \"$folder/taken.new\" \"$folder/taken\"\n\
-             rm -f \"$folder/armed\"",
+             : \"${{status:=0}}\"\n\
+             # A full disk has no room for the status, and a name needs none.\n\
+             if printf '%s\\n%s\\n' \"$token\" \"$status\" >\"$folder/taken.new\"; then\n    \
+                 mv -f \"$folder/taken.new\" \"$folder/taken\" && rm -f \"$folder/armed\"\n\
+             else\n    \
+                 mv -f \"$folder/armed\" \"$folder/taken\"\n\
+             fi",
         ));
         if !self.then.is_empty() {
             script.words("[ \"$status\" -ne 0 ] ||", &self.then, "");
