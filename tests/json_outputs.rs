@@ -283,6 +283,7 @@ fn the_agent_prints_its_passes_as_data() {
     let web = config("web-1");
     let web = ["--config", web.as_str()];
     commands.good(&world, "clavel-agent status", &web);
+    assert_eq!(commands.good(&world, "clavel-agent plan", &web)[0]["action"], "activate");
     let pass = commands.good(&world, "clavel-agent once", &web);
     assert_eq!(pass[0]["outcome"], "switched");
     assert_eq!(commands.good(&world, "clavel-agent once", &web)[0]["outcome"], "up-to-date");
@@ -310,6 +311,7 @@ fn the_agent_prints_its_passes_as_data() {
     // Its branch is gone.
     std::fs::rename(world.path("fleet.git"), world.path("gone.git")).unwrap();
     commands.fails(&world, "clavel-agent once", &web, 4);
+    commands.fails(&world, "clavel-agent plan", &web, 4);
     commands.fails(&world, "clavel-agent once", &["--config", "/does/not/exist.toml"], 3);
     commands.fails(&world, "clavel-agent once", &["--quiet"], 2);
     commands.assert_all_of(&["clavel-agent"]);

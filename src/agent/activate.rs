@@ -16,7 +16,7 @@ use super::lifecycle::{Rollout, UnitReference};
 use super::method::{Method, MethodError, Program};
 use super::realise::Realised;
 use super::state::StateError;
-use super::way_back::WayBackError;
+use super::way_back::arming::WayBackError;
 use crate::config::UnitConfig;
 use crate::model::{ActivationMode, Name, Revision, StorePath, UnitType};
 use crate::store::{Store, StoreError};

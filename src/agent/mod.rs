@@ -68,4 +68,4 @@ pub use retries::Held;
 pub use state::{CompletedAs, Completion, LastPass, LeftStatus, RecordedOutcome, State, StateDirectory, StateError};
 pub use unused::UnusedUnit;
 pub use verify::{Absence, Order, Refusal, Requester, Time, Trusted, Unfit, Verdict, verify};
-pub use way_back::WayBackError;
+pub use way_back::arming::WayBackError;

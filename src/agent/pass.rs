@@ -28,7 +28,7 @@ use super::state::{
 };
 use super::unused::{UnusedUnit, units_of, unused};
 use super::verify::Verdict;
-use super::way_back::ARMED;
+use super::way_back::arming::ARMED;
 use crate::config::AgentConfig;
 use crate::disk::{self, Access, Durability};
 use crate::model::{Name, RootValidity, RootWarning, System, Timestamp, describe_error};

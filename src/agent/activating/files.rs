@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use super::super::lifecycle::Lifecycle;
 use super::super::state::StateError;
-use super::super::way_back::Arming;
+use super::super::way_back::arming::Arming;
 use crate::disk::{self, Access, Durability, FileLock};
 use crate::model::json::{self, StateVersion};
 use crate::model::{Name, Revision, StorePath};

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use super::super::service_manager::{Manager, UnitName};
 use super::super::state::StateError;
-use super::super::way_back::Arming;
+use super::super::way_back::arming::Arming;
 use super::child::{ACTIVATE_COMMAND, IN_UNIT};
 use super::files::{ActivationFailed, ActivationFolder, ActivationId, ActivationProgram, ActivationRequest};
 use crate::disk::FileLock;

@@ -8,7 +8,8 @@ use super::super::lifecycle::{BackAgain, Lifecycle, Rollback, Rollout, UnitRefer
 use super::super::realise::Realised;
 use super::super::realise::gc_roots::unlink;
 use super::super::state::{ROOTS_OF_WAYS_BACK, StateError, WAYS_BACK};
-use super::super::way_back::{Arming, Journey, WayBackError, WayBackTimer};
+use super::super::way_back::arming::{Arming, WayBackError};
+use super::super::way_back::{Journey, WayBackTimer};
 use super::{Pass, now};
 use crate::disk::FileLock;
 use crate::model::{ActivationMode, Name, Revision, StorePath, describe_error};

@@ -7,11 +7,11 @@
 //! earlier one without a moment in which none is there. No timer outlives a start of the machine; after one, `clavel-way-back.service`
 //! runs the scripts.
 //!
-//! When to go back, and what follows from it, belongs to `lifecycle`.
+//! When to go back, and what follows from it, belongs to `lifecycle`. `arming` starts timers and says what counts, and `script` is what they run.
 
+pub(super) mod arming;
 mod script;
 
-use std::ffi::OsString;
 use std::fs;
 use std::io;
 use std::os::unix::ffi::OsStrExt as _;
@@ -19,41 +19,15 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::{Deserialize, Serialize};
-
 use super::activate::Activation;
 use super::activating::ActivationProgram;
 use super::service_manager::{Manager, UnitName};
 use super::state::StateError;
 use crate::disk::{self, Access, Durability};
 use crate::model::{Name, Revision, StorePath};
-use crate::process::{ProcessError, find_program};
+use crate::process::find_program;
+use arming::{ARMED, Arming, MAX_BYTES, first_line, read_armed, stop, token_end};
 use script::{ProfileMove, Script, search_path};
-
-/// The most bytes of a file.
-const MAX_BYTES: u64 = 1 << 20;
-
-/// The file that says what is armed.
-pub(super) const ARMED: &str = "armed";
-
-/// How long the agent has to begin to go back, in milliseconds.
-const SOON: u64 = 15_000;
-
-/// Why a way back could not be armed. Then the unit is not switched.
-#[derive(Debug, thiserror::Error)]
-pub enum WayBackError {
-    /// A file of it could not be written.
-    #[error(transparent)]
-    Files(#[from] StateError),
-    /// What ran before could not be kept in the store.
-    #[error("cannot keep what the unit would go back to: {0}")]
-    Root(String),
-    /// systemd did not take up the timer.
-    #[error(
-        "cannot start the timer that goes back where nobody confirms the switch; see whether systemd answers (`systemctl status`)"
-    )]
-    Timer(#[source] ProcessError),
-}
 
 /// What a way back leads from and to.
 #[derive(Debug)]
@@ -82,19 +56,6 @@ pub(super) struct WayBackTimer {
     folder: PathBuf,
     /// The lock of the activations.
     lock: PathBuf,
-}
-
-/// A timer that is to be started.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Arming {
-    manager: Manager,
-    unit: Name,
-    deployment: Name,
-    revision: Revision,
-    folder: OsString,
-    shell: OsString,
-    milliseconds: u64,
 }
 
 impl WayBackTimer {
@@ -140,7 +101,7 @@ impl WayBackTimer {
             profile,
             programs,
             after_start,
-            then: if reboots { ["systemctl", "reboot"].map(OsString::from).into() } else { Vec::new() },
+            then: if reboots { ["systemctl", "reboot"].map(Into::into).into() } else { Vec::new() },
         };
         let bytes = script.render();
         let path = self.folder.join("script");
@@ -216,93 +177,6 @@ impl WayBackTimer {
             stop(self.manager, &token).await;
         }
         Ok(())
-    }
-}
-
-impl Arming {
-    /// The same for an activation that failed: the agent goes back at once, if it is there.
-    pub(super) fn soon(self) -> Self {
-        Self { milliseconds: SOON, ..self }
-    }
-
-    /// Arms the way back for the next start of the machine alone.
-    pub(super) async fn arm_after_boot(&self) -> Result<(), WayBackError> {
-        let token = format!("{}{}", UnitName::of("way-back", &self.unit), token_end(&self.deployment, self.revision));
-        self.replace_armed(&token).await
-    }
-
-    /// Starts the timer in place of an earlier one.
-    pub(super) async fn arm(&self) -> Result<(), WayBackError> {
-        let folder = Path::new(&self.folder);
-        // No other timer of this start of the machine has this name.
-        let moment = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-        let word = format!("{}{:03}", moment.tv_sec, moment.tv_nsec / 1_000_000);
-        let unit = UnitName::of("way-back", &self.unit).with(&word);
-        let token = format!("{unit}{}", token_end(&self.deployment, self.revision));
-        let seconds = Duration::from_millis(self.milliseconds).as_secs().max(1);
-        let options = [
-            format!(
-                "--description=Goes back from revision {} of {} unless it is confirmed",
-                self.revision, self.deployment
-            ),
-            format!("--on-active={seconds}s"),
-            "--timer-property=AccuracySec=1s".to_owned(),
-            "--property=Type=oneshot".to_owned(),
-            // What the activation leaves running is let alone.
-            "--property=KillMode=process".to_owned(),
-            "--working-directory=/".to_owned(),
-        ];
-        let command = [self.shell.clone(), folder.join("script").into_os_string(), OsString::from(&token)];
-        let run = self.manager.run_unit(&unit, options.map(OsString::from), command);
-        run.run().await.map_err(WayBackError::Timer)?;
-        let armed = self.replace_armed(&token).await;
-        if armed.is_err() {
-            stop(self.manager, &token).await;
-        }
-        armed
-    }
-
-    /// Writes what is armed, and stops the timer of what was armed before.
-    async fn replace_armed(&self, token: &str) -> Result<(), WayBackError> {
-        let folder = Path::new(&self.folder);
-        let before = read_armed(folder);
-        let path = folder.join(ARMED);
-        disk::replace(&path, format!("{token}\n").as_bytes(), Access::Owner, Durability::Synced)
-            .map_err(|source| StateError::Io { act: "write", path, source })?;
-        if let Some(before) = before {
-            stop(self.manager, &before).await;
-        }
-        // What was taken before is recorded by now.
-        let path = folder.join("taken");
-        match fs::remove_file(&path) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                Err(StateError::Io { act: "remove", path, source }.into())
-            }
-            _ => Ok(()),
-        }
-    }
-}
-
-/// The end of the word of a way back from this revision. The word begins with the name of its unit.
-fn token_end(deployment: &Name, revision: Revision) -> String {
-    format!(" {deployment} {revision}")
-}
-
-/// The word that is armed.
-fn read_armed(folder: &Path) -> Option<String> {
-    first_line(&folder.join(ARMED))
-}
-
-fn first_line(path: &Path) -> Option<String> {
-    disk::read_text(path, MAX_BYTES).ok()?.lines().next().map(ToOwned::to_owned)
-}
-
-/// Stops the timer of this word. It does nothing any more where that fails.
-async fn stop(manager: Manager, token: &str) {
-    let Some(unit) = token.split(' ').next() else { return };
-    let timer = format!("{unit}.timer");
-    if let Err(error) = manager.systemctl(["stop", &timer]).run().await {
-        tracing::debug!(%error, "cannot stop a timer that does nothing any more");
     }
 }
 
