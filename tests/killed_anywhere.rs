@@ -166,7 +166,8 @@ impl Bench {
     }
 
     /// Kills the agent before this step, starts the next one, and looks what became of it. A run may have fewer steps than the first had.
-    fn try_step(&self, (call, number): &Step) {
+    /// Returns whether the run had that step.
+    fn try_step(&self, (call, number): &Step) -> bool {
         let kill = format!("inject={call}:signal=SIGKILL:when={number}");
         let log = self.trace(&["-e", &kill]);
         let last: Vec<&str> = log.lines().rev().take(3).collect();
@@ -196,6 +197,7 @@ impl Bench {
         let differing: Vec<&String> = files.symmetric_difference(&self.expected).collect();
         assert!(differing.is_empty(), "{differing:?} is left or missing: {at}");
         assert_eq!(self.processes(), Vec::<String>::new(), "{at}");
+        log.contains("killed by SIGKILL")
     }
 
     /// The processes that have to do with this world.
@@ -224,7 +226,9 @@ fn kill_at_each_step(unit: &'static str, second: Second, victim: Victim) {
     assert!(steps.len() > 50, "{steps:?}");
     let every = if std::env::var("CLAVEL_KILLS").as_deref() == Ok("all") { 1 } else { steps.len().div_ceil(SAMPLE) };
     // Not from the first: that one is before the program begins.
-    steps.iter().skip(every / 2).step_by(every).for_each(|step| bench.try_step(step));
+    let tried: Vec<bool> = steps.iter().skip(every / 2).step_by(every).map(|step| bench.try_step(step)).collect();
+    let killed = tried.iter().filter(|killed| **killed).count();
+    assert!(killed * 2 > tried.len(), "only {killed} of {} runs were killed", tried.len());
 }
 
 #[test]

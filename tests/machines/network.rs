@@ -14,7 +14,8 @@ use crate::support::world::until;
 use crate::support::{program, run};
 
 /// The mirror. The machine has a route to it through its router alone.
-const MIRROR: Host = Host { address: Ipv4Addr::new(192, 0, 2, 1), name: "git.example.org" };
+const MIRROR: Host = Host { address: Ipv4Addr::new(192, 0, 2, 1), name: Some(NAME) };
+const NAME: &str = "git.example.org";
 
 /// The line of a shell that sets the machine's default route.
 pub(crate) const SET_ROUTE: &str = "ip route replace default via 198.51.100.1";
@@ -56,7 +57,7 @@ impl Network {
 
     /// The address of a repository.
     pub(crate) fn url(&self, repository: &str) -> String {
-        let url = self.server.url().replace(&MIRROR.address.to_string(), MIRROR.name);
+        let url = self.server.url().replace(&MIRROR.address.to_string(), NAME);
         format!("{url}/{repository}")
     }
 
