@@ -26,18 +26,32 @@ pub(super) fn bytes(bytes: &[u8]) -> Result<(), Exit> {
 
 /// Prints one JSON document. What is not fit for a terminal stands in it as an escape sequence of JSON.
 pub(super) fn json(value: &impl Serialize) -> Result<(), Exit> {
-    // A document may have some 20 MB.
-    let mut buffer = BufWriter::with_capacity(64 << 10, io::stdout().lock());
-    check_written(json::render_to(value, EscapedJson(&mut buffer)).and_then(|()| buffer.flush()))
+    // A document may have some 20 MB. A buffer is written where a piece of text ends.
+    let mut buffer = BufWriter::with_capacity(64 << 10, EscapedJson(io::stdout().lock()));
+    check_written(json::render_to(value, &mut buffer).and_then(|()| buffer.flush()))
 }
 
 /// Prints the bytes of one JSON document, as [`json()`] does.
 pub(super) fn rendered_json(document: &[u8]) -> Result<(), Exit> {
-    check_written(EscapedJson(io::stdout().lock()).write_all(document))
+    check_written(io::stdout().lock().write_all(escaped(document).as_bytes()))
 }
 
-/// Writes JSON. Only strings of a document have characters that are not fit for a terminal, so each can stand as an escape sequence
-/// there. No write may end within a character.
+/// JSON for a terminal. Only strings of a document have characters that are not fit for one, so each can stand as an escape sequence
+/// there.
+fn escaped(json: &[u8]) -> String {
+    let mut escaped = String::with_capacity(json.len());
+    for c in String::from_utf8_lossy(json).chars() {
+        if is_printable(c) || c == '\n' {
+            escaped.push(c);
+        } else {
+            let mut units = [0; 2];
+            escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
+        }
+    }
+    escaped
+}
+
+/// Writes what `serde_json` serialises, [`escaped`]. No write may end within a character.
 struct EscapedJson<W>(W);
 
 impl<W: io::Write> io::Write for EscapedJson<W> {
@@ -46,20 +60,14 @@ impl<W: io::Write> io::Write for EscapedJson<W> {
     }
 
     fn write_all(&mut self, json: &[u8]) -> io::Result<()> {
-        // Most texts have none.
-        if json.iter().all(|byte| matches!(byte, b' '..=b'~' | b'\n')) {
-            return self.0.write_all(json);
+        /// The only character of ASCII that steers a terminal and that `serde_json` does not escape by itself.
+        const DELETE: u8 = 0x7f;
+        // This is nearly all of a document, and both look at many bytes at once.
+        if json.is_ascii() && !json.contains(&DELETE) {
+            self.0.write_all(json)
+        } else {
+            self.0.write_all(escaped(json).as_bytes())
         }
-        let mut escaped = String::with_capacity(json.len());
-        for c in String::from_utf8_lossy(json).chars() {
-            if is_printable(c) || c == '\n' {
-                escaped.push(c);
-            } else {
-                let mut units = [0; 2];
-                escaped.extend(c.encode_utf16(&mut units).iter().map(|unit| format!("\\u{unit:04x}")));
-            }
-        }
-        self.0.write_all(escaped.as_bytes())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -271,11 +279,15 @@ mod tests {
 
     #[test]
     fn json_keeps_its_meaning_without_what_steers_a_terminal() {
-        let value = ["a\u{9b}2J\u{202e}\u{e0041}é\n\u{1b}".to_owned()];
+        let value = ["a\u{9b}2J\u{202e}\u{e0041}é\n\u{1b}".to_owned(), "\u{7f}\u{1b}".to_owned()];
         let mut escaped = Vec::new();
         json::render_to(&value, EscapedJson(&mut escaped)).unwrap();
         let escaped = String::from_utf8(escaped).unwrap();
         assert!(escaped.contains(r"a\u009b2J\u202e\udb40\udc41é\n\u001b"), "{escaped}");
-        assert_eq!(serde_json::from_str::<[String; 1]>(&escaped).unwrap(), value);
+        assert!(
+            escaped.contains(r"\u007f\u001b") && escaped.chars().all(|c| is_printable(c) || c == '\n'),
+            "{escaped}"
+        );
+        assert_eq!(serde_json::from_str::<[String; 2]>(&escaped).unwrap(), value);
     }
 }
