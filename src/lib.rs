@@ -16,6 +16,7 @@ pub mod metrics;
 pub mod model;
 pub mod news;
 pub mod nix;
+pub(crate) mod parallel;
 pub mod process;
 pub mod publish;
 pub mod redact;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::path::Path;
 
 /// The rooms that each room may import.
-const RULES: [(&str, &[&str]); 25] = [
+const RULES: [(&str, &[&str]); 26] = [
     ("model", &["redact"]),
     ("process", &["redact", "stderr"]),
     ("redact", &[]),
@@ -12,18 +12,19 @@ const RULES: [(&str, &[&str]); 25] = [
     ("disk", &[]),
     ("news", &[]),
     ("metrics", &[]),
+    ("parallel", &[]),
     ("trust", &["model"]),
     ("changes", &["model"]),
     ("signers", &["model", "trust"]),
     ("closures", &["model"]),
     ("stick", &["model", "trust", "disk"]),
     ("git", &["model", "process", "redact", "closures"]),
-    ("branch", &["model", "trust", "git"]),
+    ("branch", &["model", "trust", "git", "parallel"]),
     ("store", &["model", "process"]),
     ("nix", &["model", "process"]),
     ("host", &["model", "process", "nix"]),
     ("config", &["model", "trust", "git"]),
-    ("evaluate", &["model", "nix", "process", "disk"]),
+    ("evaluate", &["model", "nix", "process", "disk", "parallel"]),
     ("publish", &["model", "trust", "signers", "branch", "evaluate", "changes", "store", "disk"]),
     (
         "claveld",

@@ -4,7 +4,6 @@
 //! document under a wrong path.
 
 use std::collections::BTreeSet;
-use std::num::NonZeroUsize;
 
 use super::documents::{Branch, BranchError, VerifiedIndex};
 use super::root_chain::{RootChain, RootsError};
@@ -12,12 +11,11 @@ use crate::git::Files;
 use crate::model::{
     AgentSpecification, BinId, BranchName, DeploymentSpecification, DocumentPath, Folder, UnitSpecification,
 };
+use crate::parallel::in_parts;
 use crate::trust::{DocumentError, TrustedRoot};
 
 /// How many documents are held at a time.
 const PART: usize = 4096;
-/// From how many documents on more threads are worth their start.
-const FEW: usize = 64;
 
 /// What a publication wrote, and how a reader verifies it.
 #[derive(Debug, Clone)]
@@ -79,18 +77,7 @@ fn verify_all(
             }
         })
     };
-    if read.len() < FEW {
-        return verify_each(read);
-    }
-    let processors = std::thread::available_parallelism().map_or(1, NonZeroUsize::get);
-    std::thread::scope(|scope| {
-        let parts = read.chunks(read.len().div_ceil(processors));
-        let threads: Vec<_> = parts.map(|part| scope.spawn(move || verify_each(part))).collect();
-        threads.into_iter().try_for_each(|thread| match thread.join() {
-            Ok(verified) => verified,
-            Err(panic) => std::panic::resume_unwind(panic),
-        })
-    })
+    in_parts(read, verify_each).into_iter().collect()
 }
 
 #[cfg(test)]
@@ -106,6 +93,7 @@ mod tests {
     use crate::git::{Authorship, Change, Identity};
     use crate::model::describe_error;
     use crate::model::{BinCount, Draft, IndexEntry, IndexVersion, Metadata, Revision, UnitType};
+    use crate::parallel::MANY;
     use crate::trust::fixture::Fleet;
     use crate::trust::{Signed, digest};
 
@@ -142,7 +130,7 @@ mod tests {
     #[test]
     fn each_of_many_documents_is_verified() {
         let fleet = Fleet::new();
-        let count = 3 * FEW;
+        let count = 3 * MANY;
         let (mut listing, mut documents) = (Listing::empty(BinCount::ONE), BTreeMap::new());
         for at in 0..count {
             let specification = UnitSpecification { arch: "x86_64-linux".parse().unwrap(), unit_type: UnitType::Nixos };
@@ -163,7 +151,7 @@ mod tests {
         let written = documents.keys().cloned().collect();
         let read_back = ReadBack { root: fleet.root.clone(), branch, bins, documents: written };
         read_back.check(&files).unwrap();
-        for at in [0, FEW, count - 1] {
+        for at in [0, MANY, count - 1] {
             let path: DocumentPath = format!("units/u{at}.json").parse().unwrap();
             let file = layout.document(&path);
             let whole = files.insert(file.clone(), documents[&path][1..].to_vec()).unwrap();

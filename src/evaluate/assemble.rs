@@ -19,6 +19,7 @@ use crate::model::{
     MAX_CHECKS, Map, Metadata, Name, NarTemplateSpecification, Probation, SharedProvenance, Source, Specification,
     StorePath, System, TemplateMetadata, Timestamp, UnitSpecification, UnitType, WrittenCheck, describe_error,
 };
+use crate::parallel::in_parts;
 
 /// The answer about each item: its value, or the message of its failure.
 pub(super) type ItemAnswers = BTreeMap<Item, Result<NixValue, String>>;
@@ -57,6 +58,40 @@ struct ParsedOutputs {
     deployments: BTreeMap<Name, DeclaredDeployment>,
     units: BTreeMap<Name, DeclaredUnit>,
     agents: BTreeMap<Name, DeclaredAgent>,
+}
+
+/// Some parsed answers, each kind in the order of the names, and those that cannot be parsed.
+#[derive(Default)]
+struct ParsedPart {
+    hosts: Vec<(Name, (Item, Host))>,
+    deployments: Vec<(Name, DeclaredDeployment)>,
+    units: Vec<(Name, DeclaredUnit)>,
+    agents: Vec<(Name, DeclaredAgent)>,
+    failures: Vec<(Item, String)>,
+}
+
+impl ParsedPart {
+    fn new(answers: &[(Item, Result<NixValue, String>)]) -> Self {
+        let mut part = Self::default();
+        for (item, answer) in answers {
+            if let Err(why) = part.add(item, answer) {
+                part.failures.push((item.clone(), why));
+            }
+        }
+        part
+    }
+
+    fn add(&mut self, item: &Item, answer: &Result<NixValue, String>) -> Result<(), String> {
+        let name: Name = item.name.parse().map_err(|invalid: Invalid| invalid.to_string())?;
+        let value = answer.as_ref().map_err(Clone::clone)?;
+        match item.output {
+            FlakeOutput::Hosts(_) => self.hosts.push((name, (item.clone(), parsed(value)?))),
+            FlakeOutput::Deployments => self.deployments.push((name, parsed(value)?)),
+            FlakeOutput::Units => self.units.push((name, parsed(value)?)),
+            FlakeOutput::Agents => self.agents.push((name, parsed(value)?)),
+        }
+        Ok(())
+    }
 }
 
 /// A drafted deployment, with the item it comes from and the system it is built for.
@@ -103,39 +138,37 @@ impl Assembly<'_> {
     }
 
     fn parse(&mut self, answers: ItemAnswers) -> ParsedOutputs {
-        let mut outputs = ParsedOutputs::default();
-        for (item, answer) in answers {
-            let (name, value) = match (item.name.parse::<Name>(), answer) {
-                (Ok(name), Ok(value)) => (name, value),
-                (Err(invalid), _) => {
-                    self.fail(&item, invalid.to_string());
-                    continue;
-                }
-                (_, Err(message)) => {
-                    self.fail(&item, message);
-                    continue;
-                }
-            };
-            let read = match item.output {
-                FlakeOutput::Hosts(_) => {
-                    parsed(&value).map(|host| drop(outputs.hosts.insert(name, (item.clone(), host))))
-                }
-                FlakeOutput::Deployments => parsed(&value).map(|d| drop(outputs.deployments.insert(name, d))),
-                FlakeOutput::Units => parsed(&value).map(|unit| drop(outputs.units.insert(name, unit))),
-                FlakeOutput::Agents => parsed(&value).map(|agent| drop(outputs.agents.insert(name, agent))),
-            };
-            if let Err(why) = read {
-                self.fail(&item, why);
-            }
+        let answers: Vec<(Item, Result<NixValue, String>)> = answers.into_iter().collect();
+        let mut all = ParsedPart::default();
+        for mut part in in_parts(&answers, ParsedPart::new) {
+            all.hosts.append(&mut part.hosts);
+            all.deployments.append(&mut part.deployments);
+            all.units.append(&mut part.units);
+            all.agents.append(&mut part.agents);
+            all.failures.append(&mut part.failures);
         }
-        outputs
+        for (item, why) in all.failures {
+            self.fail(&item, why);
+        }
+        // A map of what is in order is made at once.
+        ParsedOutputs {
+            hosts: all.hosts.into_iter().collect(),
+            deployments: all.deployments.into_iter().collect(),
+            units: all.units.into_iter().collect(),
+            agents: all.agents.into_iter().collect(),
+        }
     }
 
     /// Refuses hosts with the same name, which would be one deployment, and names that differ in case alone, which would
     /// be one file on some machines. None of them becomes a document.
     fn refuse_twins(&mut self, answers: &mut ItemAnswers) {
-        let mut by_name: Vec<(NameScope, String, &Item)> =
-            answers.keys().map(|item| (NameScope::of(item.output), item.name.to_ascii_lowercase(), item)).collect();
+        let has_capital = |item: &Item| item.name.bytes().any(|byte| byte.is_ascii_uppercase());
+        let has_capitals = answers.keys().any(has_capital);
+        // Within one output, names differ in case alone, and only where there are capitals.
+        let may_be_twin = |item: &&Item| has_capitals || matches!(item.output, FlakeOutput::Hosts(_));
+        let mut by_name: Vec<(NameScope, String, &Item)> = (answers.keys().filter(may_be_twin))
+            .map(|item| (NameScope::of(item.output), item.name.to_ascii_lowercase(), item))
+            .collect();
         by_name.sort_by(|a, b| (&a.0, &a.1).cmp(&(&b.0, &b.1)));
         let of_one_name = by_name.chunk_by(|a, b| (&a.0, &a.1) == (&b.0, &b.1)).filter(|items| items.len() > 1);
         let twins: Vec<Vec<Item>> =
@@ -156,24 +189,28 @@ impl Assembly<'_> {
     }
 
     fn deployments(&mut self, outputs: &mut ParsedOutputs) -> BTreeMap<Name, DraftedDeployment> {
-        let names: BTreeSet<Name> = outputs.hosts.keys().chain(outputs.deployments.keys()).cloned().collect();
-        let mut planned = BTreeMap::new();
-        for name in names {
-            let declared = outputs.deployments.remove(&name).unwrap_or_default();
-            let (item, host) = match outputs.hosts.remove(&name) {
-                Some((item, host)) => (item, Some(host)),
-                None => (FlakeOutput::Deployments.item(name.as_str()), None),
-            };
+        let mut declared = std::mem::take(&mut outputs.deployments);
+        let of_hosts = std::mem::take(&mut outputs.hosts).into_iter().map(|(name, (item, host))| {
+            let refined = declared.remove(&name).unwrap_or_default();
+            (name, item, refined, Some(host))
+        });
+        let mut all: Vec<_> = of_hosts.collect();
+        all.extend(declared.into_iter().map(|(name, declared)| {
+            let item = FlakeOutput::Deployments.item(name.as_str());
+            (name, item, declared, None)
+        }));
+        let mut planned = Vec::new();
+        for (name, item, declared, host) in all {
             // A deployment with a broken part would not be the one that the flake describes.
             if self.broken.contains(name.as_str()) {
                 continue;
             }
             match self.deployment(&item, &name, declared, host) {
-                Ok(plan) => drop(planned.insert(name, plan)),
+                Ok(plan) => planned.push((name, plan)),
                 Err(why) => self.fail(&item, why),
             }
         }
-        planned
+        planned.into_iter().collect()
     }
 
     fn deployment(
@@ -245,7 +282,7 @@ impl Assembly<'_> {
         deployments: &mut BTreeMap<Name, DraftedDeployment>,
         outputs: &mut ParsedOutputs,
     ) -> BTreeMap<Name, Draft<UnitSpecification>> {
-        let mut units = BTreeMap::new();
+        let mut units = Vec::new();
         let mut used: BTreeMap<Name, Vec<Name>> = BTreeMap::new();
         for planned in deployments.values() {
             used.entry(planned.draft.specification.unit.clone()).or_default().push(planned.draft.name.clone());
@@ -281,11 +318,11 @@ impl Assembly<'_> {
                 }
             };
             match drafted {
-                Some(unit) => drop(units.insert(name, unit)),
+                Some(unit) => units.push((name, unit)),
                 None => self.fail_with(&to_it, deployments, &item, &format!("its unit `{name}` is broken")),
             }
         }
-        units
+        units.into_iter().collect()
     }
 
     fn unit(
