@@ -8,8 +8,8 @@ use crate::process::WriteAllowance;
 /// `.drv` files when all of them are new.
 const MAX_WRITTEN: u64 = 16 << 30;
 
-/// The time and the writes of one evaluation of a source.
-#[derive(Debug)]
+/// The time and the writes of one evaluation of a source. Clones share them.
+#[derive(Debug, Clone)]
 pub(super) struct SourceAllowance {
     time: Duration,
     ends: Instant,

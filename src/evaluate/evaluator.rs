@@ -19,7 +19,8 @@ use super::budget::Budget;
 use super::error::EvaluateError;
 use super::evaluation::{Evaluation, EvaluationWork, Failure};
 use super::fingerprint::{SourceFiles, is_in_store};
-use super::flake_caller::{FlakeCaller, Look, ProcessLimits, question_about};
+use super::flake_caller::{FlakeCaller, Look, ProcessLimits, question_about, read_lock, written_lock};
+use super::lock::{CallObstacle, Lock};
 use super::outputs::{FailedPart, FlakeOutput, Item, Names, Told};
 use super::plan::{EvalMode, EvaluationPlan};
 use super::pool::{Pool, PoolResults};
@@ -87,11 +88,11 @@ impl Evaluator {
             return Ok(answered.evaluation(source, flake.source, now));
         }
         trying_cage.await;
-        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake, allowance).await?;
-        let (answered, next) = self.answer(source, &record, &caller, progress).await?;
+        let locked = flake.source.clone();
+        let (answered, next) = self.answer_by_lock(source, &record, flake, &allowance, progress).await?;
         // It is written while documents are made of the answers.
         let writing = next.zip(path).map(|(next, path)| spawn_blocking(move || write_record(&next, &path)));
-        let evaluation = answered.evaluation(source, caller.source, now);
+        let evaluation = answered.evaluation(source, locked, now);
         if let Some(writing) = writing {
             let _ = writing.await;
         }
@@ -125,6 +126,41 @@ impl Evaluator {
         work.has_unlearnt = record.has_unlearnt();
         let withdraw = names.withdraw.clone();
         Some(Answered { excluded, answers, warnings, work, withdraw, broken_outputs: Vec::new() })
+    }
+
+    /// Answers for every item, with the lock that Nix reads. Most often, that is the one which is written in the tree: the evaluation
+    /// begins with this one, and counts where Nix read the same.
+    async fn answer_by_lock(
+        &self,
+        source: &Source,
+        record: &Record,
+        flake: FetchedFlake,
+        allowance: &SourceAllowance,
+        progress: &dyn Fn(Progress),
+    ) -> Result<(Answered, Option<Record>), EvaluateError> {
+        let answer = async |lock: Result<Lock, CallObstacle>| {
+            let caller = FlakeCaller::open(&self.nix, &self.inputs, flake.clone(), lock, allowance.clone()).await?;
+            self.answer(source, record, &caller, progress).await
+        };
+        let Some(written) = written_lock(&self.inputs, &flake) else {
+            return answer(read_lock(&self.nix, &flake).await?).await;
+        };
+        let read = {
+            let reading = pin!(read_lock(&self.nix, &flake));
+            let mut answering = pin!(answer(Ok(written.clone())));
+            let (read, answered) = match future::select(reading, answering.as_mut()).await {
+                Either::Left((read, _)) => (read?, None),
+                Either::Right((answered, reading)) => (reading.await?, Some(answered)),
+            };
+            if read.as_ref() == Ok(&written) {
+                return match answered {
+                    Some(answered) => answered,
+                    None => answering.await,
+                };
+            }
+            read
+        };
+        answer(read).await
     }
 
     /// Answers for every item: those whose answer in `record` does not hold are evaluated. Returns the next record too, where it is another

@@ -6,6 +6,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
@@ -96,18 +97,17 @@ pub(super) struct Answer<T> {
 }
 
 impl<'a> FlakeCaller<'a> {
-    /// Prepares questions about `flake`, which may use `allowance` in all.
+    /// Prepares questions about `flake`, whose lock is `lock`. They may use `allowance` in all.
     pub(super) async fn open(
         nix: &'a Nix,
         inputs: &InputPolicy,
         flake: FetchedFlake,
+        lock: Result<Lock, CallObstacle>,
         allowance: SourceAllowance,
     ) -> Result<Self, EvaluateError> {
-        let lock = nix.read_lock(&flake).await?;
         let question = question_about(&flake, nix, inputs);
         let FetchedFlake { source, tree, locked } = flake;
         let mark = random_mark()?;
-        let lock = serde_json::from_value::<Lock>(lock).map_err(|error| CallObstacle::UnknownLock(error.to_string()));
         let absent = match &lock {
             Ok(lock) => fetch_inputs(nix, inputs, lock, &allowance).await,
             Err(_) => BTreeMap::new(),
@@ -270,6 +270,21 @@ impl<'a> FlakeCaller<'a> {
     }
 }
 
+/// The lock of `flake` as Nix reads it.
+pub(super) async fn read_lock(nix: &Nix, flake: &FetchedFlake) -> Result<Result<Lock, CallObstacle>, NixError> {
+    nix.read_lock(flake).await.map(parsed_lock)
+}
+
+/// The lock that is written in the tree of `flake`, where it is most likely the one that Nix reads, and nothing has to be fetched for it.
+pub(super) fn written_lock(policy: &InputPolicy, flake: &FetchedFlake) -> Option<Lock> {
+    let lock = parsed_lock(serde_json::from_slice(&flake.written_lock()?).ok()?).ok()?;
+    wanted_inputs(policy, &lock).is_empty().then_some(lock)
+}
+
+fn parsed_lock(lock: Value) -> Result<Lock, CallObstacle> {
+    serde_json::from_value(lock).map_err(|error| CallObstacle::UnknownLock(error.to_string()))
+}
+
 /// A digest of all that every answer about `flake` follows from. The same question has the same answers, whatever they depend on.
 pub(super) fn question_about(flake: &FetchedFlake, nix: &Nix, inputs: &InputPolicy) -> Sha256Digest {
     let FetchedFlake { source: _, tree, locked } = flake;
@@ -310,15 +325,7 @@ fn call_expression(lock: &ResolvedLock, absent: &AbsentInputs, mark: &str, other
 /// Brings the inputs of `lock` into the store. Returns the keys of those that are not there, with the reason. An input that is
 /// never used may be absent.
 async fn fetch_inputs(nix: &Nix, policy: &InputPolicy, lock: &Lock, allowance: &SourceAllowance) -> AbsentInputs {
-    let is_absent = |path: &StorePath| !is_in_store(path);
-    // What the policy refuses is refused even where it is in the store.
-    let wanted: Vec<(&String, LockedInput)> = lock
-        .inputs()
-        .filter(|(_, locked)| {
-            policy.check(locked).is_err() || store_path_of(locked).is_none_or(|path| is_absent(&path))
-        })
-        .map(|(key, locked)| (key, as_fetched(locked)))
-        .collect();
+    let wanted = wanted_inputs(policy, lock);
     if wanted.is_empty() {
         return BTreeMap::new();
     }
@@ -329,8 +336,18 @@ async fn fetch_inputs(nix: &Nix, policy: &InputPolicy, lock: &Lock, allowance: &
         return absent.collect();
     }
     // Those that came in time are in the store, and are not fetched the next time.
-    let missing = wanted.iter().filter(|(_, locked)| store_path_of(locked).is_none_or(|path| is_absent(&path)));
+    let missing = wanted.iter().filter(|(_, locked)| is_absent(locked));
     missing.map(|(key, _)| ((*key).clone(), "the time of its source is over".to_owned())).collect()
+}
+
+/// The inputs of `lock` that are not in the store, or that the policy refuses: it does so even where they are there.
+fn wanted_inputs<'a>(policy: &InputPolicy, lock: &'a Lock) -> Vec<(&'a String, LockedInput)> {
+    let wanted = lock.inputs().filter(|(_, locked)| policy.check(locked).is_err() || is_absent(locked));
+    wanted.map(|(key, locked)| (key, as_fetched(locked))).collect()
+}
+
+fn is_absent(locked: &LockedInput) -> bool {
+    store_path_of(locked).is_none_or(|path| !is_in_store(&path))
 }
 
 /// A word that no flake can guess, so that Clavel's traces are told apart from a flake's own.

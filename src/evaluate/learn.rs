@@ -12,7 +12,7 @@ use super::basis::CurrentSource;
 use super::error::EvaluateError;
 use super::evaluator::{Evaluator, record_path, write_record};
 use super::fingerprint::{SourceFiles, is_in_store};
-use super::flake_caller::{FlakeCaller, Look};
+use super::flake_caller::{FlakeCaller, Look, read_lock};
 use super::nix_value::NixValue;
 use super::observe::Observation;
 use super::outputs::{Grain, Item, ItemAnswer, ItemRun, Told as Asked};
@@ -54,7 +54,9 @@ impl Evaluator {
         }
         let (flake, watched) = tokio::join!(self.nix.fetch(&source.flake, revision), self.nix.can_watch());
         let allowance = SourceAllowance::new(self.source_time);
-        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake?, allowance).await?;
+        let flake = flake?;
+        let lock = read_lock(&self.nix, &flake).await?;
+        let caller = FlakeCaller::open(&self.nix, &self.inputs, flake, lock, allowance).await?;
         if !record.is_of(&caller.tree, caller.environment()) {
             // The source changed since. What was not learnt is evaluated at its next content.
             return Ok(());
@@ -115,9 +117,9 @@ impl Evaluator {
         let (mut names, mut told, mut items) = (None, Vec::new(), run.items.iter());
         loop {
             match teller.next().await {
-                Told::Telling(Telling::Names(all)) => names = Some(all),
-                Told::Telling(Telling::Begun(_) | Telling::BegunRun(_)) => {}
-                Told::Telling(Telling::Answers(answers)) => {
+                Told::Telling(Telling::Names(all), _) => names = Some(all),
+                Told::Telling(Telling::Begun(_) | Telling::BegunRun(_), _) => {}
+                Told::Telling(Telling::Answers(answers), _) => {
                     for (answer, item) in answers.into_iter().zip(items.by_ref()) {
                         if let ItemAnswer::Ok(value) = answer {
                             told.push((item.clone(), value));

@@ -15,13 +15,13 @@ const MAX_FOLLOWS: usize = 64;
 const OTHER_NAMES: u32 = 256;
 
 /// A lock as `nix flake metadata --json` prints it, from Nix 2.8 to 2.34.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 pub(super) struct Lock {
     nodes: BTreeMap<String, LockNode>,
     root: String,
 }
 
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 struct LockNode {
     #[serde(default)]
     locked: Map<String, Value>,
@@ -36,7 +36,7 @@ fn yes() -> bool {
 }
 
 /// The node of an input: by its name, or by a path of inputs from the root.
-#[derive(Debug, Clone, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(untagged)]
 enum InputSpec {
     Node(String),
