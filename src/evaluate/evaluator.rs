@@ -10,7 +10,6 @@ use std::time::Duration;
 
 use futures_util::future::{self, Either, maybe_done};
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
 
 use super::allowance::SourceAllowance;
 use super::assemble::{ItemAnswers, assemble};
@@ -229,8 +228,8 @@ impl Evaluator {
         apart.into_iter().chain(recorded.record.broken().cloned()).collect()
     }
 
-    /// Lets a process tell the names of everything that `source` may take of the flake. Where the source takes all of it, the process goes
-    /// on with the values of all items but those in `apart`.
+    /// Lets a process tell the names of everything that `source` may take of the flake. Where the source takes all of it, the process also
+    /// tells the values of all items but those in `apart`: of plain data ahead of further names, and of the others afterwards.
     async fn find_names<'b>(
         &self,
         source: &Source,
@@ -241,24 +240,20 @@ impl Evaluator {
         outputs.sort_by_key(|output| telling_place(*output));
         let limits = ProcessLimits { memory: self.budget.share(), time: Duration::MAX };
         // What a source leaves out is not evaluated, and which items those are follows from the names.
-        let told = if source.selects_all() { Told::AllBut(apart) } else { Told::Only(&[]) };
-        let mut teller = caller.tell(Look::Answer, &outputs, told, limits);
-        let within = self.nix.deadline();
-        let names = timeout(within, teller.names()).await.unwrap_or_else(|_| {
-            let within = humantime::format_duration(within);
-            Err(caller
-                .misunderstood(&format!("it did not list its hosts within {within} (`timeout` below [evaluate])")))
-        });
-        match names {
-            Ok(names) => {
+        if source.selects_all() {
+            let mut teller = caller.tell(Look::Answer, &outputs, Told::AllBut(apart), limits);
+            if let Ok(names) = teller.names(&outputs, self.times().first()).await {
                 let warnings = teller.take_warnings();
-                let teller = Some(teller).filter(|_| source.selects_all());
-                Ok(FoundNames { names: Cow::Owned(names), warnings, teller, broken: Vec::new() })
+                return Ok(FoundNames { names: Cow::Owned(names), warnings, teller: Some(teller), broken: Vec::new() });
             }
-            Err(whole) => {
-                let limits = ProcessLimits { time: within, ..limits };
-                names_by_output(caller, &outputs, limits, whole).await
+            // A value that ends its process, or does not end, must not take the names with it.
+        }
+        let within = self.nix.deadline();
+        match names_alone(caller, &outputs, limits, within).await {
+            Ok((names, warnings)) => {
+                Ok(FoundNames { names: Cow::Owned(names), warnings, teller: None, broken: Vec::new() })
             }
+            Err(whole) => names_by_output(caller, &outputs, ProcessLimits { time: within, ..limits }, whole).await,
         }
     }
 
@@ -319,6 +314,18 @@ fn telling_place(output: FlakeOutput) -> (bool, FlakeOutput) {
     (matches!(output, FlakeOutput::Hosts(_)), output)
 }
 
+/// The names of `outputs`, and the warnings of finding them out. The process tells nothing else.
+async fn names_alone(
+    caller: &FlakeCaller<'_>,
+    outputs: &[FlakeOutput],
+    limits: ProcessLimits,
+    within: Duration,
+) -> Result<(Names, BTreeSet<WarningText>), EvaluateError> {
+    let mut teller = caller.tell(Look::Answer, outputs, Told::Only(&[]), limits);
+    let names = teller.names(outputs, within).await?;
+    Ok((names, teller.take_warnings()))
+}
+
 /// The names of each output by itself. Where an output of hosts is broken as a whole, the other outputs go on without it. `whole` is the
 /// error for all of them together.
 async fn names_by_output<'a>(
@@ -327,11 +334,7 @@ async fn names_by_output<'a>(
     limits: ProcessLimits,
     whole: EvaluateError,
 ) -> Result<FoundNames<'a>, EvaluateError> {
-    let ask = async |outputs: &[FlakeOutput]| {
-        let mut teller = caller.tell(Look::Answer, outputs, Told::Only(&[]), limits);
-        let names = teller.names().await?;
-        Ok::<_, EvaluateError>((names, teller.take_warnings()))
-    };
+    let ask = async |outputs: &[FlakeOutput]| names_alone(caller, outputs, limits, limits.time).await;
     // Each host may be refined below `clavel`: without that output, nothing would be what the flake describes.
     let Ok((mut names, mut warnings)) = ask(&FlakeOutput::OF_CLAVEL).await else { return Err(whole) };
     let mut broken = Vec::new();

@@ -1,12 +1,14 @@
 # The questions of claveld about a flake. Takes the table of platforms (`platforms.rs`), then the flake. An item is a list
 # of strings: the kind, and the names that lead to it below the output of that kind.
 #   tell ASKED  tells by traces, each as soon as it is known, so that what ends the evaluation takes nothing with it that was told
-#               before: first the names of all items of the kinds in ASKED.kinds that may become documents, by kind, each without its
+#               before: the names of all items of the kinds in ASKED.kinds that may become documents, by kind, each without its
 #               kind; then the values of the items in ASKED.only, or, where that is null, of all items of these kinds but those in
 #               ASKED.apart. A value is { ok = …; }, or { failed = true; } where it throws. ASKED.only is a list of runs of items. A
 #               run that is `together` is most likely plain data: up to ASKED.group values are told at once, and one that needs a
 #               derivation by itself; it is told when the first of them begins. Of any other run, each item is told when it begins, and
 #               its value when it is known. Where one of those threw, the first begins again in the end, and Nix says why it throws.
+#               Where ASKED.only is null, the names of a kind come before those of the next one is asked for, and with them its values,
+#               up to the first group with one that is not plain data: who listens has work while Nix reads the next file.
 #   one ITEM    the value of this item. Where it throws, the evaluation fails, and Nix says why.
 platforms: flake:
 let
@@ -152,10 +154,7 @@ let
         let
           inherit (value) template;
         in
-        if isAttrs value && value ? template && isAttrs template && isString (template.narId or null) then
-          value // { template = template // { narId = narOfText null template.narId; }; }
-        else
-          null;
+        if isAttrs value && value ? template && isAttrs template && isString (template.narId or null) then value else null;
     };
     units = {
       place = "clavel.units";
@@ -265,10 +264,15 @@ let
     else
       misshapen at "a derivation";
 
-  narOfText = system: path: {
-    inherit path system;
-    drv = null;
-  };
+  narOfText =
+    system: path:
+    if system == null then
+      path
+    else
+      {
+        inherit path system;
+        drv = null;
+      };
 
   # The same as `one`, for what is plain data as it should be; null of any other.
   asPlain =
@@ -316,16 +320,25 @@ in
   tell =
     asked:
     let
-      names = {
-        kinds = listToAttrs (
-          map (kind: {
-            name = kind;
-            value = paths (getAttr kind kinds);
-          }) asked.kinds
-        );
-        others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" "withdraw" ]);
-        withdraw = clavel.withdraw or [ ];
-      };
+      names = listToAttrs (
+        map (kind: {
+          name = kind;
+          value = paths (getAttr kind kinds);
+        }) asked.kinds
+      );
+      # Tells the names of some kinds, and each time those that belong to none.
+      sayNames =
+        some:
+        say "names" (toJSON {
+          kinds = listToAttrs (
+            map (name: {
+              inherit name;
+              value = getAttr name names;
+            }) some
+          );
+          others = attrNames (removeAttrs clavel [ "deployments" "units" "agents" "withdraw" ]);
+          withdraw = clavel.withdraw or [ ];
+        });
       apart = listToAttrs (
         map (item: {
           name = toJSON item;
@@ -333,13 +346,15 @@ in
         }) asked.apart
       );
       isAsked = if asked.apart == [ ] then _: true else item: !hasAttr (toJSON item) apart;
-      of = kind: filter isAsked (map (below: [ kind ] ++ below) names.kinds.${kind});
+      of = kind: filter isAsked (map (below: [ kind ] ++ below) names.${kind});
       runOf = kind: {
         together = !hasAttr kind platforms;
         items = of kind;
       };
+      from = start: items: genList (at: elemAt items (start + at)) (length items - start);
       say = word: text: trace "${asked.mark}${word} ${text}" null;
       begin = item: say "begin" (toJSON item);
+      sayGroup = items: if items == [ ] then null else say "group" (toJSON (head items));
       answers = texts: if texts == [ ] then null else say "answers" "[${concatStringsSep "," texts}]";
       # The texts that are not told yet, with that of `item`.
       gather =
@@ -348,26 +363,41 @@ in
           text = answer (plain item);
         in
         if hasContext text then seq (answers texts) (seq (answers [ text ]) [ ]) else texts ++ [ text ];
-      # Most often all items of a group are plain data and none of them throws, and then their answers are one text.
-      tellGroup =
+      groupAt =
+        items: start:
+        let
+          left = length items - start;
+        in
+        genList (at: elemAt items (start + at)) (if left < asked.group then left else asked.group);
+      # The values of a group as one text, where all of it is plain data and nothing throws, as it is most often; otherwise null.
+      whole =
         items:
         let
           values = map asPlain items;
-          whole = tryEval (if elem null values then null else toJSON (map (ok: { inherit ok; }) values));
+          text = tryEval (if elem null values then null else toJSON values);
         in
-        if whole.success && whole.value != null && !hasContext whole.value then
-          say "answers" whole.value
-        else
-          answers (foldl' gather [ ] items);
+        if text.success && text.value != null && !hasContext text.value then text.value else null;
+      tellGroup =
+        items:
+        let
+          text = whole items;
+        in
+        if text != null then say "values" text else answers (foldl' gather [ ] items);
       # Tells `items` from the one at `start` on.
       tellGroups =
         items: start:
         let
-          count = length items - start;
-          size = if count < asked.group then count else asked.group;
-          group = genList (at: elemAt items (start + at)) size;
+          group = groupAt items start;
         in
-        if count == 0 then null else seq (tellGroup group) (tellGroups items (start + size));
+        if group == [ ] then null else seq (tellGroup group) (tellGroups items (start + length group));
+      # The same up to the first group that is not one text. Gives the place of that group.
+      tellWhole =
+        items: start:
+        let
+          group = groupAt items start;
+          text = if group == [ ] then null else whole group;
+        in
+        if text == null then start else seq (say "values" text) (tellWhole items (start + length group));
       # `thrown` is the first item that was told by itself and threw, or null.
       alone =
         thrown: item:
@@ -381,11 +411,36 @@ in
         if run.items == [ ] then
           thrown
         else if run.together then
-          seq (say "group" (toJSON (head run.items))) (seq (tellGroups run.items 0) thrown)
+          seq (sayGroup run.items) (seq (tellGroups run.items 0) thrown)
         else
           foldl' alone thrown run.items;
-      runs = if asked.only == null then map runOf asked.kinds else asked.only;
-      thrown = seq (if asked.kinds == [ ] then null else say "names" (toJSON names)) (foldl' tellRun null runs);
+      # Tells the names of `kind`, and its values as far as they are plain data. `before` is the result for the kinds before it: how
+      # many kinds are told, and which values are left of the last one. Nothing is told ahead of those.
+      ahead =
+        before: kind:
+        let
+          items = of kind;
+          start = seq (sayNames [ kind ]) (seq (sayGroup items) (tellWhole items 0));
+        in
+        if before.left != [ ] then
+          before
+        else
+          seq start {
+            told = before.told + 1;
+            left = from start items;
+          };
+      first = {
+        told = 0;
+        left = [ ];
+      };
+      begun = if asked.only == null then foldl' ahead first (filter (kind: !hasAttr kind platforms) asked.kinds) else first;
+      others = from begun.told asked.kinds;
+      left = {
+        together = true;
+        items = begun.left;
+      };
+      runs = if asked.only == null then [ left ] ++ map runOf others else asked.only;
+      thrown = seq begun (seq (if others == [ ] then null else sayNames others) (foldl' tellRun null runs));
     in
     if thrown == null then null else seq (begin thrown) (within thrown (toJSON (one thrown)));
   one =

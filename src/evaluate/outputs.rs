@@ -5,7 +5,9 @@
 use std::collections::BTreeMap;
 use std::fmt;
 
-use serde::{Deserialize, Serialize};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{MapAccess, Visitor};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::error::EvaluateError;
 use super::nix_value::NixValue;
@@ -315,6 +317,11 @@ impl Names {
         self.kinds.keys().copied().collect()
     }
 
+    /// Whether it is about all of `outputs`.
+    pub(super) fn are_of(&self, outputs: &[FlakeOutput]) -> bool {
+        outputs.iter().all(|output| self.kinds.contains_key(output))
+    }
+
     /// Adds the names of further outputs of the same flake.
     pub(super) fn add(&mut self, other: Self) {
         self.kinds.extend(other.kinds);
@@ -344,12 +351,44 @@ pub(super) enum ItemAnswer {
     Failed(serde::de::IgnoredAny),
 }
 
-/// A store path in a flake, with its derivation and system where they are known.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+/// A store path in a flake, with its derivation and system where they are known. Nix tells the path alone where neither is.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct FlakeStorePath {
     pub(super) path: StorePath,
     pub(super) drv: Option<StorePath>,
     pub(super) system: Option<System>,
+}
+
+impl<'de> Deserialize<'de> for FlakeStorePath {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        struct Known {
+            path: StorePath,
+            drv: Option<StorePath>,
+            system: Option<System>,
+        }
+
+        struct PathVisitor;
+
+        impl<'de> Visitor<'de> for PathVisitor {
+            type Value = FlakeStorePath;
+
+            fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+                formatter.write_str("a store path")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, path: &str) -> Result<FlakeStorePath, E> {
+                Ok(FlakeStorePath { path: path.parse().map_err(E::custom)?, drv: None, system: None })
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<FlakeStorePath, A::Error> {
+                let Known { path, drv, system } = Known::deserialize(MapAccessDeserializer::new(map))?;
+                Ok(FlakeStorePath { path, drv, system })
+            }
+        }
+
+        deserializer.deserialize_any(PathVisitor)
+    }
 }
 
 /// The answer about a host of a platform.

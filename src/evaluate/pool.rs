@@ -193,16 +193,16 @@ impl Pool<'_> {
             match timeout(left, teller.next()).await {
                 // It is tried again, alone.
                 Err(_) => break (JobEnd::AtLimit(ReachedLimit::Time), None),
-                Ok(Told::Telling(Telling::Names(_))) => {}
-                Ok(Told::Telling(Telling::Begun(item))) if item == task.item => {
+                Ok(Told::Telling(Telling::Names(_), _)) => {}
+                Ok(Told::Telling(Telling::Begun(item), at)) if item == task.item => {
                     self.tell_started(task);
-                    (begun, is_single) = (Some(Instant::now()), true);
+                    (begun, is_single) = (Some(at), true);
                 }
-                Ok(Told::Telling(Telling::BegunRun(item))) if item == task.item => begun = Some(Instant::now()),
-                Ok(Told::Telling(Telling::Answers(values))) if begun.is_some() => {
+                Ok(Told::Telling(Telling::BegunRun(item), at)) if item == task.item => begun = Some(at),
+                Ok(Told::Telling(Telling::Answers(values), at)) if begun.is_some() => {
                     is_single = false;
                     // The next one of a run begins at once.
-                    let time = begun.replace(Instant::now()).map(|begun| begun.elapsed()).unwrap_or_default();
+                    let time = begun.replace(at).map(|begun| at.saturating_duration_since(begun)).unwrap_or_default();
                     let mut texts = teller.take_warnings();
                     // Nobody knows which of a group printed them. Those of an item that failed are not shown.
                     let printed_by = values.iter().position(|answer| matches!(answer, ItemAnswer::Ok(_))).unwrap_or(0);
@@ -216,7 +216,7 @@ impl Pool<'_> {
                         answers.push(JobAnswer { task, answer, warnings, cost: Cost { time, memory: 0 } });
                     }
                 }
-                Ok(Told::Telling(Telling::Begun(_) | Telling::BegunRun(_) | Telling::Answers(_))) => {
+                Ok(Told::Telling(Telling::Begun(_) | Telling::BegunRun(_) | Telling::Answers(_), _)) => {
                     let message = "nix gave other answers than it was asked for";
                     break (JobEnd::Failed, Some(self.caller.misunderstood(message)));
                 }
@@ -264,8 +264,8 @@ async fn last_word(teller: &mut Teller<'_>) -> Option<(Item, String)> {
     let mut begun = None;
     loop {
         match teller.next().await {
-            Told::Telling(Telling::Begun(item)) => begun = Some(item),
-            Told::Telling(_) => {}
+            Told::Telling(Telling::Begun(item), _) => begun = Some(item),
+            Told::Telling(..) => {}
             Told::Ended(TellerEnd { error, .. }) => {
                 return Some((begun?, error.filter(EvaluateError::is_said_by_nix)?.message()));
             }

@@ -82,10 +82,15 @@ pub(super) struct Times {
 }
 
 impl Times {
-    /// The longest time of `task`: at first a tenth of the longest, or twice what it took before, and never less than ten seconds,
-    /// unless the source has little time.
+    /// The longest time of what is tried for the first time: a tenth of the longest, and never less than ten seconds, unless the source
+    /// has little time.
+    pub(super) fn first(self) -> Duration {
+        (self.longest / 10).max(LEAST_TIME).min(self.source / PART_OF_SOURCE)
+    }
+
+    /// The longest time of `task`: at first that of what is tried for the first time, or twice what it took before.
     pub(super) fn of<T>(self, task: &Task<T>) -> Duration {
-        let first = (self.longest / 10).max(LEAST_TIME).min(self.source / PART_OF_SOURCE);
+        let first = self.first();
         let before = task.before.map_or(Duration::ZERO, |cost| cost.time);
         first.max(before * 2).max(task.least_time).min(self.longest)
     }

@@ -1,13 +1,15 @@
 //! A process that tells names and values while it goes on.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::pin::Pin;
+use std::time::{Duration, Instant};
 
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::time::timeout;
 
 use super::error::EvaluateError;
 use super::observe::Observation;
-use super::outputs::Names;
+use super::outputs::{FlakeOutput, Names};
 use super::record::Cost;
 use super::told::{ProcessWord, Telling, read_trace};
 use super::warnings::WarningText;
@@ -35,14 +37,16 @@ pub(super) struct Teller<'a> {
     used: Vec<String>,
     /// The warnings since they were taken last.
     warnings: BTreeSet<WarningText>,
+    /// What it told of values while its names were waited for.
+    ahead: VecDeque<(Telling, Instant)>,
     /// The end of the process, where some of its words were not read yet.
     ended: Option<Result<RunOutput, EvaluateError>>,
 }
 
 /// The next thing that a process tells.
 pub(super) enum Told {
-    /// It goes on.
-    Telling(Telling),
+    /// It goes on. It told this at that time.
+    Telling(Telling, Instant),
     /// It ended.
     Ended(TellerEnd),
 }
@@ -63,18 +67,34 @@ impl<'a> Teller<'a> {
         observe: Observe<'a>,
         words: UnboundedReceiver<ProcessWord>,
     ) -> Self {
-        Self { flake, run, observe, words, used: Vec::new(), warnings: BTreeSet::new(), ended: None }
+        let (used, warnings, ahead) = (Vec::new(), BTreeSet::new(), VecDeque::new());
+        Self { flake, run, observe, words, used, warnings, ahead, ended: None }
     }
 
-    /// Waits until it has told the names.
-    pub(super) async fn names(&mut self) -> Result<Names, EvaluateError> {
+    /// Waits until it has told the names of all `outputs`, and at most `patience` for each of its words. What it tells ahead of the last
+    /// names is told by [`Teller::next`] afterwards.
+    pub(super) async fn names(&mut self, outputs: &[FlakeOutput], patience: Duration) -> Result<Names, EvaluateError> {
+        let mut names: Option<Names> = None;
+        let mut ahead = VecDeque::new();
         loop {
-            match self.next().await {
-                Told::Telling(Telling::Names(names)) => return Ok(names),
-                Told::Telling(Telling::Begun(_) | Telling::BegunRun(_) | Telling::Answers(_)) => {}
-                Told::Ended(TellerEnd { error, .. }) => {
+            match timeout(patience, self.next()).await {
+                Ok(Told::Telling(Telling::Names(more), _)) => match &mut names {
+                    Some(names) => names.add(more),
+                    None => names = Some(more),
+                },
+                Ok(Told::Telling(telling, at)) => ahead.push_back((telling, at)),
+                Ok(Told::Ended(TellerEnd { error, .. })) => {
                     return Err(error.unwrap_or_else(|| self.misunderstood("nix told no names")));
                 }
+                Err(_) => {
+                    let patience = humantime::format_duration(patience);
+                    let why = format!("it did not list its hosts within {patience} (`timeout` below [evaluate])");
+                    return Err(self.misunderstood(&why));
+                }
+            }
+            if let Some(names) = names.take_if(|names| names.are_of(outputs)) {
+                self.ahead = ahead;
+                return Ok(names);
             }
         }
     }
@@ -86,6 +106,9 @@ impl<'a> Teller<'a> {
 
     /// Waits for the next thing that it tells. It may be called again when a call was given up.
     pub(super) async fn next(&mut self) -> Told {
+        if let Some((telling, at)) = self.ahead.pop_front() {
+            return Told::Telling(telling, at);
+        }
         loop {
             let word = if self.ended.is_some() {
                 self.words.try_recv().ok()
@@ -113,7 +136,7 @@ impl<'a> Teller<'a> {
                 }
             };
             match read_trace(&trace) {
-                Ok(Some(telling)) => return Told::Telling(telling),
+                Ok(Some(telling)) => return Told::Telling(telling, Instant::now()),
                 Ok(None) => self.used.push(trace),
                 Err(error) => return Told::Ended(TellerEnd::unread(self.misunderstood(&error.to_string()))),
             }

@@ -33,6 +33,7 @@ pub(super) fn read_trace(trace: &str) -> Result<Option<Telling>, serde_json::Err
         "begin" => Telling::Begun(serde_json::from_str(value)?),
         "group" => Telling::BegunRun(serde_json::from_str(value)?),
         "answers" => Telling::Answers(serde_json::from_str(value)?),
+        "values" => Telling::Answers(serde_json::from_str::<Vec<_>>(value)?.into_iter().map(ItemAnswer::Ok).collect()),
         _ => return Ok(None),
     }))
 }
@@ -53,6 +54,9 @@ mod tests {
             panic!("these are answers");
         };
         assert!(matches!(answers[..], [ItemAnswer::Ok(_), ItemAnswer::Failed(_)]));
+        assert!(
+            matches!(read_trace(r#"values [{"type":"nixos"}]"#), Ok(Some(Telling::Answers(answers))) if answers.len() == 1)
+        );
         assert!(matches!(read_trace(r#"names {"kinds":{},"others":[]}"#), Ok(Some(Telling::Names(_)))));
         for of_call in [r#"own "rev""#, r#"input "lib""#, "odd"] {
             assert!(matches!(read_trace(of_call), Ok(None)), "{of_call}");
