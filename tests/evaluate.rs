@@ -83,6 +83,30 @@ fn every_kind_of_broken_host_is_a_failure_and_the_others_are_evaluated() {
 }
 
 #[test]
+fn data_that_ends_its_process_takes_nothing_with_it_that_is_told_ahead_of_the_hosts() {
+    let world = World::new();
+    for (broken, message) in [("abort \"enough\"", "enough"), ("throw \"no such path\"", "no such path")] {
+        let outputs = format!(
+            r#"rec {{
+              nixosConfigurations.healthy = sys ./hosts/web-1.nix;
+              clavel.deployments = builtins.listToAttrs (builtins.genList (n: {{
+                name = "device-${{toString n}}";
+                value.template.narId = "/nix/store/35ir4klckx5pcsb9drk2xjh46sppdcry-device";
+              }}) 600) // {{ device-300.template.narId = {broken}; }};
+              clavel.units = builtins.mapAttrs (_: _: {{ arch = "x86_64-linux"; }}) clavel.deployments;
+            }}"#
+        );
+        let found = evaluate(&world, &outputs, &["--json"]).json();
+        assert_eq!(names(&found, "deployments").len(), 600, "{broken}");
+        assert!(names(&found, "deployments").contains(&"healthy".to_owned()), "{broken}");
+        let failures = found["failures"].as_array().unwrap();
+        assert_eq!(failures.len(), 1, "{failures:?}");
+        assert_eq!(failures[0]["attribute"], "clavel.deployments.device-300");
+        assert!(failures[0]["error"].as_str().unwrap().contains(message), "{failures:?}");
+    }
+}
+
+#[test]
 fn a_host_of_another_shape_is_told_in_the_words_of_the_flake() {
     let world = World::new();
     let outputs = r#"{
