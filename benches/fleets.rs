@@ -1,7 +1,8 @@
 //! Compares the evaluation of a fleet by Clavel with one `nix eval` of the same, as ratios within one run: `make bench`.
 //!
-//! Both take turns, so that other load on the machine affects both. The figures are medians. A time is that until the answer is there, at
-//! which claveld would publish. Claveld is ended then, unless its learning is measured too.
+//! Both take turns, so that other load on the machine affects both. The figures are medians. Where everything is new, the time is that from
+//! the start of the program to the last answer of Nix; documents are made of the answers afterwards. Otherwise it is that until the documents
+//! are printed. Claveld is ended then, unless its learning is measured too.
 
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot go on says so by panicking")]
 
@@ -64,6 +65,7 @@ impl Goal {
 
 /// What a run took.
 struct Run {
+    /// The time until everything was printed.
     time: Duration,
     /// The processor time of all its processes.
     processor: Duration,
@@ -181,6 +183,12 @@ impl Bench {
         run(hermetic_git(&mut command, self.folder.path()).env("NIX_CONFIG", NIX_CONFIG), until)
     }
 
+    /// The time in which claveld starts, before it begins with an evaluation.
+    fn start(&self) -> Duration {
+        let mut command = program(env!("CARGO_BIN_EXE_claveld"));
+        run(hermetic_git(command.arg("--version"), self.folder.path()), Until::Learnt).time
+    }
+
     /// Applies a function to the flake with `nix eval`.
     fn nix(&self, function: &str) -> Run {
         let expression = format!("({function}) (builtins.getFlake \"{}\")", self.fleet.reference());
@@ -201,7 +209,8 @@ impl Bench {
         let first = (self.hosts < MANY).then(|| self.claveld(&self.new_records(), Until::Learnt));
         let ours = |bench: &Self| bench.claveld(&bench.new_records(), Until::Answer);
         let both = self.in_turn(rounds, |_| (), ours, Self::everything_by_nix);
-        compared_row(&format!("{}, all new", self.name), both.time, ALL_NEW);
+        compared_row(&format!("{}, all new", self.name), (both.answered, both.time.1), ALL_NEW);
+        row("  until the documents are printed", &format_time(both.time.0), "", "");
         compared_row("  processor time", both.processor, PROCESSOR_TIME);
         if let Some(first) = &first {
             row("  learning, behind the answer", &format_time(first.learning), "", "");
@@ -275,6 +284,7 @@ impl Bench {
         let found: Value = serde_json::from_str(&of_ours[0].stdout).unwrap();
         assert!(found["deployments"].is_array(), "claveld gave no answer: {found:#}");
         Compared {
+            answered: median(of_ours.iter().map(|run| self.start() + answered(&run.stdout)).collect()),
             time: (of(&of_ours, |run| run.time), of(&of_peer, |run| run.time)),
             processor: (of(&of_ours, |run| run.processor), of(&of_peer, |run| run.processor)),
             memory: of_ours.iter().map(|run| run.memory).max().unwrap(),
@@ -285,12 +295,21 @@ impl Bench {
 
 /// The medians of claveld, and then of its peer.
 struct Compared {
+    /// The time of claveld until the last answer of Nix.
+    answered: Duration,
+    /// The times until everything was printed.
     time: (Duration, Duration),
     processor: (Duration, Duration),
     /// The most memory that claveld itself held, in KiB.
     memory: u64,
     /// How many attributes claveld evaluated.
     evaluated: usize,
+}
+
+/// The time from the beginning of an evaluation, which printed `stdout`, to the last answer of Nix.
+fn answered(stdout: &str) -> Duration {
+    let found: Value = serde_json::from_str(stdout).unwrap();
+    Duration::from_secs_f64(found["work"]["seconds"].as_f64().unwrap())
 }
 
 /// A function that gives the derivation of each host of a flake, as `of_host` gives it, and everything that is declared.

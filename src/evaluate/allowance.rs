@@ -12,7 +12,7 @@ const MAX_WRITTEN: u64 = 16 << 30;
 #[derive(Debug, Clone)]
 pub(super) struct SourceAllowance {
     time: Duration,
-    ends: Instant,
+    began: Instant,
     pub(super) writes: WriteAllowance,
 }
 
@@ -33,8 +33,12 @@ pub enum SpentAllowance {
 impl SourceAllowance {
     /// An allowance that begins now.
     pub(super) fn new(time: Duration) -> Self {
-        let now = Instant::now();
-        Self { time, ends: now.checked_add(time).unwrap_or(now), writes: WriteAllowance::new(MAX_WRITTEN) }
+        Self { time, began: Instant::now(), writes: WriteAllowance::new(MAX_WRITTEN) }
+    }
+
+    /// The time since its beginning.
+    pub(super) fn elapsed(&self) -> Duration {
+        self.began.elapsed()
     }
 
     /// The time that is left.
@@ -42,7 +46,7 @@ impl SourceAllowance {
         if let Some(limit) = self.writes.spent() {
             return Err(SpentAllowance::Writes(limit));
         }
-        let left = self.ends.saturating_duration_since(Instant::now());
+        let left = self.time.saturating_sub(self.elapsed());
         if left.is_zero() { Err(SpentAllowance::Time(self.time)) } else { Ok(left) }
     }
 }

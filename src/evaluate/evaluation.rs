@@ -37,6 +37,8 @@ impl Evaluation {
 /// The work that an evaluation did, and the reasons for it.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, schemars::JsonSchema)]
 pub struct EvaluationWork {
+    /// The seconds from its beginning to the last answer of Nix.
+    pub seconds: f64,
     /// The attributes that were evaluated.
     pub evaluated: Vec<EvaluatedAttribute>,
     /// How many attributes were not evaluated, because nothing that they depend on changed.

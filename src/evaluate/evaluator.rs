@@ -83,7 +83,8 @@ impl Evaluator {
             Some(reading) => reading.await.unwrap_or_default(),
             None => Record::default(),
         };
-        if let Some(answered) = self.unchanged(source, &record, &flake, progress) {
+        if let Some(mut answered) = self.unchanged(source, &record, &flake, progress) {
+            answered.work.seconds = allowance.elapsed().as_secs_f64();
             return Ok(answered.evaluation(source, flake.source, now));
         }
         trying_cage.await;
@@ -189,6 +190,7 @@ impl Evaluator {
         let (items, excluded) = selected(source, &names, &broken)?;
         let plan = EvaluationPlan::new(&recorded, items, &mut current, self.mode);
         let mut results = self.run(caller, &plan, record, teller, progress).await;
+        let seconds = caller.allowance.elapsed().as_secs_f64();
         results.printed.extend(of_names.iter().cloned());
         plan.add_unchanged_warnings(&mut results, &recorded, &current);
         let (of_flake, warnings) = plan.warnings(&results.items, &recorded, of_names);
@@ -211,8 +213,8 @@ impl Evaluator {
             has_unlearnt = next.has_unlearnt();
             changed = Some(next);
         }
-        let (answers, mut work) = plan.finish(results.items);
-        work.has_unlearnt = has_unlearnt;
+        let (answers, work) = plan.finish(results.items);
+        let work = EvaluationWork { seconds, has_unlearnt, ..work };
         Ok((Answered { excluded, answers, warnings, work, withdraw, broken_outputs: broken }, changed))
     }
 

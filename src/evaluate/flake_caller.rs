@@ -40,7 +40,7 @@ pub(super) struct FlakeCaller<'a> {
     method: CallMethod,
     /// The beginning of Clavel's own traces. It is random, so that no flake can write one.
     mark: String,
-    allowance: SourceAllowance,
+    pub(super) allowance: SourceAllowance,
 }
 
 /// What one process may use.
