@@ -6,6 +6,7 @@
 
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 #[path = "../tests/support/command.rs"]
@@ -16,7 +17,7 @@ mod command;
 mod measure;
 
 use command::program;
-use measure::processes::peak_memory;
+use measure::processes::{own_time, peak_memory, resident_memory};
 use measure::publication::{REPOSITORY, evaluations, prepare, publish};
 use measure::{format_time, median};
 
@@ -27,6 +28,10 @@ const FLEETS: [(usize, &str, &str); 3] =
 const ROUNDS: usize = 5;
 /// How many publications of one change the growth is measured over.
 const GROWTH: usize = 1000;
+/// How many passes of a resident agent are measured.
+const LOOKS: u32 = 10;
+/// The pause between two looks at whether there was one.
+const LOOK: Duration = Duration::from_millis(5);
 /// The variable that makes this program the child process that publishes once.
 const ONE_STEP: &str = "CLAVEL_BENCH_PUBLISH";
 
@@ -97,22 +102,53 @@ impl Bench {
         Step { time, memory, written: size(&self.repository()) - before }
     }
 
-    /// One pass of an agent that fetches and verifies the branch, and runs no deployment.
-    fn pass(&self) -> Duration {
+    /// The configuration of an agent that runs no deployment, with `more` in it.
+    fn configure(&self, more: &str) -> PathBuf {
         let config = self.folder.path().join("agent.toml");
         let (folder, repository) = (self.folder.path().display(), self.repository());
         let text = format!(
             "name = \"host-000050\"\nrepository = \"file://{}\"\nroot = \"{folder}/root.json\"\ndeployments = []\n\
-             state-directory = \"{folder}/agent\"\n",
+             state-directory = \"{folder}/agent\"\n{more}",
             repository.display()
         );
         std::fs::write(&config, text).unwrap();
+        config
+    }
+
+    /// One pass of an agent that fetches and verifies the branch, and runs no deployment.
+    fn pass(&self) -> Duration {
+        let config = self.configure("");
         let start = Instant::now();
         let mut agent = program(env!("CARGO_BIN_EXE_clavel-agent"));
         let run = agent.args(["once", "--config", config.to_str().unwrap()]).output().unwrap();
         let time = start.elapsed();
         assert!(run.status.success(), "{}", String::from_utf8_lossy(&run.stderr));
         time
+    }
+
+    /// An agent that goes on and looks each second: its processor time for one look that finds nothing, and the memory that it holds then.
+    fn resident(&self) -> (Duration, u64, u64) {
+        let metrics = self.folder.path().join("agent.prom");
+        let config = self.configure(&format!("interval = \"1s\"\nmetrics-file = \"{}\"\n", metrics.display()));
+        let mut command = program(env!("CARGO_BIN_EXE_clavel-agent"));
+        command.args(["run", "--config", config.to_str().unwrap()]).stderr(Stdio::null());
+        let mut agent = command.spawn().unwrap();
+        let written = || std::fs::metadata(&metrics).and_then(|about| about.modified()).ok();
+        // Each pass writes the file anew.
+        let pass = |before| {
+            while written() == before {
+                std::thread::sleep(LOOK);
+            }
+            written()
+        };
+        let first = pass(pass(written()));
+        let before = own_time(agent.id()).unwrap();
+        (0..LOOKS).fold(first, |last, _| pass(last));
+        let time = own_time(agent.id()).unwrap().saturating_sub(before);
+        let (all, own) = resident_memory(&agent.id().to_string()).unwrap();
+        agent.kill().unwrap();
+        agent.wait().unwrap();
+        (time / LOOKS, all, own)
     }
 
     /// The median of several steps.
@@ -136,6 +172,12 @@ fn measure_fleet(count: usize, time_goal: &str, growth_goal: &str) {
     row("  nothing changed", &bench.steps(|_| 0), "");
     agent_row("  an agent's first pass", &[bench.pass()]);
     agent_row("  an agent's pass, nothing changed", &(0..ROUNDS).map(|_| bench.pass()).collect::<Vec<_>>());
+    let (time, all, own) = bench.resident();
+    println(format_args!(
+        "  a resident agent, a pass without a change {:>11} of processor time; holds {} KiB, {own} KiB of them its own (goal: 15 MB)",
+        format_time(time),
+        all
+    ));
     let after_a_change = |round: usize| {
         let _ = bench.step(50 + round, 1);
         bench.pass()

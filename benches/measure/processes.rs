@@ -6,9 +6,29 @@ use std::time::Duration;
 
 /// The most memory that a process ever held, in KiB; none where it ended. `process` is its number, or `self`.
 pub(crate) fn peak_memory(process: &str) -> Option<u64> {
+    memory(process, "VmHWM:")
+}
+
+/// The memory that a process holds now, in KiB: all of it, and without what its program file has on the disk anyway.
+pub(crate) fn resident_memory(process: &str) -> Option<(u64, u64)> {
+    Some((memory(process, "VmRSS:")?, memory(process, "RssAnon:")?))
+}
+
+/// The figure of this name in `/proc/PID/status`, in KiB.
+fn memory(process: &str, name: &str) -> Option<u64> {
     let status = read_to_string(format!("/proc/{process}/status")).ok()?;
-    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    peak.trim().strip_suffix(" kB")?.parse().ok()
+    let figure = status.lines().find_map(|line| line.strip_prefix(name))?;
+    figure.trim().strip_suffix(" kB")?.parse().ok()
+}
+
+/// The processor time of a process without its children, by the nanosecond.
+pub(crate) fn own_time(process: u32) -> Option<Duration> {
+    let threads = std::fs::read_dir(format!("/proc/{process}/task")).ok()?;
+    let of_thread = |thread: std::io::Result<std::fs::DirEntry>| {
+        let figures = read_to_string(thread.ok()?.path().join("schedstat")).ok()?;
+        figures.split(' ').next()?.parse::<u64>().ok()
+    };
+    Some(Duration::from_nanos(threads.filter_map(of_thread).sum()))
 }
 
 /// The processor time of a process and all below it, as they were seen last. The kernel adds the time of a process to that of its parent only
