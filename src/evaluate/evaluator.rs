@@ -89,7 +89,8 @@ impl Evaluator {
         }
         trying_cage.await;
         let locked = flake.source.clone();
-        let (answered, next) = self.answer_by_lock(source, &record, flake, &allowance, progress).await?;
+        let answering = self.answer_by_lock(source, &record, flake, &allowance, progress);
+        let (answered, next) = Box::pin(answering).await?;
         // It is written while documents are made of the answers.
         let writing = next.zip(path).map(|(next, path)| spawn_blocking(move || write_record(&next, &path)));
         let evaluation = answered.evaluation(source, locked, now);
@@ -241,17 +242,27 @@ impl Evaluator {
         let mut outputs = outputs_of(source);
         outputs.sort_by_key(|output| telling_place(*output));
         let limits = ProcessLimits { memory: self.budget.share(), time: Duration::MAX };
+        let within = self.nix.deadline();
         // What a source leaves out is not evaluated, and which items those are follows from the names.
+        let mut failed = None;
         if source.selects_all() {
             let mut teller = caller.tell(Look::Answer, &outputs, Told::AllBut(apart), limits);
-            if let Ok(names) = teller.names(&outputs, self.times().first()).await {
-                let warnings = teller.take_warnings();
-                return Ok(FoundNames { names: Cow::Owned(names), warnings, teller: Some(teller), broken: Vec::new() });
+            match teller.names(&outputs, self.times().first()).await {
+                Ok(names) => {
+                    let (names, warnings) = (Cow::Owned(names), teller.take_warnings());
+                    return Ok(FoundNames { names, warnings, teller: Some(teller), broken: Vec::new() });
+                }
+                // Without values, Nix would say the same again.
+                Err(error) if error.is_said_by_nix() && !teller.has_told_ahead() => failed = Some(error),
+                // A value that ends its process, or does not end, must not take the names with it.
+                Err(_) => {}
             }
-            // A value that ends its process, or does not end, must not take the names with it.
         }
-        let within = self.nix.deadline();
-        match names_alone(caller, &outputs, limits, within).await {
+        let alone = match failed {
+            Some(error) => Err(error),
+            None => names_alone(caller, &outputs, limits, within).await,
+        };
+        match alone {
             Ok((names, warnings)) => {
                 Ok(FoundNames { names: Cow::Owned(names), warnings, teller: None, broken: Vec::new() })
             }

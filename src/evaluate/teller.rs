@@ -75,14 +75,13 @@ impl<'a> Teller<'a> {
     /// names is told by [`Teller::next`] afterwards.
     pub(super) async fn names(&mut self, outputs: &[FlakeOutput], patience: Duration) -> Result<Names, EvaluateError> {
         let mut names: Option<Names> = None;
-        let mut ahead = VecDeque::new();
         loop {
-            match timeout(patience, self.next()).await {
+            match timeout(patience, self.hear()).await {
                 Ok(Told::Telling(Telling::Names(more), _)) => match &mut names {
                     Some(names) => names.add(more),
                     None => names = Some(more),
                 },
-                Ok(Told::Telling(telling, at)) => ahead.push_back((telling, at)),
+                Ok(Told::Telling(telling, at)) => self.ahead.push_back((telling, at)),
                 Ok(Told::Ended(TellerEnd { error, .. })) => {
                     return Err(error.unwrap_or_else(|| self.misunderstood("nix told no names")));
                 }
@@ -93,10 +92,14 @@ impl<'a> Teller<'a> {
                 }
             }
             if let Some(names) = names.take_if(|names| names.are_of(outputs)) {
-                self.ahead = ahead;
                 return Ok(names);
             }
         }
+    }
+
+    /// Whether it told something of values while its names were waited for.
+    pub(super) fn has_told_ahead(&self) -> bool {
+        !self.ahead.is_empty()
     }
 
     /// The warnings of what it evaluated since they were taken last.
@@ -106,9 +109,14 @@ impl<'a> Teller<'a> {
 
     /// Waits for the next thing that it tells. It may be called again when a call was given up.
     pub(super) async fn next(&mut self) -> Told {
-        if let Some((telling, at)) = self.ahead.pop_front() {
-            return Told::Telling(telling, at);
+        match self.ahead.pop_front() {
+            Some((telling, at)) => Told::Telling(telling, at),
+            None => self.hear().await,
         }
+    }
+
+    /// The same without what it told before.
+    async fn hear(&mut self) -> Told {
         loop {
             let word = if self.ended.is_some() {
                 self.words.try_recv().ok()
