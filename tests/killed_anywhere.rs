@@ -250,3 +250,17 @@ fn an_agent_that_is_killed_with_all_that_it_started_switches_or_goes_back() {
 fn an_agent_that_is_killed_with_all_that_it_started_goes_back_after_all() {
     kill_at_each_step("router-1", Second::Fails, Victim::Everything);
 }
+
+/// `make test-power` cuts the power there. This is the same without root and in a second.
+#[test]
+fn what_was_fetched_is_synced_before_the_record_that_leads_to_its_activation() {
+    let world = World::published();
+    world.configure_agent("web-1", &format!("file://{}", world.at("fleet.git")), "");
+    let (log, config) = (world.at("calls"), world.at("web-1.toml"));
+    let calls = ["-f", "-s", "65536", "-o", &log, "-e", "trace=syncfs,write", env!("CARGO_BIN_EXE_clavel-agent")];
+    world.run("strace", &[&calls[..], &["once", "--config", &config]].concat()).good();
+    let text = std::fs::read_to_string(log).unwrap();
+    let first = |what: &str| text.lines().position(|line| line.contains(what)).unwrap_or_else(|| panic!("no {what}"));
+    // strace shows a text with its quotation marks escaped.
+    assert!(first(" syncfs(") < first("activating\\\""), "the record was first");
+}

@@ -93,6 +93,20 @@ pub enum RealiseError {
         /// The system's error.
         source: std::io::Error,
     },
+    /// It was fetched, and may be gone after a power cut.
+    #[error(
+        "cannot activate {path}: the disk of {} cannot be synced, so a power cut could empty its files; look at the kernel's messages \
+         about that disk",
+        folder.display()
+    )]
+    Unsynced {
+        /// The path.
+        path: StorePath,
+        /// A folder on the disk of the store.
+        folder: PathBuf,
+        /// The system's error.
+        source: std::io::Error,
+    },
     /// A bundle with closures is not readable, or damaged, and without what it should have, the path cannot be realised.
     #[error("the closures of a bundle cannot be used ({problems}), and without them")]
     Carried {

@@ -11,6 +11,7 @@ mod space;
 use super::carried::Carried;
 use super::pin;
 use super::pin::check::{Cleanup, Pins};
+use crate::disk;
 use crate::model::{Deployment, StorePath};
 use crate::store::Store;
 use crate::trust::Verified;
@@ -36,6 +37,7 @@ impl Realised {
 }
 
 /// Fetches the store path of `deployment` from its caches and from what is `carried`, compares it with the pins on it, and links it as a GC root.
+/// It is on the disk then.
 pub(super) async fn realise(
     store: &dyn Store,
     deployment: &Verified<Deployment>,
@@ -51,7 +53,19 @@ pub(super) async fn realise(
         pins => pin::fetch::realise(store, &template, pins, gc_roots).await,
     };
     fetched.map_err(|error| carried.explain(error))?;
+    sync_store(store, &template.nar_id).await?;
     Ok(Realised(template.nar_id.clone()))
+}
+
+/// Brings what was fetched to the disk. Nix says that a path is there before that. The record that leads to the activation of the path is
+/// synced, and after a power cut it would lead to empty files.
+async fn sync_store(store: &dyn Store, path: &StorePath) -> Result<(), RealiseError> {
+    let files = store.files_of(path);
+    let folder = files.parent().unwrap_or(&files).to_owned();
+    let syncing = folder.clone();
+    let synced = tokio::task::spawn_blocking(move || disk::sync_file_system(&syncing)).await;
+    let synced = synced.unwrap_or_else(|error| Err(std::io::Error::other(error)));
+    synced.map_err(|source| RealiseError::Unsynced { path: path.clone(), folder, source })
 }
 
 /// Whether a store path that runs can be taken for a deployment that names it.
