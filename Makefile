@@ -10,13 +10,13 @@ UNITS := systemd/claveld.service systemd/claveld-signer.service systemd/claveld-
 # The Nix that the tests run with: path, newest or floor. scripts/with-nix explains the three.
 NIX ?= path
 
-.PHONY: needs help build demo test test-machines bench fuzz lint deny generate install clean
+.PHONY: needs help build demo test test-machines test-power bench fuzz lint deny generate install clean
 
 help: ## this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "make %-13s %s\n", $$1, $$2 }' $(firstword $(MAKEFILE_LIST))
 
 # Every target that compiles needs a C compiler, pkg-config and OpenSSL. If they are there, the script prints nothing.
-build demo test test-machines bench lint generate: needs
+build demo test test-machines test-power bench lint generate: needs
 needs:
 	@scripts/setup build
 
@@ -37,6 +37,12 @@ test-machines: ## the agent on booted machines, under its own unit; needs root
 	@scripts/machine lay '$(abspath $(TARGET_DIR))/machines/debian'
 	$(CARGO) test --locked --test machines
 
+test-power: ## a dozen power cuts of an emulated machine; CLAVEL_POWER_POINTS=100 for more; needs root
+	@scripts/setup power
+	@scripts/machine lay '$(abspath $(TARGET_DIR))/machines/debian'
+	@scripts/power lay '$(abspath $(TARGET_DIR))/machines/qemu'
+	$(CARGO) test --locked --test power -- --nocapture
+
 bench: ## what Clavel costs, measured
 	@scripts/setup test
 	$(CARGO) bench --locked
@@ -47,7 +53,7 @@ fuzz: ## a minute of random bytes for each parser; needs a nightly compiler and 
 lint: ## formatting, clippy and the documentation, where a warning is an error
 	$(CARGO) fmt --check
 	$(CARGO) clippy --locked --all-targets -- -D warnings
-	$(CARGO) clippy --locked --test machines -- -D warnings
+	$(CARGO) clippy --locked --test machines --test power -- -D warnings
 	RUSTDOCFLAGS='-D warnings' $(CARGO) doc --locked --no-deps
 
 deny: ## licences, advisories and origins of the dependencies
