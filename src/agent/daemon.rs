@@ -15,7 +15,7 @@ use super::pass::outcome::{Event, PassError, PassReport};
 use super::service_manager;
 use super::watch::BundleWatcher;
 use crate::config::AgentConfig;
-use crate::model::Name;
+use crate::model::{Name, describe_error};
 use crate::news::{News, Standing};
 use crate::process::{Invocation, ProcessError, successor};
 use crate::store::Output;
@@ -81,7 +81,7 @@ where
 async fn run_passes(config: &AgentConfig, pass: &mut Pass<'_>, tell: &dyn Fn(&AgentEvent<'_>)) {
     let mut tried = None;
     let mut ended = News::default();
-    let told = RefCell::new(BTreeMap::<Option<Name>, News>::new());
+    let told = RefCell::new(Told::new());
     let mut watcher = BundleWatcher::of(config);
     loop {
         // Before the pass, so that it misses nothing that comes while it looks.
@@ -134,14 +134,20 @@ async fn is_replaced(tried: &mut Option<SystemTime>, tell: &dyn Fn(&AgentEvent<'
     }
 }
 
-/// Whether an event of a pass is to be told. One that waits for a cache is fetched anew at every pass, and metrics are written anew.
-fn is_news(event: &Event<'_>, told: &mut BTreeMap<Option<Name>, News>, now: Instant) -> bool {
+/// What was told last, by what it is about.
+type Told = BTreeMap<(&'static str, Option<Name>), News>;
+
+/// Whether an event of a pass is to be told. A branch with something that waits for a cache, or that fails, is read anew at every pass, and
+/// fetched anew; and records and metrics are written anew.
+fn is_news(event: &Event<'_>, told: &mut Told, now: Instant) -> bool {
     let (about, gist) = match event {
+        Event::Fetched(tip) => (("branch", None), tip.to_string()),
         Event::Realising(order) => {
             let gist = format!("{} {}", order.deployment.revision, order.deployment.specification.template.nar_id);
-            (Some(order.deployment.name.clone()), gist)
+            (("fetch", Some(order.deployment.name.clone())), gist)
         }
-        Event::MetricsNotWritten(_, error) => (None, error.kind().to_string()),
+        Event::ReportNotSaved(error) => (("report", None), describe_error(*error)),
+        Event::MetricsNotWritten(_, error) => (("metrics", None), error.kind().to_string()),
         _ => return true,
     };
     told.entry(about).or_default().is_news(&gist, Standing::Open, now)

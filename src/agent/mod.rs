@@ -2,7 +2,7 @@
 //!
 //! `check` looks at the set-up. `pass` is one journey, and the only place that knows the order of its steps; `daemon` runs one pass after another.
 //! `verify`, `freshness`, `mirrors`, `decide`, `lifecycle`, `hooks` (what a hook of the configuration is told), `occupancy`, `unused`, `news` (of the daemon's log), `metrics` and `method` decide without I/O. `fetch` (of all mirrors; `mirror_fetch` of one, `bundles` of those on a stick, `watch` for such a stick), `carried` and `loopback` (the closures in bundles, and the server that Nix reads them from), `leave_status` (the status that goes back on a stick), `fork_evidence` (both
-//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `next_boot` (activations that wait for a boot; only its `facts` does I/O), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine), `service_manager` (what systemd is told, and what it runs), `way_back` (the timer that goes back without the agent) and `state` (with `retries`, which operators ask for) do the I/O and
+//! contents of a fork), `pin` (content and its digest), `realise`, `activate`, `activating` (the activation, in a process of its own), `next_boot` (activations that wait for a boot; only its `facts` does I/O), `probation` (whether a revision stays; its `trial` decides without I/O), `account` (users of this machine), `service_manager` (what systemd is told, and what it runs), `way_back` (the timer that goes back without the agent) `state` (with `retries`, which operators ask for) and `reserve` (room for records on a full disk) do the I/O and
 //! decide nothing, but for `pin/check.rs`, which decides without I/O.
 //!
 //! The agent trusts something new only when every check of a pass holds; until then it keeps what it runs. Publishing,
@@ -34,6 +34,7 @@ mod pass;
 mod pin;
 mod probation;
 mod realise;
+mod reserve;
 mod retries;
 mod service_manager;
 mod state;

@@ -190,6 +190,7 @@ impl<'a> Pass<'a> {
         self.unused_units.clear();
         self.hook_warnings.clear();
         self.bundles.clear();
+        self.directory.keep_reserve();
         let result = self.run_steps(tell).await;
         self.note_unusable_hooks();
         // The stick may be pulled out from now on.

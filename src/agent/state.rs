@@ -15,9 +15,10 @@ use super::freshness::Clocks;
 use super::lifecycle::Lifecycle;
 use super::mirrors::MirrorReport;
 use super::probation::files::{ProbationFiles, ProbationReport};
+use super::reserve::{self, RESERVE, replace_record};
 use super::retries::Held;
 use super::verify::Trusted;
-use crate::disk::{self, Access, Durability, FileLock};
+use crate::disk::{self, Durability, FileLock};
 use crate::git::CommitId;
 use crate::model::json::{self, JsonError, StateVersion};
 use crate::model::{Name, Sha256Digest, Timestamp};
@@ -214,7 +215,7 @@ impl StateDirectory {
 
     /// Removes what an agent left that was killed. The lock says that no other is at work.
     fn remove_leftovers(&self) -> Result<(), StateError> {
-        for name in [STATE, ROOT, LAST_PASS] {
+        for name in [STATE, ROOT, LAST_PASS, RESERVE] {
             let path = self.join(name);
             disk::remove_unfinished(&path).map_err(|source| StateError::Io {
                 act: "clear the folder of",
@@ -240,6 +241,18 @@ impl StateDirectory {
     /// A path in the folder.
     pub fn join(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Keeps room for records on its disk, as far as there is any.
+    pub(super) fn keep_reserve(&self) {
+        if let Err(error) = reserve::keep(&self.path) {
+            tracing::warn!(%error, "cannot keep room in the state folder for records on a full disk");
+        }
+    }
+
+    /// Makes room for a step that the machine needs, where its disk is full.
+    pub(super) fn release_reserve_if_needed(&self) {
+        reserve::release_if_needed(&self.path);
     }
 
     /// The files of a probation.
@@ -340,7 +353,7 @@ impl StateDirectory {
         let path = self.join(name);
         // A file that could not be read again must not replace one that can.
         disk::check_length(bytes, MAX_BYTES)
-            .and_then(|()| disk::replace(&path, bytes, Access::Owner, durability))
+            .and_then(|()| replace_record(&self.path, &path, bytes, durability))
             .map_err(|source| StateError::Io { act: "write", path: path.clone(), source })
     }
 }

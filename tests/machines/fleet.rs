@@ -10,10 +10,15 @@ pub(crate) const HOST: &str = "web-1";
 /// The agent's unit, as `make install` installs it.
 pub(crate) const AGENT: &str = "clavel-agent.service";
 
-/// The agent's unit of the project with another line in place of `from`.
-pub(crate) fn agent_unit(from: &str, to: &str) -> String {
+/// The agent's unit of the project.
+pub(crate) fn agent_text() -> String {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(AGENT);
-    let text = std::fs::read_to_string(path).unwrap();
+    std::fs::read_to_string(path).unwrap()
+}
+
+/// The same with another line in place of `from`.
+pub(crate) fn agent_unit(from: &str, to: &str) -> String {
+    let text = agent_text();
     assert!(text.contains(from), "{text}");
     text.replace(from, to)
 }

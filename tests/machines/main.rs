@@ -7,6 +7,7 @@ mod boots;
 mod breakages;
 mod failures;
 mod fleet;
+mod full_disk;
 mod journal;
 mod machine;
 mod network;

@@ -9,9 +9,10 @@ use std::path::{Path, PathBuf};
 use serde::{Deserialize, Serialize};
 
 use super::super::lifecycle::Lifecycle;
+use super::super::reserve::{replace_record, state_of};
 use super::super::state::StateError;
 use super::super::way_back::arming::Arming;
-use crate::disk::{self, Access, Durability, FileLock};
+use crate::disk::{self, Durability, FileLock};
 use crate::model::json::{self, StateVersion};
 use crate::model::{Name, Revision, StorePath};
 use crate::process::{Invocation, ProcessMark};
@@ -224,7 +225,7 @@ impl ActivationFolder {
 
     pub(super) fn write_request(&self, request: &ActivationRequest) -> Result<File, StateError> {
         let path = self.request();
-        replace(&path, &json::render(request), Durability::Unsynced)?;
+        replace(&self.0, &path, &json::render(request), Durability::Unsynced)?;
         File::open(&path).map_err(|source| StateError::Io { act: "open", path, source })
     }
 
@@ -253,7 +254,7 @@ impl ActivationFolder {
     }
 
     pub(super) fn write_result(&self, result: &ActivationResult) -> Result<(), StateError> {
-        replace(&self.result(), &json::render(result), Durability::Synced)
+        replace(&self.0, &self.result(), &json::render(result), Durability::Synced)
     }
 
     /// The program of an activation that ran last.
@@ -262,7 +263,7 @@ impl ActivationFolder {
     }
 
     pub(super) fn write_program(&self, program: ProcessMark) -> Result<(), StateError> {
-        replace(&self.program(), &json::render(&program), Durability::Unsynced)
+        replace(&self.0, &self.program(), &json::render(&program), Durability::Unsynced)
     }
 
     fn program(&self) -> PathBuf {
@@ -304,9 +305,9 @@ impl ActivationFolder {
     }
 }
 
-fn replace(path: &Path, bytes: &[u8], durability: Durability) -> Result<(), StateError> {
+fn replace(folder: &Path, path: &Path, bytes: &[u8], durability: Durability) -> Result<(), StateError> {
     disk::check_length(bytes, MAX_BYTES)
-        .and_then(|()| disk::replace(path, bytes, Access::Owner, durability))
+        .and_then(|()| replace_record(&state_of(folder), path, bytes, durability))
         .map_err(|source| StateError::Io { act: "write", path: path.to_owned(), source })
 }
 

@@ -330,6 +330,8 @@ impl Pass<'_> {
                     next
                 }
                 Lifecycle::RollingBack(_) => {
+                    // Nix writes too.
+                    self.directory.release_reserve_if_needed();
                     self.activation_folder(state.unit()).forget_result()?;
                     let begun = state.roll_back()?;
                     self.record(name, begun.clone())?;

@@ -8,9 +8,10 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
+use super::super::reserve::{replace_record, state_of};
 use super::super::service_manager::{Manager, UnitName};
 use super::super::state::StateError;
-use crate::disk::{self, Access, Durability};
+use crate::disk::{self, Durability};
 use crate::model::{Name, Revision};
 use crate::process::ProcessError;
 
@@ -100,7 +101,7 @@ impl Arming {
         let folder = Path::new(&self.folder);
         let before = read_armed(folder);
         let path = folder.join(ARMED);
-        disk::replace(&path, format!("{token}\n").as_bytes(), Access::Owner, Durability::Synced)
+        replace_record(&state_of(folder), &path, format!("{token}\n").as_bytes(), Durability::Synced)
             .map_err(|source| StateError::Io { act: "write", path, source })?;
         if let Some(before) = before {
             stop(self.manager, &before).await;

@@ -21,9 +21,10 @@ use std::time::Duration;
 
 use super::activate::Activation;
 use super::activating::ActivationProgram;
+use super::reserve::{RESERVE, replace_record, state_of};
 use super::service_manager::{Manager, UnitName};
 use super::state::StateError;
-use crate::disk::{self, Access, Durability};
+use crate::disk::{self, Durability};
 use crate::model::{Name, Revision, StorePath};
 use crate::process::find_program;
 use arming::{ARMED, Arming, MAX_BYTES, first_line, read_armed, stop, token_end};
@@ -91,10 +92,12 @@ impl WayBackTimer {
                 .map(PathBuf::into_os_string),
             target: to.clone(),
         });
+        let state = state_of(&self.folder);
         let script = Script {
             title: format!("goes back from revision {revision} of {deployment} to {to}"),
             folder: &self.folder,
             lock: &self.lock,
+            reserve: state.join(RESERVE),
             kill: self.manager.kill_command(&self.activation),
             search_path: search_path(folders),
             home: std::env::var_os("HOME"),
@@ -106,7 +109,7 @@ impl WayBackTimer {
         let bytes = script.render();
         let path = self.folder.join("script");
         disk::check_length(&bytes, MAX_BYTES)
-            .and_then(|()| disk::replace(&path, &bytes, Access::Owner, Durability::Synced))
+            .and_then(|()| replace_record(&state, &path, &bytes, Durability::Synced))
             .and_then(|()| fs::set_permissions(&path, fs::Permissions::from_mode(0o700)))
             .map_err(|source| StateError::Io { act: "write", path, source })
     }

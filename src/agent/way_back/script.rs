@@ -27,6 +27,8 @@ pub(super) struct Script<'a> {
     pub(super) folder: &'a Path,
     /// The lock of the unit's activations.
     pub(super) lock: &'a Path,
+    /// The file to remove for the room that it has.
+    pub(super) reserve: PathBuf,
     /// The words that kill an activation that does not end.
     pub(super) kill: Vec<OsString>,
     /// The folders of the programs that it uses.
@@ -132,6 +134,8 @@ impl Script<'_> {
         script.line(&format!("    flock -w {PAUSE} 9 || echo 'going back although another activation runs' >&2\nfi"));
         script.line("is_armed || exit 0");
         script.words("echo", &[self.title.clone().into()], " >&2");
+        script.line("# The disk may be full: the agent has kept this room for it.");
+        script.words("rm -f", &[self.reserve.clone().into_os_string()], "");
         script.line("go_back() {");
         if let Some(profile) = &self.profile {
             profile.render(&mut script);
@@ -260,6 +264,7 @@ mod tests {
                 title: "goes back from `web` at revision 3".to_owned(),
                 folder: self.0.path(),
                 lock: &self.at("lock"),
+                reserve: self.at("reserve"),
                 kill: vec!["touch".into(), self.at("killed").into()],
                 search_path: "/usr/bin:/bin".into(),
                 home: None,
