@@ -6,50 +6,8 @@ use serde_json::json;
 
 use crate::support::attacker::{ForgedBranch, MAX_INTEGER, Onto, StolenKey};
 use crate::support::command::NIX_CONFIG;
+use crate::support::runbook::{Step, is_seen, steps};
 use crate::support::world::World;
-
-/// A step of a runbook.
-#[derive(Debug)]
-enum Step {
-    /// Commands, for a shell.
-    Do(String),
-    /// The lines that the commands print, with `…` for parts that differ each time.
-    See(String),
-}
-
-/// The fenced blocks of docs/runbooks.md that are marked with the name of that runbook, in their order.
-fn steps(runbook: &str) -> Vec<Step> {
-    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/runbooks.md")).unwrap();
-    let (mut steps, mut open) = (Vec::new(), None::<(bool, String)>);
-    for line in text.lines() {
-        match (line.strip_prefix("```"), &mut open) {
-            (Some(fence), None) => match fence.split_once(" runbook=") {
-                Some((kind, of)) if of == runbook => open = Some((kind == "sh", String::new())),
-                _ => {}
-            },
-            (Some(_), Some((is_commands, block))) => {
-                let block = std::mem::take(block);
-                steps.push(if *is_commands { Step::Do(block) } else { Step::See(block) });
-                open = None;
-            }
-            (None, Some((_, block))) => block.extend([line, "\n"]),
-            (None, None) => {}
-        }
-    }
-    steps
-}
-
-/// Whether `line` matches the line `seen` of a runbook.
-fn is_seen(line: &str, seen: &str) -> bool {
-    let mut rest = line;
-    seen.split('…').all(|piece| match rest.find(piece) {
-        Some(at) => {
-            rest = &rest[at + piece.len()..];
-            true
-        }
-        None => false,
-    })
-}
 
 /// Follows a runbook in `world`, with its names set as the runbook says.
 fn follow(world: &World, runbook: &str) {
@@ -85,6 +43,7 @@ fn follow_on(unit: &str, world: &World, runbook: &str) {
                 assert!(output.status.success(), "{commands}\n{stdout}\n{stderr}");
                 said = stdout.into_owned();
             }
+            Step::DoOnSystemd(commands) => panic!("it takes systemd: {commands}"),
             Step::See(lines) => {
                 for seen in lines.lines() {
                     assert!(said.lines().any(|line| is_seen(line, seen)), "`{seen}` is not in:\n{said}");
@@ -247,10 +206,12 @@ fn a_first_set_up_for_production_has_no_problem() {
     let mut seen = Vec::new();
     for step in steps("production") {
         match step {
-            Step::Do(commands) if commands.contains("push -q /srv") => {
-                script.extend(["{ set +x; } 2> /dev/null\n", SIGNER, "set -x\n", &commands]);
-            }
             Step::Do(commands) => script.push_str(&commands),
+            Step::DoOnSystemd(commands) if commands.contains("claveld-signer.socket") => {
+                script.extend(["{ set +x; } 2> /dev/null\n", SIGNER, "set -x\n"]);
+            }
+            // tests/machines/claveld_unit.rs follows the runbook on a booted machine.
+            Step::DoOnSystemd(_) => {}
             Step::See(lines) => seen.extend(lines.lines().map(ToOwned::to_owned).collect::<Vec<_>>()),
         }
     }

@@ -237,8 +237,8 @@ in
           "AF_NETLINK"
         ];
         RestrictRealtime = true;
+        # RestrictSUIDSGID is not set: in a repository that a group shares, each folder has the setgid bit, and claveld makes folders there.
         RestrictNamespaces = "cgroup ipc mnt net pid user uts";
-        RestrictSUIDSGID = true;
         SystemCallArchitectures = "native";
         LimitCORE = 0;
         OOMScoreAdjust = 500;

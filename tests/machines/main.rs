@@ -5,6 +5,7 @@
 
 mod boots;
 mod breakages;
+mod claveld_unit;
 mod failures;
 mod fleet;
 mod full_disk;

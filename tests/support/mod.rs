@@ -14,6 +14,7 @@ pub(crate) mod nix_daemon;
 pub(crate) mod openssh;
 pub(crate) mod private_host;
 pub(crate) mod proxy;
+pub(crate) mod runbook;
 pub(crate) mod server;
 pub(crate) mod signer;
 pub(crate) mod ssh;
