@@ -206,3 +206,83 @@ fn a_reader_that_does_not_read_stops_no_deadline() {
         agent.wait().unwrap();
     }
 }
+
+/// A unit whose agent was killed while it activated revision 2, and for which revision 3 was published at once.
+struct Superseded {
+    world: World,
+    /// The next agent, which waits for the activation.
+    agent: Running,
+    /// The store paths of revisions 1 and 2.
+    paths: [Value; 2],
+}
+
+/// `second` is what the activation of revision 2 does at its end.
+fn superseded_while_no_agent_looks(second: &str) -> Superseded {
+    let world = with_a_slow_activation(second);
+    let path = || world.document("deployments/web-1.json")["specification"]["template"]["narId"].clone();
+    open(&world);
+    world.agent("web-1", &["once"]).good();
+    let first = path();
+    std::fs::remove_file(world.path("ran")).unwrap();
+    world.write_file("shut", "");
+    world.change_from_memory("Welcome", "Second");
+    let paths = [first, path()];
+    let mut agent = start_until_it_activates(&world, "run");
+    agent.signal(Signal::KILL);
+    agent.wait();
+    // Revision 3 waits for a file of its own.
+    world.edit("hosts/web-1.nix", &world.at("shut"), &world.at("third"));
+    world.write_file("third", "");
+    world.change_from_memory("Second", "Third");
+
+    let agent = start(&world, "run");
+    until("it waits", || agent.said().contains("still runs; waiting for it"));
+    let state = state(&world);
+    assert_eq!((&state["state"], &state["candidate"]["revision"]), (&"activating".into(), &2.into()), "{state}");
+    assert_eq!((ran(&world), &state["attempts"]), (vec!["begin".to_owned()], &1.into()), "{state}");
+    Superseded { world, agent, paths }
+}
+
+impl Superseded {
+    /// Lets revision 2 end. Asserts that the agent activates revision 3 after `activations` others, one at a time, as its first attempt and with
+    /// `way_back`, and switches to it.
+    fn goes_on(&self, activations: usize, way_back: &Value) {
+        let world = &self.world;
+        open(world);
+        until("revision 3 is being activated", || ran(world).len() == 2 * activations + 1);
+        let before = state(world);
+        assert_eq!((&before["state"], &before["candidate"]["revision"]), (&"activating".into(), &3.into()), "{before}");
+        assert_eq!((&before["attempts"], &before["wayBack"]["path"]), (&1.into(), way_back), "{before}");
+        std::fs::remove_file(world.path("third")).unwrap();
+        until("revision 3 runs", || state(world)["state"] == "confirmed");
+        assert_eq!(state(world)["running"]["revision"], 3);
+        assert_eq!(world.motd("web-1").as_deref(), Some("Third to web-1"));
+        let ran = ran(world);
+        assert!(ran.chunks(2).all(|one| one == ["begin", "end"]), "{ran:?}");
+        assert_eq!(ran.len(), 2 * (activations + 1), "{}", self.agent.said());
+    }
+}
+
+#[test]
+fn a_revision_that_comes_while_no_agent_looks_follows_the_one_that_is_being_activated() {
+    let superseded = superseded_while_no_agent_looks("");
+    superseded.goes_on(1, &superseded.paths[1]);
+    let switched = "web-1: switched to revision 2, by an activation that began before this agent";
+    assert!(superseded.agent.said().contains(switched), "{}", superseded.agent.said());
+}
+
+#[test]
+fn a_revision_that_comes_while_no_agent_looks_follows_the_way_back_of_one_that_fails() {
+    let superseded = superseded_while_no_agent_looks("test $CLAVEL_REVISION != 2; ");
+    superseded.goes_on(2, &superseded.paths[0]);
+}
+
+#[test]
+fn a_revision_that_comes_while_no_agent_looks_follows_the_last_attempt_of_one_that_is_killed() {
+    // Its process is killed, so nobody knows how it ended.
+    let superseded = superseded_while_no_agent_looks("test $CLAVEL_REVISION != 2 || kill -KILL $PPID; ");
+    // It is tried twice, as often as an agent tries, and then the first revision comes back.
+    superseded.goes_on(3, &superseded.paths[0]);
+    let said = superseded.agent.said();
+    assert!(said.contains("activating again (attempt 2)") && !said.contains("(attempt 3)"), "{said}");
+}

@@ -10,6 +10,7 @@ mod failures;
 mod fleet;
 mod full_disk;
 mod journal;
+mod killed_agent;
 mod machine;
 mod network;
 mod own_unit;
