@@ -12,6 +12,7 @@ mod full_disk;
 mod journal;
 mod killed_agent;
 mod machine;
+mod many_agents;
 mod network;
 mod own_unit;
 mod probation;
