@@ -161,7 +161,20 @@ fn spread(interval: Duration) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use super::super::state::StateError;
     use super::*;
+
+    #[test]
+    fn what_is_the_same_at_every_pass_is_told_once() {
+        let (mut told, now) = (Told::new(), Instant::now());
+        let [one, two] = ["1", "2"].map(|digit| digit.repeat(40).parse().unwrap());
+        let source = std::io::ErrorKind::StorageFull.into();
+        let full = StateError::Io { act: "write", path: "/state/last-pass.json".into(), source };
+        let mut is_told = |event: &Event<'_>| is_news(event, &mut told, now);
+        assert!(is_told(&Event::Fetched(one)) && is_told(&Event::ReportNotSaved(&full)));
+        assert!(!is_told(&Event::Fetched(one)) && !is_told(&Event::ReportNotSaved(&full)));
+        assert!(is_told(&Event::Fetched(two)));
+    }
 
     #[test]
     fn agents_are_spread_around_the_interval() {

@@ -297,13 +297,14 @@ mod tests {
     fn it_moves_the_profile_and_activates_what_ran_before() {
         let bench = Bench::new();
         let log = bench.at("log");
+        std::fs::write(bench.at("reserve"), "room").unwrap();
         let run = bench.run("t-1", "t-1\nweb 3\n", &format!("printf %s \"$GREETING\" >{0}; pwd >>{0}", log.display()));
         assert!(run.status.success(), "{run:?}");
         assert_eq!(bench.profile(), Bench::old().to_string());
         assert_eq!(std::fs::read_to_string(log).unwrap(), "it's \"$x\"\n/\n");
         assert_eq!(bench.taken().as_deref(), Some("t-1\n0\n"));
         assert!(!bench.at("armed").exists() && bench.at("then").exists());
-        assert!(!bench.at("killed").exists());
+        assert!(!bench.at("killed").exists() && !bench.at("reserve").exists());
     }
 
     #[test]
