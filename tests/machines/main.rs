@@ -9,6 +9,7 @@ mod claveld_unit;
 mod failures;
 mod fleet;
 mod full_disk;
+mod full_store;
 mod journal;
 mod killed_agent;
 mod machine;
