@@ -6,7 +6,6 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
-use serde_json::Value;
 use tokio::sync::mpsc::{UnboundedSender, unbounded_channel};
 use tokio::time::timeout;
 
@@ -21,10 +20,13 @@ use super::teller::{RunOutput, Teller};
 use super::told::ProcessWord;
 use super::warning_reader::WarningReader;
 use super::warnings::WarningText;
+use crate::disk;
 use crate::model::{InputPolicy, LockedSource, Sha256Digest, StorePath};
 use crate::nix::{EvalOutput, EvalRequest, FetchedFlake, LockedInput, Nix, NixError, NixString, SystemCalls, Watch};
 use crate::process::StderrLine;
 
+/// The most bytes of a lock that is read without Nix. That of a flake with a hundred inputs has some 60 KB.
+const MAX_WRITTEN_LOCK: u64 = 4 << 20;
 /// The function that calls a flake so that its reads are seen.
 const CALL: &str = include_str!("call.nix");
 
@@ -272,17 +274,15 @@ impl<'a> FlakeCaller<'a> {
 
 /// The lock of `flake` as Nix reads it.
 pub(super) async fn read_lock(nix: &Nix, flake: &FetchedFlake) -> Result<Result<Lock, CallObstacle>, NixError> {
-    nix.read_lock(flake).await.map(parsed_lock)
+    let lock = nix.read_lock(flake).await?;
+    Ok(serde_json::from_value(lock).map_err(|error| CallObstacle::UnknownLock(error.to_string())))
 }
 
 /// The lock that is written in the tree of `flake`, where it is most likely the one that Nix reads, and nothing has to be fetched for it.
 pub(super) fn written_lock(policy: &InputPolicy, flake: &FetchedFlake) -> Option<Lock> {
-    let lock = parsed_lock(serde_json::from_slice(&flake.written_lock()?).ok()?).ok()?;
+    let lock = disk::read(&flake.written_lock()?, MAX_WRITTEN_LOCK).ok()?;
+    let lock = serde_json::from_slice(&lock).ok()?;
     wanted_inputs(policy, &lock).is_empty().then_some(lock)
-}
-
-fn parsed_lock(lock: Value) -> Result<Lock, CallObstacle> {
-    serde_json::from_value(lock).map_err(|error| CallObstacle::UnknownLock(error.to_string()))
 }
 
 /// A digest of all that every answer about `flake` follows from. The same question has the same answers, whatever they depend on.
