@@ -18,7 +18,7 @@ const RULES: [(&str, &[&str]); 26] = [
     ("signers", &["model", "trust"]),
     ("closures", &["model"]),
     ("stick", &["model", "trust", "disk"]),
-    ("git", &["model", "process", "redact", "closures"]),
+    ("git", &["model", "process", "redact", "closures", "disk"]),
     ("branch", &["model", "trust", "git", "parallel"]),
     ("store", &["model", "process"]),
     ("nix", &["model", "process"]),

@@ -20,6 +20,7 @@ use super::persist::persist;
 use super::repository::{GitError, Repository};
 use super::shared::{Sharing, shut_out};
 use super::snapshot::Snapshot;
+use crate::disk::sync_file_system;
 use crate::model::{BranchName, printable_lines};
 
 /// One change to the branch's files.
@@ -389,20 +390,6 @@ fn check_path(path: &str) -> Result<(), &'static str> {
             _ => {}
         }
     }
-    Ok(())
-}
-
-/// Syncs the file system of `folder` to the disk.
-#[cfg(target_os = "linux")]
-pub(super) fn sync_file_system(folder: &Path) -> io::Result<()> {
-    Ok(rustix::fs::syncfs(File::open(folder)?)?)
-}
-
-/// Syncs all file systems to the disk; other systems than Linux have no call for a single one.
-#[cfg(not(target_os = "linux"))]
-#[expect(clippy::unnecessary_wraps, reason = "one signature for all systems")]
-pub(super) fn sync_file_system(_: &Path) -> io::Result<()> {
-    rustix::fs::sync();
     Ok(())
 }
 
