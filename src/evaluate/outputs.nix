@@ -377,20 +377,7 @@ in
           text = tryEval (if elem null values then null else toJSON values);
         in
         if text.success && text.value != null && !hasContext text.value then text.value else null;
-      tellGroup =
-        items:
-        let
-          text = whole items;
-        in
-        if text != null then say "values" text else answers (foldl' gather [ ] items);
-      # Tells `items` from the one at `start` on.
-      tellGroups =
-        items: start:
-        let
-          group = groupAt items start;
-        in
-        if group == [ ] then null else seq (tellGroup group) (tellGroups items (start + length group));
-      # The same up to the first group that is not one text. Gives the place of that group.
+      # Tells the groups of `items` from the one at `start` on, up to the first that is not one text. Gives the place of that group.
       tellWhole =
         items: start:
         let
@@ -398,6 +385,15 @@ in
           text = if group == [ ] then null else whole group;
         in
         if text == null then start else seq (say "values" text) (tellWhole items (start + length group));
+      # The same up to the last group. The values of one that is not one text are told one by one.
+      tellGroups =
+        items: start:
+        let
+          next = tellWhole items start;
+          group = groupAt items next;
+          told = answers (foldl' gather [ ] group);
+        in
+        if group == [ ] then null else seq told (tellGroups items (next + length group));
       # `thrown` is the first item that was told by itself and threw, or null.
       alone =
         thrown: item:
