@@ -4,12 +4,9 @@
 
 #![expect(clippy::print_stdout, reason = "cargo shows it with --nocapture")]
 
-use std::time::Instant;
-
 use crate::fleet::{AGENT, Fleet, agent_unit};
 use crate::machine::Machine;
 use crate::network::{SET_NAME, SET_ROUTE, SET_TRUST};
-use crate::support::world::until;
 
 const PROBATION: &str = "settle = \"100ms\"; deadline = \"3s\";";
 
@@ -50,10 +47,7 @@ fn comes_back(what: &str, fleet: &Fleet, by: Rescuer, why: &str, part: Part<'_>)
     let machine = fleet.boot_switched();
     part(fleet, Standing::Broken);
     let second = fleet.publish();
-    until("the second revision is activated", || machine.activations().len() == 2);
-    let broken = Instant::now();
-    until("the machine is back", || machine.activations().len() == 3);
-    println!("{what}: back after {:.1} s, by {by:?}", broken.elapsed().as_secs_f32());
+    println!("{what}: back after {:.1} s, by {by:?}", machine.wait_until_back());
     machine.wait_for("rolled-back", 1);
     machine.assert_runs(&first);
     assert_eq!(machine.activations(), [&first, &second, &first].map(String::clone));

@@ -1,5 +1,7 @@
 //! A fleet of one machine: the flake of fixtures/machines, its branch and its cache, and the machine that reads them.
 
+use std::time::Instant;
+
 use crate::machine::Machine;
 use crate::network::Network;
 use crate::support::world::{World, until};
@@ -109,8 +111,7 @@ impl Fleet {
     /// Boots a machine, starts its agent as an operator does, and waits until it runs what is published as revision 1.
     pub(crate) fn boot_switched(&self) -> Machine<'_> {
         let machine = self.boot();
-        machine.sh(&format!("systemctl enable --now {AGENT}"));
-        machine.wait_for("confirmed", 1);
+        machine.switch_first();
         machine
     }
 
@@ -127,6 +128,31 @@ impl Machine<'_> {
     /// `clavel-agent status --json`.
     pub(crate) fn status(&self) -> serde_json::Value {
         self.run(&["clavel-agent", "status", "--json"]).json()
+    }
+
+    /// Starts the agent as an operator does, and waits until it runs what is published as revision 1.
+    #[track_caller]
+    pub(crate) fn switch_first(&self) {
+        self.sh(&format!("systemctl enable --now {AGENT}"));
+        self.wait_for("confirmed", 1);
+    }
+
+    /// Waits until the second revision is activated, and then until the one before it is activated again. Returns the seconds between.
+    #[track_caller]
+    pub(crate) fn wait_until_back(&self) -> f32 {
+        until("the second revision is activated", || self.activations().len() == 2);
+        let activated = Instant::now();
+        until("the machine is back", || self.activations().len() == 3);
+        activated.elapsed().as_secs_f32()
+    }
+
+    /// Waits until `clavel-agent status` tells a person all of this.
+    #[track_caller]
+    pub(crate) fn wait_for_status(&self, texts: &[&str]) {
+        until(&format!("the status says {texts:?}"), || {
+            let said = self.sh("clavel-agent status");
+            texts.iter().all(|text| said.contains(text))
+        });
     }
 
     /// Waits until `revision` waits for a person.

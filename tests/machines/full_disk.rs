@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use crate::fleet::{AGENT, Fleet, HOST};
 use crate::machine::Machine;
-use crate::support::world::until;
 
 /// Boots a machine with such a disk, and waits until it runs what is published as revision 1.
 fn boot_switched_on_a_disk(fleet: &Fleet) -> Machine<'_> {
@@ -17,8 +16,7 @@ fn boot_switched_on_a_disk(fleet: &Fleet) -> Machine<'_> {
         "mkdir /disk && mount -t tmpfs -o size=48m,mode=755 tmpfs /disk && cp -a /nix /disk/nix && mkdir /disk/state && \
          mkdir -p /var/lib/clavel-agent && mount --bind /disk/nix /nix && mount --bind /disk/state /var/lib/clavel-agent",
     );
-    machine.sh(&format!("systemctl enable --now {AGENT}"));
-    machine.wait_for("confirmed", 1);
+    machine.switch_first();
     machine
 }
 
@@ -33,15 +31,6 @@ fn make_room(machine: &Machine<'_>) {
     machine.sh("rm /disk/filler");
 }
 
-/// Waits until `clavel-agent status` tells a person so.
-fn wait_for_status(machine: &Machine<'_>, text: &str) {
-    let mut said = String::new();
-    until(&format!("the status says `{text}`"), || {
-        said = machine.sh("clavel-agent status");
-        said.contains(text)
-    });
-}
-
 #[test]
 fn a_revision_without_room_waits_for_room() {
     let fleet = Fleet::new();
@@ -51,11 +40,11 @@ fn a_revision_without_room_waits_for_room() {
     machine.sh("head -c 24M /dev/zero > /disk/filler");
     fleet.edit("units/greeter.service", "first", "second");
     let second = fleet.publish();
-    wait_for_status(&machine, "the disk of /nix/store has");
+    machine.wait_for_status(&["the disk of /nix/store has"]);
     machine.assert_runs(&first);
     // Then nothing can be written but what the agent keeps room for.
     fill(&machine);
-    wait_for_status(&machine, "the disk of /nix/store has 0 B free");
+    machine.wait_for_status(&["the disk of /nix/store has 0 B free"]);
     machine.assert_runs(&first);
     assert_eq!(machine.property(AGENT, "ActiveState"), "active");
     assert_eq!(machine.property(AGENT, "NRestarts"), "0");
@@ -77,10 +66,7 @@ fn a_switch_that_fills_the_disk_goes_back() {
     fleet.edit("activation.sh", whole, fills);
     fleet.edit("units/greeter.service", "first", "second");
     let second = fleet.publish();
-    until("the second revision is activated", || machine.activations().len() == 2);
-    let full = Instant::now();
-    until("the machine is back", || machine.activations().len() == 3);
-    println!("full disk: back after {:.1} s", full.elapsed().as_secs_f32());
+    println!("full disk: back after {:.1} s", machine.wait_until_back());
     assert_eq!(machine.activations(), [&first, &second, &first].map(String::clone));
     machine.assert_runs(&first);
     // It is recorded, although the disk is still full.

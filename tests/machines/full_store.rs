@@ -8,7 +8,6 @@ use std::time::Instant;
 
 use crate::fleet::{AGENT, Fleet};
 use crate::machine::Machine;
-use crate::support::world::until;
 
 /// What fills the store to its last page. It fails, as it has to.
 const FILL: &str = "head -c 1G /dev/zero > /nix/filler";
@@ -19,8 +18,7 @@ fn boot_switched(fleet: &Fleet) -> Machine<'_> {
     machine.sh(
         "mkdir /store && mount -t tmpfs -o size=64m,mode=755 tmpfs /store && cp -a /nix/. /store && mount --bind /store /nix",
     );
-    machine.sh(&format!("systemctl enable --now {AGENT}"));
-    machine.wait_for("confirmed", 1);
+    machine.switch_first();
     machine
 }
 
@@ -43,11 +41,7 @@ fn a_revision_without_room_waits_for_room() {
     machine.sh(&format!("! {FILL} 2> /dev/null"));
     fleet.edit("units/greeter.service", "first", "second");
     let second = fleet.publish();
-    let mut said = String::new();
-    until("the status says that there is no room", || {
-        said = machine.run(&["clavel-agent", "status"]).stdout;
-        said.contains(&format!("cannot fetch {second}")) && said.contains("the disk of /nix/store has 0")
-    });
+    machine.wait_for_status(&[&format!("cannot fetch {second}"), "the disk of /nix/store has 0"]);
     machine.assert_runs(&first);
     assert_eq!(machine.activations(), std::slice::from_ref(&first));
     assert_eq!(machine.sh("cat /run/greeting"), "first");
@@ -64,10 +58,7 @@ fn a_switch_that_fills_the_store_goes_back() {
     fleet.edit("activation.sh", "# Who", &format!("{FILL}\n# Who"));
     fleet.edit("units/greeter.service", "first", "second");
     let second = fleet.publish();
-    until("the second revision is activated", || machine.activations().len() == 2);
-    let full = Instant::now();
-    until("the machine is back", || machine.activations().len() == 3);
-    println!("full store: back after {:.1} s", full.elapsed().as_secs_f32());
+    println!("full store: back after {:.1} s", machine.wait_until_back());
     machine.wait_for("rolled-back", 1);
     // The agent needs Nix to go back, and Nix cannot open its database. The timer needs no database.
     machine.wait_until_said("web-1: going back failed as well");

@@ -9,6 +9,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use crate::install::install;
 use crate::support::program;
 use crate::support::world::{Ran, World, until};
 
@@ -158,13 +159,7 @@ fn installed() -> &'static Path {
     static INSTALLED: OnceLock<PathBuf> = OnceLock::new();
     INSTALLED.get_or_init(|| {
         let folder = materials().join("clavel");
-        let mut make = program("make");
-        // `make test-machines` tells its variables to a make below it.
-        make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").current_dir(env!("CARGO_MANIFEST_DIR"));
-        // `--old-file` leaves out the release build.
-        make.args(["--silent", "--old-file=build", "install", "PREFIX=/usr/local"]);
-        make.arg(format!("DESTDIR={}", folder.display())).arg(format!("PROGRAMS={}", programs().display()));
-        crate::support::run(&mut make);
+        install(&folder, programs());
         folder
     })
 }

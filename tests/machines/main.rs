@@ -10,6 +10,8 @@ mod failures;
 mod fleet;
 mod full_disk;
 mod full_store;
+#[path = "../support/install.rs"]
+mod install;
 mod journal;
 mod killed_agent;
 mod machine;

@@ -16,8 +16,7 @@ fn an_empty_machine_makes_its_first_switch() {
     let machine = fleet.boot();
     machine.run(&["test", "-e", "/nix/var/nix/profiles/system"]).refused(1, "");
     let system = fleet.publish();
-    machine.sh(&format!("systemctl enable --now {AGENT}"));
-    machine.wait_for("confirmed", 1);
+    machine.switch_first();
     machine.assert_runs(&system);
     assert_eq!(machine.activations(), [system]);
     assert_eq!(machine.sh("cat /run/greeting"), "first");

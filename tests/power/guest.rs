@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use crate::install::install;
 use crate::points::Writeback;
 use crate::support::{program, run, wait_until};
 
@@ -181,13 +182,7 @@ fn materials(name: &str) -> PathBuf {
 
 /// Installs the agent into `folder`, without what a guest does not need: the other programs, and symbols for a debugger.
 fn install_clavel(folder: &Path) {
-    let mut make = program("make");
-    // `make test-power` tells its variables to a make below it.
-    make.env_remove("MAKEFLAGS").env_remove("MAKELEVEL").current_dir(env!("CARGO_MANIFEST_DIR"));
-    // `--old-file` leaves out the release build.
-    make.args(["--silent", "--old-file=build", "install", "PREFIX=/usr/local"]);
-    make.arg(format!("DESTDIR={}", folder.display())).arg(format!("PROGRAMS={}", programs().display()));
-    run(&mut make);
+    install(folder, programs());
     let bin = folder.join("usr/local/bin");
     for name in ["clavel", "claveld"] {
         std::fs::remove_file(bin.join(name)).unwrap();

@@ -8,6 +8,8 @@
 mod cuts;
 mod fleet;
 mod guest;
+#[path = "../support/install.rs"]
+mod install;
 mod points;
 #[path = "../support/mod.rs"]
 #[expect(dead_code, unused_imports, reason = "the other tests use more of it")]
